@@ -1,0 +1,240 @@
+"""Distributions over counts and codes, in the stable forms that training needs.
+
+torch's own versions take rates and probabilities; these take logarithms, so that they stay finite
+for every finite parameter, and they know their cdf where one exists. All values are in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from scipy import special
+from torch import Size, Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution, StudentT
+
+LARGE_DISPERSION = 1e4  # from here on Stirling's series is more exact than lgamma's difference
+
+
+class BernoulliLogits(Bernoulli):
+    """Bernoulli from logits, with the cdf and an unambiguous mode."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(logits=logits, validate_args=False)
+
+    @property
+    def mode(self) -> Tensor:
+        """1 where p > 1/2, else 0."""
+        return (self.logits > 0).to(self.logits.dtype)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value)."""
+        below_one = torch.where(value >= 0, 1 - self.probs, torch.zeros_like(self.probs))
+        return torch.where(value >= 1, torch.ones_like(below_one), below_one)
+
+
+class Codes(Categorical):
+    """Categorical over the codes 0..K-1, from logits (..., K); codes come as floats."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(logits=logits, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(code); a code outside 0..K-1 has probability zero."""
+        index = value.long()
+        inside = (index >= 0) & (index < self.logits.shape[-1])
+        safe = torch.where(inside, index, torch.zeros_like(index))
+        chosen = self.logits.expand(*safe.shape, -1).gather(-1, safe.unsqueeze(-1)).squeeze(-1)
+        return chosen.masked_fill(~inside, -torch.inf)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(code <= value): meaningful where codes are ordered."""
+        codes = torch.arange(self.logits.shape[-1], device=value.device)
+        return (self.probs * (codes <= value.unsqueeze(-1))).sum(-1)
+
+
+def ordered_logits(location: Tensor, cutpoints: Tensor) -> Tensor:
+    """Return log p(code = k) of the proportional-odds model.
+
+    p(code <= k) = sigmoid(cutpoint_k - location) (McCullagh, "Regression models for ordinal
+    data", 1980). Differences of sigmoids are taken in the log domain, so that no class underflows
+    to a probability of zero.
+
+    Args:
+        location: (...,).
+        cutpoints: (..., K-1), increasing.
+
+    Returns:
+        (..., K) log-probabilities that sum to one.
+    """
+    gap = cutpoints - location.unsqueeze(-1)
+    upper = F.pad(F.logsigmoid(gap), (0, 1))  # log P(code <= k); the last is log 1
+    lower = F.pad(F.logsigmoid(-gap), (1, 0))  # log P(code > k - 1); the first is log 1
+    step = cutpoints.diff(dim=-1)
+    # P(k) = sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) for a < b.
+    inner = torch.log(-torch.expm1(-step))
+    return upper + lower + F.pad(inner, (1, 1))
+
+
+class PoissonLog(Distribution):
+    """Poisson with log-rate `log_rate`; log p = x log rate - rate - log x!."""
+
+    arg_constraints = {}
+
+    def __init__(self, log_rate: Tensor) -> None:
+        self.log_rate = log_rate
+        super().__init__(log_rate.shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value), computed in float64 because its terms cancel."""
+        x, log_rate = value.double(), self.log_rate.double()
+        return (x * log_rate - log_rate.exp() - torch.lgamma(x + 1)).to(self.log_rate.dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        """The rate."""
+        return self.log_rate.exp()
+
+    @property
+    def mode(self) -> Tensor:
+        """The largest most probable count."""
+        return self.mean.floor()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value)."""
+        inside = torch.special.gammaincc(value.clamp_min(0).floor() + 1, self.mean)
+        return torch.where(value < 0, torch.zeros_like(inside), inside)
+
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw counts."""
+        return torch.poisson(self.mean.expand(Size(sample_shape) + self.log_rate.shape))
+
+
+class NegativeBinomial(Distribution):
+    """Counts with mean exp(log_mean) and variance mean + mean^2 / exp(log_dispersion).
+
+    Args:
+        log_mean: log mu.
+        log_dispersion: log theta, the inverse over-dispersion; large theta is Poisson.
+    """
+
+    arg_constraints = {}
+
+    def __init__(self, log_mean: Tensor, log_dispersion: Tensor) -> None:
+        self.log_mean, self.log_dispersion = torch.broadcast_tensors(log_mean, log_dispersion)
+        super().__init__(self.log_mean.shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value).
+
+        Written as A(x, theta) - log x! + x log mu - (x + theta) log(1 + mu / theta) with
+        A = lgamma(x + theta) - lgamma(theta) - x log theta, in float64, so that the huge terms
+        that cancel for large theta are never formed.
+        """
+        x, log_mean = value.double(), self.log_mean.double()
+        log_theta = self.log_dispersion.double()
+        theta = log_theta.exp()
+        log1p_ratio = F.softplus(log_mean - log_theta)
+        log_p = _gamma_ratio(x, theta, log_theta) - torch.lgamma(x + 1)
+        log_p = log_p + x * log_mean - x * log1p_ratio - _theta_log1p(log_mean, log_theta)
+        return log_p.to(self.log_mean.dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean count."""
+        return self.log_mean.exp()
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable count: floor(mu (1 - 1 / theta)), at least 0."""
+        return (self.mean * (1 - (-self.log_dispersion).exp())).clamp_min(0).floor()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value), by the incomplete beta function (scipy; no gradient)."""
+        theta, mean = (t.detach().double().exp() for t in (self.log_dispersion, self.log_mean))
+        k = value.detach().double().floor().clamp_min(0)
+        below = special.betainc(theta.cpu(), k.cpu() + 1, (theta / (theta + mean)).cpu())
+        inside = torch.as_tensor(below, dtype=self.log_mean.dtype, device=value.device)
+        return torch.where(value < 0, torch.zeros_like(inside), inside)
+
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw counts as a Poisson whose rate is Gamma(theta, mu / theta)."""
+        shape = Size(sample_shape) + self.log_mean.shape
+        theta = self.log_dispersion.exp().expand(shape)
+        rate = torch._standard_gamma(theta) * (self.log_mean - self.log_dispersion).exp()
+        return torch.poisson(rate.clamp_max(1e9))
+
+
+def _gamma_ratio(x: Tensor, theta: Tensor, log_theta: Tensor) -> Tensor:
+    """lgamma(x + theta) - lgamma(theta) - x log theta, stable for every theta."""
+    moderate = theta.clamp_max(LARGE_DISPERSION)
+    direct = torch.lgamma(x + moderate) - torch.lgamma(moderate) - x * log_theta
+    large = theta.clamp_min(LARGE_DISPERSION)
+    total = x + large
+    stirling = (total - 0.5) * torch.log1p(x / large) - x + 1 / (12 * total) - 1 / (12 * large)
+    return torch.where(theta < LARGE_DISPERSION, direct, stirling)
+
+
+def _theta_log1p(log_mean: Tensor, log_theta: Tensor) -> Tensor:
+    """Theta * log(1 + mu / theta), stable where theta overflows or mu / theta underflows."""
+    log_ratio = log_mean - log_theta
+    tiny = log_ratio < -30  # log1p(r) = r there, to the last bit of float64
+    safe = torch.where(tiny, torch.zeros_like(log_ratio), log_ratio)
+    product = torch.where(tiny, torch.zeros_like(log_theta), log_theta).exp() * F.softplus(safe)
+    return torch.where(tiny, log_mean.exp(), product)
+
+
+class ZeroInflated(Distribution):
+    """With probability sigmoid(gate) zero, else a draw from `base`, a count distribution.
+
+    References:
+        Lambert, "Zero-inflated Poisson regression", 1992; Lopez et al., "Deep generative modeling
+        for single-cell transcriptomics", 2018, eq. 7.
+    """
+
+    arg_constraints = {}
+
+    def __init__(self, base: Distribution, gate: Tensor) -> None:
+        self.base, self.gate = base, gate
+        super().__init__(base.batch_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value) with the two ways to be zero added in the log domain."""
+        counted = self.base.log_prob(value) + F.logsigmoid(-self.gate)
+        at_zero = torch.logaddexp(F.logsigmoid(self.gate), counted)
+        return torch.where(value == 0, at_zero, counted)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean count."""
+        return torch.sigmoid(-self.gate) * self.base.mean
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable count of the two candidates, zero and the base's mode."""
+        peak = self.base.mode
+        zero = torch.zeros_like(peak)
+        return torch.where(self.log_prob(peak) > self.log_prob(zero), peak, zero)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value)."""
+        closed = torch.sigmoid(self.gate)
+        inside = closed + (1 - closed) * self.base.cdf(value)
+        return torch.where(value < 0, torch.zeros_like(inside), inside)
+
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw counts."""
+        counts = self.base.sample(Size(sample_shape))
+        closed = torch.rand_like(counts) < torch.sigmoid(self.gate)
+        return counts.masked_fill(closed, 0.0)
+
+
+class StudentTCdf(StudentT):
+    """torch's Student-t, with its cdf (scipy; no gradient)."""
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value)."""
+        z = ((value - self.loc) / self.scale).detach().double().cpu()
+        df = self.df.detach().double().cpu().expand_as(z)
+        return torch.as_tensor(special.stdtr(df, z), dtype=value.dtype, device=value.device)

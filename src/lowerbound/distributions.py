@@ -1,0 +1,252 @@
+"""The operations that a trace asks of a distribution, dispatched on its type, and joint wrappers.
+
+All log-densities are in nats. Distributions are torch's own where torch has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+    kl_divergence,
+)
+
+from lowerbound.errors import UsageError
+
+
+def normal(loc: Tensor, scale: Tensor) -> Independent:
+    """Return the factorised normal with event dimensions everything after the first axis."""
+    return Independent(Normal(loc, scale, validate_args=False), loc.dim() - 1, validate_args=False)
+
+
+def elementwise(d: Distribution) -> Distribution:
+    """Return the distribution of single elements, without the sum over event dimensions."""
+    return d.base_dist if isinstance(d, Independent) else d
+
+
+@singledispatch
+def reparameterise(q: Distribution, noise: Tensor) -> Tensor:
+    """Return the draw of `q` that standard normal `noise` stands for, differentiable in q.
+
+    Raises:
+        UsageError: E246 where no such map is known for the type of `q`.
+    """
+    raise UsageError(
+        "E246",
+        f"a posterior of type {type(q).__name__} cannot be drawn by reparameterisation",
+        fix="register a rule with lowerbound.distributions.reparameterise.register",
+    )
+
+
+@reparameterise.register
+def _(q: Normal, noise: Tensor) -> Tensor:
+    return q.loc + q.scale * noise
+
+
+@reparameterise.register
+def _(q: Independent, noise: Tensor) -> Tensor:
+    return reparameterise(q.base_dist, noise)
+
+
+@singledispatch
+def stopped(q: Distribution) -> Distribution:
+    """Return `q` with its parameters cut from the graph: what sticking-the-landing needs.
+
+    Raises:
+        UsageError: E246 where no rule is known for the type of `q`.
+    """
+    raise UsageError(
+        "E246",
+        f"the path-derivative gradient is not defined for a {type(q).__name__}",
+        fix="use Iwae(..., dreg=False), or register a rule with distributions.stopped.register",
+    )
+
+
+@stopped.register
+def _(q: Normal) -> Distribution:
+    return Normal(q.loc.detach(), q.scale.detach(), validate_args=False)
+
+
+@stopped.register
+def _(q: Independent) -> Distribution:
+    return Independent(stopped(q.base_dist), q.reinterpreted_batch_ndims, validate_args=False)
+
+
+@singledispatch
+def tempered(p: Distribution, temperature: float) -> Distribution:
+    """Return `p` narrowed (below 1) or widened (above 1) about its centre.
+
+    Raises:
+        UsageError: E246 where the type of `p` has no scale to multiply.
+    """
+    raise UsageError(
+        "E246",
+        f"a prior of type {type(p).__name__} has no temperature",
+        fix="sample at temperature 1",
+    )
+
+
+@tempered.register
+def _(p: Normal, temperature: float) -> Distribution:
+    return Normal(p.loc, p.scale * temperature, validate_args=False)
+
+
+@tempered.register
+def _(p: Independent, temperature: float) -> Distribution:
+    inner = tempered(p.base_dist, temperature)
+    return Independent(inner, p.reinterpreted_batch_ndims, validate_args=False)
+
+
+@tempered.register
+def _(p: MixtureSameFamily, temperature: float) -> Distribution:
+    inner = tempered(p.component_distribution, temperature)
+    return MixtureSameFamily(p.mixture_distribution, inner, validate_args=False)
+
+
+@singledispatch
+def centre(d: Distribution) -> Tensor:
+    """Return the point that stands for `d`: its mean, or its mode where values are codes."""
+    return d.mean
+
+
+@centre.register
+def _(d: Independent) -> Tensor:
+    return centre(d.base_dist)
+
+
+@centre.register
+def _(d: Categorical) -> Tensor:
+    return d.mode.to(d.logits.dtype)
+
+
+@centre.register
+def _(d: Bernoulli) -> Tensor:
+    return (d.logits > 0).to(d.logits.dtype)
+
+
+def exact_kl(q: Distribution, p: Distribution) -> Tensor | None:
+    """Return KL(q || p) in nats where a closed form is registered, else None."""
+    try:
+        return kl_divergence(q, p)
+    except NotImplementedError:
+        return None
+
+
+def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
+    """Return the closed-form KL of every latent dimension, shape of z, or None."""
+    return exact_kl(elementwise(q), elementwise(p))
+
+
+class Blocks(Distribution):
+    """Columns side by side, each block of them with a distribution of its own; x: (B, C).
+
+    Args:
+        blocks: (columns, elementwise distribution of shape (B, len(columns))) pairs; together
+            they name each of the C columns once.
+    """
+
+    arg_constraints = {}
+
+    def __init__(self, blocks: Sequence[tuple[Tensor, Distribution]]) -> None:
+        self.blocks = tuple(blocks)
+        order = torch.cat([columns for columns, _ in self.blocks])
+        self._places = order.argsort()
+        rows = self.blocks[0][1].batch_shape[0]
+        super().__init__(torch.Size([rows, len(order)]), validate_args=False)
+
+    def _gather(self, pieces: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(pieces), -1).index_select(-1, self._places)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the (B, C) log-density of every cell."""
+        return self._gather([d.log_prob(value[:, columns]) for columns, d in self.blocks])
+
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw every cell from its own distribution (global generator of torch)."""
+        draws = [d.sample(Size(sample_shape)) for _, d in self.blocks]
+        return self._gather([x.to(torch.get_default_dtype()) for x in draws])
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of every cell; of columns whose values are codes, the mode."""
+        return self._gather([centre(d) for _, d in self.blocks])
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable value of every cell."""
+        return self._gather([d.mode.to(torch.get_default_dtype()) for _, d in self.blocks])
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return P(X <= value) of every cell."""
+        return self._gather([d.cdf(value[:, columns]) for columns, d in self.blocks])
+
+
+class Observed(Distribution):
+    """The joint of independent cells in which NaN is missing and costs nothing.
+
+    log p(x) = sum over the observed cells of log p(x_c): the missing ones are integrated out
+    exactly, because cells are independent given z.
+
+    Args:
+        cells: an elementwise distribution of shape (B, ...).
+    """
+
+    arg_constraints = {}
+
+    def __init__(self, cells: Distribution) -> None:
+        self.cells = cells
+        super().__init__(cells.batch_shape[:1], cells.batch_shape[1:], validate_args=False)
+
+    def log_prob_cells(self, value: Tensor) -> Tensor:
+        """Return log p of every cell (shape of value), 0 where it is missing."""
+        seen = ~value.isnan()
+        # 1 lies in the support of every family, so that the unused branch has a finite gradient.
+        filled = torch.where(seen, value, torch.ones_like(value))
+        return self.cells.log_prob(filled).masked_fill(~seen, 0.0)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of every row, (B,) nats."""
+        return self.log_prob_cells(value).flatten(1).sum(1)
+
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw every cell (global generator of torch)."""
+        return self.cells.sample(Size(sample_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of every cell (the mode of codes)."""
+        return centre(self.cells)
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable value of every cell."""
+        return self.cells.mode
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return P(X <= value) of every cell."""
+        return self.cells.cdf(value)
+
+
+@singledispatch
+def log_prob_cells(d: Distribution, value: Tensor) -> Tensor:
+    """Return log p of every cell of `value` before any sum, shape of `value`, nats."""
+    return d.log_prob(value)
+
+
+@log_prob_cells.register
+def _(d: Independent, value: Tensor) -> Tensor:
+    return d.base_dist.log_prob(value)
+
+
+@log_prob_cells.register
+def _(d: Observed, value: Tensor) -> Tensor:
+    return d.log_prob_cells(value)

@@ -1,0 +1,351 @@
+"""Families turn a network's numbers into a distribution; `Conditional` joins the two.
+
+Parameters come as (B, numbers, ...): the first axis after the batch holds the numbers of every
+element, so that the same family serves vectors (B, D) and images (B, C, H, W). Every family gives
+a distribution with batch shape (B,) whose log_prob sums over elements, in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Laplace, LogNormal, Normal
+
+from lowerbound.counting import (
+    BernoulliLogits,
+    Codes,
+    NegativeBinomial,
+    PoissonLog,
+    StudentTCdf,
+    ZeroInflated,
+    ordered_logits,
+)
+from lowerbound.distributions import normal
+
+SCALE_FLOOR = 1e-2  # of standardised data: a hundredth of a column's standard deviation
+SCALE_CEILING = 1e6
+LOG_COUNT_LIMIT = 18.4  # log 1e8: no count that float32 holds exactly has a larger mean
+
+
+class Family(nn.Module):
+    """Turns numbers from a network into a distribution."""
+
+    width: int = 1
+
+    def numbers(self, features: int) -> int:
+        """How many numbers the network must give for `features` elements."""
+        return self.width * features
+
+
+class Conditional(nn.Module):
+    """p(. | h): a network and a family. Encoder heads, priors and likelihoods are all this.
+
+    Args:
+        net: h -> the family's numbers.
+        family: numbers -> distribution.
+    """
+
+    def __init__(self, net: nn.Module, family: Family) -> None:
+        super().__init__()
+        self.net, self.family = net, family
+
+    def forward(self, h: Tensor) -> Distribution:
+        """Return p(. | h). The one mixed-precision boundary: densities are float32 or better."""
+        numbers = self.net(h)
+        wide = numbers if numbers.dtype == torch.float64 else numbers.float()
+        return self.family(wide)
+
+
+def soft_clip(raw: Tensor, low: float, high: float, sharpness: float = 8.0) -> Tensor:
+    """Return `raw` held between `low` and `high` by smooth ends.
+
+    A distance of 1 from either end changes the value by less than 1e-4, and the gradient never
+    becomes NaN for a finite input.
+    """
+    raw = low + F.softplus(raw - low, beta=sharpness)
+    return high - F.softplus(high - raw, beta=sharpness)
+
+
+def scale_of(raw: Tensor, floor: float = SCALE_FLOOR, ceiling: float = SCALE_CEILING) -> Tensor:
+    """Return exp(raw) held softly between `floor` and `ceiling`: a scale from a free number."""
+    return soft_clip(raw, math.log(floor), math.log(ceiling)).exp()
+
+
+def _summed(cells: Distribution) -> Independent:
+    return Independent(cells, len(cells.batch_shape) - 1, validate_args=False)
+
+
+class LatentGaussian(Family):
+    """N(mu, sigma^2) per element with sigma in [1e-4, 1e4]: for latents."""
+
+    width = 2
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised normal; `numbers` are mu, then log sigma."""
+        loc, raw = numbers.chunk(2, 1)
+        return normal(loc, scale_of(raw, 1e-4, 1e4))
+
+
+class FixedSigma(Family):
+    """N(mu, sigma^2) with one given sigma: unit variance is the textbook Gaussian VAE."""
+
+    def __init__(self, sigma: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("sigma", torch.tensor(float(sigma)))
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised normal."""
+        return normal(numbers, self.sigma.expand_as(numbers))
+
+
+class SharedSigma(Family):
+    """N(mu, sigma^2) with one learned sigma for all elements.
+
+    References:
+        Rybkin, Daniilidis & Levine, "Simple and effective VAE training with calibrated decoders",
+        2021, section 3.2, https://arxiv.org/abs/2006.13202
+    """
+
+    def __init__(self, floor: float = SCALE_FLOOR) -> None:
+        super().__init__()
+        self.floor = floor
+        self.log_sigma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised normal."""
+        return normal(numbers, scale_of(self.log_sigma, self.floor).expand_as(numbers))
+
+
+class FeatureSigma(Family):
+    """N(mu, sigma_d^2) with one learned sigma per feature (or per channel of an image)."""
+
+    def __init__(self, features: int, floor: float = SCALE_FLOOR) -> None:
+        super().__init__()
+        self.floor = floor
+        self.log_sigma = nn.Parameter(torch.zeros(features))
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised normal."""
+        shape = (1, -1, *[1] * (numbers.dim() - 2))
+        return normal(numbers, scale_of(self.log_sigma, self.floor).view(shape).expand_as(numbers))
+
+
+class OptimalSigma(Family):
+    """N(mu, sigma*^2) with the analytic optimum sigma*^2 = mean of (x - mu)^2.
+
+    While training, sigma* is that of the batch. In evaluation it is the running mean over training
+    batches: a sigma computed from the x that is being scored would not be a density.
+
+    References:
+        Rybkin, Daniilidis & Levine, 2021, section 3.3 (the paper's eq. 5 lacks a square root).
+    """
+
+    def __init__(self, floor: float = SCALE_FLOOR, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.floor, self.momentum = floor, momentum
+        self.register_buffer("variance", torch.ones(()))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+    def forward(self, numbers: Tensor) -> Distribution:
+        """Return the factorised normal, or while training its profile over sigma."""
+        if self.training:
+            return Profiled(numbers, self)
+        return normal(numbers, self.variance.sqrt().clamp_min(self.floor).expand_as(numbers))
+
+    @torch.no_grad()
+    def observe(self, variance: Tensor) -> None:
+        """Move the running variance towards that of a training batch."""
+        self.batches += 1
+        weight = torch.maximum(1.0 / self.batches, torch.tensor(self.momentum))
+        self.variance += weight.to(self.variance) * (variance.detach() - self.variance)
+
+
+class Profiled(Distribution):
+    """The training-time face of `OptimalSigma`: sigma is the best one for the x it is asked about.
+
+    Not a density, which is why only `OptimalSigma` in training mode makes one.
+    """
+
+    arg_constraints = {}
+
+    def __init__(self, loc: Tensor, family: OptimalSigma) -> None:
+        self.loc, self.family = loc, family
+        super().__init__(loc.shape[:1], loc.shape[1:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The location."""
+        return self.loc
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the (B,) log-likelihood under sigma*, and tell the family what sigma* was."""
+        seen = ~value.isnan()
+        error = torch.where(seen, value - self.loc, torch.zeros_like(self.loc))
+        variance = error.square().sum() / seen.sum().clamp_min(1)
+        self.family.observe(variance)
+        scale = variance.sqrt().clamp_min(self.family.floor)
+        cells = Normal(torch.zeros_like(error), scale, validate_args=False).log_prob(error)
+        return (cells * seen).flatten(1).sum(1)
+
+
+class Gaussian(Family):
+    """N(mu, sigma^2) with mu and sigma of every element from the network."""
+
+    width = 2
+
+    def __init__(self, floor: float = SCALE_FLOOR) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised normal; `numbers` are mu, then log sigma."""
+        loc, raw = numbers.chunk(2, 1)
+        return normal(loc, scale_of(raw, self.floor))
+
+
+class LogGaussian(Gaussian):
+    """exp of a `Gaussian`: for positive values, per element."""
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised log-normal; `numbers` are mu, then log sigma, of log x."""
+        loc, raw = numbers.chunk(2, 1)
+        return _summed(LogNormal(loc, scale_of(raw, self.floor, 20.0), validate_args=False))
+
+
+class Student(Family):
+    """Student-t with location and scale from the network and one learned degree of freedom.
+
+    References:
+        Takahashi et al., "Student-t variational autoencoder for robust density estimation", 2018.
+    """
+
+    width = 2
+
+    def __init__(self, floor: float = SCALE_FLOOR) -> None:
+        super().__init__()
+        self.floor = floor
+        self.raw_df = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised Student-t; df > 2, so the variance exists."""
+        loc, raw = numbers.chunk(2, 1)
+        df = 2.0 + scale_of(self.raw_df, 1e-2, 1e3)
+        return _summed(StudentTCdf(df, loc, scale_of(raw, self.floor), validate_args=False))
+
+
+class LaplaceFamily(Family):
+    """Laplace with location and scale of every element from the network."""
+
+    width = 2
+
+    def __init__(self, floor: float = SCALE_FLOOR) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised Laplace."""
+        loc, raw = numbers.chunk(2, 1)
+        return _summed(Laplace(loc, scale_of(raw, self.floor), validate_args=False))
+
+
+class Bits(Family):
+    """Bernoulli from logits: for binary data only."""
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised Bernoulli."""
+        return _summed(BernoulliLogits(numbers))
+
+
+class Categories(Family):
+    """One categorical per column, columns with different numbers of classes side by side.
+
+    Args:
+        sizes: number of classes of each column.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        widest = max(self.sizes)
+        place, used = torch.zeros(len(sizes), widest, dtype=torch.long), []
+        start = 0
+        for row, size in enumerate(self.sizes):
+            place[row, :size] = torch.arange(start, start + size)
+            used.append([True] * size + [False] * (widest - size))
+            start += size
+        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("unused", ~torch.tensor(used), persistent=False)
+
+    def numbers(self, features: int) -> int:
+        """One number per class of every column."""
+        return sum(self.sizes)
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the independent categoricals; missing classes are padded with probability 0."""
+        logits = numbers[:, self.place].masked_fill(self.unused, -1e9)
+        return _summed(Codes(logits))
+
+
+class Ordinals(Family):
+    """One ordered scale per column: a location from the network against learned cutpoints.
+
+    Args:
+        sizes: number of grades of each column.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.first = nn.Parameter(torch.tensor([-0.5 * (s - 2) for s in self.sizes]))
+        self.steps = nn.Parameter(torch.zeros(len(self.sizes), max(self.sizes) - 1))
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the independent ordered categoricals; `numbers` are (B, columns)."""
+        steps = scale_of(self.steps, 1e-3, 1e3)
+        cuts = self.first.unsqueeze(-1) + F.pad(steps[:, 1:], (1, 0)).cumsum(-1)
+        sizes = torch.tensor(self.sizes, device=numbers.device)
+        beyond = torch.arange(cuts.shape[1], device=numbers.device) >= (sizes - 1).unsqueeze(-1)
+        # Grades that a shorter scale does not have lie beyond every location.
+        far = 1e6 + torch.arange(cuts.shape[1], device=numbers.device)
+        cuts = torch.where(beyond, far.to(cuts), cuts)
+        location = soft_clip(numbers, -1e4, 1e4)
+        return _summed(Codes(ordered_logits(location, cuts).clamp_min(-1e9)))
+
+
+class PoissonFamily(Family):
+    """Poisson from the log-rate."""
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised Poisson."""
+        return _summed(PoissonLog(soft_clip(numbers, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)))
+
+
+class NegativeBinomialFamily(Family):
+    """Negative binomial with log-mean and log-dispersion of every element from the network."""
+
+    width = 2
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised negative binomial."""
+        return _summed(negative_binomial(*numbers.chunk(2, 1)))
+
+
+class ZeroInflatedFamily(Family):
+    """Zero-inflated negative binomial: log-mean, log-dispersion and gate from the network."""
+
+    width = 3
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised zero-inflated negative binomial."""
+        log_mean, log_dispersion, gate = numbers.chunk(3, 1)
+        return _summed(ZeroInflated(negative_binomial(log_mean, log_dispersion), gate))
+
+
+def negative_binomial(log_mean: Tensor, log_dispersion: Tensor) -> NegativeBinomial:
+    """Return the negative binomial with both numbers held where float32 can count."""
+    mean = soft_clip(log_mean, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)
+    return NegativeBinomial(mean, soft_clip(log_dispersion, -LOG_COUNT_LIMIT, 27.6))

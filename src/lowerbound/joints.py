@@ -1,0 +1,129 @@
+"""Families of whole rows: mixed tables, gaps, and counts that share a library size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound.counting import PoissonLog, ZeroInflated
+from lowerbound.distributions import Blocks, Observed, elementwise
+from lowerbound.families import (
+    LOG_COUNT_LIMIT,
+    Bits,
+    Categories,
+    Family,
+    Gaussian,
+    NegativeBinomialFamily,
+    Ordinals,
+    negative_binomial,
+    soft_clip,
+)
+
+
+class Table(Family):
+    """The joint of a table's coded columns, each with the family of its kind; NaN is missing.
+
+    Columns of one kind are computed together, whatever their number.
+
+    Args:
+        families: the family name of every coded column.
+        sizes: the number of codes of every coded column (1 for numbers).
+        real: the family of real columns, one for all of them.
+    """
+
+    def __init__(
+        self, families: Sequence[str], sizes: Sequence[int], real: Family | None = None
+    ) -> None:
+        super().__init__()
+        self.members, self.splits = nn.ModuleDict(), []
+        for kind in dict.fromkeys(families):
+            columns = [i for i, f in enumerate(families) if f == kind]
+            self.register_buffer(f"at_{kind}", torch.tensor(columns), persistent=False)
+            chosen = real if kind == "real" and real is not None else None
+            member = chosen or _MEMBERS[kind]([sizes[i] for i in columns])
+            self.members[kind] = member
+            self.splits.append(member.numbers(len(columns)))
+
+    def numbers(self, features: int) -> int:
+        """The sum of what the members need."""
+        return sum(self.splits)
+
+    def forward(self, numbers: Tensor) -> Observed:
+        """Return the NaN-aware joint of (B, columns)."""
+        pieces = numbers.split(self.splits, 1)
+        return Observed(
+            Blocks(
+                [
+                    (self.get_buffer(f"at_{kind}"), elementwise(member(piece)))
+                    for (kind, member), piece in zip(self.members.items(), pieces, strict=True)
+                ]
+            )
+        )
+
+
+_MEMBERS = {
+    "real": lambda sizes: Gaussian(),
+    "count": lambda sizes: NegativeBinomialFamily(),
+    "binary": lambda sizes: Bits(),
+    "ordinal": Ordinals,
+    "categorical": Categories,
+}
+
+
+class WithMissing(Family):
+    """Any family of elements, made NaN-aware: a missing element costs nothing."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__()
+        self.family = family
+
+    def numbers(self, features: int) -> int:
+        """What the wrapped family needs."""
+        return self.family.numbers(features)
+
+    def forward(self, numbers: Tensor) -> Observed:
+        """Return the NaN-aware joint."""
+        return Observed(elementwise(self.family(numbers)))
+
+
+class LibraryCounts(Family):
+    """Counts whose mean is a share of the row's total: mu_g = library * softmax(shares)_g.
+
+    The library size (log of the row's total count) is given, not modelled: the density is
+    p(x | z, library).
+
+    References:
+        Lopez et al., "Deep generative modeling for single-cell transcriptomics", 2018.
+
+    Args:
+        features: number of genes.
+        member: "poisson", "nb" or "zinb"; dispersion is one learned number per gene.
+    """
+
+    def __init__(self, features: int, member: str = "nb") -> None:
+        super().__init__()
+        self.features, self.member = features, member
+        if member != "poisson":
+            self.log_dispersion = nn.Parameter(torch.zeros(features))
+
+    def numbers(self, features: int) -> int:
+        """Shares (and gates) of every gene; the log-library is appended by the likelihood net."""
+        return features * (2 if self.member == "zinb" else 1)
+
+    def forward(self, numbers: Tensor) -> Observed:
+        """Return the counts; `numbers` end with the log-library, (B, numbers + 1)."""
+        log_library = numbers[:, -1:]
+        shares = numbers[:, : self.features].log_softmax(1)
+        log_mean = soft_clip(shares + log_library, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)
+        return Observed(_COUNTS[self.member](self, log_mean, numbers))
+
+
+_COUNTS = {
+    "poisson": lambda f, log_mean, numbers: PoissonLog(log_mean),
+    "nb": lambda f, log_mean, numbers: negative_binomial(log_mean, f.log_dispersion),
+    "zinb": lambda f, log_mean, numbers: ZeroInflated(
+        negative_binomial(log_mean, f.log_dispersion), numbers[:, f.features : 2 * f.features]
+    ),
+}

@@ -1,0 +1,206 @@
+"""Networks: they know nothing of probability. Shapes are (B, ...) in, (B, ...) out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+ONE_HOT_LIMIT = 64  # a column with more levels than this is embedded
+
+
+class MLP(nn.Sequential):
+    """Linear layers with SiLU between them; (B, sizes[0]) -> (B, sizes[-1]).
+
+    Args:
+        sizes: widths from input to output; two widths give one linear map.
+        active: end with the activation too (a trunk that heads are put on).
+    """
+
+    def __init__(self, sizes: Sequence[int], active: bool = False) -> None:
+        layers: list[nn.Module] = []
+        for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(wide, narrow), nn.SiLU()]
+        super().__init__(*(layers if active else layers[:-1]))
+
+
+class Concat(nn.Module):
+    """(h, z) -> net([h, z]): the usual way to move the state on."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, h: Tensor, z: Tensor) -> Tensor:
+        """Return the next state."""
+        return self.net(torch.cat([h, z], 1))
+
+
+class Empty(nn.Module):
+    """The first state of a model without context: nothing, (batch, 0)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)
+
+    def forward(self, context: Tensor | None, batch: int) -> Tensor:
+        """Return a (batch, 0) tensor on the model's device."""
+        return self.anchor.new_zeros(batch, 0)
+
+
+class Single(nn.Module):
+    """An encoder for a model of one level: (x, context) -> [net(x)]."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Return the one feature tensor."""
+        return [self.net(x)]
+
+
+class Filled(nn.Module):
+    """Numbers with gaps: NaN becomes 0, beside an indicator of where it was if `indicators`."""
+
+    def __init__(self, features: int, indicators: bool) -> None:
+        super().__init__()
+        self.indicators = indicators
+        self.width = features * (2 if indicators else 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, width)."""
+        filled = x.nan_to_num(0.0)
+        return torch.cat([filled, x.isnan().to(x.dtype)], 1) if self.indicators else filled
+
+
+class CodeFeatures(nn.Module):
+    """Codes of categorical columns as one-hot vectors, or embeddings where there are many levels.
+
+    A missing code (NaN) is the zero vector.
+
+    Args:
+        sizes: number of codes of each column.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        few = [i for i, size in enumerate(sizes) if size <= ONE_HOT_LIMIT]
+        self.many = [i for i, size in enumerate(sizes) if size > ONE_HOT_LIMIT]
+        offsets = torch.tensor([0, *[sizes[i] for i in few]]).cumsum(0)
+        self.register_buffer("few", torch.tensor(few, dtype=torch.long), persistent=False)
+        self.register_buffer("offsets", offsets[:-1], persistent=False)
+        self.one_hot = int(offsets[-1])
+        widths = [min(50, round(1.6 * sizes[i] ** 0.56)) for i in self.many]
+        self.tables = nn.ModuleList(
+            nn.Embedding(sizes[i], width) for i, width in zip(self.many, widths, strict=True)
+        )
+        self.width = self.one_hot + sum(widths)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return (B, width) for (B, columns) float codes."""
+        seen = ~codes.isnan()
+        index = codes.nan_to_num(0.0).long()
+        hot = codes.new_zeros(len(codes), self.one_hot)
+        if self.one_hot:
+            places = index[:, self.few] + self.offsets
+            hot.scatter_(1, places, seen[:, self.few].to(hot.dtype))
+        rest = [
+            table(index[:, i]) * seen[:, i : i + 1]
+            for i, table in zip(self.many, self.tables, strict=True)
+        ]
+        return torch.cat([hot, *rest], 1)
+
+
+class TableFeatures(nn.Module):
+    """The coded columns of a table as a dense vector that an MLP can read.
+
+    Args:
+        families: the family of every coded column.
+        sizes: the number of codes of every coded column (1 for numbers).
+        indicators: add an indicator of missing cells to the numeric columns.
+    """
+
+    def __init__(self, families: Sequence[str], sizes: Sequence[int], indicators: bool) -> None:
+        super().__init__()
+        self.readers, self.width = nn.ModuleDict(), 0
+        for family in dict.fromkeys(families):
+            columns = [i for i, f in enumerate(families) if f == family]
+            self.register_buffer(f"at_{family}", torch.tensor(columns), persistent=False)
+            reader = _READERS[family]([sizes[i] for i in columns], indicators)
+            self.readers[family] = reader
+            self.width += reader.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, width) for coded (B, columns) with NaN for missing."""
+        pieces = [
+            reader(x.index_select(1, self.get_buffer(f"at_{family}")))
+            for family, reader in self.readers.items()
+        ]
+        return torch.cat(pieces, 1)
+
+
+class Mapped(nn.Module):
+    """A fixed elementwise map before `Filled`: counts enter as log(1 + x), grades centred."""
+
+    def __init__(self, scale: Tensor, shift: float, log: bool, filled: Filled) -> None:
+        super().__init__()
+        self.shift, self.log, self.filled, self.width = shift, log, filled, filled.width
+        self.register_buffer("scale", scale, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, width)."""
+        x = x.clamp_min(0).log1p() if self.log else x
+        return self.filled(x * self.scale - self.shift)
+
+
+def _numbers(sizes: Sequence[int], indicators: bool) -> nn.Module:
+    return Filled(len(sizes), indicators)
+
+
+def _counts(sizes: Sequence[int], indicators: bool) -> nn.Module:
+    return Mapped(torch.ones(len(sizes)), 0.0, True, Filled(len(sizes), indicators))
+
+
+def _binary(sizes: Sequence[int], indicators: bool) -> nn.Module:
+    return Mapped(torch.full((len(sizes),), 2.0), 1.0, False, Filled(len(sizes), indicators))
+
+
+def _grades(sizes: Sequence[int], indicators: bool) -> nn.Module:
+    scale = 2.0 / (torch.tensor(sizes) - 1).clamp_min(1)
+    return Mapped(scale, 1.0, False, Filled(len(sizes), indicators))
+
+
+def _codes(sizes: Sequence[int], indicators: bool) -> nn.Module:
+    return CodeFeatures(sizes)
+
+
+_READERS = {
+    "real": _numbers,
+    "count": _counts,
+    "binary": _binary,
+    "ordinal": _grades,
+    "categorical": _codes,
+}
+
+
+class Hidden(nn.Module):
+    """Hide a random share of the cells from the encoder while training.
+
+    The bound stays a bound: q(z | x) may be any function of x, so also of a part of it. It makes
+    the posterior robust to missing cells and is a mild regulariser.
+
+    Args:
+        rate: probability that a cell is hidden.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x with some cells NaN while training, x itself in evaluation."""
+        if not self.training or not self.rate:
+            return x
+        return x.masked_fill(torch.rand_like(x) < self.rate, torch.nan)

@@ -1,0 +1,268 @@
+"""Objectives: what training minimises, in nats per example.
+
+An objective holds the model, so that DDP, FSDP and torch.compile wrap the objective (the KL lives
+in the trace, not in the model's output). Each returns the loss and, beside it, the plain ELBO:
+a bound with beta other than 1 or with free bits is not an ELBO, and is never reported as one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound.distributions import kl_per_dimension
+from lowerbound.errors import UsageError
+from lowerbound.noise import Noise
+from lowerbound.trace import Trace, from_posterior, path_derivative
+
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value at every step."""
+
+    value: float
+
+    def __call__(self, step: int) -> float:
+        """Return the value."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """From `start` to `end` in a straight line over `steps` steps: warm-up, or growing capacity.
+
+    References:
+        Sonderby et al., "Ladder variational autoencoders", 2016 (warm-up);
+        Burgess et al., "Understanding disentangling in beta-VAE", 2018 (capacity).
+    """
+
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        """Return the value at `step`."""
+        done = min(1.0, step / max(1, self.steps))
+        return self.start + done * (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class Cyclical:
+    """Ramps from 0 to `end`, repeated: Fu et al., "Cyclical annealing schedule", 2019.
+
+    Args:
+        end: the value held after each ramp.
+        period: steps of one cycle.
+        share: share of the cycle spent ramping.
+    """
+
+    end: float
+    period: int
+    share: float = 0.5
+
+    def __call__(self, step: int) -> float:
+        """Return the value at `step`."""
+        return self.end * min(1.0, (step % self.period) / (self.share * self.period))
+
+
+class Loss(NamedTuple):
+    """What training minimises, and what it reports.
+
+    Attributes:
+        value: the scalar to minimise, nats per example.
+        terms: detached scalars: elbo (plain), distortion, rate, and what the objective adds.
+    """
+
+    value: Tensor
+    terms: dict[str, Tensor]
+
+
+class Elbo(nn.Module):
+    """The (beta-)ELBO: E_q[-log p(x | z)] + beta KL(q(z | x) || p(z)), to minimise.
+
+    References:
+        Kingma & Welling, 2014, eq. 3; Higgins et al., "beta-VAE", 2017, eq. 4; free bits: Kingma
+        et al., "Improved variational inference with inverse autoregressive flow", 2016, eq. 15;
+        capacity: Burgess et al., 2018, eq. 8.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        beta: weight of the rate, a number or a schedule of the step.
+        free_bits: nats per latent dimension (mean over the batch) that cost nothing.
+        capacity: a target C(step) in nats; the rate then costs beta |KL - C|.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        beta: float | Schedule = 1.0,
+        free_bits: float = 0.0,
+        capacity: Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        if free_bits < 0:
+            raise UsageError("E240", f"free_bits is {free_bits}, below 0", fix="free_bits=0.0")
+        if free_bits and capacity is not None:
+            raise UsageError(
+                "E240",
+                "free_bits and capacity both change the rate",
+                fix="give one of the two",
+            )
+        self.model = model
+        self.beta: Schedule = beta if callable(beta) else Constant(float(beta))
+        self.free_bits, self.capacity = free_bits, capacity
+
+    def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
+        """Return the loss of a batch.
+
+        Args:
+            x: (B, ...).
+            step: number of the optimiser step, for the schedules.
+            noise: where the posterior's draws come from.
+            context: (B, ...) or None.
+        """
+        trace = Trace(from_posterior(noise), len(x))
+        log_p = self.model(x, trace, context).log_prob(x)
+        rate, penalty = trace.kl(), trace.penalty().mean()
+        beta = self.beta(step)
+        value = -log_p.mean() + beta * self._cost(trace, rate, step) + penalty
+        terms = {
+            "elbo": (log_p - rate).mean().detach(),
+            "distortion": -log_p.mean().detach(),
+            "rate": rate.mean().detach(),
+            "penalty": penalty.detach(),
+            "beta": torch.tensor(beta),
+        }
+        return Loss(value, terms)
+
+    def _cost(self, trace: Trace, rate: Tensor, step: int) -> Tensor:
+        """What the rate costs: itself, or what is above the free bits, or its way to C."""
+        if self.capacity is not None:
+            return (rate.mean() - self.capacity(step)).abs()
+        if not self.free_bits:
+            return rate.mean()
+        costs = []
+        for site in trace.sites.values():
+            assert site.q is not None
+            each = kl_per_dimension(site.q, site.p)
+            # Without a closed form the group is the whole site.
+            mean = site.kl().mean()[None] if each is None else each.mean(0).flatten()
+            costs.append(mean.clamp_min(self.free_bits).sum())
+        return torch.stack(costs).sum()
+
+
+class Iwae(nn.Module):
+    """The importance-weighted bound L_k = E log (1/k) sum_i w_i, w = p(x, z) / q(z | x).
+
+    References:
+        Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, eq. 8;
+        Tucker et al., "Doubly reparameterized gradient estimators", 2019, eq. 7 (DReG).
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        k: number of importance samples.
+        dreg: use the doubly reparameterised gradient for the encoder, whose signal-to-noise ratio
+            does not fall with k.
+    """
+
+    def __init__(self, model: nn.Module, k: int, *, dreg: bool = True) -> None:
+        super().__init__()
+        if k < 1:
+            raise UsageError("E240", f"k is {k}, but at least one sample is needed", fix="k=1")
+        self.model, self.k, self.dreg = model, k, dreg
+
+    def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
+        """Return the loss of a batch; `terms` hold the plain one-sample ELBO beside the bound."""
+        choose = path_derivative(noise) if self.dreg else from_posterior(noise)
+        trace = Trace(choose, len(x), self.k)
+        px = self.model(x, trace, context)
+        log_p = px.log_prob(x.repeat_interleave(self.k, 0))
+        log_w = (log_p + trace.log_ratio()).view(len(x), self.k)
+        bound = log_w.logsumexp(1) - math.log(self.k)
+        weights = log_w.detach().softmax(1)
+        terms = {
+            "elbo": log_w.mean().detach(),
+            "bound": bound.mean().detach(),
+            "distortion": -log_p.mean().detach(),
+            "rate": (log_p - log_w.flatten()).mean().detach(),
+        }
+        if not self.dreg:
+            return Loss(-bound.mean(), terms)
+        if torch.is_grad_enabled():
+            _weight_paths(trace, weights.flatten())
+        surrogate = (weights * log_w).sum(1).mean()
+        # The value is the bound; only the gradient is the surrogate's.
+        return Loss(-(surrogate + (bound.mean() - surrogate).detach()), terms)
+
+
+def _weight_paths(trace: Trace, weights: Tensor) -> None:
+    """Multiply the gradient through each draw by its weight: w^2 in all for the encoder."""
+    for site in trace.sites.values():
+        if site.z.requires_grad:
+            shaped = weights.view(-1, *[1] * (site.z.dim() - 1))
+            site.z.register_hook(shaped.mul)
+
+
+class ThetaPrior(NamedTuple):
+    """A prior on the network's own parameters.
+
+    Attributes:
+        family: a `torch.distributions` class with location and scale, ``Normal`` or ``Laplace``.
+        scale: its scale.
+        match: which parameters it holds for, a pattern of their names such as ``"likelihood.*"``.
+    """
+
+    family: type[torch.distributions.Distribution]
+    scale: float
+    match: str = "*"
+
+    def log_prob(self, model: nn.Module) -> Tensor:
+        """Return log p(theta) of the matching parameters, nats."""
+        chosen = [p for name, p in model.named_parameters() if fnmatch(name, self.match)]
+        if not chosen:
+            raise UsageError(
+                "E240",
+                f"no parameter of the model matches {self.match!r}",
+                fix='match="*" holds for all of them',
+            )
+        one = chosen[0].new_tensor
+        density = self.family(one(0.0), one(self.scale), validate_args=False)
+        return torch.stack([density.log_prob(p).sum() for p in chosen]).sum()
+
+
+class Map(nn.Module):
+    """Maximum a posteriori estimation of theta: adds -log p(theta) / N to another objective.
+
+    With no priors this is maximum likelihood. One normal prior with scale s has the gradient of
+    weight decay 1 / (s^2 N).
+
+    Args:
+        objective: the objective that is wrapped.
+        priors: priors on groups of parameters.
+        examples: N, the number of training examples.
+    """
+
+    def __init__(self, objective: nn.Module, priors: Sequence[ThetaPrior], examples: int) -> None:
+        super().__init__()
+        self.objective, self.priors, self.examples = objective, tuple(priors), examples
+
+    @property
+    def model(self) -> nn.Module:
+        """The model of the wrapped objective."""
+        return self.objective.model
+
+    def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
+        """Return the wrapped loss minus log p(theta) / N."""
+        value, terms = self.objective(x, step, noise, context)
+        log_theta = torch.stack([prior.log_prob(self.model) for prior in self.priors]).sum()
+        terms = {**terms, "log_theta": log_theta.detach()}
+        return Loss(value - log_theta / self.examples, terms)

@@ -1,0 +1,177 @@
+"""A trace draws z at each latent site in one chosen way, and remembers what was drawn.
+
+The one walk of a model (`lowerbound.model.LatentModel.forward`) serves training, sampling,
+embedding, reconstruction and scoring: what differs is the `Choose` that the trace is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Size, Tensor
+from torch.distributions import Distribution
+
+from lowerbound import distributions
+from lowerbound.noise import Noise
+
+
+class Drawn(NamedTuple):
+    """A draw, and log q(z | x) of it, (B,) nats, where it came from a posterior."""
+
+    z: Tensor
+    log_q: Tensor | None
+
+
+Choose = Callable[[str, Distribution, "Distribution | None"], Drawn]
+
+
+@dataclass
+class Site:
+    """What happened at one group of latents."""
+
+    z: Tensor
+    p: Distribution
+    q: Distribution | None
+    log_q: Tensor | None
+    penalty: Tensor | float
+
+    def exact_kl(self) -> Tensor | None:
+        """KL(q || p), (B,) nats, or None where no closed form is registered."""
+        assert self.q is not None, "a site drawn without a posterior has no KL"
+        return distributions.exact_kl(self.q, self.p)
+
+    def kl(self) -> Tensor:
+        """KL(q || p), (B,) nats: exact where registered, else the one-sample estimate."""
+        exact = self.exact_kl()
+        if exact is not None:
+            return exact
+        assert self.log_q is not None, "a one-sample KL needs log q of the draw"
+        return self.log_q - self.p.log_prob(self.z)
+
+    def log_ratio(self) -> Tensor:
+        """Log p(z) - log q(z | x), (B,) nats, of the draw."""
+        assert self.log_q is not None, "an importance weight needs log q of the draw"
+        return self.p.log_prob(self.z) - self.log_q
+
+
+@dataclass
+class Trace:
+    """One run through the latent sites of a model.
+
+    Args:
+        choose: how z is drawn from (name, p, q).
+        rows: number of examples.
+        samples: draws per example; a model sees rows x samples, the draws of a row together.
+    """
+
+    choose: Choose
+    rows: int
+    samples: int = 1
+    sites: dict[str, Site] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> int:
+        """Rows times samples: the first axis of everything in the walk."""
+        return self.rows * self.samples
+
+    def expand(self, features: Tensor) -> Tensor:
+        """Repeat per-row features for the samples of each row: rows are encoded only once."""
+        return features if self.samples == 1 else features.repeat_interleave(self.samples, 0)
+
+    def draw(
+        self,
+        name: str,
+        p: Distribution,
+        q: Distribution | None = None,
+        penalty: Tensor | float = 0.0,
+    ) -> Tensor:
+        """Draw z at the site `name`, (batch, ...), and remember it."""
+        z, log_q = self.choose(name, p, q)
+        self.sites[name] = Site(z, p, q, log_q, penalty)
+        return z
+
+    def _total(self, term: Callable[[Site], Tensor | float]) -> Tensor:
+        return torch.stack(
+            [torch.as_tensor(term(site)).expand(self.batch) for site in self.sites.values()]
+        ).sum(0)
+
+    def kl(self) -> Tensor:
+        """KL(q || p) summed over the sites, (batch,) nats."""
+        return self._total(Site.kl)
+
+    def log_ratio(self) -> Tensor:
+        """Log p(z) - log q(z | x) summed over the sites, (batch,) nats."""
+        return self._total(Site.log_ratio)
+
+    def log_prior(self) -> Tensor:
+        """Log p(z) summed over the sites, (batch,) nats."""
+        return self._total(lambda site: site.p.log_prob(site.z))
+
+    def penalty(self) -> Tensor:
+        """What the posteriors add to the loss that is not nats, (batch,)."""
+        return self._total(lambda site: site.penalty)
+
+
+def _posterior(q: Distribution | None) -> Distribution:
+    assert q is not None, "this way of drawing needs data: call the model with x"
+    return q
+
+
+def _shape(d: Distribution) -> Size:
+    return d.batch_shape + d.event_shape
+
+
+def from_posterior(noise: Noise) -> Choose:
+    """Draw from q(z | x) by reparameterisation: training and scores."""
+
+    def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+        q = _posterior(q)
+        z = distributions.reparameterise(q, noise(name, _shape(q), q.mean))
+        return Drawn(z, q.log_prob(z))
+
+    return choose
+
+
+def path_derivative(noise: Noise) -> Choose:
+    """Draw like `from_posterior`, with log q's own parameters cut from the graph.
+
+    References: Roeder, Wu & Duvenaud, "Sticking the landing", 2017; Tucker, Lawson, Gu &
+    Maddison, "Doubly reparameterized gradient estimators", 2019.
+    """
+
+    def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+        q = _posterior(q)
+        z = distributions.reparameterise(q, noise(name, _shape(q), q.mean))
+        return Drawn(z, distributions.stopped(q).log_prob(z))
+
+    return choose
+
+
+def from_prior(temperature: float = 1.0) -> Choose:
+    """Draw from p(z) (global generator of torch: call inside `noise.isolated`)."""
+
+    def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+        wanted = p if temperature == 1.0 else distributions.tempered(p, temperature)
+        return Drawn(wanted.sample(), None)
+
+    return choose
+
+
+def posterior_mean(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+    """Take the mean of q(z | x): embeddings and reconstructions."""
+    return Drawn(_posterior(q).mean, None)
+
+
+def replay(zs: Mapping[str, Tensor], otherwise: Choose | None = None) -> Choose:
+    """Take given values, and draw the sites that are not given by `otherwise`."""
+
+    def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+        if name in zs:
+            return Drawn(zs[name], None)
+        assert otherwise is not None, f"no value was given for the site {name!r}"
+        return otherwise(name, p, q)
+
+    return choose
