@@ -6,15 +6,26 @@ for every finite parameter, and they know their cdf where one exists. All values
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy import special
 from torch import Size, Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, StudentT
+from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, StudentT
 
+from lowerbound.distributions import Unchecked
+
+_HALF_LOG_PI = 0.5 * math.log(math.pi)
 LARGE_DISPERSION = 1e4  # from here on Stirling's series is more exact than lgamma's difference
+
+
+def _array(x: Tensor) -> NDArray[np.float64]:
+    """Return `x` for scipy, without its gradient."""
+    return x.detach().double().cpu().numpy()
 
 
 class BernoulliLogits(Bernoulli):
@@ -38,7 +49,8 @@ class Codes(Categorical):
     """Categorical over the codes 0..K-1, from logits (..., K); codes come as floats."""
 
     def __init__(self, logits: Tensor) -> None:
-        super().__init__(logits=logits, validate_args=False)
+        # torch subtracts the log-sum as it is, and so loses the digits of large logits.
+        super().__init__(logits=logits.log_softmax(-1), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(code); a code outside 0..K-1 has probability zero."""
@@ -77,10 +89,8 @@ def ordered_logits(location: Tensor, cutpoints: Tensor) -> Tensor:
     return upper + lower + F.pad(inner, (1, 1))
 
 
-class PoissonLog(Distribution):
+class PoissonLog(Unchecked):
     """Poisson with log-rate `log_rate`; log p = x log rate - rate - log x!."""
-
-    arg_constraints = {}
 
     def __init__(self, log_rate: Tensor) -> None:
         self.log_rate = log_rate
@@ -103,23 +113,23 @@ class PoissonLog(Distribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(X <= value)."""
-        inside = torch.special.gammaincc(value.clamp_min(0).floor() + 1, self.mean)
-        return torch.where(value < 0, torch.zeros_like(inside), inside)
+        count = value.double().floor().clamp_min(0)
+        inside = torch.special.gammaincc(count + 1, self.log_rate.double().exp())
+        return torch.where(value < 0, 0.0, inside).to(self.log_rate.dtype)
 
+    @torch.no_grad()
     def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         """Draw counts."""
         return torch.poisson(self.mean.expand(Size(sample_shape) + self.log_rate.shape))
 
 
-class NegativeBinomial(Distribution):
+class NegativeBinomial(Unchecked):
     """Counts with mean exp(log_mean) and variance mean + mean^2 / exp(log_dispersion).
 
     Args:
         log_mean: log mu.
         log_dispersion: log theta, the inverse over-dispersion; large theta is Poisson.
     """
-
-    arg_constraints = {}
 
     def __init__(self, log_mean: Tensor, log_dispersion: Tensor) -> None:
         self.log_mean, self.log_dispersion = torch.broadcast_tensors(log_mean, log_dispersion)
@@ -135,7 +145,7 @@ class NegativeBinomial(Distribution):
         x, log_mean = value.double(), self.log_mean.double()
         log_theta = self.log_dispersion.double()
         theta = log_theta.exp()
-        log1p_ratio = F.softplus(log_mean - log_theta)
+        log1p_ratio = _softplus(log_mean - log_theta)
         log_p = _gamma_ratio(x, theta, log_theta) - torch.lgamma(x + 1)
         log_p = log_p + x * log_mean - x * log1p_ratio - _theta_log1p(log_mean, log_theta)
         return log_p.to(self.log_mean.dtype)
@@ -152,18 +162,25 @@ class NegativeBinomial(Distribution):
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(X <= value), by the incomplete beta function (scipy; no gradient)."""
-        theta, mean = (t.detach().double().exp() for t in (self.log_dispersion, self.log_mean))
-        k = value.detach().double().floor().clamp_min(0)
-        below = special.betainc(theta.cpu(), k.cpu() + 1, (theta / (theta + mean)).cpu())
+        k = _array(value.floor().clamp_min(0))
+        log_mean, log_theta = _array(self.log_mean), _array(self.log_dispersion)
+        below = special.betainc(np.exp(log_theta), k + 1, special.expit(log_theta - log_mean))
         inside = torch.as_tensor(below, dtype=self.log_mean.dtype, device=value.device)
         return torch.where(value < 0, torch.zeros_like(inside), inside)
 
+    @torch.no_grad()
     def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         """Draw counts as a Poisson whose rate is Gamma(theta, mu / theta)."""
         shape = Size(sample_shape) + self.log_mean.shape
         theta = self.log_dispersion.exp().expand(shape)
-        rate = torch._standard_gamma(theta) * (self.log_mean - self.log_dispersion).exp()
+        shares = Gamma(theta, torch.ones_like(theta), validate_args=False).sample()
+        rate = shares * (self.log_mean - self.log_dispersion).exp()
         return torch.poisson(rate.clamp_max(1e9))
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x) to the last bit of float64; torch's default is x itself from x = 20 on."""
+    return F.softplus(x, threshold=40.0)
 
 
 def _gamma_ratio(x: Tensor, theta: Tensor, log_theta: Tensor) -> Tensor:
@@ -181,19 +198,17 @@ def _theta_log1p(log_mean: Tensor, log_theta: Tensor) -> Tensor:
     log_ratio = log_mean - log_theta
     tiny = log_ratio < -30  # log1p(r) = r there, to the last bit of float64
     safe = torch.where(tiny, torch.zeros_like(log_ratio), log_ratio)
-    product = torch.where(tiny, torch.zeros_like(log_theta), log_theta).exp() * F.softplus(safe)
+    product = torch.where(tiny, torch.zeros_like(log_theta), log_theta).exp() * _softplus(safe)
     return torch.where(tiny, log_mean.exp(), product)
 
 
-class ZeroInflated(Distribution):
+class ZeroInflated(Unchecked):
     """With probability sigmoid(gate) zero, else a draw from `base`, a count distribution.
 
     References:
         Lambert, "Zero-inflated Poisson regression", 1992; Lopez et al., "Deep generative modeling
         for single-cell transcriptomics", 2018, eq. 7.
     """
-
-    arg_constraints = {}
 
     def __init__(self, base: Distribution, gate: Tensor) -> None:
         self.base, self.gate = base, gate
@@ -223,6 +238,7 @@ class ZeroInflated(Distribution):
         inside = closed + (1 - closed) * self.base.cdf(value)
         return torch.where(value < 0, torch.zeros_like(inside), inside)
 
+    @torch.no_grad()
     def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         """Draw counts."""
         counts = self.base.sample(Size(sample_shape))
@@ -231,10 +247,18 @@ class ZeroInflated(Distribution):
 
 
 class StudentTCdf(StudentT):
-    """torch's Student-t, with its cdf (scipy; no gradient)."""
+    """torch's Student-t in float64 inside, with its cdf (scipy; no gradient)."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value); lgamma's two large terms cancel, which float32 cannot show."""
+        df, scale = self.df.double(), self.scale.double()
+        z = (value.double() - self.loc.double()) / scale
+        constant = torch.lgamma(0.5 * (df + 1)) - torch.lgamma(0.5 * df) - 0.5 * df.log()
+        kernel = -0.5 * (df + 1) * torch.log1p(z.square() / df)
+        return (constant - _HALF_LOG_PI - scale.log() + kernel).to(self.loc.dtype)
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(X <= value)."""
-        z = ((value - self.loc) / self.scale).detach().double().cpu()
-        df = self.df.detach().double().cpu().expand_as(z)
-        return torch.as_tensor(special.stdtr(df, z), dtype=value.dtype, device=value.device)
+        z = (_array(value) - _array(self.loc)) / _array(self.scale)
+        below = special.stdtr(_array(self.df), z)
+        return torch.as_tensor(below, dtype=value.dtype, device=value.device)

@@ -19,6 +19,7 @@ from torch.distributions import (
     Normal,
     kl_divergence,
 )
+from torch.distributions.constraints import Constraint
 
 from lowerbound.errors import UsageError
 
@@ -146,15 +147,22 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     return exact_kl(elementwise(q), elementwise(p))
 
 
-class Blocks(Distribution):
+class Unchecked(Distribution):
+    """A distribution that takes its parameters as they are: families keep them in range."""
+
+    @property
+    def arg_constraints(self) -> dict[str, Constraint]:
+        """Nothing: a check of every parameter at every step would cost more than log_prob."""
+        return {}
+
+
+class Blocks(Unchecked):
     """Columns side by side, each block of them with a distribution of its own; x: (B, C).
 
     Args:
         blocks: (columns, elementwise distribution of shape (B, len(columns))) pairs; together
             they name each of the C columns once.
     """
-
-    arg_constraints = {}
 
     def __init__(self, blocks: Sequence[tuple[Tensor, Distribution]]) -> None:
         self.blocks = tuple(blocks)
@@ -163,34 +171,35 @@ class Blocks(Distribution):
         rows = self.blocks[0][1].batch_shape[0]
         super().__init__(torch.Size([rows, len(order)]), validate_args=False)
 
-    def _gather(self, pieces: Sequence[Tensor]) -> Tensor:
+    def gather(self, pieces: Sequence[Tensor]) -> Tensor:
+        """Return the pieces of the blocks, (..., n_i) each, as columns in their own order."""
         return torch.cat(list(pieces), -1).index_select(-1, self._places)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the (B, C) log-density of every cell."""
-        return self._gather([d.log_prob(value[:, columns]) for columns, d in self.blocks])
+        return self.gather([d.log_prob(value[..., columns]) for columns, d in self.blocks])
 
     def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         """Draw every cell from its own distribution (global generator of torch)."""
         draws = [d.sample(Size(sample_shape)) for _, d in self.blocks]
-        return self._gather([x.to(torch.get_default_dtype()) for x in draws])
+        return self.gather([x.to(torch.get_default_dtype()) for x in draws])
 
     @property
     def mean(self) -> Tensor:
         """The mean of every cell; of columns whose values are codes, the mode."""
-        return self._gather([centre(d) for _, d in self.blocks])
+        return self.gather([centre(d) for _, d in self.blocks])
 
     @property
     def mode(self) -> Tensor:
         """The most probable value of every cell."""
-        return self._gather([d.mode.to(torch.get_default_dtype()) for _, d in self.blocks])
+        return self.gather([d.mode.to(torch.get_default_dtype()) for _, d in self.blocks])
 
     def cdf(self, value: Tensor) -> Tensor:
         """Return P(X <= value) of every cell."""
-        return self._gather([d.cdf(value[:, columns]) for columns, d in self.blocks])
+        return self.gather([d.cdf(value[..., columns]) for columns, d in self.blocks])
 
 
-class Observed(Distribution):
+class Observed(Unchecked):
     """The joint of independent cells in which NaN is missing and costs nothing.
 
     log p(x) = sum over the observed cells of log p(x_c): the missing ones are integrated out
@@ -199,8 +208,6 @@ class Observed(Distribution):
     Args:
         cells: an elementwise distribution of shape (B, ...).
     """
-
-    arg_constraints = {}
 
     def __init__(self, cells: Distribution) -> None:
         self.cells = cells

@@ -24,7 +24,7 @@ from lowerbound.counting import (
     ZeroInflated,
     ordered_logits,
 )
-from lowerbound.distributions import normal
+from lowerbound.distributions import Observed, Unchecked, normal
 
 SCALE_FLOOR = 1e-2  # of standardised data: a hundredth of a column's standard deviation
 SCALE_CEILING = 1e6
@@ -64,10 +64,12 @@ def soft_clip(raw: Tensor, low: float, high: float, sharpness: float = 8.0) -> T
     """Return `raw` held between `low` and `high` by smooth ends.
 
     A distance of 1 from either end changes the value by less than 1e-4, and the gradient never
-    becomes NaN for a finite input.
+    becomes NaN for a finite input. The smooth parts are added to the clamped value, which so keeps
+    all its digits even where the ends are far away.
     """
-    raw = low + F.softplus(raw - low, beta=sharpness)
-    return high - F.softplus(high - raw, beta=sharpness)
+    lift = F.softplus(-(raw - low).abs(), beta=sharpness)
+    drop = F.softplus(-(high - raw).abs(), beta=sharpness)
+    return raw.clamp(low, high) + lift - drop
 
 
 def scale_of(raw: Tensor, floor: float = SCALE_FLOOR, ceiling: float = SCALE_CEILING) -> Tensor:
@@ -92,6 +94,8 @@ class LatentGaussian(Family):
 
 class FixedSigma(Family):
     """N(mu, sigma^2) with one given sigma: unit variance is the textbook Gaussian VAE."""
+
+    sigma: Tensor
 
     def __init__(self, sigma: float = 1.0) -> None:
         super().__init__()
@@ -144,6 +148,9 @@ class OptimalSigma(Family):
         Rybkin, Daniilidis & Levine, 2021, section 3.3 (the paper's eq. 5 lacks a square root).
     """
 
+    variance: Tensor
+    batches: Tensor
+
     def __init__(self, floor: float = SCALE_FLOOR, momentum: float = 0.01) -> None:
         super().__init__()
         self.floor, self.momentum = floor, momentum
@@ -151,26 +158,26 @@ class OptimalSigma(Family):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
     def forward(self, numbers: Tensor) -> Distribution:
-        """Return the factorised normal, or while training its profile over sigma."""
+        """Return the NaN-aware normal, or while training its profile over sigma."""
         if self.training:
             return Profiled(numbers, self)
-        return normal(numbers, self.variance.sqrt().clamp_min(self.floor).expand_as(numbers))
+        scale = self.variance.sqrt().clamp_min(self.floor).expand_as(numbers)
+        # Aware of gaps, as the training face is.
+        return Observed(Normal(numbers, scale, validate_args=False))
 
     @torch.no_grad()
     def observe(self, variance: Tensor) -> None:
         """Move the running variance towards that of a training batch."""
         self.batches += 1
-        weight = torch.maximum(1.0 / self.batches, torch.tensor(self.momentum))
-        self.variance += weight.to(self.variance) * (variance.detach() - self.variance)
+        weight = (1.0 / self.batches).clamp_min(self.momentum).to(self.variance)
+        self.variance += weight * (variance.detach() - self.variance)
 
 
-class Profiled(Distribution):
+class Profiled(Unchecked):
     """The training-time face of `OptimalSigma`: sigma is the best one for the x it is asked about.
 
     Not a density, which is why only `OptimalSigma` in training mode makes one.
     """
-
-    arg_constraints = {}
 
     def __init__(self, loc: Tensor, family: OptimalSigma) -> None:
         self.loc, self.family = loc, family
@@ -186,8 +193,10 @@ class Profiled(Distribution):
         seen = ~value.isnan()
         error = torch.where(seen, value - self.loc, torch.zeros_like(self.loc))
         variance = error.square().sum() / seen.sum().clamp_min(1)
-        self.family.observe(variance)
-        scale = variance.sqrt().clamp_min(self.family.floor)
+        # A batch in which every cell is missing says nothing of sigma.
+        self.family.observe(torch.where(seen.any(), variance, self.family.variance))
+        # Held before the root, whose gradient at zero is infinite.
+        scale = variance.clamp_min(self.family.floor**2).sqrt()
         cells = Normal(torch.zeros_like(error), scale, validate_args=False).log_prob(error)
         return (cells * seen).flatten(1).sum(1)
 
@@ -267,6 +276,9 @@ class Categories(Family):
         sizes: number of classes of each column.
     """
 
+    place: Tensor
+    unused: Tensor
+
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
@@ -301,12 +313,12 @@ class Ordinals(Family):
         super().__init__()
         self.sizes = tuple(sizes)
         self.first = nn.Parameter(torch.tensor([-0.5 * (s - 2) for s in self.sizes]))
-        self.steps = nn.Parameter(torch.zeros(len(self.sizes), max(self.sizes) - 1))
+        self.steps = nn.Parameter(torch.zeros(len(self.sizes), max(0, max(self.sizes) - 2)))
 
     def forward(self, numbers: Tensor) -> Independent:
         """Return the independent ordered categoricals; `numbers` are (B, columns)."""
         steps = scale_of(self.steps, 1e-3, 1e3)
-        cuts = self.first.unsqueeze(-1) + F.pad(steps[:, 1:], (1, 0)).cumsum(-1)
+        cuts = self.first.unsqueeze(-1) + F.pad(steps, (1, 0)).cumsum(-1)
         sizes = torch.tensor(self.sizes, device=numbers.device)
         beyond = torch.arange(cuts.shape[1], device=numbers.device) >= (sizes - 1).unsqueeze(-1)
         # Grades that a shorter scale does not have lie beyond every location.

@@ -25,7 +25,7 @@ from lowerbound.families import (
 class Table(Family):
     """The joint of a table's coded columns, each with the family of its kind; NaN is missing.
 
-    Columns of one kind are computed together, whatever their number.
+    Columns of one kind (and magnitude) are computed together, whatever their number.
 
     Args:
         families: the family name of every coded column.
@@ -38,12 +38,15 @@ class Table(Family):
     ) -> None:
         super().__init__()
         self.members, self.splits = nn.ModuleDict(), []
-        for kind in dict.fromkeys(families):
-            columns = [i for i, f in enumerate(families) if f == kind]
-            self.register_buffer(f"at_{kind}", torch.tensor(columns), persistent=False)
+        groups: dict[str, list[int]] = {}
+        for i, (kind, size) in enumerate(zip(families, sizes, strict=True)):
+            groups.setdefault(_group(kind, size), []).append(i)
+        for group, columns in groups.items():
+            kind = families[columns[0]]
+            self.register_buffer(f"at_{group}", torch.tensor(columns), persistent=False)
             chosen = real if kind == "real" and real is not None else None
             member = chosen or _MEMBERS[kind]([sizes[i] for i in columns])
-            self.members[kind] = member
+            self.members[group] = member
             self.splits.append(member.numbers(len(columns)))
 
     def numbers(self, features: int) -> int:
@@ -56,11 +59,20 @@ class Table(Family):
         return Observed(
             Blocks(
                 [
-                    (self.get_buffer(f"at_{kind}"), elementwise(member(piece)))
-                    for (kind, member), piece in zip(self.members.items(), pieces, strict=True)
+                    (self.get_buffer(f"at_{group}"), elementwise(member(piece)))
+                    for (group, member), piece in zip(self.members.items(), pieces, strict=True)
                 ]
             )
         )
+
+
+def _group(kind: str, size: int) -> str:
+    """Name the columns that are computed together.
+
+    Categorical ones are padded to the widest of their group: only those of the same order of
+    magnitude share one, so that a column of 1e5 levels does not make every flag as wide.
+    """
+    return f"{kind}{(size - 1).bit_length()}" if kind == "categorical" else kind
 
 
 _MEMBERS = {

@@ -40,6 +40,8 @@ class Concat(nn.Module):
 class Empty(nn.Module):
     """The first state of a model without context: nothing, (batch, 0)."""
 
+    anchor: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
@@ -61,7 +63,13 @@ class Single(nn.Module):
         return [self.net(x)]
 
 
-class Filled(nn.Module):
+class Reader(nn.Module):
+    """Turns columns of one kind into `width` numbers without gaps."""
+
+    width: int
+
+
+class Filled(Reader):
     """Numbers with gaps: NaN becomes 0, beside an indicator of where it was if `indicators`."""
 
     def __init__(self, features: int, indicators: bool) -> None:
@@ -75,7 +83,7 @@ class Filled(nn.Module):
         return torch.cat([filled, x.isnan().to(x.dtype)], 1) if self.indicators else filled
 
 
-class CodeFeatures(nn.Module):
+class CodeFeatures(Reader):
     """Codes of categorical columns as one-hot vectors, or embeddings where there are many levels.
 
     A missing code (NaN) is the zero vector.
@@ -83,6 +91,9 @@ class CodeFeatures(nn.Module):
     Args:
         sizes: number of codes of each column.
     """
+
+    few: Tensor
+    offsets: Tensor
 
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
@@ -113,7 +124,7 @@ class CodeFeatures(nn.Module):
         return torch.cat([hot, *rest], 1)
 
 
-class TableFeatures(nn.Module):
+class TableFeatures(Reader):
     """The coded columns of a table as a dense vector that an MLP can read.
 
     Args:
@@ -141,8 +152,10 @@ class TableFeatures(nn.Module):
         return torch.cat(pieces, 1)
 
 
-class Mapped(nn.Module):
+class Mapped(Reader):
     """A fixed elementwise map before `Filled`: counts enter as log(1 + x), grades centred."""
+
+    scale: Tensor
 
     def __init__(self, scale: Tensor, shift: float, log: bool, filled: Filled) -> None:
         super().__init__()
@@ -155,24 +168,24 @@ class Mapped(nn.Module):
         return self.filled(x * self.scale - self.shift)
 
 
-def _numbers(sizes: Sequence[int], indicators: bool) -> nn.Module:
+def _numbers(sizes: Sequence[int], indicators: bool) -> Reader:
     return Filled(len(sizes), indicators)
 
 
-def _counts(sizes: Sequence[int], indicators: bool) -> nn.Module:
+def _counts(sizes: Sequence[int], indicators: bool) -> Reader:
     return Mapped(torch.ones(len(sizes)), 0.0, True, Filled(len(sizes), indicators))
 
 
-def _binary(sizes: Sequence[int], indicators: bool) -> nn.Module:
+def _binary(sizes: Sequence[int], indicators: bool) -> Reader:
     return Mapped(torch.full((len(sizes),), 2.0), 1.0, False, Filled(len(sizes), indicators))
 
 
-def _grades(sizes: Sequence[int], indicators: bool) -> nn.Module:
+def _grades(sizes: Sequence[int], indicators: bool) -> Reader:
     scale = 2.0 / (torch.tensor(sizes) - 1).clamp_min(1)
     return Mapped(scale, 1.0, False, Filled(len(sizes), indicators))
 
 
-def _codes(sizes: Sequence[int], indicators: bool) -> nn.Module:
+def _codes(sizes: Sequence[int], indicators: bool) -> Reader:
     return CodeFeatures(sizes)
 
 

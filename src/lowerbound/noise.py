@@ -35,9 +35,13 @@ def generator(*key: object, device: torch.device | str = "cpu") -> torch.Generat
 @contextmanager
 def isolated(*key: object) -> Iterator[None]:
     """Seed torch's global generators inside the block, and give the caller's state back after."""
+    # A device that nobody has used yet is left alone: torch.manual_seed would queue a seed for it,
+    # and the caller's first draw there would change.
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices):
-        torch.manual_seed(derive(*key))
+        torch.default_generator.manual_seed(derive(*key))
+        for device in devices:
+            torch.cuda.default_generators[device].manual_seed(derive(*key))
         yield
 
 
@@ -85,7 +89,7 @@ class Keyed:
         salted = _mix(self.keys ^ derive("site", name))
         bits = _mix(salted[:, None, None] + (counter + 1) * _GOLDEN)
         flat = _box_muller(bits)[..., :width]
-        return flat.reshape(shape).to(like.dtype)
+        return flat.reshape(shape).to(like)
 
 
 def row_keys(*parts: Tensor | None) -> Tensor:

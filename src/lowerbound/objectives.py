@@ -263,6 +263,6 @@ class Map(nn.Module):
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
         """Return the wrapped loss minus log p(theta) / N."""
         value, terms = self.objective(x, step, noise, context)
-        log_theta = torch.stack([prior.log_prob(self.model) for prior in self.priors]).sum()
+        log_theta = sum((p.log_prob(self.model) for p in self.priors), value.new_zeros(()))
         terms = {**terms, "log_theta": log_theta.detach()}
         return Loss(value - log_theta / self.examples, terms)

@@ -13,6 +13,8 @@ from lowerbound.families import scale_of
 class StandardNormal(nn.Module):
     """p(z) = N(0, I), z of the given shape."""
 
+    zero: Tensor
+
     def __init__(self, *shape: int) -> None:
         super().__init__()
         self.shape = shape
@@ -63,7 +65,7 @@ class Mixture(nn.Module):
             Independent(
                 Normal(
                     self.loc.expand(rows, k, d),
-                    self.log_scale.exp().expand(rows, k, d),
+                    scale_of(self.log_scale, 1e-4, 1e4).expand(rows, k, d),
                     validate_args=False,
                 ),
                 1,

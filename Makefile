@@ -1,0 +1,77 @@
+# `make demo` and `make test` need Python 3.11 or newer and pip, and set up the rest in .venv.
+# On Linux, plain pip takes a torch with CUDA; without a GPU this saves gigabytes:
+#   PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test nightly bench docs clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+USER_STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+# Several pytest workers with several torch threads each would only get in each other's way.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
+
+BENCHMARKS := anomaly_auroc synthetic_tables creditcard
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(USER_STAMP) ## train, score, embed and sample on a real table; results in ./demo
+	$(BIN)/lowerbound demo --out demo --overwrite
+
+test: $(DEV_STAMP) ## everything that must hold before a commit
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+	$(PYTEST)
+
+nightly: $(DEV_STAMP) ## the long checks: many kills, wide grids
+	$(PYTEST) -m nightly
+
+bench: $(DEV_STAMP) ## the measurements behind the README's tables (hours; needs LOWERBOUND_DATA)
+	@for name in $(BENCHMARKS); do \
+		echo "benchmarks/$$name.py"; \
+		$(BIN)/python "benchmarks/$$name.py" || exit 1; \
+	done
+
+docs: $(DEV_STAMP) ## the README's tables, from benchmarks/results
+	$(BIN)/python benchmarks/readme_tables.py
+
+clean: ## remove what was built, and ./demo; .venv stays
+	rm -rf demo build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@found=; \
+	for candidate in python3 python3.14 python3.13 python3.12 python3.11; do \
+		if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			found=$$candidate; break; \
+		fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "Python 3.11 or newer is needed, and python3, python3.11 ... python3.14 are not it." >&2; \
+		exit 1; \
+	fi; \
+	echo "$(VENV): $$($$found --version)"; \
+	$$found -m venv $(VENV) || { \
+		rm -rf $(VENV); \
+		echo "$$found cannot make virtual environments (on Debian: apt install python3-venv)." >&2; \
+		exit 1; \
+	}
+
+$(USER_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e .
+	@touch $@
+
+# What the tests need includes what a user needs, so `make demo` after `make test` installs nothing.
+$(DEV_STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $(USER_STAMP) $@

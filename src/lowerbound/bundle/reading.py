@@ -1,0 +1,218 @@
+"""Load a model: every byte is checked before any is used, and each file is read once."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lowerbound.bundle import diagnosis, documents, manifest, tensors
+from lowerbound.bundle.manifest import MANIFEST, WEIGHTS, Entry, Manifest
+from lowerbound.errors import ModelFileError, ResourceError
+
+MAX_MANIFEST = 1 << 20
+MAX_TEXT = 64 << 20
+MAX_WEIGHTS = 32 << 30
+
+_CHUNK = 1 << 20  # small enough to be hashed while it is in the processor's cache
+
+# Never follow a link, never wait for the other end of a pipe; Windows has neither flag.
+_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A model folder all of whose digests hold and all of whose files can be read."""
+
+    path: Path
+    manifest: Manifest
+    digest: str
+    """The SHA-256 of the manifest, and through it of the whole model."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of the files, the manifest among them."""
+        return (MANIFEST, *(entry.name for entry in self.manifest.files))
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files that the manifest lists."""
+        return sum(entry.bytes for entry in self.manifest.files)
+
+
+@dataclass(frozen=True)
+class Saved(Verified):
+    """What a model folder contains."""
+
+    documents: dict[str, Any] = field(repr=False)
+    """JSON values and Markdown texts by file name."""
+
+    weights: dict[str, np.ndarray] = field(repr=False)
+    """Arrays by name; bfloat16 ones as float32."""
+
+    dtypes: dict[str, str] = field(repr=False)
+    """The type each array has in the file, such as F32 or BF16."""
+
+
+def load(path: str | os.PathLike[str]) -> Saved:
+    """Read a saved model, refusing it whole if anything about it is not as it was written.
+
+    Raises:
+        ModelFileError: E101 to E106 when `path` is no model, E110 to E118 when it is a damaged
+            or a newer one; `lowerbound explain CODE` says more.
+    """
+    root = diagnosis.model_folder(path)
+    sealed, raw = _manifest(root)
+    _check_listing(root, sealed)
+    contents = {entry.name: _read(root, entry.name, entry) for entry in sealed.files}
+    weights = tensors.decode(contents.pop(WEIGHTS), WEIGHTS)
+    parsed = {name: documents.parse(name, raw.tobytes()) for name, raw in contents.items()}
+    if problem := documents.config_problem(parsed["config.json"]):
+        raise documents.invalid("config.json", problem)
+    digest = hashlib.sha256(raw).hexdigest()
+    return Saved(root, sealed, digest, parsed, weights.arrays, weights.dtypes)
+
+
+def verify(path: str | os.PathLike[str]) -> Verified:
+    """Check a saved model as `load` does and report what it is.
+
+    Raises:
+        ModelFileError: as `load` does.
+    """
+    saved = load(path)
+    return Verified(saved.path, saved.manifest, saved.digest)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> Manifest:
+    """Read the manifest alone, which vouches for itself but not for the other files.
+
+    Raises:
+        ModelFileError: as `load` does, for the folder and the manifest.
+    """
+    return _manifest(diagnosis.model_folder(path))[0]
+
+
+def _manifest(root: Path) -> tuple[Manifest, bytes]:
+    raw = _read(root, MANIFEST).tobytes()
+    return manifest.parse(raw), raw
+
+
+def _check_listing(root: Path, sealed: Manifest) -> None:
+    expected = {MANIFEST, *(entry.name for entry in sealed.files)}
+    found = set(diagnosis.listing(root))
+    if missing := sorted(expected - found):
+        raise _missing(root, missing[0])
+    if extra := sorted(found - expected):
+        raise ModelFileError(
+            "E112",
+            f"{root} contains {extra[0]!a}, which is no part of the model",
+            fix="remove that file, or take the model from its source again",
+            file=extra[0],
+        )
+
+
+def _read(root: Path, name: str, entry: Entry | None = None) -> np.ndarray:
+    """Return a file's bytes, hashed as they come in; its name is never looked up again."""
+    path = root / name
+    try:
+        status = path.lstat()
+        _check_plain(path, status, _limit(name))
+        if entry is not None and status.st_size != entry.bytes:
+            raise _wrong_size(name, entry.bytes, status.st_size)
+        with open(os.open(path, _FLAGS), "rb", buffering=0) as file:
+            if not os.path.samestat(status, os.fstat(file.fileno())):
+                raise _not_plain(path, "another file took its place")
+            content = np.empty(status.st_size, np.uint8)
+            actual = _fill(file, content, name)
+    except FileNotFoundError as error:
+        raise _missing(root, name) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # it became a link after it was looked at
+            raise _not_plain(path, "a symbolic link") from error
+        raise diagnosis.unreadable(path, error) from error
+    except MemoryError as error:
+        raise ResourceError("E303", f"{path} does not fit into the free memory") from error
+    if entry is not None and actual != entry.sha256:
+        raise ModelFileError(
+            "E115",
+            f"{name} is damaged: its sha256 should be {entry.sha256} but is {actual}",
+            fix="copy the model from its source again, or fit it anew",
+            file=name,
+            expected=entry.sha256,
+            actual=actual,
+        )
+    return content
+
+
+def _fill(file: Any, content: np.ndarray, name: str) -> str:
+    digest = hashlib.sha256()
+    view = content.data
+    done = 0
+    while done < len(view):
+        count = file.readinto(view[done : done + _CHUNK])
+        if not count:
+            raise _wrong_size(name, len(view), done)
+        digest.update(view[done : done + count])
+        done += count
+    if file.read(1):
+        raise _wrong_size(name, done, done + 1)
+    return digest.hexdigest()
+
+
+def _limit(name: str) -> int:
+    return {MANIFEST: MAX_MANIFEST, WEIGHTS: MAX_WEIGHTS}.get(name, MAX_TEXT)
+
+
+def _check_plain(path: Path, status: os.stat_result, limit: int) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise _not_plain(path, "a symbolic link")
+    if not stat.S_ISREG(status.st_mode):
+        raise _not_plain(path, diagnosis.kind(status.st_mode))
+    if status.st_nlink > 1:
+        raise _not_plain(path, "a hard link, which can be changed under another name")
+    if status.st_size > limit:
+        raise ModelFileError(
+            "E118",
+            f"{path.name} has {status.st_size:,} bytes; at most {limit:,} are read",
+            file=path.name,
+        )
+
+
+def _not_plain(path: Path, what: str) -> ModelFileError:
+    return ModelFileError(
+        "E113",
+        f"{path.name} in {path.parent} is not a plain file: {what}",
+        fix=f"make a copy without links: cp -rL {path.parent} COPY.vae",
+        file=path.name,
+    )
+
+
+def _missing(root: Path, name: str) -> ModelFileError:
+    return ModelFileError(
+        "E111",
+        f"{name} is missing from {root}",
+        fix="copy the whole folder from its source again",
+        file=name,
+    )
+
+
+def _wrong_size(name: str, expected: int, actual: int) -> ModelFileError:
+    return ModelFileError(
+        "E114",
+        f"{name} is damaged: it should have {expected:,} bytes but has {actual:,}",
+        fix="copy the model from its source again, or fit it anew",
+        file=name,
+        expected=expected,
+        actual=actual,
+    )

@@ -1,0 +1,98 @@
+"""From scores to p-values and alarms, by ranks among held-out rows: no assumption on the score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from lowerbound.errors import UsageError
+
+
+class Alarm(NamedTuple):
+    """A threshold on the anomaly score and the false-alarm rate that it gives.
+
+    Attributes:
+        threshold: rows with a score above it are flagged.
+        rate: expected share of normal rows flagged.
+        low: lower end of the 95 % interval of that share.
+        high: upper end.
+    """
+
+    threshold: float
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Scores of held-out normal rows, in rising order.
+
+    References:
+        Vovk, Gammerman & Shafer, "Algorithmic learning in a random world", 2005 (conformal
+        p-values); Bates et al., "Testing for outliers with conformal p-values", 2023.
+
+    Args:
+        scores: anomaly scores of rows that training has not seen.
+    """
+
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scores: NDArray[np.floating]) -> Calibration:
+        """Sort `scores`, leaving out any that is not finite."""
+        finite = np.asarray(scores, np.float64)
+        return cls(np.sort(finite[np.isfinite(finite)]))
+
+    def p_values(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return (1 + #{held-out >= score}) / (n + 1): at most alpha with probability alpha."""
+        n = len(self.scores)
+        above = n - np.searchsorted(self.scores, np.asarray(scores, np.float64), side="left")
+        return (1.0 + above) / (n + 1.0)
+
+    def alarm(self, rate: float) -> Alarm:
+        """Return the threshold that flags the share `rate` of normal rows, with its interval.
+
+        The share flagged by the k-th largest of n held-out scores has a Beta(k, n + 1 - k)
+        distribution over draws of the held-out rows, whatever the score's distribution.
+
+        Raises:
+            UsageError: E240 for a rate outside (0, 1).
+        """
+        if not 0.0 < rate < 1.0:
+            raise UsageError(
+                "E240", f"alarm rate {rate} is not between 0 and 1", fix="--alarm-rate 0.01"
+            )
+        n = len(self.scores)
+        k = int(np.floor(rate * (n + 1)))
+        if k < 1:
+            # Too few rows to resolve the rate: the largest score is the best threshold there is.
+            top = float(self.scores[-1]) if n else np.inf
+            return Alarm(top, 1.0 / (n + 1), 0.0, float(stats.beta.ppf(0.975, 1, n)) if n else 1.0)
+        beta = stats.beta(k, n + 1 - k)
+        low, high = (float(beta.ppf(q)) for q in (0.025, 0.975))
+        return Alarm(float(self.scores[n - k]), k / (n + 1), low, high)
+
+
+def benjamini_hochberg(p_values: NDArray[np.floating], rate: float) -> NDArray[np.bool_]:
+    """Return which rows to flag so that at most the share `rate` of the flagged are false.
+
+    References:
+        Benjamini & Hochberg, "Controlling the false discovery rate", 1995.
+
+    Args:
+        p_values: (n,).
+        rate: the false-discovery rate, in (0, 1).
+    """
+    p = np.asarray(p_values, np.float64)
+    order = np.argsort(p, kind="stable")
+    within = p[order] <= rate * np.arange(1, len(p) + 1) / len(p)
+    last = np.flatnonzero(within)
+    flagged = np.zeros(len(p), bool)
+    if len(last):
+        flagged[order[: last[-1] + 1]] = True
+    return flagged

@@ -1,0 +1,312 @@
+"""Raw cells of an Arrow column as plain numbers or levels, and back again.
+
+Everything that knows an Arrow type lives here, so that the kinds of column (`numeric`,
+`discrete`, `datetimes`) deal in float64 arrays and strings only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from lowerbound.errors import DataError
+
+# Arrow makes these functions when it is imported, so type checkers cannot see them.
+pc: Any = importlib.import_module("pyarrow.compute")
+
+# What spreadsheets and statistics programs write for "not there". "None", "-" and "." are
+# missing in a column of numbers but may be honest levels of a category, so they are not here.
+MISSING_TEXT = (
+    "",
+    "?",
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "<NA>",
+    "NaN",
+    "nan",
+    "NULL",
+    "Null",
+    "null",
+    "NaT",
+)
+MISSING_NUMBER = (*MISSING_TEXT, "None", "none", "-", "--", ".")
+
+NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
+
+_SPELLED = re.compile(r"timestamp\[(?P<unit>s|ms|us|ns), tz=(?P<tz>[^\]]+)\]")
+_DECIMAL = re.compile(r"decimal(?P<bits>32|64|128|256)\((?P<precision>\d+), (?P<scale>-?\d+)\)")
+_DICTIONARY = re.compile(
+    r"dictionary<values=(?P<values>.+), indices=(?P<indices>\w+), ordered=(?P<ordered>[01])>"
+)
+
+
+def snippet(value: object, width: int = 60) -> str:
+    """Quote a value for a message, cut to `width` characters and without control characters."""
+    text = "".join(c if c.isprintable() else "\N{MIDDLE DOT}" for c in str(value)[: width + 1])
+    return f"'{text}'" if len(text) <= width else f"'{text[:width]}…'"
+
+
+def place(path: object, width: int = 160) -> str:
+    """Quote a path for a message; a long one keeps its end, which tells files apart."""
+    text = snippet(path, 10_000)[1:-1]
+    return f"'{text}'" if len(text) <= width else f"'…{text[-width:]}'"
+
+
+def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
+    """Join the first few names for a message and say how many more there are."""
+    shown = ", ".join(snippet(n, 40) for n in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def arrow_type(text: str) -> pa.DataType:
+    """Read back the text of an Arrow type, the inverse of ``str(type)`` for flat types."""
+    if found := _SPELLED.fullmatch(text):
+        return pa.timestamp(found["unit"], tz=found["tz"])
+    if found := _DECIMAL.fullmatch(text):
+        make = getattr(pa, f"decimal{found['bits']}")
+        return make(int(found["precision"]), int(found["scale"]))
+    if found := _DICTIONARY.fullmatch(text):
+        values, indices = arrow_type(found["values"]), arrow_type(found["indices"])
+        return pa.dictionary(indices, values, ordered=found["ordered"] == "1")
+    return pa.type_for_alias(text)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tell whether an Arrow type holds strings, in any of Arrow's three layouts."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
+
+
+def is_nested(kind: pa.DataType) -> bool:
+    """Tell whether one cell of this type holds more than one value, or raw bytes."""
+    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    fixed = pa.types.is_fixed_size_binary(kind) or pa.types.is_large_binary(kind)
+    return fixed or kind == pa.binary_view()
+
+
+def is_moment(kind: pa.DataType) -> bool:
+    """Tell whether an Arrow type is a date or a timestamp."""
+    return pa.types.is_date(kind) or pa.types.is_timestamp(kind)
+
+
+def storage(kind: pa.DataType) -> pa.DataType:
+    """Return the type under extension, run-end and dictionary wrappers."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return storage(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return storage(kind.value_type)
+    return kind
+
+
+def plain(column: pa.ChunkedArray) -> pa.Array:
+    """Flatten a column: one chunk, no wrappers; strings become a dictionary without blanks."""
+    if isinstance(column.type, pa.BaseExtensionType):
+        parts = [chunk.storage for chunk in column.chunks]
+        return plain(pa.chunked_array(parts, type=column.type.storage_type))
+    if pa.types.is_run_end_encoded(column.type):
+        parts = [pc.run_end_decode(chunk) for chunk in column.chunks]
+        return plain(pa.chunked_array(parts, type=column.type.value_type))
+    if pa.types.is_dictionary(column.type):
+        flat = column.unify_dictionaries().combine_chunks()
+        if not is_text(flat.type.value_type):
+            return plain(pa.chunked_array([flat.dictionary_decode()]))
+    elif is_text(column.type):
+        flat = column.cast(pa.large_string()).combine_chunks().dictionary_encode()
+    else:
+        flat = column.combine_chunks()
+        return flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
+    return _without_blanks(_single(flat))
+
+
+def _single(array: Any) -> pa.DictionaryArray:
+    if isinstance(array, pa.ChunkedArray):
+        return array.chunk(0) if array.num_chunks else pa.array([], type=array.type)
+    return array
+
+
+def _without_blanks(cells: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Turn the cells that only say "missing" into nulls and drop levels that no cell uses."""
+    words = cells.dictionary.cast(pa.large_string())
+    blank = pc.is_in(pc.utf8_trim_whitespace(words), value_set=pa.array(MISSING_TEXT, words.type))
+    keep = ~np.asarray(blank.fill_null(True))
+    indices = _indices(cells)
+    used = np.zeros(len(words), dtype=bool)
+    used[indices[indices >= 0]] = True
+    keep &= used
+    renumber = np.where(keep, np.cumsum(keep) - 1, -1)
+    fresh = np.where(indices >= 0, renumber[indices], -1) if len(words) else indices
+    return pa.DictionaryArray.from_arrays(
+        pa.array(fresh.astype(np.int32), mask=fresh < 0), words.filter(pa.array(keep))
+    )
+
+
+def _indices(cells: pa.DictionaryArray) -> np.ndarray:
+    return np.asarray(cells.indices.cast(pa.int64()).fill_null(-1))
+
+
+class Levels(NamedTuple):
+    """The distinct values of a column as text, and for each row which one it holds."""
+
+    codes: np.ndarray  # (n,) int64, -1 where missing
+    words: list[str]
+
+
+def levels(cells: pa.Array, column: str) -> Levels:
+    """Spell every distinct value as text, so that 1, 1.0 and "1" are one level."""
+    if not pa.types.is_dictionary(cells.type):
+        if pa.types.is_floating(cells.type):
+            cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
+            # Half floats have no hash and no spelling in Arrow.
+            cells = cells.cast(pa.float32()) if cells.type == pa.float16() else cells
+        try:
+            cells = cells.dictionary_encode()
+        except pa.ArrowNotImplementedError as error:
+            raise nested(column, cells.type) from error
+    return Levels(_indices(cells), cells.dictionary.cast(pa.large_string()).to_pylist())
+
+
+def nested(column: str, kind: pa.DataType) -> DataError:
+    """Say that the cells of a column hold more than one value each."""
+    return DataError(
+        "E023",
+        f"column {snippet(column)} holds {kind} in each cell, not one value",
+        fix=f"split it into plain columns, or leave it out: --drop {column}",
+        column=column,
+    )
+
+
+def row_of(mask: np.ndarray) -> int:
+    """Return the number of the first row where `mask` holds; the first data row is 1."""
+    return int(np.flatnonzero(mask)[0]) + 1
+
+
+def floats(cells: pa.Array, column: str) -> np.ndarray:
+    """Read a column as float64 with NaN where missing.
+
+    Raises:
+        DataError: E032 when a cell is no number, E030 when one is infinite, E040 when the
+            type has no numbers in it at all.
+    """
+    kind = cells.type
+    if pa.types.is_dictionary(kind):
+        values = _parse_words(cells, column)
+    elif pa.types.is_boolean(kind):
+        values = _numpy(cells.cast(pa.uint8()).cast(pa.float64()))
+    elif pa.types.is_temporal(kind):
+        width = pa.int32() if kind.bit_width == 32 else pa.int64()
+        values = _numpy(cells.cast(width).cast(pa.float64(), safe=False))
+    elif pa.types.is_null(kind):
+        values = np.full(len(cells), np.nan)
+    elif pa.types.is_decimal(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        values = _numpy(cells.cast(pa.float64(), safe=False))
+    else:
+        raise DataError(
+            "E040",
+            f"column {snippet(column)} has the type {kind}, which holds no numbers",
+            fix=f"convert it to numbers, or leave it out: --drop {column}",
+            column=column,
+        )
+    refuse_infinite(values, column)
+    return values
+
+
+def _numpy(cells: pa.Array) -> np.ndarray:
+    return np.asarray(cells.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _parse_words(cells: pa.DictionaryArray, column: str) -> np.ndarray:
+    words = cells.dictionary
+    blank = pc.is_in(
+        pc.utf8_trim_whitespace(words), value_set=pa.array(MISSING_NUMBER, words.type)
+    )
+    fine = pc.or_(blank, pc.match_substring_regex(words, NUMBER))
+    codes = _indices(cells)
+    if len(words) and not pc.all(fine).as_py():
+        wrong = np.append(~np.asarray(fine), False)[codes]
+        raise DataError(
+            "E032",
+            f"column {snippet(column)} must be numbers, but row {row_of(wrong):,} holds "
+            f"{snippet(words[int(codes[row_of(wrong) - 1])])} ({int(wrong.sum()):,} of "
+            f"{len(codes):,} rows are not numbers)",
+            fix=f"correct these cells, or leave them empty; at fit time --types {column}="
+            "categorical takes the column as it is",
+            column=column,
+            row=row_of(wrong),
+            count=int(wrong.sum()),
+        )
+    bare = pc.replace_substring_regex(pc.utf8_trim_whitespace(words), r"^\+", "")
+    numbers = pc.if_else(blank, pa.scalar(None, bare.type), bare).cast(pa.float64())
+    return np.append(_numpy(numbers), np.nan)[codes]
+
+
+def refuse_infinite(values: np.ndarray, column: str) -> None:
+    """Raise E030 when a value is infinite: no density can be finite there."""
+    # A sum is infinite or NaN whenever an element is, and costs a tenth of testing them all.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum()):
+            return
+    wrong = np.isinf(values)
+    if wrong.any():
+        raise DataError(
+            "E030",
+            f"column {snippet(column)} has {int(wrong.sum()):,} infinite values, the first in "
+            f"row {row_of(wrong):,}",
+            fix="leave these cells empty (missing cells are modelled) or correct them",
+            column=column,
+            row=row_of(wrong),
+            count=int(wrong.sum()),
+        )
+
+
+def restore(values: np.ndarray, dtype: str) -> pa.Array:
+    """Give float64 numbers (NaN = missing) their Arrow type back, saturating at its limits."""
+    kind = storage(arrow_type(dtype))
+    gone = np.isnan(values)
+    if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
+        width = kind if pa.types.is_integer(kind) else _ticks(kind)
+        return pa.array(_saturate(values, width.to_pandas_dtype()), mask=gone).cast(kind)
+    if pa.types.is_boolean(kind):
+        return pa.array(np.nan_to_num(values) > 0.5, mask=gone)
+    if pa.types.is_decimal(kind):
+        most = 10.0 ** (kind.precision - kind.scale) * (1 - 1e-9)
+        return pa.array(np.clip(values, -most, most), mask=gone).cast(kind, safe=False)
+    if is_text(kind):
+        return pa.array(values, mask=gone).cast(kind)
+    if pa.types.is_floating(kind):
+        largest = np.finfo(kind.to_pandas_dtype()).max
+        narrow = np.clip(values, -largest, largest).astype(kind.to_pandas_dtype())
+        return pa.array(narrow, type=kind, mask=gone)
+    return pa.array(values, mask=gone)
+
+
+def _ticks(kind: pa.DataType) -> pa.DataType:
+    return pa.int32() if kind.bit_width == 32 else pa.int64()
+
+
+def _saturate(values: np.ndarray, width: type[np.integer]) -> np.ndarray:
+    limits = np.iinfo(width)
+    # The largest 64-bit integers are not float64 numbers: stop at the last one below.
+    top = limits.max if limits.bits < 64 else np.nextafter(float(limits.max), 0.0)
+    return np.clip(np.rint(np.nan_to_num(values)), limits.min, top).astype(width)
+
+
+def spell(codes: np.ndarray, words: list[str], dtype: str) -> pa.Array:
+    """Give level codes (-1 = missing) their words and their Arrow type back."""
+    kind = arrow_type(dtype)
+    inner = storage(kind)
+    values = pa.array(words, pa.large_string())
+    narrow = pa.float32() if inner == pa.float16() else inner
+    values = values.cast(pa.null()) if pa.types.is_null(inner) else values.cast(narrow)
+    indices = pa.array(codes.astype(np.int32), mask=codes < 0)
+    if pa.types.is_dictionary(kind):
+        encoded = pa.DictionaryArray.from_arrays(indices, values, ordered=kind.ordered)
+        return encoded.cast(kind) if encoded.type != kind else encoded
+    return values.take(indices).cast(inner)

@@ -1,0 +1,237 @@
+"""What an estimator is given, as a `Frame`, and how its answers go back in the same kind.
+
+Tables with names (data frames, Arrow, paths) are read as `lowerbound.data.source` reads them.
+Arrays and sparse matrices pass scikit-learn's own check first, so that what scikit-learn accepts,
+refuses and says about them holds here too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from lowerbound.data.arrays import NumpyNative, SparseNative
+from lowerbound.data.frames import FrameNative
+from lowerbound.data.native import ArrowNative, Native
+from lowerbound.data.source import Frame, read
+from lowerbound.errors import DataError, ResourceError
+
+_ARRAYS: dict[str, Any] = {
+    "accept_sparse": "csr",
+    "ensure_all_finite": "allow-nan",
+    "input_name": "X",
+}
+DENSE_BYTES = 4 * 2**30  # of a sparse matrix that a model of dense columns would have to unpack
+
+
+class Given(NamedTuple):
+    """An input, and whether its columns have names that mean something."""
+
+    frame: Frame
+    named: bool
+
+
+def admit(data: object, *, estimator: object, rows: int = 1) -> Given:
+    """Read what an estimator was given.
+
+    Args:
+        data: a path, a data frame, an Arrow table, a dict of columns, an array-like of numbers
+            or a sparse matrix.
+        estimator: named in scikit-learn's messages.
+        rows: the least number of rows.
+
+    Raises:
+        ValueError: scikit-learn's, for arrays that are no table of finite or missing numbers.
+        DataError: E0xx for paths and data frames that cannot be read.
+    """
+    if isinstance(data, Frame):
+        return Given(data, True)
+    if nw.dependencies.is_pandas_like_dataframe(data) and not _has_names(data):
+        return Given(_numbered(data), False)
+    if _is_table(data):
+        return Given(read(data), True)
+    if np.ma.isMaskedArray(data):
+        data = np.ma.asarray(data, dtype=np.float64).filled(np.nan)
+    checked = check_array(data, ensure_min_samples=rows, estimator=estimator, **_ARRAYS)
+    return Given(read(checked), False)
+
+
+def _is_table(data: object) -> bool:
+    known = nw.dependencies
+    named = str | os.PathLike | Mapping | pa.RecordBatch
+    return (
+        isinstance(data, named) or known.is_into_dataframe(data) or known.is_polars_lazyframe(data)
+    )
+
+
+def _has_names(data: Any) -> bool:
+    return all(isinstance(label, str) for label in data.columns)
+
+
+def _numbered(data: Any) -> Frame:
+    """Read a pandas frame whose columns nobody named: 0, 1, ... are places, not names."""
+    names = [f"x{place}" for place in range(len(data.columns))]
+    frame = read(data.set_axis(names, axis=1))
+    return replace(
+        frame, native=Numbered(frame.native, dict(zip(names, data.columns, strict=True)))
+    )
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Data frames whose columns have labels that Arrow cannot express, such as numbers.
+
+    Args:
+        native: how their rows go back.
+        labels: the labels, by the names that stand in for them.
+    """
+
+    native: Native
+    labels: Mapping[str, Any]
+
+    def wrap(self, table: pa.Table) -> Any:
+        """Return a data frame with its own labels."""
+        back = self.native.wrap(table)
+        back.columns = [self.labels.get(name, name) for name in back.columns]
+        return back
+
+
+def by_position(frame: Frame, names: Sequence[str], estimator: str) -> Frame:
+    """Return `frame` with its columns called `names`, in order.
+
+    Raises:
+        DataError: E080 for another number of columns.
+    """
+    if len(frame.names) != len(names):
+        raise DataError(
+            "E080",
+            f"X has {len(frame.names)} features, but {estimator} is expecting {len(names)} "
+            "features as input",
+            fix="give the columns that the model was fitted on, or a data frame with their names",
+            given=len(frame.names),
+            expected=len(names),
+        )
+    table = None if frame.table is None else frame.table.rename_columns(list(names))
+    return replace(frame, table=table, names=tuple(names))
+
+
+def refuse_huge(frame: Frame) -> None:
+    """Raise E303 for a sparse matrix that does not fit into memory as a dense one."""
+    if frame.matrix is None or np.prod(frame.matrix.shape, dtype=float) * 8 <= DENSE_BYTES:
+        return
+    rows, columns = frame.matrix.shape
+    raise ResourceError(
+        "E303",
+        f"{frame.origin} takes {rows * columns * 8 / 2**30:,.0f} GB as dense columns, which this "
+        f"recipe needs ({DENSE_BYTES / 2**30:,.0f} GB at most)",
+        fix="recipe='counts' keeps counts sparse; or score fewer rows at a time",
+    )
+
+
+@singledispatch
+def kind_of(native: Native) -> str:
+    """Return the name under which `wrap` makes the same kind of container again."""
+    return "arrow"
+
+
+@kind_of.register
+def _(native: NumpyNative) -> str:
+    return "numpy"
+
+
+@kind_of.register
+def _(native: SparseNative) -> str:
+    return "sparse"
+
+
+@kind_of.register
+def _(native: FrameNative) -> str:
+    return native.narwhal.implementation.value
+
+
+@kind_of.register
+def _(native: Numbered) -> str:
+    return kind_of(native.native)
+
+
+_FIXED: dict[str, Native] = {
+    "numpy": NumpyNative(),
+    "sparse": SparseNative(),
+    "arrow": ArrowNative(),
+}
+
+
+def wrap(kind: str, table: pa.Table) -> Any:
+    """Return `table` as a container of the given kind.
+
+    Raises:
+        ResourceError: E310 where the library of that kind is not installed.
+    """
+    if kind in _FIXED:
+        return _FIXED[kind].wrap(table)
+    try:
+        return nw.from_arrow(table, backend=kind).to_native()  # pyright: ignore[reportArgumentType]
+    except ModuleNotFoundError:
+        raise ResourceError(
+            "E310",
+            f"the model was fitted on a data frame of {kind}, which is not installed here",
+            fix=f"pip install {kind}",
+        ) from None
+
+
+def is_array(kind: str) -> bool:
+    """Tell whether containers of this kind know columns by place only."""
+    return kind in ("numpy", "sparse")
+
+
+def completed(kind: str, table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return `table` with every column of `names`, where `kind` knows columns by place only.
+
+    A column that is not modelled has no values to give: its cells are missing.
+    """
+    if not is_array(kind):
+        return table
+    gone = pa.nulls(table.num_rows, pa.float64())
+    known = set(table.column_names)
+    return pa.table({name: table[name] if name in known else gone for name in names})
+
+
+def _records(table: pa.Table) -> NDArray[Any]:
+    """Return a table of mixed columns as a structured array, one field per column."""
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    result = np.empty(table.num_rows, dtype=[(n, c.dtype) for n, c in columns.items()])
+    for name, column in columns.items():
+        result[name] = column
+    return result
+
+
+def beside(frame: Frame, table: pa.Table) -> Any:
+    """Return a table of results about the rows of `frame`; a structured array for an array."""
+    if is_array(kind_of(frame.native)):
+        return _records(table)
+    return frame.native.wrap(table)
+
+
+def like(frame: Frame, table: pa.Table) -> Any:
+    """Return other versions of the rows of `frame` as the kind that it is."""
+    return frame.native.wrap(completed(kind_of(frame.native), table, frame.names))
+
+
+def copies(frame: Frame, table: pa.Table, number: int) -> Any:
+    """Return copies of `frame`, one below the other in `table` and counted in its last column.
+
+    Arrays are put behind one another instead: (number, n, columns).
+    """
+    if not is_array(kind_of(frame.native)):
+        return frame.native.wrap(table)
+    cells = NumpyNative().wrap(table.select(frame.names))
+    return cells.reshape(number, frame.rows, len(frame.names))

@@ -1,0 +1,396 @@
+"""NumPy arrays and SciPy sparse matrices, in memory and in .npy and .npz files."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from lowerbound.cells import listed, place, row_of, snippet
+from lowerbound.data.files import readable
+from lowerbound.data.native import Frame, size
+from lowerbound.errors import DataError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+MOST_BYTES = 2 * 2**30
+_NAME_KEYS = ("columns", "feature_names", "names")
+_SPARSE_KEYS = {"data", "indices", "indptr", "shape"}
+
+
+@dataclass(frozen=True)
+class NumpyNative:
+    """Arrays in, two-dimensional arrays out."""
+
+    def wrap(self, table: pa.Table) -> np.ndarray:
+        """Return the columns side by side, missing cells as NaN or None."""
+        columns = [_column_array(table.column(j)) for j in range(table.num_columns)]
+        if not columns:
+            return np.empty((table.num_rows, 0))
+        return np.stack(columns, axis=1)
+
+
+@dataclass(frozen=True)
+class SparseNative:
+    """Sparse matrices in, sparse matrices out when all columns are numbers, else arrays."""
+
+    def wrap(self, table: pa.Table) -> Any:
+        """Return the columns as one CSR matrix."""
+        dense = NumpyNative().wrap(table)
+        if dense.dtype.kind in "OUSM":
+            return dense
+        return importlib.import_module("scipy.sparse").csr_matrix(dense)
+
+
+def _column_array(column: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.to_numpy()
+
+
+def from_array(data: Any, names: Sequence[str] | None = None, origin: str = "") -> Frame:
+    """Turn an array into named columns; those of a plain array are called x0, x1, ...
+
+    Raises:
+        DataError: E026, E027 or E040 for arrays that are no table of cells.
+    """
+    array = np.ma.asarray(data) if np.ma.isMaskedArray(data) else np.asarray(data)
+    origin = origin or f"the array of shape {array.shape}"
+    if array.dtype.names:
+        fields = {n: from_column(np.ascontiguousarray(array[n]), n) for n in array.dtype.names}
+        return _frame(pa.table(fields), origin)
+    _check_shape(array, origin)
+    labels = list(names) if names is not None else [f"x{j}" for j in range(array.shape[1])]
+    # One pass puts every column in one piece, which a column at a time would not.
+    by_column = array.T.copy(order="C")
+    columns = [from_column(by_column[j], labels[j]) for j in range(len(labels))]
+    return _frame(pa.Table.from_arrays(columns, names=labels), origin)
+
+
+def _frame(table: pa.Table, origin: str, notes: tuple[str, ...] = ()) -> Frame:
+    names = tuple(table.column_names)
+    return Frame(table, None, names, NumpyNative(), origin, notes, table.num_rows)
+
+
+def _check_shape(array: np.ndarray, origin: str) -> None:
+    if array.ndim == 2 and array.shape[0] and array.shape[1]:
+        return
+    if array.ndim == 2:
+        raise DataError(
+            "E013",
+            f"{origin} has {size(*array.shape)}: nothing to read",
+            fix="pass an array with at least 1 row and 1 column",
+            shape=list(array.shape),
+        )
+    hints = {
+        0: "pass a table of rows and columns",
+        1: "Reshape your data: array.reshape(-1, 1) for one column, reshape(1, -1) for one row",
+    }
+    raise DataError(
+        "E027",
+        f"{origin} has {array.ndim} dimension{'s' * (array.ndim != 1)}; a table has 2. "
+        "Reshape your data",
+        fix=hints.get(array.ndim, "array.reshape(len(array), -1) makes each example one row"),
+        shape=list(array.shape),
+    )
+
+
+def from_column(values: np.ndarray, name: str) -> pa.Array:
+    """Turn one column of an array into Arrow cells without losing anything.
+
+    Raises:
+        DataError: E027, E029, E040 or E043, naming the column.
+    """
+    if values.ndim != 1:
+        raise DataError(
+            "E027",
+            f"column {snippet(name)} has {values.ndim} dimensions",
+            fix="give each column one value per row",
+            column=name,
+        )
+    mask = np.ma.getmaskarray(values) if np.ma.isMaskedArray(values) else None
+    plain = np.ma.getdata(values) if mask is not None else values
+    kind = plain.dtype.kind
+    if kind == "c":
+        raise DataError(
+            "E040",
+            f"column {snippet(name)} holds complex numbers",
+            fix="use two columns, for the real and the imaginary part, or magnitude and phase",
+            column=name,
+        )
+    if kind == "f" and plain.dtype.itemsize > 8:
+        plain = _narrow(plain, name)
+    if kind == "V":
+        raise DataError(
+            "E040", f"column {snippet(name)} holds raw bytes", fix="give numbers, text or dates"
+        )
+    if not plain.dtype.isnative:
+        plain = plain.astype(plain.dtype.newbyteorder("="))
+    if kind == "O":
+        return _objects(plain, name, mask)
+    try:
+        return pa.array(plain, mask=mask)
+    except (pa.ArrowException, UnicodeError, ValueError) as error:
+        raise DataError(
+            "E040",
+            f"column {snippet(name)} has the type {plain.dtype}, which cannot be read: "
+            f"{str(error)[:100]}",
+            fix="convert it to numbers, text or dates",
+            column=name,
+        ) from error
+
+
+def _narrow(values: np.ndarray, name: str) -> np.ndarray:
+    """Bring extended precision to float64; rounding is fine, overflow is not."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float64)
+    lost = np.isinf(narrow) & np.isfinite(values)
+    if lost.any():
+        raise DataError(
+            "E043",
+            f"column {snippet(name)} holds {values[lost][0]} in row {row_of(lost):,}, beyond "
+            "64-bit floating point",
+            fix="rescale the column, or take its logarithm",
+            column=name,
+            row=row_of(lost),
+        )
+    return narrow
+
+
+def _objects(values: np.ndarray, name: str, mask: np.ndarray | None = None) -> pa.Array:
+    """Read Python objects that are all numbers, all text or all dates; None is missing."""
+    try:
+        return pa.array(values, mask=mask, from_pandas=True)
+    except (pa.ArrowException, TypeError, OverflowError, ValueError) as error:
+        raise mixed(values, name, str(error)) from error
+
+
+def mixed(values: Any, name: str, why: str = "") -> DataError:
+    """Name the first cell whose type differs from that of the first one."""
+    kinds = [type(v) for v in values]
+    here = [j for j, v in enumerate(values) if v is not None and v == v]  # noqa: PLR0124 NaN
+    first = here[0] if here else 0
+    odd = next((j for j in here if kinds[j] is not kinds[first]), first)
+    if odd == first:
+        message = f"column {snippet(name)} holds {kinds[first].__name__} objects: {why[:100]}"
+    else:
+        message = (
+            f"column {snippet(name)} mixes types: row {first + 1:,} holds "
+            f"{snippet(values[first], 30)} ({kinds[first].__name__}), row {odd + 1:,} "
+            f"{snippet(values[odd], 30)} ({kinds[odd].__name__})"
+        )
+    return DataError(
+        "E029",
+        message,
+        fix="make the column all numbers, all text or all dates",
+        column=name,
+        row=odd + 1,
+    )
+
+
+def from_sparse(data: Any, names: Sequence[str] | None = None, origin: str = "") -> Frame:
+    """Take a sparse matrix of any format as CSR, sorted and without duplicate entries.
+
+    Raises:
+        DataError: E013, E030, E040 or E042.
+    """
+    origin = origin or f"the sparse matrix of shape {data.shape}"
+    if len(data.shape) != 2 or not all(data.shape):
+        raise DataError(
+            "E013", f"{origin} has no rows or no columns", fix="pass a matrix with both"
+        )
+    if data.dtype.kind not in "fiub":
+        raise DataError(
+            "E040", f"{origin} holds {data.dtype} values", fix="pass real numbers: .astype(float)"
+        )
+    sparse = importlib.import_module("scipy.sparse")
+    try:
+        matrix: csr_matrix = sparse.csr_matrix(data, copy=True)
+        matrix.check_format(full_check=True)
+        entries = matrix.nnz
+        matrix.sum_duplicates()
+    except (ValueError, IndexError) as error:
+        raise DataError(
+            "E042", f"{origin} is damaged: {error}", fix="build it again from its entries"
+        ) from error
+    notes = ()
+    if matrix.nnz < entries:
+        notes = (f"{entries - matrix.nnz:,} entries at the same place were added up",)
+    if matrix.dtype.kind == "f" and not np.isfinite(matrix.data).all():
+        wrong = ~np.isfinite(matrix.data)
+        raise DataError(
+            "E030",
+            f"{origin} has {int(wrong.sum()):,} infinite or NaN entries, the first in column "
+            f"{int(matrix.indices[wrong][0]):,}",
+            fix="remove them; a sparse matrix has no missing cells",
+            count=int(wrong.sum()),
+        )
+    labels = tuple(names) if names is not None else tuple(f"x{j}" for j in range(data.shape[1]))
+    return Frame(None, matrix, labels, SparseNative(), origin, notes, data.shape[0])
+
+
+def read_file(path: Path, rows: int | None = None) -> Frame:
+    """Read an .npy or .npz file; pickled objects in it are refused."""
+    with readable(path), path.open("rb") as file:
+        head = file.read(6)
+        file.seek(0)
+        if head == b"\x93NUMPY":
+            array = _read_npy(file, path, path.stat().st_size)
+            return from_array(array[:rows], origin=path.name)
+        if head[:4] == b"PK\x03\x04":
+            return _read_npz(file, path, rows)
+    raise _broken(path, f"its first bytes are {head!r}")
+
+
+def _broken(path: Path, why: str) -> DataError:
+    return DataError(
+        "E025",
+        f"{place(path)} is damaged: {why}",
+        fix="save it again with numpy.save or numpy.savez",
+        path=str(path),
+    )
+
+
+def _read_npy(file: IO[bytes], path: Path, room: int) -> np.ndarray:
+    """Read one array, after its header was compared with the bytes that are there."""
+    try:
+        version = np.lib.format.read_magic(file)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise ValueError(f"format {version} is not supported")
+        shape, fortran, dtype = readers[version](file)
+    except (ValueError, EOFError, SyntaxError, RecursionError) as error:
+        raise _broken(path, str(error)[:100]) from error
+    if dtype.hasobject:
+        raise DataError(
+            "E026",
+            f"{place(path)} contains Python objects (a pickle), which could run code",
+            fix="save numbers: numpy.save(path, array.astype(float))",
+            path=str(path),
+        )
+    wanted = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or wanted > room:
+        raise _broken(path, f"shape {shape} needs {wanted:,} bytes, and {room:,} are there")
+    raw = file.read(wanted)
+    if len(raw) != wanted:
+        raise _broken(path, f"it ends {wanted - len(raw):,} bytes early")
+    return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _read_npz(file: IO[bytes], path: Path, rows: int | None) -> Frame:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            sizes = {i.filename: i.file_size for i in archive.infolist()}
+            keys = [name.removesuffix(".npy") for name in sizes if name.endswith(".npy")]
+            if not keys:
+                raise _broken(path, "it is a zip archive without any array in it")
+            arrays = _Archive(archive, path, sizes)
+            if set(keys) >= _SPARSE_KEYS:
+                return _sparse_file(arrays, keys, path, rows)
+            return _dense_file(arrays, keys, path, rows)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
+        raise _broken(path, str(error)) from error
+    except RuntimeError as error:  # zipfile raises it for encrypted members
+        raise _broken(path, str(error)) from error
+
+
+@dataclass(frozen=True)
+class _Archive:
+    """The arrays of an .npz file, read one at a time and within bounds."""
+
+    archive: zipfile.ZipFile
+    path: Path
+    sizes: dict[str, int]
+
+    def read(self, key: str) -> np.ndarray:
+        """Read one array."""
+        room = self.sizes[f"{key}.npy"]
+        if room > MOST_BYTES:
+            raise DataError(
+                "E017",
+                f"array {snippet(key)} of {place(self.path)} unpacks to {room:,} bytes",
+                fix="if you trust it, save it as .npy, which is not compressed",
+                path=str(self.path),
+            )
+        with self.archive.open(f"{key}.npy") as member:
+            return _read_npy(member, self.path, room)
+
+    def dimensions(self, key: str) -> int:
+        """Return the number of dimensions of an array from its header."""
+        with self.archive.open(f"{key}.npy") as member:
+            version = np.lib.format.read_magic(member)
+            one = version == (1, 0)
+            reader = (
+                np.lib.format.read_array_header_1_0 if one else np.lib.format.read_array_header_2_0
+            )
+            return len(reader(member)[0])
+
+
+def _dense_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None) -> Frame:
+    try:
+        flat = ["X"] if "X" in keys else [key for key in keys if arrays.dimensions(key) == 2]
+    except (ValueError, EOFError, SyntaxError) as error:
+        raise _broken(path, str(error)[:100]) from error
+    if len(flat) != 1:
+        found = ", ".join(f"{key} ({arrays.dimensions(key)}-D)" for key in keys[:8])
+        raise DataError(
+            "E028",
+            f"{place(path)} has {len(flat)} two-dimensional arrays and none called X: {found}",
+            fix="save the table alone: numpy.savez(path, X=table)",
+            path=str(path),
+            arrays=keys,
+        )
+    table = arrays.read(flat[0])
+    width = table.shape[1] if table.ndim == 2 else 0
+    frame = from_array(table[:rows], _names(arrays, keys, width), path.name)
+    others = [key for key in keys if key != flat[0] and key not in _NAME_KEYS]
+    notes = (f"{path.name}: read array {flat[0]}, not {listed(others)}",) if others else ()
+    return Frame(frame.table, None, frame.names, frame.native, frame.origin, notes, len(table))
+
+
+def _names(arrays: _Archive, keys: list[str], width: int) -> list[str] | None:
+    """Return column names that the archive brings along, if they fit."""
+    for key in _NAME_KEYS:
+        if key in keys:
+            names = arrays.read(key)
+            if names.ndim == 1 and names.dtype.kind == "U" and len(set(names)) == width:
+                return [str(name) for name in names]
+    return None
+
+
+def _sparse_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None) -> Frame:
+    """Read what scipy.sparse.save_npz writes, or the same arrays without their format."""
+    layout = bytes(arrays.read("format")).decode("ascii", "replace") if "format" in keys else "csr"
+    shape = arrays.read("shape")
+    if layout not in ("csr", "csc") or shape.shape != (2,):
+        raise DataError(
+            "E042",
+            f"{place(path)} holds a sparse matrix in the format {snippet(layout)}",
+            fix="save it as CSR: scipy.sparse.save_npz(path, matrix.tocsr())",
+            path=str(path),
+        )
+    sparse = importlib.import_module("scipy.sparse")
+    make = sparse.csr_matrix if layout == "csr" else sparse.csc_matrix
+    columns = tuple(arrays.read(key) for key in ("data", "indices", "indptr"))
+    try:
+        matrix = make(columns, shape=tuple(int(n) for n in shape))
+        matrix.check_format(full_check=True)
+    except (ValueError, IndexError) as error:
+        raise DataError(
+            "E042", f"{place(path)} is damaged: {error}", fix="save it again", path=str(path)
+        ) from error
+    names = _names(arrays, keys, int(shape[1]))
+    frame = from_sparse(matrix.tocsr()[:rows], names, path.name)
+    total = int(shape[0])
+    return Frame(None, frame.matrix, frame.names, frame.native, frame.origin, frame.notes, total)

@@ -1,0 +1,105 @@
+"""Rows that a model can take batches of: a tensor, or a sparse matrix, dense by the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+
+class Batch(NamedTuple):
+    """Rows of data and what they are conditional on."""
+
+    x: Tensor
+    context: Tensor | None = None
+
+
+class Rows(Protocol):
+    """What training and tasks know of a data set that fits in memory."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        ...
+
+    def take(self, index: Tensor) -> Batch:
+        """Return the rows at `index`, (len(index), ...)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Rows held as one tensor.
+
+    Args:
+        x: (n, ...) float tensor.
+        context: (n, ...) or None.
+    """
+
+    x: Tensor
+    context: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.x)
+
+    def take(self, index: Tensor) -> Batch:
+        """Return the rows at `index`."""
+        context = None if self.context is None else self.context.index_select(0, index)
+        return Batch(self.x.index_select(0, index), context)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Rows held as a scipy CSR matrix; only the rows of a batch are ever dense.
+
+    Args:
+        matrix: (n, features).
+        context: (n, ...) or None.
+    """
+
+    matrix: csr_matrix
+    context: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return self.matrix.shape[0]
+
+    def take(self, index: Tensor) -> Batch:
+        """Return the rows at `index` as a dense float32 tensor."""
+        dense = self.matrix[index.numpy()].toarray().astype("float32", copy=False)
+        context = None if self.context is None else self.context.index_select(0, index)
+        return Batch(torch.from_numpy(dense), context)
+
+
+def subset(rows: Rows, index: Tensor) -> Rows:
+    """Return the rows at `index` as rows of their own, without a copy of the data."""
+    return _Subset(rows, index)
+
+
+@dataclass(frozen=True)
+class _Subset:
+    rows: Rows
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, index: Tensor) -> Batch:
+        return self.rows.take(self.index.index_select(0, index))
+
+
+def tiles(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
+    """Yield (batch of exactly `size` rows, how many of them are real), in order.
+
+    The last tile repeats its last row. Matrix products of one shape round in one way, so a row's
+    numbers come out bit-equal however many rows stand beside it.
+    """
+    for start in range(0, len(rows), size):
+        index = torch.arange(start, start + size).clamp_max(len(rows) - 1)
+        yield rows.take(index), min(size, len(rows) - start)

@@ -1,0 +1,301 @@
+"""Between what a user has (a `Frame`) and what a model takes (rows of coded numbers)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from lowerbound.data.batches import Dense, Rows, Sparse
+from lowerbound.data.source import Frame
+from lowerbound.errors import DataError, UsageError, nearest
+from lowerbound.schema import Schema, infer
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Rows that a model can take, and what coding them came across.
+
+    Attributes:
+        rows: the coded rows.
+        log_jacobian: (n,) nats to add to log p(coded) for log p(raw).
+        unseen: cells per column whose category training never saw.
+        clipped: cells per column that were held back to the coded range.
+        missing: missing cells per column.
+        notes: what else the user should know.
+    """
+
+    rows: Rows
+    log_jacobian: NDArray[np.float64]
+    unseen: Mapping[str, int] = field(default_factory=dict)
+    clipped: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+class Group(NamedTuple):
+    """A raw column and where its coded parts stand."""
+
+    column: str
+    parts: tuple[int, ...]
+
+
+class Coding(Protocol):
+    """How raw rows become coded rows and back."""
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The raw columns that are modelled."""
+        ...
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the recipe's arguments that the data decide."""
+        ...
+
+    def encode(self, frame: Frame) -> Coded:
+        """Code the rows of `frame`."""
+        ...
+
+    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
+        """Return raw columns for coded rows; `bounded` holds them to the range seen."""
+        ...
+
+    def document(self) -> dict[str, Any]:
+        """Return plain JSON values that `restore` rebuilds the coding from."""
+        ...
+
+
+def table_of(frame: Frame) -> pa.Table:
+    """Return the named columns of `frame`; a sparse matrix becomes dense columns."""
+    if frame.table is not None:
+        return frame.table
+    assert frame.matrix is not None
+    dense = frame.matrix.toarray()
+    return pa.table({name: dense[:, i] for i, name in enumerate(frame.names)})
+
+
+def _grouped(schema: Schema) -> tuple[Group, ...]:
+    places: dict[str, list[int]] = {}
+    for i, part in enumerate(schema.parts):
+        places.setdefault(part.column, []).append(i)
+    return tuple(Group(column, tuple(parts)) for column, parts in places.items())
+
+
+@dataclass(frozen=True)
+class TableCoding:
+    """The coding of the recipe `table`: every column by its kind, gaps kept as NaN.
+
+    Args:
+        schema: kinds and statistics of the columns.
+        gaps: whether any training cell was missing.
+    """
+
+    schema: Schema
+    gaps: bool
+
+    @classmethod
+    def fit(
+        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+    ) -> TableCoding:
+        """Infer kinds and statistics from `frame`."""
+        table = table_of(frame)
+        schema = infer(table, types=types, drop=drop, transform=transform)  # pyright: ignore
+        gaps = any(schema.encode(table).missing.values())
+        return cls(schema, gaps)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The raw columns that are modelled."""
+        return _grouped(self.schema)
+
+    def arguments(self) -> dict[str, Any]:
+        """Families and sizes of the coded columns, and whether there are gaps."""
+        parts = self.schema.parts
+        return {
+            "families": [part.family for part in parts],
+            "sizes": [part.size for part in parts],
+            **({"gaps": 0.0} if self.gaps else {}),
+        }
+
+    def encode(self, frame: Frame) -> Coded:
+        """Code the rows of `frame`; columns are found by name."""
+        coded = self.schema.encode(table_of(frame), frame.origin)
+        jacobian = self.schema.log_jacobian(coded.values)
+        return Coded(
+            Dense(torch.from_numpy(coded.values)),
+            np.where(np.isnan(coded.values), 0.0, jacobian).sum(1),
+            unseen=coded.unseen,
+            clipped=coded.clipped,
+            missing=coded.missing,
+            notes=(*frame.notes, *coded.notes),
+        )
+
+    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
+        """Return raw columns for coded rows; `bounded` holds them to the range seen."""
+        return self.schema.decode(np.asarray(values), bounded=bounded)
+
+    def document(self) -> dict[str, Any]:
+        """Return the schema as plain JSON values."""
+        return {
+            "coding": "table",
+            "gaps": self.gaps,
+            "schema": self.schema.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class NumberCoding(TableCoding):
+    """The coding of the recipes for real vectors: every column a standardised number."""
+
+    @classmethod
+    def fit(
+        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+    ) -> NumberCoding:
+        """Infer statistics, with every numeric column as a real one.
+
+        Raises:
+            DataError: E071 for a column that is not a number.
+        """
+        table = table_of(frame)
+        numeric = {
+            name: "real"
+            for name, column in zip(table.column_names, table.columns, strict=True)
+            if _is_number(column.type) and name not in types and name not in drop
+        }
+        plain = {"exclude_atoms": True, "transform": transform}
+        schema = infer(table, types={**numeric, **types}, drop=drop, **plain)  # pyright: ignore
+        odd = [part for part in schema.parts if part.family != "real"]
+        if odd:
+            names = ", ".join(dict.fromkeys(repr(part.column) for part in odd))
+            raise DataError(
+                "E071",
+                f"{frame.origin}: this recipe models numbers, and {names} "
+                f"{'is' if len(odd) == 1 else 'are'} of another kind",
+                fix=f"--recipe table, or --drop {odd[0].column}",
+                columns=[part.column for part in odd],
+            )
+        return cls(schema, any(schema.encode(table).missing.values()))
+
+    def arguments(self) -> dict[str, Any]:
+        """The number of columns, and whether there are gaps."""
+        return {"features": len(self.schema.parts), "missing": self.gaps}
+
+    def document(self) -> dict[str, Any]:
+        """Return the schema as plain JSON values."""
+        return {**super().document(), "coding": "numbers"}
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+@dataclass(frozen=True)
+class CountsCoding:
+    """The coding of the recipe `counts`: raw counts, and log library size as context.
+
+    Args:
+        names: the columns (genes), in the model's order.
+    """
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def fit(
+        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+    ) -> CountsCoding:
+        """Take every column of `frame` that is not dropped, and check that it holds counts."""
+        if types:
+            raise UsageError(
+                "E240", "the recipe counts takes no --types: all columns are counts", fix="drop it"
+            )
+        coding = cls(tuple(name for name in frame.names if name not in set(drop)))
+        coding.encode(frame)
+        return coding
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The columns, one part each."""
+        return tuple(Group(name, (i,)) for i, name in enumerate(self.names))
+
+    def arguments(self) -> dict[str, Any]:
+        """The number of columns."""
+        return {"features": len(self.names)}
+
+    def encode(self, frame: Frame) -> Coded:
+        """Return the counts with log library size as context.
+
+        Raises:
+            DataError: E031 for a missing column, E073 for values that are no counts.
+        """
+        place = {name: i for i, name in enumerate(frame.names)}
+        for name in self.names:
+            if name not in place:
+                near = nearest(name, place)
+                raise DataError(
+                    "E031",
+                    f"column {name!r} is missing from {frame.origin}"
+                    + (f"; found a similar name: {near!r}" if near else ""),
+                    fix=f"--rename {near}={name}" if near else "add the column",
+                )
+        matrix = self._matrix(frame, [place[name] for name in self.names])
+        _check_counts(matrix, frame)
+        totals = np.asarray(matrix.sum(1)).ravel()
+        library = torch.from_numpy(np.log(np.maximum(totals, 1.0)).astype(np.float32))[:, None]
+        return Coded(Sparse(matrix, library), np.zeros(matrix.shape[0]))
+
+    def _matrix(self, frame: Frame, places: Sequence[int]) -> sparse.csr_matrix:
+        if frame.matrix is not None:
+            chosen = frame.matrix[:, list(places)]
+        else:
+            assert frame.table is not None
+            columns = [frame.table.column(i).to_numpy() for i in places]
+            chosen = np.column_stack([np.asarray(c, np.float64) for c in columns])
+        return sparse.csr_matrix(chosen, dtype=np.float64)
+
+    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
+        """Return the counts as integer columns."""
+        whole = np.rint(np.asarray(values, np.float64)).astype(np.int64)
+        return pa.table({name: whole[:, i] for i, name in enumerate(self.names)})
+
+    def document(self) -> dict[str, Any]:
+        """Return the columns' names."""
+        return {"coding": "counts", "names": list(self.names)}
+
+
+def _check_counts(matrix: sparse.csr_matrix, frame: Frame) -> None:
+    data = matrix.data
+    bad = ~np.isfinite(data) | (data < 0) | (data != np.floor(data))
+    if not bad.any():
+        return
+    first = int(bad.argmax())
+    row = int(np.searchsorted(matrix.indptr, first, side="right")) - 1
+    looks_logged = np.isfinite(data).all() and data.min() >= 0 and data.max() < 20
+    raise DataError(
+        "E073",
+        f"{frame.origin}: {int(bad.sum())} values are no counts, the first is "
+        f"{data[first]:.6g} in row {row}, column {frame.names[matrix.indices[first]]!r}"
+        + ("; the values look log-normalised" if looks_logged else ""),
+        fix="give the raw counts, or use --recipe table",
+    )
+
+
+_CODINGS = {"table": TableCoding, "counts": CountsCoding}
+
+
+def coding_for(recipe: str) -> type[TableCoding] | type[CountsCoding]:
+    """Return the coding that a recipe's models read."""
+    return _CODINGS.get(recipe, NumberCoding)
+
+
+def restore(document: Mapping[str, Any]) -> Coding:
+    """Rebuild a coding from its `document`."""
+    if document["coding"] == "counts":
+        return CountsCoding(tuple(document["names"]))
+    kind = TableCoding if document["coding"] == "table" else NumberCoding
+    return kind(Schema.model_validate(document["schema"]), bool(document["gaps"]))

@@ -1,0 +1,186 @@
+"""Read a table from a path or from any object that holds one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lowerbound.cells import place
+from lowerbound.data import arrays, files, frames, parquet, tables
+from lowerbound.data.native import ArrowNative, Frame, Native, size
+from lowerbound.errors import DataError, UsageError
+
+__all__ = ["Frame", "Native", "read"]
+
+
+def read(data: object, *, rows: int | None = None) -> Frame:
+    """Read a table.
+
+    Args:
+        data: a path to a CSV, TSV, Parquet, .npy or .npz file, to a folder of shards, or a
+            pattern such as ``"tx/*.parquet"``; a list of such paths; or a NumPy array, a data
+            frame (pandas, polars, Arrow, ...), a dict of columns, a SciPy sparse matrix.
+        rows: stop after this many rows.
+
+    Raises:
+        DataError: E001 to E030 when the input cannot be read as it is.
+        UsageError: E201 when it is no table at all, E206 for an impossible `rows`.
+    """
+    if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
+        raise UsageError(
+            "E206", f"cannot read {rows!r} rows", fix="pass a whole number of at least 1"
+        )
+    if isinstance(data, str | os.PathLike):
+        text = os.fsdecode(data)
+        return _read_files(files.locate(text), Path(text).name, rows)
+    if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
+        return _read_files(files.locate_all([os.fsdecode(p) for p in data]), "the files", rows)
+    frame = _read_object(data)
+    if rows is None:
+        return frame
+    table = None if frame.table is None else frame.table.slice(0, rows)
+    matrix = None if frame.matrix is None else frame.matrix[:rows]
+    return replace(frame, table=table, matrix=matrix)
+
+
+def _read_files(found: files.Found, name: str, rows: int | None) -> Frame:
+    kind = files.kind_by_suffix(found.files[0])
+    start = files.magic(found.files[0])
+    notes = found.notes
+    by_content = {"parquet": "parquet", "npy": "array", "gzip": "text"}.get(start or "")
+    if kind is None and by_content is None:
+        if start or found.files[0].suffix:
+            raise files.unreadable_kind(found.files[0], start)
+        kind = "text"
+    if kind == "text" and start and by_content is None:
+        raise files.unreadable_kind(found.files[0], start)
+    if by_content and kind not in (by_content, "parquet"):
+        notes += (f"{found.files[0].name}: read as {start}, which its content is",)
+        kind = by_content
+    frame = _READERS[kind or "text"](found, rows)
+    return replace(frame, origin=name or str(found.root), notes=(*notes, *frame.notes))
+
+
+def _read_text(found: files.Found, rows: int | None) -> Frame:
+    parts, notes, left = [], [], rows
+    for path in found.files:
+        if left is not None and left <= 0:
+            break
+        table, more = tables.read_table(path, left)
+        left = None if left is None else left - table.num_rows
+        parts.append((path, table))
+        notes += more
+    table = _joined(parts)
+    total = table.num_rows if rows is None else None
+    return Frame(table, None, tuple(table.column_names), ArrowNative(), "", tuple(notes), total)
+
+
+def _joined(parts: list[tuple[Path, pa.Table]]) -> pa.Table:
+    """Put shards of text under one another; a column may widen from whole numbers to text."""
+    first_path, first = parts[0]
+    for path, table in parts[1:]:
+        if set(table.column_names) != set(first.column_names):
+            raise parquet.other_columns(first_path, path, first.column_names, table.column_names)
+    types = {name: [table[name].type for _, table in parts] for name in first.column_names}
+    text = {n for n, kinds in types.items() if pa.string() in kinds and len(set(kinds)) > 1}
+    same = [
+        pa.table({n: t[n].cast(pa.string()) if n in text else t[n] for n in first.column_names})
+        for _, t in parts
+    ]
+    try:
+        return pa.concat_tables(same, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(
+            "E022",
+            f"the files of {place(first_path.parent)} do not fit together: {str(error)[:160]}",
+            fix="write all files with the same types, or choose some with a pattern",
+            path=str(first_path.parent),
+        ) from error
+
+
+def _read_parquet(found: files.Found, rows: int | None) -> Frame:
+    table, total = parquet.read_shards(found.files, found.root, rows)
+    return Frame(table, None, tuple(table.column_names), ArrowNative(), "", (), total)
+
+
+def _read_array(found: files.Found, rows: int | None) -> Frame:
+    if len(found.files) > 1:
+        raise DataError(
+            "E008",
+            f"{len(found.files):,} array files were found: {files.shards(found.files)}",
+            fix="give one .npy or .npz file, or store the shards as Parquet",
+            path=str(found.root),
+        )
+    return arrays.read_file(found.files[0], rows)
+
+
+_READERS: dict[str, Callable[[files.Found, int | None], Frame]] = {
+    "text": _read_text,
+    "parquet": _read_parquet,
+    "array": _read_array,
+}
+
+
+def _read_object(data: Any) -> Frame:
+    for reader in (_from_arrow, _from_sparse, _from_columns, frames.from_frame, _from_array):
+        frame = reader(data)
+        if frame is not None:
+            return frame
+    raise _no_table(data)
+
+
+def _no_table(data: object) -> UsageError:
+    return UsageError(
+        "E201",
+        f"a {type(data).__name__} cannot be read as a table",
+        fix="pass a path, an array, a data frame, a dict of columns or a sparse matrix",
+        type=type(data).__name__,
+    )
+
+
+def _from_arrow(data: Any) -> Frame | None:
+    if isinstance(data, pa.RecordBatch):
+        data = pa.Table.from_batches([data])
+    return frames.from_arrow(data) if isinstance(data, pa.Table) else None
+
+
+def _from_sparse(data: Any) -> Frame | None:
+    # Asked by name, so that scipy is imported only by those who use it.
+    if not type(data).__module__.startswith("scipy.sparse"):
+        return None
+    return arrays.from_sparse(data)
+
+
+def _from_columns(data: Any) -> Frame | None:
+    if not isinstance(data, Mapping):
+        return None
+    lengths = {str(name): len(column) for name, column in data.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(
+            "E029",
+            f"the columns have different lengths: {lengths}",
+            fix="give every column a value for each row, None where it is missing",
+        )
+    objects = {str(name): np.asarray(column) for name, column in data.items()}
+    table = pa.table({n: arrays.from_column(column, n) for n, column in objects.items()})
+    return frames.from_arrow(table, f"the dict ({size(table.num_rows, table.num_columns)})")
+
+
+def _from_array(data: Any) -> Frame | None:
+    try:
+        array = np.ma.asarray(data) if np.ma.isMaskedArray(data) else np.asarray(data)
+        if array.dtype.kind == "U" and isinstance(data, list | tuple):
+            array = np.asarray(data, dtype=object)  # NumPy turned the numbers into text
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            "E029",
+            f"the {type(data).__name__} is no rectangular table: {str(error)[:160]}",
+            fix="give every row the same number of values",
+        ) from error
+    return arrays.from_array(array) if array.ndim else None

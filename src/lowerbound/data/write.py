@@ -1,0 +1,307 @@
+"""Write results: complete or not at all, and never over something by accident."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
+import pyarrow.parquet as pq
+
+from lowerbound.cells import is_nested, listed, place, snippet, storage
+from lowerbound.errors import ResourceError, UsageError, nearest
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def atomic_write(
+    path: str | os.PathLike[str],
+    writer: Callable[[BinaryIO], None],
+    overwrite: bool = False,
+    *,
+    need: int | None = None,
+) -> Path:
+    """Write a file so that at any moment its old or its new content is there, complete.
+
+    Args:
+        path: where to write; the folder must exist.
+        writer: writes the content to an open binary file.
+        overwrite: whether an existing file may be replaced.
+        need: the expected size in bytes, compared with the free space before anything is done.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        UsageError: E220 if the path exists and may not be replaced, E223 if it cannot be a file.
+        ResourceError: E301 if the disk is full, E302 if the folder cannot be written to.
+    """
+    target = _target(path, overwrite)
+    _check_space(target, need)
+    with _refusals(target, need):
+        handle, name = tempfile.mkstemp(
+            dir=target.parent, prefix=f".{target.name[:80]}.", suffix=".tmp"
+        )
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                writer(file)
+                file.flush()
+                # mkstemp makes private files; a result should have the usual permissions.
+                os.fchmod(file.fileno(), _mode(target))
+                os.fsync(file.fileno())
+            _publish(temporary, target, overwrite)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+    return target
+
+
+def _target(path: str | os.PathLike[str], overwrite: bool) -> Path:
+    """Follow links to the file that is meant and check that it may be written."""
+    text = os.fspath(path)
+    if "\0" in text or not text:
+        raise UsageError("E223", f"{place(text)} is no path of a file", fix="choose another --out")
+    # A link stays a link: what it points to is replaced.
+    target = Path(os.path.realpath(text))
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return target
+    except OSError as error:
+        raise _refusal(target, error) from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
+        raise UsageError(
+            "E223",
+            f"{place(target)} is {kind}, so no file can be written there",
+            fix=f"--out '{target / 'out.parquet' if stat.S_ISDIR(mode) else 'out.parquet'}'",
+            path=str(target),
+        )
+    if not overwrite:
+        raise _exists(target)
+    return target
+
+
+def _exists(target: Path) -> UsageError:
+    return UsageError(
+        "E220",
+        f"{place(target)} exists already",
+        fix="add --overwrite (overwrite=True in Python), or choose another --out",
+        path=str(target),
+    )
+
+
+def _check_space(target: Path, need: int | None) -> None:
+    if need is None or not target.parent.is_dir():
+        return
+    if shutil.disk_usage(target.parent).free < need:
+        raise _full(target, need)
+
+
+def _full(target: Path, need: int | None) -> ResourceError:
+    with suppress(OSError):
+        free = shutil.disk_usage(target.parent).free
+        wanted = f", need {need / 1e6:,.1f} MB" if need is not None else ""
+        return ResourceError(
+            "E301",
+            f"disk full: {place(target.parent)} has {free / 1e6:,.1f} MB{wanted} "
+            f"to write {snippet(target.name)}",
+            fix="free some space, or choose another disk with --out",
+            path=str(target),
+            have=free,
+            need=need,
+        )
+    return ResourceError("E301", f"disk full: {place(target)}", fix="free some space")
+
+
+def _refusal(target: Path, error: OSError) -> ResourceError:
+    if error.errno in _NO_SPACE:
+        return _full(target, None)
+    fixes = {
+        errno.ENOENT: f"mkdir -p '{target.parent}'",
+        errno.ENOTDIR: "choose a path whose parent is a folder",
+        errno.EACCES: f"choose another --out, or: chmod u+w '{target.parent}'",
+        errno.ENAMETOOLONG: "choose a shorter name",
+    }
+    return ResourceError(
+        "E302",
+        f"{place(target)} cannot be written: {error.strerror or error}",
+        fix=fixes.get(error.errno or 0, "choose another --out"),
+        path=str(target),
+    )
+
+
+@contextmanager
+def _refusals(target: Path, need: int | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise _full(target, need) from error
+        raise _refusal(target, error) from error
+
+
+def _mode(target: Path) -> int:
+    """Return the permissions of the file that is replaced, or those of any new file."""
+    if target.exists():
+        return stat.S_IMODE(target.stat().st_mode)
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
+
+
+def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
+    """Give the finished file its name, in one step that cannot replace by accident."""
+    if overwrite:
+        temporary.replace(target)
+        return
+    try:
+        os.link(temporary, target)  # fails if the name was taken in the meantime
+    except FileExistsError as error:
+        raise _exists(target) from error
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise _exists(target) from None
+        temporary.replace(target)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name itself survive a loss of power, where the system can."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_table(table: pa.Table, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Write a table in the format that the suffix names.
+
+    ``.csv``, ``.tsv`` (also with ``.gz``) and ``.parquet`` hold any columns; ``.npy`` holds
+    numbers as one array and ``.npz`` the array ``X`` and its ``columns``.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        UsageError: E222 for another suffix, E224 for columns that the format cannot hold, and
+            what `atomic_write` raises.
+        ResourceError: what `atomic_write` raises.
+    """
+    text = os.fspath(path)
+    writer = _writer(text)
+    return atomic_write(text, lambda file: writer(table, file, text), overwrite)
+
+
+def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Raise what `write_table` would raise for this path, before any work is done."""
+    _writer(os.fspath(path))
+    target = _target(path, overwrite)
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        missing = not target.parent.exists()
+        code = errno.ENOENT if missing else errno.EACCES
+        raise _refusal(target, OSError(code, os.strerror(code)))
+    return target
+
+
+Writer = Callable[[pa.Table, BinaryIO, str], None]
+
+
+def _writer(text: str) -> Writer:
+    name = os.path.basename(text).lower()
+    for suffix, writer in _WRITERS.items():
+        if name.endswith(suffix) and name != suffix:
+            return writer
+    given = "".join(Path(name).suffixes[-2:]) or "none"
+    close = nearest(given, _WRITERS)
+    raise UsageError(
+        "E222",
+        f"the suffix {snippet(given)} of {place(text)} names no format that can be written",
+        fix=(f"did you mean {close}? " if close else "") + f"use one of {', '.join(_WRITERS)}",
+        path=text,
+    )
+
+
+def _write_parquet(table: pa.Table, file: BinaryIO, path: str) -> None:
+    pq.write_table(table, file, compression="zstd")
+
+
+def _separated(delimiter: str, packed: bool) -> Writer:
+    def write(table: pa.Table, file: BinaryIO, path: str) -> None:
+        options = arrow_csv.WriteOptions(delimiter=delimiter, quoting_style="needed")
+        plain = _flat(table, path)
+        if not packed:
+            arrow_csv.write_csv(plain, file, options)
+            return
+        # No time stamp and no name, so that equal results are equal files.
+        with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as pack:
+            arrow_csv.write_csv(plain, pack, options)
+
+    return write
+
+
+def _flat(table: pa.Table, path: str) -> pa.Table:
+    """Spell out dictionaries, which text files do not have, and refuse nested columns."""
+    _refuse(table, [f.name for f in table.schema if is_nested(storage(f.type))], path, ".parquet")
+    columns = {}
+    for field in table.schema:
+        column = table.column(field.name)
+        columns[field.name] = column.cast(storage(field.type))
+    return pa.table(columns)
+
+
+def _refuse(table: pa.Table, names: list[str], path: str, better: str) -> None:
+    if names:
+        types = ", ".join(f"{snippet(n)} is {table.schema.field(n).type}" for n in names[:3])
+        raise UsageError(
+            "E224",
+            f"{place(path)} cannot hold the columns {listed(names)}: {types}",
+            fix=f"choose a path that ends in {better}",
+            columns=names,
+        )
+
+
+def _numbers(table: pa.Table, path: str) -> np.ndarray:
+    """Return the columns side by side; missing cells become NaN."""
+
+    def is_number(kind: pa.DataType) -> bool:
+        return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+    _refuse(
+        table, [f.name for f in table.schema if not is_number(f.type)], path, ".csv or .parquet"
+    )
+    columns = [table.column(j).to_numpy() for j in range(table.num_columns)]
+    columns = [c.astype(np.float64) if c.dtype == object else c for c in columns]
+    return np.stack(columns, axis=1) if columns else np.empty((table.num_rows, 0))
+
+
+def _write_npy(table: pa.Table, file: BinaryIO, path: str) -> None:
+    np.save(file, _numbers(table, path), allow_pickle=False)
+
+
+def _write_npz(table: pa.Table, file: BinaryIO, path: str) -> None:
+    arrays: dict[str, Any] = {"X": _numbers(table, path)}
+    np.savez_compressed(file, **arrays, columns=np.array(table.column_names, dtype=np.str_))
+
+
+_WRITERS: dict[str, Writer] = {
+    ".csv": _separated(",", packed=False),
+    ".tsv": _separated("\t", packed=False),
+    ".csv.gz": _separated(",", packed=True),
+    ".tsv.gz": _separated("\t", packed=True),
+    ".parquet": _write_parquet,
+    ".npy": _write_npy,
+    ".npz": _write_npz,
+}

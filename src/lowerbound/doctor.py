@@ -1,0 +1,148 @@
+"""The health of a trained model, in numbers and in plain words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lowerbound import metrics
+from lowerbound.data.batches import Batch, Rows, subset
+from lowerbound.distributions import Blocks, Observed
+from lowerbound.trace import Trace, posterior_mean
+
+ROWS = 4096
+COLLAPSED_RATE = 0.1  # nats: below this the latents carry next to nothing
+WIDE_GAP = 0.15  # of the held-out ELBO, per row
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the doctor measured, and says.
+
+    Attributes:
+        active: latent dimensions in use.
+        latent: latent dimensions in all.
+        rate: mean KL, nats per row.
+        rate_per_dimension: mean KL of each latent dimension, nats, where it has a closed form.
+        train_elbo: plain ELBO of training rows, nats.
+        valid_elbo: plain ELBO of held-out rows, nats.
+        spread: root mean square of (x - mean) / sigma over held-out numeric cells: 1 is right,
+            above 1 the model is too sure; None where there is no such cell.
+        verdict: "healthy", "warning" or "collapsed".
+        lines: the verdict in sentences, the worst first.
+    """
+
+    active: int
+    latent: int
+    rate: float
+    rate_per_dimension: list[float | None]
+    train_elbo: float
+    valid_elbo: float
+    spread: float | None
+    verdict: str
+    lines: list[str]
+
+    def as_dict(self) -> dict[str, object]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+
+def examine(model: nn.Module, train: Rows, valid: Rows) -> Health:
+    """Examine a trained model on training and on held-out rows."""
+    train, valid = _some(train), _some(valid)
+    use = metrics.latent_use(model, valid)
+    bound, learned = metrics.elbo(model, valid), metrics.elbo(model, train)
+    rate = bound.rate.mean().item()
+    valid_elbo, train_elbo = bound.elbo.mean().item(), learned.elbo.mean().item()
+    spread = _spread(model, valid)
+    active, latent = int(use.active.sum()), len(use.active)
+    worst, lines = _verdict(active, latent, rate, train_elbo - valid_elbo, valid_elbo, spread)
+    return Health(
+        active=active,
+        latent=latent,
+        rate=rate,
+        rate_per_dimension=[None if math.isnan(r) else r for r in use.rate.tolist()],
+        train_elbo=train_elbo,
+        valid_elbo=valid_elbo,
+        spread=spread,
+        verdict=worst,
+        lines=lines,
+    )
+
+
+def _some(rows: Rows) -> Rows:
+    return subset(rows, torch.arange(min(ROWS, len(rows))))
+
+
+def _verdict(
+    active: int, latent: int, rate: float, gap: float, valid_elbo: float, spread: float | None
+) -> tuple[str, list[str]]:
+    """Turn the measurements into sentences; the first names the verdict."""
+    warnings = []
+    if active == 0 or rate < COLLAPSED_RATE:
+        return "collapsed", [
+            f"COLLAPSED: the latents carry {rate:.2f} nats and {active} of {latent} are in use; "
+            "samples and embeddings say nothing about a row. Try --set free_bits=0.5, a "
+            "smaller beta, or longer training; or the columns are independent and there is "
+            "nothing to find."
+        ]
+    if active == latent:
+        warnings.append(
+            f"WARNING: all {latent} latent dimensions are in use; more may help: "
+            f"--latent {2 * latent}."
+        )
+    if gap > WIDE_GAP * max(1.0, abs(valid_elbo)):
+        warnings.append(
+            f"WARNING: the ELBO is {gap:.2f} nats worse on held-out rows than on training rows: "
+            "the model over-fits. More rows, or --preset fast, would narrow that."
+        )
+    if spread is not None and not 0.7 < spread < 1.4:
+        sure = "too sure" if spread > 1 else "not sure enough"
+        warnings.append(
+            f"WARNING: held-out values lie {spread:.2f} standard deviations from their means "
+            f"instead of 1: the likelihood is {sure}. Heavy tails? Try --set likelihood=student."
+        )
+    summary = (
+        f"{active} of {latent} latent dimensions in use, {rate:.2f} nats per row; held-out ELBO "
+        f"{valid_elbo:.2f}, training {valid_elbo + gap:.2f}"
+        + ("" if spread is None else f"; residuals {spread:.2f} sigma (1 is right)")
+        + "."
+    )
+    if warnings:
+        return "warning", [*warnings, summary]
+    return "healthy", [f"OK: {summary}"]
+
+
+def _spread(model: nn.Module, rows: Rows) -> float | None:
+    """Return the median over columns of the robust size of (x - mean) / sigma, or None."""
+
+    def work(batch: Batch) -> Tensor:
+        px = model(batch.x, Trace(posterior_mean, len(batch.x)), batch.context)
+        return _standardised(px, batch.x)
+
+    z = metrics.by_tiles(model, rows, work)
+    if z.shape[1] == 0:
+        return None
+    # 1.4826 * median |z| is 1 for normal residuals and deaf to outliers.
+    return 1.4826 * z[~z.isnan()].abs().median().item() if (~z.isnan()).any() else None
+
+
+def _standardised(px: Distribution, x: Tensor) -> Tensor:
+    """Return (x - mean) / sigma of the cells that have a variance, (B, cells)."""
+    if isinstance(px, Observed):
+        return _standardised(px.cells, x)
+    if isinstance(px, Blocks):
+        pieces = [_standardised(d, x[:, columns]) for columns, d in px.blocks]
+        return torch.cat(pieces, 1)
+    return _cells(px, x)
+
+
+def _cells(d: Distribution, x: Tensor) -> Tensor:
+    base = getattr(d, "base_dist", d)
+    if not hasattr(base, "scale"):
+        return x[:, :0]
+    return (x - base.mean) / base.stddev

@@ -1,0 +1,396 @@
+"""The scikit-learn estimator: `learn` and `Trained` behind scikit-learn's names.
+
+>>> import numpy as np
+>>> X = np.random.default_rng(0).normal(size=(200, 3))
+>>> vae = VAE(max_epochs=2).fit(X)
+>>> vae.anomaly_score(X).shape, vae.transform(X).shape
+((200,), (200, 2))
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    OutlierMixin,
+    TransformerMixin,
+)
+from sklearn.utils import Tags, check_array
+from sklearn.utils.validation import check_is_fitted
+
+from lowerbound import containers
+from lowerbound.calibration import Alarm
+from lowerbound.data.source import Frame
+from lowerbound.errors import DataError
+from lowerbound.learning import learn
+from lowerbound.parameters import RandomState, plan_of, seed_of
+from lowerbound.trained import Trained
+
+FEW = 30  # independent draws below which conditional samples deserve a warning
+
+
+class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """A variational autoencoder for tables: anomaly scores, embeddings, samples, imputations.
+
+    It estimates log p(row) of rows with numbers, categories, dates and missing cells, and does
+    everything else with that density. Data frames, Arrow tables, paths, arrays and sparse matrices
+    are accepted; what comes back is of the kind that was given. The columns of a data frame are
+    found by name: their order does not matter, and those that the model does not know are ignored.
+
+    `score_samples`, `decision_function` and `predict` have scikit-learn's sign (higher is more
+    normal); `anomaly_score` has the opposite one.
+
+    References:
+        Kingma & Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114
+
+    Args:
+        recipe: the model: "table", "gaussian", "beta", "sigma" or "counts".
+        settings: arguments of the recipe and of the objective (beta, free_bits), by name.
+        preset: "fast", "balanced" or "best".
+        latent: size of z; None takes a generous one, "auto" as many as turn out to be in use.
+        types: kinds of columns that are not to be inferred: {column: kind}.
+        drop: names of columns to leave out.
+        scaling: of numbers: "standard" or "quantile".
+        alarm_rate: share of normal rows that `predict` may call outliers.
+        max_epochs: passes at most, instead of the preset's.
+        time_limit: seconds at most.
+        random_state: a number (the result is then the same every time), a ``RandomState``, or
+            None for another result every time. The global random state is never touched.
+        device: "cpu", "cuda", ...; None takes a GPU where there is one.
+
+    Attributes:
+        trained_: the `lowerbound.Trained` model behind the estimator.
+        offset_: `decision_function` is `score_samples` minus this.
+        alarm_: the threshold on `anomaly_score`, with the false-alarm rate that it gives.
+        health_: the verdict on the model, in numbers and in sentences.
+        history_: what happened while training.
+        latent_: the size of z.
+        n_features_in_: number of columns seen in `fit`.
+        feature_names_in_: their names, where they had any.
+    """
+
+    def __init__(  # noqa: PLR0913 - scikit-learn knows a choice only as a named parameter
+        self,
+        recipe: str = "table",
+        *,
+        settings: Mapping[str, Any] | None = None,
+        preset: str = "balanced",
+        latent: int | str | None = None,
+        types: Mapping[str, str] | None = None,
+        drop: Sequence[str] | None = None,
+        scaling: str = "standard",
+        alarm_rate: float = 0.01,
+        max_epochs: int | None = None,
+        time_limit: float | None = None,
+        random_state: RandomState = 0,
+        device: str | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.settings = settings
+        self.preset = preset
+        self.latent = latent
+        self.types = types
+        self.drop = drop
+        self.scaling = scaling
+        self.alarm_rate = alarm_rate
+        self.max_epochs = max_epochs
+        self.time_limit = time_limit
+        self.random_state = random_state
+        self.device = device
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.sparse = True
+        assert tags.transformer_tags is not None
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags
+
+    def fit(self, X: Any, y: object = None) -> VAE:
+        """Fit the model to the rows of X and calibrate its scores on held-out ones.
+
+        Args:
+            X: rows: a data frame, Arrow table, path, array or sparse matrix; NaN is missing.
+            y: ignored.
+
+        Raises:
+            UsageError: E2xx for a parameter that has no such value.
+            DataError: E0xx where the data cannot be used.
+            NumericError: E4xx where training diverges.
+        """
+        plan = plan_of(self.get_params(deep=False))
+        frame, named = containers.admit(X, estimator=self, rows=2)
+        if plan.recipe != "counts":
+            containers.refuse_huge(frame)
+        trained = learn(frame, plan)
+        trained.facts["input"] = {"kind": containers.kind_of(frame.native), "named": named}
+        return self._hold(trained)
+
+    def _hold(self, trained: Trained) -> VAE:
+        """Take a trained model as the fitted state."""
+        seen = _seen(trained)
+        vars(self).pop("feature_names_in_", None)
+        if seen.named:
+            self.feature_names_in_ = np.asarray(seen.names, dtype=object)
+        self.n_features_in_ = len(seen.names)
+        self.trained_ = trained
+        return self
+
+    @property
+    def offset_(self) -> float:
+        """The `score_samples` below which rows are outliers, nats."""
+        return -self.trained_.alarm.threshold
+
+    @property
+    def alarm_(self) -> Alarm:
+        """The threshold on `anomaly_score`, the false-alarm rate it gives, and its interval."""
+        return self.trained_.alarm
+
+    @property
+    def health_(self) -> dict[str, Any]:
+        """The verdict on the model: numbers, "verdict" and "lines" in plain words."""
+        return self.trained_.facts["health"]
+
+    @property
+    def history_(self) -> dict[str, Any]:
+        """What happened while training: "checks", "best", "stopped", "skipped"."""
+        return self.trained_.facts["history"]
+
+    @property
+    def latent_(self) -> int:
+        """The size of z."""
+        return self.trained_.latent
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.latent_
+
+    def _read(self, X: Any) -> Frame:
+        """Return X as a `Frame` whose columns have the names seen in `fit`."""
+        check_is_fitted(self)
+        frame, named = containers.admit(X, estimator=self)
+        if self.trained_.recipe != "counts":
+            containers.refuse_huge(frame)
+        seen, me = _seen(self.trained_), type(self).__name__
+        if named and seen.named:
+            return frame
+        if named or seen.named:
+            doubt = (
+                f"X has feature names, but {me} was fitted without feature names"
+                if named
+                else f"X does not have valid feature names, but {me} was fitted with feature names"
+            )
+            warnings.warn(doubt, stacklevel=3)
+        return containers.by_position(frame, seen.names, me)
+
+    def _give(self, table: pa.Table) -> Any:
+        """Return rows made from nothing in the kind of container seen in `fit`."""
+        seen = _seen(self.trained_)
+        return containers.wrap(seen.kind, containers.completed(seen.kind, table, seen.names))
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Return the embedding E[z | x] of every row, (n, latent)."""
+        frame = self._read(X)
+        return self.trained_.embed(frame)
+
+    def inverse_transform(self, Z: Any) -> Any:
+        """Return the rows that embeddings stand for, in the kind of container seen in `fit`.
+
+        Args:
+            Z: (n, latent).
+
+        Raises:
+            DataError: E081 for another number of columns.
+        """
+        check_is_fitted(self)
+        z = np.asarray(check_array(Z, estimator=self, input_name="Z"), np.float32)
+        if z.shape[1] != self.latent_:
+            raise DataError(
+                "E081",
+                f"Z has {z.shape[1]} columns, but the model has {self.latent_} latent dimensions",
+                fix="pass what transform returned",
+                given=z.shape[1],
+                expected=self.latent_,
+            )
+        return self._give(self.trained_.decode_latents(z))
+
+    def anomaly_score(self, X: Any) -> NDArray[np.float64]:
+        """Return -log p(row) of every row, (n,) nats: higher is more anomalous.
+
+        An importance-sampling estimate whose draws are keyed to the row's content: it depends on
+        the row and the model only, not on the rows beside it or their order.
+        """
+        frame = self._read(X)
+        return self.trained_.score(frame)
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """Return log p(row) of every row, (n,) nats: higher is more normal."""
+        return -self.anomaly_score(X)
+
+    def score(self, X: Any, y: object = None) -> float:
+        """Return the mean of log p(row), nats per row: what a grid search maximises."""
+        return float(self.score_samples(X).mean())
+
+    def p_value(self, X: Any) -> NDArray[np.float64]:
+        """Return the conformal p-value of every row, (n,).
+
+        For rows like those of `fit`, it is at most a with probability at most a.
+        """
+        scores = self.anomaly_score(X)
+        return self.trained_.calibration.p_values(scores)
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        """Return `score_samples` minus `offset_`, (n,) nats: negative for outliers."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return -1 for outliers and 1 for other rows, (n,), at the `alarm_rate` of `fit`."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def score_table(
+        self, X: Any, *, explain: int = 0, false_discovery_rate: float | None = None
+    ) -> Any:
+        """Return anomaly_score, p_value and is_anomaly of every row.
+
+        Args:
+            X: rows.
+            explain: name this many columns that add most to the scores of the outliers and of
+                the highest-scoring other rows.
+            false_discovery_rate: choose outliers by Benjamini-Hochberg at this rate instead.
+
+        Returns:
+            One line per row, as the kind that X is; a structured array where X is an array.
+        """
+        frame = self._read(X)
+        rate = false_discovery_rate
+        table, _ = self.trained_.score_table(frame, explain=explain, false_discovery_rate=rate)
+        return containers.beside(frame, table)
+
+    def explain(self, X: Any, top: int = 3) -> Any:
+        """Name the columns that add most to each row's anomaly score.
+
+        Args:
+            X: rows.
+            top: how many columns to name.
+
+        Returns:
+            For rank r, ``top{r}_column``, ``top{r}_nats`` (what it adds, given the others),
+            ``top{r}_value`` and ``top{r}_expected``, one line per row, as the kind that X is; a
+            structured array where X is an array.
+        """
+        frame = self._read(X)
+        coded = self.trained_.coding.encode(frame)
+        reasons = self.trained_.explain(frame, coded, np.arange(frame.rows), top)
+        return containers.beside(frame, pa.table(reasons))
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return every row as the model would have it, as the kind that X is."""
+        frame = self._read(X)
+        return containers.like(frame, self.trained_.reconstruct(frame))
+
+    def impute(self, X: Any, *, draws: int | None = None, random_state: RandomState = None) -> Any:
+        """Return X with its missing cells filled; all other cells come back as they were.
+
+        Args:
+            X: rows.
+            draws: None fills in the expected value (of categories, the likeliest); a number
+                returns that many completed copies, one below the other and told apart by the
+                column ``draw``; where X is an array, (draws, n, columns).
+            random_state: of the draws; by default the estimator's own.
+        """
+        frame = self._read(X)
+        filled = self.trained_.impute(frame, draws=draws, seed=self._draw_seed(random_state))
+        if draws is None:
+            return containers.like(frame, filled)
+        return containers.copies(frame, filled, draws)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        *,
+        where: Mapping[str, object] | None = None,
+        temperature: float = 1.0,
+        random_state: RandomState = None,
+    ) -> Any:
+        """Draw rows from the model, in the kind of container seen in `fit`.
+
+        Args:
+            n_samples: number of rows.
+            where: values that given columns must have.
+            temperature: of the prior; 1 is the model's own distribution.
+            random_state: of the draws; by default the estimator's own, and with a number there
+                the same rows are drawn every time.
+        """
+        check_is_fitted(self)
+        drawn = self.trained_.sample(
+            n_samples,
+            seed=self._draw_seed(random_state),
+            temperature=temperature,
+            where=dict(where or {}),
+        )
+        worth = drawn.effective_samples
+        if worth is not None and worth < min(FEW, n_samples):
+            warnings.warn(
+                f"the {n_samples} rows are worth {worth:.1f} independent ones: the model hardly "
+                "ever draws such values",
+                stacklevel=2,
+            )
+        return self._give(drawn.table)
+
+    def _draw_seed(self, random_state: RandomState) -> int:
+        return seed_of(self.random_state if random_state is None else random_state)
+
+    def evaluate(self, X: Any, *, samples: int = 128, ais: bool = False) -> dict[str, Any]:
+        """Return estimates of the likelihood of X, nats per row, and how sure they are.
+
+        Args:
+            X: rows.
+            samples: of importance sampling.
+            ais: run annealed importance sampling on the first rows as well (slow).
+        """
+        frame = self._read(X)
+        return self.trained_.evaluate(frame, samples=samples, ais=ais)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model to the folder `path`, all of it or nothing, and return its full path."""
+        check_is_fitted(self)
+        return self.trained_.save(path, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> VAE:
+        """Read a model that `save` or ``lowerbound fit`` wrote, every digest checked first.
+
+        Raises:
+            ModelFileError: E1xx for anything that is not an intact model of a known format.
+        """
+        trained = Trained.load(path, device)
+        plan = dict(trained.facts["plan"])
+        plan |= {"scaling": plan.pop("transform"), "random_state": plan.pop("seed")}
+        return cls(**plan)._hold(trained)
+
+
+class _Seen(NamedTuple):
+    """What is remembered of the rows seen in `fit`.
+
+    Attributes:
+        names: of all columns, in order.
+        named: whether the user gave the names.
+        kind: of container, as `containers.wrap` knows it.
+    """
+
+    names: list[str]
+    named: bool = True
+    kind: str = "arrow"
+
+
+def _seen(trained: Trained) -> _Seen:
+    """Return what a trained model knows of its input; `lowerbound fit` reads named columns."""
+    return _Seen(trained.facts["columns"], **trained.facts.get("input", {}))

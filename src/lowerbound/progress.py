@@ -1,0 +1,153 @@
+"""How a long job tells the terminal how it goes: a bar on a terminal, else a line a minute."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from lowerbound.training import Budget, Check
+
+EVERY = 60.0  # seconds between two lines where there is no terminal
+
+
+class Voice(Protocol):
+    """What a verb says while it works."""
+
+    def say(self, line: str) -> None:
+        """Pass on one line."""
+        ...
+
+    def report(self, check: Check, budget: Budget) -> None:
+        """Pass on how training goes."""
+        ...
+
+    def close(self) -> None:
+        """Take away what is not to stay."""
+        ...
+
+
+class Silence:
+    """Say nothing: the voice in Python."""
+
+    def say(self, line: str) -> None:
+        """Do nothing."""
+
+    def report(self, check: Check, budget: Budget) -> None:
+        """Do nothing."""
+
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+SILENT = Silence()
+
+
+def done(check: Check, budget: Budget) -> float:
+    """Return the share of the budget that is spent; training may stop before all of it is."""
+    per_epoch = check.step / check.epoch
+    steps = max(budget.epochs * per_epoch, budget.steps)
+    shares = [check.step / steps]
+    if budget.seconds is not None:
+        shares.append(check.seconds / budget.seconds)
+    return min(1.0, max(shares))
+
+
+def status(check: Check, budget: Budget) -> str:
+    """Describe how training goes in one line."""
+    speed = check.rows_per_second
+    rows = f"{speed / 1e6:.1f}M" if speed >= 1e6 else f"{speed / 1e3:.0f}k" if speed >= 1e4 else f"{speed:.0f}"
+    return (
+        f"epoch {check.epoch:.0f}/{budget.epochs}  ELBO {check.train_elbo:.2f} "
+        f"(valid {check.valid_elbo:.2f})  {rows} rows/s"
+    )
+
+
+def hanging(line: str, width: int) -> str:
+    """Break a long line at spaces, the rest under the text that follows its label."""
+    label = re.match(r"(?:[A-Za-z]+ {2,}| +|! )", line)
+    indent = " " * (len(label[0]) if label else 0)
+    return textwrap.fill(
+        line,
+        max(width, 40),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        replace_whitespace=False,
+    )
+
+
+def _print(console: Console, text: str) -> None:
+    """Print lines as they are, but for their length; paths stay whole."""
+    for line in text.split("\n"):
+        broken = hanging(line, console.width)
+        console.print(broken, markup=False, highlight=False, soft_wrap=True)
+
+
+class Plain:
+    """One line a minute, for logs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._next = time.monotonic() + EVERY
+
+    def say(self, line: str) -> None:
+        """Print the line."""
+        _print(self._console, line)
+
+    def report(self, check: Check, budget: Budget) -> None:
+        """Print where training stands, if a minute has passed."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + EVERY
+        self.say(f"{done(check, budget):4.0%}  {status(check, budget)}")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Bar:
+    """A bar that goes away when the job is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def say(self, line: str) -> None:
+        """Print the line above the bar."""
+        _print(self._console, line)
+
+    def report(self, check: Check, budget: Budget) -> None:
+        """Move the bar."""
+        if self._progress is None:
+            self._progress = _bar(self._console)
+            self._task = self._progress.add_task("", total=1.0)
+            self._progress.start()
+        self._progress.update(
+            self._task, completed=done(check, budget), description=status(check, budget)
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        console=console,
+        transient=True,
+    )

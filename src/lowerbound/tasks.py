@@ -1,0 +1,252 @@
+"""What a trained model is used for, on coded rows: embed, reconstruct, sample, impute, explain.
+
+Everything here is a way of drawing z (a `Choose`) and a reading of p(x | z); nothing knows which
+model it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent
+
+from lowerbound import noise
+from lowerbound.data.batches import Batch, Dense, Rows
+from lowerbound.distributions import Blocks, Observed
+from lowerbound.metrics import by_tiles, log_likelihood
+from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
+
+SCORE_SAMPLES = 32
+SAMPLE_CHUNK = 8192
+
+
+def score(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
+    """Return the anomaly score of every row: -log p(x) by importance sampling, (n,) nats."""
+    return -log_likelihood(model, rows, samples).log_p
+
+
+def embed(model: nn.Module, rows: Rows) -> Tensor:
+    """Return E[z | x] of every row, (n, d), the latents of all levels side by side."""
+
+    def work(batch: Batch) -> Tensor:
+        trace = Trace(posterior_mean, len(batch.x))
+        model(batch.x, trace, batch.context)
+        return torch.cat([site.z.flatten(1) for site in trace.sites.values()], 1)
+
+    return by_tiles(model, rows, work)
+
+
+def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
+    """Return the mean of p(x | E[z | x]) of every row (the mode of codes), shaped as x."""
+
+    def work(batch: Batch) -> Tensor:
+        return model(batch.x, Trace(posterior_mean, len(batch.x)), batch.context).mean
+
+    return by_tiles(model, rows, work)
+
+
+@torch.no_grad()
+def decode(model: nn.Module, z: Tensor, context: Tensor | None = None) -> Tensor:
+    """Return the mean of p(x | z) for given latents of a model of one level, shaped as x."""
+    model.eval()
+    trace = Trace(replay({}, from_prior()), len(z))
+    with noise.isolated("decode"):
+        model(None, trace, context)
+    (name,) = trace.sites
+    return model(None, Trace(replay({name: z}), len(z)), context).mean
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    n: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    context: Tensor | None = None,
+) -> Tensor:
+    """Draw n rows: z from the prior, then every cell from its likelihood, (n, ...)."""
+    model.eval()
+    draws = []
+    with noise.isolated("sample", seed):
+        for start in range(0, n, SAMPLE_CHUNK):
+            count = min(SAMPLE_CHUNK, n - start)
+            given = None if context is None else context[start : start + count]
+            draws.append(model(None, Trace(from_prior(temperature), count), given).sample())
+    return torch.cat(draws)
+
+
+class Conditioned(NamedTuple):
+    """Draws given some cells, and how many independent draws they are worth.
+
+    Attributes:
+        values: (n, columns) rows, the given cells as given.
+        effective_samples: of the importance weights; far below n, rows repeat each other's z.
+    """
+
+    values: Tensor
+    effective_samples: float
+
+
+@torch.no_grad()
+def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> Conditioned:
+    """Draw n rows conditional on the cells of `given` that are not NaN.
+
+    z is drawn from the prior, weighted by p(given | z) and resampled; then the other cells are
+    drawn from p(x | z).
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        given: (columns,) with NaN for what is to be drawn.
+        n: number of rows.
+        seed: of all draws.
+    """
+    model.eval()
+    proposals = max(16384, 8 * n)
+    zs, log_w = [], []
+    with noise.isolated("sample", "given", seed):
+        for _ in range(0, proposals, SAMPLE_CHUNK):
+            trace = Trace(from_prior(), SAMPLE_CHUNK)
+            px = model(None, trace, None)
+            log_w.append(px.log_prob(given.expand(SAMPLE_CHUNK, -1)))
+            zs.append({name: site.z for name, site in trace.sites.items()})
+        weights = torch.cat(log_w).double().softmax(0)
+        chosen = weights.multinomial(n, replacement=True)
+        z = {name: torch.cat([each[name] for each in zs])[chosen] for name in zs[0]}
+        values = model(None, Trace(replay(z), n), None).sample()
+    kept = torch.where(given.isnan(), values, given.expand_as(values))
+    return Conditioned(kept, (1 / weights.square().sum()).item())
+
+
+@torch.no_grad()
+def impute(model: nn.Module, rows: Rows, *, samples: int = 128) -> Tensor:
+    """Return rows whose missing cells hold E[x_missing | x_observed] (of codes, the most likely).
+
+    Draws of z from q(z | x_observed) are weighted by p(x_observed, z) / q(z | x_observed).
+
+    References:
+        Mattei & Frellsen, "MIWAE: deep generative modelling and imputation of incomplete data
+        sets", 2019, section 3.3.
+    """
+
+    def work(batch: Batch) -> Tensor:
+        px, weights = _weighted(model, batch, samples)
+        return torch.where(batch.x.isnan(), average(px, weights), batch.x)
+
+    return by_tiles(model, rows, work, tile=32)
+
+
+@torch.no_grad()
+def impute_draws(
+    model: nn.Module, rows: Rows, draws: int, *, samples: int = 128, seed: int = 0
+) -> Tensor:
+    """Return `draws` completed copies of every row, (n, draws, columns): multiple imputation."""
+
+    def work(batch: Batch) -> Tensor:
+        keys = noise.row_keys(*batch)
+        trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x), samples)
+        px = model(batch.x, trace, batch.context)
+        log_w = px.log_prob(batch.x.repeat_interleave(samples, 0)) + trace.log_ratio()
+        weights = log_w.double().view(-1, samples).softmax(1)
+        chosen = weights.multinomial(draws, replacement=True)
+        place = (chosen + samples * torch.arange(len(batch.x))[:, None]).flatten()
+        z = {name: site.z[place] for name, site in trace.sites.items()}
+        context = None if batch.context is None else batch.context.repeat_interleave(draws, 0)
+        values = model(None, Trace(replay(z), len(place)), context).sample()
+        values = values.view(len(batch.x), draws, -1)
+        x = batch.x[:, None].expand_as(values)
+        return torch.where(x.isnan(), values, x)
+
+    with noise.isolated("impute", seed):
+        return by_tiles(model, rows, work, tile=32)
+
+
+def _weighted(model: nn.Module, batch: Batch, samples: int) -> tuple[Distribution, Tensor]:
+    """Return p(x | z) at draws of z, and their normalised weights (B, samples)."""
+    trace = Trace(from_posterior(noise.Keyed(noise.row_keys(*batch))), len(batch.x), samples)
+    px = model(batch.x, trace, batch.context)
+    log_w = px.log_prob(batch.x.repeat_interleave(samples, 0)) + trace.log_ratio()
+    return px, log_w.double().view(-1, samples).softmax(1).to(log_w.dtype)
+
+
+@singledispatch
+def average(px: Distribution, weights: Tensor) -> Tensor:
+    """Return the centre of the mixture sum_s w_s p(x | z_s): its mean, or the likeliest code.
+
+    Args:
+        px: with batch axis rows x samples.
+        weights: (rows, samples), summing to 1.
+    """
+    return _mix(px.mean, weights)
+
+
+def _mix(values: Tensor, weights: Tensor) -> Tensor:
+    """Average over samples: (rows x samples, ...) -> (rows, ...)."""
+    each = values.unflatten(0, weights.shape)
+    return (each * weights.view(*weights.shape, *[1] * (each.dim() - 2))).sum(1)
+
+
+@average.register
+def _(px: Independent, weights: Tensor) -> Tensor:
+    return average(px.base_dist, weights)
+
+
+@average.register
+def _(px: Observed, weights: Tensor) -> Tensor:
+    return average(px.cells, weights)
+
+
+@average.register
+def _(px: Blocks, weights: Tensor) -> Tensor:
+    return px.gather([average(d, weights) for _, d in px.blocks])
+
+
+@average.register
+def _(px: Categorical, weights: Tensor) -> Tensor:
+    return _mix(px.probs, weights).argmax(-1).to(weights.dtype)
+
+
+@average.register
+def _(px: Bernoulli, weights: Tensor) -> Tensor:
+    return (_mix(px.probs, weights) > 0.5).to(weights.dtype)
+
+
+class Surprise(NamedTuple):
+    """What each group of cells adds to the anomaly score of each row.
+
+    Attributes:
+        nats: (n, groups): -log p(x_group | the other cells); 0 where the group is missing.
+        expected: (n, columns): the centre of p(x | the cells of the other groups).
+    """
+
+    nats: Tensor
+    expected: Tensor
+
+
+def explain(
+    model: nn.Module, x: Tensor, groups: Sequence[Sequence[int]], samples: int = SCORE_SAMPLES
+) -> Surprise:
+    """Score every row again without each group of cells: the difference is the group's surprise.
+
+    By the chain rule -log p(x) + log p(x without g) = -log p(x_g | x without g), so the numbers
+    are nats and do not depend on any baseline.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        x: (n, columns) coded rows.
+        groups: the columns that belong together, such as the parts of a date.
+        samples: importance samples.
+    """
+    whole = score(model, Dense(x), samples)
+    nats, expected = x.new_zeros(len(x), len(groups)), torch.full_like(x, torch.nan)
+    for g, columns in enumerate(groups):
+        without = x.clone()
+        without[:, columns] = torch.nan
+        present = ~x[:, columns].isnan().all(1)
+        nats[:, g] = (whole - score(model, Dense(without), samples)).masked_fill(~present, 0.0)
+        expected[:, columns] = impute(model, Dense(without), samples=samples)[:, columns]
+    return Surprise(nats, expected)

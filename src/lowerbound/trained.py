@@ -1,0 +1,381 @@
+"""A trained model with everything it needs to meet raw data again, in memory and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from lowerbound import bundle, metrics, recipes, tasks
+from lowerbound.calibration import Alarm, Calibration, benjamini_hochberg
+from lowerbound.data.coding import Coded, Coding, restore, table_of
+from lowerbound.data.source import Frame, read
+from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
+from lowerbound.model import LatentModel
+
+EXPLAINED_ROWS = 100  # rows explained beside the flagged ones: those with the highest scores
+ANNEALED_ROWS = 64  # rows that annealed importance sampling looks at
+
+
+class Samples(NamedTuple):
+    """Rows drawn from a model.
+
+    Attributes:
+        table: the rows.
+        effective_samples: what the draws are worth, where they were conditional; else None.
+    """
+
+    table: pa.Table
+    effective_samples: float | None = None
+
+
+@dataclass
+class Trained:
+    """A trained model, its coding, and its calibration.
+
+    Args:
+        recipe: name of the recipe.
+        arguments: the recipe's resolved arguments.
+        coding: raw rows to coded rows and back.
+        model: the network, in evaluation mode.
+        calibration: scores of held-out rows.
+        alarm: the threshold, and the false-alarm rate that it gives.
+        facts: what is known about the fit (plan, history, health, versions), plain JSON values.
+    """
+
+    recipe: str
+    arguments: dict[str, Any]
+    coding: Coding
+    model: LatentModel
+    calibration: Calibration
+    alarm: Alarm
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def latent(self) -> int:
+        """The size of z."""
+        return int(self.arguments["latent"])
+
+    def encode(self, data: object) -> tuple[Frame, Coded]:
+        """Read and code `data`: a path, an array, a dataframe or a `Frame`."""
+        frame = data if isinstance(data, Frame) else read(data)
+        return frame, self.coding.encode(frame)
+
+    def score(self, data: object, samples: int = tasks.SCORE_SAMPLES) -> NDArray[np.float64]:
+        """Return the anomaly score of every row: -log p(row), nats; higher is more anomalous.
+
+        The density is that of the raw values: every transform's Jacobian is in it.
+        """
+        return self.score_coded(self.encode(data)[1], samples)
+
+    def score_coded(self, coded: Coded, samples: int = tasks.SCORE_SAMPLES) -> NDArray[np.float64]:
+        """Return the anomaly scores of rows that are coded already."""
+        return tasks.score(self.model, coded.rows, samples).numpy() - coded.log_jacobian
+
+    def flag(
+        self, scores: NDArray[np.float64], false_discovery_rate: float | None = None
+    ) -> pa.Table:
+        """Return anomaly_score, p_value and is_anomaly for scores.
+
+        Args:
+            scores: (n,) anomaly scores.
+            false_discovery_rate: flag by Benjamini-Hochberg at this rate, not by the threshold.
+        """
+        p = self.calibration.p_values(scores)
+        if false_discovery_rate is None:
+            flagged = scores > self.alarm.threshold
+        else:
+            flagged = benjamini_hochberg(p, false_discovery_rate)
+        return pa.table({"anomaly_score": scores, "p_value": p, "is_anomaly": flagged})
+
+    def explain(
+        self, frame: Frame, coded: Coded, chosen: NDArray[np.int64], top: int
+    ) -> dict[str, list[Any]]:
+        """Name the columns that add most to the scores of the rows `chosen`.
+
+        Returns:
+            For rank r from 1 to `top`, lists as long as `chosen`: ``top{r}_column``,
+            ``top{r}_nats`` (what the column adds, given the others), ``top{r}_value`` and
+            ``top{r}_expected``, the last two as text.
+        """
+        groups = self.coding.groups
+        batch = coded.rows.take(torch.from_numpy(chosen))
+        if batch.context is not None:
+            raise UsageError(
+                "E246",
+                "explanations are not available for models with a context, such as counts",
+                fix="leave out --explain",
+            )
+        surprise = tasks.explain(self.model, batch.x, [g.parts for g in groups])
+        expected = self.coding.decode(surprise.expected.numpy())
+        actual = table_of(frame).take(pa.array(chosen))
+        order = surprise.nats.argsort(1, descending=True).numpy()
+        result: dict[str, list[Any]] = {}
+        for rank in range(min(top, len(groups))):
+            names = [groups[g].column for g in order[:, rank]]
+            key = f"top{rank + 1}"
+            result[f"{key}_column"] = names
+            result[f"{key}_nats"] = [
+                float(surprise.nats[i, g]) for i, g in enumerate(order[:, rank])
+            ]
+            result[f"{key}_value"] = [_spell(actual[n][i].as_py()) for i, n in enumerate(names)]
+            result[f"{key}_expected"] = [
+                _spell(expected[n][i].as_py()) for i, n in enumerate(names)
+            ]
+        return result
+
+    def score_table(
+        self, data: object, *, explain: int = 0, false_discovery_rate: float | None = None
+    ) -> tuple[pa.Table, Coded]:
+        """Score every row and explain the flagged ones and the highest-scoring others.
+
+        Returns:
+            A table with one line per row, and the coded rows with what coding came across.
+        """
+        frame, coded = self.encode(data)
+        scores = self.score_coded(coded)
+        table = self.flag(scores, false_discovery_rate)
+        if not explain:
+            return table, coded
+        highest = np.argsort(-scores, kind="stable")[:EXPLAINED_ROWS]
+        chosen = np.union1d(np.flatnonzero(table["is_anomaly"].to_numpy()), highest)
+        for name, values in self.explain(frame, coded, chosen, explain).items():
+            cells: list[Any] = [None] * len(scores)
+            for row, value in zip(chosen, values, strict=True):
+                cells[row] = value
+            table = table.append_column(name, pa.array(cells))
+        return table, coded
+
+    def embed(self, data: object) -> NDArray[np.float32]:
+        """Return E[z | x] of every row, (n, latent)."""
+        return tasks.embed(self.model, self.encode(data)[1].rows).numpy()
+
+    def reconstruct(self, data: object) -> pa.Table:
+        """Return every row as the model would have it: the mean of p(x | E[z | x])."""
+        return self.coding.decode(tasks.reconstruct(self.model, self.encode(data)[1].rows).numpy())
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        where: dict[str, object] | None = None,
+    ) -> Samples:
+        """Draw n rows: z from the prior, every cell from its likelihood.
+
+        Args:
+            n: number of rows.
+            seed: of the draws.
+            temperature: of the prior; 1 is the model's own distribution.
+            where: values that given columns must have.
+
+        Raises:
+            UsageError: E240 for n below 1, E243 for a column that is not modelled.
+        """
+        if n < 1:
+            raise UsageError("E240", f"{n} rows were asked for", fix="-n 1000")
+        if where:
+            drawn = tasks.sample_given(self.model, self._given(where), n, seed=seed)
+            return Samples(
+                self.coding.decode(drawn.values.numpy(), bounded=True), drawn.effective_samples
+            )
+        values = tasks.sample(self.model, n, seed=seed, temperature=temperature)
+        return Samples(self.coding.decode(values.numpy(), bounded=True))
+
+    def _given(self, where: dict[str, object]) -> torch.Tensor:
+        """Code one row whose other cells are missing."""
+        known = {group.column for group in self.coding.groups}
+        for name in where:
+            if name not in known:
+                near = nearest(name, known)
+                raise UsageError(
+                    "E243",
+                    f"the model has no column {name!r}"
+                    + (f"; found a similar name: {near!r}" if near else ""),
+                    fix=f"--where {near}=VALUE" if near else "lowerbound info M.vae lists them",
+                )
+        row = pa.table({name: pa.array([where.get(name)]) for name in sorted(known)})
+        coded = self.coding.encode(read(row))
+        if coded.unseen:
+            name = next(iter(coded.unseen))
+            raise DataError(
+                "E074",
+                f"training never saw the value {where[name]!r} in column {name!r}",
+                fix="lowerbound info M.vae lists the categories",
+            )
+        return coded.rows.take(torch.zeros(1, dtype=torch.long)).x[0]
+
+    def impute(self, data: object, *, draws: int | None = None, seed: int = 0) -> pa.Table:
+        """Return `data` with its missing cells filled; observed cells come back as they were.
+
+        Args:
+            data: rows.
+            draws: None fills in the expected value (of categories, the likeliest); a number M
+                returns M completed copies, told apart by the column ``draw``.
+            seed: of the draws.
+        """
+        frame, coded = self.encode(data)
+        original = table_of(frame)
+        if draws is None:
+            filled = tasks.impute(self.model, coded.rows).numpy()
+            return _fill(original, self.coding.decode(filled))
+        if draws < 1:
+            raise UsageError("E240", f"{draws} draws were asked for", fix="--draws 5")
+        values = tasks.impute_draws(self.model, coded.rows, draws, seed=seed).numpy()
+        copies = [_fill(original, self.coding.decode(values[:, m])) for m in range(draws)]
+        return pa.concat_tables(
+            [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
+        )
+
+    def evaluate(self, data: object, *, samples: int = 128, ais: bool = False) -> dict[str, Any]:
+        """Return likelihood estimates on `data`, nats per row of the raw values."""
+        _, coded = self.encode(data)
+        jacobian = float(coded.log_jacobian.mean())
+        bound = metrics.elbo(self.model, coded.rows)
+        weighted = metrics.log_likelihood(self.model, coded.rows, samples)
+        use = metrics.latent_use(self.model, coded.rows)
+        report = {
+            "rows": len(coded.rows),
+            "elbo": bound.elbo.mean().item() + jacobian,
+            "distortion": bound.distortion.mean().item() - jacobian,
+            "rate": bound.rate.mean().item(),
+            "iw_nll": -weighted.mean - jacobian,
+            "iw_nll_standard_error": weighted.mean_standard_error,
+            "importance_samples": samples,
+            "effective_samples_median": weighted.effective_samples.median().item(),
+            "active_units": int(use.active.sum()),
+            "latent": self.latent,
+            "unit": "nats per row",
+        }
+        if ais:
+            batch = coded.rows.take(torch.arange(min(ANNEALED_ROWS, len(coded.rows))))
+            annealed = metrics.ais(self.model, batch)
+            part = float(coded.log_jacobian[: len(batch.x)].mean())
+            report["ais_nll"] = -annealed.mean - part
+            report["ais_rows"] = len(batch.x)
+            report["ais_chains"] = metrics.Annealing().chains
+        return report
+
+    def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
+        """Return the rows that given latents stand for."""
+        values = tasks.decode(self.model, torch.as_tensor(np.asarray(z), dtype=torch.float32))
+        return self.coding.decode(values.numpy())
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model to the folder `path`, all of it or nothing, and return its full path."""
+        return bundle.save(
+            path,
+            documents={**self.documents(), "card.md": card(self)},
+            weights=self.model.state_dict(),
+            overwrite=overwrite,
+        )
+
+    def documents(self) -> dict[str, Any]:
+        """Return all but the weights as plain JSON values, by the name of their file."""
+        return {
+            "config.json": {"recipe": self.recipe, "arguments": self.arguments},
+            "schema.json": self.coding.document(),
+            "calibration.json": {
+                "scores": self.calibration.scores.tolist(),
+                "alarm": self.alarm._asdict(),
+            },
+            "metrics.json": self.facts,
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as what the model file holds: plain values and arrays."""
+        weights = {name: t.cpu().numpy() for name, t in self.model.state_dict().items()}
+        return restored, (self.documents(), weights)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> Trained:
+        """Read a saved model, every digest checked first.
+
+        Raises:
+            ModelFileError: E1xx for anything that is not an intact model of a known format.
+        """
+        saved = bundle.load(path)
+        return restored(saved.documents, saved.weights, device, str(path))
+
+
+def restored(
+    documents: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    device: str = "cpu",
+    origin: str = "this model",
+) -> Trained:
+    """Return the model whose `Trained.documents` and weights these are."""
+    config, calibration = documents["config.json"], documents["calibration.json"]
+    model = recipes.build(config["recipe"], config["arguments"])
+    weights = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelFileError(
+            "E140",
+            f"{origin}: the weights do not fit the recipe {config['recipe']!r}",
+            fix="fit the model again with this version",
+            reason=str(error)[:500],
+        ) from None
+    return Trained(
+        recipe=config["recipe"],
+        arguments=config["arguments"],
+        coding=restore(documents["schema.json"]),
+        model=model.to(device).eval(),
+        calibration=Calibration(np.asarray(calibration["scores"], np.float64)),
+        alarm=Alarm(**calibration["alarm"]),
+        facts=documents["metrics.json"],
+    )
+
+
+def _spell(value: object) -> str:
+    """Return a cell as short text."""
+    return (
+        "missing" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    )
+
+
+def _fill(original: pa.Table, decoded: pa.Table) -> pa.Table:
+    """Return `original` with its missing cells taken from `decoded`, cell by cell."""
+    columns = []
+    for name, column in zip(original.column_names, original.columns, strict=True):
+        if name not in decoded.column_names:
+            columns.append(column)
+            continue
+        columns.append(_filled(column, decoded[name]))
+    return pa.table(columns, names=original.column_names)
+
+
+def _filled(column: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    options = pc.NullOptions(nan_is_null=True)
+    missing = pc.call_function("is_null", [column], options)
+    return pc.call_function("if_else", [missing, values.cast(column.type, safe=False), column])
+
+
+def card(trained: Trained) -> str:
+    """Return the model card, Markdown."""
+    facts = trained.facts
+    columns = ", ".join(group.column for group in trained.coding.groups)
+    health = "\n".join(f"- {line}" for line in facts.get("health", {}).get("lines", []))
+    return (
+        f"# {trained.recipe} model\n\n"
+        f"A variational autoencoder of the recipe `{trained.recipe}` with {trained.latent} latent "
+        f"dimensions, made by lowerbound {facts.get('version', '')}.\n\n"
+        f"- data: {facts.get('origin', '')}, {facts.get('rows', '?')} rows\n"
+        f"- columns: {columns}\n"
+        f"- held-out ELBO: {facts.get('valid_elbo', float('nan')):.4f} nats per row (coded)\n"
+        f"- threshold: {trained.alarm.threshold:.6g}, expected alarms "
+        f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n\n"
+        f"## Health\n\n{health}\n\n"
+        "Scores are -log p(row) in nats; p-values hold for rows exchangeable with the held-out "
+        "ones. A model describes the rows it was fitted on: do not expect it to be fair, causal "
+        "or private beyond them.\n"
+    )

@@ -1,0 +1,60 @@
+"""The verbs: what lowerbound does, each a plain function, in one table for every face.
+
+The command line and the package's own namespace read `VERBS`; a function's signature gives the
+flags and its docstring the help text. Nothing is imported until a verb is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class Verb(NamedTuple):
+    """Where a verb is, and how it is announced.
+
+    Attributes:
+        place: ``module:function``.
+        group: the heading that it stands under in the list of commands.
+        arguments: what it takes, for the list of commands.
+        summary: what it does, in at most fifty characters.
+        writes: whether it makes a file, so that the command line insists on ``--out``.
+    """
+
+    place: str
+    group: str
+    arguments: str
+    summary: str
+    writes: bool = False
+
+    def load(self) -> Callable[..., Any]:
+        """Import the function."""
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)
+
+
+_BEGIN, _USE, _TRUST = "Begin", "Use a model", "Trust it"
+_HERE = "lowerbound.verbs"
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb(f"{_HERE}.showing:demo", _BEGIN, "", "see it all work on a medical table (1 min)"),
+    "inspect": Verb(f"{_HERE}.looking:inspect", _BEGIN, "PATH", "what each column of a table holds"),
+    "fit": Verb(f"{_HERE}.fitting:fit", _BEGIN, "PATH", "learn a model from a table"),
+    "score": Verb(
+        f"{_HERE}.using:score", _USE, "M.vae PATH", "how unusual each row is, and why", True
+    ),
+    "embed": Verb(f"{_HERE}.using:embed", _USE, "M.vae PATH", "a few numbers for each row", True),
+    "sample": Verb(f"{_HERE}.using:sample", _USE, "M.vae", "new rows like the ones learned", True),
+    "impute": Verb(f"{_HERE}.using:impute", _USE, "M.vae PATH", "fill in missing cells", True),
+    "reconstruct": Verb(
+        f"{_HERE}.using:reconstruct", _USE, "M.vae PATH", "rows as the model expects them", True
+    ),
+    "evaluate": Verb(f"{_HERE}.using:evaluate", _USE, "M.vae PATH", "how well a model fits rows"),
+    "info": Verb(f"{_HERE}.looking:info", _TRUST, "M.vae", "what a model is and was learned from"),
+    "verify": Verb(f"{_HERE}.looking:verify", _TRUST, "M.vae", "whether a model file is intact"),
+    "doctor": Verb(
+        f"{_HERE}.health:doctor", _TRUST, "[M.vae [PATH]]", "is this computer, or a model, well?"
+    ),
+    "explain": Verb(f"{_HERE}.looking:explain", _TRUST, "CODE", "what an error code means"),
+}

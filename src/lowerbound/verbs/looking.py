@@ -1,0 +1,243 @@
+"""Verbs that look without a neural network: inspect, info, verify, explain. None needs torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lowerbound import bundle
+from lowerbound.data.source import Frame
+from lowerbound.errors import CATALOGUE, UsageError, nearest
+from lowerbound.schema import infer
+from lowerbound.verbs.flags import Columns, Data, Model, Renames, Types
+from lowerbound.verbs.outputs import Clock, open_data, spell_bytes, spell_path
+from lowerbound.verbs.parsing import pairs, texts
+from lowerbound.verbs.result import Result, Sheet
+
+SAMPLE = 100_000
+
+
+def inspect(
+    data: Data,
+    /,
+    *,
+    types: Types = (),
+    drop: Columns = (),
+    rename: Renames = (),
+    full: bool = False,
+) -> Result:
+    """Show what each column of a table holds and what a model would do with it.
+
+    Examples:
+        lowerbound inspect tx.parquet
+        lowerbound inspect people.csv --types zip=categorical,age=real
+        lowerbound inspect "2024/*.csv" --full
+
+    Args:
+        data: a CSV, TSV (also .gz), Parquet, npy or npz file, a folder or a "pattern*".
+        types: the kind of a column, where it is known better; repeat it, or use commas.
+        drop: a column to leave out; repeat it for more.
+        rename: give a column another name.
+        full: look at all rows, not only at the first 100,000.
+    """
+    clock = Clock()
+    frame = open_data(data, rename, rows=None if full else SAMPLE)
+    if frame.table is None:
+        return _inspect_sparse(frame, data)
+    forced = pairs(types, "--types", "zip=categorical", commas=True)
+    schema = infer(frame.table, types=forced, drop=texts(drop, "--drop"))
+    rows = schema.describe()
+    looked = frame.rows
+    total = looked if full or looked < SAMPLE else frame.total
+    facts = {
+        "origin": frame.origin,
+        "rows": total,
+        "rows_looked_at": looked,
+        "columns": rows,
+        "notes": list(frame.notes),
+    }
+    count = f"at least {looked:,}" if total is None else f"{total:,}"
+    line = f"{frame.origin}: {count} rows x {len(rows):,} columns"
+    line += f" (the first {looked:,} looked at, {clock():.1f} s)" if total != looked else ""
+    kinds = Counter(row["kind"] for row in rows if row["done"] != "ignored")
+    return Result(
+        facts,
+        lines=[line],
+        notes=list(frame.notes),
+        sheet=Sheet(
+            ("column", "kind", "what a model does", "notes"),
+            [(row["column"], row["kind"], row["done"], row["notes"]) for row in rows],
+        ),
+        next=f"lowerbound fit {spell_path(data)}" + ("" if kinds else " --types COLUMN=KIND"),
+    )
+
+
+def _inspect_sparse(frame: Frame, data: object) -> Result:
+    """Describe a sparse matrix as a whole: one line per column would help nobody."""
+    matrix = frame.matrix
+    assert matrix is not None
+    rows, columns = matrix.shape
+    values = matrix.data
+    counts = bool((values >= 0).all() and (values == np.floor(values)).all())
+    facts = {
+        "origin": frame.origin,
+        "rows": rows,
+        "columns": columns,
+        "filled": matrix.nnz / max(rows * columns, 1),
+        "counts": counts,
+        "largest": float(values.max(initial=0.0)),
+        "notes": list(frame.notes),
+    }
+    kind = "whole numbers from 0: counts" if counts else "not counts: some are negative or broken"
+    line = (
+        f"{frame.origin}: sparse, {rows:,} rows x {columns:,} columns, {facts['filled']:.1%} "
+        f"filled, largest {facts['largest']:g}; {kind}"
+    )
+    recipe = " --recipe counts" if counts else ""
+    return Result(facts, lines=[line], next=f"lowerbound fit {spell_path(data)}{recipe}")
+
+
+def info(model: Model, /) -> Result:
+    """Tell what a model is, what it was learned from, and how far to trust it.
+
+    Examples:
+        lowerbound info fraud.vae
+        lowerbound info fraud.vae --json
+
+    Args:
+        model: a folder that `lowerbound fit` saved.
+    """
+    saved = bundle.load(model)
+    config, facts = saved.documents["config.json"], saved.documents.get("metrics.json", {})
+    calibration = saved.documents.get("calibration.json", {})
+    columns = _columns(saved.documents["schema.json"])
+    alarm, plan = calibration.get("alarm", {}), facts.get("plan", {})
+    found = {
+        "path": str(saved.path),
+        "sha256": saved.digest,
+        "bytes": saved.bytes,
+        "recipe": config["recipe"],
+        "arguments": config["arguments"],
+        "columns": columns,
+        "alarm": alarm,
+        "calibration_rows": len(calibration.get("scores", ())),
+        **{key: facts.get(key) for key in ("version", "torch", "origin", "rows", "split")},
+        "plan": plan,
+        "health": facts.get("health", {}),
+    }
+    lines = [
+        f"{saved.path.name}: recipe {config['recipe']}, {config['arguments'].get('latent')} latent "
+        f"dimensions, {spell_bytes(saved.bytes)}",
+        f"learned from {facts.get('origin')}, {facts.get('rows', 0):,} rows, by lowerbound "
+        f"{facts.get('version')} (preset {plan.get('preset')}, seed {plan.get('seed')})",
+    ]
+    if alarm:
+        lines.append(_threshold(alarm))
+    lines += found["health"].get("lines", [])
+    return Result(
+        found,
+        lines=lines,
+        sheet=Sheet(
+            ("column", "kind", "what it holds"),
+            [(c["column"], c["kind"], c["holds"]) for c in columns],
+        ),
+        next=f"lowerbound score {spell_path(model)} NEW.csv --out scores.csv --explain 3",
+    )
+
+
+def _threshold(alarm: dict[str, float]) -> str:
+    return (
+        f"flags scores above {alarm['threshold']:.6g}: {alarm['rate']:.2%} of normal rows "
+        f"(95 % interval {alarm['low']:.2%} to {alarm['high']:.2%})"
+    )
+
+
+def _columns(document: dict[str, Any]) -> list[dict[str, str]]:
+    """List a saved model's columns: name, kind and what they hold."""
+    if document["coding"] == "counts":
+        return [{"column": n, "kind": "count", "holds": "counts"} for n in document["names"]]
+    return [
+        {"column": c["name"], "kind": c["kind"], "holds": _holds(c)}
+        for c in document["schema"]["columns"]
+    ]
+
+
+def _holds(column: dict[str, Any]) -> str:
+    if column.get("levels"):
+        shown = ", ".join(column["levels"][:6])
+        more = len(column["levels"]) - 6
+        return shown + (f" and {more:,} more" if more > 0 else "")
+    if column.get("value") is not None:
+        return f"always {column['value']}"
+    if "low" in column and "high" in column:
+        return f"{_short(column['low'])} to {_short(column['high'])}"
+    return "not modelled" if column["kind"] in ("id", "text", "constant") else ""
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def verify(model: Model, /) -> Result:
+    """Check every byte of a model against its digests; nothing in it is run.
+
+    Examples:
+        lowerbound verify fraud.vae
+        lowerbound verify fraud.vae --json
+
+    Args:
+        model: a folder that `lowerbound fit` saved.
+    """
+    clock = Clock()
+    checked = bundle.verify(model)
+    return Result(
+        {
+            "path": str(checked.path),
+            "intact": True,
+            "sha256": checked.digest,
+            "bytes": checked.bytes,
+            "files": list(checked.files),
+        },
+        lines=[
+            f"OK: {len(checked.files)} files, {spell_bytes(checked.bytes)}, every digest holds "
+            f"({clock():.2f} s)",
+            f"sha256 {checked.digest}",
+        ],
+        next=f"lowerbound info {spell_path(model)}",
+    )
+
+
+def explain(code: str | None = None, /) -> Result:
+    """Explain an error code; without one, list them all.
+
+    Examples:
+        lowerbound explain E031
+        lowerbound explain
+
+    Args:
+        code: a code as printed in an error, such as E031.
+    """
+    if code is None:
+        rows = [(known, entry.title) for known, entry in sorted(CATALOGUE.items())]
+        return Result(
+            {"codes": {known: title for known, title in rows}},
+            sheet=Sheet(("code", "meaning"), rows),
+            next="lowerbound explain E031",
+        )
+    digits = code.strip().strip("[]").upper().removeprefix("E")
+    wanted = f"E{digits:0>3}"
+    entry = CATALOGUE.get(wanted)
+    if entry is None:
+        close = nearest(wanted, CATALOGUE)
+        raise UsageError(
+            "E238",
+            f"there is no error code {code!r}",
+            fix=f"lowerbound explain {close}" if close else "lowerbound explain lists them",
+        )
+    return Result(
+        {"code": wanted, "title": entry.title, "explanation": entry.explanation},
+        lines=[f"{wanted}: {entry.title}", entry.explanation],
+    )

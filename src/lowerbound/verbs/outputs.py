@@ -1,0 +1,168 @@
+"""Inputs and outputs as verbs see them: checked before any work, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from lowerbound.data.source import Frame, read
+from lowerbound.data.write import check_output, write_table
+from lowerbound.errors import DataError, ResourceError, UsageError, nearest
+from lowerbound.verbs import parsing
+
+def check_model_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
+    """Refuse, before anything is computed, a place where the model could not be saved."""
+    target = _place(path)
+    if not os.path.lexists(target):
+        return target
+    if not (target / "manifest.json").is_file():
+        raise UsageError(
+            "E221",
+            f"{target} is no saved model, so it is not replaced",
+            fix="choose another --out",
+            path=str(target),
+        )
+    if not overwrite:
+        raise UsageError("E220", f"{target} exists already", fix="--overwrite", path=str(target))
+    return target
+
+
+def _place(path: str | os.PathLike[str]) -> Path:
+    try:
+        target = Path(path).absolute()
+        if not target.parent.is_dir():
+            raise OSError("there is no such folder")
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise OSError("you may not write there")
+        os.path.lexists(target)  # a NUL in the name
+        target.lstat()  # a name that is too long
+    except FileNotFoundError:
+        return target
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ResourceError(
+            "E302",
+            f"{str(path)[:200]!r} cannot be written: {reason}",
+            fix=f"mkdir -p {str(Path(path).parent)[:200]}, or choose another --out",
+            path=str(path)[:1000],
+        ) from None
+    return target
+
+
+def check_table_target(
+    path: str | os.PathLike[str] | None, overwrite: bool, data: object = None
+) -> Path | None:
+    """Refuse, before anything is computed, a place where rows could not be written."""
+    if path is None:
+        return None
+    target = check_output(path, overwrite)
+    if isinstance(data, str | os.PathLike) and _same(target, Path(data)):
+        raise UsageError(
+            "E236",
+            f"{target} would replace the data that it is made from",
+            fix="choose another --out",
+        )
+    return target
+
+
+def is_array(target: Path | None) -> bool:
+    """Tell whether only numbers can be written there, so that ids must be left out."""
+    return target is not None and target.suffix.lower() in (".npy", ".npz")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.exists() and other.exists() and one.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
+def open_data(data: object, rename: Mapping[str, str] | Sequence[str] = (), **options: Any) -> Frame:
+    """Read data and give its columns the names that the model knows them by.
+
+    Args:
+        data: whatever `lowerbound.data.source.read` takes.
+        rename: THEIRS=OURS pairs.
+        options: further arguments of `read`.
+    """
+    frame = data if isinstance(data, Frame) else read(data, **options)
+    pairs = parsing.pairs(rename, "--rename", "Amount=amount")
+    for theirs, ours in pairs.items():
+        if theirs not in frame.names:
+            close = nearest(theirs, frame.names)
+            raise DataError(
+                "E239",
+                f"{frame.origin} has no column {theirs!r} to rename",
+                fix=f"--rename {close}={ours}" if close else "lowerbound inspect lists the columns",
+            )
+        if ours in frame.names and ours not in pairs:
+            raise DataError(
+                "E239",
+                f"{frame.origin} has a column {ours!r} already, so {theirs!r} cannot get that name",
+                fix=f"leave out --rename {theirs}={ours}",
+            )
+    names = tuple(pairs.get(name, name) for name in frame.names)
+    table = None if frame.table is None else frame.table.rename_columns(list(names))
+    return replace(frame, table=table, names=names)
+
+
+def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:
+    """Put the rows' positions and the input's id columns in front of `table`."""
+    front: dict[str, Any] = {"row": pa.array(range(table.num_rows), pa.int64())}
+    for name in ids:
+        if frame.table is not None and name in frame.names:
+            taken = name in front or name in table.column_names
+            front[f"{name} of input" if taken else name] = frame.table[name]
+    columns = [*front.values(), *table.columns]
+    return pa.table(columns, names=[*front, *table.column_names])
+
+
+def deliver(
+    frame: Frame | None, table: pa.Table, target: Path | None, overwrite: bool
+) -> tuple[Any, Path | None]:
+    """Write `table` to `target`, or give it back in the kind that came in."""
+    if target is not None:
+        return table, write_table(table, target, overwrite=overwrite)
+    return (table if frame is None else frame.native.wrap(table)), None
+
+
+def spell_path(path: object, otherwise: str = "PATH") -> str:
+    """Spell a path in a command, as short as it can be; `otherwise` stands for what is no path."""
+    if not isinstance(path, str | Path):
+        return otherwise
+    absolute, here = Path(path), Path.cwd()
+    inside = absolute.is_absolute() and absolute.is_relative_to(here) and absolute != here
+    return shlex.quote(str(absolute.relative_to(here) if inside else path))
+
+
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __call__(self) -> float:
+        return time.monotonic() - self._began
+
+
+def spell_seconds(seconds: float) -> str:
+    """Spell a duration as people do."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def spell_bytes(count: int) -> str:
+    """Spell a size as people do."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"

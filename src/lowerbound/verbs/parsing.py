@@ -1,0 +1,151 @@
+"""From what people write (10m, 0.1%, zip=categorical) to values, with one error for each."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lowerbound.errors import LowerboundError, UsageError
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd]\s*)+")
+
+
+def refusal(flag: str, value: object, wanted: str, fix: str) -> UsageError:
+    """Say that a flag cannot have this value."""
+    return UsageError("E231", f"{flag} is {value!r}, not {wanted}", fix=fix, flag=flag)
+
+
+def seconds(value: object, flag: str = "--time-limit") -> float:
+    """Read 90, "90s", "10m" or "1h30m" as seconds."""
+    text = str(value).strip().lower()
+    if _DURATION.fullmatch(text):
+        return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
+    return _number(text, flag, "a time", f"{flag} 10m")
+
+
+def share(value: object, flag: str = "--alarm-rate") -> float:
+    """Read 0.001 or "0.1%" as a share."""
+    text = str(value).strip()
+    if text.endswith("%"):
+        return _number(text[:-1], flag, "a share", f"{flag} 0.1%") / 100
+    number = _number(text, flag, "a share", f"{flag} 0.1%")
+    if 1 <= number < 100:
+        # 5 may mean 5 % or be a slip of 0.5: both are worse guessed than asked.
+        raise refusal(flag, value, "below 1", f"{flag} {number:g}%")
+    return number
+
+
+def _number(text: str, flag: str, wanted: str, fix: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise refusal(flag, text, wanted, fix) from None
+    if not math.isfinite(number):
+        raise refusal(flag, text, wanted, fix)
+    return number
+
+
+def whole(value: object, flag: str) -> int:
+    """Read a whole number."""
+    try:
+        if isinstance(value, bool) or int(str(value)) != float(str(value)):
+            raise ValueError
+        return int(str(value))
+    except ValueError:
+        raise refusal(flag, value, "a whole number", f"{flag} 10") from None
+
+
+def at_least(value: int, low: int, flag: str) -> None:
+    """Refuse a number that is too small."""
+    if value < low:
+        raise UsageError("E240", f"{flag} is {value}, below {low}", fix=f"{flag} {max(low, 1)}")
+
+
+def latent(value: object, flag: str = "--latent") -> int | str:
+    """Read a whole number, or "auto"."""
+    return "auto" if value == "auto" else whole(value, flag)
+
+
+def text(value: object, flag: str) -> str:
+    """Read a word."""
+    if not isinstance(value, str) or not value:
+        raise refusal(flag, value, "a word", f"{flag} WORD")
+    return value
+
+
+def texts(value: object, flag: str) -> tuple[str, ...]:
+    """Read names: one or several, separated by commas in each."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, Sequence) or not all(isinstance(i, str) and i for i in items):
+        raise refusal(flag, value, "a list of names", f"{flag} NAME")
+    return tuple(items)
+
+
+def pairs(value: object, flag: str, example: str, *, commas: bool = False) -> dict[str, Any]:
+    """Read "key=value" texts, or take a mapping as it is; a key may come once."""
+    if isinstance(value, Mapping):
+        return {str(key): item for key, item in value.items()}
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, Sequence):
+        raise refusal(flag, value, "key=value", f"{flag} {example}")
+    if commas:
+        items = [part for item in items for part in _split(str(item))]
+    found: dict[str, Any] = {}
+    for item in items:
+        key, equals, word = str(item).partition("=")
+        if not (equals and key and word):
+            raise refusal(flag, item, f"like {example}", f"{flag} {example}")
+        if key in found:
+            raise UsageError(
+                "E236", f"{flag} names {key!r} twice: {found[key]!r} and {word!r}", fix="keep one"
+            )
+        found[key] = word
+    return found
+
+
+def _split(item: str) -> list[str]:
+    """Split "a=x,b=y" at the commas that a key follows, so that values may hold commas."""
+    return re.split(r",(?=[^,=]+=)", item)
+
+
+def value_of(word: object) -> Any:
+    """Read a value of --set: JSON where it is JSON, else text."""
+    if not isinstance(word, str):
+        return word
+    try:
+        return json.loads(word, parse_constant=lambda name: name)
+    except ValueError:
+        return word
+
+
+def all_of(
+    given: Mapping[str, object], readers: Mapping[str, Callable[[Any], Any]]
+) -> tuple[dict[str, Any], list[LowerboundError]]:
+    """Read every value and collect what is wrong instead of stopping at the first."""
+    values: dict[str, Any] = {}
+    problems: list[LowerboundError] = []
+    for name, value in given.items():
+        try:
+            values[name] = readers[name](value)
+        except LowerboundError as error:
+            problems.append(error)
+    return values, problems
+
+
+def raise_all(problems: Sequence[LowerboundError], where: str = "arguments") -> None:
+    """Raise what was collected as one error; do nothing where there is nothing."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise problems[0]
+    lines = [f"\n  - [{p.code}] {p.message}" + (f" (fix: {p.fix})" if p.fix else "") for p in problems]
+    raise UsageError(
+        "E233",
+        f"{len(problems)} {where} cannot be used:{''.join(lines)}",
+        fix="correct them all and run the command again",
+        problems=[{"code": p.code, "message": p.message, "hint": p.fix} for p in problems],
+    )

@@ -1,0 +1,183 @@
+"""The laws that every family keeps, whatever its formula."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from core_parts import CASES, ELEMENTWISE, built, draw_numbers, masses, randomise, support
+from lowerbound import noise
+from lowerbound.distributions import elementwise, log_prob_cells
+
+ROWS = 3
+NOT_CODES = [name for name, case in CASES.items() if case.support != "codes"]
+CONTINUOUS = [name for name, case in CASES.items() if case.support in ("real", "positive")]
+DISCRETE = [name for name, case in CASES.items() if case.support in ("codes", "counts")]
+
+every_family = pytest.mark.parametrize("name", CASES)
+
+
+def drawn(name: str, n: int) -> torch.Tensor:
+    """(n, ROWS, columns) draws of a family with random numbers."""
+    _, family, numbers = built(name, ROWS)
+    with noise.isolated("draws", name):
+        return family(numbers).sample((n,)).double()
+
+
+@every_family
+def test_the_density_has_total_mass_one(name):
+    case, family, numbers = built(name, ROWS)
+    _, mass = masses(case, family(numbers), ROWS)
+    torch.testing.assert_close(mass.sum(0), torch.ones_like(mass[0]), rtol=0, atol=3e-5)
+
+
+@every_family
+def test_log_prob_is_the_sum_of_the_cells(name):
+    case, family, numbers = built(name, ROWS)
+    d, x = family(numbers), drawn(name, 1)[0]
+    assert d.log_prob(x).shape == (ROWS,)
+    torch.testing.assert_close(d.log_prob(x), log_prob_cells(d, x).sum(1))
+
+
+@pytest.mark.parametrize("name", NOT_CODES)
+def test_the_mean_is_that_of_the_density_and_of_the_samples(name):
+    case, family, numbers = built(name, ROWS)
+    d = family(numbers)
+    x, mass = masses(case, d, ROWS)
+    mean = (x[:, None, None] * mass).sum(0)
+    torch.testing.assert_close(d.mean, mean, rtol=1e-4, atol=1e-4)
+    spread = ((x[:, None, None] - mean) ** 2 * mass).sum(0).sqrt()
+    n = 8000
+    z = (drawn(name, n).mean(0) - mean) / spread * n**0.5
+    assert z.abs().max() < 4.5
+
+
+@pytest.mark.parametrize("name", NOT_CODES)
+def test_the_variance_of_the_samples_is_that_of_the_density(name):
+    case, family, numbers = built(name, ROWS)
+    x, mass = masses(case, family(numbers), ROWS)
+    away = x[:, None, None] - (x[:, None, None] * mass).sum(0)
+    variance = (away.square() * mass).sum(0)
+    error = ((away**4 * mass).sum(0) - variance.square()).sqrt()
+    n = 8000
+    z = (drawn(name, n).var(0) - variance) / error * n**0.5
+    assert z.abs().max() < 4.5
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_the_cdf_integrates_the_density_and_makes_the_samples_uniform(name):
+    case, family, numbers = built(name, ROWS)
+    d = family(numbers)
+    x, mass = masses(case, d, ROWS)
+    below = mass.cumsum(0) - mass / 2
+    places = range(2000, 10001, 400)
+    grid = x[list(places)][:, None, None].expand(-1, ROWS, case.columns)
+    cells = d if "gaps" in name or name == "optimal sigma" else elementwise(d)
+    torch.testing.assert_close(cells.cdf(grid), below[list(places)], rtol=0, atol=2e-4)
+    uniform = cells.cdf(drawn(name, 2000)).flatten(1)
+    p = [stats.kstest(column.numpy(), "uniform").pvalue for column in uniform.T]
+    assert min(p) > 1e-4
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_the_cdf_adds_up_the_probabilities(name):
+    case, family, numbers = built(name, ROWS)
+    d = family(numbers)
+    x, mass = masses(case, d, ROWS)
+    cells = elementwise(d)
+    grid = x[:60, None, None].expand(-1, ROWS, case.columns)
+    below = mass.cumsum(0)[:60]
+    torch.testing.assert_close(cells.cdf(grid), below, rtol=0, atol=1e-9)
+    torch.testing.assert_close(cells.cdf(grid + 0.5), below, rtol=0, atol=1e-9)
+    assert (cells.cdf(torch.full_like(grid[0], -1.0)) == 0).all()
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_values_are_drawn_as_often_as_they_are_probable(name):
+    case, family, numbers = built(name, ROWS)
+    _, mass = masses(case, family(numbers), ROWS)
+    n = 4000
+    draws = drawn(name, n)
+    for row in range(ROWS):
+        for column in range(case.columns):
+            expected = n * mass[:, row, column].numpy()
+            seen = np.bincount(draws[:, row, column].long().numpy(), minlength=len(expected))
+            common = expected >= 5
+            pairs = [(seen[common], expected[common])]
+            if expected[~common].sum() > 1e-6:
+                pairs.append(([seen[~common].sum()], [expected[~common].sum()]))
+            got, want = (np.concatenate(side) for side in zip(*pairs, strict=True))
+            assert np.sum((got - want) ** 2 / want) < stats.chi2.ppf(
+                1 - 1e-5, max(1, len(got) - 1)
+            )
+
+
+@every_family
+def test_no_value_is_more_probable_than_the_mode(name):
+    case, family, numbers = built(name, ROWS)
+    d = family(numbers)
+    cells = d if "gaps" in name or name == "optimal sigma" else elementwise(d)
+    mode = cells.mode.double()
+    x, _ = support(case)
+    grid = x[:, None, None].expand(-1, ROWS, case.columns)
+    best = log_prob_cells(d, grid).amax(0)
+    assert (log_prob_cells(d, mode) >= best - 1e-9).all()
+
+
+@every_family
+def test_every_number_and_every_parameter_gets_a_gradient(name):
+    case, family, numbers = built(name, 40)
+    numbers.requires_grad_()
+    family.requires_grad_()
+    with noise.isolated("gradient", name):
+        x = family(numbers).sample().double()
+    family(numbers).log_prob(x).sum().backward()
+    assert numbers.grad.isfinite().all()
+    used = numbers.grad.abs().sum(0)
+    certain = 1 if name.startswith("categories") else 0  # a single class has nothing to learn
+    assert (used == 0).sum() == certain
+    for parameter in family.parameters():
+        assert parameter.grad.isfinite().all()
+        assert parameter.grad.any()
+
+
+@every_family
+def test_float32_agrees_with_float64(name):
+    case, family, numbers = built(name, 20)
+    with noise.isolated("precision", name):
+        x = family(numbers).sample().double()
+    wide = log_prob_cells(family(numbers), x)
+    family.float()
+    narrow = log_prob_cells(family(numbers.float()), x.float())
+    assert narrow.dtype == torch.float32
+    torch.testing.assert_close(narrow.double(), wide, rtol=1e-5, atol=1e-5)
+
+
+@every_family
+def test_every_feature_perturbs_the_density(name):
+    case, family, numbers = built(name, 1)
+    d = family(numbers)
+    with noise.isolated("feature", name):
+        x = d.sample().double()
+    for column in range(case.columns):
+        moved = x.clone()
+        if case.support == "codes":
+            moved[:, column] = 1 - moved[:, column].clamp_max(1)
+        else:
+            moved[:, column] += 1
+        assert d.log_prob(moved) != d.log_prob(x)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_an_image_is_its_pixels(name):
+    case = CASES[name]
+    family = randomise(case.make(), name)
+    flat = draw_numbers(case, family, 4, name)
+    image = flat.view(4, -1, 1, 1).expand(-1, -1, 2, 3)
+    with noise.isolated("image", name):
+        x = family(image).sample()
+    assert x.shape == (4, case.columns, 2, 3)
+    pixels = sum(family(flat).log_prob(x[..., i, j]) for i in range(2) for j in range(3))
+    torch.testing.assert_close(family(image).log_prob(x), pixels)

@@ -1,0 +1,285 @@
+"""Whole models: what they draw, the data they must survive, and combinations of their parts."""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from core_parts import CASES, LIBRARY, PRIORS, RECIPES, TABLE_FAMILIES, Case, randomise, recipe
+from lowerbound import noise, recipes
+from lowerbound.distributions import log_prob_cells
+from lowerbound.errors import UsageError
+from lowerbound.families import Conditional
+from lowerbound.model import LatentModel, Level
+from lowerbound.networks import MLP, Concat, Empty, Filled, Single
+from lowerbound.objectives import Elbo, Iwae
+from lowerbound.posteriors import Plain
+from lowerbound.trace import Trace, from_posterior, from_prior
+
+every_recipe = pytest.mark.parametrize("name", RECIPES)
+CODES = {"categorical": 4, "binary": 2, "ordinal": 3}
+
+
+def small_table(spread: float, bias: float) -> LatentModel:
+    """A table of codes on one latent, with random weights of the given sizes, in float64."""
+    with noise.isolated("table of codes"):
+        model = recipes.table(list(CODES), list(CODES.values()), latent=1, hidden=[6])
+    randomise(model, "table of codes", 0.8)
+    with torch.no_grad():
+        model.likelihood.net.weight.mul_(spread)
+        model.likelihood.net.bias.mul_(bias)
+    return model.eval()
+
+
+def ancestral(model: nn.Module, n: int) -> np.ndarray:
+    with noise.isolated("ancestral"), torch.no_grad():
+        return model(None, Trace(from_prior(), n)).sample().long().numpy()
+
+
+def marginals(model: nn.Module) -> list[np.ndarray]:
+    """p(code) of every column, by Gauss-Hermite quadrature over the one latent."""
+    z, weight = (torch.tensor(v) for v in np.polynomial.hermite_e.hermegauss(80))
+    with torch.no_grad():
+        px = model.likelihood(model.levels[0].advance(torch.empty(80, 0).double(), z[:, None]))
+        out = []
+        for column, size in enumerate(CODES.values()):
+            rows = torch.zeros(80, 3, dtype=torch.float64).repeat(size, 1, 1)
+            rows[:, :, column] = torch.arange(size, dtype=torch.float64)[:, None]
+            p = torch.stack([log_prob_cells(px, row)[:, column].exp() for row in rows])
+            out.append(((p * weight).sum(1) / weight.sum()).numpy())
+    return out
+
+
+@pytest.mark.parametrize("spread", [0.0, 3.0])
+def test_ancestral_samples_have_the_frequencies_of_the_model(spread):
+    """Rare codes too: cells are drawn from their likelihood, not set to its mode."""
+    model, n = small_table(spread, 4.0), 20_000
+    x = ancestral(model, n)
+    expected = marginals(model)
+    assert min(p.min() for p in expected) < 0.02
+    for column, p in enumerate(expected):
+        seen = np.bincount(x[:, column], minlength=len(p))
+        assert stats.chisquare(seen, n * p / p.sum()).pvalue > 1e-4
+
+
+def test_columns_of_a_factorised_table_are_drawn_independently():
+    x = ancestral(small_table(0.0, 1.0), 20_000)
+    for a, b in [(0, 1), (0, 2), (1, 2)]:
+        counts = np.zeros((x[:, a].max() + 1, x[:, b].max() + 1))
+        np.add.at(counts, (x[:, a], x[:, b]), 1)
+        assert stats.chi2_contingency(counts).pvalue > 1e-4
+    x = ancestral(small_table(3.0, 1.0), 20_000)  # and are not where they share the latent
+    counts = np.zeros((4, 2))
+    np.add.at(counts, (x[:, 0], x[:, 1]), 1)
+    assert stats.chi2_contingency(counts).pvalue < 1e-9
+
+
+def losses(model: nn.Module, x: Tensor, context: Tensor | None) -> list[Tensor]:
+    """The value of a training step of either objective, with finite gradients everywhere."""
+    values = []
+    for objective in (Elbo(model.train()), Iwae(model.train(), 3)):
+        model.zero_grad()
+        value = objective(x, 0, noise.Keyed(noise.row_keys(x)), context).value
+        value.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        values.append(value.detach())
+    return values
+
+
+def strange(kind: str, x: Tensor) -> Tensor:
+    """Data that a table may well hold, from ordinary data."""
+    x = x.clone()
+    if kind == "one row":
+        return x[:1]
+    if kind == "constant columns":
+        return x[:1].expand_as(x).clone()
+    if kind == "a missing column":
+        x[:, 1] = torch.nan
+    elif kind == "nothing but gaps":
+        x[:] = torch.nan
+    elif kind == "a far outlier":
+        numeric = [c for c in range(x.shape[1]) if x.shape[1] != 7 or TABLE_FAMILIES[c] == "real"]
+        x[0, numeric] = 1e4
+    return x
+
+
+@every_recipe
+@pytest.mark.parametrize(
+    "kind",
+    ["one row", "constant columns", "a missing column", "nothing but gaps", "a far outlier"],
+)
+def test_a_step_on_strange_data_is_finite(name, kind):
+    x, context = RECIPES[name].data(6)
+    x = strange(kind, x)
+    context = None if context is None else context[: len(x)]
+    model = recipe(name)
+    assert all(value.isfinite() for value in losses(model, x, context))
+    model.eval()
+    keyed = noise.Keyed(noise.row_keys(x))
+    log_p = model(x, Trace(from_posterior(keyed), len(x)), context).log_prob(x)
+    assert log_p.shape == (len(x),)
+    assert log_p.isfinite().all()
+    if kind == "nothing but gaps":
+        assert (log_p == 0).all()
+
+
+@every_recipe
+def test_every_feature_perturbs_the_score_through_both_ends(name):
+    """Each column enters the encoder, and each enters the likelihood."""
+    model = recipe(name).eval()
+    x, context = RECIPES[name].data(4)
+    for column in range(x.shape[1]):
+        moved = x.clone()
+        moved[:, column] = 1 - moved[:, column].clamp_max(1)
+        keep = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 4)
+        px = model(x, keep, context)
+        other = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 4)
+        model(moved, other, context)
+        assert (keep.sites["z"].q.mean != other.sites["z"].q.mean).any(1).all()
+        assert (px.log_prob(x) != px.log_prob(moved)).all()
+
+
+@every_recipe
+def test_scores_do_not_depend_on_batch_or_order(name):
+    model = recipe(name).eval()
+    x, context = RECIPES[name].data(9)
+
+    def score(rows):
+        part, given = x[rows], None if context is None else context[rows]
+        trace = Trace(from_posterior(noise.Keyed(noise.row_keys(part))), len(part), 4)
+        log_p = model(part, trace, given).log_prob(part.repeat_interleave(4, 0))
+        return (log_p + trace.log_ratio()).view(-1, 4).logsumexp(1).detach()
+
+    whole = score(list(range(9)))
+    order = [4, 0, 8, 1, 7, 3, 2, 6, 5]
+    torch.testing.assert_close(score(order), whole[order])
+    torch.testing.assert_close(torch.cat([score([i]) for i in range(9)]), whole)
+
+
+def test_building_twice_from_one_configuration_gives_the_same_model():
+    arguments = {"features": 4, "latent": 2, "hidden": [8, 6, 5]}
+    models = []
+    for _ in range(2):
+        with noise.isolated("twice"):
+            models.append(recipes.build("gaussian", arguments))
+    assert arguments["hidden"] == [8, 6, 5]
+    a, b = (model.state_dict() for model in models)
+    assert list(a) == list(b)
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    maps = [m for m in models[0].modules() if isinstance(m, nn.Linear)]
+    shapes = {(m.in_features, m.out_features) for m in maps}
+    assert shapes == {(4, 8), (8, 6), (6, 5), (5, 4), (2, 5), (5, 6), (6, 8), (8, 4)}
+
+
+def test_what_a_recipe_does_not_know_is_refused_with_the_nearest():
+    for wrong, nearest in [
+        (lambda: recipes.build("gausian", {}), "gaussian"),
+        (lambda: recipes.build("gaussian", {"features": 3, "latents": 2}), "latent"),
+        (lambda: recipes.sigma(3, likelihood="studnet"), "student"),
+    ]:
+        with pytest.raises(UsageError, match=nearest):
+            wrong()
+
+
+class BesideLibrary(nn.Module):
+    """A net whose numbers are followed by a given log-library."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.cat([self.net(h), h.new_full((len(h), 1), LIBRARY)], 1)
+
+
+class Combination(NamedTuple):
+    """One model and objective out of all that can be composed."""
+
+    likelihood: str
+    prior: str
+    objective: str
+
+
+OBJECTIVES = {
+    "elbo": Elbo,
+    "elbo beta": lambda model: Elbo(model, beta=0.5),
+    "elbo free bits": lambda model: Elbo(model, free_bits=0.01),
+    "iwae dreg": lambda model: Iwae(model, 4),
+    "iwae": lambda model: Iwae(model, 4, dreg=False),
+}
+
+
+def combination(seed: int) -> Combination:
+    pick = random.Random(seed)
+    return Combination(*(pick.choice(list(d)) for d in (CASES, PRIORS, OBJECTIVES)))
+
+
+def compose(case: Case, prior: nn.Module, seed: int) -> LatentModel:
+    """A tiny model with a likelihood of `case` on two levels, the first with `prior`."""
+    family = case.make()
+    net: nn.Module = nn.Linear(6, family.numbers(case.columns))
+    with noise.isolated("compose", seed):
+        levels = [
+            Level("top", prior, Plain(nn.Linear(5, 4)), Concat(MLP([2, 6], active=True))),
+            Level("low", PRIORS["learned"](), Plain(nn.Linear(5, 4)), Concat(MLP([8, 6]))),
+        ]
+        reader = Filled(case.columns, indicators=True)
+        encoder = TwoFeatures(nn.Sequential(reader, MLP([reader.width, 5])))
+        model = LatentModel(
+            encoder,
+            levels,
+            Conditional(BesideLibrary(net) if case.library else net, family),
+            Empty(),
+        )
+    randomise(model, f"weights {seed}", 0.5)
+    return model.float().train()
+
+
+class TwoFeatures(Single):
+    """The same features for both levels."""
+
+    def forward(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        return super().forward(x, context) * 2
+
+
+def check(seed: int) -> None:
+    wanted = combination(seed)
+    case = CASES[wanted.likelihood]
+    model = compose(case, PRIORS[wanted.prior](), seed)
+    with noise.isolated("data", seed), torch.no_grad():
+        x = model.eval()(None, Trace(from_prior(), 32)).sample().float()
+    x[torch.rand(x.shape, generator=noise.generator("gaps", seed)) < 0.1] = torch.nan
+    if "gaps" not in wanted.likelihood and not case.library:
+        x = x.nan_to_num(1.0)
+    if wanted.likelihood == "categories":
+        x[:, 0] = 0.0
+    objective = OBJECTIVES[wanted.objective](model.train())
+    optimiser = torch.optim.Adam(model.parameters(), 1e-3)
+    source = noise.Stream(noise.generator("noise", seed))
+    loss = objective(x, 0, source)
+    loss.value.backward()
+    assert loss.value.isfinite(), wanted
+    assert all(term.isfinite() for term in loss.terms.values()), wanted
+    for name, p in model.named_parameters():
+        assert p.grad is not None, (wanted, name)
+        assert p.grad.isfinite().all(), (wanted, name)
+        assert p.grad.any(), (wanted, name)
+    optimiser.step()
+    assert objective(x, 1, source).value.isfinite(), wanted
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_parts_compose(seed):
+    check(seed)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("seed", range(12, 400))
+def test_many_more_parts_compose(seed):
+    check(seed)

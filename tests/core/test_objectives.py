@@ -1,0 +1,278 @@
+"""What training minimises is what the formulas say, and what it reports is a bound."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from copy import deepcopy
+
+import pytest
+import torch
+from torch.distributions import Laplace, Normal
+
+from core_parts import RECIPES, LinearGaussian, linear_model, randomise, recipe
+from lowerbound import families as fam
+from lowerbound import noise, objectives
+from lowerbound.distributions import kl_per_dimension
+from lowerbound.errors import UsageError
+from lowerbound.objectives import Cyclical, Elbo, Iwae, Map, Ramp, ThetaPrior
+from lowerbound.trace import Trace, from_posterior
+
+WORLD = LinearGaussian()
+X = WORLD.data(24)
+KEYED = noise.Keyed(noise.row_keys(X))
+every_recipe = pytest.mark.parametrize("name", RECIPES)
+
+
+def kl_of(model, x=X, context=None):
+    """KL of every row and latent dimension, and log p(x | z)."""
+    trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), len(x))
+    log_p = model(x, trace, context).log_prob(x)
+    site = trace.sites["z"]
+    return kl_per_dimension(site.q, site.p), log_p
+
+
+def test_schedules():
+    ramp = Ramp(0.5, 2.0, 10)
+    assert [ramp(s) for s in (0, 5, 10, 11, 10**9)] == [0.5, 1.25, 2.0, 2.0, 2.0]
+    assert Ramp(0.0, 1.0, 0)(1) == 1.0
+    cycle = Cyclical(3.0, 8, share=0.5)
+    assert [cycle(s) for s in range(9)] == [0.0, 0.75, 1.5, 2.25, 3.0, 3.0, 3.0, 3.0, 0.0]
+    assert objectives.Constant(0.7)(123) == 0.7
+
+
+def test_beta_weighs_the_rate_alone_and_follows_its_schedule():
+    model = WORLD.model(0.3, 1.4)
+    kl, log_p = kl_of(model)
+    for beta, step, weight in [(4.0, 0, 4.0), (Ramp(0.0, 1.0, 10), 3, 0.3), (0.0, 0, 0.0)]:
+        value, terms = Elbo(model, beta=beta)(X, step, KEYED)
+        torch.testing.assert_close(value, -log_p.mean() + weight * kl.sum(1).mean())
+        torch.testing.assert_close(terms["elbo"], (log_p - kl.sum(1)).mean())  # never weighted
+        assert math.isclose(terms["beta"].item(), weight, rel_tol=1e-6)
+    values = [Elbo(model, beta=b)(X, 0, KEYED).value for b in (0.0, 0.5, 1.0, 4.0)]
+    assert all(a < b for a, b in itertools.pairwise(values))
+
+
+@every_recipe
+def test_the_loss_is_minus_the_reported_elbo_when_nothing_is_weighted(name):
+    """In training and in evaluation: one objective, not two."""
+    x, context = RECIPES[name].data(12)
+    keyed = noise.Keyed(noise.row_keys(x))
+    model = recipe(name)
+    for mode in (model.train(), model.eval()):
+        value, terms = Elbo(mode)(x, 0, keyed, context)
+        torch.testing.assert_close(value.detach(), -terms["elbo"])
+        torch.testing.assert_close(terms["elbo"], -terms["distortion"] - terms["rate"])
+        for changed in (Elbo(mode, beta=5.0), Elbo(mode, free_bits=2.0)):
+            loss = changed(x, 0, keyed, context)
+            torch.testing.assert_close(loss.terms["elbo"], terms["elbo"])
+            assert loss.value > value
+
+
+def test_free_bits_average_over_the_batch_first():
+    model = randomise(WORLD.model(), "free bits")
+    kl, log_p = kl_of(model)
+    mean = kl.mean(0)
+    bits = mean.mean().item()  # one dimension of two lies below
+    assert (mean < bits).sum() == 1
+    per_sample = kl.clamp_min(bits).mean(0)
+    assert (per_sample - mean.clamp_min(bits)).sum() > 1e-3  # the stronger constraint differs
+    value = Elbo(model, free_bits=bits)(X, 0, KEYED).value
+    torch.testing.assert_close(value, -log_p.mean() + mean.clamp_min(bits).sum())
+    weighted = Elbo(model, beta=0.5, free_bits=bits)(X, 0, KEYED).value
+    torch.testing.assert_close(weighted, -log_p.mean() + 0.5 * mean.clamp_min(bits).sum())
+
+
+def test_free_bits_take_the_price_off_a_cheap_dimension_only():
+    model = randomise(WORLD.model(), "free bits")
+    kl, log_p = kl_of(model)
+    bits = kl.mean(0).mean().item()
+    dear = int(kl.mean(0).argmax())
+    model.zero_grad()
+    Elbo(model, free_bits=bits)(X, 0, KEYED).value.backward()
+    got = model.levels[0].posterior.conditional.net.bias.grad.clone()
+    kl, log_p = kl_of(model)
+    model.zero_grad()
+    (-log_p.mean() + kl[:, dear].mean()).backward()
+    torch.testing.assert_close(got, model.levels[0].posterior.conditional.net.bias.grad)
+
+
+@pytest.mark.parametrize("target", [0.05, 40.0])
+def test_capacity_pulls_the_rate_to_its_target_from_either_side(target):
+    model = WORLD.model(0.2, 0.9)
+    kl, log_p = kl_of(model)
+    objective = Elbo(model, beta=3.0, capacity=Ramp(0.0, target, 4))
+    for step, goal in [(0, 0.0), (2, target / 2), (4, target), (9, target)]:
+        expected = -log_p.mean() + 3.0 * (kl.sum(1).mean() - goal).abs()
+        torch.testing.assert_close(objective(X, step, KEYED).value, expected)
+    optimiser = torch.optim.SGD(model.levels.parameters(), lr=1e-4)
+    (objective(X, 9, KEYED).value + log_p.mean()).backward()  # the distortion cancels
+    optimiser.step()
+    moved = kl_of(model)[0].sum(1).mean() - kl.sum(1).mean()
+    assert moved.item() * (target - kl.sum(1).mean().item()) > 0
+
+
+def test_impossible_settings_are_refused():
+    model = WORLD.model()
+    for wrong in (
+        lambda: Elbo(model, free_bits=-1.0),
+        lambda: Elbo(model, free_bits=1.0, capacity=Ramp(0, 1, 1)),
+        lambda: Iwae(model, 0),
+        lambda: ThetaPrior(Normal, 1.0, "no such.*").log_prob(model),
+    ):
+        with pytest.raises(UsageError):
+            wrong()
+
+
+@every_recipe
+def test_the_loss_is_the_mean_over_rows_whatever_the_batch(name):
+    if name == "sigma optimal":
+        pytest.skip("its training loss profiles sigma over the batch: see the test of its own")
+    x, context = RECIPES[name].data(12)
+    model, keys = recipe(name), noise.row_keys(x)
+
+    def loss(rows, objective):
+        given = None if context is None else context[rows]
+        return objective(x[rows], 0, noise.Keyed(keys[rows]), given).value
+
+    every = list(range(12))
+    for objective in (Elbo(model), Iwae(model, 3)):
+        whole = loss(every, objective)
+        parts = torch.stack([loss([i], objective) for i in every])
+        torch.testing.assert_close(parts.mean(), whole)
+        torch.testing.assert_close(loss(every[::-1], objective), whole)
+        torch.testing.assert_close(loss(every * 3, objective), whole)
+
+
+def test_scaling_the_data_shifts_the_bound_by_the_jacobian_and_keeps_the_rate():
+    model = WORLD.model(0.2, 1.3)
+    scaled = linear_model(WORLD.features, WORLD.latent, fam.FixedSigma(2 * WORLD.sigma))
+    scaled.load_state_dict(
+        {k: v for k, v in model.state_dict().items() if "sigma" not in k}, strict=False
+    )
+    with torch.no_grad():
+        scaled.levels[0].posterior.conditional.net.weight.mul_(0.5)
+        for p in scaled.likelihood.net.parameters():
+            p.mul_(2.0)
+    a, b = Elbo(model)(X, 0, KEYED).terms, Elbo(scaled)(2 * X, 0, KEYED).terms
+    torch.testing.assert_close(b["rate"], a["rate"])
+    torch.testing.assert_close(b["distortion"], a["distortion"] + WORLD.features * math.log(2.0))
+
+
+def test_beta_with_unit_variance_is_the_variance_of_the_likelihood():
+    """beta KL - log N(x; mu, 1) has the gradient of sigma^2 (KL - log N(x; mu, sigma^2))."""
+    model = WORLD.model(0.2, 1.3)
+    unit = linear_model(WORLD.features, WORLD.latent, fam.FixedSigma(1.0))
+    unit.load_state_dict(
+        {k: v for k, v in model.state_dict().items() if "sigma" not in k}, strict=False
+    )
+    variance = WORLD.sigma**2
+    Elbo(unit, beta=variance)(X, 0, KEYED).value.backward()
+    Elbo(model)(X, 0, KEYED).value.backward()
+    for a, b in zip(unit.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, variance * b.grad)
+
+
+@pytest.mark.parametrize("dreg", [True, False])
+def test_iwae_with_one_sample_is_between_nothing_and_more_samples(dreg):
+    model = WORLD.model(0.4, 1.6)
+    x = X.repeat_interleave(200, 0)
+    stream = noise.Stream(noise.generator("k"))
+    with torch.no_grad():
+        terms = [Iwae(model, k, dreg=dreg)(x, 0, stream).terms for k in (1, 5, 25)]
+    assert terms[0]["bound"] == terms[0]["elbo"]
+    assert terms[0]["bound"] < terms[1]["bound"] < terms[2]["bound"] < WORLD.log_p(x).mean()
+
+
+def descend(model, objective, decay=0.0):
+    """One plain SGD step of a copy of the model; the new parameters."""
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=decay)
+    objective(X, 0, KEYED).value.backward()
+    optimiser.step()
+    return list(model.parameters())
+
+
+def test_a_normal_prior_on_theta_is_weight_decay():
+    scale, examples = 0.3, 24
+    model = WORLD.model(0.2, 1.2)
+    other = deepcopy(model)
+    got = descend(model, Map(Elbo(model), [ThetaPrior(Normal, scale)], examples))
+    expected = descend(other, Elbo(other), decay=1 / (scale**2 * examples))
+    start = WORLD.model(0.2, 1.2).parameters()
+    for a, b, before in zip(got, expected, start, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+        assert not torch.equal(a, before)
+
+
+def test_map_adds_minus_the_log_prior_of_the_chosen_parameters_per_example():
+    model = WORLD.model(0.2, 1.2)
+    plain = Elbo(model)(X, 0, KEYED)
+    encoder, decoder = (
+        ThetaPrior(Normal, 2.0, "levels.*"),
+        ThetaPrior(Laplace, 0.5, "likelihood.*"),
+    )
+    value, terms = Map(Elbo(model), [encoder, decoder], 50)(X, 0, KEYED)
+    log_theta = sum(Normal(0.0, 2.0).log_prob(p).sum() for p in model.levels.parameters())
+    log_theta += sum(Laplace(0.0, 0.5).log_prob(p).sum() for p in model.likelihood.parameters())
+    torch.testing.assert_close(value, plain.value - log_theta / 50)
+    torch.testing.assert_close(terms["log_theta"], log_theta.detach())
+    torch.testing.assert_close(terms["elbo"], plain.terms["elbo"])
+
+
+def test_a_laplace_prior_pulls_every_weight_of_its_group_equally():
+    model = WORLD.model(0.2, 1.2)
+    plain, scale, examples = deepcopy(model), 0.25, 40
+    Elbo(plain)(X, 0, KEYED).value.backward()
+    prior = ThetaPrior(Laplace, scale, "likelihood.*weight")
+    Map(Elbo(model), [prior], examples)(X, 0, KEYED).value.backward()
+    for (name, a), b in zip(model.named_parameters(), plain.parameters(), strict=True):
+        pull = a.detach().sign() / (scale * examples) if name == "likelihood.net.weight" else 0 * a
+        torch.testing.assert_close(a.grad, b.grad + pull.detach())
+
+
+def test_map_without_priors_is_maximum_likelihood():
+    model = WORLD.model(0.2, 1.2)
+    value, terms = Map(Iwae(model, 3), [], 24)(X, 0, KEYED)
+    torch.testing.assert_close(value, Iwae(model, 3)(X, 0, KEYED).value)
+    assert terms["log_theta"] == 0
+
+
+def test_the_optimal_sigma_is_the_best_and_its_loss_is_the_closed_form():
+    mu = torch.randn(6, 4, generator=noise.generator("mu"), dtype=torch.float64)
+    x = mu + 0.3 * torch.randn(6, 4, generator=noise.generator("x"), dtype=torch.float64)
+    family = fam.OptimalSigma().train()
+    nll = -family(mu).log_prob(x).mean()
+    best = (x - mu).square().mean().sqrt()
+    grid = torch.linspace(0.1, 0.9, 801, dtype=torch.float64)
+    losses = torch.stack([-fam.FixedSigma(s)(mu).log_prob(x).mean() for s in grid.tolist()])
+    assert abs(grid[losses.argmin()] - best) < 1e-3
+    torch.testing.assert_close(nll, 2 * ((2 * math.pi * best**2).log() + 1), rtol=1e-6, atol=0)
+    assert nll <= losses.min()
+    assert math.isclose(family.variance.item(), best.item() ** 2, rel_tol=1e-6)
+
+
+def test_the_optimal_sigma_is_frozen_in_evaluation_and_remembers_gaps():
+    family = fam.OptimalSigma().train()
+    mu = torch.zeros(50, 3)
+    for i in range(300):
+        x = 0.5 * torch.randn(50, 3, generator=noise.generator("sigma", i))
+        family(mu).log_prob(x.masked_fill(x > 9, torch.nan))
+    before = family.variance.clone()
+    assert abs(before.item() - 0.25) < 0.02
+    family(mu).log_prob(torch.full_like(mu, torch.nan))  # says nothing of sigma
+    assert torch.equal(family.variance, before)
+    family.eval()
+    x = torch.tensor([[0.1, torch.nan, 5.0], [0.2, 0.3, -1.0]])
+    both = family(mu[:2]).log_prob(x)
+    assert both.isfinite().all()
+    torch.testing.assert_close(both[:1], family(mu[:1]).log_prob(x[:1]))
+    assert torch.equal(family.variance, before)
+
+
+@pytest.mark.parametrize("error", [0.0, 1e-30, 1e-4])
+def test_a_perfect_reconstruction_does_not_break_the_optimal_sigma(error):
+    mu = torch.zeros(5, 2, requires_grad=True)
+    log_p = fam.OptimalSigma().train()(mu).log_prob(torch.full((5, 2), error))
+    assert log_p.isfinite().all()
+    log_p.sum().backward()
+    assert mu.grad.isfinite().all()

@@ -1,0 +1,275 @@
+"""What the tests of the core share: constructors by name, and models with known answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, MultivariateNormal
+
+from lowerbound import families as fam
+from lowerbound import noise, priors, recipes
+from lowerbound.distributions import log_prob_cells
+from lowerbound.joints import LibraryCounts, Table, WithMissing
+from lowerbound.model import LatentModel, Level
+from lowerbound.networks import Concat, Empty, Single
+from lowerbound.posteriors import Plain
+
+LIBRARY = 3.0  # log of the total count that library families are given
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family, how many columns it is tried on, and where its values live."""
+
+    make: Callable[[], fam.Family]
+    columns: int
+    support: str
+    codes: int = 0
+    library: bool = False
+
+
+def _optimal() -> fam.Family:
+    family = fam.OptimalSigma()
+    family.variance.fill_(0.6)
+    return family.eval()
+
+
+PLAIN = {
+    "fixed sigma": Case(lambda: fam.FixedSigma(0.7), 3, "real"),
+    "shared sigma": Case(fam.SharedSigma, 3, "real"),
+    "feature sigma": Case(lambda: fam.FeatureSigma(3), 3, "real"),
+    "optimal sigma": Case(_optimal, 3, "real"),
+    "gaussian": Case(fam.Gaussian, 3, "real"),
+    "latent gaussian": Case(fam.LatentGaussian, 3, "real"),
+    "student": Case(fam.Student, 3, "real"),
+    "laplace": Case(fam.LaplaceFamily, 3, "real"),
+    "log-gaussian": Case(fam.LogGaussian, 3, "positive"),
+    "bits": Case(fam.Bits, 3, "codes", codes=2),
+    "categories": Case(lambda: fam.Categories([1, 3, 5, 2]), 4, "codes", codes=5),
+    "ordinals": Case(lambda: fam.Ordinals([2, 5, 3]), 3, "codes", codes=5),
+    "poisson": Case(fam.PoissonFamily, 3, "counts"),
+    "negative binomial": Case(fam.NegativeBinomialFamily, 3, "counts"),
+    "zero-inflated": Case(fam.ZeroInflatedFamily, 3, "counts"),
+}
+LIBRARIES = {
+    f"library {member}": Case(lambda m=member: LibraryCounts(4, m), 4, "counts", library=True)
+    for member in ("poisson", "nb", "zinb")
+}
+GAPS = {
+    f"{name} with gaps": Case(
+        lambda c=case: WithMissing(c.make()), case.columns, case.support, case.codes
+    )
+    for name, case in PLAIN.items()
+    if name != "optimal sigma"  # knows about gaps itself
+}
+CASES = {**PLAIN, **LIBRARIES}
+CASES |= {name: GAPS[name] for name in ("gaussian with gaps", "categories with gaps")}
+ELEMENTWISE = ["fixed sigma", "shared sigma", "feature sigma", "gaussian", "student", "laplace"]
+ELEMENTWISE += ["bits", "poisson", "negative binomial", "zero-inflated", "log-gaussian"]
+
+TABLE_FAMILIES = ["real", "categorical", "count", "binary", "ordinal", "real", "categorical"]
+TABLE_SIZES = [1, 3, 1, 2, 4, 1, 70]
+
+
+def table_family() -> Table:
+    return Table(TABLE_FAMILIES, TABLE_SIZES)
+
+
+def randomise(module: nn.Module, key: str, spread: float = 0.4) -> nn.Module:
+    """Give every parameter a random value, in float64."""
+    module.double()
+    source = noise.generator(key)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(spread * torch.randn(p.shape, generator=source, dtype=torch.float64))
+    return module
+
+
+def draw_numbers(case: Case, family: fam.Family, rows: int, key: str) -> Tensor:
+    """Random numbers for a family, float64, moderate enough for a quadrature."""
+    source = noise.generator("numbers", key)
+    width = family.numbers(case.columns)
+    numbers = 0.5 * torch.randn(rows, width, generator=source, dtype=torch.float64)
+    if case.support == "positive":
+        numbers = 0.5 * numbers - 1.0  # the fourth moment of a wide log-normal is out of reach
+    if case.library:
+        numbers = torch.cat([numbers, torch.full((rows, 1), LIBRARY, dtype=torch.float64)], 1)
+    return numbers
+
+
+def built(name: str, rows: int = 3) -> tuple[Case, fam.Family, Tensor]:
+    """A case, its family with random parameters, and random numbers for it."""
+    case = CASES.get(name) or GAPS[name]
+    family = randomise(case.make(), name).requires_grad_(False)
+    return case, family, draw_numbers(case, family, rows, name)
+
+
+def support(case: Case) -> tuple[Tensor, Tensor]:
+    """Points of the support and the weights that turn densities there into masses."""
+    if case.support == "codes":
+        x = torch.arange(case.codes, dtype=torch.float64)
+        return x, torch.ones_like(x)
+    if case.support == "counts":
+        x = torch.arange(3000, dtype=torch.float64)
+        return x, torch.ones_like(x)
+    t = torch.linspace(-12.0, 12.0, 12001, dtype=torch.float64)
+    step = t[1] - t[0]
+    if case.support == "positive":
+        return t.exp(), t.exp() * step
+    return t.sinh(), t.cosh() * step
+
+
+def masses(case: Case, d: Distribution, rows: int) -> tuple[Tensor, Tensor]:
+    """Points x, (G,), and the mass of every cell of d there, (G, rows, columns)."""
+    x, weight = support(case)
+    grid = x[:, None, None].expand(-1, rows, case.columns)
+    return x, log_prob_cells(d, grid).exp() * weight[:, None, None]
+
+
+PRIORS: dict[str, Callable[[], nn.Module]] = {
+    "standard normal": lambda: priors.StandardNormal(2),
+    "learned": lambda: randomise(priors.Learned(2), "learned"),
+    "mixture": lambda: randomise(priors.Mixture(3, 2), "mixture", 0.8),
+}
+
+
+@dataclass(frozen=True)
+class LinearGaussian:
+    """x = W z + b + sigma e: a variational autoencoder whose log p(x) and p(z | x) are known.
+
+    The columns of W are orthogonal, so that the exact posterior factorises.
+    """
+
+    features: int = 5
+    latent: int = 2
+    sigma: float = 0.625
+
+    @property
+    def loadings(self) -> Tensor:
+        source = noise.generator("loadings")
+        raw = torch.randn(self.features, self.latent, generator=source, dtype=torch.float64)
+        sizes = torch.linspace(0.8, 1.6, self.latent, dtype=torch.float64)
+        return torch.linalg.qr(raw).Q * sizes
+
+    @property
+    def offset(self) -> Tensor:
+        return torch.linspace(-1.0, 1.0, self.features, dtype=torch.float64)
+
+    def log_p(self, x: Tensor) -> Tensor:
+        """Exact log p(x) by linear algebra, nats."""
+        w, eye = self.loadings, torch.eye(self.features, dtype=torch.float64)
+        return MultivariateNormal(self.offset, w @ w.T + self.sigma**2 * eye).log_prob(x)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean, (n, latent), and variance, (latent,), of the exact p(z | x)."""
+        w = self.loadings
+        variance = 1 / (1 + w.square().sum(0) / self.sigma**2)
+        return (x - self.offset) @ w / self.sigma**2 * variance, variance
+
+    def data(self, n: int, key: str = "x") -> Tensor:
+        source = noise.generator("linear", key)
+        z = torch.randn(n, self.latent, generator=source, dtype=torch.float64)
+        e = torch.randn(n, self.features, generator=source, dtype=torch.float64)
+        return z @ self.loadings.T + self.offset + self.sigma * e
+
+    def model(self, shift: float = 0.0, stretch: float = 1.0) -> LatentModel:
+        """The model, with q(z | x) exact but for its mean `shift`ed and its scale `stretch`ed."""
+        with noise.isolated("linear"):
+            model = linear_model(self.features, self.latent, fam.FixedSigma(self.sigma))
+        w = self.loadings
+        variance = 1 / (1 + w.square().sum(0) / self.sigma**2)
+        gain = (w / self.sigma**2 * variance).T
+        head = model.levels[0].posterior.conditional.net
+        with torch.no_grad():
+            model.likelihood.net.weight.copy_(w)
+            model.likelihood.net.bias.copy_(self.offset)
+            head.weight.copy_(torch.cat([gain, torch.zeros_like(gain)]))
+            raw = variance.sqrt().log() + math.log(stretch)
+            head.bias.copy_(torch.cat([shift - gain @ self.offset, raw]))
+        return model
+
+
+def linear_model(features: int, latent: int, family: fam.Family) -> LatentModel:
+    """One linear map each way, in float64."""
+    return LatentModel(
+        Single(nn.Identity()),
+        [
+            Level(
+                "z",
+                priors.StandardNormal(latent),
+                Plain(nn.Linear(features, 2 * latent)),
+                Concat(nn.Identity()),
+            )
+        ],
+        fam.Conditional(nn.Linear(latent, family.numbers(features)), family),
+        Empty(),
+    ).double()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A recipe with arguments, and data that it can be trained on."""
+
+    make: Callable[[], LatentModel]
+    data: Callable[[int], tuple[Tensor, Tensor | None]]
+
+
+def real_rows(n: int) -> tuple[Tensor, None]:
+    return torch.randn(n, 4, generator=noise.generator("real rows")), None
+
+
+def table_rows(n: int) -> tuple[Tensor, None]:
+    source = noise.generator("table rows")
+    columns = [
+        torch.randn(n, generator=source)
+        if kind == "real"
+        else torch.randint(size if size > 1 else 9, (n,), generator=source).float()
+        for kind, size in zip(TABLE_FAMILIES, TABLE_SIZES, strict=True)
+    ]
+    return torch.stack(columns, 1), None
+
+
+def count_rows(n: int) -> tuple[Tensor, Tensor]:
+    x = torch.randint(0, 9, (n, 6), generator=noise.generator("count rows")).float()
+    return x, x.sum(1, keepdim=True).log1p()
+
+
+def _sigma(likelihood: str) -> Sample:
+    return Sample(
+        lambda: recipes.sigma(4, latent=2, hidden=[8], likelihood=likelihood, missing=True),
+        real_rows,
+    )
+
+
+def _table(likelihood: str) -> Sample:
+    return Sample(
+        lambda: recipes.table(
+            TABLE_FAMILIES, TABLE_SIZES, latent=2, hidden=[8], likelihood=likelihood, gaps=0.0
+        ),
+        table_rows,
+    )
+
+
+def _counts(likelihood: str) -> Sample:
+    return Sample(
+        lambda: recipes.counts(6, latent=2, hidden=[8], likelihood=likelihood), count_rows
+    )
+
+
+RECIPES = {
+    "gaussian": Sample(lambda: recipes.gaussian(4, latent=2, hidden=[8], missing=True), real_rows),
+    "beta": Sample(lambda: recipes.beta(4, latent=2, hidden=[8], missing=True), real_rows),
+    **{f"sigma {s}": _sigma(s) for s in ("optimal", "shared", "feature", "element", "student")},
+    **{f"table {s}": _table(s) for s in ("gaussian", "student", "laplace")},
+    **{f"counts {s}": _counts(s) for s in ("nb", "zinb", "poisson")},
+}
+
+
+def recipe(name: str) -> LatentModel:
+    """A recipe's model with weights that depend on its name alone."""
+    with noise.isolated("recipe", name):
+        return RECIPES[name].make()

@@ -1,0 +1,179 @@
+"""The fit loop: what it keeps, when it stops, what it refuses, and what it leaves alone."""
+
+import random
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+from lowerbound import metrics, noise, objectives, recipes, training
+from lowerbound.data.batches import Dense, subset
+from lowerbound.errors import NumericError, UsageError
+
+
+def blob(n=600, d=5, seed=0):
+    """Rows near a two-dimensional plane."""
+    g = torch.Generator().manual_seed(seed)
+    z = torch.randn(n, 2, generator=g)
+    w = torch.randn(2, d, generator=torch.Generator().manual_seed(99))
+    return z @ w + 0.3 * torch.randn(n, d, generator=g)
+
+
+def model(seed=0, d=5, latent=2):
+    with noise.isolated(seed):
+        return recipes.sigma(d, latent, (16,), "shared")
+
+
+def fit(m, *, seed=0, report=None, x=None, **budget):
+    x = blob() if x is None else x
+    return training.fit(
+        objectives.Elbo(m),
+        Dense(x[:500]),
+        Dense(x[500:]),
+        budget=training.Budget(**{"epochs": 10, **budget}),
+        optimiser=training.Optimiser(batch_size=50, learning_rate=5e-3),
+        seed=seed,
+        report=report,
+    )
+
+
+def test_training_raises_the_held_out_elbo():
+    m = model()
+    before = metrics.elbo(m, Dense(blob()[500:])).elbo.mean()
+    history = fit(m, epochs=30)
+    after = metrics.elbo(m, Dense(blob()[500:])).elbo.mean()
+    assert after > before + 1.0
+    assert history.checks[history.best].valid_elbo == pytest.approx(after.item(), abs=1e-6)
+
+
+def test_the_best_weights_are_kept_not_the_last():
+    m = model()
+    history = fit(m, epochs=60, patience=1000)
+    kept = metrics.elbo(m, Dense(blob()[500:])).elbo.mean().item()
+    assert kept == pytest.approx(max(c.valid_elbo for c in history.checks), abs=1e-6)
+
+
+def test_same_seed_same_bytes_other_seed_other_weights():
+    runs = []
+    for seed in (0, 0, 1):
+        m = model()
+        fit(m, seed=seed, epochs=3)
+        runs.append(torch.cat([p.flatten() for p in m.state_dict().values()]))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_global_random_state_is_left_alone():
+    torch.manual_seed(5), np.random.seed(5), random.seed(5)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    fit(model(), epochs=2)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert (states[1] == np.random.get_state()[1]).all()
+    assert states[2] == random.getstate()
+
+
+def test_patience_stops_a_fit_that_gains_nothing():
+    x = torch.zeros(600, 5)
+    history = fit(model(), x=x + torch.randn(600, 5), epochs=10_000, patience=3)
+    assert history.stopped == "patience"
+
+
+def test_time_limit_stops():
+    history = fit(model(), epochs=10**6, patience=10**6, seconds=0.5)
+    assert history.stopped == "time"
+    assert history.checks[-1].seconds < 5.0
+
+
+def test_interrupt_keeps_the_best_so_far():
+    m = model()
+    started = threading.Event()
+
+    def interrupt():
+        started.wait(20)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    history = fit(m, epochs=10**6, patience=10**6, report=lambda c, b: started.set())
+    thread.join()
+    assert history.stopped == "interrupt"
+    kept = metrics.elbo(m, Dense(blob()[500:])).elbo.mean().item()
+    assert kept == pytest.approx(max(c.valid_elbo for c in history.checks), abs=1e-6)
+    assert not m.training
+
+
+def test_steps_with_numbers_that_are_not_finite_are_skipped_and_counted():
+    x = blob()
+    x[3, 2] = torch.inf
+    m = model()
+    history = fit(m, x=x, epochs=3)
+    assert history.skipped == 3
+    assert all(torch.isfinite(p).all() for p in m.parameters())
+
+
+def test_a_loss_that_stays_infinite_names_the_column():
+    x = blob()
+    x[:, 4] = torch.inf
+    with pytest.raises(NumericError, match="column 4") as caught:
+        fit(model(), x=x)
+    assert caught.value.code == "E401"
+    assert caught.value.exit_code == 6
+
+
+def test_moving_average_is_what_is_kept():
+    m, x = model(), blob()
+    training.fit(
+        objectives.Elbo(m),
+        Dense(x[:500]),
+        Dense(x[500:]),
+        budget=training.Budget(epochs=20),
+        optimiser=training.Optimiser(batch_size=50, learning_rate=5e-3, ema=0.9),
+    )
+    assert metrics.elbo(m, Dense(x[500:])).elbo.mean() > -8.0
+
+
+def test_rows_fewer_than_a_batch():
+    x = blob(12)
+    m = model()
+    history = training.fit(
+        objectives.Elbo(m), Dense(x[:7]), Dense(x[7:]), budget=training.Budget(epochs=30)
+    )
+    assert history.checks
+
+
+@pytest.mark.parametrize(
+    "bad", [{"batch_size": 0}, {"learning_rate": 0.0}, {"learning_rate": -1}, {"ema": 1.0}]
+)
+def test_settings_that_cannot_train_are_refused(bad):
+    with pytest.raises(UsageError, match=next(iter(bad))):
+        training.Optimiser(**bad)
+
+
+def test_every_row_is_seen_once_in_each_epoch():
+    seen = []
+
+    class Watched:
+        def __len__(self):
+            return 100
+
+        def take(self, index):
+            seen.extend(index.tolist())
+            return Dense(blob(100)).take(index)
+
+    training.fit(
+        objectives.Elbo(model()),
+        Watched(),
+        Dense(blob(20)),
+        budget=training.Budget(epochs=5),
+        optimiser=training.Optimiser(batch_size=20),
+    )
+    epochs = [seen[i : i + 100] for i in range(0, 500, 100)]
+    assert all(sorted(e) == list(range(100)) for e in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_subset_takes_rows_of_rows():
+    rows = Dense(torch.arange(10.0)[:, None])
+    some = subset(rows, torch.tensor([7, 3, 5]))
+    assert some.take(torch.tensor([2, 0])).x.flatten().tolist() == [5.0, 7.0]
