@@ -12,11 +12,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lowerbound.estimator import VAE as VAE
-    from lowerbound.learning import Plan as Plan
     from lowerbound.learning import learn as learn
+    from lowerbound.plan import Plan as Plan
     from lowerbound.trained import Trained as Trained
 
-_HOME = {"VAE": "estimator", "Plan": "learning", "learn": "learning", "Trained": "trained"}
+_HOME = {"VAE": "estimator", "Plan": "plan", "learn": "learning", "Trained": "trained"}
 
 __all__ = ["VAE", "Plan", "Trained", "__version__", "learn"]
 

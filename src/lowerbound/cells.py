@@ -6,6 +6,7 @@ Everything that knows an Arrow type lives here, so that the kinds of column (`nu
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib
 import re
 from typing import Any, NamedTuple
@@ -82,14 +83,26 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
 
 
-def is_nested(kind: pa.DataType) -> bool:
-    """Tell whether one cell of this type holds more than one value, or raw bytes."""
-    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or _is_bytes(kind)
+def is_flat(kind: pa.DataType) -> bool:
+    """Tell whether a cell of this type holds one number, truth value, moment or text."""
+    tests = (
+        pa.types.is_boolean,
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_decimal,
+        pa.types.is_null,
+        pa.types.is_time,
+        pa.types.is_duration,
+        is_moment,
+        is_text,
+        is_words,
+    )
+    return any(test(kind) for test in tests)
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    fixed = pa.types.is_fixed_size_binary(kind) or pa.types.is_large_binary(kind)
-    return fixed or kind == pa.binary_view()
+def is_words(kind: pa.DataType) -> bool:
+    """Tell whether `plain` gave a dictionary of strings."""
+    return pa.types.is_dictionary(kind) and is_text(kind.value_type)
 
 
 def is_moment(kind: pa.DataType) -> bool:
@@ -97,13 +110,17 @@ def is_moment(kind: pa.DataType) -> bool:
     return pa.types.is_date(kind) or pa.types.is_timestamp(kind)
 
 
-def storage(kind: pa.DataType) -> pa.DataType:
-    """Return the type under extension, run-end and dictionary wrappers."""
+def declared(kind: pa.DataType) -> pa.DataType:
+    """Return the type to decode to: under extension and run-end wrappers."""
     if isinstance(kind, pa.BaseExtensionType):
-        return storage(kind.storage_type)
-    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        return storage(kind.value_type)
-    return kind
+        return declared(kind.storage_type)
+    return declared(kind.value_type) if pa.types.is_run_end_encoded(kind) else kind
+
+
+def storage(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the cells themselves: under dictionaries too."""
+    kind = declared(kind)
+    return storage(kind.value_type) if pa.types.is_dictionary(kind) else kind
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
@@ -115,9 +132,16 @@ def plain(column: pa.ChunkedArray) -> pa.Array:
         parts = [pc.run_end_decode(chunk) for chunk in column.chunks]
         return plain(pa.chunked_array(parts, type=column.type.value_type))
     if pa.types.is_dictionary(column.type):
-        flat = column.unify_dictionaries().combine_chunks()
-        if not is_text(flat.type.value_type):
-            return plain(pa.chunked_array([flat.dictionary_decode()]))
+        inner = column.type.value_type
+        if not is_flat(storage(inner)):
+            return _single(column.combine_chunks())
+        try:
+            flat = column.unify_dictionaries().combine_chunks()
+        except pa.ArrowException:  # nulls among the levels cannot be unified
+            flat = None
+        if flat is None or not is_text(inner):
+            parts = [chunk.dictionary_decode() for chunk in column.chunks]
+            return plain(pa.chunked_array(parts, type=inner))
     elif is_text(column.type):
         flat = column.cast(pa.large_string()).combine_chunks().dictionary_encode()
     else:
@@ -161,16 +185,17 @@ class Levels(NamedTuple):
 
 def levels(cells: pa.Array, column: str) -> Levels:
     """Spell every distinct value as text, so that 1, 1.0 and "1" are one level."""
-    if not pa.types.is_dictionary(cells.type):
-        if pa.types.is_floating(cells.type):
-            cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
-            # Half floats have no hash and no spelling in Arrow.
-            cells = cells.cast(pa.float32()) if cells.type == pa.float16() else cells
-        try:
-            cells = cells.dictionary_encode()
-        except pa.ArrowNotImplementedError as error:
-            raise nested(column, cells.type) from error
-    return Levels(_indices(cells), cells.dictionary.cast(pa.large_string()).to_pylist())
+    if pa.types.is_null(cells.type):
+        return Levels(np.full(len(cells), -1), [])
+    if pa.types.is_floating(cells.type):
+        cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
+        # Half floats have no hash and no spelling in Arrow.
+        cells = cells.cast(pa.float32()) if cells.type == pa.float16() else cells
+    try:
+        cells = cells.dictionary_encode()  # nothing to do for a dictionary
+        return Levels(_indices(cells), cells.dictionary.cast(pa.large_string()).to_pylist())
+    except pa.ArrowNotImplementedError as error:
+        raise nested(column, cells.type) from error
 
 
 def nested(column: str, kind: pa.DataType) -> DataError:
@@ -196,7 +221,7 @@ def floats(cells: pa.Array, column: str) -> np.ndarray:
             type has no numbers in it at all.
     """
     kind = cells.type
-    if pa.types.is_dictionary(kind):
+    if is_words(kind):
         values = _parse_words(cells, column)
     elif pa.types.is_boolean(kind):
         values = _numpy(cells.cast(pa.uint8()).cast(pa.float64()))
@@ -298,13 +323,23 @@ def _saturate(values: np.ndarray, width: type[np.integer]) -> np.ndarray:
     return np.clip(np.rint(np.nan_to_num(values)), limits.min, top).astype(width)
 
 
+# Types that Arrow cannot pick elements of by index, and what to pick them from.
+_TAKEN_AS = {pa.float16(): pa.float32(), pa.string_view(): pa.large_string()}
+
+
 def spell(codes: np.ndarray, words: list[str], dtype: str) -> pa.Array:
     """Give level codes (-1 = missing) their words and their Arrow type back."""
     kind = arrow_type(dtype)
     inner = storage(kind)
+    if pa.types.is_null(inner):
+        return pa.nulls(len(codes), kind)
     values = pa.array(words, pa.large_string())
-    narrow = pa.float32() if inner == pa.float16() else inner
-    values = values.cast(pa.null()) if pa.types.is_null(inner) else values.cast(narrow)
+    narrow = _TAKEN_AS.get(inner, inner)
+    if pa.types.is_duration(inner):  # Arrow reads durations from numbers, and times not at all
+        values = values.cast(pa.int64())
+    elif pa.types.is_time(inner):
+        values = pa.array([dt.time.fromisoformat(word[:15]) for word in words], pa.time64("us"))
+    values = values.cast(narrow)
     indices = pa.array(codes.astype(np.int32), mask=codes < 0)
     if pa.types.is_dictionary(kind):
         encoded = pa.DictionaryArray.from_arrays(indices, values, ordered=kind.ordered)

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from importlib import import_module
+from typing import NamedTuple
 
 import lowerbound
-from lowerbound.errors import LowerboundError, ResourceError, UsageError, nearest
-from lowerbound.verbs import VERBS, Verb, printing
-
-if TYPE_CHECKING:
-    from cyclopts import App
-
-    from lowerbound.progress import Voice
-    from lowerbound.verbs.result import Result
-
-_EVERYWHERE = """\
-Every command also takes
-  --json         one JSON object instead of text, errors too
-  -q, --quiet    errors only, and the path of what was written
-  --debug        the traceback of an error
-  -h, --help     what the command takes, with examples"""
+from lowerbound.errors import UsageError, nearest
+from lowerbound.verbs import EVERYWHERE, VERBS, complaints
 
 
 class Common(NamedTuple):
@@ -50,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _close_stdout()
             return 0
         except KeyboardInterrupt:
-            printing.to_stderr("stopped; nothing was written")
+            complaints.to_stderr("stopped; nothing was written")
             code = 130
         except Exception as error:  # the last resort: one clear message whatever happens
             if common.debug:
@@ -100,10 +89,9 @@ def _run(words: Sequence[str], common: Common) -> int:
         words = [*words[1:], "--help"]
     if words[0] not in VERBS:
         raise _unknown_command(words)
-    if set(words) & {"--help", "-h"}:
-        return _help(words[0])
-    result = _call(words, common)
-    return _deliver(result, common)
+    # Loaded only now: what is above must answer at once.
+    commands = import_module("lowerbound.verbs.commands")
+    return commands.run(words, as_json=common.json, quiet=common.quiet)
 
 
 def _overview() -> str:
@@ -120,86 +108,7 @@ def _overview() -> str:
             group = verb.group
             lines += ["", group]
         lines.append(f"  {f'{name} {verb.arguments}':<{width}}   {verb.summary}")
-    return "\n".join([*lines, "", _EVERYWHERE, "", "begin with:  lowerbound demo"])
-
-
-def _app(name: str, verb: Verb) -> App:
-    """Make the parser of one command from the verb's function."""
-    from cyclopts import App, Parameter
-
-    from lowerbound.verbs.helping import examples_of, text_of
-
-    function = verb.load()
-    app = App(
-        name=f"lowerbound {name}",
-        help=text_of(function),
-        help_prologue=examples_of(function),
-        help_epilogue=_EVERYWHERE,
-        help_format="plaintext",
-        help_flags=(),  # seen to before parsing
-        version_flags=(),
-        default_parameter=Parameter(negative=(), show_default=_worth_showing),
-    )
-    app.default(function)
-    return app
-
-
-def _worth_showing(value: Any) -> str | None:
-    return None if value in (None, (), False, "") else str(value)
-
-
-def _help(name: str) -> int:
-    _app(name, VERBS[name]).help_print([], console=printing.console())
-    return 0
-
-
-def _call(words: Sequence[str], common: Common) -> Result:
-    """Parse the words and call the verb."""
-    from cyclopts import CycloptsError
-
-    name, verb = words[0], VERBS[words[0]]
-    app = _app(name, verb)
-    try:
-        function, bound, unparsed = app.parse_args(
-            list(words[1:]), exit_on_error=False, print_error=False
-        )
-    except CycloptsError as error:
-        from lowerbound.verbs.helping import usage_error
-
-        raise usage_error(error, words) from None
-    if verb.writes and bound.arguments.get("out") is None:
-        raise UsageError(
-            "E232",
-            f"{name} needs --out: the file to write",
-            fix=f"--out {name}.csv",
-            argument="--out",
-        )
-    voice = _voice(common)
-    said = {"voice": voice} if "voice" in unparsed else {}
-    try:
-        return function(*bound.args, **bound.kwargs, **said)
-    finally:
-        voice.close()
-
-
-def _voice(common: Common) -> Voice:
-    from lowerbound.progress import SILENT, Bar, Plain
-
-    if common.quiet:
-        return SILENT
-    err = printing.console(stderr=True)
-    return Bar(err) if err.is_terminal and not err.is_dumb_terminal else Plain(err)
-
-
-def _deliver(result: Result, common: Common) -> int:
-    """Print a result in the way that was asked for."""
-    if common.json:
-        print(printing.as_json(result))
-    elif not common.quiet:
-        printing.show(result, printing.console())
-    elif result.path is not None:
-        print(result.path)
-    return 130 if result.interrupted else 0
+    return "\n".join([*lines, "", EVERYWHERE, "", "begin with:  lowerbound demo"])
 
 
 def _unknown_command(words: Sequence[str]) -> UsageError:
@@ -212,7 +121,9 @@ def _unknown_command(words: Sequence[str]) -> UsageError:
     return UsageError(
         "E230",
         f"there is no command {word!r}",
-        fix=_spell([close, *words[1:]]) if close else "lowerbound --help lists them",
+        fix=shlex.join(["lowerbound", close, *words[1:]])
+        if close
+        else "lowerbound --help lists them",
         similar=close,
     )
 
@@ -235,46 +146,12 @@ _MEANT = {
 }
 
 
-def _spell(words: Sequence[str]) -> str:
-    import shlex
-
-    return shlex.join(["lowerbound", *words])
-
-
 def _report(error: Exception, words: Sequence[str], common: Common) -> int:
     """Print an error as people or programs read it, and return its exit code."""
-    known = error if isinstance(error, LowerboundError) else _resource(error)
-    if known is None:
-        known = _Bug(error)
-    if common.json:
-        printing.to_stderr(printing.error_json(known, known.exit_code))
-    else:
-        printing.to_stderr(printing.error_lines(known, words))
-    return known.exit_code
-
-
-class _Bug(LowerboundError):
-    """An error that nobody foresaw."""
-
-    def __init__(self, error: Exception) -> None:
-        reason = (str(error).splitlines() or [""])[0][:300]
-        super().__init__(
-            "E269",
-            f"this is a bug in lowerbound: {type(error).__name__}: {reason}",
-            fix="please report the command, its output with --debug, and `lowerbound doctor --json`",
-        )
-
-
-def _resource(error: Exception) -> ResourceError | None:
-    """Recognise what the machine ran out of, or return None."""
-    text = str(error)
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate" in text:
-        return ResourceError(
-            "E303",
-            f"there is not enough memory: {(text.splitlines() or [''])[0][:200]}",
-            fix="fewer rows or columns at a time, or a machine with more memory",
-        )
-    return None
+    told = complaints.known(error)
+    spelt = complaints.as_json(told) if common.json else complaints.as_lines(told, words)
+    complaints.to_stderr(spelt)
+    return told.exit_code
 
 
 def _close_stdout() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from lowerbound.cells import spell
+from lowerbound.cells import levels, spell
 
 Kind = Literal[
     "real",
@@ -130,6 +130,17 @@ class Skipped(Column):
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
         """Count what is missing; a constant also counts the cells that differ from it."""
         return Tally(missing=cells.null_count)
+
+    def changed(self, cells: pa.Array) -> np.ndarray:
+        """Tell which cells, (n,) bool, hold another value than the constant; missing ones do not.
+
+        A column that was always missing has no value to differ from.
+        """
+        codes, words = levels(cells, self.name)
+        if self.kind != "constant" or self.value is None:
+            return np.zeros(len(codes), dtype=bool)
+        other = np.array([word != self.value for word in words] + [False])
+        return other[codes]  # -1, missing, is the last: False
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
         """Repeat the constant."""

@@ -40,6 +40,30 @@ class Given(NamedTuple):
     named: bool
 
 
+class Seen(NamedTuple):
+    """What a model remembers of the container that it was fitted on.
+
+    Attributes:
+        names: of all columns, in order.
+        named: whether the names mean something.
+        kind: of container, as `wrap` knows it.
+    """
+
+    names: list[str]
+    named: bool
+    kind: str
+
+
+def seen(facts: Mapping[str, Any]) -> Seen:
+    """Return what the facts of a `Trained` say of its input.
+
+    An estimator notes it under "input"; `lowerbound fit` reads paths, which are Arrow tables.
+    """
+    names = facts["columns"]
+    named = any(name != f"x{place}" for place, name in enumerate(names))
+    return Seen(names, **{"named": named, "kind": "arrow", **facts.get("input", {})})
+
+
 def admit(data: object, *, estimator: object, rows: int = 1) -> Given:
     """Read what an estimator was given.
 
@@ -58,7 +82,8 @@ def admit(data: object, *, estimator: object, rows: int = 1) -> Given:
     if nw.dependencies.is_pandas_like_dataframe(data) and not _has_names(data):
         return Given(_numbered(data), False)
     if _is_table(data):
-        return Given(read(data), True)
+        frame = read(data)
+        return Given(frame, not is_array(kind_of(frame.native)))
     if np.ma.isMaskedArray(data):
         data = np.ma.asarray(data, dtype=np.float64).filled(np.nan)
     checked = check_array(data, ensure_min_samples=rows, estimator=estimator, **_ARRAYS)

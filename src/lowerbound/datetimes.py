@@ -13,6 +13,7 @@ from lowerbound.columns import LIMIT, Column, Part, Tally
 from lowerbound.errors import DataError
 
 DAY, HOUR = 86_400, 3_600
+_YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799  # first and last second of most calendars
 _EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, and weeks begin on Monday
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 ISO = "ISO 8601"
@@ -182,7 +183,7 @@ class Datetime(Column):
     def action(self) -> str:
         """Name the parts."""
         names = ["week"] * self._weeks + ["weekday"] + ["hour"] * self.hours
-        return " -> " + ", ".join(names)
+        return ", ".join(names)
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
         """Split moments into week, weekday and hour."""
@@ -243,9 +244,8 @@ def _restore(moments: np.ndarray, dtype: str, pattern: str | None) -> pa.Array:
         shape = "%Y-%m-%d" if midnight else "%Y-%m-%dT%H:%M:%S"
         return pc.strftime(stamps, format=shape if pattern in (ISO, None) else pattern).cast(kind)
     per_second = _per_second(kind)
-    # Years 1 to 9999, or what 64 bits of nanoseconds reach: beyond them no calendar agrees.
-    most = min(9.2e18 / per_second, 2.5e11) if per_second >= 1 else 2.5e11
-    held = np.clip(np.nan_to_num(moments), max(-most, -6.2e10), most)
+    reach = 9.2e18 / per_second if per_second >= 1 else np.inf  # of 64 bits of nanoseconds
+    held = np.clip(np.nan_to_num(moments), max(-reach, _YEAR_1), min(reach, _YEAR_9999))
     if kind == pa.date32():
         return pa.array((held // DAY).astype(np.int32), mask=gone).cast(kind)
     if kind == pa.date64():

@@ -134,6 +134,12 @@ def _(d: Bernoulli) -> Tensor:
     return (d.logits > 0).to(d.logits.dtype)
 
 
+@singledispatch
+def is_density(d: Distribution) -> bool:
+    """Tell whether exp(log_prob) of `d` integrates to 1: what an importance weight needs."""
+    return True
+
+
 def exact_kl(q: Distribution, p: Distribution) -> Tensor | None:
     """Return KL(q || p) in nats where a closed form is registered, else None."""
     try:

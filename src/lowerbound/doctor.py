@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import singledispatch
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Distribution, Independent, Laplace, Normal, StudentT
 
 from lowerbound import metrics
 from lowerbound.data.batches import Batch, Rows, subset
@@ -118,31 +119,42 @@ def _verdict(
 
 
 def _spread(model: nn.Module, rows: Rows) -> float | None:
-    """Return the median over columns of the robust size of (x - mean) / sigma, or None."""
+    """Return the median over columns of the robust size of (x - mean) / sigma, or None.
+
+    1.4826 times the median of |z| is 1 for normal residuals and deaf to outliers; the median over
+    columns is deaf to those that another column decides, such as a code beside its name.
+    """
 
     def work(batch: Batch) -> Tensor:
         px = model(batch.x, Trace(posterior_mean, len(batch.x)), batch.context)
-        return _standardised(px, batch.x)
+        return standardised(px, batch.x)
 
     z = metrics.by_tiles(model, rows, work)
-    if z.shape[1] == 0:
-        return None
-    # 1.4826 * median |z| is 1 for normal residuals and deaf to outliers.
-    return 1.4826 * z[~z.isnan()].abs().median().item() if (~z.isnan()).any() else None
+    sizes = [1.4826 * c[~c.isnan()].abs().median() for c in z.T if not c.isnan().all()]
+    return torch.stack(sizes).median().item() if sizes else None
 
 
-def _standardised(px: Distribution, x: Tensor) -> Tensor:
-    """Return (x - mean) / sigma of the cells that have a variance, (B, cells)."""
-    if isinstance(px, Observed):
-        return _standardised(px.cells, x)
-    if isinstance(px, Blocks):
-        pieces = [_standardised(d, x[:, columns]) for columns, d in px.blocks]
-        return torch.cat(pieces, 1)
-    return _cells(px, x)
+@singledispatch
+def standardised(px: Distribution, x: Tensor) -> Tensor:
+    """Return (x - mean) / sigma of the cells that have a location and a scale, (B, cells)."""
+    return x[:, :0]
 
 
-def _cells(d: Distribution, x: Tensor) -> Tensor:
-    base = getattr(d, "base_dist", d)
-    if not hasattr(base, "scale"):
-        return x[:, :0]
-    return (x - base.mean) / base.stddev
+@standardised.register
+def _(px: Normal | Laplace | StudentT, x: Tensor) -> Tensor:
+    return ((x - px.mean) / px.stddev).flatten(1)
+
+
+@standardised.register
+def _(px: Independent, x: Tensor) -> Tensor:
+    return standardised(px.base_dist, x)
+
+
+@standardised.register
+def _(px: Observed, x: Tensor) -> Tensor:
+    return standardised(px.cells, x)
+
+
+@standardised.register
+def _(px: Blocks, x: Tensor) -> Tensor:
+    return torch.cat([standardised(d, x[:, columns]) for columns, d in px.blocks], 1)

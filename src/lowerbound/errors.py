@@ -319,6 +319,29 @@ _catalogue(
         "inverse_transform takes what transform returns: a row of as many numbers as the model "
         "has latent dimensions.",
     ),
+    E071=(
+        "the recipe models numbers only",
+        "Every column must be a number for this recipe. The recipe table takes columns of any "
+        "kind.",
+    ),
+    E072=(
+        "no column is left to model",
+        "Every column is an id, free text or constant, or was dropped.",
+    ),
+    E073=(
+        "the values are no counts",
+        "This recipe takes whole numbers from 0. Normalised or log-transformed counts are none: "
+        "give the raw ones, or take another recipe.",
+    ),
+    E074=(
+        "training never saw this value",
+        "A condition of --where must be one of the levels that the column had when the model was "
+        "fitted; `lowerbound info M.vae` lists them.",
+    ),
+    E075=(
+        "the table has too few rows",
+        "A model is learned from at least two rows, and a useful one from hundreds.",
+    ),
 )
 
 # E1xx: model files.
@@ -400,6 +423,11 @@ _catalogue(
         "this cannot be saved in a model",
         "A model file holds finite numbers, text, lists and named values as JSON, and arrays of "
         "floats, integers or truth values. The message names what has no such form.",
+    ),
+    E140=(
+        "the weights do not fit the recipe",
+        "The file is intact, but its recipe builds another network than the one that was saved: "
+        "the model was made by an incompatible version. Fit it again, or install that version.",
     ),
 )
 
@@ -559,5 +587,14 @@ _catalogue(
         "one another, training stops rather than going on with nothing. The message names the "
         "largest value of the last batch: a column in a wrong unit is the usual cause, a learning "
         "rate that is too high the next.",
+    ),
+)
+
+# E6xx: checks.
+_catalogue(
+    E601=(
+        "a saved model does not score as it did before",
+        "A dry run saves the model, loads it and scores the same rows again: the results must be "
+        "equal to the last bit. This machine, or its libraries, computed something else.",
     ),
 )

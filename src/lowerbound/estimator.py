@@ -2,7 +2,7 @@
 
 >>> import numpy as np
 >>> X = np.random.default_rng(0).normal(size=(200, 3))
->>> vae = VAE(max_epochs=2).fit(X)
+>>> vae = VAE(latent=2, max_epochs=2).fit(X)
 >>> vae.anomaly_score(X).shape, vae.transform(X).shape
 ((200,), (200, 2))
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ from lowerbound.data.source import Frame
 from lowerbound.errors import DataError
 from lowerbound.learning import learn
 from lowerbound.parameters import RandomState, plan_of, seed_of
+from lowerbound.plan import Plan
 from lowerbound.trained import Trained
 
 FEW = 30  # independent draws below which conditional samples deserve a warning
@@ -46,7 +47,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     found by name: their order does not matter, and those that the model does not know are ignored.
 
     `score_samples`, `decision_function` and `predict` have scikit-learn's sign (higher is more
-    normal); `anomaly_score` has the opposite one.
+    normal); `anomaly_score` has the opposite one. These are densities of the coded row, where
+    every column has the same scale; `score` and `evaluate` are about the raw values.
 
     References:
         Kingma & Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114
@@ -58,7 +60,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         latent: size of z; None takes a generous one, "auto" as many as turn out to be in use.
         types: kinds of columns that are not to be inferred: {column: kind}.
         drop: names of columns to leave out.
-        scaling: of numbers: "standard" or "quantile".
+        scaling: of numbers: "standard", "quantile" or their mean, "blend".
         alarm_rate: share of normal rows that `predict` may call outliers.
         max_epochs: passes at most, instead of the preset's.
         time_limit: seconds at most.
@@ -79,18 +81,18 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def __init__(  # noqa: PLR0913 - scikit-learn knows a choice only as a named parameter
         self,
-        recipe: str = "table",
+        recipe: str = Plan.recipe,
         *,
         settings: Mapping[str, Any] | None = None,
-        preset: str = "balanced",
+        preset: str = Plan.preset,
         latent: int | str | None = None,
         types: Mapping[str, str] | None = None,
         drop: Sequence[str] | None = None,
-        scaling: str = "standard",
-        alarm_rate: float = 0.01,
+        scaling: str = Plan.transform,
+        alarm_rate: float = Plan.alarm_rate,
         max_epochs: int | None = None,
         time_limit: float | None = None,
-        random_state: RandomState = 0,
+        random_state: RandomState = Plan.seed,
         device: str | None = None,
     ) -> None:
         self.recipe = recipe
@@ -136,7 +138,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _hold(self, trained: Trained) -> VAE:
         """Take a trained model as the fitted state."""
-        seen = _seen(trained)
+        seen = containers.seen(trained.facts)
         vars(self).pop("feature_names_in_", None)
         if seen.named:
             self.feature_names_in_ = np.asarray(seen.names, dtype=object)
@@ -179,7 +181,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         frame, named = containers.admit(X, estimator=self)
         if self.trained_.recipe != "counts":
             containers.refuse_huge(frame)
-        seen, me = _seen(self.trained_), type(self).__name__
+        seen, me = containers.seen(self.trained_.facts), type(self).__name__
         if named and seen.named:
             return frame
         if named or seen.named:
@@ -193,7 +195,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _give(self, table: pa.Table) -> Any:
         """Return rows made from nothing in the kind of container seen in `fit`."""
-        seen = _seen(self.trained_)
+        seen = containers.seen(self.trained_.facts)
         return containers.wrap(seen.kind, containers.completed(seen.kind, table, seen.names))
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -223,7 +225,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self._give(self.trained_.decode_latents(z))
 
     def anomaly_score(self, X: Any) -> NDArray[np.float64]:
-        """Return -log p(row) of every row, (n,) nats: higher is more anomalous.
+        """Return -log p(coded row) of every row, (n,) nats: higher is more anomalous.
 
         An importance-sampling estimate whose draws are keyed to the row's content: it depends on
         the row and the model only, not on the rows beside it or their order.
@@ -232,12 +234,18 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self.trained_.score(frame)
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
-        """Return log p(row) of every row, (n,) nats: higher is more normal."""
+        """Return log p(coded row) of every row, (n,) nats: higher is more normal."""
         return -self.anomaly_score(X)
 
     def score(self, X: Any, y: object = None) -> float:
-        """Return the mean of log p(row), nats per row: what a grid search maximises."""
-        return float(self.score_samples(X).mean())
+        """Return the mean of log p(row), nats per row: what a grid search maximises.
+
+        It is the density of the raw values, so that models with different codings compare; it
+        differs from the mean of `score_samples` by the mean log-Jacobian of the coding.
+        """
+        frame = self._read(X)
+        _, coded = self.trained_.encode(frame)
+        return float((coded.log_jacobian - self.trained_.score_coded(coded)).mean())
 
     def p_value(self, X: Any) -> NDArray[np.float64]:
         """Return the conformal p-value of every row, (n,).
@@ -375,22 +383,3 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         plan = dict(trained.facts["plan"])
         plan |= {"scaling": plan.pop("transform"), "random_state": plan.pop("seed")}
         return cls(**plan)._hold(trained)
-
-
-class _Seen(NamedTuple):
-    """What is remembered of the rows seen in `fit`.
-
-    Attributes:
-        names: of all columns, in order.
-        named: whether the user gave the names.
-        kind: of container, as `containers.wrap` knows it.
-    """
-
-    names: list[str]
-    named: bool = True
-    kind: str = "arrow"
-
-
-def _seen(trained: Trained) -> _Seen:
-    """Return what a trained model knows of its input; `lowerbound fit` reads named columns."""
-    return _Seen(trained.facts["columns"], **trained.facts.get("input", {}))

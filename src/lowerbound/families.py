@@ -24,7 +24,7 @@ from lowerbound.counting import (
     ZeroInflated,
     ordered_logits,
 )
-from lowerbound.distributions import Observed, Unchecked, normal
+from lowerbound.distributions import Observed, Unchecked, is_density, normal
 
 SCALE_FLOOR = 1e-2  # of standardised data: a hundredth of a column's standard deviation
 SCALE_CEILING = 1e6
@@ -75,6 +75,15 @@ def soft_clip(raw: Tensor, low: float, high: float, sharpness: float = 8.0) -> T
 def scale_of(raw: Tensor, floor: float = SCALE_FLOOR, ceiling: float = SCALE_CEILING) -> Tensor:
     """Return exp(raw) held softly between `floor` and `ceiling`: a scale from a free number."""
     return soft_clip(raw, math.log(floor), math.log(ceiling)).exp()
+
+
+def above(raw: Tensor, floor: float) -> Tensor:
+    """Return floor + softplus(raw + c), c such that raw 0 gives floor + 1.
+
+    Unlike an exponential it grows in a straight line, so that one wild step of the network cannot
+    throw a scale across orders of magnitude: what per-element scales need to train fast.
+    """
+    return floor + F.softplus(raw + math.log(math.e - 1))
 
 
 def _summed(cells: Distribution) -> Independent:
@@ -201,6 +210,11 @@ class Profiled(Unchecked):
         return (cells * seen).flatten(1).sum(1)
 
 
+@is_density.register
+def _(d: Profiled) -> bool:
+    return False
+
+
 class Gaussian(Family):
     """N(mu, sigma^2) with mu and sigma of every element from the network."""
 
@@ -211,9 +225,9 @@ class Gaussian(Family):
         self.floor = floor
 
     def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised normal; `numbers` are mu, then log sigma."""
+        """Return the factorised normal; `numbers` are mu, then a number that raises sigma."""
         loc, raw = numbers.chunk(2, 1)
-        return normal(loc, scale_of(raw, self.floor))
+        return normal(loc, above(raw, self.floor))
 
 
 class LogGaussian(Gaussian):

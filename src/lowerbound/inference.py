@@ -17,8 +17,9 @@ from lowerbound.datetimes import Datetime, find_format, seconds
 from lowerbound.discrete import MOST_LEVELS, Category
 from lowerbound.errors import DataError, UsageError
 from lowerbound.numeric import Count, Numeric, Quantiles, refuse_not_counts
+from lowerbound.spread import Spread
 
-Transform = Literal["standard", "quantile"]
+Transform = Literal["blend", "standard", "quantile"]
 
 ATOM_SHARE = 0.05
 _MOST_ATOMS = 10
@@ -52,72 +53,10 @@ class Sample:
         return {"name": self.name, "dtype": self.dtype, "rows": len(self.cells), "missing": gone}
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Sorted distinct numbers, how often each occurs, and the shape of their distribution."""
-
-    values: np.ndarray
-    counts: np.ndarray
-
-    @classmethod
-    def of(cls, numbers: np.ndarray) -> Spread:
-        """Sort the numbers that are not missing."""
-        ordered = np.sort(numbers[~np.isnan(numbers)])
-        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
-        return cls(ordered[starts], np.diff(np.append(starts, len(ordered))))
-
-    @property
-    def rows(self) -> int:
-        """Return how many numbers there are."""
-        return int(self.counts.sum())
-
-    @property
-    def whole(self) -> bool:
-        """Tell whether all are whole numbers that float64 holds exactly."""
-        values = self.values
-        return bool((values == np.rint(values)).all() and (np.abs(values) < 2.0**53).all())
-
-    def where(self, keep: np.ndarray) -> Spread:
-        """Keep some of the distinct values."""
-        return Spread(self.values[keep], self.counts[keep])
-
-    def quantile(self, share: float) -> float:
-        """Return the smallest value that at least this share of the rows does not exceed."""
-        total = np.cumsum(self.counts)
-        return float(self.values[np.searchsorted(total, share * total[-1])])
-
-    def moments(self) -> tuple[float, float]:
-        """Return mean and standard deviation after holding back absurd outliers.
-
-        One cell of 1e12 in a column of hundreds must not flatten all the others, so values
-        beyond a hundred robust standard deviations from the median count as lying there.
-        """
-        middle = self.quantile(0.5)
-        reach = 100 * (self.quantile(0.75) - self.quantile(0.25)) / 1.349
-        values = self.values
-        if 0 < reach < np.inf:
-            values = np.clip(values, middle - reach, middle + reach)
-        size = float(np.abs(values).max()) or 1.0
-        weights = self.counts / self.rows
-        scaled = values / size  # the squares of 1e200 are no float64
-        mean = float(weights @ scaled)
-        std = float(np.sqrt(weights @ (scaled - mean) ** 2))
-        return mean * size, max(std * size, np.finfo(float).tiny)
-
-    def skewness(self) -> float:
-        """Return the third standardised moment."""
-        size = float(np.abs(self.values).max()) or 1.0
-        weights = self.counts / self.rows
-        scaled = self.values / size
-        centred = scaled - weights @ scaled
-        variance = float(weights @ centred**2)
-        return float(weights @ centred**3) / variance**1.5 if variance > 0 else 0.0
-
-
 def infer_column(sample: Sample) -> Column:
     """Decide the kind of a column from its cells and build it."""
     name, cells = sample.name, sample.cells
-    if raw.is_nested(cells.type):
+    if not raw.is_flat(cells.type):
         raise raw.nested(name, cells.type)
     distinct = _distinct(cells)
     if distinct <= 1:
@@ -132,6 +71,7 @@ def infer_column(sample: Sample) -> Column:
 
 
 def _distinct(cells: pa.Array) -> int:
+    """Return 0, 1, or at least 2: whether the column is empty, constant, or varies."""
     if pa.types.is_null(cells.type):
         return 0
     if pa.types.is_dictionary(cells.type):
@@ -140,6 +80,8 @@ def _distinct(cells: pa.Array) -> int:
         wide = cells.cast(pa.float64())
         low, high = pc.min_max(pc.if_else(pc.is_nan(wide), None, wide)).values()
         return 0 if low.as_py() is None else 1 + (low != high)
+    if pa.types.is_duration(cells.type) or pa.types.is_time(cells.type):
+        cells = cells.cast(pa.int32() if cells.type.bit_width == 32 else pa.int64())
     low, high = pc.min_max(cells).values()
     return 0 if low.as_py() is None else 1 + (low != high)
 
@@ -208,7 +150,7 @@ def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
     rest = spread.where(~atoms)
     logs = Spread(np.log(rest.values), rest.counts) if kind == "positive" else rest
     mean, std = logs.moments()
-    quantile = sample.transform == "quantile" and len(logs.values) > 2
+    weight = _score_weight(sample.transform, rest.rows) if len(logs.values) > 2 else 0.0
     return Numeric.model_validate(
         {
             **sample.common,
@@ -219,10 +161,19 @@ def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
             "high": float(spread.values[-1]),
             "whole": rest.whole,
             "atoms": tuple(spread.values[atoms].tolist()),
-            "quantiles": Quantiles.fit(logs.values, logs.counts) if quantile else None,
+            "quantiles": Quantiles.fit(logs.values, logs.counts, weight) if weight else None,
             "notes": _number_notes(sample, spread),
         }
     )
+
+
+def _score_weight(transform: Transform, rows: int) -> float:
+    """Return the share of Gaussian scores in the coding; the rest is standardised values.
+
+    The ranks of few rows are mostly noise, so a blend has less of them.
+    """
+    shares = {"standard": 0.0, "quantile": 1.0, "blend": 0.5 * rows / (rows + 300)}
+    return shares[transform]
 
 
 def _number_notes(sample: Sample, spread: Spread) -> tuple[str, ...]:
@@ -425,7 +376,7 @@ def _force_datetime(sample: Sample) -> Column:
 _FORCED: dict[str, Callable[[Sample], Column]] = {
     "real": lambda sample: _force_numeric(sample, "real"),
     "positive": lambda sample: _force_numeric(sample, "positive"),
-    "count": lambda sample: _count(sample) if _distinct(sample.cells) else _constant(sample),
+    "count": _count,
     "binary": lambda sample: _category(sample, "binary"),
     "categorical": lambda sample: _category(sample, "categorical"),
     "datetime": _force_datetime,
@@ -437,8 +388,11 @@ _FORCED: dict[str, Callable[[Sample], Column]] = {
 
 def force_column(sample: Sample, kind: str, order: list[str] | None) -> Column:
     """Build a column of the kind that the user gave, or say why it cannot be that."""
+    if kind not in ("id", "text"):
+        if not raw.is_flat(sample.cells.type):
+            raise raw.nested(sample.name, sample.cells.type)
+        if not _distinct(sample.cells):
+            return _constant(sample)
     if kind == "ordinal":
         return _force_ordinal(sample, order)
-    if kind in ("binary", "categorical") and not _distinct(sample.cells):
-        return _constant(sample)
     return _FORCED[kind](sample)

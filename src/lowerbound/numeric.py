@@ -36,10 +36,19 @@ class Quantiles(BaseModel):
         return self
 
     @classmethod
-    def fit(cls, values: np.ndarray, counts: np.ndarray, most: int = 1000) -> Quantiles:
+    def fit(
+        cls, values: np.ndarray, counts: np.ndarray, weight: float = 1.0, most: int = 1000
+    ) -> Quantiles:
         """Choose knots from the sorted distinct `values` that occur `counts` times each.
 
         Ties share the middle of their ranks, so the map does not depend on the rows' order.
+
+        Args:
+            values: sorted and distinct.
+            counts: how often each occurs.
+            weight: share of the Gaussian scores; the rest is the standardised value, and the
+                mixture of both is standardised again.
+            most: knots at most.
         """
         ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
         pick = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round())
@@ -48,10 +57,16 @@ class Quantiles(BaseModel):
             pick = np.unique(np.clip(np.searchsorted(ranks, wanted), 0, len(values) - 1))
         pick = pick.astype(int)
         normal = NormalDist()
-        return cls(
-            raw=tuple(values[pick].tolist()),
-            scores=tuple(normal.inv_cdf(float(r)) for r in ranks[pick]),
-        )
+        scores = np.array([normal.inv_cdf(float(r)) for r in ranks[pick]])
+        if weight < 1.0:
+            # All rows, not only the knots, say what mean and spread are.
+            every = np.interp(values, values[pick], scores)
+            plain, share = _standardised(values, values, counts), counts / counts.sum()
+            mixed = (1 - weight) * plain + weight * _standardised(every, every, counts)
+            centre = share @ mixed
+            spread = np.sqrt(share @ (mixed - centre) ** 2)
+            scores = (mixed[pick] - centre) / spread
+        return cls(raw=tuple(values[pick].tolist()), scores=tuple(scores.tolist()))
 
     def _slopes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         raw, scores = np.asarray(self.raw), np.asarray(self.scores)
@@ -80,6 +95,15 @@ class Quantiles(BaseModel):
         """Return log d score / d raw at the given scores."""
         _, scores, slopes = self._slopes()
         return np.log(slopes)[np.searchsorted(scores, values)]
+
+
+def _standardised(values: np.ndarray, of: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return values in standard deviations from the mean of `of`, each counted `counts` times."""
+    share = counts / counts.sum()
+    size = float(np.abs(of).max()) or 1.0
+    scaled = of / size  # the squares of 1e200 are no float64
+    mean = share @ scaled
+    return (values / size - mean) / np.sqrt(share @ (scaled - mean) ** 2)
 
 
 class Numeric(Column):
@@ -114,7 +138,7 @@ class Numeric(Column):
     def action(self) -> str:
         """Name the transform and the atoms."""
         start = "log, then " if self.kind == "positive" else ""
-        scale = "Gaussian scores of its quantiles" if self.quantiles else "standardised"
+        scale = "scaled by its quantiles" if self.quantiles else "standardised"
         atoms = ", ".join(f"{a:g}" for a in self.atoms)
         return f"{start}{scale}" + (f"; atom at {atoms}" if atoms else "")
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lowerbound.distributions import kl_per_dimension
+from lowerbound.distributions import is_density, kl_per_dimension
 from lowerbound.errors import UsageError
 from lowerbound.noise import Noise
 from lowerbound.trace import Trace, from_posterior, path_derivative
@@ -185,6 +185,13 @@ class Iwae(nn.Module):
         choose = path_derivative(noise) if self.dreg else from_posterior(noise)
         trace = Trace(choose, len(x), self.k)
         px = self.model(x, trace, context)
+        if not is_density(px):
+            raise UsageError(
+                "E246",
+                f"the likelihood is a {type(px).__name__} while training, which is no density, so "
+                "the importance-weighted bound is not a bound",
+                fix='train it with the ELBO, or use likelihood="shared"',
+            )
         log_p = px.log_prob(x.repeat_interleave(self.k, 0))
         log_w = (log_p + trace.log_ratio()).view(len(x), self.k)
         bound = log_w.logsumexp(1) - math.log(self.k)

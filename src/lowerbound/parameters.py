@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from lowerbound.errors import UsageError
-from lowerbound.learning import Plan
+from lowerbound.plan import Plan
 
 RandomState = int | np.random.RandomState | None
 
@@ -38,7 +38,7 @@ def plan_of(parameters: Mapping[str, Any]) -> Plan:
     return Plan(
         settings={name: _plain(v) for name, v in (chosen.pop("settings") or {}).items()},
         types=dict(chosen.pop("types") or {}),
-        drop=[drop] if isinstance(drop, str) else list(drop if drop is not None else ()),
+        drop=(drop,) if isinstance(drop, str) else tuple(() if drop is None else drop),
         transform=chosen.pop("scaling"),
         seed=seed_of(chosen.pop("random_state")),
         **chosen,
@@ -78,7 +78,7 @@ _NOTHING = type(None)
 _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "recipe": (_one_of(str), "the name of a recipe"),
     "preset": (_one_of(str), "the name of a preset"),
-    "scaling": (_one_of(str), '"standard" or "quantile"'),
+    "scaling": (_one_of(str), '"blend", "standard" or "quantile"'),
     "settings": (_one_of(_NOTHING, Mapping), "a dict"),
     "types": (_one_of(_NOTHING, Mapping), "a dict of columns and kinds"),
     "drop": (_one_of(_NOTHING, Sequence, np.ndarray), "a list of column names"),

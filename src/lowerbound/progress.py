@@ -7,10 +7,10 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+if TYPE_CHECKING:
     from lowerbound.training import Budget, Check
 
 EVERY = 60.0  # seconds between two lines where there is no terminal
@@ -41,7 +41,6 @@ class Silence:
     def report(self, check: Check, budget: Budget) -> None:
         """Do nothing."""
 
-
     def close(self) -> None:
         """Do nothing."""
 
@@ -62,7 +61,13 @@ def done(check: Check, budget: Budget) -> float:
 def status(check: Check, budget: Budget) -> str:
     """Describe how training goes in one line."""
     speed = check.rows_per_second
-    rows = f"{speed / 1e6:.1f}M" if speed >= 1e6 else f"{speed / 1e3:.0f}k" if speed >= 1e4 else f"{speed:.0f}"
+    rows = (
+        f"{speed / 1e6:.1f}M"
+        if speed >= 1e6
+        else f"{speed / 1e3:.0f}k"
+        if speed >= 1e4
+        else f"{speed:.0f}"
+    )
     return (
         f"epoch {check.epoch:.0f}/{budget.epochs}  ELBO {check.train_elbo:.2f} "
         f"(valid {check.valid_elbo:.2f})  {rows} rows/s"
@@ -70,7 +75,12 @@ def status(check: Check, budget: Budget) -> str:
 
 
 def hanging(line: str, width: int) -> str:
-    """Break a long line at spaces, the rest under the text that follows its label."""
+    """Break a long line at spaces, the rest under the text that follows its label.
+
+    Commands, which are there to be copied, stay whole.
+    """
+    if line.startswith("$ "):
+        return line
     label = re.match(r"(?:[A-Za-z]+ {2,}| +|! )", line)
     indent = " " * (len(label[0]) if label else 0)
     return textwrap.fill(
@@ -142,8 +152,6 @@ class Bar:
 
 
 def _bar(console: Console) -> Progress:
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),

@@ -143,14 +143,14 @@ def sigma(
     )
 
 
-_REALS: dict[str, Callable[[], Family]] = {
+_REALS: dict[str, Callable[[float], Family]] = {
     "gaussian": families.Gaussian,
     "student": families.Student,
     "laplace": families.LaplaceFamily,
 }
 
 
-def table(
+def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
     families: Sequence[str],
     sizes: Sequence[int],
     latent: int = 16,
@@ -158,6 +158,7 @@ def table(
     likelihood: str = "gaussian",
     gaps: float | None = None,
     components: int = 0,
+    floor: float = 0.15,
 ) -> LatentModel:
     """A table of mixed columns: each column has the likelihood of its kind; NaN is missing.
 
@@ -170,9 +171,11 @@ def table(
         gaps: None where no cell is ever missing; else the encoder is told which cells are, and
             this share of the cells (it may be 0) is hidden from it while training.
         components: of a mixture prior fitted after training; 0 is N(0, I).
+        floor: the smallest sigma of a real column, in its standard deviations. Finer structure
+            than this is taken for rounding, and does not drive the fit or the scores.
     """
     reader = TableFeatures(families, sizes, gaps is not None)
-    family = Table(families, sizes, real=_choice("likelihood", likelihood, _REALS)())
+    family = Table(families, sizes, real=_choice("likelihood", likelihood, _REALS)(floor))
     return _vector(
         nn.Sequential(Hidden(gaps or 0.0), reader),
         reader.width,

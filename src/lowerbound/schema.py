@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lowerbound.cells import listed, plain, snippet
+from lowerbound.cells import declared, listed, plain, snippet
 from lowerbound.columns import Column, Kind, Part, Skipped, Tally
 from lowerbound.datetimes import Datetime
 from lowerbound.discrete import Category
@@ -128,6 +128,14 @@ class Schema(BaseModel):
             notes=tuple(notes),
         )
 
+    def changed_constants(self, table: pa.Table) -> dict[str, np.ndarray]:
+        """Return, per column that was constant, which rows (n,) hold another value now."""
+        return {
+            column.name: column.changed(plain(table.column(column.name)))
+            for column in self.columns
+            if isinstance(column, Skipped) and column.name in table.column_names
+        }
+
     def _require(self, names: Sequence[str], origin: str) -> None:
         """Raise E031 naming every modelled column that is absent or ambiguous."""
         given, wanted = set(names), self.modelled
@@ -191,7 +199,7 @@ class Schema(BaseModel):
                 {
                     "column": column.name,
                     "kind": column.kind,
-                    "done": column.action.removeprefix(" "),
+                    "done": column.action,
                     "missing": share,
                     "notes": "; ".join([*notes, *column.notes]),
                 }
@@ -240,7 +248,9 @@ def infer(
         column = table.column(name)
         kind = column.type
         ordered = pa.types.is_dictionary(kind) and bool(kind.ordered)
-        sample = Sample(name, plain(column), str(kind), transform, exclude_atoms, ordered)
+        sample = Sample(
+            name, plain(column), str(declared(kind)), transform, exclude_atoms, ordered
+        )
         columns.append(
             force_column(sample, *forced[name]) if name in forced else infer_column(sample)
         )

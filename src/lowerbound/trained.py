@@ -69,15 +69,17 @@ class Trained:
         return frame, self.coding.encode(frame)
 
     def score(self, data: object, samples: int = tasks.SCORE_SAMPLES) -> NDArray[np.float64]:
-        """Return the anomaly score of every row: -log p(row), nats; higher is more anomalous.
+        """Return the anomaly score of every row: -log p of the coded row, nats; higher is rarer.
 
-        The density is that of the raw values: every transform's Jacobian is in it.
+        The density is taken in coded units, the same for every column, and not in raw ones: there
+        a column's Jacobian would make a row look rare for lying where a unit is stretched.
+        `evaluate` reports the density of the raw values, Jacobians included.
         """
         return self.score_coded(self.encode(data)[1], samples)
 
     def score_coded(self, coded: Coded, samples: int = tasks.SCORE_SAMPLES) -> NDArray[np.float64]:
         """Return the anomaly scores of rows that are coded already."""
-        return tasks.score(self.model, coded.rows, samples).numpy() - coded.log_jacobian
+        return tasks.score(self.model, coded.rows, samples).numpy() + coded.surcharge
 
     def flag(
         self, scores: NDArray[np.float64], false_discovery_rate: float | None = None

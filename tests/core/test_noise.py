@@ -130,7 +130,7 @@ def interrupted():
 
 def test_isolation_seeds_inside_and_restores_after():
     before = state()
-    queued = len(torch.cuda._queued_calls)
+    queued = torch.cuda._lazy_seed_tracker.get_calls()
     with noise.isolated("here"):
         first = torch.randn(3)
     with noise.isolated("here"):
@@ -139,7 +139,9 @@ def test_isolation_seeds_inside_and_restores_after():
     with pytest.raises(KeyError):
         interrupted()
     assert state() == before
-    assert len(torch.cuda._queued_calls) == queued  # nor is a seed left for an unused device
+    assert (
+        torch.cuda._lazy_seed_tracker.get_calls() == queued
+    )  # nor is a seed left for an unused device
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
-from lowerbound.data import textfile
+from lowerbound.data import memory, textfile
 from lowerbound.data.source import read
 from lowerbound.data.tables import read_table
 from lowerbound.data.write import atomic_write, check_output, write_table
@@ -274,6 +274,11 @@ def header_only(tmp, monkeypatch):
     return put(tmp, "t.csv", "a,b\n")
 
 
+@case("E013", "t.csv", "no rows")
+def header_without_line_end(tmp, monkeypatch):
+    return put(tmp, "t.csv", "a,b")
+
+
 @case("E004", "blank lines")
 def blank_lines(tmp, monkeypatch):
     return put(tmp, "t.csv", "\n\n  \n")
@@ -433,6 +438,31 @@ def one_damaged_shard(tmp, monkeypatch):
     parquet(tmp, "d/p1.parquet", {"a": [1]})
     put(tmp, "d/p2.parquet", b"PAR1 short")
     return tmp / "d"
+
+
+@case("E303", "t.parquet", "GB of memory")
+def parquet_promising_too_much(tmp, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 10_000)
+    return parquet(tmp, "t.parquet", {"a": np.zeros(10_000)})
+
+
+@case("E303", "t.parquet", "GB of memory", "the column s")
+def parquet_dictionary_bomb(tmp, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 10**9)
+    return parquet(tmp, "t.parquet", {"s": ["x" * 10**6] * 2000})
+
+
+@case("E303", "t.csv", "GB of memory")
+def csv_too_large(tmp, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    return put(tmp, "t.csv", "a,b\n" + "1,2\n" * 1000)
+
+
+@case("E020", "t.parquet", "damaged", "UTF8")
+def parquet_text_that_is_none(tmp, monkeypatch):
+    path = parquet(tmp, "t.parquet", {"s": ["abcdefgh", "ijkl"]}, compression="none")
+    content = Path(path).read_bytes().replace(b"abcdefgh", b"abc\xffefgh", 1)
+    return put(tmp, "t.parquet", content)
 
 
 @case("E013", "no rows")

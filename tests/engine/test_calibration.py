@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lowerbound.calibration import Calibration, benjamini_hochberg
 from lowerbound.errors import UsageError
 

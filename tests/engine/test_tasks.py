@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from lowerbound import metrics, noise, objectives, recipes, tasks, training
 from lowerbound.data.batches import Batch, Dense
 from lowerbound.errors import UsageError

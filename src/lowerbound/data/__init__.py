@@ -1,0 +1,1 @@
+"""Reading, coding and writing of data; nothing here knows a model."""

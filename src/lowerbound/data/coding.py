@@ -25,6 +25,8 @@ class Coded:
     Attributes:
         rows: the coded rows.
         log_jacobian: (n,) nats to add to log p(coded) for log p(raw).
+        surcharge: (n,) nats that the score gains for columns that were constant in training and
+            are not any more: log(rows + 2) each, by Laplace's rule of succession.
         unseen: cells per column whose category training never saw.
         clipped: cells per column that were held back to the coded range.
         missing: missing cells per column.
@@ -33,6 +35,7 @@ class Coded:
 
     rows: Rows
     log_jacobian: NDArray[np.float64]
+    surcharge: NDArray[np.float64]
     unseen: Mapping[str, int] = field(default_factory=dict)
     clipped: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
@@ -125,16 +128,26 @@ class TableCoding:
 
     def encode(self, frame: Frame) -> Coded:
         """Code the rows of `frame`; columns are found by name."""
-        coded = self.schema.encode(table_of(frame), frame.origin)
+        table = table_of(frame)
+        coded = self.schema.encode(table, frame.origin)
         jacobian = self.schema.log_jacobian(coded.values)
         return Coded(
             Dense(torch.from_numpy(coded.values)),
             np.where(np.isnan(coded.values), 0.0, jacobian).sum(1),
+            self._surcharge(table),
             unseen=coded.unseen,
             clipped=coded.clipped,
             missing=coded.missing,
             notes=(*frame.notes, *coded.notes),
         )
+
+    def _surcharge(self, table: pa.Table) -> NDArray[np.float64]:
+        """Return -log p of every change of a constant, p = 1 / (rows + 2), summed by row."""
+        rows = {column.name: column.rows for column in self.schema.columns}
+        total = np.zeros(table.num_rows)
+        for name, changed in self.schema.changed_constants(table).items():
+            total[changed] += np.log(rows[name] + 2.0)
+        return total
 
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
         """Return raw columns for coded rows; `bounded` holds them to the range seen."""
@@ -247,7 +260,8 @@ class CountsCoding:
         _check_counts(matrix, frame)
         totals = np.asarray(matrix.sum(1)).ravel()
         library = torch.from_numpy(np.log(np.maximum(totals, 1.0)).astype(np.float32))[:, None]
-        return Coded(Sparse(matrix, library), np.zeros(matrix.shape[0]))
+        nothing = np.zeros(matrix.shape[0])
+        return Coded(Sparse(matrix, library), nothing, nothing)
 
     def _matrix(self, frame: Frame, places: Sequence[int]) -> sparse.csr_matrix:
         if frame.matrix is not None:

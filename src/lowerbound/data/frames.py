@@ -63,7 +63,7 @@ def from_frame(data: Any) -> Frame | None:
     _refuse_empty(frame.shape[0], frame.shape[1], origin)
     names = [str(name) for name in frame.columns]
     _refuse_duplicates(names, origin)
-    columns = [_column(frame[name], str(name)) for name in frame.columns]
+    columns = [_column(c, n) for c, n in zip(frame.iter_columns(), names, strict=True)]
     table = pa.Table.from_arrays(columns, names=names)
     return Frame(table, None, tuple(names), FrameNative(frame), origin, (), table.num_rows)
 

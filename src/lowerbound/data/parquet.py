@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lowerbound.cells import listed, place, snippet
-from lowerbound.data.files import magic, readable
+from lowerbound.cells import is_text, listed, pc, place, snippet
+from lowerbound.data import memory
+from lowerbound.data.files import magic, readable, refusal
 from lowerbound.errors import DataError
 
+_HARMLESS = 2**30  # bytes that a column of text may grow to unwatched
 _TEXT_START = b"\t\n\r !\"#$%&'()*+,-./0123456789:;<=>?@"
 
 
@@ -29,8 +34,8 @@ def read_shards(files: list[Path], root: Path, rows: int | None = None) -> tuple
         DataError: E020 to E022 with the shard's name.
     """
     opened = [_open(path) for path in files]
-    _same_columns(files, opened)
-    total = sum(file.metadata.num_rows for file in opened)
+    _same_columns(opened)
+    total = sum(shard.footer.num_rows for shard in opened)
     if total == 0:
         raise DataError(
             "E013",
@@ -39,11 +44,12 @@ def read_shards(files: list[Path], root: Path, rows: int | None = None) -> tuple
             fix="export it again with its rows",
             path=str(files[0]),
         )
+    _require_memory(opened, rows)
     tables, left = [], rows
-    for path, file in zip(files, opened, strict=True):
+    for shard in opened:
         if left is not None and left <= 0 and tables:
             break
-        table = _with_partitions(_read(path, file, left), path, root)
+        table = _with_partitions(_spelled(shard, _read(shard, left)), shard.path, root)
         tables.append(table)
         left = None if left is None else left - table.num_rows
     try:
@@ -53,7 +59,15 @@ def read_shards(files: list[Path], root: Path, rows: int | None = None) -> tuple
     return table.replace_schema_metadata(None), total
 
 
-def _open(path: Path) -> pq.ParquetFile:
+class Shard(NamedTuple):
+    """What the footer of one file says; files are open only while they are read."""
+
+    path: Path
+    footer: pq.FileMetaData
+    schema: pa.Schema
+
+
+def _open(path: Path) -> Shard:
     found = magic(path)
     if found == "encrypted Parquet":
         raise _encrypted(path)
@@ -71,11 +85,65 @@ def _open(path: Path) -> pq.ParquetFile:
             fix=fix,
             path=str(path),
         )
+    with _intact(path), pq.ParquetFile(path) as file:
+        return Shard(path, file.metadata, file.schema_arrow)
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Tell damage from the system's refusals, which alone have a number."""
     try:
-        with readable(path):
-            return pq.ParquetFile(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        yield
+    except OSError as error:
+        raise (refusal(path, error) if error.errno else _damaged(path, error)) from error
+    except (pa.ArrowException, ValueError) as error:
         raise _damaged(path, error) from error
+
+
+def _repeated_texts(shard: Shard) -> list[str]:
+    """Name the columns of text that could grow beyond bounds when every cell is spelled out.
+
+    They are read as dictionaries, and spelled out only after their size is known.
+    """
+    groups = map(shard.footer.row_group, range(shard.footer.num_row_groups))
+    # The footer knows more about each column, but asking for it aborts on some damaged files.
+    worst = sum(group.total_byte_size * group.num_rows for group in groups)
+    return [field.name for field in shard.schema if is_text(field.type)] * (worst > _HARMLESS)
+
+
+def _spelled(shard: Shard, table: pa.Table) -> pa.Table:
+    """Give columns that were read as dictionaries their own type back, if that fits."""
+    with _intact(shard.path):
+        table.validate(full=True)  # damaged pages can decode to text that is none
+    for j, field in enumerate(shard.schema):
+        column = table.column(j)
+        if column.type != field.type:
+            size = sum(_text_size(chunk) for chunk in column.chunks)
+            memory.require(size, shard.path, f"leave the column {field.name} out of the file")
+            table = table.set_column(j, field.name, column.cast(field.type))
+    return table
+
+
+def _text_size(chunk: pa.DictionaryArray) -> int:
+    lengths = pc.binary_length(chunk.dictionary).cast(pa.int64())
+    return pc.sum(lengths.take(chunk.indices)).as_py() or 0
+
+
+def _require_memory(opened: list[Shard], rows: int | None) -> None:
+    """Compare the cells that the footers promise with the memory that is there."""
+    need = 0
+    for shard in opened:
+        count = shard.footer.num_rows if rows is None else min(rows, shard.footer.num_rows)
+        need += count * sum(max(_width(field.type), 1) for field in shard.schema) // 8
+    fix = "choose some of the files with a pattern, or some of the columns"
+    memory.require(need, opened[0].path, fix)
+
+
+def _width(kind: pa.DataType) -> int:
+    try:
+        return kind.bit_width
+    except ValueError:  # text and lists have none; they take an offset at least
+        return 32
 
 
 def _encrypted(path: Path) -> DataError:
@@ -93,55 +161,56 @@ def _damaged(path: Path, error: Exception) -> DataError:
         return _encrypted(path)
     return DataError(
         "E020",
-        f"{place(path)} is damaged ({path.stat().st_size:,} bytes): {reason}",
+        f"{place(path)} is damaged: {reason}",
         fix="download or write it again; an incomplete copy has no footer",
         path=str(path),
     )
 
 
-def _read(path: Path, file: pq.ParquetFile, rows: int | None) -> pa.Table:
-    try:
-        with readable(path):
-            if rows is None:
-                return file.read()
-            batches, got = [], 0
-            for batch in file.iter_batches(batch_size=min(rows, 65_536)):
-                batches.append(batch)
-                got += batch.num_rows
-                if got >= rows:
-                    break
-            return pa.Table.from_batches(batches, schema=file.schema_arrow).slice(0, rows)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise _damaged(path, error) from error
+def _read(shard: Shard, rows: int | None) -> pa.Table:
+    with _intact(shard.path), _reopened(shard) as file:
+        if rows is None:
+            return file.read()
+        batches, got = [], 0
+        for batch in file.iter_batches(batch_size=min(rows, 65_536)):
+            batches.append(batch)
+            got += batch.num_rows
+            if got >= rows:
+                break
+        return pa.Table.from_batches(batches, schema=file.schema_arrow).slice(0, rows)
 
 
-def _same_columns(files: list[Path], opened: list[pq.ParquetFile]) -> None:
-    first = opened[0].schema_arrow
+def _reopened(shard: Shard) -> pq.ParquetFile:
+    return pq.ParquetFile(shard.path, read_dictionary=_repeated_texts(shard))
+
+
+def _same_columns(opened: list[Shard]) -> None:
+    begin, _, first = opened[0]
     if not first.names:
         raise DataError(
             "E013",
-            f"{place(files[0])} has no columns",
+            f"{place(begin)} has no columns",
             fix="export it again",
-            path=str(files[0]),
+            path=str(begin),
         )
     for name in first.names:
         if len(set(first.names)) < len(first.names) and first.names.count(name) > 1:
             raise DataError(
                 "E012",
-                f"{place(files[0])} has the column {snippet(name)} more than once",
+                f"{place(begin)} has the column {snippet(name)} more than once",
                 fix="give every column its own name",
-                path=str(files[0]),
+                path=str(begin),
                 columns=[name],
             )
-    for path, file in zip(files[1:], opened[1:], strict=True):
-        names = file.schema_arrow.names
+    for path, _, schema in opened[1:]:
+        names = schema.names
         if set(names) != set(first.names):
-            raise other_columns(files[0], path, first.names, names)
+            raise other_columns(begin, path, first.names, names)
         for name in first.names:
-            mine, theirs = first.field(name).type, file.schema_arrow.field(name).type
+            mine, theirs = first.field(name).type, schema.field(name).type
             if mine != theirs and not _promotes(mine, theirs):
                 what = f"has column {snippet(name)} as {theirs}, not as {mine}"
-                raise _differs(files[0], path, what)
+                raise _differs(begin, path, what)
 
 
 def _promotes(one: pa.DataType, other: pa.DataType) -> bool:

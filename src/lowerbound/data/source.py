@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from lowerbound.cells import place
-from lowerbound.data import arrays, files, frames, parquet, tables
+from lowerbound.data import arrayfiles, arrays, files, frames, parquet, tables
 from lowerbound.data.native import ArrowNative, Frame, Native, size
 from lowerbound.errors import DataError, UsageError
 
@@ -117,7 +117,7 @@ def _read_array(found: files.Found, rows: int | None) -> Frame:
             fix="give one .npy or .npz file, or store the shards as Parquet",
             path=str(found.root),
         )
-    return arrays.read_file(found.files[0], rows)
+    return arrayfiles.read_file(found.files[0], rows)
 
 
 _READERS: dict[str, Callable[[files.Found, int | None], Frame]] = {

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from lowerbound.cells import MISSING_NUMBER, NUMBER, is_text, listed, pc, place, snippet
+from lowerbound.data import memory
 from lowerbound.data.files import readable
 from lowerbound.data.numerals import repair_column
 from lowerbound.data.textfile import LONGEST_LINE, Scan, Text, load, scan
@@ -23,6 +24,7 @@ MOST_COLUMNS = 100_000
 _DELIMITERS = ",;\t|"
 _NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _NUMBER = re.compile(NUMBER)
+_BLANK_LINES = re.compile(r"([ \t]*(\r\n|\n|\r))*")
 
 
 class Dialect(NamedTuple):
@@ -31,6 +33,7 @@ class Dialect(NamedTuple):
     delimiter: str
     names: list[str]
     header: bool
+    blank: int  # blank lines before the first
     notes: tuple[str, ...]
 
 
@@ -47,6 +50,10 @@ def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str
     Raises:
         DataError: E010 to E019, with the line and a snippet of it.
     """
+    if rows is None and path.suffix.lower() != ".gz":
+        fix = "convert it to Parquet and drop columns, or read its first rows only"
+        with readable(path):
+            memory.require(2 * path.stat().st_size, path, fix)
     text = load(path, None if rows is None else rows + 1)
     dialect = find_dialect(text)
     seen = scan(text, dialect.delimiter)
@@ -54,12 +61,7 @@ def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str
         _refuse_open_quote(text, dialect)
     table = _parse(text, dialect, seen)
     if table.num_rows == 0:
-        raise DataError(
-            "E013",
-            f"{place(path)} has a header ({listed(dialect.names, 3)}) but no rows",
-            fix="export it again with its rows",
-            path=str(path),
-        )
+        raise _no_rows(text, dialect)
     table = _keep_codes(table, text, dialect, seen)
     table, repairs = _repair(table)
     return table.slice(0, rows), (*text.notes, *dialect.notes, *repairs)
@@ -83,9 +85,8 @@ def find_dialect(text: Text) -> Dialect:
     notes = []
     if delimiter != expected and delimiter in lines[0]:
         notes.append(f"{text.path.name}: separated by {_NAMES[delimiter]}")
-    first = next(
-        csv.reader(head[len(head) - len(head.lstrip()) :].splitlines(True), delimiter=delimiter)
-    )
+    start = len(_BLANK_LINES.match(head)[0])  # pyright: ignore[reportOptionalSubscript]
+    first = next(csv.reader(head[start:].splitlines(True), delimiter=delimiter))
     if len(first) > MOST_COLUMNS:
         raise DataError(
             "E015",
@@ -94,7 +95,8 @@ def find_dialect(text: Text) -> Dialect:
             path=str(text.path),
         )
     names, header, more = _names(text, first)
-    return Dialect(delimiter, names, header, (*notes, *more))
+    blank = len(head[:start].splitlines())
+    return Dialect(delimiter, names, header, blank, (*notes, *more))
 
 
 def _delimiter(lines: list[str], expected: str) -> str:
@@ -176,9 +178,10 @@ def _parse(
     )
     reading = arrow_csv.ReadOptions(
         column_names=inner,
+        skip_rows=dialect.blank,
         # Names are ours, so that any header is read; the header itself is then skipped.
         skip_rows_after_names=1 if dialect.header else 0,
-        block_size=seen.longest,
+        block_size=max(2 * seen.longest, 2**20),
         use_threads=on_bad_row is None,
     )
     try:
@@ -189,6 +192,8 @@ def _parse(
     except (pa.ArrowException, UnicodeError) as error:
         if on_bad_row is None and "Expected" in str(error):
             raise _ragged(text, dialect, seen) from error
+        if "straddl" in str(error) and seen.longest <= LONGEST_LINE:
+            raise _no_rows(text, dialect) from error  # not even the header ends
         raise _unparsable(text, error) from error
     return table.rename_columns(only or dialect.names)
 
@@ -214,6 +219,15 @@ def _ragged(text: Text, dialect: Dialect, seen: Scan) -> DataError:
         path=str(text.path),
         line=line,
         count=len(bad),
+    )
+
+
+def _no_rows(text: Text, dialect: Dialect) -> DataError:
+    return DataError(
+        "E013",
+        f"{place(text.path)} has a header ({listed(dialect.names, 3)}) but no rows",
+        fix="export it again with its rows",
+        path=str(text.path),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,64 +74,63 @@ def load(path: Path, head_lines: int | None = None) -> Text:
     Raises:
         DataError: E014, E016 or E017 when this is not possible.
     """
+    packed = magic(path) == "gzip"
     notes: list[str] = []
+    if packed and path.suffix.lower() != ".gz":
+        notes.append(f"{path.name}: compressed with gzip, although the name does not say so")
     content = None
-    if magic(path) == "gzip":
-        content = unpack(path, head_lines)
-        if path.suffix.lower() != ".gz":
-            notes.append(f"{path.name}: compressed with gzip, although the name does not say so")
-    elif head_lines is not None:
-        content = _first_lines(path, head_lines)
-    text = Text(path, content)
-    text, encoding = _decode(text, cut=head_lines is not None)
+    if head_lines is not None:
+        content = _first_lines(unpack(path) if packed else Text(path, None).chunks(), head_lines)
+    elif packed:
+        content = b"".join(unpack(path))
+    text, encoding = _decode(Text(path, content), cut=head_lines is not None)
     notes += [f"{path.name}: {encoding}"] if encoding else []
     return Text(text.path, text.content, tuple(notes))
 
 
-def _first_lines(path: Path, lines: int) -> bytes | None:
-    """Return the first lines, and as many more as a quoted value needs to end."""
-    taken, quotes = bytearray(), 0
-    with readable(path), path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b"")):
-            taken += line
+def _first_lines(pieces: Iterator[bytes], wanted: int) -> bytes:
+    """Return the first lines that are not blank; a quoted value may go on over several."""
+    taken = bytearray()
+    lines = quotes = start = 0
+    for piece in pieces:
+        taken += piece
+        end = b"\n" if b"\n" in taken else b"\r"
+        while (at := taken.find(end, start)) >= 0:
+            line = taken[start:at]
             quotes += line.count(b'"')
-            if (number >= lines and quotes % 2 == 0) or len(taken) > MOST_BYTES:
-                return bytes(taken)
-    return None
+            lines += quotes % 2 == 0 and bool(line.strip())
+            start = at + 1
+            if lines >= wanted:
+                return bytes(taken[:start])
+        if len(taken) - start > LONGEST_LINE:
+            break  # the scan that follows says so
+    return bytes(taken)
 
 
-def unpack(path: Path, head_lines: int | None = None) -> bytes:
-    """Unpack a gzip file within bounds.
+def unpack(path: Path) -> Iterator[bytes]:
+    """Unpack a gzip file piece by piece, within bounds.
 
     Raises:
         DataError: E016 when it is damaged, E017 when it unpacks to too much.
     """
-    packed = path.stat().st_size
-    out = bytearray()
-    lines = 0
+    done, inside, data = 0, False, b""
+    engine = zlib.decompressobj(wbits=31)
     with readable(path), path.open("rb") as file:
-        engine = zlib.decompressobj(wbits=31)
-        pending, inside = b"", False
-        while True:
-            pending = pending or file.read(2**16)
-            if not pending:
-                break
+        packed = os.fstat(file.fileno()).st_size
+        while (data := data or file.read(2**16)) or inside:
             try:
-                piece = engine.decompress(pending, _CHUNK)
+                piece = engine.decompress(data, _CHUNK)
             except zlib.error as error:
-                raise _damaged(path, len(out), str(error)) from error
-            out += piece
-            inside, pending = not engine.eof, engine.unconsumed_tail
+                raise _damaged(path, done, str(error)) from error
+            if not data and not piece:
+                raise _damaged(path, done, "it ends in the middle")
+            done += len(piece)
+            _check_size(path, done, packed)
+            yield piece
+            inside, data = not engine.eof, engine.unconsumed_tail
             if engine.eof:  # another member may follow, or padding
-                pending = engine.unused_data.lstrip(b"\0")
+                data = engine.unused_data.lstrip(b"\0")
                 engine = zlib.decompressobj(wbits=31)
-            _check_size(path, len(out), packed)
-            lines += piece.count(b"\n")
-            if head_lines is not None and lines > head_lines:
-                return bytes(out[: out.rindex(b"\n") + 1])
-        if inside:
-            raise _damaged(path, len(out), "it ends in the middle")
-    return bytes(out)
 
 
 def _damaged(path: Path, got: int, why: str) -> DataError:
@@ -171,7 +171,8 @@ def _decode(text: Text, *, cut: bool) -> tuple[Text, str]:
         encoding = "cp1252"
     whole = b"".join(text.chunks())
     try:
-        decoded = whole.decode(encoding)
+        # The cut may lie within a character of several bytes.
+        decoded = codecs.getincrementaldecoder(encoding)().decode(whole, final=not cut)
     except UnicodeDecodeError as error:
         line = whole[: error.start].count(b"\n") + 1
         raise DataError(

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
-from lowerbound.cells import is_nested, listed, place, snippet, storage
+from lowerbound.cells import is_flat, listed, place, snippet, storage
 from lowerbound.errors import ResourceError, UsageError, nearest
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -254,7 +254,9 @@ def _separated(delimiter: str, packed: bool) -> Writer:
 
 def _flat(table: pa.Table, path: str) -> pa.Table:
     """Spell out dictionaries, which text files do not have, and refuse nested columns."""
-    _refuse(table, [f.name for f in table.schema if is_nested(storage(f.type))], path, ".parquet")
+    _refuse(
+        table, [f.name for f in table.schema if not is_flat(storage(f.type))], path, ".parquet"
+    )
     columns = {}
     for field in table.schema:
         column = table.column(field.name)

@@ -34,19 +34,32 @@ class Verb(NamedTuple):
         return getattr(import_module(module), name)
 
 
+EVERYWHERE = """\
+Every command also takes
+  --json         one JSON object instead of text, errors too
+  -q, --quiet    errors only, and the path of what was written
+  --debug        the traceback of an error
+  -h, --help     what the command takes, with examples"""
+
 _BEGIN, _USE, _TRUST = "Begin", "Use a model", "Trust it"
 _HERE = "lowerbound.verbs"
 
 VERBS: dict[str, Verb] = {
-    "demo": Verb(f"{_HERE}.showing:demo", _BEGIN, "", "see it all work on a medical table (1 min)"),
-    "inspect": Verb(f"{_HERE}.looking:inspect", _BEGIN, "PATH", "what each column of a table holds"),
+    "demo": Verb(
+        f"{_HERE}.showing:demo", _BEGIN, "", "see it all work on a medical table (1 min)"
+    ),
+    "inspect": Verb(
+        f"{_HERE}.looking:inspect", _BEGIN, "PATH", "what each column of a table holds"
+    ),
     "fit": Verb(f"{_HERE}.fitting:fit", _BEGIN, "PATH", "learn a model from a table"),
     "score": Verb(
         f"{_HERE}.using:score", _USE, "M.vae PATH", "how unusual each row is, and why", True
     ),
     "embed": Verb(f"{_HERE}.using:embed", _USE, "M.vae PATH", "a few numbers for each row", True),
-    "sample": Verb(f"{_HERE}.using:sample", _USE, "M.vae", "new rows like the ones learned", True),
-    "impute": Verb(f"{_HERE}.using:impute", _USE, "M.vae PATH", "fill in missing cells", True),
+    "sample": Verb(
+        f"{_HERE}.making:sample", _USE, "M.vae", "new rows like the ones learned", True
+    ),
+    "impute": Verb(f"{_HERE}.making:impute", _USE, "M.vae PATH", "fill in missing cells", True),
     "reconstruct": Verb(
         f"{_HERE}.using:reconstruct", _USE, "M.vae PATH", "rows as the model expects them", True
     ),

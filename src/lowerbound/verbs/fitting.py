@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections import Counter
-from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import lowerbound
-from lowerbound import bundle
-from lowerbound.data.source import Frame
-from lowerbound.errors import CheckFailed
-from lowerbound.progress import SILENT, Voice
+from lowerbound.progress import SILENT
 from lowerbound.verbs.flags import (
     Columns,
     Data,
@@ -29,25 +23,11 @@ from lowerbound.verbs.flags import (
     Types,
     Whole,
 )
-from lowerbound.verbs.outputs import (
-    Clock,
-    check_model_target,
-    open_data,
-    spell_bytes,
-    spell_path,
-    spell_seconds,
-)
+from lowerbound.verbs.outputs import check_model_target, open_data
 from lowerbound.verbs.result import Result
 
-if TYPE_CHECKING:
-    from lowerbound.data.coding import Coding
-    from lowerbound.learning import Plan, Split
-    from lowerbound.trained import Trained
 
-_REHEARSAL = 0.5  # seconds of training in a dry run
-
-
-def fit(
+def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     data: Data,
     /,
     *,
@@ -77,7 +57,7 @@ def fit(
 
     Examples:
         lowerbound fit tx.parquet --alarm-rate 0.1% --out fraud.vae
-        lowerbound fit people.csv --types zip=categorical --drop name --time-limit 10m
+        lowerbound fit people.csv --types zip=categorical --time-limit 10m
         lowerbound fit tx.csv --preset best --latent auto --set likelihood=student
 
     Args:
@@ -101,9 +81,9 @@ def fit(
         print_config: print the configuration as TOML and do nothing else.
         dry_run: check everything, train for half a second, save nothing.
         overwrite: replace an earlier model.
+        voice: hears how it goes; in Python nobody does.
     """
-    from lowerbound.learning import device_of
-    from lowerbound.verbs.plans import as_toml, plan_from
+    work = import_module("lowerbound.verbs.runs")  # torch: seconds that --help does not wait
 
     fields = {
         "recipe": recipe,
@@ -119,17 +99,16 @@ def fit(
         "seed": seed,
         "device": device,
     }
-    plan = plan_from(fields, config)
+    plan = work.plan_from(fields, config)
     if print_config:
-        text = as_toml(plan)
-        return Result({"config": text}, lines=text.rstrip().split("\n"))
+        text = work.as_toml(plan)
+        return Result({"config": text}, text=text)
     saving = out is not None or isinstance(data, str | os.PathLike)
     target = check_model_target(out or _default(data), overwrite) if saving else None
-    device_of(plan)
     frame = open_data(data, rename)
     if dry_run:
-        return _rehearse(frame, plan, target, voice)
-    return _fit(frame, plan, target, overwrite, voice)
+        return work.rehearse(frame, plan, target, voice)
+    return work.train(frame, plan, target, overwrite, voice)
 
 
 def _default(data: Any) -> Path:
@@ -139,186 +118,3 @@ def _default(data: Any) -> Path:
     for suffix in (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz"):
         name = name.removesuffix(suffix)
     return Path(f"{name.strip('.') or 'model'}.vae")
-
-
-def _fit(
-    frame: Frame, plan: Plan, target: Path | None, overwrite: bool, voice: Voice
-) -> Result:
-    """Learn, save, and say what came of it."""
-    clock = Clock()
-    trained = _learn(frame, plan, target, voice)
-    history = trained.facts["history"]
-    interrupted = history["stopped"] == "interrupt"
-    if interrupted and not history["checks"]:
-        raise KeyboardInterrupt  # nothing was measured yet, so there is no best model to keep
-    lines, saved = _lines(trained, plan, clock()), {}
-    if target is not None:
-        checked = bundle.verify(trained.save(target, overwrite=overwrite))
-        saved = {"path": str(checked.path), "bytes": checked.bytes, "sha256": checked.digest}
-        size = spell_bytes(checked.bytes)
-        lines.append(f"saved      {target.name} ({size}, sha256 {checked.digest[:12]}...)")
-    return Result(
-        {**_facts(trained, frame), "seconds": clock(), **saved},
-        lines=lines,
-        notes=_doubts(trained, plan),
-        path=target,
-        next=f"lowerbound score {spell_path(target, 'M.vae')} NEW.csv "
-        "--out scores.csv --explain 3",
-        interrupted=interrupted,
-        model=trained,
-    )
-
-
-def _learn(frame: Frame, plan: Plan, target: Path | None, voice: Voice) -> Trained:
-    from lowerbound.learning import learn
-
-    def begin(frame: Frame, coding: Coding, split: Split) -> None:
-        for line in _banner(frame, plan, coding, split, target):
-            voice.say(line)
-
-    return learn(frame, plan, report=voice.report, say=voice.say, begin=begin)
-
-
-def _banner(
-    frame: Frame, plan: Plan, coding: Coding, split: Split, target: Path | None
-) -> list[str]:
-    """Say what is about to happen, before anything long begins."""
-    import torch
-
-    from lowerbound.learning import PRESETS, device_of
-
-    limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
-    lines = [
-        f"lowerbound {lowerbound.__version__} on {device_of(plan)} "
-        f"({torch.get_num_threads()} threads), seed {plan.seed}",
-        f"data       {frame.origin}: {frame.rows:,} rows x {len(frame.names):,} columns",
-        *(f"           ! {note}" for note in frame.notes),
-        f"columns    {_kinds(coding)}",
-        f"split      {len(split.train):,} rows to learn from, {len(split.valid):,} to stop by, "
-        f"{len(split.calibration):,} to calibrate on",
-        f"preset     {plan.preset}: {PRESETS[plan.preset].meaning}{limit}",
-    ]
-    if target is not None:
-        lines.append(f"output     {target}")
-        lines.append("           Ctrl-C is safe: it keeps the best model so far")
-    return lines
-
-
-def _kinds(coding: Coding) -> str:
-    """Count the columns of each kind, and name those that are left out."""
-    schema = coding.document().get("schema")
-    if schema is None:
-        return f"{len(coding.groups):,} counts"
-    columns = schema["columns"]
-    left_out = {"id", "text", "constant"}
-    kinds = Counter(c["kind"] for c in columns if c["kind"] not in left_out)
-    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    others = [f"{c['name']} ({c['kind']})" for c in columns if c["kind"] in left_out]
-    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-    return found + (f"; ignored: {', '.join(others[:5])}{more}" if others else "")
-
-
-def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
-    """Say how training ended, how healthy the model is, and what it will flag."""
-    from lowerbound.learning import PRESETS
-
-    facts, alarm = trained.facts, trained.alarm
-    history = facts["history"]
-    checks = history["checks"]
-    why = {
-        "patience": f"no gain for {PRESETS[plan.preset].budget.patience} checks",
-        "epochs": "all passes done",
-        "time": "the time limit was reached",
-        "interrupt": "stopped by you; this is the best model so far",
-    }[history["stopped"]]
-    passes = f"{checks[-1]['epoch']:.0f} passes, " if checks else ""
-    done = "OK" if facts["health"]["verdict"] == "healthy" else "Done"
-    first, *others = facts["health"]["lines"]
-    return [
-        f"{done:<10} trained in {spell_seconds(seconds)}: {passes}{why}",
-        f"Health     {first}",
-        *(f"           {line}" for line in others),
-        f"Threshold  {alarm.threshold:.5g} -> {alarm.rate:.2%} of normal rows flagged "
-        f"(95 % interval {alarm.low:.2%} to {alarm.high:.2%})",
-    ]
-
-
-def _doubts(trained: Trained, plan: Plan) -> list[str]:
-    """Say what the numbers cannot promise."""
-    notes, rows = [], len(trained.calibration.scores)
-    if plan.alarm_rate * (rows + 1) < 1:
-        notes.append(
-            f"{rows:,} calibration rows cannot resolve an alarm rate of {plan.alarm_rate:.3%}: "
-            f"the threshold is their highest score, which flags {trained.alarm.rate:.2%}"
-        )
-    if trained.facts["shared_held_out"]:
-        notes.append(
-            "few rows: the same held-out rows stopped training and set the threshold, "
-            "which makes it a little optimistic"
-        )
-    skipped = trained.facts["history"]["skipped"]
-    if skipped:
-        notes.append(f"{skipped:,} steps were skipped because the loss was not finite")
-    return notes
-
-
-def _facts(trained: Trained, frame: Frame) -> dict[str, Any]:
-    facts = trained.facts
-    checks = facts["history"]["checks"]
-    return {
-        "rows": frame.rows,
-        "columns": len(frame.names),
-        "recipe": trained.recipe,
-        "latent": trained.latent,
-        "plan": facts["plan"],
-        "split": facts["split"],
-        "stopped": facts["history"]["stopped"],
-        "epochs": checks[-1]["epoch"] if checks else 0.0,
-        "valid_elbo": facts["valid_elbo"],
-        "health": facts["health"],
-        "alarm": trained.alarm._asdict(),
-        "notes": list(frame.notes),
-    }
-
-
-def _rehearse(frame: Frame, plan: Plan, target: Path | None, voice: Voice) -> Result:
-    """Do all of a fit but most of the training, and keep nothing."""
-    from lowerbound.learning import PRESETS
-    from lowerbound.trained import Trained
-
-    clock = Clock()
-    short = replace(plan, time_limit=_REHEARSAL, latent=None if plan.latent == "auto" else plan.latent)
-    trained = _learn(frame, short, target, voice)
-    few = replace(frame, table=None if frame.table is None else frame.table.slice(0, 16))
-    few = replace(few, matrix=None if frame.matrix is None else frame.matrix[:16])
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Trained.load(trained.save(Path(folder) / "dry.vae"))
-        size = bundle.verify(Path(folder) / "dry.vae").bytes
-    same = bool((copy.score(few) == trained.score(few)).all())
-    if not same:
-        raise CheckFailed("E601", "a saved and loaded model gives other scores on this machine")
-    last = trained.facts["history"]["checks"][-1]
-    preset = PRESETS[plan.preset]
-    epochs = plan.max_epochs or preset.budget.epochs
-    steps = 0 if plan.max_epochs else preset.budget.steps
-    rows = max(epochs * trained.facts["split"]["train"], steps * preset.optimiser.batch_size)
-    longest = rows / max(last["rows_per_second"], 1.0)
-    longest = min(longest, plan.time_limit or longest)
-    return Result(
-        {
-            "dry_run": True,
-            "rows": frame.rows,
-            "rows_per_second": last["rows_per_second"],
-            "longest_seconds": longest,
-            "bytes": size,
-            "plan": trained.facts["plan"],
-            "seconds": clock(),
-        },
-        lines=[
-            f"OK         dry run: {last['step']:,} steps, saved, loaded and scored alike; "
-            "nothing was kept",
-            f"Forecast   at most {spell_seconds(longest)} of training "
-            f"({last['rows_per_second']:,.0f} rows/s), usually less; {spell_bytes(size)} on disk",
-        ],
-        next="the same command without --dry-run",
-    )

@@ -31,15 +31,20 @@ def _plain(metavar: str, name: str | None = None) -> Parameter:
     return Parameter(name=name, metavar=metavar)
 
 
-Data = Annotated[Any, Parameter(converter=lambda kind, tokens: tokens[0].value, n_tokens=1)]
-Model = Annotated[Any, Parameter(converter=lambda kind, tokens: tokens[0].value, n_tokens=1)]
+def _text(kind: Any, tokens: Sequence[Token]) -> str:
+    return tokens[0].value
+
+
+Data = Annotated[Any, Parameter(converter=_text, n_tokens=1)]
+Model = Annotated[Any, Parameter(converter=_text, n_tokens=1)]
+Number = Annotated[int | str, Parameter(converter=_text, n_tokens=1, metavar="N")]
 Out = Annotated[str | None, _plain("FILE")]
 Types = Annotated[Mapping[str, str] | Sequence[str], _repeatable("COLUMN=KIND")]
 Settings = Annotated[Mapping[str, Any] | Sequence[str], _repeatable("KEY=VALUE", "--set")]
 Where = Annotated[Mapping[str, Any] | Sequence[str], _repeatable("COLUMN=VALUE")]
 Renames = Annotated[Mapping[str, str] | Sequence[str], _repeatable("THEIRS=OURS")]
 Columns = Annotated[Sequence[str], _repeatable("COLUMN")]
-Rows = Annotated[int, Parameter(name=("-n", "--n"), metavar="N")]
+Rows = Annotated[int, Parameter(name=("-n", "--n"), converter=_text, n_tokens=1, metavar="N")]
 Name = Annotated[str | None, _plain("NAME")]
 File = Annotated[str | None, _plain("FILE")]
 Share = Annotated[float | str | None, _plain("SHARE")]

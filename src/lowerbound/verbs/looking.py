@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,8 +128,8 @@ def info(model: Model, /) -> Result:
         "health": facts.get("health", {}),
     }
     lines = [
-        f"{saved.path.name}: recipe {config['recipe']}, {config['arguments'].get('latent')} latent "
-        f"dimensions, {spell_bytes(saved.bytes)}",
+        f"{saved.path.name}: recipe {config['recipe']}, "
+        f"{config['arguments'].get('latent')} latent dimensions, {spell_bytes(saved.bytes)}",
         f"learned from {facts.get('origin')}, {facts.get('rows', 0):,} rows, by lowerbound "
         f"{facts.get('version')} (preset {plan.get('preset')}, seed {plan.get('seed')})",
     ]

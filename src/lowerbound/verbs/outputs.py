@@ -17,6 +17,7 @@ from lowerbound.data.write import check_output, write_table
 from lowerbound.errors import DataError, ResourceError, UsageError, nearest
 from lowerbound.verbs import parsing
 
+
 def check_model_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
     """Refuse, before anything is computed, a place where the model could not be saved."""
     target = _place(path)
@@ -84,7 +85,9 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-def open_data(data: object, rename: Mapping[str, str] | Sequence[str] = (), **options: Any) -> Frame:
+def open_data(
+    data: object, rename: Mapping[str, str] | Sequence[str] = (), **options: Any
+) -> Frame:
     """Read data and give its columns the names that the model knows them by.
 
     Args:
@@ -100,12 +103,14 @@ def open_data(data: object, rename: Mapping[str, str] | Sequence[str] = (), **op
             raise DataError(
                 "E239",
                 f"{frame.origin} has no column {theirs!r} to rename",
-                fix=f"--rename {close}={ours}" if close else "lowerbound inspect lists the columns",
+                fix=f"--rename {close}={ours}"
+                if close
+                else "lowerbound inspect lists the columns",
             )
         if ours in frame.names and ours not in pairs:
             raise DataError(
                 "E239",
-                f"{frame.origin} has a column {ours!r} already, so {theirs!r} cannot get that name",
+                f"{frame.origin} has a column {ours!r} already: {theirs!r} cannot get its name",
                 fix=f"leave out --rename {theirs}={ours}",
             )
     names = tuple(pairs.get(name, name) for name in frame.names)
@@ -149,6 +154,7 @@ class Clock:
         self._began = time.monotonic()
 
     def __call__(self) -> float:
+        """Return the seconds."""
         return time.monotonic() - self._began
 
 
@@ -157,7 +163,11 @@ def spell_seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 def spell_bytes(count: int) -> str:

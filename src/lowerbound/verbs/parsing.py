@@ -24,18 +24,18 @@ def seconds(value: object, flag: str = "--time-limit") -> float:
     text = str(value).strip().lower()
     if _DURATION.fullmatch(text):
         return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
-    return _number(text, flag, "a time", f"{flag} 10m")
+    return _number(text, flag, "a time such as 90s, 10m or 1h", f"{flag} 10m")
 
 
 def share(value: object, flag: str = "--alarm-rate") -> float:
     """Read 0.001 or "0.1%" as a share."""
     text = str(value).strip()
     if text.endswith("%"):
-        return _number(text[:-1], flag, "a share", f"{flag} 0.1%") / 100
-    number = _number(text, flag, "a share", f"{flag} 0.1%")
+        return _number(text[:-1], flag, "a share such as 0.1% or 0.001", f"{flag} 0.1%") / 100
+    number = _number(text, flag, "a share such as 0.1% or 0.001", f"{flag} 0.1%")
     if 1 <= number < 100:
         # 5 may mean 5 % or be a slip of 0.5: both are worse guessed than asked.
-        raise refusal(flag, value, "below 1", f"{flag} {number:g}%")
+        raise refusal(flag, value, "a share below 1", f"{flag} {number:g}%")
     return number
 
 
@@ -59,10 +59,12 @@ def whole(value: object, flag: str) -> int:
         raise refusal(flag, value, "a whole number", f"{flag} 10") from None
 
 
-def at_least(value: int, low: int, flag: str) -> None:
-    """Refuse a number that is too small."""
-    if value < low:
-        raise UsageError("E240", f"{flag} is {value}, below {low}", fix=f"{flag} {max(low, 1)}")
+def at_least(value: object, low: int, flag: str) -> int:
+    """Read a whole number that is not too small."""
+    number = whole(value, flag)
+    if number < low:
+        raise UsageError("E240", f"{flag} is {number}, below {low}", fix=f"{flag} {max(low, 1)}")
+    return number
 
 
 def latent(value: object, flag: str = "--latent") -> int | str:
@@ -142,7 +144,9 @@ def raise_all(problems: Sequence[LowerboundError], where: str = "arguments") -> 
         return
     if len(problems) == 1:
         raise problems[0]
-    lines = [f"\n  - [{p.code}] {p.message}" + (f" (fix: {p.fix})" if p.fix else "") for p in problems]
+    lines = [
+        f"\n  - [{p.code}] {p.message}" + (f" (fix: {p.fix})" if p.fix else "") for p in problems
+    ]
     raise UsageError(
         "E233",
         f"{len(problems)} {where} cannot be used:{''.join(lines)}",

@@ -6,19 +6,19 @@ import inspect
 import json
 import math
 import os
+import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lowerbound import recipes
 from lowerbound.errors import LowerboundError, UsageError, nearest
-from lowerbound.learning import Plan
+from lowerbound.plan import OBJECTIVE, Plan, device_of
 from lowerbound.verbs import parsing
 
-_OBJECTIVE = {"beta": 1.0, "free_bits": 0.0}
 # What the data or the fit itself decide, so that --set may not.
 _DECIDED = {"families", "sizes", "features", "missing", "components", "latent", "batches"}
 # A model of the smallest table there is, to try settings on before any data are read.
@@ -78,7 +78,8 @@ def plan_from(flags: Mapping[str, object], config: str | os.PathLike[str] | None
         values[name] = {**values[name], **value} if both else value
     for name, value in values.items():
         try:
-            Plan(**{name: value})  # each field alone, so that one problem does not hide another
+            alone = Plan(**{name: value})  # so that one problem does not hide another
+            device_of(alone)
         except UsageError as error:
             problems.append(error)
     recipe = values.get("recipe", "table")
@@ -127,16 +128,19 @@ def _settings_problems(recipe: str, settings: Mapping[str, Any]) -> list[Lowerbo
     for key, value in settings.items():
         if key not in known:
             problems.append(_unknown_setting(recipe, key, known))
-        elif key in _OBJECTIVE and not _is_weight(value):
-            problems.append(parsing.refusal(f"--set {key}", value, "a number from 0", f"--set {key}=1"))
+            continue
+        wanted = _WANTED[type(known[key])]
+        if not wanted.fits(value):
+            example = f"--set {key}={json.dumps(known[key])}"
+            problems.append(parsing.refusal(f"--set {key}", value, wanted.what, example))
     if problems:
         return problems
-    arguments = {key: value for key, value in settings.items() if key not in _OBJECTIVE}
+    arguments = {key: value for key, value in settings.items() if key not in OBJECTIVE}
     try:
         recipes.build(recipe, {**_SMALLEST.get(recipe, {"features": 2}), **arguments})
     except LowerboundError as error:
         problems.append(error)
-    except (TypeError, ValueError, RuntimeError, IndexError, AssertionError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         word = ", ".join(f"{key}={json.dumps(value)}" for key, value in arguments.items())
         fix = ", ".join(f"{key}={json.dumps(known[key])}" for key in arguments)
         problems.append(
@@ -153,12 +157,34 @@ def _known_settings(recipe: str) -> dict[str, Any]:
     """Return the settings of a recipe with their defaults."""
     parameters = inspect.signature(getattr(recipes, recipe)).parameters
     own = {name: p.default for name, p in parameters.items() if name not in _DECIDED}
-    return {**own, **_OBJECTIVE}
+    return {**own, **OBJECTIVE}
 
 
-def _is_weight(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and math.isfinite(value) and value >= 0
+
+
+def _are_widths(value: Any) -> bool:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return is_list and bool(value) and all(type(v) is int and v > 0 for v in value)
+
+
+class _Wanted(NamedTuple):
+    """What a setting may be, told by the type of its default."""
+
+    what: str
+    fits: Callable[[Any], bool]
+
+
+_WANTED = {
+    float: _Wanted("a number from 0", _is_number),
+    int: _Wanted("a whole number from 0", lambda value: type(value) is int and value >= 0),
+    str: _Wanted("a word", lambda value: isinstance(value, str)),
+    bool: _Wanted("true or false", lambda value: isinstance(value, bool)),
+    tuple: _Wanted("a list of whole numbers such as [128,128]", _are_widths),
+    type(None): _Wanted("a share from 0 to 1", lambda v: v is None or _is_number(v) and v <= 1),
+}
 
 
 def _unknown_setting(recipe: str, key: str, known: Mapping[str, Any]) -> UsageError:
@@ -181,12 +207,16 @@ def as_toml(plan: Plan) -> str:
         if isinstance(value, Mapping):
             sections.append(f"\n[{field.name}]")
             known = {key: item for key, item in value.items() if item is not None}
-            sections += [f"{_toml(key)} = {_toml(item)}" for key, item in known.items()]
+            sections += [f"{_key(key)} = {_toml(item)}" for key, item in known.items()]
         elif value is None:
-            plain.append(f"# {field.name} = chosen from the data and the preset")
+            plain.append(f"# {field.name}: left to the data, the preset and the computer")
         else:
             plain.append(f"{field.name} = {_toml(value)}")
     return "\n".join([*plain, *sections]) + "\n"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else _toml(name)
 
 
 def _toml(value: Any) -> str:

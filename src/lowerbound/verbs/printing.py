@@ -1,33 +1,35 @@
-"""What people see: lines, small tables and errors, at the width of their terminal."""
+"""What people see of a result: lines and small tables, at the width of their terminal."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
-from lowerbound.errors import LowerboundError
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
 from lowerbound.progress import hanging
+from lowerbound.verbs.complaints import finite
+from lowerbound.verbs.result import Result, Sheet
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-    from lowerbound.verbs.result import Result, Sheet
+class _Terminal(Console):
+    """A console that leaves it to the command line what a closed pipe means."""
 
-_COMMAND = re.compile(r"--[a-z][a-z-]*(?: [^\s,]+)?(?: --rename \S+)*")
+    def on_broken_pipe(self) -> None:
+        """Raise the error instead of leaving the process with exit code 1."""
+        raise BrokenPipeError
 
 
 def console(*, stderr: bool = False) -> Console:
     """Return a terminal as wide as it is, or 80 columns; NO_COLOR and dumb ones stay plain."""
-    from rich.console import Console  # 50 ms that --help can do without
-
-    return Console(stderr=stderr, highlight=False, emoji=False, markup=False)
+    return _Terminal(stderr=stderr, highlight=False, emoji=False, markup=False)
 
 
 def show(result: Result, out: Console) -> None:
     """Print what a verb found, then what it wrote, then what could come next."""
+    if result.text:
+        out.print(result.text, soft_wrap=True, end="")
     for line in result.lines:
         out.print(hanging(line, out.width), soft_wrap=True)
     for note in result.notes:
@@ -40,10 +42,7 @@ def show(result: Result, out: Console) -> None:
         out.print(f"next:  {result.next}", soft_wrap=True, style="dim")
 
 
-def _table(sheet: Sheet) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
+def _table(sheet: Sheet) -> Table:
     table = Table(
         title=sheet.title or None,
         title_justify="left",
@@ -64,68 +63,7 @@ def _table(sheet: Sheet) -> Any:
 
 def as_json(result: Result) -> str:
     """Return the facts of a verb as one JSON object."""
-    facts = dict(result.facts)
+    facts = finite(result.facts)
     if result.path is not None:
         facts["out"] = str(result.path)
     return json.dumps(facts, ensure_ascii=False, allow_nan=False, default=str)
-
-
-def finite(value: Any) -> Any:
-    """Return `value` with numbers that JSON has no word for replaced by null."""
-    if isinstance(value, float):
-        return value if value - value == 0 else None
-    if isinstance(value, dict):
-        return {str(key): finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def error_lines(error: LowerboundError, command: Sequence[str]) -> str:
-    """Lay an error out: what and where, how to fix it, where to read more."""
-    head, *rest = error.message.split("\n")
-    lines = [f"error[{error.code}] {head}", *rest]
-    if error.fix:
-        lines.append(f"  fix: {repaired(error.fix, command)}")
-    lines.append(f"  why: lowerbound explain {error.code}")
-    return "\n".join(lines)
-
-
-def error_json(error: LowerboundError, exit_code: int) -> str:
-    """Return an error as one JSON object."""
-    return json.dumps(
-        {
-            "error": {
-                "code": error.code,
-                "exit": exit_code,
-                "message": error.message,
-                "hint": error.fix,
-                "details": finite(error.details),
-            }
-        },
-        ensure_ascii=False,
-        default=str,
-    )
-
-
-def repaired(fix: str, command: Sequence[str]) -> str:
-    """Return the whole command with the flag that would mend it, where `fix` is such a flag."""
-    import shlex
-
-    if not command or not _COMMAND.fullmatch(fix):
-        return fix
-    words = fix.split(" ")
-    kept = list(command)
-    if words[0] in kept and words[0] != "--rename":
-        at = kept.index(words[0])
-        del kept[at : at + len(words)]
-    return shlex.join(["lowerbound", *kept, *words])
-
-
-def to_stderr(text: str) -> None:
-    """Print an error, whatever the terminal's encoding can show."""
-    stream = sys.stderr
-    try:
-        stream.write(text + "\n")
-    except UnicodeEncodeError:
-        encoding = stream.encoding or "ascii"
-        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    stream.flush()

@@ -35,6 +35,7 @@ class Result:
     Attributes:
         facts: plain JSON values.
         table: the rows, in the kind of table that was given; None where a verb makes none.
+        text: what is to be printed as it is, to be piped into a file.
         lines: the facts in sentences.
         notes: what else the user should know, a line each.
         sheet: a small table to show.
@@ -46,6 +47,7 @@ class Result:
 
     facts: dict[str, Any]
     table: Any = None
+    text: str = ""
     lines: Sequence[str] = ()
     notes: Sequence[str] = ()
     sheet: Sheet | None = None

@@ -8,15 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from sklearn.datasets import load_breast_cancer
+from sklearn.ensemble import IsolationForest
+from sklearn.metrics import roc_auc_score
 
 from lowerbound.data.write import write_table
 from lowerbound.errors import ResourceError, UsageError
 from lowerbound.progress import SILENT, Voice
 from lowerbound.verbs.fitting import fit
 from lowerbound.verbs.flags import Heard, Out
+from lowerbound.verbs.making import sample
 from lowerbound.verbs.outputs import Clock, spell_path
 from lowerbound.verbs.result import Result, Sheet
-from lowerbound.verbs.using import embed, sample, score
+from lowerbound.verbs.using import embed, score
 
 _MADE = ("train.csv", "test.csv", "benign.vae", "scores.csv", "embedding.csv", "samples.csv")
 _SEED = 0
@@ -43,6 +47,7 @@ def demo(*, out: Out = "demo", overwrite: bool = False, voice: Heard = SILENT) -
     Args:
         out: the folder to leave the data, the model and the results in.
         overwrite: replace an earlier demo.
+        voice: hears how it goes; in Python nobody does.
     """
     clock, folder = Clock(), _folder(out or "demo", overwrite)
     tissue = _tissue()
@@ -106,8 +111,6 @@ def _folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
 
 def _tissue() -> _Tissue:
     """Split the table: half of the benign rows to learn from, all others to test."""
-    from sklearn.datasets import load_breast_cancer
-
     found: Any = load_breast_cancer()
     names = [str(name).replace(" ", "_") for name in found.feature_names]
     benign = np.flatnonzero(found.target == 1)
@@ -128,7 +131,11 @@ def _walk(paths: dict[str, Path], overwrite: bool, voice: Voice) -> Any:
     spelt = {name: spell_path(path) for name, path in paths.items()}
 
     def step(command: str, result: Result) -> Any:
-        for line in [f"\n$ lowerbound {command}", *result.lines, *(f"! {n}" for n in result.notes)]:
+        for line in [
+            f"\n$ lowerbound {command}",
+            *result.lines,
+            *(f"! {n}" for n in result.notes),
+        ]:
             voice.say(line)
         return result.table
 
@@ -165,14 +172,11 @@ class _Steps:
 
 
 def _auroc(tissue: _Tissue, scores: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
     return float(roc_auc_score(tissue.malignant, scores))
 
 
 def _forest(tissue: _Tissue) -> np.ndarray:
     """Score the test rows with scikit-learn's own anomaly detector."""
-    from sklearn.ensemble import IsolationForest
 
     def matrix(table: pa.Table) -> np.ndarray:
         return np.stack([column.to_numpy() for column in table.columns], axis=1)

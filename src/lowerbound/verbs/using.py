@@ -1,19 +1,17 @@
-"""Verbs that put a model to use: score, embed, sample, impute, reconstruct, evaluate."""
+"""Verbs that tell about given rows: score, embed, reconstruct, evaluate."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from lowerbound.data.source import Frame
+import lowerbound
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
-from lowerbound.verbs.flags import Data, Model, Out, Renames, Rows, Share, Where
+from lowerbound.verbs.flags import Data, Model, Number, Out, Renames, Share
 from lowerbound.verbs.outputs import (
     Clock,
     beside,
@@ -29,14 +27,12 @@ if TYPE_CHECKING:
     from lowerbound.trained import Trained
 
 SHOWN = 5  # rows of a result that people see
-_MOST_CELLS = 10**9  # of a sample: 8 GB of float64
 
 
 def load(model: Any) -> Trained:
     """Load a saved model; a `Trained` one passes through."""
-    from lowerbound.trained import Trained  # torch takes seconds: only verbs that compute pay
-
-    return model if isinstance(model, Trained) else Trained.load(model)
+    # Through the package, which imports torch only now: --help does not wait for it.
+    return model if isinstance(model, lowerbound.Trained) else lowerbound.Trained.load(model)
 
 
 def ids_of(trained: Trained) -> list[str]:
@@ -51,7 +47,7 @@ def score(
     /,
     *,
     out: Out = None,
-    explain: int = 0,
+    explain: Number = 0,
     fdr: Share = None,
     rename: Renames = (),
     overwrite: bool = False,
@@ -76,8 +72,7 @@ def score(
         rename: give a column of the data the name that the model knows; repeat it for more.
         overwrite: replace an earlier output.
     """
-    if explain < 0:
-        raise UsageError("E240", f"--explain is {explain}", fix="--explain 3")
+    explain = parsing.at_least(explain, 0, "--explain")
     rate = None if fdr is None else parsing.share(fdr, "--fdr")
     if rate is not None and not 0 < rate < 1:
         raise UsageError("E240", f"--fdr is {fdr}, not between 0 and 1", fix="--fdr 5%")
@@ -87,7 +82,7 @@ def score(
     trained, frame = load(model), open_data(data, rename)
     scores, coded = trained.score_table(frame, explain=explain, false_discovery_rate=rate)
     table = beside(frame, ids_of(trained), scores)
-    n, flagged = scores.num_rows, int(pc.sum(scores["is_anomaly"]).as_py() or 0)
+    n, flagged = scores.num_rows, int(scores["is_anomaly"].to_numpy().sum())
     took, remarks, top = clock(), Remarks.of(frame.notes, coded), _highest(table)
     delivered, path = deliver(frame, scores if is_array(target) else table, target, overwrite)
     rule = f"above {trained.alarm.threshold:.4g}" if rate is None else f"false discovery {rate:g}"
@@ -101,6 +96,7 @@ def score(
         **remarks.facts,
         "highest": top,
     }
+    after = f"lowerbound embed {spell_path(model, 'M.vae')} {spell_path(data)} --out embedding.csv"
     return Result(
         facts,
         table=delivered,
@@ -108,7 +104,7 @@ def score(
         notes=remarks.lines,
         sheet=_reasons(top),
         path=path,
-        next=f"lowerbound embed {spell_path(model, 'M.vae')} {spell_path(data)} --out embedding.csv"
+        next=after
         if explain
         else f"{_again('score', model, data, target)} --explain 3 --overwrite",
     )
@@ -196,159 +192,6 @@ def embed(
     )
 
 
-def sample(
-    model: Model,
-    /,
-    *,
-    n: Rows = 1000,
-    out: Out = None,
-    where: Where = (),
-    temperature: float = 1.0,
-    seed: int = 0,
-    overwrite: bool = False,
-) -> Result:
-    """Draw new rows: every cell from the distribution that the model learned for it.
-
-    Examples:
-        lowerbound sample fraud.vae -n 1000 --out samples.csv
-        lowerbound sample fraud.vae -n 200 --out fr.csv --where country=FR
-        lowerbound sample fraud.vae -n 1000 --out tame.parquet --temperature 0.7
-
-    Args:
-        model: a folder that `lowerbound fit` saved.
-        n: how many rows.
-        out: where to write them: .csv, .tsv, .parquet or .npy.
-        where: a value that a column must have; repeat it for more columns.
-        temperature: 1 is the model's own variety, less is tamer, more is wilder.
-        seed: another one gives other rows.
-        overwrite: replace an earlier output.
-    """
-    clock, target = Clock(), check_table_target(out, overwrite)
-    if not 0 < temperature < float("inf"):
-        raise UsageError("E240", f"--temperature is {temperature}", fix="--temperature 0.8")
-    given = parsing.pairs(where, "--where", "country=FR")
-    if given and temperature != 1.0:
-        raise UsageError(
-            "E236", "--where and --temperature cannot be combined", fix="leave one of them out"
-        )
-    parsing.at_least(n, 1, "-n")
-    parsing.at_least(seed, 0, "--seed")
-    trained = load(model)
-    width = len(trained.coding.groups)
-    if n * width > _MOST_CELLS:
-        raise UsageError(
-            "E240",
-            f"{n:,} rows x {width:,} columns would need more than 8 GB",
-            fix=f"-n {_MOST_CELLS // width}, several times with another --seed",
-        )
-    typed = {name: _cell(trained, name, value) for name, value in given.items()}
-    drawn = trained.sample(n, seed=seed, temperature=temperature, where=typed or None)
-    delivered, path = deliver(None, drawn.table, target, overwrite)
-    effective = drawn.effective_samples
-    lines = [f"{n:,} rows drawn, {clock():.1f} s"]
-    notes = []
-    if effective is not None:
-        lines.append(f"given {', '.join(f'{k} = {v}' for k, v in typed.items())}: "
-                     f"worth {effective:,.0f} independent draws")
-        if effective < 0.1 * n:
-            notes.append("the condition is rare under the model: many rows resemble each other")
-    return Result(
-        {"rows": n, "given": typed, "effective_samples": effective, "seconds": clock()},
-        table=delivered,
-        lines=lines,
-        notes=notes,
-        path=path,
-        next=f"lowerbound inspect {spell_path(path, 'samples.csv')}",
-    )
-
-
-def _cell(trained: Trained, name: str, value: Any) -> Any:
-    """Read a value of --where as the column's own type."""
-    schema = trained.coding.document().get("schema", {})
-    types = {column["name"]: column["dtype"] for column in schema.get("columns", ())}
-    dtype = types.get(name, "int64" if not schema else "")
-    if not isinstance(value, str) or not dtype.startswith(("int", "uint", "float", "double", "bool")):
-        return value
-    try:
-        return bool(_TRUTH[value.lower()]) if dtype == "bool" else json.loads(value)
-    except (KeyError, ValueError):
-        raise parsing.refusal(
-            f"--where {name}", value, f"of the column's type, {dtype}", f"--where {name}=1"
-        ) from None
-
-
-_TRUTH = {"true": 1, "1": 1, "yes": 1, "false": 0, "0": 0, "no": 0}
-
-
-def impute(
-    model: Model,
-    data: Data,
-    /,
-    *,
-    out: Out = None,
-    draws: int | None = None,
-    seed: int = 0,
-    rename: Renames = (),
-    overwrite: bool = False,
-) -> Result:
-    """Fill in missing cells from what the row's other cells tell; observed cells stay as they are.
-
-    Examples:
-        lowerbound impute fraud.vae gaps.csv --out full.csv
-        lowerbound impute fraud.vae gaps.csv --out five.parquet --draws 5
-
-    Args:
-        model: a folder that `lowerbound fit` saved.
-        data: rows with missing cells: a file, a folder or a "pattern*".
-        out: where to write the completed rows: .csv, .tsv, .parquet or .npy.
-        draws: instead of the expected value, this many random completions of the whole table,
-            one under the other, told apart by the column `draw` (multiple imputation).
-        seed: of the draws.
-        rename: give a column of the data the name that the model knows; repeat it for more.
-        overwrite: replace an earlier output.
-    """
-    clock, target = Clock(), check_table_target(out, overwrite, data)
-    if draws is not None:
-        parsing.at_least(draws, 1, "--draws")
-    parsing.at_least(seed, 0, "--seed")
-    trained = load(model)
-    frame, coded = trained.encode(open_data(data, rename))
-    table = trained.impute(frame, draws=draws, seed=seed)
-    delivered, path = deliver(frame, table, target, overwrite)
-    left = _gaps(table) // (draws or 1)
-    filled = _gaps_of(frame) - left
-    remarks = Remarks.of(frame.notes, coded)
-    facts = {
-        "rows": frame.rows,
-        "draws": draws,
-        "filled": filled,
-        "left": left,
-        "seconds": clock(),
-        **remarks.facts,
-    }
-    lines = [f"{filled:,} missing cells filled in {frame.rows:,} rows, {clock():.1f} s"]
-    if left:
-        lines.append(f"{left:,} stay missing, in columns that are not modelled (ids, free text)")
-    return Result(
-        facts,
-        table=delivered,
-        lines=lines,
-        notes=remarks.lines,
-        path=path,
-        next=f"lowerbound inspect {spell_path(path, 'full.csv')}",
-    )
-
-
-def _gaps(table: pa.Table) -> int:
-    """Count the missing cells."""
-    counts = (pc.sum(pc.is_null(column, nan_is_null=True)).as_py() for column in table.columns)
-    return sum(count or 0 for count in counts)
-
-
-def _gaps_of(frame: Frame) -> int:
-    return 0 if frame.table is None else _gaps(frame.table)
-
-
 def reconstruct(
     model: Model,
     data: Data,
@@ -393,7 +236,7 @@ def evaluate(
     data: Data,
     /,
     *,
-    samples: int = 128,
+    samples: Number = 128,
     ais: bool = False,
     rename: Renames = (),
 ) -> Result:
@@ -413,7 +256,7 @@ def evaluate(
         ais: also run annealed importance sampling on a few rows, slow and nearly exact.
         rename: give a column of the data the name that the model knows; repeat it for more.
     """
-    parsing.at_least(samples, 1, "--samples")
+    samples = parsing.at_least(samples, 1, "--samples")
     clock = Clock()
     trained = load(model)
     frame, coded = trained.encode(open_data(data, rename))

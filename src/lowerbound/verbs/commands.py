@@ -1,4 +1,4 @@
-"""A verb's docstring as help text, and the parser's errors as ours."""
+"""One command from words to output: parse, call the verb, print; help; the parser's errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cyclopts import CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from cyclopts.exceptions import (
     CoercionError,
     MissingArgumentError,
@@ -17,6 +17,82 @@ from cyclopts.exceptions import (
 )
 
 from lowerbound.errors import UsageError, nearest
+from lowerbound.progress import SILENT, Bar, Plain, Voice
+from lowerbound.verbs import EVERYWHERE, VERBS, printing
+from lowerbound.verbs.result import Result
+
+
+def run(words: Sequence[str], *, as_json: bool, quiet: bool) -> int:
+    """Run the command that `words` begin with and return its exit code.
+
+    Args:
+        words: the command and its arguments.
+        as_json: print the facts as one JSON object.
+        quiet: print nothing but the path of what was written.
+    """
+    if set(words) & {"--help", "-h"}:
+        _app(words[0]).help_print([], console=printing.console())
+        return 0
+    result = _call(words, quiet=quiet or as_json)
+    if as_json:
+        print(printing.as_json(result))
+    elif not quiet:
+        printing.show(result, printing.console())
+    elif result.path is not None:
+        print(result.path)
+    return 130 if result.interrupted else 0
+
+
+def _app(name: str) -> App:
+    """Make the parser of one command from the verb's function."""
+    function = VERBS[name].load()
+    app = App(
+        name=f"lowerbound {name}",
+        help=_sections(function)[0],
+        help_prologue=_examples(function),
+        help_epilogue=EVERYWHERE,
+        help_format="plaintext",
+        help_flags=(),  # seen to before parsing
+        version_flags=(),
+        default_parameter=Parameter(negative=(), show_default=_worth_showing),
+    )
+    app.default(function)
+    return app
+
+
+def _worth_showing(value: Any) -> str | None:
+    return None if value in (None, (), False, "") else str(value)
+
+
+def _call(words: Sequence[str], *, quiet: bool) -> Result:
+    """Parse the words and call the verb."""
+    name = words[0]
+    try:
+        function, bound, unparsed = _app(name).parse_args(
+            list(words[1:]), exit_on_error=False, print_error=False
+        )
+    except CycloptsError as error:
+        raise usage_error(error, words) from None
+    if VERBS[name].writes and bound.arguments.get("out") is None:
+        raise UsageError(
+            "E232",
+            f"{name} needs --out: the file to write",
+            fix=f"--out {name}.csv",
+            argument="--out",
+        )
+    voice = _voice(quiet)
+    said = {"voice": voice} if "voice" in unparsed else {}
+    try:
+        return function(*bound.args, **bound.kwargs, **said)
+    finally:
+        voice.close()
+
+
+def _voice(quiet: bool) -> Voice:
+    if quiet:
+        return SILENT
+    err = printing.console(stderr=True)
+    return Bar(err) if err.is_terminal and not err.is_dumb_terminal else Plain(err)
 
 
 def _sections(function: Callable[..., Any]) -> tuple[str, list[str]]:
@@ -31,12 +107,7 @@ def _sections(function: Callable[..., Any]) -> tuple[str, list[str]]:
     return text, [line.strip() for line in lines[begin:end] if line.strip()]
 
 
-def text_of(function: Callable[..., Any]) -> str:
-    """Return what the docstring says before its sections."""
-    return _sections(function)[0]
-
-
-def examples_of(function: Callable[..., Any]) -> str:
+def _examples(function: Callable[..., Any]) -> str:
     """Return the examples, one indented command per line."""
     return "\n".join(["Examples", *(f"  {line}" for line in _sections(function)[1])]) + "\n"
 
@@ -73,7 +144,7 @@ def _missing(error: Any, words: list[str]) -> UsageError:
     if name.startswith("-"):
         message = f"{name} needs a value"
         known = error.argument.parameter.metavar or "VALUE"
-        return UsageError("E232", message, fix=f"{name} {known}".lower(), argument=name)
+        return UsageError("E232", message, fix=f"{name} {known}", argument=name)
     examples = _sections(error.target)[1] if error.target else []
     return UsageError(
         "E232",

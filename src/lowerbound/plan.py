@@ -1,0 +1,189 @@
+"""Everything that is chosen for one fit, and the presets that choose most of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from lowerbound import objectives, recipes
+from lowerbound.errors import UsageError, nearest
+from lowerbound.training import Budget, Optimiser
+
+TRANSFORMS = ("blend", "standard", "quantile")
+WARM_UP_STEPS = 200  # of the rate's weight
+
+# What the objective takes, beside the recipe's own arguments, with what stands for "not used".
+OBJECTIVE: dict[str, Any] = {
+    "beta": 1.0,  # weight of the rate
+    "free_bits": 0.0,  # nats per latent dimension that cost nothing
+    "capacity": 0.0,  # a target in nats for the rate
+    "iwae": 0,  # importance samples of the IWAE bound, instead of the ELBO
+    "theta_prior": "",  # "normal:SCALE" or "laplace:SCALE": MAP instead of maximum likelihood
+}
+
+
+class Preset(NamedTuple):
+    """A trade between time and quality."""
+
+    hidden: tuple[int, ...]
+    budget: Budget
+    optimiser: Optimiser
+    meaning: str
+
+
+PRESETS = {
+    "fast": Preset(
+        (64, 64),
+        Budget(epochs=5, patience=3, steps=1000),
+        Optimiser(batch_size=128, learning_rate=3e-3, ema=0.99),
+        "two layers of 64, about 1,000 steps",
+    ),
+    "balanced": Preset(
+        (64, 64),
+        Budget(epochs=40, patience=6, steps=4000),
+        Optimiser(batch_size=128, learning_rate=3e-3, ema=0.99),
+        "two layers of 64, at most 4,000 steps or 40 passes",
+    ),
+    "best": Preset(
+        (256, 256),
+        Budget(epochs=200, patience=12, steps=20_000),
+        Optimiser(batch_size=256, learning_rate=1e-3, ema=0.998),
+        "two layers of 256, at most 20,000 steps or 200 passes",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is chosen for one fit; the defaults are good ones.
+
+    Attributes:
+        recipe: name of the model: table, gaussian, beta, sigma or counts.
+        settings: arguments of the recipe and of the objective (beta, free_bits), by name.
+        preset: fast, balanced or best.
+        latent: size of z; None takes a generous size from the data, "auto" fits once more with
+            the number of dimensions that turned out to be in use.
+        types: kinds of columns that are not to be inferred, column = kind.
+        drop: columns to leave out.
+        transform: of numbers: "standard", "quantile" (to Gaussian scores), or "blend", the mean of
+            the two, which keeps the distances of far values and evens out the crowded ones.
+        alarm_rate: share of normal rows that may be flagged.
+        max_epochs: passes at most, instead of the preset's.
+        time_limit: seconds at most.
+        seed: of the split, the initial weights, the order and the noise.
+        device: "cpu", "cuda", ...; None takes a GPU where there is one.
+    """
+
+    recipe: str = "table"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = "balanced"
+    latent: int | str | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
+    drop: Sequence[str] = ()
+    transform: str = "blend"
+    alarm_rate: float = 0.01
+    max_epochs: int | None = None
+    time_limit: float | None = None
+    seed: int = 0
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before any data are read."""
+        _known("preset", self.preset, PRESETS)
+        _known("recipe", self.recipe, recipes.__all__)
+        _known("transform", self.transform, TRANSFORMS)
+        if not 0 < self.alarm_rate < 1:
+            raise UsageError(
+                "E240",
+                f"alarm rate {self.alarm_rate} is not between 0 and 1",
+                fix="--alarm-rate 1%",
+            )
+        for name in ("max_epochs", "time_limit"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                flag = name.replace("_", "-")
+                raise UsageError(
+                    "E240", f"{flag} is {value}", fix=f"--{flag} with a number above 0"
+                )
+        if not (
+            self.latent in (None, "auto") or (isinstance(self.latent, int) and self.latent > 0)
+        ):
+            raise UsageError(
+                "E240", f"latent is {self.latent!r}", fix="--latent 16, or --latent auto"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise UsageError("E240", f"seed {self.seed} is not in [0, 2^63)", fix="--seed 0")
+
+
+def _known(what: str, value: str, names: Any) -> None:
+    if value not in names:
+        near = nearest(str(value), names) or next(iter(names))
+        raise UsageError(
+            "E241", f"{what} {value!r} is none of {', '.join(names)}", fix=f"--{what} {near}"
+        )
+
+
+def device_of(plan: Plan) -> torch.device:
+    """Return where the plan wants to compute.
+
+    Raises:
+        UsageError: E244 where that is not available.
+    """
+    if plan.device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=plan.device).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            "E244",
+            f"the device {plan.device!r} is not available here",
+            fix="--device cpu",
+            reason=str(error).splitlines()[0],
+        ) from None
+
+
+def objective_of(model: nn.Module, weights: Mapping[str, Any], examples: int) -> nn.Module:
+    """Return what a fit minimises.
+
+    Args:
+        model: the model.
+        weights: values for the names of `OBJECTIVE`.
+        examples: number of training rows.
+
+    Raises:
+        UsageError: E240 for a value that an objective cannot have.
+    """
+    if weights["iwae"]:
+        objective: nn.Module = objectives.Iwae(model, int(weights["iwae"]))
+    else:
+        capacity, warm = weights["capacity"], WARM_UP_STEPS
+        objective = objectives.Elbo(
+            model,
+            beta=objectives.Ramp(0.0, float(weights["beta"]), warm),
+            free_bits=float(weights["free_bits"]),
+            capacity=objectives.Ramp(0.0, float(capacity), 10 * warm) if capacity else None,
+        )
+    if not weights["theta_prior"]:
+        return objective
+    return objectives.Map(objective, [_theta_prior(weights["theta_prior"])], examples)
+
+
+def _theta_prior(text: str) -> objectives.ThetaPrior:
+    """Read "normal:SCALE" or "laplace:SCALE"."""
+    family, _, scale = str(text).partition(":")
+    known = {"normal": torch.distributions.Normal, "laplace": torch.distributions.Laplace}
+    try:
+        width = float(scale)
+    except ValueError:
+        width = -1.0
+    if family not in known or not width > 0:
+        raise UsageError(
+            "E240",
+            f"theta_prior is {text!r}, not a family and a scale above 0",
+            fix="--set theta_prior=normal:1.0 (or laplace:0.1)",
+        )
+    return objectives.ThetaPrior(known[family], width)

@@ -1,0 +1,155 @@
+"""What the doctor looks at: the computer, a model, a model on rows."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy import stats
+
+import lowerbound
+from lowerbound import doctor
+from lowerbound.verbs.outputs import open_data, spell_bytes, spell_path
+from lowerbound.verbs.result import Remarks, Result, Sheet
+from lowerbound.verbs.using import load
+
+_LIBRARIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pyarrow",
+    "narwhals",
+    "safetensors",
+    "pydantic",
+    "cyclopts",
+    "rich",
+    "pandas",
+    "polars",
+)
+_LITTLE_DISK = 200_000_000  # bytes
+
+
+def computer() -> Result:
+    """Gather what a bug report needs."""
+    facts: dict[str, Any] = {
+        "lowerbound": lowerbound.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "executable": sys.executable,
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "disk_free": shutil.disk_usage(Path.cwd()).free,
+        "folder": str(Path.cwd()),
+        "writable": _can_write(Path.cwd()),
+        "temporary_writable": _can_write(None),
+    }
+    notes = []
+    if not facts["writable"]:
+        notes.append("this folder is not writable: give --out a path elsewhere")
+    if not facts["temporary_writable"]:
+        notes.append("there is no writable temporary folder: set TMPDIR")
+    if facts["disk_free"] < _LITTLE_DISK:
+        notes.append(f"only {spell_bytes(facts['disk_free'])} are free on this disk")
+    known = {name: version for name, version in facts["libraries"].items() if version}
+    absent = [name for name, version in facts["libraries"].items() if not version]
+    found = [
+        ("lowerbound", facts["lowerbound"]),
+        ("python", f"{facts['python']} on {facts['platform']}"),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in known.items())),
+        ("not installed", ", ".join(absent)),
+        ("device", ", ".join(facts["gpus"]) or "cpu (no GPU that torch can use)"),
+        ("threads", f"{facts['threads']} of {facts['cpus']} processors"),
+        ("disk", f"{spell_bytes(facts['disk_free'])} free in {facts['folder']}"),
+        ("writing", "works" if facts["writable"] else "does NOT work here"),
+    ]
+    return Result(
+        facts,
+        lines=["OK: all is well" if not notes else f"{len(notes)} things to look at"],
+        notes=notes,
+        sheet=Sheet(("", "found"), [row for row in found if row[1]]),
+        next="lowerbound demo",
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _can_write(folder: Path | None) -> bool:
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".lowerbound-") as file:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return True
+
+
+def model(saved: Any) -> Result:
+    """Repeat the verdict of the fit."""
+    health = load(saved).facts.get("health", {})
+    return Result(
+        {"health": health},
+        lines=health.get("lines", ["no verdict is stored in this model"]),
+        next=f"lowerbound doctor {spell_path(saved, 'M.vae')} NEW.csv",
+    )
+
+
+def rows(saved: Any, data: Any, rename: Any) -> Result:
+    """Examine the model on rows, and the rows on the model."""
+    trained = load(saved)
+    frame, coded = trained.encode(open_data(data, rename))
+    health = doctor.examine(trained.model, coded.rows, coded.rows)
+    scores = trained.score_coded(coded)
+    p = trained.calibration.p_values(scores)
+    flagged = float((scores > trained.alarm.threshold).mean())
+    drift = stats.kstest(p, "uniform")
+    allowed = (
+        trained.alarm.high + 3 * (trained.alarm.high * (1 - trained.alarm.high) / len(p)) ** 0.5
+    )
+    shifted = flagged > allowed or (drift.pvalue < 1e-6 and drift.statistic > 0.1)
+    remarks = Remarks.of(frame.notes, coded)
+    verdict = (
+        "WARNING: these rows are unlike those that the model was calibrated on: a drift, other "
+        "units, or many anomalies; see the highest scores with `lowerbound score --explain 3`"
+        if shifted
+        else "OK: these rows look like those that the model was calibrated on"
+    )
+    facts = {
+        "rows": len(p),
+        "flagged_share": flagged,
+        "expected_rate": trained.alarm.rate,
+        "drift": float(drift.statistic),
+        "shifted": bool(shifted),
+        "health": health.as_dict(),
+        **remarks.facts,
+    }
+    return Result(
+        facts,
+        lines=[
+            verdict,
+            f"{flagged:.2%} of {len(p):,} rows are flagged, {trained.alarm.rate:.2%} were "
+            f"expected; distance of the p-values from uniform {drift.statistic:.3f} (0 is none)",
+            f"{health.active} of {health.latent} latent dimensions in use on these rows, "
+            f"{health.rate:.2f} nats per row",
+            *(line for line in health.lines if line.startswith("WARNING")),
+        ],
+        notes=remarks.lines,
+        next=f"lowerbound score {spell_path(saved, 'M.vae')} {spell_path(data)} "
+        "--out scores.csv --explain 3",
+    )

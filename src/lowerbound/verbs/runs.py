@@ -1,0 +1,197 @@
+"""Fits as the verb runs them: the banner, the training, the verdict; and the dry run."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lowerbound
+from lowerbound import bundle
+from lowerbound.data.coding import Coding
+from lowerbound.data.source import Frame
+from lowerbound.errors import CheckFailed
+from lowerbound.learning import Split, learn
+from lowerbound.plan import PRESETS, Plan, device_of
+from lowerbound.progress import Voice
+from lowerbound.trained import Trained
+from lowerbound.verbs.outputs import Clock, spell_bytes, spell_path, spell_seconds
+from lowerbound.verbs.plans import as_toml, plan_from
+from lowerbound.verbs.result import Result
+
+__all__ = ["as_toml", "plan_from", "rehearse", "train"]
+
+_REHEARSAL = 0.5  # seconds of training in a dry run
+
+
+def train(frame: Frame, plan: Plan, target: Path | None, overwrite: bool, voice: Voice) -> Result:
+    """Learn, save, and say what came of it."""
+    clock = Clock()
+    trained = _learn(frame, plan, target, voice)
+    interrupted = trained.facts["history"]["stopped"] == "interrupt"
+    lines, saved = _lines(trained, plan, clock()), {}
+    if target is not None:
+        checked = bundle.verify(trained.save(target, overwrite=overwrite))
+        saved = {"path": str(checked.path), "bytes": checked.bytes, "sha256": checked.digest}
+        size = spell_bytes(checked.bytes)
+        lines.append(f"saved      {target.name} ({size}, sha256 {checked.digest[:12]}...)")
+    return Result(
+        {**_facts(trained, frame), "seconds": clock(), **saved},
+        lines=lines,
+        notes=_doubts(trained, plan),
+        path=target,
+        next=f"lowerbound score {spell_path(target, 'M.vae')} NEW.csv "
+        "--out scores.csv --explain 3",
+        interrupted=interrupted,
+        model=trained,
+    )
+
+
+def _learn(frame: Frame, plan: Plan, target: Path | None, voice: Voice) -> Trained:
+    def begin(frame: Frame, coding: Coding, split: Split) -> None:
+        for line in _banner(frame, plan, coding, split, target):
+            voice.say(line)
+
+    return learn(frame, plan, report=voice.report, say=voice.say, begin=begin)
+
+
+def _banner(
+    frame: Frame, plan: Plan, coding: Coding, split: Split, target: Path | None
+) -> list[str]:
+    """Say what is about to happen, before anything long begins."""
+    limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
+    lines = [
+        f"lowerbound {lowerbound.__version__} on {device_of(plan)} "
+        f"({torch.get_num_threads()} threads), seed {plan.seed}",
+        f"data       {frame.origin}: {frame.rows:,} rows x {len(frame.names):,} columns",
+        *(f"           ! {note}" for note in frame.notes),
+        f"columns    {_kinds(coding)}",
+        f"split      {len(split.train):,} rows to learn from, {len(split.valid):,} to stop by, "
+        f"{len(split.calibration):,} to calibrate on",
+        f"preset     {plan.preset}: {PRESETS[plan.preset].meaning}{limit}",
+    ]
+    if target is not None:
+        lines.append(f"output     {target}")
+        lines.append("           Ctrl-C is safe: it keeps the best model so far")
+    return lines
+
+
+def _kinds(coding: Coding) -> str:
+    """Count the columns of each kind, and name those that are left out."""
+    schema = coding.document().get("schema")
+    if schema is None:
+        return f"{len(coding.groups):,} counts"
+    columns = schema["columns"]
+    left_out = {"id", "text", "constant"}
+    kinds = Counter(c["kind"] for c in columns if c["kind"] not in left_out)
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    others = [f"{c['name']} ({c['kind']})" for c in columns if c["kind"] in left_out]
+    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    return found + (f"; ignored: {', '.join(others[:5])}{more}" if others else "")
+
+
+def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
+    """Say how training ended, how healthy the model is, and what it will flag."""
+    facts, alarm = trained.facts, trained.alarm
+    history = facts["history"]
+    checks = history["checks"]
+    why = {
+        "patience": f"no gain for {PRESETS[plan.preset].budget.patience} checks",
+        "epochs": "all passes done",
+        "time": "the time limit was reached",
+        "interrupt": "stopped by you; this is the best model so far",
+    }[history["stopped"]]
+    passes = f"{checks[-1]['epoch']:.0f} passes, " if checks else ""
+    done = "OK" if facts["health"]["verdict"] == "healthy" else "Done"
+    first, *others = facts["health"]["lines"]
+    return [
+        f"{done:<10} trained in {spell_seconds(seconds)}: {passes}{why}",
+        f"Health     {first}",
+        *(f"           {line}" for line in others),
+        f"Threshold  {alarm.threshold:.5g} -> {alarm.rate:.2%} of normal rows flagged "
+        f"(95 % interval {alarm.low:.2%} to {alarm.high:.2%})",
+    ]
+
+
+def _doubts(trained: Trained, plan: Plan) -> list[str]:
+    """Say what the numbers cannot promise."""
+    notes, rows = [], len(trained.calibration.scores)
+    if plan.alarm_rate * (rows + 1) < 1:
+        notes.append(
+            f"{rows:,} calibration rows cannot resolve an alarm rate of {plan.alarm_rate:.3%}: "
+            f"the threshold is their highest score, which flags {trained.alarm.rate:.2%}"
+        )
+    if trained.facts["shared_held_out"]:
+        notes.append(
+            "few rows: the same held-out rows stopped training and set the threshold, "
+            "which makes it a little optimistic"
+        )
+    skipped = trained.facts["history"]["skipped"]
+    if skipped:
+        notes.append(f"{skipped:,} steps were skipped because the loss was not finite")
+    return notes
+
+
+def _facts(trained: Trained, frame: Frame) -> dict[str, Any]:
+    facts = trained.facts
+    checks = facts["history"]["checks"]
+    return {
+        "rows": frame.rows,
+        "columns": len(frame.names),
+        "recipe": trained.recipe,
+        "latent": trained.latent,
+        "plan": facts["plan"],
+        "split": facts["split"],
+        "stopped": facts["history"]["stopped"],
+        "epochs": checks[-1]["epoch"] if checks else 0.0,
+        "valid_elbo": facts["valid_elbo"],
+        "health": facts["health"],
+        "alarm": trained.alarm._asdict(),
+        "notes": list(frame.notes),
+    }
+
+
+def rehearse(frame: Frame, plan: Plan, target: Path | None, voice: Voice) -> Result:
+    """Do all of a fit but most of the training, and keep nothing."""
+    clock = Clock()
+    short = replace(
+        plan, time_limit=_REHEARSAL, latent=None if plan.latent == "auto" else plan.latent
+    )
+    trained = _learn(frame, short, target, voice)
+    few = replace(frame, table=None if frame.table is None else frame.table.slice(0, 16))
+    few = replace(few, matrix=None if frame.matrix is None else frame.matrix[:16])
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Trained.load(trained.save(Path(folder) / "dry.vae"))
+        size = bundle.verify(Path(folder) / "dry.vae").bytes
+    same = bool((copy.score(few) == trained.score(few)).all())
+    if not same:
+        raise CheckFailed("E601", "a saved and loaded model gives other scores on this machine")
+    last = trained.facts["history"]["checks"][-1]
+    preset = PRESETS[plan.preset]
+    epochs = plan.max_epochs or preset.budget.epochs
+    steps = 0 if plan.max_epochs else preset.budget.steps
+    rows = max(epochs * trained.facts["split"]["train"], steps * preset.optimiser.batch_size)
+    longest = rows / max(last["rows_per_second"], 1.0)
+    longest = min(longest, plan.time_limit or longest)
+    return Result(
+        {
+            "dry_run": True,
+            "rows": frame.rows,
+            "rows_per_second": last["rows_per_second"],
+            "longest_seconds": longest,
+            "bytes": size,
+            "plan": trained.facts["plan"],
+            "seconds": clock(),
+        },
+        lines=[
+            f"OK         dry run: {last['step']:,} steps, saved, loaded and scored alike; "
+            "nothing was kept",
+            f"Forecast   at most {spell_seconds(longest)} of training "
+            f"({last['rows_per_second']:,.0f} rows/s), usually less; {spell_bytes(size)} on disk",
+        ],
+        next="the same command without --dry-run",
+    )

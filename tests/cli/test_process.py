@@ -1,0 +1,183 @@
+"""What only a process of its own can show: start-up, signals, pipes, exit codes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SRC = str(Path(__file__).parents[2] / "src")
+CLI = [sys.executable, "-m", "lowerbound.cli"]
+
+
+def environment(**more):
+    return {**os.environ, "PYTHONPATH": SRC, "OMP_NUM_THREADS": "1", "COLUMNS": "80", **more}
+
+
+def process(*words, **more):
+    return subprocess.run(
+        [*CLI, *words],
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def imported(*words):
+    """Return the modules that a command imported, and the seconds of processor time it took."""
+    code = (
+        "import sys, time, lowerbound.cli as c\n"
+        "code = c.main(sys.argv[1:])\n"
+        "print(code, time.process_time(), *sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    status, seconds, *modules = done.stderr.split()
+    assert status == "0"
+    return set(modules), float(seconds)
+
+
+def test_help_comes_at_once():
+    modules, seconds = imported("--help")
+    assert not {"torch", "rich", "cyclopts", "pyarrow", "numpy"} & modules
+    assert min(seconds, imported("--help")[1], imported("--help")[1]) < 0.25
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["inspect", "tx.csv"], ["verify", "tx.vae"], ["info", "tx.vae"], ["explain", "E001"],
+     ["fit", "--help"], ["score", "--help"], ["doctor", "--help"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_torch_is_not_imported(folder, words):
+    modules, _ = imported(*words)
+    assert "torch" not in modules
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_overview(run, words):
+    done = run(*words)
+    assert done.code == 0
+    assert max(map(len, done.out.splitlines())) <= 80
+    for word in ("usage: lowerbound", "fit PATH", "score M.vae PATH", "--json"):
+        assert word in done.out
+
+
+def test_help_of_a_command_begins_with_examples(run):
+    done = run("score", "--help")
+    assert done.out.startswith("Examples\n  lowerbound score fraud.vae")
+    assert max(len(line.rstrip()) for line in done.out.splitlines()) <= 80
+    assert run("help", "score").out == done.out
+
+
+def test_version():
+    done = process("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("lowerbound ")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["fitt"], 2), (["inspect", "none.csv"], 3), (["verify", "none.vae"], 4),
+     (["demo", "--out", "no/where"], 5)],
+)  # fmt: skip
+def test_exit_codes(folder, words, code):
+    done = process(*words)
+    assert done.returncode == code
+    assert done.stderr.startswith("error[E")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"COLUMNS": "garbage"}, {"NO_COLOR": "1", "TERM": "dumb"}, {"LANG": "C", "LC_ALL": "C"},
+     {"PYTHONIOENCODING": "ascii"}, {"HOME": "/nowhere", "TMPDIR": "/nowhere"}, {"COLUMNS": "20"}],
+    ids=str,
+)  # fmt: skip
+def test_odd_environments(folder, more):
+    done = process("inspect", "tx.csv", **more)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_reader_that_stops_reading(folder):
+    child = subprocess.Popen(
+        [*CLI, "explain"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    child.stdout.close()
+    err = child.stderr.read()
+    child.stderr.close()
+    assert child.wait(60) == 0
+    assert err == b""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_stopped_fit_keeps_its_best(folder, number, code):
+    text = "import sys, signal, lowerbound.training as t, os\n"
+    # The signal comes from within, at the third look at the held-out rows: no guess at timing.
+    text += (
+        "check = t._Run._check\n"
+        "def counted(self, step):\n"
+        "    found = check(self, step)\n"
+        "    if len(self.history.checks) == 3:\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "    return found\n"
+        "t._Run._check = counted\n"
+        "from lowerbound.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = ["fit", "tx.csv", "--preset", "fast", "--out", "m.vae"]
+    done = subprocess.run(
+        [sys.executable, "-c", text, *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "stopped by you; this is the best model so far" in " ".join(done.stdout.split())
+    assert "Traceback" not in done.stderr
+    assert (folder / "m.vae" / "manifest.json").exists()
+    assert process("verify", "m.vae").returncode == 0
+
+
+def test_a_fit_stopped_before_it_learned_writes_nothing(folder):
+    child = subprocess.Popen(
+        [*CLI, "fit", "tx.csv", "--preset", "best", "--out", "m.vae"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(1.0)
+    child.send_signal(signal.SIGTERM)
+    out, err = child.communicate(timeout=120)
+    assert child.returncode in (143, -signal.SIGTERM)
+    assert out == ""
+    assert "Traceback" not in err
+    assert sorted(path.name for path in folder.iterdir()) == ["tx.csv", "tx.vae"]
+
+
+@pytest.mark.nightly
+def test_demo(tmp_path):
+    begun = time.monotonic()
+    done = process("demo", "--out", str(tmp_path / "demo"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begun < 60
+    made = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert made >= {"benign.vae", "scores.csv", "embedding.csv", "samples.csv", "test.csv"}
