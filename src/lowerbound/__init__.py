@@ -1,6 +1,8 @@
 """lowerbound: variational autoencoders with an honest likelihood.
 
-Names are loaded when they are first used; importing the package computes nothing.
+Names are loaded when they are first used; importing the package computes nothing. Beside the
+classes, every verb of the command line is a function here (``lowerbound.score`` and so on), but
+for ``doctor``: that name is the module behind `lowerbound.verbs.health.doctor`.
 """
 
 from __future__ import annotations
@@ -15,16 +17,44 @@ if TYPE_CHECKING:
     from lowerbound.learning import learn as learn
     from lowerbound.plan import Plan as Plan
     from lowerbound.trained import Trained as Trained
+    from lowerbound.verbs.fitting import fit as fit
+    from lowerbound.verbs.looking import explain as explain
+    from lowerbound.verbs.looking import info as info
+    from lowerbound.verbs.looking import inspect as inspect
+    from lowerbound.verbs.looking import verify as verify
+    from lowerbound.verbs.making import impute as impute
+    from lowerbound.verbs.making import sample as sample
+    from lowerbound.verbs.showing import demo as demo
+    from lowerbound.verbs.using import embed as embed
+    from lowerbound.verbs.using import evaluate as evaluate
+    from lowerbound.verbs.using import reconstruct as reconstruct
+    from lowerbound.verbs.using import score as score
 
-_HOME = {"VAE": "estimator", "Plan": "plan", "learn": "learning", "Trained": "trained"}
+_CLASSES = {"VAE": "estimator", "Plan": "plan", "learn": "learning", "Trained": "trained"}
+_VERBS = (
+    "demo",
+    "embed",
+    "evaluate",
+    "explain",
+    "fit",
+    "impute",
+    "info",
+    "inspect",
+    "reconstruct",
+    "sample",
+    "score",
+    "verify",
+)
 
-__all__ = ["VAE", "Plan", "Trained", "__version__", "learn"]
+__all__ = ["VAE", "Plan", "Trained", "__version__", "learn", *_VERBS]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'lowerbound' has no attribute {name!r}")
-    return getattr(import_module(f"lowerbound.{_HOME[name]}"), name)
+    if name in _CLASSES:
+        return getattr(import_module(f"lowerbound.{_CLASSES[name]}"), name)
+    if name in _VERBS:
+        return import_module("lowerbound.verbs").VERBS[name].load()
+    raise AttributeError(f"module 'lowerbound' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -46,11 +46,33 @@ class BernoulliLogits(Bernoulli):
 
 
 class Codes(Categorical):
-    """Categorical over the codes 0..K-1, from logits (..., K); codes come as floats."""
+    """Categorical over the codes 0..K-1, from logits (..., K); codes come as floats.
 
-    def __init__(self, logits: Tensor) -> None:
+    Args:
+        logits: (..., K).
+        reserved: (...) the fixed probability of code 0, kept for what training never saw, or 0
+            where code 0 is a code like others. A reserved code is scored and never drawn.
+    """
+
+    def __init__(self, logits: Tensor, reserved: Tensor | None = None) -> None:
         # torch subtracts the log-sum as it is, and so loses the digits of large logits.
-        super().__init__(logits=logits.log_softmax(-1), validate_args=False)
+        self._drawn = logits.log_softmax(-1) if reserved is None else _known(logits, reserved)
+        every = self._drawn
+        if reserved is not None:
+            kept = reserved > 0
+            first = torch.where(kept, reserved.clamp_min(1e-38).log(), every[..., 0])
+            rest = every[..., 1:] + torch.log1p(-reserved).unsqueeze(-1)
+            every = torch.cat([first.unsqueeze(-1), rest], -1)
+        super().__init__(logits=every, validate_args=False)
+
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw codes that training saw."""
+        return Categorical(logits=self._drawn, validate_args=False).sample(Size(sample_shape))
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable code that training saw."""
+        return self._drawn.argmax(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(code); a code outside 0..K-1 has probability zero."""
@@ -64,6 +86,13 @@ class Codes(Categorical):
         """P(code <= value): meaningful where codes are ordered."""
         codes = torch.arange(self.logits.shape[-1], device=value.device)
         return (self.probs * (codes <= value.unsqueeze(-1))).sum(-1)
+
+
+def _known(logits: Tensor, reserved: Tensor) -> Tensor:
+    """Return log-probabilities of the codes that are not reserved; reserved ones have none."""
+    hidden = torch.zeros_like(logits, dtype=torch.bool)
+    hidden[..., 0] = reserved > 0
+    return logits.masked_fill(hidden, -1e9).log_softmax(-1)
 
 
 def ordered_logits(location: Tensor, cutpoints: Tensor) -> Tensor:

@@ -288,14 +288,19 @@ class Categories(Family):
 
     Args:
         sizes: number of classes of each column.
+        reserved: the fixed probability of each column's code 0, where that stands for values that
+            training never saw; 0 where code 0 is like the others. Empty: none is reserved.
     """
 
     place: Tensor
     unused: Tensor
+    reserved: Tensor
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], reserved: Sequence[float] = ()) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
+        kept = torch.tensor(list(reserved) or [0.0] * len(sizes))
+        self.register_buffer("reserved", kept, persistent=False)
         widest = max(self.sizes)
         place, used = torch.zeros(len(sizes), widest, dtype=torch.long), []
         start = 0
@@ -313,7 +318,7 @@ class Categories(Family):
     def forward(self, numbers: Tensor) -> Independent:
         """Return the independent categoricals; missing classes are padded with probability 0."""
         logits = numbers[:, self.place].masked_fill(self.unused, -1e9)
-        return _summed(Codes(logits))
+        return _summed(Codes(logits, self.reserved.to(logits.dtype)))
 
 
 class Ordinals(Family):

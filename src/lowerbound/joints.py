@@ -31,12 +31,19 @@ class Table(Family):
         families: the family name of every coded column.
         sizes: the number of codes of every coded column (1 for numbers).
         real: the family of real columns, one for all of them.
+        reserved: for every column the probability of an unseen category (see `Categories`), or
+            nothing where no code is reserved.
     """
 
     def __init__(
-        self, families: Sequence[str], sizes: Sequence[int], real: Family | None = None
+        self,
+        families: Sequence[str],
+        sizes: Sequence[int],
+        real: Family | None = None,
+        reserved: Sequence[float] = (),
     ) -> None:
         super().__init__()
+        reserved = reserved or [0.0] * len(families)
         self.members, self.splits = nn.ModuleDict(), []
         groups: dict[str, list[int]] = {}
         for i, (kind, size) in enumerate(zip(families, sizes, strict=True)):
@@ -45,7 +52,9 @@ class Table(Family):
             kind = families[columns[0]]
             self.register_buffer(f"at_{group}", torch.tensor(columns), persistent=False)
             chosen = real if kind == "real" and real is not None else None
-            member = chosen or _MEMBERS[kind]([sizes[i] for i in columns])
+            member = chosen or _MEMBERS[kind](
+                [sizes[i] for i in columns], [reserved[i] for i in columns]
+            )
             self.members[group] = member
             self.splits.append(member.numbers(len(columns)))
 
@@ -76,10 +85,10 @@ def _group(kind: str, size: int) -> str:
 
 
 _MEMBERS = {
-    "real": lambda sizes: Gaussian(),
-    "count": lambda sizes: NegativeBinomialFamily(),
-    "binary": lambda sizes: Bits(),
-    "ordinal": Ordinals,
+    "real": lambda sizes, reserved: Gaussian(),
+    "count": lambda sizes, reserved: NegativeBinomialFamily(),
+    "binary": lambda sizes, reserved: Bits(),
+    "ordinal": lambda sizes, reserved: Ordinals(sizes),
     "categorical": Categories,
 }
 

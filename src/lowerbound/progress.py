@@ -50,12 +50,15 @@ SILENT = Silence()
 
 def done(check: Check, budget: Budget) -> float:
     """Return the share of the budget that is spent; training may stop before all of it is."""
-    per_epoch = check.step / check.epoch
-    steps = max(budget.epochs * per_epoch, budget.steps)
-    shares = [check.step / steps]
+    shares = [check.epoch / _epochs(check, budget)]
     if budget.seconds is not None:
         shares.append(check.seconds / budget.seconds)
     return min(1.0, max(shares))
+
+
+def _epochs(check: Check, budget: Budget) -> float:
+    """Return the passes at most; small tables get more than the budget's, for their steps."""
+    return max(budget.epochs, budget.steps * check.epoch / check.step)
 
 
 def status(check: Check, budget: Budget) -> str:
@@ -69,8 +72,8 @@ def status(check: Check, budget: Budget) -> str:
         else f"{speed:.0f}"
     )
     return (
-        f"epoch {check.epoch:.0f}/{budget.epochs}  ELBO {check.train_elbo:.2f} "
-        f"(valid {check.valid_elbo:.2f})  {rows} rows/s"
+        f"epoch {check.epoch:.0f}/{_epochs(check, budget):.0f}  ELBO {check.train_elbo:.2f} "
+        f"(valid {check.valid_bound:.2f})  {rows} rows/s"
     )
 
 

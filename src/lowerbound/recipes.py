@@ -159,6 +159,7 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
     gaps: float | None = None,
     components: int = 0,
     floor: float = 0.15,
+    reserved: Sequence[float] = (),
 ) -> LatentModel:
     """A table of mixed columns: each column has the likelihood of its kind; NaN is missing.
 
@@ -173,9 +174,12 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         components: of a mixture prior fitted after training; 0 is N(0, I).
         floor: the smallest sigma of a real column, in its standard deviations. Finer structure
             than this is taken for rounding, and does not drive the fit or the scores.
+        reserved: for every coded column the probability of a category that training never saw.
     """
     reader = TableFeatures(families, sizes, gaps is not None)
-    family = Table(families, sizes, real=_choice("likelihood", likelihood, _REALS)(floor))
+    family = Table(
+        families, sizes, real=_choice("likelihood", likelihood, _REALS)(floor), reserved=reserved
+    )
     return _vector(
         nn.Sequential(Hidden(gaps or 0.0), reader),
         reader.width,

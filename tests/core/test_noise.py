@@ -150,7 +150,8 @@ def test_building_and_training_leave_the_global_random_state_alone(name):
     model = recipe(name)
     x, context = RECIPES[name].data(6)
     source = noise.Stream(noise.generator("step"))
-    for objective in (Elbo(model), Iwae(model, 3)):
+    bounds = [Elbo(model)] if "optimal" in name else [Elbo(model), Iwae(model, 3)]
+    for objective in bounds:
         objective(x, 0, source, context).value.backward()
     assert state() == before
 

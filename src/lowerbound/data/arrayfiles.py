@@ -8,7 +8,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -73,7 +73,7 @@ def _read_npy(file: IO[bytes], path: Path, room: int) -> np.ndarray:
             path=str(path),
         )
     wanted = math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or wanted > room:
+    if min(shape, default=0) < 0 or wanted > room or not dtype.itemsize:
         raise _broken(path, f"shape {shape} needs {wanted:,} bytes, and {room:,} are there")
     raw = file.read(wanted)
     if len(raw) != wanted:
@@ -148,7 +148,7 @@ def _dense_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None)
     frame = from_array(table[:rows], _names(arrays, keys, width), path.name)
     others = [key for key in keys if key != flat[0] and key not in _NAME_KEYS]
     notes = (f"{path.name}: read array {flat[0]}, not {listed(others)}",) if others else ()
-    return Frame(frame.table, None, frame.names, frame.native, frame.origin, notes, len(table))
+    return replace(frame, notes=notes, total=len(table))
 
 
 def _names(arrays: _Archive, keys: list[str], width: int) -> list[str] | None:
@@ -185,4 +185,4 @@ def _sparse_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None
     names = _names(arrays, keys, int(shape[1]))
     frame = from_sparse(matrix.tocsr()[:rows], names, path.name)
     total = int(shape[0])
-    return Frame(None, frame.matrix, frame.names, frame.native, frame.origin, frame.notes, total)
+    return replace(frame, total=total)

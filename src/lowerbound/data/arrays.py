@@ -69,7 +69,7 @@ def from_array(data: Any, names: Sequence[str] | None = None, origin: str = "") 
 
 def _frame(table: pa.Table, origin: str, notes: tuple[str, ...] = ()) -> Frame:
     names = tuple(table.column_names)
-    return Frame(table, None, names, NumpyNative(), origin, notes, table.num_rows)
+    return Frame(table, None, names, NumpyNative(), origin, notes, table.num_rows, False)
 
 
 def _check_shape(array: np.ndarray, origin: str) -> None:
@@ -226,4 +226,4 @@ def from_sparse(data: Any, names: Sequence[str] | None = None, origin: str = "")
             count=int(wrong.sum()),
         )
     labels = tuple(names) if names is not None else tuple(f"x{j}" for j in range(data.shape[1]))
-    return Frame(None, matrix, labels, SparseNative(), origin, notes, data.shape[0])
+    return Frame(None, matrix, labels, SparseNative(), origin, notes, data.shape[0], False)

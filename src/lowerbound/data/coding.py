@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -108,7 +108,8 @@ class TableCoding:
     ) -> TableCoding:
         """Infer kinds and statistics from `frame`."""
         table = table_of(frame)
-        schema = infer(table, types=types, drop=drop, transform=transform)  # pyright: ignore
+        hints = replace(frame, table=table).inference(types, drop)
+        schema = infer(table, transform=transform, **hints)  # pyright: ignore
         gaps = any(schema.encode(table).missing.values())
         return cls(schema, gaps)
 
@@ -120,9 +121,13 @@ class TableCoding:
     def arguments(self) -> dict[str, Any]:
         """Families and sizes of the coded columns, and whether there are gaps."""
         parts = self.schema.parts
+        rows = {column.name: column.rows for column in self.schema.columns}
+        unseen = [1.0 / (rows[part.column] + 2) if part.unknown else 0.0 for part in parts]
         return {
             "families": [part.family for part in parts],
             "sizes": [part.size for part in parts],
+            # Laplace's rule of succession: the next value is new once in rows + 2.
+            "reserved": unseen,
             **({"gaps": 0.0} if self.gaps else {}),
         }
 

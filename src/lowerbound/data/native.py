@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -36,6 +38,8 @@ class Frame:
         origin: what to call the input in messages.
         notes: lossless repairs that were made and must be reported.
         total: the number of rows of the whole input if it is known; reading may stop earlier.
+        typed: whether columns may be of different kinds. The columns of an array are numbers
+            until the user says otherwise: nothing in it says that 0 and 1 are labels.
     """
 
     table: pa.Table | None
@@ -45,6 +49,22 @@ class Frame:
     origin: str = "the table"
     notes: tuple[str, ...] = ()
     total: int | None = None
+    typed: bool = True
+
+    def inference(self, types: Mapping[str, str], drop: Sequence[str]) -> dict[str, Any]:
+        """Return what `lowerbound.schema.infer` takes for this input, beside its columns."""
+        if self.typed or self.table is None:
+            return {"types": types, "drop": drop}
+        left = set(self.names).difference(types, drop)
+        numbers = {
+            name: "real"
+            for name, column in zip(self.names, self.table.columns, strict=True)
+            if name in left
+            and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type))
+        }
+        # A pattern of the user's must still win: exact names go only where none matches.
+        numbers = {n: k for n, k in numbers.items() if not any(fnmatch(n, t) for t in types)}
+        return {"types": {**numbers, **types}, "drop": drop, "exclude_atoms": True}
 
     @property
     def rows(self) -> int:

@@ -155,20 +155,11 @@ def _check_size(path: Path, size: int, packed: int) -> None:
 
 def _decode(text: Text, *, cut: bool) -> tuple[Text, str]:
     """Return the same text in UTF-8 without a byte order mark, and what was changed."""
-    head = text.head(4096)
-    encoding = next((name for bom, name in _BOMS if head.startswith(bom)), None)
-    if encoding == "utf-8-sig":
-        # The parser skips this mark by itself.
-        return text, "the byte order mark was skipped"
-    if encoding is None and b"\0" in head:
-        zeros = np.frombuffer(head[: len(head) // 2 * 2], np.uint8).reshape(-1, 2) == 0
-        shares = zeros.mean(axis=0)
-        if max(shares) > 0.8 and min(shares) < 0.2:
-            encoding = "utf-16-le" if shares[1] > shares[0] else "utf-16-be"
-    if encoding is None:
-        if _is_utf8(text, cut=cut):
-            return text, ""
-        encoding = "cp1252"
+    encoding = _encoding(text.head(4096))
+    if encoding in ("utf-8", "utf-8-sig") and _is_utf8(text):
+        # The parser skips the mark by itself.
+        return text, "the byte order mark was skipped" if encoding == "utf-8-sig" else ""
+    encoding = "cp1252" if encoding == "utf-8" else encoding
     whole = b"".join(text.chunks())
     try:
         # The cut may lie within a character of several bytes.
@@ -177,8 +168,8 @@ def _decode(text: Text, *, cut: bool) -> tuple[Text, str]:
         line = whole[: error.start].count(b"\n") + 1
         raise DataError(
             "E014",
-            f"{place(text.path)} is not text: line {line:,} has bytes that neither UTF-8 nor "
-            f"{encoding} explains",
+            f"{place(text.path)} is not text: line {line:,} has bytes that {encoding.upper()} "
+            "does not explain",
             fix=f"convert it, for instance: iconv -f LATIN1 -t UTF-8 '{text.path}' > utf8.csv",
             path=str(text.path),
             line=line,
@@ -187,14 +178,27 @@ def _decode(text: Text, *, cut: bool) -> tuple[Text, str]:
     return Text(text.path, decoded.encode()), f"decoded as {name}"
 
 
-def _is_utf8(text: Text, *, cut: bool) -> bool:
+def _encoding(head: bytes) -> str:
+    """Tell the encoding by a byte order mark, or by every other byte being NUL."""
+    for mark, name in _BOMS:
+        if head.startswith(mark):
+            return name
+    if b"\0" in head[1:]:
+        zeros = np.frombuffer(head[: len(head) // 2 * 2], np.uint8).reshape(-1, 2) == 0
+        shares = zeros.mean(axis=0)
+        if max(shares) > 0.8 and min(shares) < 0.2:
+            return "utf-16-le" if shares[1] > shares[0] else "utf-16-be"
+    return "utf-8"
+
+
+def _is_utf8(text: Text) -> bool:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for chunk in text.chunks():
             # Pure ASCII, the usual case, is ten times faster to recognise than to decode.
             if not chunk.isascii() or decoder.getstate()[0]:
                 decoder.decode(chunk)
-        decoder.decode(b"", final=not cut)
+        decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
     return True

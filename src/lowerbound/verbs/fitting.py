@@ -73,7 +73,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         settings: a setting of the recipe, such as beta=2, free_bits=0.5, likelihood=student or
             hidden=[256,256]; repeat it for more.
         latent: size of the latent space, or auto to keep only what is in use.
-        transform: of numbers: standard (the default) or quantile.
+        transform: of numbers: blend (the default), standard or quantile.
         max_epochs: passes over the data at most.
         seed: of everything random; the same seed gives the same model.
         device: cpu, cuda, cuda:1, ...; by default a GPU where there is one.

@@ -44,7 +44,7 @@ Settings = Annotated[Mapping[str, Any] | Sequence[str], _repeatable("KEY=VALUE",
 Where = Annotated[Mapping[str, Any] | Sequence[str], _repeatable("COLUMN=VALUE")]
 Renames = Annotated[Mapping[str, str] | Sequence[str], _repeatable("THEIRS=OURS")]
 Columns = Annotated[Sequence[str], _repeatable("COLUMN")]
-Rows = Annotated[int, Parameter(name=("-n", "--n"), converter=_text, n_tokens=1, metavar="N")]
+Rows = Annotated[int | str, Parameter(name="-n", converter=_text, n_tokens=1, metavar="N")]
 Name = Annotated[str | None, _plain("NAME")]
 File = Annotated[str | None, _plain("FILE")]
 Share = Annotated[float | str | None, _plain("SHARE")]

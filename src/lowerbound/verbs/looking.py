@@ -47,7 +47,9 @@ def inspect(
     if frame.table is None:
         return _inspect_sparse(frame, data)
     forced = pairs(types, "--types", "zip=categorical", commas=True)
-    schema = infer(frame.table, types=forced, drop=texts(drop, "--drop"))
+    schema = infer(
+        frame.table, transform="blend", **frame.inference(forced, texts(drop, "--drop"))
+    )
     rows = schema.describe()
     looked = frame.rows
     total = looked if full or looked < SAMPLE else frame.total

@@ -16,18 +16,23 @@ from typing import Any, NamedTuple
 
 from lowerbound import recipes
 from lowerbound.errors import LowerboundError, UsageError, nearest
-from lowerbound.plan import OBJECTIVE, Plan, device_of
+from lowerbound.plan import OBJECTIVE, Plan, device_of, objective_of
 from lowerbound.verbs import parsing
 
 # What the data or the fit itself decide, so that --set may not.
-_DECIDED = {"families", "sizes", "features", "missing", "components", "latent", "batches"}
+_DECIDED = {
+    "families",
+    "sizes",
+    "reserved",
+    "features",
+    "missing",
+    "components",
+    "latent",
+    "batches",
+}
 # A model of the smallest table there is, to try settings on before any data are read.
 _SMALLEST = {"table": {"families": ["real"], "sizes": [1]}}
 _MOST_BYTES = 1 << 20
-
-
-def _flag(field: str) -> str:
-    return "--set" if field == "settings" else "--" + field.replace("_", "-")
 
 
 def _settings(value: object) -> dict[str, Any]:
@@ -136,8 +141,10 @@ def _settings_problems(recipe: str, settings: Mapping[str, Any]) -> list[Lowerbo
     if problems:
         return problems
     arguments = {key: value for key, value in settings.items() if key not in OBJECTIVE}
+    weights = {**OBJECTIVE, **{key: settings[key] for key in OBJECTIVE if key in settings}}
     try:
-        recipes.build(recipe, {**_SMALLEST.get(recipe, {"features": 2}), **arguments})
+        model = recipes.build(recipe, {**_SMALLEST.get(recipe, {"features": 2}), **arguments})
+        objective_of(model, weights, examples=1)
     except LowerboundError as error:
         problems.append(error)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -172,9 +172,11 @@ def rehearse(frame: Frame, plan: Plan, target: Path | None, voice: Voice) -> Res
         raise CheckFailed("E601", "a saved and loaded model gives other scores on this machine")
     last = trained.facts["history"]["checks"][-1]
     preset = PRESETS[plan.preset]
-    epochs = plan.max_epochs or preset.budget.epochs
-    steps = 0 if plan.max_epochs else preset.budget.steps
-    rows = max(epochs * trained.facts["split"]["train"], steps * preset.optimiser.batch_size)
+    epochs, steps = preset.budget.epochs, preset.budget.steps
+    if plan.max_epochs is not None:
+        epochs, steps = plan.max_epochs, 0
+    learned = trained.facts["split"]["train"]
+    rows = max(epochs * learned, steps * min(preset.optimiser.batch_size, learned))
     longest = rows / max(last["rows_per_second"], 1.0)
     longest = min(longest, plan.time_limit or longest)
     return Result(
