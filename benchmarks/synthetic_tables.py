@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import results_file
 from scipy.stats import ks_2samp
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import AdaBoostClassifier
@@ -36,6 +35,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+import results_file
 from lowerbound import Plan, learn
 
 ROOT = Path(__file__).parent.parent

@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from lowerbound.verbs.using import score as score
 
 _CLASSES = {"VAE": "estimator", "Plan": "plan", "learn": "learning", "Trained": "trained"}
-_VERBS = (
+__all__ = [
+    "VAE",
+    "Plan",
+    "Trained",
+    "__version__",
     "demo",
     "embed",
     "evaluate",
@@ -40,19 +44,18 @@ _VERBS = (
     "impute",
     "info",
     "inspect",
+    "learn",
     "reconstruct",
     "sample",
     "score",
     "verify",
-)
-
-__all__ = ["VAE", "Plan", "Trained", "__version__", "learn", *_VERBS]  # noqa: PLE0604
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _CLASSES:
         return getattr(import_module(f"lowerbound.{_CLASSES[name]}"), name)
-    if name in _VERBS:
+    if name in __all__:
         return import_module("lowerbound.verbs").VERBS[name].load()
     raise AttributeError(f"module 'lowerbound' has no attribute {name!r}")
 

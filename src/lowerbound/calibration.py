@@ -52,7 +52,7 @@ class Calibration:
         """Return (1 + #{held-out >= score}) / (n + 1): at most alpha with probability alpha."""
         n = len(self.scores)
         above = n - np.searchsorted(self.scores, np.asarray(scores, np.float64), side="left")
-        return (1.0 + above) / (n + 1.0)
+        return np.asarray((1.0 + above) / (n + 1.0), np.float64)
 
     def alarm(self, rate: float) -> Alarm:
         """Return the threshold that flags the share `rate` of normal rows, with its interval.

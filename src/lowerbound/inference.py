@@ -90,6 +90,8 @@ def _infer_numbers(sample: Sample) -> Column:
     numbers = raw.floats(sample.cells, sample.name)
     spread = Spread.of(numbers)
     distinct = len(spread.values)
+    if pa.types.is_integer(sample.cells.type) and np.abs(spread.values).max() >= 2.0**53:
+        return _skip(sample, "id", "whole numbers of more than 15 digits")
     if distinct == 2 and (spread.whole or spread.rows >= _FEW):
         return _category(sample, "binary")
     if spread.whole and _ID_NAME.search(sample.name):

@@ -95,8 +95,8 @@ def learn(
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, (coding, coded, split), report, say)
     model, arguments, history = fitted
-    parts = (subset(coded.rows, index) for index in (split.train, split.valid))
-    model, arguments = refit_prior(plan.recipe, (model, arguments), *parts, plan.seed)
+    train, valid = subset(coded.rows, split.train), subset(coded.rows, split.valid)
+    model, arguments = refit_prior(plan.recipe, (model, arguments), train, valid, plan.seed)
     return _calibrated(plan, frame, coding, coded, split, (model, arguments, history))
 
 

@@ -30,7 +30,7 @@ def by_tiles(
     device = next(model.parameters()).device
     try:
         done = [
-            work(Batch(*(None if t is None else t.to(device) for t in batch)))[:real].cpu()
+            work(batch.to(device))[:real].cpu()
             for batch, real in tiles(rows, tile)
         ]
     finally:

@@ -242,7 +242,7 @@ class ThetaPrior(NamedTuple):
                 fix='match="*" holds for all of them',
             )
         one = chosen[0].new_tensor
-        density = self.family(one(0.0), one(self.scale), validate_args=False)
+        density = self.family(one(0.0), one(self.scale))  # pyright: ignore[reportArgumentType]
         return torch.stack([density.log_prob(p).sum() for p in chosen]).sum()
 
 
@@ -265,7 +265,7 @@ class Map(nn.Module):
     @property
     def model(self) -> nn.Module:
         """The model of the wrapped objective."""
-        return self.objective.model
+        return self.objective.get_submodule("model")
 
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
         """Return the wrapped loss minus log p(theta) / N."""

@@ -197,6 +197,8 @@ class GivenLibrary(nn.Module):
     Without a context, the training cells' mean log-library stands in.
     """
 
+    usual: Tensor
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("usual", torch.zeros(width))

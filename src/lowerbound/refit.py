@@ -100,7 +100,8 @@ def _with_mixture(
     prior = refitted.levels[0].prior
     assert isinstance(prior, Mixture)
     with torch.no_grad():
-        prior.logits.copy_(torch.from_numpy(np.log(np.maximum(mixture.weights_, 1e-12))))
-        prior.loc.copy_(torch.from_numpy(mixture.means_))
-        prior.log_scale.copy_(torch.from_numpy(0.5 * np.log(mixture.covariances_)))
+        weights, covariances = np.asarray(mixture.weights_), np.asarray(mixture.covariances_)
+        prior.logits.copy_(torch.from_numpy(np.log(np.maximum(weights, 1e-12))))
+        prior.loc.copy_(torch.from_numpy(np.asarray(mixture.means_)))
+        prior.log_scale.copy_(torch.from_numpy(0.5 * np.log(covariances)))
     return refitted.eval()

@@ -254,7 +254,7 @@ class _Run:
 
     def _step(self, step: int, batch: Batch) -> None:
         """Take one optimiser step, or skip it where a number is not finite."""
-        x, context = (None if t is None else t.to(self.device) for t in batch)
+        x, context = batch.to(self.device)
         stream = noise.Stream(noise.generator(self.seed, "noise", step, device=self.device))
         # Layers that draw for themselves, such as `Hidden`, use torch's own generators.
         with noise.isolated(self.seed, "layers", step):

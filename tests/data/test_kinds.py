@@ -82,6 +82,11 @@ def test_names_that_only_look_like_ids(name):
     assert kind(RNG.permutation(500), name) == "real"
 
 
+def test_numbers_beyond_15_digits_are_ids():
+    assert kind(RNG.integers(2**60, 2**62, 500)) == "id"
+    assert kind(RNG.integers(2**60, 2**62, 500).astype(float)) == "real"
+
+
 def test_an_id_of_few_values_is_a_category():
     assert kind(RNG.integers(0, 9, 500), "store_id") == "categorical"
 

@@ -54,6 +54,26 @@ CSV = {
     "spaces in names": (" a , b\n1,x\n2,y\n", PLAIN, "spaces"),
     "empty name": (",b\n1,x\n2,y\n", {"unnamed_0": [1, 2], "b": ["x", "y"]}, "'unnamed_0'"),
     "no header": ("1,2.5\n3,4.5\n", {"x0": [1, 3], "x1": [2.5, 4.5]}, "no header"),
+    "no header, words too": (
+        "5.1,red\n4.9,blue\n4.7,red\n",
+        {"x0": [5.1, 4.9, 4.7], "x1": ["red", "blue", "red"]},
+        "no header",
+    ),
+    "numbers among names": (
+        "year,2010,x\n1,5,u\n2,6,v\n",
+        {"year": [1, 2], "2010": [5, 6], "x": ["u", "v"]},
+        None,
+    ),
+    "years among names": (
+        "who,2010,2015\nu,5,7\nv,6,8\n",
+        {"who": ["u", "v"], "2010": [5, 6], "2015": [7, 8]},
+        None,
+    ),
+    "decimal commas, no header": (
+        "1,5;2,5\n3,5;4,25\n",
+        {"x0": [1.5, 3.5], "x1": [2.5, 4.25]},
+        "semicolons",
+    ),
     "numbered header": ("0,1\n5,6\n7,8\n", {"0": [5, 7], "1": [6, 8]}, None),
     "years as header": ("2019,2020\n5,6\n7,8\n", {"2019": [5, 7], "2020": [6, 8]}, None),
     "one column": ("a\n1\n\n3\n", {"a": [1, None, 3]}, None),

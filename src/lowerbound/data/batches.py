@@ -19,6 +19,11 @@ class Batch(NamedTuple):
     x: Tensor
     context: Tensor | None = None
 
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on `device`."""
+        context = None if self.context is None else self.context.to(device)
+        return Batch(self.x.to(device), context)
+
 
 class Rows(Protocol):
     """What training and tasks know of a data set that fits in memory."""
@@ -68,7 +73,7 @@ class Sparse:
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return self.matrix.shape[0]
+        return len(self.matrix.indptr) - 1
 
     def take(self, index: Tensor) -> Batch:
         """Return the rows at `index` as a dense float32 tensor."""

@@ -265,7 +265,7 @@ class CountsCoding:
         _check_counts(matrix, frame)
         totals = np.asarray(matrix.sum(1)).ravel()
         library = torch.from_numpy(np.log(np.maximum(totals, 1.0)).astype(np.float32))[:, None]
-        nothing = np.zeros(matrix.shape[0])
+        nothing = np.zeros(len(totals))
         return Coded(Sparse(matrix, library), nothing, nothing)
 
     def _matrix(self, frame: Frame, places: Sequence[int]) -> sparse.csr_matrix:

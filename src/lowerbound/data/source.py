@@ -77,7 +77,8 @@ def _read_text(found: files.Found, rows: int | None) -> Frame:
         parts.append((path, table))
         notes += more
     table = _joined(parts)
-    total = table.num_rows if rows is None else None
+    whole = rows is None or table.num_rows < rows
+    total = table.num_rows if whole else None
     return Frame(table, None, tuple(table.column_names), ArrowNative(), "", tuple(notes), total)
 
 

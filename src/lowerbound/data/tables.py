@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import csv
-import re
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
-from lowerbound.cells import MISSING_NUMBER, NUMBER, is_text, listed, pc, place, snippet
+from lowerbound.cells import MISSING_NUMBER, is_text, listed, pc, place, snippet
 from lowerbound.data import memory
+from lowerbound.data.dialect import MARKS, Dialect, find_dialect
 from lowerbound.data.files import readable
 from lowerbound.data.numerals import repair_column
 from lowerbound.data.textfile import LONGEST_LINE, Scan, Text, load, scan
 from lowerbound.errors import DataError
-
-MOST_COLUMNS = 100_000
-_DELIMITERS = ",;\t|"
-_NAMES = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-_NUMBER = re.compile(NUMBER)
-_BLANK_LINES = re.compile(r"([ \t]*(\r\n|\n|\r))*")
-
-
-class Dialect(NamedTuple):
-    """How a text table is written."""
-
-    delimiter: str
-    names: list[str]
-    header: bool
-    blank: int  # blank lines before the first
-    notes: tuple[str, ...]
 
 
 def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str, ...]]:
@@ -65,93 +47,6 @@ def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str
     table = _keep_codes(table, text, dialect, seen)
     table, repairs = _repair(table)
     return table.slice(0, rows), (*text.notes, *dialect.notes, *repairs)
-
-
-def find_dialect(text: Text) -> Dialect:
-    """Tell the separator, and whether the first line holds names."""
-    head = text.head().decode("utf-8", errors="ignore").removeprefix("\ufeff")
-    lines = [line for line in head.splitlines()[:60] if line.strip()]
-    if not lines:
-        raise DataError(
-            "E004",
-            f"{place(text.path)} has blank lines only",
-            fix="export or download the file again",
-            path=str(text.path),
-        )
-    expected = (
-        "\t" if text.path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab")) else ","
-    )
-    delimiter = _delimiter(lines, expected)
-    notes = []
-    if delimiter != expected and delimiter in lines[0]:
-        notes.append(f"{text.path.name}: separated by {_NAMES[delimiter]}")
-    start = len(_BLANK_LINES.match(head)[0])  # pyright: ignore[reportOptionalSubscript]
-    first = next(csv.reader(head[start:].splitlines(True), delimiter=delimiter))
-    if len(first) > MOST_COLUMNS:
-        raise DataError(
-            "E015",
-            f"{place(text.path)} has {len(first):,} columns; at most {MOST_COLUMNS:,} are read",
-            fix="check the separator and the line ends, or store it as a .npz matrix",
-            path=str(text.path),
-        )
-    names, header, more = _names(text, first)
-    blank = len(head[:start].splitlines())
-    return Dialect(delimiter, names, header, blank, (*notes, *more))
-
-
-def _delimiter(lines: list[str], expected: str) -> str:
-    """Choose the separator that cuts the most lines into equally many cells."""
-
-    def regularity(mark: str) -> tuple[float, bool, int]:
-        counts = Counter(len(re.sub(r'"[^"]*"', "", line).split(mark)) for line in lines)
-        cells, often = counts.most_common(1)[0]
-        return (often / len(lines) if cells > 1 else 0.0, mark == expected, cells)
-
-    # The header has the separator in it: a mark that occurs in the values only is none.
-    there = [mark for mark in _DELIMITERS if mark in lines[0]] or [expected]
-    return max(there, key=regularity)
-
-
-def _names(text: Text, first: list[str]) -> tuple[list[str], bool, list[str]]:
-    """Make column names from the first line; it may be no header at all."""
-    path, notes = text.path, []
-    if _is_data(first):
-        note = f"{path.name}: no header; the columns are called x0 to x{len(first) - 1}"
-        return [f"x{j}" for j in range(len(first))], False, [note]
-    names = [name.strip() for name in first]
-    if names != first:
-        notes.append(f"{path.name}: spaces around column names were removed")
-    if empty := [j for j, name in enumerate(names) if not name]:
-        for j in empty:
-            names[j] = f"unnamed_{j}"
-        named = listed([names[j] for j in empty])
-        notes.append(f"{path.name}: {len(empty)} columns without a name are called {named}")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        places = [j + 1 for j, name in enumerate(names) if name == twice[0]]
-        raise DataError(
-            "E012",
-            f"line 1 of {place(path)} names {listed(twice)} more than once (cells "
-            f"{', '.join(map(str, places[:5]))})",
-            fix="give every column its own name",
-            path=str(path),
-            columns=twice,
-        )
-    return names, True, notes
-
-
-def _is_data(first: list[str]) -> bool:
-    """Whether a first line is numbers and so no header, unless they just count the columns."""
-    words = [word.strip() for word in first]
-    numbers = [word for word in words if _NUMBER.match(word)]
-    if not numbers or any(w not in MISSING_NUMBER for w in words if not _NUMBER.match(w)):
-        return False
-    try:
-        counted = [int(word) for word in numbers]
-    except ValueError:
-        return True
-    consecutive = all(b - a == 1 for a, b in zip(counted, counted[1:], strict=False))
-    return not (consecutive and len(counted) > 1)
 
 
 def _parse(
@@ -215,7 +110,7 @@ def _ragged(text: Text, dialect: Dialect, seen: Scan) -> DataError:
         f"line {line:,} of {place(text.path)} has {first.actual_columns:,} cells where the "
         f"first has {first.expected_columns:,}: {snippet(first.text)}{more}",
         fix=f"correct the line, or put quotes around values that contain "
-        f"{_NAMES[dialect.delimiter]}; to see it: sed -n {line}p '{text.path}'",
+        f"{MARKS[dialect.delimiter]}; to see it: sed -n {line}p '{text.path}'",
         path=str(text.path),
         line=line,
         count=len(bad),
@@ -298,20 +193,19 @@ def _too_long(column: pa.ChunkedArray) -> bool:
     """Whether a column of doubles holds whole numbers beyond what a double can tell apart."""
     if not pa.types.is_float64(column.type):
         return False
-    top = pc.max(pc.abs(column)).as_py()
-    return top is not None and 2.0**53 < top < np.inf
+    low, high = (bound.as_py() for bound in pc.min_max(column).values())
+    return low is not None and 2.0**53 < max(-low, high) < np.inf
 
 
 def _repair(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    notes = []
-    for j, name in enumerate(table.column_names):
-        column = table.column(j)
-        if not is_text(column.type):
-            continue
-        column, note = repair_column(name, column)
-        notes += [note] if note else []
-        if not note:
-            empty = pc.equal(column, "")
-            column = pc.if_else(empty, pa.scalar(None, column.type), column)
-        table = table.set_column(j, name, column)
-    return table, notes
+    notes, columns = [], []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if is_text(column.type):
+            column, note = repair_column(name, column)  # noqa: PLW2901 the repaired one
+            if note:
+                notes.append(note)
+            else:
+                empty = pc.equal(column, "")
+                column = pc.if_else(empty, pa.scalar(None, column.type), column)  # noqa: PLW2901
+        columns.append(column)
+    return pa.Table.from_arrays(columns, names=table.column_names), notes
