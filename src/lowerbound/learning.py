@@ -146,7 +146,9 @@ def _fit(
     budget = replace(preset.budget, seconds=plan.time_limit)
     if plan.max_epochs is not None:
         budget = replace(budget, epochs=plan.max_epochs, steps=0)
-    objective = objective_of(model, weights, len(train))
+    per_epoch = max(1, len(train) // preset.optimiser.batch_size)
+    steps = max(budget.epochs * per_epoch, budget.steps)
+    objective = objective_of(model, weights, len(train), steps)
     # The size of a gradient grows with the number of columns that add to the loss.
     clip = CLIP * math.sqrt(math.prod(train.take(torch.zeros(1, dtype=torch.long)).x.shape))
     try:

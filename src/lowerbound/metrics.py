@@ -29,10 +29,7 @@ def by_tiles(
     model.eval()
     device = next(model.parameters()).device
     try:
-        done = [
-            work(batch.to(device))[:real].cpu()
-            for batch, real in tiles(rows, tile)
-        ]
+        done = [work(batch.to(device))[:real].cpu() for batch, real in tiles(rows, tile)]
     finally:
         model.train(was_training)
     return torch.cat(done)

@@ -146,13 +146,16 @@ def device_of(plan: Plan) -> torch.device:
         ) from None
 
 
-def objective_of(model: nn.Module, weights: Mapping[str, Any], examples: int) -> nn.Module:
+def objective_of(
+    model: nn.Module, weights: Mapping[str, Any], examples: int, steps: int
+) -> nn.Module:
     """Return what a fit minimises.
 
     Args:
         model: the model.
         weights: values for the names of `OBJECTIVE`.
         examples: number of training rows.
+        steps: of the whole fit; the warm-up takes at most a quarter of them.
 
     Raises:
         UsageError: E240 for a value that an objective cannot have.
@@ -160,7 +163,7 @@ def objective_of(model: nn.Module, weights: Mapping[str, Any], examples: int) ->
     if weights["iwae"]:
         objective: nn.Module = objectives.Iwae(model, int(weights["iwae"]))
     else:
-        capacity, warm = weights["capacity"], WARM_UP_STEPS
+        capacity, warm = weights["capacity"], max(1, min(WARM_UP_STEPS, steps // 4))
         objective = objectives.Elbo(
             model,
             beta=objectives.Ramp(0.0, float(weights["beta"]), warm),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,10 +22,14 @@ class Spread:
         starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
         return cls(ordered[starts], np.diff(np.append(starts, len(ordered))))
 
+    @cached_property
+    def _ranks(self) -> np.ndarray:
+        return np.cumsum(self.counts)
+
     @property
     def rows(self) -> int:
         """Return how many numbers there are."""
-        return int(self.counts.sum())
+        return int(self._ranks[-1]) if len(self.counts) else 0
 
     @property
     def whole(self) -> bool:
@@ -38,8 +43,7 @@ class Spread:
 
     def quantile(self, share: float) -> float:
         """Return the smallest value that at least this share of the rows does not exceed."""
-        total = np.cumsum(self.counts)
-        return float(self.values[np.searchsorted(total, share * total[-1])])
+        return float(self.values[np.searchsorted(self._ranks, share * self.rows)])
 
     def moments(self) -> tuple[float, float]:
         """Return mean and standard deviation after holding back absurd outliers.

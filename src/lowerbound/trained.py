@@ -81,6 +81,13 @@ class Trained:
         """Return the anomaly scores of rows that are coded already."""
         return tasks.score(self.model, coded.rows, samples).numpy() + coded.surcharge
 
+    def log_likelihood(
+        self, data: object, samples: int = tasks.SCORE_SAMPLES
+    ) -> NDArray[np.float64]:
+        """Return log p of every raw row, (n,) nats, every transform's Jacobian included."""
+        coded = self.encode(data)[1]
+        return coded.log_jacobian - self.score_coded(coded, samples)
+
     def flag(
         self, scores: NDArray[np.float64], false_discovery_rate: float | None = None
     ) -> pa.Table:

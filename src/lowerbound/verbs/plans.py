@@ -144,7 +144,7 @@ def _settings_problems(recipe: str, settings: Mapping[str, Any]) -> list[Lowerbo
     weights = {**OBJECTIVE, **{key: settings[key] for key in OBJECTIVE if key in settings}}
     try:
         model = recipes.build(recipe, {**_SMALLEST.get(recipe, {"features": 2}), **arguments})
-        objective_of(model, weights, examples=1)
+        objective_of(model, weights, examples=1, steps=1)
     except LowerboundError as error:
         problems.append(error)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -1,0 +1,222 @@
+"""From raw data to a model: every recipe, every objective, and densities of the raw values."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from lowerbound import Plan, Trained, learn
+from lowerbound.errors import DataError, UsageError
+from lowerbound.learning import Split
+from scipy import sparse
+
+QUICK = {"preset": "fast", "max_epochs": 3}
+
+
+def rows(n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=n)
+    frame = pd.DataFrame(
+        {
+            "a": hidden + 0.3 * rng.normal(size=n),
+            "b": -2 * hidden + 0.3 * rng.normal(size=n),
+            "amount": np.exp(1 + hidden + 0.2 * rng.normal(size=n)),
+            "label": np.where(hidden + 0.3 * rng.normal(size=n) > 0, "up", "down"),
+            "place": rng.choice(["x", "y", "z"], n, p=[0.6, 0.3, 0.1]),
+        }
+    )
+    frame.loc[::17, "b"] = np.nan
+    frame.loc[::23, "place"] = None
+    return frame
+
+
+@pytest.mark.parametrize("recipe", ["gaussian", "beta", "sigma"])
+@pytest.mark.parametrize("gaps", [False, True])
+def test_recipes_of_numbers(recipe, gaps):
+    frame = rows()[["a", "b", "amount"]]
+    frame = frame if gaps else frame.dropna()
+    trained = learn(frame, Plan(recipe=recipe, **QUICK))
+    assert np.isfinite(trained.score(frame)).all()
+    report = trained.evaluate(frame, samples=16)
+    assert report["elbo"] <= -report["iw_nll"] + 0.2
+    assert trained.sample(5).table.column_names == ["a", "b", "amount"]
+
+
+@pytest.mark.parametrize("likelihood", ["optimal", "shared", "feature", "element", "student"])
+def test_sigma_likelihoods(likelihood):
+    frame = rows()[["a", "amount"]]
+    plan = Plan(recipe="sigma", settings={"likelihood": likelihood}, **QUICK)
+    assert np.isfinite(learn(frame, plan).score(frame)).all()
+
+
+def test_recipes_of_numbers_say_so_when_a_column_is_text():
+    with pytest.raises(DataError, match="label") as caught:
+        learn(rows(), Plan(recipe="sigma", **QUICK))
+    assert caught.value.code == "E071"
+
+
+@pytest.mark.parametrize("likelihood", ["nb", "zinb", "poisson"])
+def test_counts_from_a_sparse_matrix(likelihood):
+    rng = np.random.default_rng(0)
+    counts = sparse.csr_matrix(rng.poisson(rng.gamma(1.0, 2.0, (300, 30))))
+    trained = learn(counts, Plan(recipe="counts", settings={"likelihood": likelihood}, **QUICK))
+    assert np.isfinite(trained.score(counts)).all()
+    drawn = trained.sample(50).table.to_pandas().to_numpy()
+    assert drawn.min() >= 0
+    assert 0.2 < drawn.sum(1).mean() / counts.sum(1).mean() < 5
+
+
+def test_counts_refuse_what_is_no_count():
+    values = np.log1p(np.random.default_rng(0).poisson(3.0, (50, 4)))
+    with pytest.raises(DataError, match="log-normalised") as caught:
+        learn(values, Plan(recipe="counts", **QUICK))
+    assert caught.value.code == "E073"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"free_bits": 0.1},
+        {"capacity": 2.0},
+        {"iwae": 4},
+        {"theta_prior": "normal:1.0"},
+        {"theta_prior": "laplace:0.1"},
+        {"likelihood": "laplace"},
+        {"gaps": 0.2},
+        {"hidden": [16]},
+    ],
+)
+def test_settings_of_the_objective_and_the_model_take_effect(settings):
+    frame = rows()
+    budget = {"preset": "fast", "max_epochs": 20}
+    plain = learn(frame, Plan(**budget)).score(frame)
+    other = learn(frame, Plan(settings=settings, **budget)).score(frame)
+    assert np.isfinite(other).all()
+    assert not np.allclose(plain, other)
+
+
+def test_a_strong_prior_on_theta_shrinks_the_weights():
+    def size(settings):
+        model = learn(rows(), Plan(settings=settings, preset="fast", max_epochs=60)).model
+        return sum(p.square().sum().item() for p in model.parameters())
+
+    assert size({"theta_prior": "normal:0.01"}) < 0.7 * size({})
+
+
+@pytest.mark.parametrize("text", ["normal", "cauchy:1", "normal:-1", "normal:x"])
+def test_a_prior_that_makes_no_sense_is_refused(text):
+    with pytest.raises(UsageError, match="theta_prior"):
+        learn(rows(60), Plan(settings={"theta_prior": text}, **QUICK))
+
+
+def test_latent_auto_keeps_what_is_in_use():
+    frame = rows(300)[["a", "b", "amount"]]
+    frame["twin"] = frame["a"]
+    trained = learn(frame, Plan(preset="fast", latent="auto"))
+    wide = learn(frame, Plan(preset="fast"))
+    assert trained.latent <= wide.latent
+    assert trained.latent == trained.facts["health"]["latent"]
+
+
+@pytest.mark.parametrize(
+    ("name", "transform"),
+    [("a", "standard"), ("a", "quantile"), ("a", "blend"), ("amount", "blend")],
+)
+def test_the_density_of_raw_values_integrates_to_one(name, transform):
+    frame = rows(600)[[name]]
+    trained = learn(frame, Plan(transform=transform, **QUICK))
+    low, high = frame[name].min(), frame[name].max()
+    margin = 4 * (high - low)
+    bottom = 1e-6 if name == "amount" else low - margin
+    # The slope of the coding jumps at every quantile: the grid is fine where they are.
+    inner, tail = np.linspace(low, high, 24_001), np.linspace(high, high + margin, 2001)
+    grid = np.unique(np.concatenate([np.linspace(bottom, low, 2001), inner, tail]))
+    log_p = trained.log_likelihood(pd.DataFrame({name: grid}), samples=32)
+    mass = np.trapezoid(np.exp(log_p), grid)
+    assert mass == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_change_of_unit_does_not_change_the_ranking():
+    frame, other = rows()[["a", "b"]].dropna(), rows()[["a", "b"]].dropna()
+    other["a"] = 1000 * other["a"] + 7
+    one = learn(frame, Plan(**QUICK)).score(frame)
+    two = learn(other, Plan(**QUICK)).score(other)
+    assert np.corrcoef(one.argsort().argsort(), two.argsort().argsort())[0, 1] > 0.99
+
+
+def test_a_column_that_was_constant_and_changes_is_surprising():
+    frame = rows(200)
+    frame["site"] = "home"
+    trained = learn(frame, Plan(**QUICK))
+    moved = frame.assign(site="away")
+    gain = trained.score(moved) - trained.score(frame)
+    np.testing.assert_allclose(gain, np.log(202.0))
+
+
+def test_unseen_categories_are_counted_scored_by_laplace_and_never_drawn():
+    frame = rows(300)
+    trained = learn(frame, Plan(**QUICK))
+    new = frame.head(20).assign(place="moon")
+    _, coded = trained.encode(new)
+    assert coded.unseen == {"place": 20}
+    gain = trained.score(new) - trained.score(frame.head(20).assign(place=None))
+    assert np.median(gain) == pytest.approx(np.log(302.0), abs=2.0)
+    assert set(trained.sample(3000).table["place"].to_pylist()) <= {"x", "y", "z"}
+
+
+def test_saved_and_loaded_models_are_the_same(tmp_path):
+    frame = rows()
+    trained = learn(frame, Plan(**QUICK))
+    trained.save(tmp_path / "m.vae")
+    again = Trained.load(tmp_path / "m.vae")
+    assert (again.score(frame) == trained.score(frame)).all()
+    assert again.alarm == trained.alarm
+    assert again.sample(5, seed=1).table.equals(trained.sample(5, seed=1).table)
+
+
+def test_imputation_leaves_what_was_observed_and_fills_the_rest():
+    frame = rows()
+    trained = learn(frame, Plan(**QUICK))
+    filled = trained.impute(frame).to_pandas()
+    for name in frame:
+        seen = frame[name].notna()
+        assert (filled[name][seen] == frame[name][seen]).all()
+        assert filled[name].notna().all()
+    copies = trained.impute(frame, draws=3).to_pandas()
+    assert len(copies) == 3 * len(frame)
+    assert copies.groupby("draw")["b"].sum().nunique() == 3
+
+
+@pytest.mark.parametrize(
+    ("n", "parts"), [(5, (5, 5, 5)), (100, (90, 10, 10)), (5000, (4000, 500, 500))]
+)
+def test_splits(n, parts):
+    split = Split.of(n, 0)
+    assert (len(split.train), len(split.valid), len(split.calibration)) == parts
+    if n >= 1000:
+        rows_ = np.concatenate([split.train, split.valid, split.calibration])
+        assert sorted(rows_.tolist()) == list(range(n))
+
+
+def test_one_row_is_too_few():
+    with pytest.raises(DataError):
+        learn(rows(1), Plan(**QUICK))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"preset": "quick"},
+        {"recipe": "tabel"},
+        {"transform": "log"},
+        {"alarm_rate": 0},
+        {"alarm_rate": 1.5},
+        {"max_epochs": 0},
+        {"time_limit": -1},
+        {"latent": 0},
+        {"latent": "many"},
+        {"seed": -1},
+    ],
+)
+def test_plans_that_cannot_work_are_refused_before_any_data_are_read(bad):
+    with pytest.raises(UsageError) as caught:
+        Plan(**bad)
+    assert caught.value.fix
