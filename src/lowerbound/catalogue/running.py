@@ -1,0 +1,41 @@
+"""E3xx, E4xx, E6xx: resources, numbers and checks."""
+
+RESOURCES: dict[str, tuple[str, str]] = {
+    "E301": (
+        "the disk is full",
+        "The message says how much is free and how much is needed. Nothing incomplete was left "
+        "behind, and an earlier output at the same path is as it was.",
+    ),
+    "E302": (
+        "the output cannot be written there",
+        "The folder is missing, read-only, or closed to you; the message gives the system's "
+        "reason. Make it with mkdir -p, or choose another --out.",
+    ),
+    "E303": (
+        "there is not enough memory",
+        "The message says what was needed and for what.",
+    ),
+    "E310": (
+        "an optional library is not installed",
+        "The message names it and the fix installs it. Models that were fitted on a data frame "
+        "give rows back as a frame of the same library.",
+    ),
+}
+
+NUMBERS: dict[str, tuple[str, str]] = {
+    "E401": (
+        "the loss did not stay finite",
+        "A step whose loss or gradient is not finite is skipped and counted; when too many follow "
+        "one another, training stops rather than going on with nothing. The message names the "
+        "largest value of the last batch: a column in a wrong unit is the usual cause, a learning "
+        "rate that is too high the next.",
+    ),
+}
+
+CHECKS: dict[str, tuple[str, str]] = {
+    "E601": (
+        "a saved model does not score as it did before",
+        "A dry run saves the model, loads it and scores the same rows again: the results must be "
+        "equal to the last bit. This machine, or its libraries, computed something else.",
+    ),
+}

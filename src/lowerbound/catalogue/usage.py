@@ -1,0 +1,125 @@
+"""E2xx: arguments, flags and configurations."""
+
+USAGE: dict[str, tuple[str, str]] = {
+    "E201": (
+        "this is nothing that can be read as a table",
+        "Give a path, a NumPy array, a data frame (pandas, polars, Arrow and others), a dict of "
+        "columns, or a SciPy sparse matrix.",
+    ),
+    "E202": (
+        "this is no kind of column",
+        "The kinds are real, positive, count, binary, categorical, ordinal, datetime, id, text "
+        "and constant.",
+    ),
+    "E203": (
+        "an option names a column that the table does not have",
+        "Names are exact, with capitals; a pattern such as 'x*' must match at least one column.",
+    ),
+    "E205": (
+        "the order of an ordinal column is not known",
+        "Say it from lowest to highest: --types 'grade=ordinal:low<mid<high'.",
+    ),
+    "E206": (
+        "the number of rows is not usable",
+        "It must be a whole number of at least 1.",
+    ),
+    "E220": (
+        "the output exists already",
+        "Nothing is replaced unless --overwrite (overwrite=True in Python) says so.",
+    ),
+    "E221": (
+        "what exists at the output path may not be replaced",
+        "--overwrite replaces an earlier output of the same kind only. A folder with other files "
+        "in it, or a file where a folder would go, stays as it is; choose another --out.",
+    ),
+    "E222": (
+        "the suffix of the output names no format",
+        "Tables are written as .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .npy or .npz.",
+    ),
+    "E223": (
+        "no file can be written at this path",
+        "It is a folder, a device, or no path at all. Add the name of the file.",
+    ),
+    "E224": (
+        "the format cannot hold these columns",
+        ".npy and .npz hold numbers only, .csv and .tsv no lists or structures. Parquet holds "
+        "everything.",
+    ),
+    "E230": (
+        "there is no such command or flag",
+        "Commands and flags are found by their exact names. The fix repeats the command with the "
+        "nearest name; `lowerbound --help` lists the commands and `lowerbound COMMAND --help` "
+        "the flags.",
+    ),
+    "E231": (
+        "a value has the wrong form",
+        "The message names the flag, the value, and what it may be: times are written 90s, 10m "
+        "or 1h, shares 0.1% or 0.001, pairs key=value.",
+    ),
+    "E232": (
+        "an argument is missing",
+        "The command cannot begin without it; the fix shows where it goes.",
+    ),
+    "E233": (
+        "several arguments cannot be used",
+        "All that is wrong with the flags and the configuration file is listed at once, each "
+        "with its own code and fix. Nothing was computed.",
+    ),
+    "E234": (
+        "the configuration file cannot be read",
+        "It must be a TOML file of at most 1 MB in UTF-8. `lowerbound fit PATH --print-config` "
+        "prints a complete one.",
+    ),
+    "E235": (
+        "the configuration file has an unknown key",
+        "Its keys are those that --print-config prints. Unknown ones are refused, since a "
+        "misspelt key would otherwise be ignored silently.",
+    ),
+    "E236": (
+        "two arguments contradict each other",
+        "The same thing was said twice, or two things that exclude each other; the message "
+        "names them.",
+    ),
+    "E238": (
+        "there is no such error code",
+        "Codes are printed in brackets after the word error; `lowerbound explain` lists them.",
+    ),
+    "E239": (
+        "a column cannot be renamed",
+        "--rename THEIRS=OURS needs a column THEIRS in the data and a free name OURS.",
+    ),
+    "E240": (
+        "an argument is out of its range",
+        "The message names the argument, the value it was given and what it may be.",
+    ),
+    "E241": (
+        "a name is not one of the known ones",
+        "Recipes, likelihoods, presets and kinds are known by name; the message lists them and "
+        "the fix gives the nearest.",
+    ),
+    "E242": (
+        "a setting does not exist",
+        "--set key=value changes an argument of the recipe, and this recipe has no such argument. "
+        "The message lists those it has.",
+    ),
+    "E243": (
+        "a condition names a column that the model does not have",
+        "--where takes columns that are modelled; `lowerbound info M.vae` lists them.",
+    ),
+    "E244": (
+        "the device is not available",
+        "The name is unknown, or this computer has no such device, or torch was installed without "
+        "support for it. `lowerbound doctor` shows what is there; --device cpu always works.",
+    ),
+    "E246": (
+        "this part of the model cannot do what was asked of it",
+        "Some combinations of posterior, prior and task have no rule yet: a temperature for a "
+        "prior without a scale, or a path derivative through a posterior that has none.",
+    ),
+    "E269": (
+        "this is a bug",
+        "The program met something that nobody foresaw. Nothing of yours is wrong. Please report "
+        "the command, its output with --debug, and what `lowerbound doctor --json` prints; no "
+        "data need to be sent.",
+    ),
+}
