@@ -27,6 +27,8 @@ VALID_ROWS = 4_000
 CALIBRATION_ROWS = 10_000
 SMALL = 1_000  # below this many rows, early stopping and calibration share the held-out rows
 CONTEXT_ROWS = 20_000
+TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
+TYPICAL_COLUMNS = 5_000
 LATENT_LIMIT = 128
 CLIP = 5.0  # of the gradient's norm, per square root of a column
 
@@ -214,6 +216,8 @@ def _calibrated(
     index = split.calibration
     scores = tasks.score(model, subset(coded.rows, index)).numpy()
     calibration = Calibration.of(scores + coded.surcharge[index.numpy()])
+    some = subset(coded.rows, index[:TYPICAL_ROWS])
+    cells = tasks.cell_nats(model, some).mean(0) if len(coding.groups) <= TYPICAL_COLUMNS else None
     health = doctor.examine(
         model, subset(coded.rows, split.train), subset(coded.rows, split.valid)
     )
@@ -228,6 +232,9 @@ def _calibrated(
         "shared_held_out": len(coded.rows) < SMALL,
         "plan": asdict(plan),
         "history": history.as_dict(),
+        "typical_nats": {}
+        if cells is None
+        else {group.column: float(cells[list(group.parts)].sum()) for group in coding.groups},
         "valid_elbo": health.valid_elbo,
         "health": health.as_dict(),
         "parameters": sum(p.numel() for p in model.parameters()),

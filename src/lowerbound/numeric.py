@@ -138,7 +138,7 @@ class Numeric(Column):
     def action(self) -> str:
         """Name the transform and the atoms."""
         start = "log, then " if self.kind == "positive" else ""
-        scale = "scaled by its quantiles" if self.quantiles else "standardised"
+        scale = "scaled" if self.quantiles else "standardised"
         atoms = ", ".join(f"{a:g}" for a in self.atoms)
         return f"{start}{scale}" + (f"; atom at {atoms}" if atoms else "")
 

@@ -16,7 +16,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 
 from lowerbound import noise
 from lowerbound.data.batches import Batch, Dense, Rows
-from lowerbound.distributions import Blocks, Observed
+from lowerbound.distributions import Blocks, Observed, log_prob_cells
 from lowerbound.metrics import by_tiles, log_likelihood
 from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
 
@@ -213,6 +213,21 @@ def _(px: Categorical, weights: Tensor) -> Tensor:
 @average.register
 def _(px: Bernoulli, weights: Tensor) -> Tensor:
     return (_mix(px.probs, weights) > 0.5).to(weights.dtype)
+
+
+def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
+    """Return E[-log p(x_c | z)] under the posterior of every cell, (n, columns); 0 if missing.
+
+    One pass for all columns: what a cell costs even a model that has seen it. Its mean over normal
+    rows is the level above which a column's surprise says something.
+    """
+
+    def work(batch: Batch) -> Tensor:
+        px, weights = _weighted(model, batch, samples)
+        cells = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
+        return -_mix(cells, weights)
+
+    return by_tiles(model, rows, work, tile=32)
 
 
 class Surprise(NamedTuple):

@@ -111,7 +111,8 @@ class Trained:
 
         Returns:
             For rank r from 1 to `top`, lists as long as `chosen`: ``top{r}_column``,
-            ``top{r}_nats`` (what the column adds, given the others), ``top{r}_value`` and
+            ``top{r}_nats`` (what the column adds, given the others, above what it adds to a
+            normal row), ``top{r}_value`` and
             ``top{r}_expected``, the last two as text.
         """
         groups = self.coding.groups
@@ -125,15 +126,15 @@ class Trained:
         surprise = tasks.explain(self.model, batch.x, [g.parts for g in groups])
         expected = self.coding.decode(surprise.expected.numpy())
         actual = table_of(frame).take(pa.array(chosen))
-        order = surprise.nats.argsort(1, descending=True).numpy()
+        typical = self.facts.get("typical_nats", {})
+        excess = surprise.nats - torch.tensor([typical.get(g.column, 0.0) for g in groups])
+        order = excess.argsort(1, descending=True).numpy()
         result: dict[str, list[Any]] = {}
         for rank in range(min(top, len(groups))):
             names = [groups[g].column for g in order[:, rank]]
             key = f"top{rank + 1}"
             result[f"{key}_column"] = names
-            result[f"{key}_nats"] = [
-                float(surprise.nats[i, g]) for i, g in enumerate(order[:, rank])
-            ]
+            result[f"{key}_nats"] = [float(excess[i, g]) for i, g in enumerate(order[:, rank])]
             result[f"{key}_value"] = [_spell(actual[n][i].as_py()) for i, n in enumerate(names)]
             result[f"{key}_expected"] = [
                 _spell(expected[n][i].as_py()) for i, n in enumerate(names)

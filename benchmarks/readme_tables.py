@@ -1,0 +1,307 @@
+"""Copy the measured numbers into README.md and docs/anomaly.md.
+
+    python benchmarks/readme_tables.py           # write
+    python benchmarks/readme_tables.py --check   # exit 1 where a page is out of date
+
+What stands between the two marks of a page is replaced; every number there comes from a JSON in
+benchmarks/results. Where a JSON is missing, the page says which command makes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+OURS = {"ours": "**lowerbound**", "lowerbound": "**lowerbound**"}
+PROTOCOLS = {
+    "paper": "DTE paper's split",
+    "clean": "clean split",
+}
+
+Document = Mapping[str, Any]
+Row = Sequence[str]
+
+
+def table(head: Row, rows: Iterable[Row]) -> str:
+    """Return a Markdown table: the first column to the left, numbers to the right."""
+    rule = [":---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
+
+
+def label(method: str) -> str:
+    return OURS.get(method, method)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names as one says them."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def source(name: str, document: Document) -> str:
+    """Say where the numbers are and which versions made them."""
+    versions = document.get("versions") or document["environment"]
+    made_by = f"lowerbound {versions['lowerbound']}, torch {versions['torch']}"
+    return f"Numbers: `benchmarks/results/{name}.json` ({made_by})."
+
+
+# The anomaly benchmark.
+
+
+def lead(values: Mapping[str, float], unit: str = "") -> str:
+    """Say where ours stands among the values of all methods, of which the highest is best."""
+    others = {method: value for method, value in values.items() if method != "ours"}
+    best = max(others, key=others.__getitem__)
+    gap = round(values["ours"], 2) - round(others[best], 2)
+    if round(gap, 2) == 0:
+        return f"level with {best}, the best other method{unit}"
+    return f"{abs(gap):.2f} {'above' if gap > 0 else 'below'} {best}, the best other method{unit}"
+
+
+def wins(cells: Mapping[str, Mapping[str, Document]]) -> int:
+    """Count the tables where no other method has a higher AUROC than ours."""
+    return sum(
+        row["ours"]["auroc"] >= max(other["auroc"] for other in row.values())
+        for row in cells.values()
+    )
+
+
+def standing(protocol: str, result: Document) -> str:
+    """Say in one sentence how ours compares, whichever way it came out."""
+    means = {method: mean["auroc"] for method, mean in result["means"].items()}
+    if "ours" not in means or len(means) == 1:
+        return ""
+    count = len(result["tables"])
+    return (
+        f"On the {PROTOCOLS[protocol]}, lowerbound's mean is {lead(means)}; on "
+        f"{wins(result['tables'])} of {counted(count, 'table')} no method is better."
+    )
+
+
+def used(protocols: Mapping[str, Document]) -> str:
+    """Tell the number of tables and seeds behind every protocol."""
+    told = {
+        protocol: f"{counted(len(result['tables']), 'table')}, "
+        f"{counted(len(result['seeds']), 'seed')}"
+        for protocol, result in protocols.items()
+    }
+    if len(set(told.values())) == 1:
+        return next(iter(told.values()))
+    return "; ".join(f"{PROTOCOLS[protocol]}: {what}" for protocol, what in told.items())
+
+
+def anomaly_means(document: Document) -> str:
+    """Return the mean AUROC of every method, best first, and what that says."""
+    protocols = document["protocols"]
+    methods = {m: None for result in protocols.values() for m in result["means"]}
+    first = next(iter(protocols.values()))["means"]
+    order = sorted(methods, key=lambda m: -first.get(m, {"auroc": 0.0})["auroc"])
+    rows = [
+        [label(method)]
+        + [
+            f"{result['means'][method]['auroc']:.2f}" if method in result["means"] else ""
+            for result in protocols.values()
+        ]
+        for method in order
+    ]
+    says = [standing(protocol, result) for protocol, result in protocols.items()]
+    return "\n\n".join(
+        part
+        for part in [
+            f"Mean AUROC x 100, {used(protocols)}; one configuration for all tables, trained on "
+            "normal rows only:",
+            table(["method", *(PROTOCOLS[protocol] for protocol in protocols)], rows),
+            " ".join(filter(None, says)),
+            "Every table is in [docs/anomaly.md](docs/anomaly.md). "
+            + source("anomaly_auroc", document),
+        ]
+        if part
+    )
+
+
+def anomaly_cell(cell: Document) -> str:
+    spread = cell["auroc_sd"]
+    return f"{cell['auroc']:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+
+
+def anomaly_tables(document: Document) -> str:
+    """Return one table per protocol with every data set and method."""
+    parts = []
+    for protocol, result in document["protocols"].items():
+        methods = list(result["means"])
+        rows = [
+            [name, *(anomaly_cell(cells[method]) for method in methods)]
+            for name, cells in result["tables"].items()
+        ]
+        rows.append(["**mean**", *(f"{result['means'][m]['auroc']:.2f}" for m in methods)])
+        parts += [
+            f"## The {PROTOCOLS[protocol]}",
+            f"AUROC x 100, mean ± standard deviation over {counted(len(result['seeds']), 'seed')};"
+            " without ± where neither the split nor the method draws anything.",
+            table(["table", *map(label, methods)], rows),
+            standing(protocol, result),
+            harness(result),
+        ]
+    return "\n\n".join(filter(None, [*parts, source("anomaly_auroc", document)]))
+
+
+def harness(result: Document) -> str:
+    """Say whether our nearest neighbours equal the published ones, where that was looked at."""
+    check = result.get("harness_check")
+    if check is None:
+        return ""
+    off = [name for name, d in check["differences"].items() if abs(d) > check["tolerance"]]
+    return (
+        "The harness against the publication: KNN "
+        + (f"differs by more than {check['tolerance']} on {listed(off)}" if off else "agrees")
+        + f" on {counted(len(check['differences']), 'table')} that are not resampled"
+        + ("." if off else f", within {check['tolerance']}.")
+    )
+
+
+# The other two.
+
+
+def synthetic(document: Document) -> str:
+    """Return how well drawn rows stand in for real ones."""
+    summary, runs = document["summary"], document["runs"]
+    order = [name for name in ("lowerbound", "TVAE", "real rows") if name in summary]
+    rows = [
+        [
+            label(name),
+            f"{summary[name]['f1']:.3f}",
+            f"{summary[name]['accuracy']:.3f}",
+            f"{summary[name]['shape_error']:.2%}",
+            _seconds(runs[name]),
+            str(len(runs[name])),
+        ]
+        for name in order
+    ]
+    return "\n\n".join(
+        part
+        for part in [
+            f"Drawn rows in place of real ones ({document['data']}): four classifiers are trained "
+            "on drawn rows and tested on real ones. Higher F1 and accuracy are better, a lower "
+            "shape error (mean distance of the columns' distributions) is better:",
+            table(["trained on", "F1", "accuracy", "shape error", "fit, s", "seeds"], rows),
+            _against_tvae(summary),
+            source("synthetic_tables", document),
+        ]
+        if part
+    )
+
+
+def _seconds(runs: Sequence[Document]) -> str:
+    told = [run["fit_seconds"] for run in runs if "fit_seconds" in run]
+    return f"{fmean(told):,.0f}" if told else ""
+
+
+def _against_tvae(summary: Document) -> str:
+    if "TVAE" not in summary:
+        return ""
+    ours, theirs = summary["lowerbound"], summary["TVAE"]
+    better = {
+        "F1": ours["f1"] > theirs["f1"],
+        "accuracy": ours["accuracy"] > theirs["accuracy"],
+        "shape error": ours["shape_error"] < theirs["shape_error"],
+    }
+    said = [
+        f"{word} in {listed(names)}"
+        for word, wanted in (("better", True), ("not better", False))
+        if (names := [name for name, is_better in better.items() if is_better is wanted])
+    ]
+    return f"Against TVAE, lowerbound is {', and '.join(said)}."
+
+
+def creditcard(document: Document) -> str:
+    """Return AUROC, average precision and times on the card transactions."""
+    results = document["results"]
+    rows = [
+        [
+            label(name),
+            f"{result['auroc']:.4f}",
+            f"{result['average_precision']:.3f}",
+            f"{result['fit_seconds']:,.0f}",
+            f"{result['score_seconds']:,.0f}",
+        ]
+        for name, result in results.items()
+    ]
+    head = ["method", "AUROC", "average precision", "fit, s", "score, s"]
+    return "\n\n".join(
+        [
+            f"Card fraud, learned without labels from {document['fit']['rows']:,} genuine "
+            f"transactions, one seed ({counted(document['environment']['threads'], 'thread')} for "
+            "lowerbound, all cores for IsolationForest):",
+            table(head, rows),
+            source("creditcard", document),
+        ]
+    )
+
+
+# Pages.
+
+Part = tuple[str, str, Callable[[Document], str]]  # heading, name of the JSON, what to write
+PAGES: dict[str, tuple[Part, ...]] = {
+    "README.md": (
+        ("### Anomaly scores", "anomaly_auroc", anomaly_means),
+        ("### Samples", "synthetic_tables", synthetic),
+        ("### Card fraud", "creditcard", creditcard),
+    ),
+    "docs/anomaly.md": (("", "anomaly_auroc", anomaly_tables),),
+}
+
+
+def body(root: Path, parts: Sequence[Part]) -> str:
+    """Return what stands between the marks of one page."""
+    written = []
+    for heading, name, write in parts:
+        file = root / "benchmarks" / "results" / f"{name}.json"
+        text = (
+            write(json.loads(file.read_text("utf-8")))
+            if file.exists()
+            else f"Not measured yet: `LOWERBOUND_DATA=folder python benchmarks/{name}.py`, "
+            "then `make docs`."
+        )
+        written += [heading, text] if heading else [text]
+    return "\n\n".join(written)
+
+
+def filled(page: str, content: str, name: str) -> str:
+    """Return the page with `content` between its marks."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise SystemExit(f"{name}: {BEGIN} and {END} must stand there once each")
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the pages, or check them, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if out of date")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of README.md")
+    options = parser.parse_args(argv)
+    old = {name: (options.root / name).read_text("utf-8") for name in PAGES}
+    new = {name: filled(old[name], body(options.root, PAGES[name]), name) for name in PAGES}
+    stale = [name for name in PAGES if new[name] != old[name]]
+    for name in stale:
+        if options.check:
+            print(f"{name} is out of date: make docs")
+        else:
+            (options.root / name).write_text(new[name], "utf-8")
+            print(f"{name} written")
+    return int(options.check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

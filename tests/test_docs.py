@@ -1,0 +1,124 @@
+"""What the documentation shows is run: every Python block, every command, every doctest."""
+
+import doctest
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lowerbound.cli import main
+from lowerbound.errors import CATALOGUE
+from lowerbound.verbs import VERBS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SHELLS = {"", "sh", "bash", "shell", "console"}
+
+
+def blocks(page, languages):
+    return [
+        text for language, text in BLOCK.findall(page.read_text("utf-8")) if language in languages
+    ]
+
+
+def commands(page):
+    """Return the words of every ``lowerbound ...`` line."""
+    lines = "".join(blocks(page, SHELLS)).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [each[1:] for each in words if each[:1] == ["lowerbound"]]
+
+
+def mixed(rows, seed):
+    """A small table of numbers, a category, counts, a date and some gaps."""
+    rng = np.random.default_rng(seed)
+    country = rng.choice(["FR", "DE", "US"], rows, p=[0.5, 0.3, 0.2])
+    amount = np.exp(rng.normal(3 + (country == "US"), 1)).round(2)
+    fee = (0.02 * amount + rng.normal(0, 0.1, rows)).round(3)
+    minutes = pd.to_timedelta(rng.integers(0, 200_000, rows), unit="min")
+    return pd.DataFrame(
+        {
+            "amount": amount,
+            "fee": np.where(rng.random(rows) < 0.1, np.nan, fee),
+            "country": country,
+            "visits": rng.poisson(2, rows),
+            "ts": pd.Timestamp("2024-01-01") + minutes,
+        }
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The folder that the reader sits in."""
+    mixed(240, seed=0).to_csv(tmp_path / "tx.csv", index=False)
+    mixed(30, seed=1).to_csv(tmp_path / "new.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def named(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, {"python"})], ids=named)
+def test_python_blocks_run_one_after_the_other(page, folder):
+    names = {"frame": mixed(240, seed=0), "new": mixed(30, seed=1)}
+    for number, text in enumerate(blocks(page, {"python"}), 1):
+        exec(compile(text, f"{page.name}, Python block {number}", "exec"), names)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=named)
+def test_commands_run_one_after_the_other(page, folder, capsys):
+    for words in commands(page):
+        quick = ["--max-epochs", "2"] if words[0] == "fit" else []
+        code = main([*words, *quick])
+        assert code == 0, f"lowerbound {shlex.join(words)}\n{capsys.readouterr().err}"
+        if "--out" in words:
+            assert (folder / words[words.index("--out") + 1]).exists(), shlex.join(words)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+        for path in SOURCES
+        if re.search(r"^\s*>>> ", path.read_text("utf-8"), re.MULTILINE)
+    ],
+)
+def test_doctests(name):
+    found = doctest.testmod(importlib.import_module(name))
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_the_readme_shows_every_command():
+    text = (ROOT / "README.md").read_text("utf-8")
+    shown = set(re.findall(r"lowerbound ([a-z]+)", text)) | set(re.findall(r"make ([a-z]+)", text))
+    assert set(VERBS) <= shown
+
+
+def test_flags_that_pages_speak_of_exist(capsys):
+    capsys.readouterr()
+    for verb in VERBS:
+        main([verb, "--help"])
+    known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) | {"--help"}
+    for page in PAGES:
+        prose = re.sub(r"<!--.*?-->", "", page.read_text("utf-8"), flags=re.DOTALL)
+        assert set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", prose)) <= known, page.name
+
+
+def test_codes_that_pages_speak_of_exist():
+    for page in PAGES:
+        assert set(re.findall(r"\bE\d{3}\b", page.read_text("utf-8"))) <= set(CATALOGUE), page.name
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#\s]+)", page.read_text("utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
