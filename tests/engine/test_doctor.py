@@ -39,8 +39,9 @@ def test_a_model_of_a_plane_is_healthy_and_finds_its_dimension():
 
 @pytest.mark.parametrize("cause", ["beta", "independent columns"])
 def test_collapse_is_named(cause):
-    x = plane() if cause == "beta" else torch.randn(1500, 8)
-    held = plane(300, seed=1) if cause == "beta" else torch.randn(300, 8)
+    source = noise.generator("independent columns")
+    x = plane() if cause == "beta" else torch.randn(1500, 8, generator=source)
+    held = plane(300, seed=1) if cause == "beta" else torch.randn(300, 8, generator=source)
     health = doctor.examine(
         fitted(x, beta=200.0 if cause == "beta" else 1.0, held=held), Dense(x), Dense(held)
     )
@@ -72,7 +73,7 @@ def test_a_sigma_that_is_too_small_is_seen():
 
 
 def test_a_model_without_numbers_has_no_spread():
-    x = torch.randint(0, 2, (400, 6)).float()
+    x = torch.randint(0, 2, (400, 6), generator=noise.generator("bits")).float()
     with noise.isolated(0):
         model = recipes.table(["binary"] * 6, [1] * 6, latent=2, hidden=(8,))
     assert doctor.examine(model, Dense(x), Dense(x)).spread is None

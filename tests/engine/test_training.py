@@ -77,7 +77,12 @@ def test_global_random_state_is_left_alone():
 
 def test_patience_stops_a_fit_that_gains_nothing():
     x = torch.zeros(600, 5)
-    history = fit(model(), x=x + torch.randn(600, 5), epochs=10_000, patience=3)
+    history = fit(
+        model(),
+        x=x + torch.randn(600, 5, generator=noise.generator("flat")),
+        epochs=10_000,
+        patience=3,
+    )
     assert history.stopped == "patience"
 
 
