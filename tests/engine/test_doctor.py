@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from lowerbound import doctor, noise, objectives, recipes, training
 from lowerbound.data.batches import Dense
 

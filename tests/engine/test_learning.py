@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
+
 from lowerbound import Plan, Trained, learn
 from lowerbound.errors import DataError, UsageError
 from lowerbound.learning import Split
-from scipy import sparse
 
 QUICK = {"preset": "fast", "max_epochs": 3}
 
