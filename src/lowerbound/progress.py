@@ -73,7 +73,7 @@ def status(check: Check, budget: Budget) -> str:
     )
     return (
         f"epoch {check.epoch:.0f}/{_epochs(check, budget):.0f}  ELBO {check.train_elbo:.2f} "
-        f"(valid {check.valid_bound:.2f})  {rows} rows/s"
+        f"(valid {check.valid_bound:.2f})  dims used {check.active}/{check.latent}  {rows} rows/s"
     )
 
 
