@@ -100,10 +100,16 @@ def test_interrupt_keeps_the_best_so_far():
         started.wait(20)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
+    # A process that was started in the background ignores SIGINT until it says otherwise.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     thread = threading.Thread(target=interrupt)
     thread.start()
-    history = fit(m, epochs=10**6, patience=10**6, report=lambda c, b: started.set())
-    thread.join()
+    try:
+        budget = {"epochs": 10**6, "patience": 10**6, "seconds": 60}
+        history = fit(m, **budget, report=lambda c, b: started.set())
+    finally:
+        thread.join()
+        signal.signal(signal.SIGINT, before)
     assert history.stopped == "interrupt"
     kept = training.held_out(m, Dense(blob()[500:]))
     assert kept == pytest.approx(max(c.valid_bound for c in history.checks), abs=1e-6)
