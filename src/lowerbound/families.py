@@ -13,13 +13,14 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Laplace, LogNormal, Normal
+from torch.distributions import Distribution, Independent, Laplace, Normal
 
 from lowerbound.counting import (
     BernoulliLogits,
     Codes,
     NegativeBinomial,
     PoissonLog,
+    PositiveLogNormal,
     StudentTCdf,
     ZeroInflated,
     ordered_logits,
@@ -236,7 +237,9 @@ class LogGaussian(Gaussian):
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised log-normal; `numbers` are mu, then log sigma, of log x."""
         loc, raw = numbers.chunk(2, 1)
-        return _summed(LogNormal(loc, scale_of(raw, self.floor, 20.0), validate_args=False))
+        return _summed(
+            PositiveLogNormal(loc, scale_of(raw, self.floor, 20.0), validate_args=False)
+        )
 
 
 class Student(Family):
