@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test nightly bench docs clean
+.PHONY: help demo test nightly bench bench-peers docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,10 +18,13 @@ DEV_STAMP := $(VENV)/.installed-dev
 # Several pytest workers with several torch threads each would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
 
+# Peers that the benchmarks compare with, each in an environment of its own.
+PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
+
 BENCHMARKS := anomaly_auroc synthetic_tables creditcard
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(USER_STAMP) ## train, score, embed and sample on a real table; results in ./demo
 	$(BIN)/lowerbound demo --out demo --overwrite
@@ -41,6 +44,8 @@ bench: $(DEV_STAMP) ## the measurements behind the README's tables (hours; needs
 		echo "benchmarks/$$name.py"; \
 		$(BIN)/python "benchmarks/$$name.py" || exit 1; \
 	done
+
+bench-peers: $(PEERS) ## the environments of the libraries that are compared with (7 GB)
 
 docs: $(DEV_STAMP) ## the README's tables, from benchmarks/results
 	$(BIN)/python benchmarks/readme_tables.py
@@ -69,6 +74,11 @@ $(BIN)/python:
 
 $(USER_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) -e .
+	@touch $@
+
+.peers/%/.installed: benchmarks/peers/%.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear .peers/$*
+	.peers/$*/bin/python -m pip --disable-pip-version-check install --quiet -r $<
 	@touch $@
 
 # What the tests need includes what a user needs, so `make demo` after `make test` installs nothing.

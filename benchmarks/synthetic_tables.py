@@ -6,8 +6,7 @@ real ones (F1 of the richer class), and each column's shape is compared (Kolmogo
 numbers, total variation for categories). '?' is a level of its own for both models.
 
 Run: LOWERBOUND_DATA=... python benchmarks/synthetic_tables.py [--seeds 0 1 2] [--no-peer]
-TVAE runs in .venv-peers: python3 -m venv .venv-peers && .venv-peers/bin/pip install -r
-benchmarks/peers.txt
+TVAE runs in .peers/ctgan, which `make bench-peers` makes.
 """
 
 from __future__ import annotations
@@ -103,7 +102,7 @@ def tvae(train: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, dict[str, float]
         source, drawn = Path(folder) / "train.parquet", Path(folder) / "drawn.parquet"
         train.to_parquet(source, index=False)
         done = subprocess.run(
-            [ROOT / ".venv-peers/bin/python", ROOT / "benchmarks/peer_tvae.py", source, drawn,
+            [ROOT / ".peers/ctgan/bin/python", ROOT / "benchmarks/peer_tvae.py", source, drawn,
              str(seed)],
             check=True, capture_output=True, text=True,
         )  # fmt: skip

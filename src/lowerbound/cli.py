@@ -38,8 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             _close_stdout()
             return 0
-        except KeyboardInterrupt:
-            complaints.to_stderr("stopped; nothing was written")
+        except KeyboardInterrupt as stop:
+            again = f"\nnext:  {shlex.join(['lowerbound', *words])}" if stop.args else ""
+            complaints.to_stderr(f"{stop}{again}" if again else "stopped; nothing was written")
             code = 130
         except Exception as error:  # the last resort: one clear message whatever happens
             if common.debug:

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import lowerbound
 from lowerbound import doctor, metrics, noise, recipes, tasks, training
 from lowerbound.calibration import Calibration
-from lowerbound.data.batches import Rows, subset
+from lowerbound.data.batches import Rows, fingerprint, subset
 from lowerbound.data.coding import Coded, Coding, coding_for
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, NumericError
@@ -58,10 +58,32 @@ Say = Callable[[str], None]
 Begin = Callable[[Frame, Coding, Split], None]
 
 
+class _Material(NamedTuple):
+    """What a fit is made from, and whom it tells."""
+
+    coding: Coding
+    coded: Coded
+    split: Split
+    report: training.Report | None
+    say: Say
+    run: training.RunFolder | None
+
+    @property
+    def train(self) -> Rows:
+        """The rows to learn from."""
+        return subset(self.coded.rows, self.split.train)
+
+    @property
+    def valid(self) -> Rows:
+        """The rows that decide when to stop."""
+        return subset(self.coded.rows, self.split.valid)
+
+
 def learn(
     data: object,
     plan: Plan | None = None,
     *,
+    run: training.RunFolder | None = None,
     report: training.Report | None = None,
     say: Say = lambda line: None,
     begin: Begin = lambda frame, coding, split: None,
@@ -71,13 +93,15 @@ def learn(
     Args:
         data: a path, an array, a dataframe or a `Frame`.
         plan: what is chosen for this fit.
+        run: an entered run folder: the fit keeps its states there, and goes on from earlier ones.
         report: called after every look at the held-out rows.
         say: called with lines for the user.
         begin: called once, when the data are understood and before training.
 
     Raises:
         DataError: E0xx where the data cannot be used.
-        UsageError: E2xx where the plan cannot.
+        UsageError: E2xx where the plan cannot, or is not the one that `run` was begun with.
+        ResourceError: E3xx where a state cannot be kept.
         NumericError: E4xx where training diverges.
     """
     plan = plan or Plan()
@@ -93,13 +117,27 @@ def learn(
         )
     split = Split.of(n, plan.seed)
     begin(frame, coding, split)
-    fitted = _fit(plan, coding, coded, split, report)
+    if run is not None:
+        run.configure(_configuration(plan, frame, coded.rows))
+    material = _Material(coding, coded, split, report, say, run)
+    fitted = _fit(plan, material, "first")
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
-        fitted = _with_active_latents(plan, fitted, (coding, coded, split), report, say)
-    model, arguments, history = fitted
-    train, valid = subset(coded.rows, split.train), subset(coded.rows, split.valid)
-    model, arguments = refit_prior(plan.recipe, (model, arguments), train, valid, plan.seed)
-    return _calibrated(plan, frame, coding, coded, split, (model, arguments, history))
+        fitted = _with_active_latents(plan, fitted, material)
+    model, arguments, history, engine = fitted
+    model, arguments = refit_prior(
+        plan.recipe, (model, arguments), material.train, material.valid, plan.seed
+    )
+    return _calibrated(plan, frame, material, Fitted(model, arguments, history, engine))
+
+
+def _configuration(plan: Plan, frame: Frame, rows: Rows) -> dict[str, Any]:
+    """Return everything that the bytes of the result depend on, but for the machine."""
+    return {
+        "plan": asdict(plan),
+        "device": device_of(plan).type,
+        "data": {"rows": len(rows), "columns": list(frame.names), "digest": fingerprint(rows)},
+        "versions": {"lowerbound": lowerbound.__version__, "torch": str(torch.__version__)},
+    }
 
 
 class Fitted(NamedTuple):
@@ -108,6 +146,7 @@ class Fitted(NamedTuple):
     model: LatentModel
     arguments: dict[str, Any]
     history: training.History
+    engine: training.Engine
 
 
 def default_latent(arguments: Mapping[str, Any]) -> int:
@@ -130,42 +169,45 @@ def resolve(plan: Plan, coding: Coding) -> tuple[dict[str, Any], dict[str, Any]]
     return arguments, objective
 
 
-def _fit(
-    plan: Plan,
-    coding: Coding,
-    coded: Coded,
-    split: Split,
-    report: training.Report | None,
-) -> Fitted:
+def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
     """Build the model and train it once."""
-    preset = PRESETS[plan.preset]
-    arguments, weights = resolve(plan, coding)
+    arguments, weights = resolve(plan, material.coding)
     device = device_of(plan)
     with noise.isolated(plan.seed, "weights"):
         model = recipes.build(plan.recipe, arguments).to(device)
-    train, valid = subset(coded.rows, split.train), subset(coded.rows, split.valid)
+    train, valid = material.train, material.valid
     _note_library(model, train)
-    budget = replace(preset.budget, seconds=plan.time_limit)
-    if plan.max_epochs is not None:
-        budget = replace(budget, epochs=plan.max_epochs, steps=0)
-    per_epoch = max(1, len(train) // preset.optimiser.batch_size)
-    steps = max(budget.epochs * per_epoch, budget.steps)
+    budget, optimiser = pace(plan, train)
+    steps = max(budget.epochs * max(1, len(train) // optimiser.batch_size), budget.steps)
     objective = objective_of(model, weights, len(train), steps)
-    # The size of a gradient grows with the number of columns that add to the loss.
-    clip = CLIP * math.sqrt(math.prod(train.take(torch.zeros(1, dtype=torch.long)).x.shape))
+    engine = training.chosen(objective, valid, min(optimiser.batch_size, len(train)))
+    material.say(f"engine     {engine}")
     try:
         history = training.fit(
             objective,
             train,
             valid,
             budget=budget,
-            optimiser=replace(preset.optimiser, clip=clip),
+            optimiser=optimiser,
             seed=plan.seed,
-            report=report,
+            engine=engine,
+            checkpoints=material.run and material.run.stage(stage),
+            report=material.report,
         )
     except NumericError as error:
-        raise _naming_the_column(error, coding) from None
-    return Fitted(model.cpu(), arguments, history)
+        raise _naming_the_column(error, material.coding) from None
+    return Fitted(model.cpu(), arguments, history, engine)
+
+
+def pace(plan: Plan, train: Rows) -> tuple[training.Budget, training.Optimiser]:
+    """Return how long to train, and how."""
+    preset = PRESETS[plan.preset]
+    budget = replace(preset.budget, seconds=plan.time_limit)
+    if plan.max_epochs is not None:
+        budget = replace(budget, epochs=plan.max_epochs, steps=0)
+    # The size of a gradient grows with the number of columns that add to the loss.
+    clip = CLIP * math.sqrt(math.prod(train.take(torch.zeros(1, dtype=torch.long)).x.shape))
+    return budget, replace(preset.optimiser, clip=clip)
 
 
 def _naming_the_column(error: NumericError, coding: Coding) -> NumericError:
@@ -183,44 +225,29 @@ def _note_library(model: LatentModel, train: Rows) -> None:
         model.start.get_buffer("usual").copy_(context.mean(0))
 
 
-def _with_active_latents(
-    plan: Plan,
-    wide: Fitted,
-    data: tuple[Coding, Coded, Split],
-    report: training.Report | None,
-    say: Say,
-) -> Fitted:
+def _with_active_latents(plan: Plan, wide: Fitted, material: _Material) -> Fitted:
     """Fit again with as many latents as are in use; keep that where it is no worse."""
-    coding, coded, split = data
-    valid = subset(coded.rows, split.valid)
+    valid = material.valid
     use = metrics.latent_use(wide.model, valid)
     active = max(1, int(use.active.sum()))
     if active == wide.arguments["latent"]:
         return wide
-    say(f"{active} of {wide.arguments['latent']} latent dimensions in use: fitting again")
-    narrow = _fit(replace(plan, latent=active), coding, coded, split, report)
+    material.say(f"{active} of {wide.arguments['latent']} latent dimensions in use: fitting again")
+    narrow = _fit(replace(plan, latent=active), material, "narrow")
     before, after = (metrics.elbo(f.model, valid).elbo.mean().item() for f in (wide, narrow))
     return narrow if after >= before - 0.005 * abs(before) else wide
 
 
-def _calibrated(
-    plan: Plan,
-    frame: Frame,
-    coding: Coding,
-    coded: Coded,
-    split: Split,
-    fitted: tuple[nn.Module, dict[str, Any], training.History],
-) -> Trained:
+def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -> Trained:
     """Score the calibration rows, set the threshold and examine the model."""
-    model, arguments, history = fitted
+    model, arguments, history, engine = fitted
+    coding, coded, split = material.coding, material.coded, material.split
     index = split.calibration
     scores = tasks.score(model, subset(coded.rows, index)).numpy()
     calibration = Calibration.of(scores + coded.surcharge[index.numpy()])
     some = subset(coded.rows, index[:TYPICAL_ROWS])
     cells = tasks.cell_nats(model, some).mean(0) if len(coding.groups) <= TYPICAL_COLUMNS else None
-    health = doctor.examine(
-        model, subset(coded.rows, split.train), subset(coded.rows, split.valid)
-    )
+    health = doctor.examine(model, material.train, material.valid)
     facts = {
         "version": lowerbound.__version__,
         "torch": str(torch.__version__),
@@ -231,6 +258,7 @@ def _calibrated(
         "split": {name: len(getattr(split, name)) for name in ("train", "valid", "calibration")},
         "shared_held_out": len(coded.rows) < SMALL,
         "plan": asdict(plan),
+        "engine": engine.as_dict(),
         "history": history.as_dict(),
         "typical_nats": {}
         if cells is None
@@ -243,7 +271,7 @@ def _calibrated(
         recipe=plan.recipe,
         arguments=arguments,
         coding=coding,
-        model=model,  # pyright: ignore[reportArgumentType]
+        model=model,
         calibration=calibration,
         alarm=calibration.alarm(plan.alarm_rate),
         facts=facts,

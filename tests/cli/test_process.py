@@ -127,22 +127,23 @@ def test_reader_that_stops_reading(folder):
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
 def test_a_stopped_fit_keeps_its_best(folder, number, code):
-    text = "import sys, signal, lowerbound.training as t, os\n"
     # The signal comes from within, at the third look at the held-out rows: no guess at timing.
-    text += (
-        "check = t._Run._check\n"
-        "def counted(self, step):\n"
-        "    found = check(self, step)\n"
+    text = (
+        "import os, sys\n"
+        "from lowerbound.training import loop\n"
+        "check = loop._Trainer._check\n"
+        "def counted(self):\n"
+        "    found = check(self)\n"
         "    if len(self.history.checks) == 3:\n"
         f"        os.kill(os.getpid(), {int(number)})\n"
         "    return found\n"
-        "t._Run._check = counted\n"
+        "loop._Trainer._check = counted\n"
         "from lowerbound.cli import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    words = ["fit", "tx.csv", "--preset", "fast", "--out", "m.vae"]
+    words = ["fit", "tx.csv", "--preset", "fast", "--out"]
     done = subprocess.run(
-        [sys.executable, "-c", text, *words],
+        [sys.executable, "-c", text, *words, "m.vae"],
         env=environment(),
         capture_output=True,
         text=True,
@@ -151,9 +152,20 @@ def test_a_stopped_fit_keeps_its_best(folder, number, code):
     )
     assert done.returncode == code, done.stderr
     assert "stopped by you; this is the best model so far" in " ".join(done.stdout.split())
+    assert done.stdout.endswith("next:  lowerbound fit tx.csv --preset fast --out m.vae\n")
     assert "Traceback" not in done.stderr
-    assert (folder / "m.vae" / "manifest.json").exists()
     assert process("verify", "m.vae").returncode == 0
+    assert (folder / "m.run").is_dir()
+    # The same command goes on, and ends as a fit that nobody stopped.
+    again = process(*words, "m.vae")
+    assert again.returncode == 0, again.stderr
+    assert "going on with the run in m.run" in again.stderr
+    assert not (folder / "m.run").exists()
+    assert process(*words, "n.vae").returncode == 0
+    weights = [(folder / name / "weights.safetensors").read_bytes() for name in ("m.vae", "n.vae")]
+    assert weights[0] == weights[1]
+    # Now that it is finished, it is a model like any other.
+    assert process(*words, "m.vae").returncode == 2
 
 
 def test_a_fit_stopped_before_it_learned_writes_nothing(folder):

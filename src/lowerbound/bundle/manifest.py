@@ -88,8 +88,12 @@ def seal(entries: list[Entry]) -> bytes:
     return _canonical(content)
 
 
-def parse(raw: bytes) -> Manifest:
+def parse(raw: bytes, required: frozenset[str] = REQUIRED) -> Manifest:
     """Read a manifest's bytes.
+
+    Args:
+        raw: the bytes.
+        required: the files that it must list.
 
     Raises:
         ModelFileError: E110 when one byte differs from what was written, E117 when a newer
@@ -104,7 +108,7 @@ def parse(raw: bytes) -> Manifest:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise damaged(f"its entry {place!r} is wrong ({first['msg']})") from error
-    _check_files(manifest)
+    _check_files(manifest, required)
     return manifest
 
 
@@ -172,11 +176,11 @@ def _key(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _check_files(manifest: Manifest) -> None:
+def _check_files(manifest: Manifest, required: frozenset[str]) -> None:
     names = [entry.name for entry in manifest.files]
     if len(set(names)) < len(names) or MANIFEST in names:
         raise damaged("it lists a file twice, or itself")
-    if absent := sorted(REQUIRED - set(names)):
+    if absent := sorted(required - set(names)):
         raise damaged(f"it does not list {', '.join(absent)}")
     if foreign := [n for n in names if n.endswith(".safetensors") and n != WEIGHTS]:
         raise damaged(f"it lists {foreign[0]}, but only {WEIGHTS} holds numbers")

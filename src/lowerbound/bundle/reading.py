@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lowerbound.bundle import diagnosis, documents, manifest, tensors
-from lowerbound.bundle.manifest import MANIFEST, WEIGHTS, Entry, Manifest
+from lowerbound.bundle.manifest import MANIFEST, REQUIRED, WEIGHTS, Entry, Manifest
 from lowerbound.errors import ModelFileError, ResourceError
 
 MAX_MANIFEST = 1 << 20
@@ -73,9 +73,7 @@ def load(path: str | os.PathLike[str]) -> Saved:
             or a newer one; `lowerbound explain CODE` says more.
     """
     root = diagnosis.model_folder(path)
-    sealed, raw = _manifest(root)
-    _check_listing(root, sealed)
-    contents = {entry.name: _read(root, entry.name, entry) for entry in sealed.files}
+    sealed, raw, contents = read_sealed(root, REQUIRED)
     weights = tensors.decode(contents.pop(WEIGHTS), WEIGHTS)
     parsed = {name: documents.parse(name, raw.tobytes()) for name, raw in contents.items()}
     if problem := documents.config_problem(parsed["config.json"]):
@@ -103,9 +101,29 @@ def read_manifest(path: str | os.PathLike[str]) -> Manifest:
     return _manifest(diagnosis.model_folder(path))[0]
 
 
-def _manifest(root: Path) -> tuple[Manifest, bytes]:
+def read_sealed(
+    root: Path, required: frozenset[str]
+) -> tuple[Manifest, bytes, dict[str, np.ndarray]]:
+    """Read every file of a sealed folder, all digests checked.
+
+    Args:
+        root: the folder.
+        required: names of files that it must have.
+
+    Returns:
+        The manifest, its bytes, and the bytes of every other file by name.
+
+    Raises:
+        ModelFileError: E110 to E118 where anything is not as it was written.
+    """
+    sealed, raw = _manifest(root, required)
+    _check_listing(root, sealed)
+    return sealed, raw, {entry.name: _read(root, entry.name, entry) for entry in sealed.files}
+
+
+def _manifest(root: Path, required: frozenset[str] = REQUIRED) -> tuple[Manifest, bytes]:
     raw = _read(root, MANIFEST).tobytes()
-    return manifest.parse(raw), raw
+    return manifest.parse(raw, required), raw
 
 
 def _check_listing(root: Path, sealed: Manifest) -> None:

@@ -30,7 +30,7 @@ from lowerbound.errors import LowerboundError, ModelFileError, ResourceError, Us
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SPARE = 1 << 20  # the manifest, and what the file system needs for itself
 
-_Pieces = Sequence[bytes | memoryview]
+Pieces = Sequence[bytes | memoryview]
 
 
 def save(
@@ -57,11 +57,33 @@ def save(
         ResourceError: E301 when the disk is too full, E302 when the place is not writable.
         ModelFileError: E119 when a document or a weight has no form in the file.
     """
-    contents: dict[str, _Pieces] = {name: [raw] for name, raw in _rendered(documents).items()}
+    contents: dict[str, Pieces] = {name: [raw] for name, raw in _rendered(documents).items()}
     contents[WEIGHTS] = tensors.encode(weights)
+    return write_sealed(path, contents, overwrite=overwrite)
+
+
+def write_sealed(
+    path: str | os.PathLike[str],
+    contents: Mapping[str, Pieces],
+    *,
+    overwrite: bool = False,
+    what: str = "the model",
+) -> Path:
+    """Write a folder of files under one manifest, complete and on the disk when this returns.
+
+    Args:
+        path: the folder to make.
+        contents: the bytes of each file, in pieces.
+        overwrite: whether a saved model at `path` is replaced.
+        what: is being saved, for messages.
+
+    Raises:
+        UsageError: E220, E221 as `save`.
+        ResourceError: E301, E302 as `save`.
+    """
     need = sum(len(piece) for pieces in contents.values() for piece in pieces)
     with (
-        _target(path, need, overwrite) as target,
+        _target(path, need, overwrite, what) as target,
         folder.publish(target, overwrite=overwrite) as stage,
     ):
         entries = [_write(stage / name, contents[name]) for name in sorted(contents)]
@@ -82,7 +104,7 @@ def _rendered(documents: Mapping[str, object]) -> dict[str, bytes]:
 
 
 @contextmanager
-def _target(path: str | os.PathLike[str], need: int, overwrite: bool) -> Iterator[Path]:
+def _target(path: str | os.PathLike[str], need: int, overwrite: bool, what: str) -> Iterator[Path]:
     """Yield where to save, turning what the system refuses into one error each."""
     target = Path(path).absolute()
     try:
@@ -90,7 +112,7 @@ def _target(path: str | os.PathLike[str], need: int, overwrite: bool) -> Iterato
         _refuse_existing(target, overwrite)
         have = shutil.disk_usage(target.parent).free
         if have < need + _SPARE:
-            raise _full(target, need, have)
+            raise _full(target, need, have, what)
         yield target
     except LowerboundError:
         raise
@@ -98,7 +120,7 @@ def _target(path: str | os.PathLike[str], need: int, overwrite: bool) -> Iterato
         raise UsageError("E220", f"{target} appeared while it was being saved") from error
     except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; a loop of links
         if isinstance(error, OSError) and error.errno in _FULL:
-            raise _full(target, need, shutil.disk_usage(target.parent).free) from error
+            raise _full(target, need, shutil.disk_usage(target.parent).free, what) from error
         raise _unwritable(target, error) from error
 
 
@@ -134,7 +156,7 @@ def _foreign(target: Path) -> str:
     return f"it contains {others[0]!a}" if others else ""
 
 
-def _write(path: Path, pieces: _Pieces) -> Entry:
+def _write(path: Path, pieces: Pieces) -> Entry:
     digest = hashlib.sha256()
     size = 0
     with path.open("xb") as file:  # honours the umask
@@ -157,10 +179,10 @@ def _unwritable(target: Path, error: Exception) -> ResourceError:
     )
 
 
-def _full(target: Path, need: int, have: int) -> ResourceError:
+def _full(target: Path, need: int, have: int, what: str) -> ResourceError:
     return ResourceError(
         "E301",
-        f"disk full: {target.parent} has {_size(have)}, saving the model needs {_size(need)}",
+        f"disk full: {target.parent} has {_size(have)}, saving {what} needs {_size(need)}",
         fix="free some space, or choose another --out",
         need=need,
         have=have,

@@ -79,6 +79,12 @@ MODELS: dict[str, tuple[str, str]] = {
         "A model file holds finite numbers, text, lists and named values as JSON, and arrays of "
         "floats, integers or truth values. The message names what has no such form.",
     ),
+    "E120": (
+        "no state of the run can be read",
+        "The run folder has states that the fit could go on from, but the digests of none of them "
+        "hold: the disk, or another program, changed them. A killed fit does not leave such "
+        "states. Start anew with --resume never.",
+    ),
     "E140": (
         "the weights do not fit the recipe",
         "The file is intact, but its recipe builds another network than the one that was saved: "

@@ -116,6 +116,17 @@ USAGE: dict[str, tuple[str, str]] = {
         "Some combinations of posterior, prior and task have no rule yet: a temperature for a "
         "prior without a scale, or a path derivative through a posterior that has none.",
     ),
+    "E250": (
+        "an unfinished run has another configuration",
+        "A fit that was stopped keeps its states in the run folder beside its model, and only the "
+        "same configuration on the same data can go on from them. The message lists what differs. "
+        "Repeat the earlier command to continue it, or pass --resume never to forget it.",
+    ),
+    "E251": (
+        "another process trains in this run folder",
+        "Two fits in one folder would overwrite each other's states. The lock is dropped by the "
+        "system when the other process ends, however it ends.",
+    ),
     "E269": (
         "this is a bug",
         "The program met something that nobody foresaw. Nothing of yours is wrong. Please report "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -97,6 +98,16 @@ class _Subset:
 
     def take(self, index: Tensor) -> Batch:
         return self.rows.take(self.index.index_select(0, index))
+
+
+def fingerprint(rows: Rows, chunk: int = 8192) -> str:
+    """Return a digest of the values of all rows, in their order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for start in range(0, len(rows), chunk):
+        for part in rows.take(torch.arange(start, min(start + chunk, len(rows)))):
+            if part is not None:
+                digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def tiles(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:

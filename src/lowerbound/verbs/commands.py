@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -34,6 +35,8 @@ def run(words: Sequence[str], *, as_json: bool, quiet: bool) -> int:
         _app(words[0]).help_print([], console=printing.console())
         return 0
     result = _call(words, quiet=quiet or as_json)
+    if result.interrupted:
+        result = replace(result, next=shlex.join(["lowerbound", *words]))
     if as_json:
         print(printing.as_json(result))
     elif not quiet:

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lowerbound.errors import UsageError
 from lowerbound.progress import SILENT
 from lowerbound.verbs.flags import (
     Columns,
@@ -48,12 +49,14 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     config: File = None,
     print_config: bool = False,
     dry_run: bool = False,
+    resume: Name = None,
     overwrite: bool = False,
     voice: Heard = SILENT,
 ) -> Result:
     """Learn a model from a table: column kinds, missing cells and the alarm threshold included.
 
-    Ctrl-C is safe: the best model so far is saved.
+    Ctrl-C is safe: the best model so far is saved. After it, or a crash, the same command goes on
+    where it was, and ends with the same model as if nothing had happened.
 
     Examples:
         lowerbound fit tx.parquet --alarm-rate 0.1% --out fraud.vae
@@ -80,6 +83,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         config: a TOML file with any of these; flags go first.
         print_config: print the configuration as TOML and do nothing else.
         dry_run: check everything, train for half a second, save nothing.
+        resume: auto (the default) goes on with an unfinished run of this model; never forgets it.
         overwrite: replace an earlier model.
         voice: hears how it goes; in Python nobody does.
     """
@@ -103,12 +107,23 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     if print_config:
         text = work.as_toml(plan)
         return Result({"config": text}, text=text)
-    saving = out is not None or isinstance(data, str | os.PathLike)
-    target = check_model_target(out or _default(data), overwrite) if saving else None
+    output = _output(out, data, overwrite, resume, work)
     frame = open_data(data, rename)
     if dry_run:
-        return work.rehearse(frame, plan, target, voice)
-    return work.train(frame, plan, target, overwrite, voice)
+        return work.rehearse(frame, plan, output, voice)
+    return work.train(frame, plan, output, voice)
+
+
+def _output(out: Any, data: Any, overwrite: bool, resume: str | None, work: Any) -> Any:
+    """Say where the model goes, refusing a place where it could not be saved."""
+    if resume not in (None, "auto", "never"):
+        raise UsageError("E241", f"--resume is {resume!r}", fix="--resume auto, or --resume never")
+    if out is None and not isinstance(data, str | os.PathLike):
+        return None
+    place = Path(out or _default(data))
+    fresh = resume == "never"
+    target = check_model_target(place, overwrite or (not fresh and work.may_replace(place)))
+    return work.Output(target, overwrite, resume or "auto")
 
 
 def _default(data: Any) -> Path:

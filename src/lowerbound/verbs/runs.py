@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +19,99 @@ from lowerbound.learning import Split, learn
 from lowerbound.plan import PRESETS, Plan, device_of
 from lowerbound.progress import Voice
 from lowerbound.trained import Trained
+from lowerbound.training import RunFolder
 from lowerbound.verbs.outputs import Clock, spell_bytes, spell_path, spell_seconds
 from lowerbound.verbs.plans import as_toml, plan_from
 from lowerbound.verbs.result import Result
 
-__all__ = ["as_toml", "plan_from", "rehearse", "train"]
+__all__ = ["Output", "as_toml", "may_replace", "plan_from", "rehearse", "train"]
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
 
 
-def train(frame: Frame, plan: Plan, target: Path | None, overwrite: bool, voice: Voice) -> Result:
+def run_path(target: Path) -> Path:
+    """Return where the fit of a model keeps its states: ``tx.run`` beside ``tx.vae``."""
+    return target.with_suffix(".run") if target.suffix == ".vae" else Path(f"{target}.run")
+
+
+def may_replace(target: Path) -> bool:
+    """Tell whether an unfinished run was told that it may replace what is at `target`."""
+    return RunFolder.allows_replacing(run_path(target))
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a fit leaves its model, and how.
+
+    Attributes:
+        target: the model's folder.
+        overwrite: whether an earlier model is replaced.
+        resume: "auto" goes on with an unfinished run, "never" forgets it.
+    """
+
+    target: Path
+    overwrite: bool = False
+    resume: str = "auto"
+
+
+def train(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> Result:
     """Learn, save, and say what came of it."""
+    if output is None:
+        return _told(frame, plan, Clock(), _learn(frame, plan, None, voice))
+    path = run_path(output.target)
+    folder = RunFolder(path, fresh=output.resume == "never", replace=output.overwrite)
+    with folder as run:
+        try:
+            return _trained(frame, plan, output, run, voice)
+        except KeyboardInterrupt:
+            if not run.committed():
+                raise
+            raise KeyboardInterrupt(f"stopped; what was learned is kept in {path.name}") from None
+
+
+def _trained(frame: Frame, plan: Plan, output: Output, run: RunFolder, voice: Voice) -> Result:
+    """Learn in a run folder, save, and leave the folder only where there is something to go on."""
     clock = Clock()
-    trained = _learn(frame, plan, target, voice)
-    interrupted = trained.facts["history"]["stopped"] == "interrupt"
-    lines, saved = _lines(trained, plan, clock()), {}
-    if target is not None:
-        checked = bundle.verify(trained.save(target, overwrite=overwrite))
-        saved = {"path": str(checked.path), "bytes": checked.bytes, "sha256": checked.digest}
-        size = spell_bytes(checked.bytes)
-        lines.append(f"saved      {target.name} ({size}, sha256 {checked.digest[:12]}...)")
+    trained = _learn(frame, plan, output.target, voice, run)
+    run.owns_output()
+    checked = bundle.verify(trained.save(output.target, overwrite=run.replace))
+    told = _told(frame, plan, clock, trained)
+    size = spell_bytes(checked.bytes)
+    line = f"saved      {output.target.name} ({size}, sha256 {checked.digest[:12]}...)"
+    saved = {"path": str(checked.path), "bytes": checked.bytes, "sha256": checked.digest}
+    if not told.interrupted:
+        run.remove()
+    return replace(
+        told,
+        facts={**told.facts, **saved},
+        lines=[*told.lines, line],
+        path=output.target,
+        next=f"lowerbound score {spell_path(output.target)} NEW.csv --out scores.csv --explain 3",
+    )
+
+
+def _told(frame: Frame, plan: Plan, clock: Clock, trained: Trained) -> Result:
+    """Say what came of a fit."""
     return Result(
-        {**_facts(trained, frame), "seconds": clock(), **saved},
-        lines=lines,
+        {**_facts(trained, frame), "seconds": clock()},
+        lines=_lines(trained, plan, clock()),
         notes=_doubts(trained, plan),
-        path=target,
-        next=f"lowerbound score {spell_path(target, 'M.vae')} NEW.csv "
-        "--out scores.csv --explain 3",
-        interrupted=interrupted,
+        next="lowerbound score M.vae NEW.csv --out scores.csv --explain 3",
+        interrupted=trained.facts["history"]["stopped"] == "interrupt",
         model=trained,
     )
 
 
-def _learn(frame: Frame, plan: Plan, target: Path | None, voice: Voice) -> Trained:
+def _learn(
+    frame: Frame, plan: Plan, target: Path | None, voice: Voice, run: RunFolder | None = None
+) -> Trained:
     def begin(frame: Frame, coding: Coding, split: Split) -> None:
         for line in _banner(frame, plan, coding, split, target):
             voice.say(line)
+        if run is not None and run.committed():
+            voice.say(f"resume     going on with the run in {run.path.name}")
 
-    return learn(frame, plan, report=voice.report, say=voice.say, begin=begin)
+    return learn(frame, plan, run=run, report=voice.report, say=voice.say, begin=begin)
 
 
 def _banner(
@@ -76,7 +131,9 @@ def _banner(
     ]
     if target is not None:
         lines.append(f"output     {target}")
-        lines.append("           Ctrl-C is safe: it keeps the best model so far")
+        lines.append(
+            f"           stopped or killed, the same command goes on ({run_path(target).name})"
+        )
     return lines
 
 
@@ -155,13 +212,13 @@ def _facts(trained: Trained, frame: Frame) -> dict[str, Any]:
     }
 
 
-def rehearse(frame: Frame, plan: Plan, target: Path | None, voice: Voice) -> Result:
+def rehearse(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> Result:
     """Do all of a fit but most of the training, and keep nothing."""
     clock = Clock()
     short = replace(
         plan, time_limit=_REHEARSAL, latent=None if plan.latent == "auto" else plan.latent
     )
-    trained = _learn(frame, short, target, voice)
+    trained = _learn(frame, short, None if output is None else output.target, voice)
     few = replace(frame, table=None if frame.table is None else frame.table.slice(0, 16))
     few = replace(few, matrix=None if frame.matrix is None else frame.matrix[:16])
     with tempfile.TemporaryDirectory() as folder:

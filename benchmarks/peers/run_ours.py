@@ -1,0 +1,122 @@
+"""lowerbound's own fit path: the side `ours`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from common import (
+    GENE_HIDDEN,
+    GENE_LATENT,
+    GENES,
+    TABLE_HIDDEN,
+    TABLE_LATENT,
+    Clock,
+    Outcome,
+    Work,
+    report,
+)
+from torch import Tensor, nn
+from torch_nets import nets_of
+
+from lowerbound import Plan, learn, plan, recipes, training
+from lowerbound.data.batches import Dense
+from lowerbound.families import Bits, Conditional, FixedSigma
+from lowerbound.model import LatentModel, Level
+from lowerbound.networks import Concat, Empty, Single
+from lowerbound.objectives import Elbo
+from lowerbound.posteriors import Plain
+from lowerbound.priors import StandardNormal
+from lowerbound.training import Budget, History, Optimiser
+
+NEVER = 10**6  # checks without a gain before stopping early
+
+
+def dense_model(data: str) -> LatentModel:
+    """Return the VAE of a dense workload, composed of the library's parts."""
+    nets = nets_of(data)
+    level = Level(
+        "z",
+        StandardNormal(nets.latent),
+        Plain(nn.Linear(nets.features, 2 * nets.latent)),
+        Concat(nets.decoder),
+    )
+    family = Bits() if nets.bernoulli else FixedSigma(1.0)
+    return LatentModel(Single(nets.encoder), [level], Conditional(nets.last, family), Empty())
+
+
+def count_model() -> LatentModel:
+    return recipes.counts(GENES, latent=GENE_LATENT, hidden=[GENE_HIDDEN], likelihood="nb")
+
+
+def log_library(x: Tensor) -> Tensor:
+    """Return the context of a count model, as `CountsCoding` has it."""
+    return x.sum(1, keepdim=True).clamp_min(1.0).log()
+
+
+def train(work: Work, data: np.ndarray) -> Outcome:
+    """Fit a model that is composed in code to rows in memory."""
+    torch.manual_seed(work.seed)
+    x = torch.from_numpy(data)
+    counts = work.data == "counts"
+    model = count_model() if counts else dense_model(work.data)
+    parts = (x[: work.rows], x[work.rows :])
+    rows, valid = (Dense(part, log_library(part) if counts else None) for part in parts)
+    with Clock() as clock:
+        history = training.fit(
+            Elbo(model),
+            rows,
+            valid,
+            budget=Budget(epochs=work.epochs, patience=NEVER),
+            optimiser=Optimiser(batch_size=work.batch, ema=0.0),
+            seed=work.seed,
+        )
+    return _outcome(clock.seconds, history, work)
+
+
+def fit_table(work: Work, data: dict[str, np.ndarray]) -> Outcome:
+    """Do the whole of `learn` for a table: code, train, calibrate."""
+    preset = plan.PRESETS["balanced"]
+    plan.PRESETS["balanced"] = preset._replace(
+        budget=Budget(epochs=work.epochs, patience=NEVER),
+        optimiser=Optimiser(batch_size=work.batch, ema=preset.optimiser.ema),
+    )
+    settings = {"hidden": [TABLE_HIDDEN, TABLE_HIDDEN]}
+    table = pa.table(data)
+    with Clock() as clock:
+        trained = learn(table, Plan(settings=settings, latent=TABLE_LATENT, seed=work.seed))
+    history = trained.facts["history"]
+    checks = [training.Check(**check) for check in history["checks"]]
+    outcome = _outcome(clock.seconds, History(checks=checks), work)
+    outcome.facts |= {"split": trained.facts["split"], "stopped": history["stopped"]}
+    del outcome.facts["samples_per_second_without_checks"]  # the whole fit is what counts here
+    # As for the peer, rows of the table: those that are held out are not trained on.
+    outcome.facts["samples_trained_on"], outcome.samples = outcome.samples, work.epochs * work.rows
+    return outcome
+
+
+def _outcome(seconds: float, history: History, work: Work) -> Outcome:
+    """Return the whole time, checks on held-out rows included, and beside it that without them."""
+    last = history.checks[-1]
+    facts: dict[str, Any] = {"checks": len(history.checks), "threads": torch.get_num_threads()}
+    training_seconds = _training_seconds(history, work.batch)
+    facts["samples_per_second_without_checks"] = round(last.step * work.batch / training_seconds)
+    return Outcome(seconds, last.step * work.batch, -last.train_elbo, facts)
+
+
+def _training_seconds(history: History, batch: int) -> float:
+    steps = [0, *(check.step for check in history.checks)]
+    return sum(
+        (check.step - before) * batch / check.rows_per_second
+        for before, check in zip(steps, history.checks, strict=False)
+    )
+
+
+def either(work: Work, data: Any) -> Outcome:
+    return fit_table(work, data) if work.data == "mixed" else train(work, data)
+
+
+if __name__ == "__main__":
+    report(either, ["lowerbound", "torch", "numpy"])

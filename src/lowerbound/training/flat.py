@@ -1,0 +1,199 @@
+"""All parameters as one tensor and all gradients as another: few large operations per step.
+
+An optimiser that visits every parameter spends most of a small network's step on visiting: for a
+net of 14 parameters and 9,000 numbers, AdamW took 128 us parameter by parameter and 8 us on one
+tensor; the norm of the gradient, its clearing and the moving average gain alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+BETAS = 0.9, 0.999
+
+
+@dataclass
+class Weights:
+    """Values of all parameters and buffers at one moment.
+
+    Attributes:
+        values: one flat tensor per kind of parameter (nearly always there is one kind).
+        buffers: by name.
+    """
+
+    values: list[Tensor]
+    buffers: dict[str, Tensor]
+
+    def copy(self) -> Weights:
+        """Return the same values in memory of their own."""
+        buffers = {name: buffer.clone() for name, buffer in self.buffers.items()}
+        return Weights([value.clone() for value in self.values], buffers)
+
+    def arrays(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors by name, for a file."""
+        numbered = {f"{prefix}.values.{i}": value for i, value in enumerate(self.values)}
+        return numbered | {f"{prefix}.buffers.{n}": b for n, b in self.buffers.items()}
+
+    @classmethod
+    def restored(cls, arrays: Mapping[str, Tensor], prefix: str) -> Weights | None:
+        """Return what `arrays` with this prefix describe, or None where there are none."""
+        start = f"{prefix}.values."
+        values = sorted((int(n.removeprefix(start)), n) for n in arrays if n.startswith(start))
+        start = f"{prefix}.buffers."
+        buffers = {n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)}
+        return cls([arrays[name] for _, name in values], buffers) if values else None
+
+
+class Flat:
+    """The trainable parameters of a module, as views of flat tensors while it trains.
+
+    Args:
+        module: its parameters become views; `release` gives them their own memory back.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        kinds: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = {}
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                kinds.setdefault((parameter.dtype, parameter.device), []).append(parameter)
+        self.parameters = [p for members in kinds.values() for p in members]
+        self.values, self.gradients = [], []
+        for members in kinds.values():
+            values = members[0].new_empty(sum(p.numel() for p in members)).detach()
+            gradients = torch.zeros_like(values)
+            place = 0
+            for p in members:
+                # The strides are kept: a convolution's weights may lie in channels-last order.
+                view = values.as_strided(p.size(), p.stride(), place)
+                view.copy_(p.detach())
+                p.data = view
+                p.grad = gradients.as_strided(p.size(), p.stride(), place)
+                place += p.numel()
+            self.values.append(values)
+            self.gradients.append(gradients)
+
+    def clear(self) -> None:
+        """Set all gradients to zero."""
+        for gradient in self.gradients:
+            gradient.zero_()
+
+    def norm(self) -> Tensor:
+        """Return the norm of the whole gradient."""
+        norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in self.gradients]
+        return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+    def scale(self, factor: float) -> None:
+        """Multiply all gradients."""
+        for gradient in self.gradients:
+            gradient.mul_(factor)
+
+    def weights(self) -> Weights:
+        """Return a copy of the present values."""
+        buffers = {name: b.clone() for name, b in self.module.named_buffers()}
+        return Weights([v.clone() for v in self.values], buffers)
+
+    @torch.no_grad()
+    def load(self, weights: Weights) -> None:
+        """Take over values that `weights` once returned."""
+        for mine, value in zip(self.values, weights.values, strict=True):
+            mine.copy_(value)
+        for name, buffer in self.module.named_buffers():
+            buffer.copy_(weights.buffers[name])
+
+    @contextmanager
+    def showing(self, weights: Weights) -> Iterator[None]:
+        """Let the module have other weights inside the block."""
+        own = self.weights()
+        self.load(weights)
+        try:
+            yield
+        finally:
+            self.load(own)
+
+    def release(self) -> None:
+        """Give every parameter memory of its own again, and no gradient."""
+        for p in self.parameters:
+            p.data = p.data.clone()
+            p.grad = None
+
+
+class Adam:
+    """AdamW over flat tensors: Loshchilov & Hutter, "Decoupled weight decay", 2019.
+
+    Args:
+        flat: the parameters.
+        weight_decay: decoupled.
+    """
+
+    def __init__(self, flat: Flat, weight_decay: float = 0.0) -> None:
+        self.flat, self.weight_decay = flat, weight_decay
+        self.first = [torch.zeros_like(v) for v in flat.values]
+        self.second = [torch.zeros_like(v) for v in flat.values]
+        self.steps = [v.new_zeros((), dtype=torch.float32) for v in flat.values]
+        # The fused kernel exists for these devices and floating types only.
+        self.fused = all(v.device.type in ("cpu", "cuda") for v in flat.values)
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Move the values along their gradients."""
+        adamw(
+            self.flat.values,
+            self.flat.gradients,
+            self.first,
+            self.second,
+            [],
+            self.steps,
+            foreach=False,
+            fused=self.fused,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=rate,
+            weight_decay=self.weight_decay,
+            eps=1e-8,
+            maximize=False,
+        )
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Return the state by name, for a file."""
+        named = {"first": self.first, "second": self.second, "steps": self.steps}
+        return {f"adam.{n}.{i}": t for n, each in named.items() for i, t in enumerate(each)}
+
+    def restore(self, arrays: Mapping[str, Tensor]) -> None:
+        """Take over the state that `arrays` once returned."""
+        for name, mine in self.arrays().items():
+            mine.copy_(arrays[name])
+
+
+class Average:
+    """The exponential moving average of weights and buffers.
+
+    Args:
+        decay: share that stays at every step.
+        weights: the average so far, of an interrupted run.
+    """
+
+    def __init__(self, decay: float, weights: Weights | None = None) -> None:
+        self.decay, self.weights = decay, weights
+
+    @torch.no_grad()
+    def update(self, flat: Flat) -> None:
+        """Move towards the present values; the first ones are taken as they are."""
+        if self.weights is None:
+            self.weights = flat.weights()
+            return
+        for mine, value in zip(self.weights.values, flat.values, strict=True):
+            mine.lerp_(value, 1 - self.decay)
+        for name, buffer in flat.module.named_buffers():
+            mine = self.weights.buffers[name]
+            if buffer.is_floating_point():
+                mine.lerp_(buffer, 1 - self.decay)
+            else:
+                mine.copy_(buffer)

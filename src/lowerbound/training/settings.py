@@ -1,0 +1,58 @@
+"""What a fit is told: when to stop, and how to step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lowerbound.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop.
+
+    Attributes:
+        epochs: passes over the data at most.
+        seconds: wall time at most, or None.
+        patience: checks without a gain of the held-out bound before stopping.
+        steps: optimiser steps at least, whatever `epochs` says, for small tables.
+    """
+
+    epochs: int = 200
+    seconds: float | None = None
+    patience: int = 10
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How to step.
+
+    Attributes:
+        batch_size: rows per step.
+        learning_rate: of Adam, lowered by `decay` when checks stop gaining.
+        weight_decay: decoupled (AdamW).
+        clip: the largest norm of the gradient.
+        warmup: steps over which the learning rate rises to its value.
+        ema: decay of the exponential moving average of the weights that is checked and kept, or
+            0 to keep the weights themselves.
+        decay: factor of the learning rate after half of the patience without a gain; 1 leaves it
+            alone, and the moving average does its work.
+    """
+
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float = 100.0
+    warmup: int = 50
+    ema: float = 0.0
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        for name, low in [("batch_size", 1), ("learning_rate", 0.0), ("clip", 0.0)]:
+            value = getattr(self, name)
+            if not (value >= low and value > 0):
+                raise UsageError("E240", f"{name} is {value}, which is not above 0", fix=name)
+        if not 0.0 <= self.ema < 1.0:
+            raise UsageError("E240", f"ema is {self.ema}, not in [0, 1)", fix="ema=0.999")

@@ -1,0 +1,225 @@
+"""Kill trainings with SIGKILL, resume them, and compare the end with an undisturbed one.
+
+    python tests/kills.py memory 10 FOLDER      # data in memory, `training.fit`
+    python tests/kills.py disk 10 FOLDER        # `lowerbound fit tx.parquet --out m.vae`
+
+Every second kill happens inside a commit, at a random system call that leaves a trace on the
+disk; the others at a random moment of the run. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from lowerbound import cli, noise, objectives, recipes, training
+from lowerbound.data.batches import Dense
+
+TRACED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+
+class Killable(training.OnDisk):
+    """Commits as often as half of the time allows, tells what it committed, and may die of it."""
+
+    die_at = None  # (commit, system call) of this process's life
+
+    def __init__(self, root, every=0.0):
+        super().__init__(root, every=0.0, share=0.5)
+        self.commits = 0
+
+    def commit(self, values, arrays):
+        self.commits += 1
+        if self.die_at is not None and self.commits == self.die_at[0]:
+            die_at_call(self.die_at[1])
+        super().commit(values, arrays)
+        with open(self.root / "log", "a") as file:
+            file.write(f"{values['step']}\n")
+
+
+def die_at_call(number):
+    """Die before or after the system call of this number, counted from now."""
+    count = 0
+
+    def step():
+        nonlocal count
+        count += 1
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    real = os.fsync
+
+    def fsync(handle):
+        step()
+        real(handle)
+        step()
+
+    os.fsync = fsync
+    sys.addaudithook(lambda event, _: step() if event in TRACED else None)
+
+
+class Memory:
+    """A fit of arrays in memory; the history belongs to its result."""
+
+    def __init__(self, home):
+        self.states = home / "states"
+        g = torch.Generator().manual_seed(1)
+        self.x = torch.randn(800, 2, generator=g) @ torch.randn(2, 6, generator=g)
+        self.x += 0.3 * torch.randn(800, 6, generator=g)
+
+    def clear(self):
+        shutil.rmtree(self.states, ignore_errors=True)
+        self.states.mkdir()
+
+    def run(self):
+        with noise.isolated(3):
+            model = recipes.sigma(6, 3, (16,), "optimal")
+        history = training.fit(
+            objectives.Elbo(model, beta=objectives.Ramp(0, 1, 100)),
+            Dense(self.x[:700]),
+            Dense(self.x[700:]),
+            budget=training.Budget(epochs=100, patience=50),
+            optimiser=training.Optimiser(batch_size=64, learning_rate=3e-3, ema=0.9, decay=0.5),
+            checkpoints=Killable(self.states),
+        )
+        digest = hashlib.sha256()
+        for name, value in sorted(model.state_dict().items()):
+            digest.update(name.encode() + value.numpy().tobytes())
+        for check in history.checks:
+            digest.update(repr(check[:7]).encode())  # without the times
+        (self.states / "result").write_text(digest.hexdigest())
+
+    def result(self):
+        return (self.states / "result").read_text()
+
+
+class Disk:
+    """The command line on a Parquet file; the result is the bytes of the saved weights."""
+
+    def __init__(self, home):
+        self.home, self.out, self.states = home, home / "m.vae", home / "m.run" / "first"
+        rng = np.random.default_rng(0)
+        number = rng.normal(size=900)
+        columns = {
+            "amount": np.exp(number + rng.normal(size=900) / 3),
+            "other": np.where(rng.random(900) < 0.1, np.nan, number),
+            "kind": rng.choice(["a", "b", "c"], 900),
+        }
+        pq.write_table(pa.table(columns), home / "tx.parquet")
+
+    def clear(self):
+        for path in (self.out, self.states.parent):
+            shutil.rmtree(path, ignore_errors=True)
+
+    def run(self):
+        words = ["fit", str(self.home / "tx.parquet"), "--out", str(self.out)]
+        assert cli.main([*words, "--preset", "fast", "--max-epochs", "60", "-q"]) == 0
+
+    def result(self):
+        return hashlib.sha256((self.out / "weights.safetensors").read_bytes()).hexdigest()
+
+
+def child(job, die_at=None):
+    """Run `job` in a process of its own and return its number."""
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)
+            Killable.die_at = die_at
+            job.run()
+            code = 0
+        finally:
+            os._exit(code)
+    return process
+
+
+def ended(process):
+    """Whether the process is over, and with what status."""
+    found, status = os.waitpid(process, os.WNOHANG)
+    return found != 0, status
+
+
+def disturbed(job, draw, seconds, in_commit):
+    """Run once; kill at a random moment or inside a commit; return whether it was killed."""
+    die_at = (draw.randrange(1, 4), draw.randrange(1, 40)) if in_commit else None
+    process = child(job, die_at)
+    until = time.monotonic() + (3600 if in_commit else draw.uniform(0.0, seconds))
+    while time.monotonic() < until:
+        over, status = ended(process)
+        if over:
+            assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, status
+            return os.WIFSIGNALED(status)
+        time.sleep(0.002)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return True
+
+
+def newest(job):
+    """Return the step of the newest commit, that of the last one told, and how many are damaged."""
+    if not job.states.is_dir():  # finished and cleared away, or not begun
+        return 0, 0
+    told = job.states / "log"
+    steps = told.read_text().split("\n")[:-1] if told.exists() else ["0"]
+    latest = training.OnDisk(job.states).latest()
+    return (0 if latest is None else latest.values["step"]), int(steps[-1])
+
+
+def main(kind, kills, home):
+    torch.set_num_threads(1)
+    os.environ["XDG_CACHE_HOME"] = str(home / "cache")
+    home.mkdir(exist_ok=True)
+    training.run_folder.OnDisk = Killable
+    job = {"memory": Memory, "disk": Disk}[kind](home)
+    job.clear()
+    began = time.monotonic()
+    os.waitpid(child(job), 0)
+    seconds, reference = time.monotonic() - began, job.result()
+    draw, done = random.Random(kills), {"in commits": 0, "at random moments": 0}
+    runs = identical = lost = 0
+    while sum(done.values()) < kills:
+        job.clear()
+        runs += 1
+        while True:
+            if sum(done.values()) == kills:
+                os.waitpid(child(job), 0)
+                break
+            in_commit = sum(done.values()) % 2 == 1
+            if not disturbed(job, draw, seconds, in_commit):
+                break
+            done["in commits" if in_commit else "at random moments"] += 1
+            step, told = newest(job)
+            lost += step < told
+        identical += job.result() == reference
+    leftovers = [p.name for p in home.rglob(".*saving-*")]
+    print(
+        json.dumps(
+            {
+                "kind": kind,
+                "kills": sum(done.values()),
+                "killed": done,
+                "runs": runs,
+                "runs_with_identical_result": identical,
+                "commits_lost": lost,
+                "leftovers": leftovers,
+                "seconds": round(time.monotonic() - began, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
