@@ -63,7 +63,10 @@ class Codes(Categorical):
             first = torch.where(kept, reserved.clamp_min(1e-38).log(), every[..., 0])
             rest = every[..., 1:] + torch.log1p(-reserved).unsqueeze(-1)
             every = torch.cat([first.unsqueeze(-1), rest], -1)
-        super().__init__(logits=every, validate_args=False)
+        # torch's own initialiser would normalise once more, at every step.
+        self.logits = self._param = every  # pyright: ignore[reportAttributeAccessIssue]
+        self._num_events = every.shape[-1]
+        Distribution.__init__(self, every.shape[:-1], validate_args=False)
 
     def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         """Draw codes that training saw."""
@@ -161,28 +164,27 @@ class NegativeBinomial(Unchecked):
     """
 
     def __init__(self, log_mean: Tensor, log_dispersion: Tensor) -> None:
-        self.log_mean, self.log_dispersion = torch.broadcast_tensors(log_mean, log_dispersion)
-        super().__init__(self.log_mean.shape, validate_args=False)
+        self.log_mean, self.log_dispersion = log_mean, log_dispersion
+        shape = torch.broadcast_shapes(log_mean.shape, log_dispersion.shape)
+        super().__init__(shape, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(value).
 
-        Written as A(x, theta) - log x! + x log mu - (x + theta) log(1 + mu / theta) with
-        A = lgamma(x + theta) - lgamma(theta) - x log theta, in float64, so that the huge terms
-        that cancel for large theta are never formed.
+        Most counts are zero, and log p(0) = -theta log(1 + mu / theta) is one term without
+        cancellation: float32 is enough for it. Only the others take lgamma and float64.
         """
-        x, log_mean = value.double(), self.log_mean.double()
-        log_theta = self.log_dispersion.double()
-        theta = log_theta.exp()
-        log1p_ratio = _softplus(log_mean - log_theta)
-        log_p = _gamma_ratio(x, theta, log_theta) - torch.lgamma(x + 1)
-        log_p = log_p + x * log_mean - x * log1p_ratio - _theta_log1p(log_mean, log_theta)
-        return log_p.to(self.log_mean.dtype)
+        at_zero = -_theta_log1p(self.log_mean, self.log_dispersion)
+        parts = torch.broadcast_tensors(value, at_zero, self.log_mean, self.log_dispersion)
+        value, at_zero, log_mean, log_theta = (part.reshape(-1) for part in parts)
+        place = value.nonzero().squeeze(1)
+        others = _counted(value[place], log_mean[place], log_theta[place])
+        return at_zero.index_copy(0, place, others.to(at_zero.dtype)).view(parts[0].shape)
 
     @property
     def mean(self) -> Tensor:
         """The mean count."""
-        return self.log_mean.exp()
+        return self.log_mean.exp().expand(self.batch_shape)
 
     @property
     def mode(self) -> Tensor:
@@ -200,7 +202,7 @@ class NegativeBinomial(Unchecked):
     @torch.no_grad()
     def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         """Draw counts as a Poisson whose rate is Gamma(theta, mu / theta)."""
-        shape = Size(sample_shape) + self.log_mean.shape
+        shape = Size(sample_shape) + self.batch_shape
         theta = self.log_dispersion.exp().expand(shape)
         shares = Gamma(theta, torch.ones_like(theta), validate_args=False).sample()
         rate = shares * (self.log_mean - self.log_dispersion).exp()
@@ -222,13 +224,27 @@ def _gamma_ratio(x: Tensor, theta: Tensor, log_theta: Tensor) -> Tensor:
     return torch.where(theta < LARGE_DISPERSION, direct, stirling)
 
 
+def _counted(count: Tensor, log_mean: Tensor, log_theta: Tensor) -> Tensor:
+    """Return log p of counts that are not zero, of the negative binomial, in float64.
+
+    Written as A(x, theta) - log x! + x log mu - (x + theta) log(1 + mu / theta) with
+    A = lgamma(x + theta) - lgamma(theta) - x log theta, so that the huge terms that cancel for
+    large theta are never formed.
+    """
+    x, log_mean, log_theta = count.double(), log_mean.double(), log_theta.double()
+    log_p = _gamma_ratio(x, log_theta.exp(), log_theta) - torch.lgamma(x + 1)
+    log_p = log_p + x * (log_mean - _softplus(log_mean - log_theta))
+    return log_p - _theta_log1p(log_mean, log_theta)
+
+
 def _theta_log1p(log_mean: Tensor, log_theta: Tensor) -> Tensor:
-    """Theta * log(1 + mu / theta), stable where theta overflows or mu / theta underflows."""
-    log_ratio = log_mean - log_theta
-    tiny = log_ratio < -30  # log1p(r) = r there, to the last bit of float64
-    safe = torch.where(tiny, torch.zeros_like(log_ratio), log_ratio)
-    product = torch.where(tiny, torch.zeros_like(log_theta), log_theta).exp() * _softplus(safe)
-    return torch.where(tiny, log_mean.exp(), product)
+    """Theta * log(1 + mu / theta), stable for every theta; mu itself where theta is far above it.
+
+    There the two factors would each carry the rounding of a large logarithm.
+    """
+    held = log_theta.clamp_max(60.0)  # e^60 is far above every mean
+    log_ratio = log_mean - held
+    return torch.where(log_ratio < -17, log_mean.exp(), held.exp() * _softplus(log_ratio))
 
 
 class ZeroInflated(Unchecked):

@@ -382,4 +382,9 @@ class ZeroInflatedFamily(Family):
 def negative_binomial(log_mean: Tensor, log_dispersion: Tensor) -> NegativeBinomial:
     """Return the negative binomial with both numbers held where float32 can count."""
     mean = soft_clip(log_mean, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)
-    return NegativeBinomial(mean, soft_clip(log_dispersion, -LOG_COUNT_LIMIT, 27.6))
+    return NegativeBinomial(mean, dispersion(log_dispersion))
+
+
+def dispersion(raw: Tensor) -> Tensor:
+    """Return a log-dispersion held between e^-18 and e^27.6, where the binomial is Poisson."""
+    return soft_clip(raw, -LOG_COUNT_LIMIT, 27.6)

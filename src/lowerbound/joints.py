@@ -7,18 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lowerbound.counting import PoissonLog, ZeroInflated
+from lowerbound.counting import NegativeBinomial, PoissonLog, ZeroInflated
 from lowerbound.distributions import Blocks, Observed, elementwise
 from lowerbound.families import (
-    LOG_COUNT_LIMIT,
     Bits,
     Categories,
     Family,
     Gaussian,
     NegativeBinomialFamily,
     Ordinals,
-    negative_binomial,
-    soft_clip,
+    dispersion,
 )
 
 
@@ -137,14 +135,16 @@ class LibraryCounts(Family):
         """Return the counts; `numbers` end with the log-library, (B, numbers + 1)."""
         log_library = numbers[:, -1:]
         shares = numbers[:, : self.features].log_softmax(1)
-        log_mean = soft_clip(shares + log_library, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)
+        # A share is below 1, so the mean needs no ceiling; log p is finite however small it is.
+        log_mean = shares + log_library
         return Observed(_COUNTS[self.member](self, log_mean, numbers))
 
 
 _COUNTS = {
     "poisson": lambda f, log_mean, numbers: PoissonLog(log_mean),
-    "nb": lambda f, log_mean, numbers: negative_binomial(log_mean, f.log_dispersion),
+    "nb": lambda f, log_mean, numbers: NegativeBinomial(log_mean, dispersion(f.log_dispersion)),
     "zinb": lambda f, log_mean, numbers: ZeroInflated(
-        negative_binomial(log_mean, f.log_dispersion), numbers[:, f.features : 2 * f.features]
+        NegativeBinomial(log_mean, dispersion(f.log_dispersion)),
+        numbers[:, f.features : 2 * f.features],
     ),
 }

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
-BETAS = 0.9, 0.999
+BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 @dataclass
@@ -127,6 +126,9 @@ class Flat:
 class Adam:
     """AdamW over flat tensors: Loshchilov & Hutter, "Decoupled weight decay", 2019.
 
+    torch's optimiser classes, and its function `adamw`, import its compiler at the first step,
+    which takes longer than many a fit; so the fused kernel below them is called itself.
+
     Args:
         flat: the parameters.
         weight_decay: decoupled.
@@ -137,27 +139,25 @@ class Adam:
         self.first = [torch.zeros_like(v) for v in flat.values]
         self.second = [torch.zeros_like(v) for v in flat.values]
         self.steps = [v.new_zeros((), dtype=torch.float32) for v in flat.values]
-        # The fused kernel exists for these devices and floating types only.
-        self.fused = all(v.device.type in ("cpu", "cuda") for v in flat.values)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Move the values along their gradients."""
-        adamw(
+        for steps in self.steps:
+            steps.add_(1.0)
+        torch._fused_adamw_(  # pyright: ignore[reportPrivateImportUsage]
             self.flat.values,
             self.flat.gradients,
             self.first,
             self.second,
             [],
             self.steps,
-            foreach=False,
-            fused=self.fused,
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],
             lr=rate,
             weight_decay=self.weight_decay,
-            eps=1e-8,
+            eps=EPSILON,
             maximize=False,
         )
 
