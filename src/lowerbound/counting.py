@@ -50,19 +50,14 @@ class Codes(Categorical):
 
     Args:
         logits: (..., K).
-        reserved: (...) the fixed probability of code 0, kept for what training never saw, or 0
-            where code 0 is a code like others. A reserved code is scored and never drawn.
+        known: log-probabilities (..., K) of drawing and of scoring, where they differ: a code that
+            is kept for what training never saw is scored and never drawn. By default both are
+            those of `logits`.
     """
 
-    def __init__(self, logits: Tensor, reserved: Tensor | None = None) -> None:
+    def __init__(self, logits: Tensor, known: tuple[Tensor, Tensor] | None = None) -> None:
         # torch subtracts the log-sum as it is, and so loses the digits of large logits.
-        self._drawn = logits.log_softmax(-1) if reserved is None else _known(logits, reserved)
-        every = self._drawn
-        if reserved is not None:
-            kept = reserved > 0
-            first = torch.where(kept, reserved.clamp_min(1e-38).log(), every[..., 0])
-            rest = every[..., 1:] + torch.log1p(-reserved).unsqueeze(-1)
-            every = torch.cat([first.unsqueeze(-1), rest], -1)
+        self._drawn, every = known or [logits.log_softmax(-1)] * 2
         # torch's own initialiser would normalise once more, at every step.
         self.logits = self._param = every  # pyright: ignore[reportAttributeAccessIssue]
         self._num_events = every.shape[-1]
@@ -80,22 +75,14 @@ class Codes(Categorical):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(code); a code outside 0..K-1 has probability zero."""
         index = value.long()
-        inside = (index >= 0) & (index < self.logits.shape[-1])
-        safe = torch.where(inside, index, torch.zeros_like(index))
+        safe = index.clamp(0, self.logits.shape[-1] - 1)
         chosen = self.logits.expand(*safe.shape, -1).gather(-1, safe.unsqueeze(-1)).squeeze(-1)
-        return chosen.masked_fill(~inside, -torch.inf)
+        return chosen.masked_fill(safe != index, -torch.inf)
 
     def cdf(self, value: Tensor) -> Tensor:
         """P(code <= value): meaningful where codes are ordered."""
         codes = torch.arange(self.logits.shape[-1], device=value.device)
         return (self.probs * (codes <= value.unsqueeze(-1))).sum(-1)
-
-
-def _known(logits: Tensor, reserved: Tensor) -> Tensor:
-    """Return log-probabilities of the codes that are not reserved; reserved ones have none."""
-    hidden = torch.zeros_like(logits, dtype=torch.bool)
-    hidden[..., 0] = reserved > 0
-    return logits.masked_fill(hidden, -1e9).log_softmax(-1)
 
 
 def ordered_logits(location: Tensor, cutpoints: Tensor) -> Tensor:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Laplace, Normal
+from torch.distributions import Distribution, Independent, Laplace
 
 from lowerbound.counting import (
     BernoulliLogits,
@@ -25,10 +26,11 @@ from lowerbound.counting import (
     ZeroInflated,
     ordered_logits,
 )
-from lowerbound.distributions import Observed, Unchecked, is_density, normal
+from lowerbound.distributions import NormalCells, Observed, Unchecked, is_density, normal
 
 SCALE_FLOOR = 1e-2  # of standardised data: a hundredth of a column's standard deviation
 SCALE_CEILING = 1e6
+SHARPNESS = 8.0  # of a soft clip's ends; a power of two, so that it costs no digit
 LOG_COUNT_LIMIT = 18.4  # log 1e8: no count that float32 holds exactly has a larger mean
 
 
@@ -61,16 +63,15 @@ class Conditional(nn.Module):
         return self.family(wide)
 
 
-def soft_clip(raw: Tensor, low: float, high: float, sharpness: float = 8.0) -> Tensor:
+def soft_clip(raw: Tensor, low: float, high: float) -> Tensor:
     """Return `raw` held between `low` and `high` by smooth ends.
 
     A distance of 1 from either end changes the value by less than 1e-4, and the gradient never
-    becomes NaN for a finite input. The smooth parts are added to the clamped value, which so keeps
-    all its digits even where the ends are far away.
+    becomes NaN for a finite input. Each end is a maximum smoothed by log(e^a + e^b), which gives
+    back the larger one to its last digit where the other is far away.
     """
-    lift = F.softplus(-(raw - low).abs(), beta=sharpness)
-    drop = F.softplus(-(high - raw).abs(), beta=sharpness)
-    return raw.clamp(low, high) + lift - drop
+    raised = torch.logaddexp(SHARPNESS * raw, raw.new_tensor(SHARPNESS * low))
+    return torch.logaddexp(-raised, raw.new_tensor(-SHARPNESS * high)) / -SHARPNESS
 
 
 def scale_of(raw: Tensor, floor: float = SCALE_FLOOR, ceiling: float = SCALE_CEILING) -> Tensor:
@@ -173,7 +174,7 @@ class OptimalSigma(Family):
             return Profiled(numbers, self)
         scale = self.variance.sqrt().clamp_min(self.floor).expand_as(numbers)
         # Aware of gaps, as the training face is.
-        return Observed(Normal(numbers, scale, validate_args=False))
+        return Observed(NormalCells(numbers, scale))
 
     @torch.no_grad()
     def observe(self, variance: Tensor) -> None:
@@ -207,7 +208,7 @@ class Profiled(Unchecked):
         self.family.observe(torch.where(seen.any(), variance, self.family.variance))
         # Held before the root, whose gradient at zero is infinite.
         scale = variance.clamp_min(self.family.floor**2).sqrt()
-        cells = Normal(torch.zeros_like(error), scale, validate_args=False).log_prob(error)
+        cells = NormalCells(torch.zeros_like(error), scale).log_prob(error)
         return (cells * seen).flatten(1).sum(1)
 
 
@@ -293,26 +294,38 @@ class Categories(Family):
         sizes: number of classes of each column.
         reserved: the fixed probability of each column's code 0, where that stands for values that
             training never saw; 0 where code 0 is like the others. Empty: none is reserved.
+        starts: where the numbers of each column begin; by default one after the other.
     """
 
     place: Tensor
     unused: Tensor
-    reserved: Tensor
+    fixed: Tensor
+    hidden: Tensor
+    shift: Tensor
 
-    def __init__(self, sizes: Sequence[int], reserved: Sequence[float] = ()) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        reserved: Sequence[float] = (),
+        starts: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
         kept = torch.tensor(list(reserved) or [0.0] * len(sizes))
-        self.register_buffer("reserved", kept, persistent=False)
         widest = max(self.sizes)
         place, used = torch.zeros(len(sizes), widest, dtype=torch.long), []
-        start = 0
-        for row, size in enumerate(self.sizes):
+        starts = [0, *accumulate(self.sizes)][:-1] if starts is None else starts
+        for row, (start, size) in enumerate(zip(starts, self.sizes, strict=True)):
             place[row, :size] = torch.arange(start, start + size)
             used.append([True] * size + [False] * (widest - size))
-            start += size
+        hidden = torch.zeros(place.shape, dtype=torch.bool)
+        hidden[:, 0] = kept > 0
         self.register_buffer("place", place, persistent=False)
-        self.register_buffer("unused", ~torch.tensor(used), persistent=False)
+        self.register_buffer("unused", ~torch.tensor(used) | hidden, persistent=False)
+        self.register_buffer("hidden", hidden, persistent=False)
+        self.register_buffer("fixed", kept.clamp_min(1e-38).log()[:, None], persistent=False)
+        self.register_buffer("shift", torch.log1p(-kept)[:, None], persistent=False)
+        self.reserves = bool(hidden.any())
 
     def numbers(self, features: int) -> int:
         """One number per class of every column."""
@@ -320,8 +333,13 @@ class Categories(Family):
 
     def forward(self, numbers: Tensor) -> Independent:
         """Return the independent categoricals; missing classes are padded with probability 0."""
-        logits = numbers[:, self.place].masked_fill(self.unused, -1e9)
-        return _summed(Codes(logits, self.reserved.to(logits.dtype)))
+        picked = numbers.index_select(1, self.place.view(-1)).unflatten(1, self.place.shape)
+        logits = picked.masked_fill(self.unused, -1e9)
+        if not self.reserves:
+            return _summed(Codes(logits))
+        drawn = logits.log_softmax(-1)
+        every = torch.where(self.hidden, self.fixed.to(drawn), drawn + self.shift.to(drawn))
+        return _summed(Codes(logits, (drawn, every)))
 
 
 class Ordinals(Family):

@@ -19,6 +19,8 @@ from lowerbound.families import (
     dispersion,
 )
 
+FEW = 16  # levels of a categorical column that are worth padding to
+
 
 class Table(Family):
     """The joint of a table's coded columns, each with the family of its kind; NaN is missing.
@@ -33,6 +35,8 @@ class Table(Family):
             nothing where no code is reserved.
     """
 
+    places: Tensor
+
     def __init__(
         self,
         families: Sequence[str],
@@ -42,52 +46,90 @@ class Table(Family):
     ) -> None:
         super().__init__()
         reserved = reserved or [0.0] * len(families)
-        self.members, self.splits = nn.ModuleDict(), []
+        self.members, self.spans = nn.ModuleDict(), []
+        starts, self.total = _layout(families, sizes, real)
         groups: dict[str, list[int]] = {}
         for i, (kind, size) in enumerate(zip(families, sizes, strict=True)):
             groups.setdefault(_group(kind, size), []).append(i)
         for group, columns in groups.items():
             kind = families[columns[0]]
             self.register_buffer(f"at_{group}", torch.tensor(columns), persistent=False)
-            chosen = real if kind == "real" and real is not None else None
-            member = chosen or _MEMBERS[kind](
-                [sizes[i] for i in columns], [reserved[i] for i in columns]
-            )
+            if kind == "categorical":  # which picks its numbers from all of them
+                member: Family = Categories(
+                    [sizes[i] for i in columns],
+                    [reserved[i] for i in columns],
+                    [starts[i] for i in columns],
+                )
+                self.spans.append((0, self.total))
+            else:
+                member = _member(kind, [sizes[i] for i in columns], real)
+                self.spans.append((starts[columns[0]], member.numbers(len(columns))))
             self.members[group] = member
-            self.splits.append(member.numbers(len(columns)))
+        order = torch.tensor([i for columns in groups.values() for i in columns])
+        self.register_buffer("places", order.argsort(), persistent=False)
 
     def numbers(self, features: int) -> int:
         """The sum of what the members need."""
-        return sum(self.splits)
+        return self.total
 
     def forward(self, numbers: Tensor) -> Observed:
         """Return the NaN-aware joint of (B, columns)."""
-        pieces = numbers.split(self.splits, 1)
-        return Observed(
-            Blocks(
-                [
-                    (self.get_buffer(f"at_{group}"), elementwise(member(piece)))
-                    for (group, member), piece in zip(self.members.items(), pieces, strict=True)
-                ]
-            )
-        )
+        cells = [
+            elementwise(member(numbers.narrow(1, *span)))
+            for member, span in zip(self.members.values(), self.spans, strict=True)
+        ]
+        if len(cells) == 1:
+            return Observed(cells[0])
+        columns = [self.get_buffer(f"at_{group}") for group in self.members]
+        return Observed(Blocks(list(zip(columns, cells, strict=True)), self.places))
+
+
+def _layout(
+    families: Sequence[str], sizes: Sequence[int], real: Family | None
+) -> tuple[list[int], int]:
+    """Return where the numbers of every column (or of its whole kind) begin, and their count.
+
+    Saved weights depend on this order: columns by kind, categorical ones by magnitude too.
+    """
+    groups: dict[str, list[int]] = {}
+    for i, (kind, size) in enumerate(zip(families, sizes, strict=True)):
+        name = f"{kind}{(size - 1).bit_length()}" if kind == "categorical" else kind
+        groups.setdefault(name, []).append(i)
+    starts, end = [0] * len(families), 0
+    for columns in groups.values():
+        kind = families[columns[0]]
+        if kind == "categorical":
+            for i in columns:
+                starts[i], end = end, end + sizes[i]
+            continue
+        for i in columns:
+            starts[i] = end
+        end += _member(kind, [sizes[i] for i in columns], real).numbers(len(columns))
+    return starts, end
+
+
+def _member(kind: str, sizes: Sequence[int], real: Family | None) -> Family:
+    """Return the family of the columns of one kind."""
+    return real if kind == "real" and real is not None else _MEMBERS[kind](sizes)
 
 
 def _group(kind: str, size: int) -> str:
     """Name the columns that are computed together.
 
-    Categorical ones are padded to the widest of their group: only those of the same order of
-    magnitude share one, so that a column of 1e5 levels does not make every flag as wide.
+    Categorical ones are padded to the widest of their group. Up to `FEW` levels that costs less
+    than another group; beyond, only those of the same order of magnitude share one, so that a
+    column of 1e5 levels does not make every flag as wide.
     """
-    return f"{kind}{(size - 1).bit_length()}" if kind == "categorical" else kind
+    if kind != "categorical":
+        return kind
+    return "categorical" if size <= FEW else f"categorical{(size - 1).bit_length()}"
 
 
 _MEMBERS = {
-    "real": lambda sizes, reserved: Gaussian(),
-    "count": lambda sizes, reserved: NegativeBinomialFamily(),
-    "binary": lambda sizes, reserved: Bits(),
-    "ordinal": lambda sizes, reserved: Ordinals(sizes),
-    "categorical": Categories,
+    "real": lambda sizes: Gaussian(),
+    "count": lambda sizes: NegativeBinomialFamily(),
+    "binary": lambda sizes: Bits(),
+    "ordinal": Ordinals,
 }
 
 

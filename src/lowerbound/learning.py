@@ -19,7 +19,15 @@ from lowerbound.data.coding import Coded, Coding, coding_for
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, NumericError
 from lowerbound.model import LatentModel
-from lowerbound.plan import OBJECTIVE, PRESETS, Plan, device_of, objective_of
+from lowerbound.plan import (
+    OBJECTIVE,
+    PRESETS,
+    Plan,
+    device_of,
+    is_large,
+    objective_of,
+    objective_settings,
+)
 from lowerbound.refit import refit_prior
 from lowerbound.trained import Trained
 
@@ -155,23 +163,20 @@ def default_latent(arguments: Mapping[str, Any]) -> int:
     return min(width, max(2, min(LATENT_LIMIT, round(width**0.75))))
 
 
-def resolve(plan: Plan, coding: Coding) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the recipe's arguments and the objective's, with every default filled in."""
-    settings = dict(plan.settings)
-    beta = recipes.DEFAULT_BETA.get(plan.recipe, 1.0)
-    objective = {**OBJECTIVE, "beta": beta}
-    objective |= {name: settings.pop(name) for name in OBJECTIVE if name in settings}
+def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
+    """Return the recipe's arguments, with every default filled in."""
+    settings = {name: value for name, value in plan.settings.items() if name not in OBJECTIVE}
     arguments = {**coding.arguments(), **settings}
     arguments.setdefault("hidden", list(PRESETS[plan.preset].hidden))
     if isinstance(plan.latent, int):
         arguments["latent"] = plan.latent
     arguments.setdefault("latent", default_latent(arguments))
-    return arguments, objective
+    return arguments
 
 
 def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
     """Build the model and train it once."""
-    arguments, weights = resolve(plan, material.coding)
+    arguments = resolve(plan, material.coding)
     device = device_of(plan)
     with noise.isolated(plan.seed, "weights"):
         model = recipes.build(plan.recipe, arguments).to(device)
@@ -179,6 +184,7 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
     _note_library(model, train)
     budget, optimiser = pace(plan, train)
     steps = max(budget.epochs * max(1, len(train) // optimiser.batch_size), budget.steps)
+    weights = objective_settings(plan, len(train))
     objective = objective_of(model, weights, len(train), steps)
     engine = training.chosen(objective, valid, min(optimiser.batch_size, len(train)))
     material.say(f"engine     {engine}")
@@ -202,7 +208,8 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
 def pace(plan: Plan, train: Rows) -> tuple[training.Budget, training.Optimiser]:
     """Return how long to train, and how."""
     preset = PRESETS[plan.preset]
-    budget = replace(preset.budget, seconds=plan.time_limit)
+    patience = preset.budget.patience * (2 if is_large(plan, len(train)) else 1)
+    budget = replace(preset.budget, seconds=plan.time_limit, patience=patience)
     if plan.max_epochs is not None:
         budget = replace(budget, epochs=plan.max_epochs, steps=0)
     # The size of a gradient grows with the number of columns that add to the loss.
@@ -258,6 +265,8 @@ def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -
         "split": {name: len(getattr(split, name)) for name in ("train", "valid", "calibration")},
         "shared_held_out": len(coded.rows) < SMALL,
         "plan": asdict(plan),
+        "objective": objective_settings(plan, len(split.train)),
+        "patience": pace(plan, material.train)[0].patience,
         "engine": engine.as_dict(),
         "history": history.as_dict(),
         "typical_nats": {}

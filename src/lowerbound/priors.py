@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
-from lowerbound.distributions import normal
+from lowerbound.distributions import UnitNormal, normal
 from lowerbound.families import scale_of
 
 
@@ -16,16 +16,19 @@ class StandardNormal(nn.Module):
     """p(z) = N(0, I), z of the given shape."""
 
     zero: Tensor
+    one: Tensor
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
         self.shape = shape
         self.register_buffer("zero", torch.zeros(shape), persistent=False)
+        self.register_buffer("one", torch.ones(shape), persistent=False)
 
     def forward(self, h: Tensor) -> Independent:
         """Return N(0, I) for every row of h."""
-        loc = self.zero.expand(h.shape[0], *self.shape)
-        return normal(loc, torch.ones_like(loc))
+        shape = h.shape[0], *self.shape
+        cells = UnitNormal(self.zero.expand(shape), self.one.expand(shape))
+        return Independent(cells, len(self.shape), validate_args=False)
 
 
 class Learned(nn.Module):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -19,10 +20,10 @@ from lowerbound.noise import Noise
 
 
 class Drawn(NamedTuple):
-    """A draw, and log q(z | x) of it, (B,) nats, where it came from a posterior."""
+    """A draw, and the posterior that it came from, if any, as importance weights see it."""
 
     z: Tensor
-    log_q: Tensor | None
+    source: Distribution | None
 
 
 Choose = Callable[[str, Distribution, "Distribution | None"], Drawn]
@@ -35,8 +36,14 @@ class Site:
     z: Tensor
     p: Distribution
     q: Distribution | None
-    log_q: Tensor | None
+    source: Distribution | None
     penalty: Tensor | float
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        """Log q(z | x), (B,) nats, of the draw: computed only where it is asked for."""
+        assert self.source is not None, "this draw has no posterior, and so no importance weight"
+        return self.source.log_prob(self.z)
 
     def exact_kl(self) -> Tensor | None:
         """KL(q || p), (B,) nats, or None where no closed form is registered."""
@@ -46,14 +53,10 @@ class Site:
     def kl(self) -> Tensor:
         """KL(q || p), (B,) nats: exact where registered, else the one-sample estimate."""
         exact = self.exact_kl()
-        if exact is not None:
-            return exact
-        assert self.log_q is not None, "a one-sample KL needs log q of the draw"
-        return self.log_q - self.p.log_prob(self.z)
+        return self.log_q - self.p.log_prob(self.z) if exact is None else exact
 
     def log_ratio(self) -> Tensor:
         """Log p(z) - log q(z | x), (B,) nats, of the draw."""
-        assert self.log_q is not None, "an importance weight needs log q of the draw"
         return self.p.log_prob(self.z) - self.log_q
 
 
@@ -89,14 +92,15 @@ class Trace:
         penalty: Tensor | float = 0.0,
     ) -> Tensor:
         """Draw z at the site `name`, (batch, ...), and remember it."""
-        z, log_q = self.choose(name, p, q)
-        self.sites[name] = Site(z, p, q, log_q, penalty)
+        z, source = self.choose(name, p, q)
+        self.sites[name] = Site(z, p, q, source, penalty)
         return z
 
     def _total(self, term: Callable[[Site], Tensor | float]) -> Tensor:
-        return torch.stack(
-            [torch.as_tensor(term(site)).expand(self.batch) for site in self.sites.values()]
-        ).sum(0)
+        terms = [term(site) for site in self.sites.values()]
+        if len(terms) == 1 and isinstance(terms[0], Tensor):
+            return terms[0]
+        return torch.stack([torch.as_tensor(term).expand(self.batch) for term in terms]).sum(0)
 
     def kl(self) -> Tensor:
         """KL(q || p) summed over the sites, (batch,) nats."""
@@ -130,7 +134,7 @@ def from_posterior(noise: Noise) -> Choose:
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
         q = _posterior(q)
         z = distributions.reparameterise(q, noise(name, _shape(q), q.mean))
-        return Drawn(z, q.log_prob(z))
+        return Drawn(z, q)
 
     return choose
 
@@ -145,7 +149,7 @@ def path_derivative(noise: Noise) -> Choose:
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
         q = _posterior(q)
         z = distributions.reparameterise(q, noise(name, _shape(q), q.mean))
-        return Drawn(z, distributions.stopped(q).log_prob(z))
+        return Drawn(z, distributions.stopped(q))
 
     return choose
 

@@ -132,7 +132,7 @@ def _banner(
     if target is not None:
         lines.append(f"output     {target}")
         lines.append(
-            f"           stopped or killed, the same command goes on ({run_path(target).name})"
+            f"           Ctrl-C and crashes are safe: the same command goes on ({run_path(target).name})"
         )
     return lines
 
@@ -157,7 +157,7 @@ def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
     history = facts["history"]
     checks = history["checks"]
     why = {
-        "patience": f"no gain for {PRESETS[plan.preset].budget.patience} checks",
+        "patience": f"no gain for {facts['patience']} checks",
         "epochs": "all passes done",
         "time": "the time limit was reached",
         "interrupt": "stopped by you; this is the best model so far",
