@@ -27,6 +27,8 @@ import results_file
 from anomaly_protocols import PROTOCOLS, load, tables
 from lowerbound import plan
 
+CACHE = Path(__file__).parent / ".cache" / "choice.jsonl"
+
 # What differs from the defaults: `patience` of the preset, and arguments of the estimator.
 CANDIDATES: dict[str, dict] = {
     "default": {},
@@ -76,7 +78,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=CANDIDATES, default=list(CANDIDATES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--cache", type=Path, default=Path(__file__).parent / ".cache/choice.jsonl")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(__file__).parent / ".cache/choice.jsonl"
+    )
     options = parser.parse_args()
     options.cache.parent.mkdir(parents=True, exist_ok=True)
     lines = options.cache.read_text().splitlines() if options.cache.exists() else []

@@ -1,4 +1,4 @@
-"""Which net, patience and bound suit tables of more than 10,000 rows? Chosen without the test rows.
+"""Which net, patience and bound suit tables of over 10,000 rows? Chosen without the test rows.
 
 The 80 % of Adult that `synthetic_tables.py` learns from are split once more; candidates learn from
 four fifths of them and are compared on the last fifth: mean log p of the raw rows (the criterion),

@@ -169,7 +169,7 @@ def disturbed(job, draw, seconds, in_commit):
 
 
 def newest(job):
-    """Return the step of the newest commit, that of the last one told, and how many are damaged."""
+    """Return the steps of the newest commit and of the last one that was told."""
     if not job.states.is_dir():  # finished and cleared away, or not begun
         return 0, 0
     told = job.states / "log"

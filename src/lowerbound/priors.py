@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
 from lowerbound.distributions import UnitNormal, normal
-from lowerbound.families import scale_of
+from lowerbound.scales import scale_of
 
 
 class StandardNormal(nn.Module):

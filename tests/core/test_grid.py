@@ -16,7 +16,7 @@ from torch.distributions import Distribution, Laplace, LogNormal, Normal
 
 from core_parts import PLAIN
 from lowerbound import counting as cnt
-from lowerbound import families as fam
+from lowerbound import scales
 
 mp.mp.dps = 50
 TEN = math.log(10.0)
@@ -253,14 +253,14 @@ def test_the_cdf_of_counts_against_sums_in_50_digits():
 def test_a_scale_is_left_alone_inside_its_range_and_never_leaves_it():
     low, high = math.log(1e-2), math.log(1e6)
     inside = torch.linspace(low + 1, high - 1, 400, dtype=torch.float64)
-    assert (fam.soft_clip(inside, low, high) - inside).abs().max() < 1e-4
+    assert (scales.soft_clip(inside, low, high) - inside).abs().max() < 1e-4
     raw = torch.linspace(-60, 60, 20001, dtype=torch.float64)
-    scale = fam.scale_of(raw)
+    scale = scales.scale_of(raw)
     assert (scale.diff() >= 0).all()
     assert scale.min() >= 1e-2 * (1 - 1e-9)
     assert scale.max() <= 1e6 * (1 + 1e-9)
     wild = torch.tensor([-3e38, -1e30, -1e8, 1e8, 1e30, 3e38], requires_grad=True)
-    scale = fam.scale_of(wild)
+    scale = scales.scale_of(wild)
     assert torch.allclose(scale, torch.tensor([1e-2] * 3 + [1e6] * 3))
     (gradient,) = torch.autograd.grad(scale.sum(), wild)
     assert gradient.isfinite().all()

@@ -131,9 +131,8 @@ def _banner(
     ]
     if target is not None:
         lines.append(f"output     {target}")
-        lines.append(
-            f"           Ctrl-C and crashes are safe: the same command goes on ({run_path(target).name})"
-        )
+        again = f"the same command goes on ({run_path(target).name})"
+        lines.append(f"           Ctrl-C and crashes are safe: {again}")
     return lines
 
 
