@@ -40,7 +40,9 @@ def measure(name: str, seed: int, train: pd.DataFrame, valid: pd.DataFrame) -> d
     settings = {"hidden": [64, 64], "iwae": 0, **settings}
     patience, latent = settings.pop("patience", 6), settings.pop("latent", None)
     preset = plan.PRESETS["balanced"]
-    plan.PRESETS["balanced"] = preset._replace(budget=replace(preset.budget, patience=patience))
+    # Large tables are given twice the patience of their preset.
+    budget = replace(preset.budget, patience=patience // 2)
+    plan.PRESETS["balanced"] = preset._replace(budget=budget)
     try:
         began = time.perf_counter()
         table = pa.Table.from_pandas(train, preserve_index=False)

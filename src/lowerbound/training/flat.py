@@ -85,7 +85,7 @@ class Flat:
 
     def norm(self) -> Tensor:
         """Return the norm of the whole gradient."""
-        norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in self.gradients]
+        norms = [torch.linalg.vector_norm(g).float() for g in self.gradients]
         return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
     def scale(self, factor: float) -> None:
