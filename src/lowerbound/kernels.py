@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is not None:
+        bias = bias.contiguous()  # the kernel takes another stride for this one, without a word
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
