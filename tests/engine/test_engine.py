@@ -210,7 +210,10 @@ def test_small_steps_run_on_one_thread_and_images_in_their_layout():
     chosen = engine.choose(small, Batch(values(16, 10)), Machine())
     assert (chosen.threads, chosen.channels_last) == (1, False)
     images = objectives.Elbo(convolutional())
-    assert engine.choose(images, Batch(torch.zeros(2, 1, 8, 8)), Machine()).channels_last
+    for ratio, wanted in ((0.0, False), (1.0, False), (1.5, True)):
+        known = Machine(channels_last=ratio)
+        chosen = engine.choose(images, Batch(torch.zeros(2, 1, 8, 8)), known)
+        assert chosen.channels_last is wanted
     before = torch.get_num_threads()
     with training.Engine(threads=1).running(small):
         assert torch.get_num_threads() == 1
@@ -255,7 +258,7 @@ def test_a_machine_is_measured_once(cache, monkeypatch):
     assert machine.this() == FASTER
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}', '{"format": 1}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}', '{"format": 2}'])
 def test_a_damaged_note_is_measured_again(cache, monkeypatch, content):
     place = machine._place()
     place.parent.mkdir()
@@ -272,6 +275,7 @@ def test_without_a_place_for_notes_nothing_is_measured(cache, monkeypatch):
 
 def test_measuring_takes_a_moment():
     found = machine.measure()
+    assert 0.05 < found.channels_last < 20
     if kernels.available():
         assert "1" in found.linear
         assert all(ratio > 0 for pairs in found.linear.values() for _, ratio in pairs)

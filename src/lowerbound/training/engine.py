@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from lowerbound import noise
 from lowerbound.data.batches import Batch
 from lowerbound.kernels import replaced
-from lowerbound.machine import Machine
+from lowerbound.machine import GAIN, Machine
 
 SMALL_STEP = 4e7  # floating-point operations of a forward pass below which one thread is faster
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
@@ -52,7 +52,7 @@ class Engine:
         """Say what was chosen, and why."""
         threads = "1 thread (small steps)" if self.threads == 1 else f"{self.threads} threads"
         kernel = ", oneDNN products (faster here)" if self.linear == "onednn" else ""
-        layout = ", channels last (convolutions)" if self.channels_last else ""
+        layout = ", channels last (faster here)" if self.channels_last else ""
         return f"{threads}{kernel}{layout}, {self.precision}"
 
     def prepare(self, objective: nn.Module) -> None:
@@ -78,7 +78,7 @@ class Engine:
         """Use the machine in this way inside the block."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        if self.channels_last:
+        if any(isinstance(m, _CONVOLUTIONS) for m in objective.modules()):
             keep_memory()
         try:
             with replaced(objective, self.linear):
@@ -100,13 +100,14 @@ def choose(
     """
     device = next(objective.parameters()).device
     convolutions = any(isinstance(m, _CONVOLUTIONS) for m in objective.modules())
-    if device.type != "cpu":
+    if device.type != "cpu":  # where the fast kernels for convolutions want this layout
         return Engine(torch.get_num_threads(), "torch", convolutions, precision)
     products = flops(objective, batch)
     threads = 1 if products < SMALL_STEP else torch.get_num_threads()
     layers = [m.weight.numel() for m in objective.modules() if isinstance(m, nn.Linear)]
     onednn = max(layers, default=0) * len(batch.x) >= machine.onednn_from(threads)
-    return Engine(threads, "onednn" if onednn else "torch", convolutions, precision)
+    channels_last = convolutions and machine.channels_last >= GAIN
+    return Engine(threads, "onednn" if onednn else "torch", channels_last, precision)
 
 
 @torch.no_grad()
