@@ -23,8 +23,8 @@ from lowerbound.plan import (
     OBJECTIVE,
     PRESETS,
     Plan,
+    budget_of,
     device_of,
-    is_large,
     objective_of,
     objective_settings,
 )
@@ -182,8 +182,8 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
         model = recipes.build(plan.recipe, arguments).to(device)
     train, valid = material.train, material.valid
     _note_library(model, train)
-    budget, optimiser = pace(plan, train)
-    steps = max(budget.epochs * max(1, len(train) // optimiser.batch_size), budget.steps)
+    budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, train)
+    steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
     objective = objective_of(model, weights, len(train), steps)
     engine = training.chosen(objective, valid, min(optimiser.batch_size, len(train)))
@@ -205,16 +205,11 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
     return Fitted(model.cpu(), arguments, history, engine)
 
 
-def pace(plan: Plan, train: Rows) -> tuple[training.Budget, training.Optimiser]:
-    """Return how long to train, and how."""
-    preset = PRESETS[plan.preset]
-    patience = preset.budget.patience * (2 if is_large(plan, len(train)) else 1)
-    budget = replace(preset.budget, seconds=plan.time_limit, patience=patience)
-    if plan.max_epochs is not None:
-        budget = replace(budget, epochs=plan.max_epochs, steps=0)
+def _optimiser(plan: Plan, train: Rows) -> training.Optimiser:
+    """Return how to step."""
     # The size of a gradient grows with the number of columns that add to the loss.
     clip = CLIP * math.sqrt(math.prod(train.take(torch.zeros(1, dtype=torch.long)).x.shape))
-    return budget, replace(preset.optimiser, clip=clip)
+    return replace(PRESETS[plan.preset].optimiser, clip=clip)
 
 
 def _naming_the_column(error: NumericError, coding: Coding) -> NumericError:
@@ -266,7 +261,7 @@ def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -
         "shared_held_out": len(coded.rows) < SMALL,
         "plan": asdict(plan),
         "objective": objective_settings(plan, len(split.train)),
-        "patience": pace(plan, material.train)[0].patience,
+        "patience": budget_of(plan, len(split.train)).patience,
         "engine": engine.as_dict(),
         "history": history.as_dict(),
         "typical_nats": {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -45,9 +45,9 @@ PRESETS = {
     # Two layers of 128 rather than 64: benchmarks/results/anomaly_choice.json.
     "balanced": Preset(
         (128, 128),
-        Budget(epochs=40, patience=6, steps=4000),
+        Budget(epochs=40, patience=6, steps=4000, most=20_000),
         Optimiser(batch_size=128, learning_rate=3e-3, ema=0.99),
-        "two layers of 128, at most 4,000 steps or 40 passes",
+        "two layers of 128, at most 40 passes (but 4,000 to 20,000 steps)",
     ),
     "best": Preset(
         (256, 256),
@@ -137,6 +137,16 @@ def _known(what: str, value: str, names: Any) -> None:
 def is_large(plan: Plan, rows: int) -> bool:
     """Tell whether a fit has the rows, and by its preset the time, to be thorough."""
     return plan.recipe == "table" and plan.preset != "fast" and rows > LARGE
+
+
+def budget_of(plan: Plan, rows: int) -> Budget:
+    """Return how long to train on so many rows."""
+    budget = replace(PRESETS[plan.preset].budget, seconds=plan.time_limit)
+    if is_large(plan, rows):
+        budget = replace(budget, patience=2 * budget.patience)
+    if plan.max_epochs is not None:
+        budget = replace(budget, epochs=plan.max_epochs, steps=0, most=None)
+    return budget
 
 
 def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:

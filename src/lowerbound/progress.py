@@ -57,8 +57,9 @@ def done(check: Check, budget: Budget) -> float:
 
 
 def _epochs(check: Check, budget: Budget) -> float:
-    """Return the passes at most; small tables get more than the budget's, for their steps."""
-    return max(budget.epochs, budget.steps * check.epoch / check.step)
+    """Return the passes at most: the budget's, or what its limits on steps come to."""
+    per_epoch = check.step / check.epoch
+    return budget.total(per_epoch) / per_epoch
 
 
 def status(check: Check, budget: Budget) -> str:

@@ -120,7 +120,7 @@ class _Trainer:
         self.valid = subset(valid, torch.arange(min(len(valid), CHECK_ROWS)))
         self.batch_size = min(self.settings.batch_size, len(train))
         self.per_epoch = max(1, len(train) // self.batch_size)
-        self.steps = max(self.budget.epochs * self.per_epoch, self.budget.steps)
+        self.steps = self.budget.total(self.per_epoch)
         self.every = min(max(self.per_epoch, 100), 1000)
         self.columns = math.prod(valid.take(torch.zeros(1, dtype=torch.long)).x.shape)
         self.flat = Flat(objective)

@@ -16,12 +16,19 @@ class Budget:
         seconds: wall time at most, or None.
         patience: checks without a gain of the held-out bound before stopping.
         steps: optimiser steps at least, whatever `epochs` says, for small tables.
+        most: optimiser steps at most, whatever `epochs` says, for large tables; None is no limit.
     """
 
     epochs: int = 200
     seconds: float | None = None
     patience: int = 10
     steps: int = 0
+    most: int | None = None
+
+    def total(self, per_epoch: float) -> int:
+        """Return the number of optimiser steps at most, with so many in a pass."""
+        wanted = max(round(self.epochs * per_epoch), self.steps)
+        return wanted if self.most is None else min(wanted, self.most)
 
 
 @dataclass(frozen=True)

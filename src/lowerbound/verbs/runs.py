@@ -16,7 +16,7 @@ from lowerbound.data.coding import Coding
 from lowerbound.data.source import Frame
 from lowerbound.errors import CheckFailed
 from lowerbound.learning import Split, learn
-from lowerbound.plan import PRESETS, Plan, device_of
+from lowerbound.plan import PRESETS, Plan, budget_of, device_of
 from lowerbound.progress import Voice
 from lowerbound.trained import Trained
 from lowerbound.training import RunFolder
@@ -227,12 +227,9 @@ def rehearse(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> R
     if not same:
         raise CheckFailed("E601", "a saved and loaded model gives other scores on this machine")
     last = trained.facts["history"]["checks"][-1]
-    preset = PRESETS[plan.preset]
-    epochs, steps = preset.budget.epochs, preset.budget.steps
-    if plan.max_epochs is not None:
-        epochs, steps = plan.max_epochs, 0
     learned = trained.facts["split"]["train"]
-    rows = max(epochs * learned, steps * min(preset.optimiser.batch_size, learned))
+    batch = min(PRESETS[plan.preset].optimiser.batch_size, learned)
+    rows = batch * budget_of(plan, learned).total(max(1, learned // batch))
     longest = rows / max(last["rows_per_second"], 1.0)
     longest = min(longest, plan.time_limit or longest)
     return Result(
