@@ -21,7 +21,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --d
 # Peers that the benchmarks compare with, each in an environment of its own.
 PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
 
-BENCHMARKS := anomaly_auroc synthetic_tables creditcard
+BENCHMARKS := anomaly_auroc synthetic_tables creditcard switches throughput
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ test: $(DEV_STAMP) ## everything that must hold before a commit
 nightly: $(DEV_STAMP) ## the long checks: many kills, wide grids
 	$(PYTEST) -m nightly
 
-bench: $(DEV_STAMP) ## the measurements behind the README's tables (hours; needs LOWERBOUND_DATA)
+bench: $(DEV_STAMP) $(PEERS) ## the measurements behind the README's tables (hours; needs LOWERBOUND_DATA)
 	@for name in $(BENCHMARKS); do \
 		echo "benchmarks/$$name.py"; \
 		$(BIN)/python "benchmarks/$$name.py" || exit 1; \

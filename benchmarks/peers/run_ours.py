@@ -83,7 +83,7 @@ def fit_table(work: Work, data: dict[str, np.ndarray]) -> Outcome:
         budget=Budget(epochs=work.epochs, patience=NEVER),
         optimiser=Optimiser(batch_size=work.batch, ema=preset.optimiser.ema),
     )
-    settings = {"hidden": [TABLE_HIDDEN, TABLE_HIDDEN]}
+    settings = {"hidden": [TABLE_HIDDEN, TABLE_HIDDEN], "iwae": 0}
     table = pa.table(data)
     with Clock() as clock:
         trained = learn(table, Plan(settings=settings, latent=TABLE_LATENT, seed=work.seed))

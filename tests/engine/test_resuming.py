@@ -13,6 +13,8 @@ import torch
 from lowerbound import noise, objectives, recipes, training
 from lowerbound.data.batches import Dense, fingerprint
 from lowerbound.errors import ModelFileError, ResourceError, UsageError
+from lowerbound.learning import default_latent, learn
+from lowerbound.plan import Plan
 
 
 def rows(n=400, d=4):
@@ -250,3 +252,25 @@ def test_states_hold_no_code(tmp_path):
     (commit,) = tmp_path.glob("commit-*")
     assert {path.suffix for path in commit.iterdir()} == {".json", ".safetensors"}
     json.loads((commit / "state.json").read_text())
+
+
+def test_a_fit_in_two_stages_goes_on_in_the_second(tmp_path):
+    plan = Plan(preset="fast", latent="auto", settings={"hidden": [16, 16]})
+    data = rows(500, 2) @ torch.randn(2, 16, generator=noise.generator("mixing"))
+    data = (data + 0.3 * rows(500, 16)).numpy()
+    undisturbed = learn(data, plan)
+    assert undisturbed.latent < default_latent({"features": 16})
+    said, path = [], tmp_path / "m.run"
+
+    def broken(check, budget):
+        if any("fitting again" in line for line in said):
+            raise Interrupt
+
+    with training.RunFolder(path, every=0.0) as run, pytest.raises(Interrupt):
+        learn(data, plan, run=run, report=broken, say=said.append)
+    assert sorted(p.name for p in path.iterdir() if p.is_dir()) == ["first", "narrow"]
+    checks = []
+    with training.RunFolder(path, every=0.0) as run:
+        resumed = learn(data, plan, run=run, report=lambda check, budget: checks.append(check))
+    assert same(undisturbed.model, resumed.model)
+    assert len(checks) <= len(undisturbed.facts["history"]["checks"])  # the first was not repeated
