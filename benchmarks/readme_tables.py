@@ -248,6 +248,30 @@ def creditcard(document: Document) -> str:
     )
 
 
+def kills(document: Document) -> str:
+    """Return what came of trainings that were killed, of data in memory and of a file."""
+    where = {"memory": "an array in memory", "disk": "`lowerbound fit tx.parquet`"}
+    rows = [
+        [
+            where[run["kind"]],
+            f"{run['killed']['in commits']}",
+            f"{run['killed']['at random moments']}",
+            f"{run['commits_lost']}",
+            f"{run['runs_with_identical_result']} of {run['runs']}",
+        ]
+        for run in document["runs"]
+    ]
+    head = ["fit of", "killed while committing", "killed at a random moment", "commits lost"]
+    return "\n\n".join(
+        [
+            "Trainings killed with SIGKILL and repeated until they ended; a result is identical if "
+            "every byte of the weights is that of a training that nobody killed:",
+            table([*head, "identical results"], rows),
+            f"Numbers: `benchmarks/results/kills.json` (`{document['command']}`).",
+        ]
+    )
+
+
 # How the defaults were chosen.
 
 
@@ -303,6 +327,7 @@ PAGES: dict[str, tuple[Part, ...]] = {
         ("### Anomaly scores", "anomaly_auroc", anomaly_means),
         ("### Samples", "synthetic_tables", synthetic),
         ("### Card fraud", "creditcard", creditcard),
+        ("### Killed and resumed", "kills", kills),
     ),
     "docs/anomaly.md": (("", "anomaly_auroc", anomaly_tables),),
     "docs/defaults.md": (

@@ -127,6 +127,8 @@ def info(model: Model, /) -> Result:
         "calibration_rows": len(calibration.get("scores", ())),
         **{key: facts.get(key) for key in ("version", "torch", "origin", "rows", "split")},
         "plan": plan,
+        "objective": facts.get("objective"),
+        "engine": facts.get("engine"),
         "health": facts.get("health", {}),
     }
     lines = [
@@ -135,6 +137,8 @@ def info(model: Model, /) -> Result:
         f"learned from {facts.get('origin')}, {facts.get('rows', 0):,} rows, by lowerbound "
         f"{facts.get('version')} (preset {plan.get('preset')}, seed {plan.get('seed')})",
     ]
+    if facts.get("engine"):  # models of 0.1.0 do not say it
+        lines.append(_trained_by(facts["objective"], facts["engine"]))
     if alarm:
         lines.append(_threshold(alarm))
     lines += found["health"].get("lines", [])
@@ -147,6 +151,18 @@ def info(model: Model, /) -> Result:
         ),
         next=f"lowerbound score {spell_path(model)} NEW.csv --out scores.csv --explain 3",
     )
+
+
+def _trained_by(objective: dict[str, Any], engine: dict[str, Any]) -> str:
+    """Say what was maximised, and what the bytes of the result depend on beside the seed."""
+    samples = objective["iwae"]
+    bound = f"the importance-weighted bound, {samples} samples" if samples else "the ELBO"
+    usual = {"beta": 1.0, "free_bits": 0.0, "capacity": 0.0}
+    others = {k: v for k, v in objective.items() if not samples and k in usual and v != usual[k]}
+    spelt = "".join(f", {key} {value:g}" for key, value in others.items())
+    prior = f", weights with the prior {objective['theta_prior']}" * bool(objective["theta_prior"])
+    threads = f"{engine['threads']} thread{'' if engine['threads'] == 1 else 's'}"
+    return f"trained by {bound}{spelt}{prior}; on {threads}, {engine['precision']}"
 
 
 def _threshold(alarm: dict[str, float]) -> str:
