@@ -45,9 +45,9 @@ PRESETS = {
     # Two layers of 128 rather than 64: benchmarks/results/anomaly_choice.json.
     "balanced": Preset(
         (128, 128),
-        Budget(epochs=40, patience=6, steps=4000, most=20_000),
+        Budget(epochs=40, patience=6, steps=4000, most=15_000),
         Optimiser(batch_size=128, learning_rate=3e-3, ema=0.99),
-        "two layers of 128, at most 40 passes (but 4,000 to 20,000 steps)",
+        "two layers of 128, at most 40 passes (but 4,000 to 15,000 steps)",
     ),
     "best": Preset(
         (256, 256),

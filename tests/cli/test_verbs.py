@@ -113,7 +113,7 @@ def test_config_round_trip(run, folder):
     fitted = run("fit", "tx.csv", *words, "--json").facts
     assert fitted["latent"] == 4
     assert fitted["plan"]["settings"] == {"beta": 2, "hidden": [32, 32]}
-    assert "trained by the ELBO" in run("info", "c.vae").out
+    assert "trained by the ELBO, beta 2; on " in run("info", "c.vae").out
     info = run("info", "c.vae", "--json").facts
     assert info["arguments"]["hidden"] == [32, 32]
     assert "note" not in [column["column"] for column in info["columns"]]
