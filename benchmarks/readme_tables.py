@@ -264,8 +264,8 @@ def kills(document: Document) -> str:
     head = ["fit of", "killed while committing", "killed at a random moment", "commits lost"]
     return "\n\n".join(
         [
-            "Trainings killed with SIGKILL and repeated until they ended; a result is identical if "
-            "every byte of the weights is that of a training that nobody killed:",
+            "Trainings killed with SIGKILL and repeated until they ended; a result is identical "
+            "if every byte of the weights is that of a training that nobody killed:",
             table([*head, "identical results"], rows),
             f"Numbers: `benchmarks/results/kills.json` (`{document['command']}`).",
         ]
