@@ -1,7 +1,5 @@
 """``python -m lowerbound`` is the command line."""
 
-import sys
+from lowerbound.cli import entry
 
-from lowerbound.cli import main
-
-sys.exit(main())
+entry()

@@ -49,6 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 128 + signal.SIGTERM if code == 130 and signal.SIGTERM in caught else code
 
 
+def entry() -> None:
+    """Run one command as the process that it is, and end with its exit code."""
+    code = main()
+    if code in (130, 128 + signal.SIGTERM):
+        # An interrupt that passed through a library's own start-up code, however well it was
+        # caught, makes Python end itself by SIGINT instead of returning the code.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _common(words: Sequence[str]) -> tuple[Common, list[str]]:
     """Take the common flags out of the words, wherever they stand before ``--``."""
     end = words.index("--") if "--" in words else len(words)
@@ -164,4 +175,4 @@ def _close_stdout() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()
