@@ -35,14 +35,26 @@ def generator(*key: object, device: torch.device | str = "cpu") -> torch.Generat
 @contextmanager
 def isolated(*key: object) -> Iterator[None]:
     """Seed torch's global generators inside the block, and give the caller's state back after."""
-    # A device that nobody has used yet is left alone: torch.manual_seed would queue a seed for it,
-    # and the caller's first draw there would change.
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices):
-        torch.default_generator.manual_seed(derive(*key))
-        for device in devices:
-            torch.cuda.default_generators[device].manual_seed(derive(*key))
+    with torch.random.fork_rng(_used_devices()):
+        reseed(*key)
         yield
+
+
+def reseed(*key: object) -> None:
+    """Seed torch's global generators: for use inside of `isolated` only."""
+    seed = derive(*key)
+    torch.default_generator.manual_seed(seed)
+    for device in _used_devices():
+        torch.cuda.default_generators[device].manual_seed(seed)
+
+
+def _used_devices() -> range:
+    """Return the accelerators in use.
+
+    One that nobody has used yet is left alone: torch.manual_seed would queue a seed for it, and
+    the caller's first draw there would change.
+    """
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
 
 
 class Noise(Protocol):

@@ -131,25 +131,27 @@ class Elbo(nn.Module):
             context: (B, ...) or None.
         """
         trace = Trace(from_posterior(noise), len(x))
-        log_p = self.model(x, trace, context).log_prob(x)
-        rate, penalty = trace.kl(), trace.penalty().mean()
-        beta = self.beta(step)
-        value = -log_p.mean() + beta * self._cost(trace, rate, step) + penalty
+        distortion = -self.model(x, trace, context).log_prob(x).mean()
+        rate, penalty = trace.kl(), trace.penalty()
+        beta, nats = self.beta(step), rate.mean()
+        value = distortion + beta * self._cost(trace, nats, step)
         terms = {
-            "elbo": (log_p - rate).mean().detach(),
-            "distortion": -log_p.mean().detach(),
-            "rate": rate.mean().detach(),
-            "penalty": penalty.detach(),
+            "elbo": -(distortion.detach() + nats.detach()),
+            "distortion": distortion.detach(),
+            "rate": nats.detach(),
             "beta": torch.tensor(beta),
         }
+        if penalty is not None:
+            value = value + penalty.mean()
+            terms["penalty"] = penalty.mean().detach()
         return Loss(value, terms)
 
-    def _cost(self, trace: Trace, rate: Tensor, step: int) -> Tensor:
-        """What the rate costs: itself, or what is above the free bits, or its way to C."""
+    def _cost(self, trace: Trace, nats: Tensor, step: int) -> Tensor:
+        """What the mean rate costs: itself, what is above the free bits, or its way to C."""
         if self.capacity is not None:
-            return (rate.mean() - self.capacity(step)).abs()
+            return (nats - self.capacity(step)).abs()
         if not self.free_bits:
-            return rate.mean()
+            return nats
         costs = []
         for site in trace.sites.values():
             assert site.q is not None
@@ -195,20 +197,21 @@ class Iwae(nn.Module):
         log_p = px.log_prob(x.repeat_interleave(self.k, 0))
         log_w = (log_p + trace.log_ratio()).view(len(x), self.k)
         bound = log_w.logsumexp(1) - math.log(self.k)
-        weights = log_w.detach().softmax(1)
+        weights, value = log_w.detach().softmax(1), -bound.mean()
+        elbo, distortion = log_w.detach().mean(), -log_p.detach().mean()
         terms = {
-            "elbo": log_w.mean().detach(),
-            "bound": bound.mean().detach(),
-            "distortion": -log_p.mean().detach(),
-            "rate": (log_p - log_w.flatten()).mean().detach(),
+            "elbo": elbo,
+            "bound": -value.detach(),
+            "distortion": distortion,
+            "rate": -(distortion + elbo),
         }
         if not self.dreg:
-            return Loss(-bound.mean(), terms)
+            return Loss(value, terms)
         if torch.is_grad_enabled():
             _weight_paths(trace, weights.flatten())
         surrogate = (weights * log_w).sum(1).mean()
         # The value is the bound; only the gradient is the surrogate's.
-        return Loss(-(surrogate + (bound.mean() - surrogate).detach()), terms)
+        return Loss(-(surrogate - (value + surrogate).detach()), terms)
 
 
 def _weight_paths(trace: Trace, weights: Tensor) -> None:

@@ -114,8 +114,10 @@ class Trace:
         """Log p(z) summed over the sites, (batch,) nats."""
         return self._total(lambda site: site.p.log_prob(site.z))
 
-    def penalty(self) -> Tensor:
-        """What the posteriors add to the loss that is not nats, (batch,)."""
+    def penalty(self) -> Tensor | None:
+        """What the posteriors add to the loss that is not nats, (batch,); None where none does."""
+        if not any(isinstance(site.penalty, Tensor) for site in self.sites.values()):
+            return None
         return self._total(lambda site: site.penalty)
 
 
