@@ -1,4 +1,4 @@
-"""Copy the measured numbers into README.md and docs/anomaly.md.
+"""Copy the measured numbers into README.md and the pages in docs.
 
     python benchmarks/readme_tables.py           # write
     python benchmarks/readme_tables.py --check   # exit 1 where a page is out of date
@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from performance_page import latency_table, switches_table, throughput_tables
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -333,6 +335,11 @@ PAGES: dict[str, tuple[Part, ...]] = {
     "docs/defaults.md": (
         ("## Tables up to 10,000 rows", "anomaly_choice", anomaly_choice),
         ("## Larger tables", "synthetic_choice", synthetic_choice),
+    ),
+    "docs/performance.md": (
+        ("## Against others", "throughput", throughput_tables),
+        ("## Does any of it cost likelihood?", "switches", switches_table),
+        ("## One row at a time", "export_latency", latency_table),
     ),
 }
 

@@ -112,7 +112,8 @@ def main() -> None:
         spread = float(np.std(base, ddof=1)) if len(base) > 1 else None
         results[data]["plain loop"]["sd_over_seeds"] = spread
     nets = {d: dict(zip(("rows", "epochs"), n, strict=True)) for d, n in NETS.items()}
-    path = results_file.write("switches", unit="nats per row", nets=nets, missing=sorted(missing()), results=results)
+    document = {"unit": "nats per row", "nets": nets, "missing": sorted(missing())}
+    path = results_file.write("switches", **document, results=results)
     print(path)
 
 

@@ -67,6 +67,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         random_state: a number (the result is then the same every time), a ``RandomState``, or
             None for another result every time. The global random state is never touched.
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
+        precision: of the products while training, "float32" or "bfloat16".
 
     Attributes:
         trained_: the `lowerbound.Trained` model behind the estimator.
@@ -94,6 +95,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         time_limit: float | None = None,
         random_state: RandomState = Plan.seed,
         device: str | None = None,
+        precision: str = Plan.precision,
     ) -> None:
         self.recipe = recipe
         self.settings = settings
@@ -107,6 +109,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.time_limit = time_limit
         self.random_state = random_state
         self.device = device
+        self.precision = precision
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -186,7 +186,8 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
     objective = objective_of(model, weights, len(train), steps)
-    engine = training.chosen(objective, valid, min(optimiser.batch_size, len(train)))
+    size = min(optimiser.batch_size, len(train))
+    engine = training.chosen(objective, valid, size, plan.precision)
     material.say(f"engine     {engine}")
     try:
         history = training.fit(

@@ -14,6 +14,7 @@ from lowerbound.errors import UsageError, nearest
 from lowerbound.training import Budget, Optimiser
 
 TRANSFORMS = ("blend", "standard", "quantile")
+PRECISIONS = ("float32", "bfloat16")
 WARM_UP_STEPS = 200  # of the rate's weight
 
 # What the objective takes, beside the recipe's own arguments, with what stands for "not used".
@@ -83,6 +84,7 @@ class Plan:
         time_limit: seconds at most.
         seed: of the split, the initial weights, the order and the noise.
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
+        precision: of the products while training, "float32" or "bfloat16"; densities stay float32.
     """
 
     recipe: str = "table"
@@ -97,12 +99,14 @@ class Plan:
     time_limit: float | None = None
     seed: int = 0
     device: str | None = None
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         """Refuse what cannot work before any data are read."""
         _known("preset", self.preset, PRESETS)
         _known("recipe", self.recipe, recipes.__all__)
         _known("transform", self.transform, TRANSFORMS)
+        _known("precision", self.precision, PRECISIONS)
         if not 0 < self.alarm_rate < 1:
             raise UsageError(
                 "E240",

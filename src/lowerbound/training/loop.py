@@ -95,11 +95,13 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
     return trainer.history
 
 
-def chosen(objective: nn.Module, rows: Rows, batch_size: int) -> Engine:
+def chosen(
+    objective: nn.Module, rows: Rows, batch_size: int, precision: str = "float32"
+) -> Engine:
     """Return how to use this machine for batches of so many rows like these."""
     device = next(objective.parameters()).device
     batch = rows.take(torch.zeros(batch_size, dtype=torch.long))
-    return choose(objective, batch.to(device), machine.this())
+    return choose(objective, batch.to(device), machine.this(), precision)
 
 
 class _Trainer:

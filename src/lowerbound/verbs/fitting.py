@@ -46,6 +46,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     max_epochs: Whole = None,
     seed: Whole = None,
     device: Name = None,
+    precision: Name = None,
     config: File = None,
     print_config: bool = False,
     dry_run: bool = False,
@@ -80,6 +81,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         max_epochs: passes over the data at most.
         seed: of everything random; the same seed gives the same model.
         device: cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        precision: float32 (the default), or bfloat16 for products where the processor has it.
         config: a TOML file with any of these; flags go first.
         print_config: print the configuration as TOML and do nothing else.
         dry_run: check everything, train for half a second, save nothing.
@@ -102,6 +104,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         "time_limit": time_limit,
         "seed": seed,
         "device": device,
+        "precision": precision,
     }
     plan = work.plan_from(fields, config)
     if print_config:

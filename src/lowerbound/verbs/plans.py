@@ -58,6 +58,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "time_limit": parsing.seconds,
     "seed": partial(parsing.whole, flag="--seed"),
     "device": partial(parsing.text, flag="--device"),
+    "precision": partial(parsing.text, flag="--precision"),
 }
 assert set(_READERS) == {field.name for field in fields(Plan)}
 

@@ -1,0 +1,66 @@
+"""What docs/performance.md says, from the JSONs in benchmarks/results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from throughput import lines_of
+
+Document = Mapping[str, Any]
+
+
+def throughput_tables(document: Document) -> str:
+    """Return the table of ratios, what the sides are, and which goals hold."""
+    machine = document["environment"]
+    goals = [goal for goal in document["goals"] if goal["met"] is not None]
+    met = sum(goal["met"] for goal in goals)
+    sides = "\n".join(
+        f"- **{name}**: {side['about']}."
+        for name, side in document["sides"].items()
+        if "missing" not in side
+    )
+    return "\n\n".join(
+        [
+            f"Samples a second, medians of {document['rounds']} rounds in which the sides take "
+            f"turns, {machine['threads']} threads, torch {machine['torch']}. A ratio is ours over "
+            "theirs, and its range that of the rounds:",
+            "\n".join(lines_of(dict(document))),
+            f"{met} of {len(goals)} goals are met.",
+            f"Equal on all sides: {document['equal']}.",
+            sides,
+            f"Made by `{document['command']}`.",
+        ]
+    )
+
+
+def switches_table(document: Document) -> str:
+    """Return what each switch does to the held-out ELBO."""
+    nets = document["results"]
+    names = list(dict.fromkeys(name for each in nets.values() for name in each))
+    lines = [
+        f"| switch | {' | '.join(nets)} | on by default |",
+        f"| :--- |{' ---: |' * len(nets)} :--- |",
+    ]
+    for name in names:
+        cells = [f"{nets[net][name]['against_plain_loop']:+.3f}" for net in nets]
+        on = "where it is faster" if nets[next(iter(nets))][name]["on_by_default"] else "no"
+        on = "" if name == "plain loop" else on
+        lines.append(f"| {name} | {' | '.join(cells)} | {on} |")
+    spread = ", ".join(f"{net} {nets[net]['plain loop']['sd_over_seeds']:.2f}" for net in nets)
+    seeds = len(nets[next(iter(nets))]["plain loop"]["elbo"])
+    missing = document.get("missing") or []
+    absent = f" Not there on this machine: {', '.join(missing)}." if missing else ""
+    return (
+        f"Held-out ELBO after the same number of epochs against a plain loop of torch's own "
+        f"parts, nats per row, mean of {seeds} seeds (standard deviation over seeds of the plain "
+        f"loop itself: {spread}):\n\n" + "\n".join(lines) + f"\n\n{absent.strip()}".rstrip()
+    )
+
+
+def latency_table(document: Document) -> str:
+    """Return the time of one score of one row."""
+    lines = ["| scorer | p50, us | p95, us |", "| :--- | ---: | ---: |"]
+    for name, each in document["scorers"].items():
+        lines.append(f"| {name} | {each['p50_us']:,.1f} | {each['p95_us']:,.1f} |")
+    return f"{document['about']}\n\n" + "\n".join(lines)
