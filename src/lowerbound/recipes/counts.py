@@ -1,0 +1,99 @@
+"""A model of counts, as of single cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound.families import Conditional
+from lowerbound.joints import LibraryCounts
+from lowerbound.model import LatentModel, Level
+from lowerbound.networks import MLP, Filled, Mapped, Single
+from lowerbound.posteriors import Plain
+from lowerbound.priors import Mixture, StandardNormal
+from lowerbound.recipes.choosing import choice
+
+
+class GivenLibrary(nn.Module):
+    """The first state of a count model: its context, log-library (and one-hot batch).
+
+    Without a context, the training cells' mean log-library stands in.
+    """
+
+    usual: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("usual", torch.zeros(width))
+
+    def forward(self, context: Tensor | None, batch: int) -> Tensor:
+        """Return (batch, width)."""
+        return self.usual.expand(batch, -1) if context is None else context
+
+
+class CountsDecoder(nn.Module):
+    """(context, z) -> (hidden, log-library): the library passes by the network untouched."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, h: Tensor, z: Tensor) -> Tensor:
+        """Return [net([h without library, z]), log-library]."""
+        return torch.cat([self.net(torch.cat([h[:, 1:], z], 1)), h[:, :1]], 1)
+
+
+class BesideLast(nn.Module):
+    """Apply a net to all but the last number and put that number back at the end."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return [net(h[:, :-1]), h[:, -1]]."""
+        return torch.cat([self.net(h[:, :-1]), h[:, -1:]], 1)
+
+
+def counts(
+    features: int,
+    latent: int = 10,
+    hidden: Sequence[int] = (128,),
+    likelihood: str = "nb",
+    batches: int = 0,
+    components: int = 0,
+) -> LatentModel:
+    """Counts with a library size, as of single cells: p(x | z, library), dispersion per gene.
+
+    The context is (log library size, one-hot of the batch).
+
+    References:
+        Lopez et al., "Deep generative modeling for single-cell transcriptomics", 2018,
+        https://doi.org/10.1038/s41592-018-0229-2
+
+    Args:
+        features: number of genes.
+        latent: size of z.
+        hidden: widths of the encoder's layers; the decoder mirrors them.
+        likelihood: "nb", "zinb" or "poisson".
+        batches: number of experimental batches in the context.
+        components: of a mixture prior fitted after training; 0 is N(0, I).
+    """
+    choice("likelihood", likelihood, dict.fromkeys(["nb", "zinb", "poisson"]))
+    hidden = list(hidden)
+    reader = Mapped(torch.ones(features), 0.0, True, Filled(features, False))
+    family = LibraryCounts(features, likelihood)
+    level = Level(
+        "z",
+        Mixture(components, latent) if components else StandardNormal(latent),
+        Plain(nn.Linear(hidden[-1], 2 * latent)),
+        CountsDecoder(MLP([batches + latent, *hidden[::-1]], active=True)),
+    )
+    return LatentModel(
+        Single(nn.Sequential(reader, MLP([features, *hidden], active=True))),
+        [level],
+        Conditional(BesideLast(nn.Linear(hidden[0], family.numbers(features))), family),
+        GivenLibrary(1 + batches),
+    )
