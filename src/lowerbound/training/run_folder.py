@@ -125,8 +125,15 @@ class RunFolder:
         return OnDisk(folder, self.every)
 
     def remove(self) -> None:
-        """Remove the folder: what it was for is done."""
+        """Remove the folder: what it was for is done.
+
+        The document goes last: as long as anything is left of a run that was killed here, the same
+        command may still replace the model that it saved.
+        """
         self._lock.release()
+        for found in list(self.path.glob("*")):
+            if found.is_dir():
+                shutil.rmtree(found, ignore_errors=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _clear(self) -> None:
