@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -171,29 +171,32 @@ class TableCoding:
 class NumberCoding(TableCoding):
     """The coding of the recipes for real vectors: every column a standardised number."""
 
+    family: ClassVar[str] = "real"
+    name: ClassVar[str] = "numbers"
+
     @classmethod
     def fit(
         cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> NumberCoding:
-        """Infer statistics, with every numeric column as a real one.
+        """Infer statistics, with every numeric column as one of the coding's family.
 
         Raises:
-            DataError: E071 for a column that is not a number.
+            DataError: E071 for a column of another family.
         """
         table = table_of(frame)
         numeric = {
-            name: "real"
+            name: cls.family
             for name, column in zip(table.column_names, table.columns, strict=True)
             if _is_number(column.type) and name not in types and name not in drop
         }
         plain = {"exclude_atoms": True, "transform": transform}
         schema = infer(table, types={**numeric, **types}, drop=drop, **plain)  # pyright: ignore
-        odd = [part for part in schema.parts if part.family != "real"]
+        odd = [part for part in schema.parts if part.family != cls.family]
         if odd:
             names = ", ".join(dict.fromkeys(repr(part.column) for part in odd))
             raise DataError(
                 "E071",
-                f"{frame.origin}: this recipe models numbers, and {names} "
+                f"{frame.origin}: this recipe models {cls.name}, and {names} "
                 f"{'is' if len(odd) == 1 else 'are'} of another kind",
                 fix=f"--recipe table, or --drop {odd[0].column}",
                 columns=[part.column for part in odd],
@@ -206,7 +209,15 @@ class NumberCoding(TableCoding):
 
     def document(self) -> dict[str, Any]:
         """Return the schema as plain JSON values."""
-        return {**super().document(), "coding": "numbers"}
+        return {**super().document(), "coding": self.name}
+
+
+@dataclass(frozen=True)
+class BitsCoding(NumberCoding):
+    """The coding of the recipe `binary`: every column 0 or 1."""
+
+    family: ClassVar[str] = "binary"
+    name: ClassVar[str] = "bits"
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -304,7 +315,8 @@ def _check_counts(matrix: sparse.csr_matrix, frame: Frame) -> None:
     )
 
 
-_CODINGS = {"table": TableCoding, "counts": CountsCoding}
+_CODINGS = {"table": TableCoding, "counts": CountsCoding, "binary": BitsCoding}
+_STORED = {"table": TableCoding, "numbers": NumberCoding, "bits": BitsCoding}
 
 
 def coding_for(recipe: str) -> type[TableCoding] | type[CountsCoding]:
@@ -316,5 +328,5 @@ def restore(document: Mapping[str, Any]) -> Coding:
     """Rebuild a coding from its `document`."""
     if document["coding"] == "counts":
         return CountsCoding(tuple(document["names"]))
-    kind = TableCoding if document["coding"] == "table" else NumberCoding
+    kind = _STORED[document["coding"]]
     return kind(Schema.model_validate(document["schema"]), bool(document["gaps"]))

@@ -11,12 +11,13 @@ from typing import Any
 
 from lowerbound.errors import UsageError, nearest
 from lowerbound.model import LatentModel
+from lowerbound.recipes.binary import binary
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.counts import counts
 from lowerbound.recipes.tables import table
 from lowerbound.recipes.vectors import beta, gaussian, sigma
 
-__all__ = ["beta", "counts", "gaussian", "sigma", "table"]
+__all__ = ["beta", "binary", "counts", "gaussian", "sigma", "table"]
 
 DEFAULT_BETA = {"beta": 4.0}  # the weight of the rate that a recipe trains with, where not 1
 

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
-
 
 @dataclass
 class Weights:
@@ -132,10 +130,19 @@ class Adam:
     Args:
         flat: the parameters.
         weight_decay: decoupled.
+        betas: decay rates of the two moments.
+        epsilon: constant beside the root of the second moment.
     """
 
-    def __init__(self, flat: Flat, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        flat: Flat,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+    ) -> None:
         self.flat, self.weight_decay = flat, weight_decay
+        self.betas, self.epsilon = betas, epsilon
         self.first = [torch.zeros_like(v) for v in flat.values]
         self.second = [torch.zeros_like(v) for v in flat.values]
         self.steps = [v.new_zeros((), dtype=torch.float32) for v in flat.values]
@@ -153,11 +160,11 @@ class Adam:
             [],
             self.steps,
             amsgrad=False,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
+            beta1=self.betas[0],
+            beta2=self.betas[1],
             lr=rate,
             weight_decay=self.weight_decay,
-            eps=EPSILON,
+            eps=self.epsilon,
             maximize=False,
         )
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lowerbound import machine, metrics, noise
 from lowerbound.data.batches import Batch, Rows, subset
+from lowerbound.data.views import View
 from lowerbound.errors import NumericError
 from lowerbound.training.checkpoints import Checkpoints, State
 from lowerbound.training.engine import SMALL_STEP, Engine, choose, flops
@@ -44,6 +45,7 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
     engine: Engine | None = None,
     checkpoints: Checkpoints | None = None,
     report: Report | None = None,
+    view: View | None = None,
 ) -> History:
     """Train `objective` on `train`, keep the weights with the best bound on `valid`.
 
@@ -58,6 +60,7 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
         engine: how the machine is used; by default it is chosen by rules (see `choose`).
         checkpoints: where states are kept: a fit that was killed goes on from the last one.
         report: called after every check.
+        view: what training sees of a batch, drawn anew at every step: see `data.views`.
 
     Returns:
         What happened. Ctrl-C ends the fit in good order, with the best weights so far, once
@@ -75,6 +78,7 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
         engine = chosen(objective, valid, min(settings[1].batch_size, len(train)))
     engine.prepare(objective)
     trainer = _Trainer(objective, (train, valid), settings, seed, engine)
+    trainer.view = view
     if saved is not None:
         trainer.restore(saved)
     elif checkpoints is not None:
@@ -127,13 +131,15 @@ class _Trainer:
         first = valid.take(torch.zeros(1, dtype=torch.long))
         self.columns = math.prod(first.x.shape)
         self.flat = Flat(objective)
-        self.adam = Adam(self.flat, self.settings.weight_decay)
+        given = self.settings
+        self.adam = Adam(self.flat, given.weight_decay, given.betas, given.epsilon)
         self.average = Average(self.settings.ema) if self.settings.ema else None
         self.device = next(objective.parameters()).device
         large = self.batch_size * flops(objective, first.to(self.device)) >= SMALL_STEP
         self.samples = self._samples(large)
         self.history, self.meter = History(), Meter()
         self.kept: Weights | None = None
+        self.view: View | None = None
         self.rate = self.settings.learning_rate
         self.step = self.waited = self.in_a_row = 0
 
@@ -166,7 +172,10 @@ class _Trainer:
     def _advance(self, index: Tensor, report: Report | None) -> None:
         """Take one step, and look at the held-out rows where it is time."""
         self.step += 1
-        self._step(self.rows.take(index))
+        batch = self.rows.take(index)
+        if self.view is not None:
+            batch = self.view(batch, noise.generator(self.seed, "view", self.step))
+        self._step(batch)
         last = self.step == self.steps or self._out_of_time()
         if self.step % self.every and not last:
             return
@@ -207,7 +216,7 @@ class _Trainer:
         self.in_a_row = 0
         if size > self.settings.clip:
             self.flat.scale(self.settings.clip / (size + 1e-6))
-        self.adam.step(self.rate * min(1.0, self.step / max(1, self.settings.warmup)))
+        self.adam.step(self.settings.rate(self.step, self.rate))
         if self.average is not None:
             self.average.update(self.flat)
         self.meter.add(value, loss.terms["elbo"], len(batch.x))

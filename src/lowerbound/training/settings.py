@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lowerbound.errors import UsageError
@@ -45,6 +46,9 @@ class Optimiser:
             0 to keep the weights themselves.
         decay: factor of the learning rate after half of the patience without a gain; 1 leaves it
             alone, and the moving average does its work.
+        schedule: a further factor of the learning rate at a step, or None.
+        betas: Adam's decay rates of the two moments.
+        epsilon: Adam's constant beside the root of the second moment.
     """
 
     batch_size: int = 128
@@ -54,6 +58,19 @@ class Optimiser:
     warmup: int = 50
     ema: float = 0.0
     decay: float = 1.0
+    schedule: Callable[[int], float] | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+
+    def rate(self, step: int, decayed: float) -> float:
+        """Return the learning rate of a step, the first of which is 1.
+
+        Args:
+            step: number of the step.
+            decayed: what `decay` has left of the learning rate.
+        """
+        risen = decayed * min(1.0, step / max(1, self.warmup))
+        return risen if self.schedule is None else risen * self.schedule(step - 1)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""

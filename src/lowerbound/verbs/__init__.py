@@ -69,5 +69,8 @@ VERBS: dict[str, Verb] = {
     "doctor": Verb(
         f"{_HERE}.health:doctor", _TRUST, "[M.vae [PATH]]", "is this computer, or a model, well?"
     ),
+    "recipe": Verb(
+        f"{_HERE}.papers:recipe", _TRUST, "list|show|run", "published experiments, done again"
+    ),
     "explain": Verb(f"{_HERE}.looking:explain", _TRUST, "CODE", "what an error code means"),
 }

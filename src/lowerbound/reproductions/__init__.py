@@ -1,0 +1,12 @@
+"""The experiments of the papers, as data: what was published, and how it is measured again."""
+
+from __future__ import annotations
+
+from lowerbound.reproductions import mnist
+from lowerbound.reproductions.experiment import Arm, Check, Experiment, Published, Scale
+from lowerbound.reproductions.running import Job, document, run_arm
+
+__all__ = ["EXPERIMENTS", "Arm", "Check", "Experiment", "Job", "Published", "Scale", "document"]
+__all__ += ["run_arm"]
+
+EXPERIMENTS: dict[str, Experiment] = {"iwae-mnist": mnist.IWAE}

@@ -1,0 +1,110 @@
+"""An experiment of a paper: data, arms, schedule, evaluation, published values, verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from lowerbound.model import LatentModel
+from lowerbound.training import Optimiser
+
+Means = Mapping[str, Mapping[str, float]]  # arm -> metric -> mean over seeds
+
+
+class Published(NamedTuple):
+    """A value of a paper.
+
+    Attributes:
+        value: the number.
+        checked: whether it was read in the paper itself, and not quoted from memory.
+    """
+
+    value: float
+    checked: bool = True
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model of an experiment.
+
+    Attributes:
+        recipe: name in `lowerbound.recipes`.
+        arguments: of the recipe.
+        objective: (model, steps per epoch) -> what is trained.
+        published: metric -> the paper's value.
+        start: what the weights are before training, where a paper says so: (model, train rows).
+    """
+
+    recipe: str
+    arguments: Mapping[str, Any]
+    objective: Callable[[nn.Module, int], nn.Module]
+    published: Mapping[str, Published] = field(default_factory=dict)
+    start: Callable[[LatentModel, Tensor], None] | None = None
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of an experiment is done.
+
+    Attributes:
+        epochs: passes over the training rows.
+        samples: importance samples of the evaluation.
+        train: rows to learn from, None for all of them.
+        test: rows that are evaluated, None for all of them.
+        time: what it took on two cores.
+    """
+
+    epochs: int
+    samples: int
+    train: int | None = None
+    test: int | None = None
+    time: str = ""
+
+
+class Check(NamedTuple):
+    """One line of a verdict: what had to hold, and whether it does."""
+
+    claim: str
+    holds: bool
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A table of a paper, or a part of one.
+
+    Attributes:
+        title: what is compared.
+        paper: authors, title, year, table.
+        data: name in `datasets.DATASETS`.
+        dynamic: whether grey levels are binarised anew at every step (the test rows once).
+        shape: what the model sees of an image: (784,) or (1, 28, 28).
+        arms: by name.
+        scales: smoke, short and full.
+        optimiser: (epochs, steps per epoch) -> how to step.
+        metric: the number that is compared, such as "nll".
+        judge: the verdict on the means of all arms.
+        patience: checks without a gain before stopping, None for never.
+        notes: what differs from the paper.
+    """
+
+    title: str
+    paper: str
+    data: str
+    shape: tuple[int, ...]
+    arms: Mapping[str, Arm]
+    scales: Mapping[str, Scale]
+    optimiser: Callable[[int, int], Optimiser]
+    judge: Callable[[Means], Sequence[Check]]
+    metric: str = "nll"
+    dynamic: bool = False
+    patience: int | None = None
+    notes: str = ""
+
+
+def close(claim: str, ours: float, published: float, above: float, below: float = 1e9) -> Check:
+    """Check that ours is at most `above` higher, and `below` lower, than the published value."""
+    told = f"{claim}: {ours:.2f} against {published:.2f} (at most +{above:g})"
+    return Check(told, -below <= ours - published <= above)

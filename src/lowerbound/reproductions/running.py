@@ -1,0 +1,173 @@
+"""Run an experiment: each arm and seed trains, resumably, is evaluated, and leaves numbers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lowerbound import metrics, noise, recipes, training
+from lowerbound.data.batches import Dense
+from lowerbound.data.views import binarised
+from lowerbound.reproductions.datasets import DATASETS, Images
+from lowerbound.reproductions.experiment import Arm, Experiment, Scale
+from lowerbound.training import Budget
+
+Say = Callable[[str], None]
+_NEVER = 10**9  # checks without a gain
+_DONE = "result.json"
+
+
+class Job(NamedTuple):
+    """One arm with one seed, and where it keeps its states."""
+
+    experiment: Experiment
+    scale: Scale
+    arm: str
+    seed: int
+    folder: Path
+
+
+class _Data(NamedTuple):
+    train: Tensor
+    valid: Tensor
+    test: Tensor
+
+
+def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
+    """Train and evaluate one arm with one seed, or return what an earlier run found.
+
+    Raises:
+        DataError: E001, E009 where the data set is not there.
+    """
+    kept = job.folder / _DONE
+    if kept.exists():
+        return json.loads(kept.read_text())
+    job.folder.mkdir(parents=True, exist_ok=True)
+    arm, data = job.experiment.arms[job.arm], _data(job)
+    began = time.perf_counter()
+    with noise.isolated(job.seed, "weights"):
+        model = recipes.build(arm.recipe, dict(arm.arguments))
+        if arm.start is not None:
+            arm.start(model, data.train)
+    history = _train(job, arm, model, data, say)
+    result = {
+        "seed": job.seed,
+        **_evaluate(job, model, data),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": history.checks[-1].step,
+        "epochs": round(history.checks[-1].epoch, 2),
+        "training_seconds": round(history.checks[-1].seconds, 1),
+        "seconds": round(time.perf_counter() - began, 1),
+        "stopped": history.stopped,
+    }
+    part = kept.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1))
+    part.replace(kept)
+    return result
+
+
+def _data(job: Job) -> _Data:
+    """Return the rows as the model sees them; held-out ones are binarised once and for all."""
+    parts = DATASETS[job.experiment.data]()
+    scale = job.scale
+    train = _tensor(parts.train[: scale.train], job.experiment)
+    held = [_tensor(images, job.experiment) for images in (parts.valid, parts.test[: scale.test])]
+    if job.experiment.dynamic:
+        names = ("valid", "test")
+        held = [
+            (torch.rand(x.shape, generator=noise.generator("binarised", name)) < x).float()
+            for name, x in zip(names, held, strict=True)
+        ]
+    return _Data(train, *held)
+
+
+def _tensor(images: Images, experiment: Experiment) -> Tensor:
+    x = torch.from_numpy(np.array(images)).float().view(-1, *experiment.shape)
+    return x / 255 if experiment.dynamic else x
+
+
+def _train(job: Job, arm: Arm, model: torch.nn.Module, data: _Data, say: Say) -> training.History:
+    experiment, epochs = job.experiment, job.scale.epochs
+    per_epoch = len(data.train) // experiment.optimiser(epochs, 1).batch_size
+    objective = arm.objective(model, per_epoch)
+
+    def report(check: training.Check, budget: Budget) -> None:
+        say(
+            f"{job.arm} seed {job.seed}  epoch {check.epoch:7.2f}/{epochs}  train ELBO "
+            f"{check.train_elbo:9.3f}  held out {check.valid_bound:9.3f}  active "
+            f"{check.active}/{check.latent}  {check.rows_per_second:8.0f} rows/s"
+        )
+
+    return training.fit(
+        objective,
+        Dense(data.train),
+        Dense(data.valid),
+        budget=Budget(epochs=epochs, patience=experiment.patience or _NEVER),
+        optimiser=experiment.optimiser(epochs, per_epoch),
+        seed=job.seed,
+        checkpoints=training.OnDisk(job.folder),
+        report=report,
+        view=binarised if experiment.dynamic else None,
+    )
+
+
+def _evaluate(job: Job, model: torch.nn.Module, data: _Data) -> dict[str, float]:
+    """Measure the test rows: nats per row, and bits per dimension."""
+    test, samples = Dense(data.test), job.scale.samples
+    weighted = metrics.log_likelihood(model, test, samples)
+    bound = metrics.elbo(model, test)
+    dimensions = float(np.prod(job.experiment.shape))
+    use = metrics.latent_use(model, test)
+    return {
+        "nll": -weighted.mean,
+        "nll_standard_error": weighted.mean_standard_error,
+        "samples": samples,
+        "test_rows": len(test),
+        "elbo": bound.elbo.mean().item(),
+        "rate": bound.rate.mean().item(),
+        "distortion": bound.distortion.mean().item(),
+        "bits_per_dimension": -bound.elbo.mean().item() / dimensions / float(np.log(2)),
+        "active": int(use.active.sum()),
+        "latent": len(use.active),
+    }
+
+
+def document(
+    name: str, experiment: Experiment, scale: str, runs: Mapping[str, Sequence[dict[str, Any]]]
+) -> dict[str, Any]:
+    """Return what is kept of an experiment: every run, the means, and the verdict."""
+    arms = {}
+    for arm, each in runs.items():
+        numbers = {k for k, v in each[0].items() if isinstance(v, int | float)} - {"seed"}
+        arms[arm] = {
+            "published": {k: p._asdict() for k, p in experiment.arms[arm].published.items()},
+            "recipe": experiment.arms[arm].recipe,
+            "arguments": dict(experiment.arms[arm].arguments),
+            "mean": {k: fmean(run[k] for run in each) for k in sorted(numbers)},
+            "sd": {k: stdev(run[k] for run in each) for k in sorted(numbers)}
+            if len(each) > 1
+            else {},
+            "runs": list(each),
+        }
+    complete = set(runs) == set(experiment.arms)
+    means = {arm: found["mean"] for arm, found in arms.items()}
+    checks = [check._asdict() for check in experiment.judge(means)] if complete else []
+    return {
+        "experiment": name,
+        "title": experiment.title,
+        "paper": experiment.paper,
+        "scale": scale,
+        "metric": experiment.metric,
+        "notes": experiment.notes,
+        "arms": arms,
+        "checks": checks,
+        "missing": sorted(set(experiment.arms) - set(runs)),
+    }

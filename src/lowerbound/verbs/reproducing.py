@@ -1,0 +1,212 @@
+"""What the verb recipe does: read, show and run the experiments of the papers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lowerbound.data.write import atomic_write
+from lowerbound.errors import UsageError, nearest
+from lowerbound.progress import Voice
+from lowerbound.reproductions import EXPERIMENTS, Experiment, Job, document, run_arm
+from lowerbound.verbs import parsing
+from lowerbound.verbs.outputs import spell_seconds
+from lowerbound.verbs.result import Result, Sheet
+
+_USUAL = Path("benchmarks/results")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much of an experiment is run.
+
+    Attributes:
+        scale: name of one of its scales.
+        seeds: how many.
+        arms: names, or empty for all.
+        states: folder of the states, or None for the usual one.
+    """
+
+    scale: str
+    seeds: int | str | None
+    arms: tuple[str, ...]
+    states: str | None
+
+
+def results_folder(given: str | None) -> Path:
+    """Return where JSONs of experiments are read and written."""
+    return Path(given) if given else _USUAL if _USUAL.is_dir() else Path()
+
+
+def named(name: str | None, action: str) -> str:
+    """Return the name of a known experiment.
+
+    Raises:
+        UsageError: E232 for none, E241 for an unknown one.
+    """
+    if name is None:
+        first = next(iter(EXPERIMENTS))
+        raise UsageError(
+            "E232", f"{action} needs an experiment", fix=f"lowerbound recipe {action} {first}"
+        )
+    if name not in EXPERIMENTS:
+        close = nearest(name, EXPERIMENTS)
+        raise UsageError(
+            "E241",
+            f"there is no experiment {name!r}",
+            fix=f"lowerbound recipe {action} {close}" if close else "lowerbound recipe list",
+        )
+    return name
+
+
+def _kept(name: str, folder: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads((folder / f"{name}.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def listed(folder: Path) -> Result:
+    """List every arm of every experiment, ours beside the paper's."""
+    rows, facts = [], []
+    for name, experiment in EXPERIMENTS.items():
+        kept = _kept(name, folder)
+        for arm in experiment.arms:
+            facts.append(_line(name, arm, kept))
+            rows.append(_cells(facts[-1]))
+    columns = ["experiment", "arm", "metric", "paper", "ours", "seeds", "time"]
+    sheet = Sheet(columns, rows, right=["paper", "ours", "seeds", "time"])
+    return Result({"experiments": facts}, sheet=sheet, next="lowerbound recipe show NAME")
+
+
+def _line(name: str, arm: str, kept: Mapping[str, Any] | None) -> dict[str, Any]:
+    experiment = EXPERIMENTS[name]
+    published = experiment.arms[arm].published.get(experiment.metric)
+    found = (kept or {}).get("arms", {}).get(arm)
+    return {
+        "experiment": name,
+        "arm": arm,
+        "metric": experiment.metric,
+        "paper": None if published is None else published.value,
+        "ours": None if found is None else found["mean"][experiment.metric],
+        "scale": None if found is None or kept is None else kept["scale"],
+        "seeds": 0 if found is None else len(found["runs"]),
+        "seconds": None if found is None else found["mean"]["seconds"],
+    }
+
+
+def _cells(line: Mapping[str, Any]) -> list[str]:
+    def number(value: float | None) -> str:
+        return "" if value is None else f"{value:.2f}"
+
+    spent = "" if line["seconds"] is None else spell_seconds(line["seconds"])
+    return [
+        line["experiment"],
+        line["arm"],
+        line["metric"],
+        number(line["paper"]),
+        number(line["ours"]),
+        str(line["seeds"] or ""),
+        spent,
+    ]
+
+
+def shown(name: str, folder: Path) -> Result:
+    """Show one experiment: where it is from, what it trains, what must hold."""
+    experiment, kept = EXPERIMENTS[name], _kept(name, folder)
+    scales = {
+        key: {"epochs": scale.epochs, "samples": scale.samples, "time": scale.time}
+        for key, scale in experiment.scales.items()
+    }
+    lines = [
+        f"title      {experiment.title}",
+        f"paper      {experiment.paper}",
+        f"data       {experiment.data}",
+        *(
+            f"{key:<10} {s['epochs']:,} epochs, {s['samples']:,} importance samples, {s['time']}"
+            for key, s in scales.items()
+        ),
+        *([f"notes      {experiment.notes}"] if experiment.notes else []),
+        *_verdict(kept),
+    ]
+    facts = {
+        "experiment": name,
+        "title": experiment.title,
+        "paper": experiment.paper,
+        "scales": scales,
+        "arms": [_line(name, arm, kept) for arm in experiment.arms],
+        "checks": (kept or {}).get("checks", []),
+    }
+    sheet = Sheet(
+        ["arm", "metric", "paper", "ours"],
+        [_cells(line)[1:5] for line in facts["arms"]],
+        right=["paper", "ours"],
+    )
+    return Result(facts, lines=lines, sheet=sheet, next=f"lowerbound recipe run {name}")
+
+
+def _verdict(kept: Mapping[str, Any] | None) -> list[str]:
+    checks = (kept or {}).get("checks", [])
+    return [f"{'holds' if check['holds'] else 'MISSED':<10} {check['claim']}" for check in checks]
+
+
+def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
+    """Run an experiment and write what came of it.
+
+    Raises:
+        UsageError: E241 for an unknown scale or arm, E240 for no seed.
+        DataError: E001, E009 where the data set is not there.
+    """
+    experiment = EXPERIMENTS[name]
+    arms, seeds = _checked(experiment, extent)
+    scale = experiment.scales[extent.scale]
+    states = Path(extent.states or f"{name}.states") / extent.scale
+    for arm in arms:
+        for seed in range(seeds):
+            job = Job(experiment, scale, arm, seed, states / f"{arm}-{seed}")
+            run_arm(job, voice.say)
+    found = {
+        arm: [
+            json.loads(path.read_text("utf-8"))
+            for path in sorted(states.glob(f"{arm}-*/result.json"))
+        ]
+        for arm in experiment.arms
+    }
+    made = document(name, experiment, extent.scale, {a: r for a, r in found.items() if r})
+    command = f"lowerbound recipe run {name} --scale {extent.scale} --seeds {seeds}"
+    text = json.dumps({"command": command, **made}, indent=1) + "\n"
+    target = folder / (f"{name}.json" if extent.scale != "smoke" else f"{name}.smoke.json")
+    atomic_write(target, lambda file: file.writelines([text.encode()]), overwrite=True)
+    lines = [_cells(_line(name, arm, made)) for arm in experiment.arms]
+    return Result(
+        made,
+        lines=_verdict(made),
+        notes=[f"not run yet: {', '.join(made['missing'])}"] if made["missing"] else [],
+        sheet=Sheet(
+            ["arm", "metric", "paper", "ours", "seeds", "time"],
+            [cells[1:] for cells in lines],
+            right=["paper", "ours", "seeds", "time"],
+        ),
+        path=target,
+        next=f"lowerbound recipe show {name}",
+    )
+
+
+def _checked(experiment: Experiment, extent: Extent) -> tuple[list[str], int]:
+    """Return the arms and the number of seeds that were asked for."""
+    for what, known, given in (
+        ("scale", experiment.scales, [extent.scale]),
+        ("arm", experiment.arms, extent.arms),
+    ):
+        for word in given:
+            if word not in known:
+                close = nearest(word, known) or next(iter(known))
+                raise UsageError(
+                    "E241",
+                    f"there is no {what} {word!r} (there are {', '.join(known)})",
+                    fix=f"--{what} '{close}'",
+                )
+    return list(extent.arms or experiment.arms), parsing.at_least(extent.seeds, 1, "--seeds")
