@@ -4,10 +4,10 @@ Each side runs in an environment of its own (`make bench-peers`), ours and the u
 .venv. In every round each workload is measured once per side, one after the other, each time in a
 process of its own; what is compared are medians over rounds. Run it on an idle machine.
 
-Run: LOWERBOUND_DATA=... python benchmarks/throughput.py [--rounds 5] [--only WORKLOAD ...]
+Run: LOWERBOUND_DATA=... python benchmarks/throughput.py [--rounds 3] [--only WORKLOAD ...]
 [--skip PEER ...] [--quick] [--threads 2]
 The result is written after every round, as throughput_partial.json until the last of at least
-five rounds of everything; only that is throughput.json. `--table` prints the table of the latter.
+three rounds of everything; only that is throughput.json. `--table` prints the table of the latter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from peers.workloads import DEFAULT, EQUAL, GOALS, SEVERAL, SIDES, WORKLOADS, Go
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "benchmarks/peers"
 OWN = ("ours", "loop")  # sides that run in .venv
-ROUNDS = 5  # at the least, for the result that is kept
+ROUNDS = 3  # at the least, for the result that is kept
 LIMIT = 1800  # seconds for one measurement
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

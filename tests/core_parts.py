@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
+from lowerbound import aggregate_priors, noise, priors, recipes
 from lowerbound import families as fam
-from lowerbound import noise, priors, recipes
-from lowerbound.distributions import log_prob_cells
+from lowerbound.distributions import log_prob_cells, normal
 from lowerbound.joints import LibraryCounts, Table, WithMissing
 from lowerbound.model import LatentModel, Level
 from lowerbound.networks import Concat, Empty, Single
@@ -130,10 +130,21 @@ def masses(case: Case, d: Distribution, rows: int) -> tuple[Tensor, Tensor]:
     return x, log_prob_cells(d, grid).exp() * weight[:, None, None]
 
 
+def encode(u: Tensor) -> Distribution:
+    """A q(z | u) for priors that need an encoder: (n, 4) -> z in 2 dimensions."""
+    source = noise.generator("encode")
+    w = torch.randn(4, 4, generator=source, dtype=torch.float64).to(u)
+    mean, log_scale = (0.6 * u @ w).chunk(2, 1)
+    return normal(mean, log_scale.tanh().exp())
+
+
 PRIORS: dict[str, Callable[[], nn.Module]] = {
     "standard normal": lambda: priors.StandardNormal(2),
     "learned": lambda: randomise(priors.Learned(2), "learned"),
     "mixture": lambda: randomise(priors.Mixture(3, 2), "mixture", 0.8),
+    "vamp": lambda: randomise(aggregate_priors.Vamp(encode, 3, [4]), "vamp", 0.8),
+    "exemplar": lambda: randomise(aggregate_priors.Exemplar(encode, 3, [4]), "exemplar", 0.3),
+    "flow": lambda: randomise(priors.FlowPrior(2, 3, [8]), "flow", 0.25),
 }
 
 

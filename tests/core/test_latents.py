@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Independent, MixtureSameFamily, Normal, kl_divergence
 
 from core_parts import PRIORS, RECIPES, randomise, recipe
 from lowerbound import distributions as dist
@@ -163,8 +163,11 @@ def test_temperature_widens_about_the_centre(name):
         points, area = grid()
         mass = wide.log_prob(points).exp() * area
         assert abs(mass.sum() - 1) < 1e-3
-        spread = wide.variance - (p.variance if name == "mixture" else temperature**2 * p.variance)
-        if name == "mixture":  # the components widen, their means stay
+        if name == "flow":  # has no moments in closed form: see test_priors.py
+            continue
+        mixed = isinstance(p, MixtureSameFamily)
+        spread = wide.variance - (p.variance if mixed else temperature**2 * p.variance)
+        if mixed:  # the components widen, their means stay
             inner = p.mixture_distribution.probs[..., None] * p.component_distribution.variance
             torch.testing.assert_close(spread, (temperature**2 - 1) * inner.sum(1))
         else:
