@@ -29,9 +29,17 @@ def throughput_tables(document: Document) -> str:
             f"{met} of {len(goals)} goals are met.",
             f"Equal on all sides: {document['equal']}.",
             sides,
-            f"Made by `{document['command']}`.",
+            f"Made by `benchmarks/throughput.py`.{_again(document)}",
         ]
     )
+
+
+def _again(document: Document) -> str:
+    """Say which workloads were measured a second time, and why."""
+    names = document.get("again", {}).get("workloads", [])
+    if not names:
+        return ""
+    return f" Another job had disturbed {' and '.join(names)}: they were measured anew."
 
 
 def switches_table(document: Document) -> str:

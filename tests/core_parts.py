@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
-from lowerbound import aggregate_priors, noise, priors, recipes
+from lowerbound import aggregate_priors, flows, noise, pixels, priors, recipes
 from lowerbound import families as fam
 from lowerbound.distributions import log_prob_cells, normal
 from lowerbound.joints import LibraryCounts, Table, WithMissing
 from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Concat, Empty, Single
-from lowerbound.posteriors import Plain
+from lowerbound.networks import MLP, Concat, Empty, Single
+from lowerbound.posteriors import Flow, Plain, Precision, Residual
 
 LIBRARY = 3.0  # log of the total count that library families are given
 
@@ -66,10 +66,15 @@ GAPS = {
     for name, case in PLAIN.items()
     if name != "optimal sigma"  # knows about gaps itself
 }
-CASES = {**PLAIN, **LIBRARIES}
+PIXELS = {
+    "logistics": Case(pixels.Logistics, 3, "codes", codes=256),
+    "logistic mixture": Case(lambda: pixels.LogisticMixture(1, 3), 1, "codes", codes=256),
+    "continuous bits": Case(pixels.ContinuousBits, 3, "unit"),
+}
+CASES = {**PLAIN, **LIBRARIES, **PIXELS}
 CASES |= {name: GAPS[name] for name in ("gaussian with gaps", "categories with gaps")}
 ELEMENTWISE = ["fixed sigma", "shared sigma", "feature sigma", "gaussian", "student", "laplace"]
-ELEMENTWISE += ["bits", "poisson", "negative binomial", "zero-inflated", "log-gaussian"]
+ELEMENTWISE += ["bits", "poisson", "negative binomial", "zero-inflated", "log-gaussian", *PIXELS]
 
 TABLE_FAMILIES = ["real", "categorical", "count", "binary", "ordinal", "real", "categorical"]
 TABLE_SIZES = [1, 3, 1, 2, 4, 1, 70]
@@ -116,6 +121,9 @@ def support(case: Case) -> tuple[Tensor, Tensor]:
     if case.support == "counts":
         x = torch.arange(3000, dtype=torch.float64)
         return x, torch.ones_like(x)
+    if case.support == "unit":
+        x = (torch.arange(12001, dtype=torch.float64) + 0.5) / 12001
+        return x, torch.full_like(x, 1 / 12001)
     t = torch.linspace(-12.0, 12.0, 12001, dtype=torch.float64)
     step = t[1] - t[0]
     if case.support == "positive":
@@ -134,8 +142,8 @@ def encode(u: Tensor) -> Distribution:
     """A q(z | u) for priors that need an encoder: (n, 4) -> z in 2 dimensions."""
     source = noise.generator("encode")
     w = torch.randn(4, 4, generator=source, dtype=torch.float64).to(u)
-    mean, log_scale = (0.6 * u @ w).chunk(2, 1)
-    return normal(mean, log_scale.tanh().exp())
+    mean, log_scale = (0.5 * u @ w).chunk(2, 1)
+    return normal(mean, (0.5 * log_scale.tanh()).exp())
 
 
 PRIORS: dict[str, Callable[[], nn.Module]] = {
@@ -144,8 +152,38 @@ PRIORS: dict[str, Callable[[], nn.Module]] = {
     "mixture": lambda: randomise(priors.Mixture(3, 2), "mixture", 0.8),
     "vamp": lambda: randomise(aggregate_priors.Vamp(encode, 3, [4]), "vamp", 0.8),
     "exemplar": lambda: randomise(aggregate_priors.Exemplar(encode, 3, [4]), "exemplar", 0.3),
-    "flow": lambda: randomise(priors.FlowPrior(2, 3, [8]), "flow", 0.25),
+    "flow": lambda: randomise(priors.FlowPrior(2, 3, [8]), "flow", 0.2),
 }
+
+
+# (variables, features of the context) -> a map of latents.
+FLOWS: dict[str, Callable[[int, int], nn.Module]] = {
+    "autoregressive": lambda d, c: flows.Autoregressive(d, c, [12, 12]),
+    "autoregressive backward": lambda d, c: flows.Autoregressive(d, c, [12], backward=True),
+    "spline": lambda d, c: flows.Spline(d, c, [12]),
+    "spline backward": lambda d, c: flows.Spline(d, c, [12, 12], backward=True, bins=5, bound=3.0),
+    "planar": flows.Planar,
+}
+
+
+def _flow(kind: str) -> Callable[[int, int, int], nn.Module]:
+    return lambda h, f, d: Flow(
+        Plain(nn.Linear(f, 2 * d)), [FLOWS[kind](d, f), FLOWS[f"{kind}{BACK[kind]}"](d, f)]
+    )
+
+
+BACK = {"autoregressive": " backward", "spline": " backward", "planar": ""}
+# (width of the state, features, latents) -> the rule of a posterior.
+POSTERIORS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "plain": lambda h, f, d: Plain(nn.Linear(f, 2 * d)),
+    "residual": lambda h, f, d: Residual(MLP([h + f, 7, 2 * d])),
+    "precision": lambda h, f, d: Precision(nn.Linear(f, 2 * d)),
+    **{f"{kind} flow": _flow(kind) for kind in BACK},
+    "flow on residual": lambda h, f, d: Flow(
+        Residual(nn.Linear(h + f, 2 * d)), [FLOWS["autoregressive"](d, f)]
+    ),
+}
+RELATIVE = {"residual", "precision", "flow on residual"}  # to the prior, which must be normal
 
 
 @dataclass(frozen=True)
@@ -271,13 +309,31 @@ def _counts(likelihood: str) -> Sample:
     )
 
 
+def _iaf(kind: str) -> Sample:
+    return Sample(
+        lambda: recipes.iaf(4, 2, [8], flows=2, flow_hidden=[8], kind=kind, missing=True),
+        real_rows,
+    )
+
+
+def _ladder(batch_norm: bool) -> Sample:
+    return Sample(
+        lambda: recipes.ladder(4, [3, 2], [8, 7], batch_norm=batch_norm, missing=True), real_rows
+    )
+
+
 RECIPES = {
     "gaussian": Sample(lambda: recipes.gaussian(4, latent=2, hidden=[8], missing=True), real_rows),
     "beta": Sample(lambda: recipes.beta(4, latent=2, hidden=[8], missing=True), real_rows),
     **{f"sigma {s}": _sigma(s) for s in ("optimal", "shared", "feature", "element", "student")},
     **{f"table {s}": _table(s) for s in ("gaussian", "student", "laplace")},
     **{f"counts {s}": _counts(s) for s in ("nb", "zinb", "poisson")},
+    **{f"iaf {s}": _iaf(s) for s in ("iaf", "spline", "planar")},
+    "ladder": _ladder(True),
+    "ladder without batch norm": _ladder(False),
 }
+WHOLE_BATCH = {"sigma optimal", "ladder"}  # their training loss looks at the batch as a whole
+CHAINED = {"ladder", "ladder without batch norm"}  # a posterior depends on an earlier draw
 
 
 def recipe(name: str) -> LatentModel:

@@ -86,7 +86,7 @@ EQUAL = (
 
 SIDES = {
     "ours": "lowerbound's training.fit: AdamW with weight decay 0, the gradient's norm clipped, "
-    "the ELBO of every batch kept, and checks on 256 held-out rows (with 32 samples each) and a "
+    "the ELBO of every batch kept, and checks on 256 held-out rows (with up to 32 samples each) and a "
     "copy of the best weights in the time. mixed: learn(...), which trains on 41,000 of the "
     "50,000 rows and with the other 9,000 decides and calibrates",
     "loop": "TensorDataset, DataLoader(shuffle=True), torch.optim.Adam, sigmoid and "

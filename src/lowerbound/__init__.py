@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lowerbound.learning import learn as learn
     from lowerbound.plan import Plan as Plan
     from lowerbound.trained import Trained as Trained
+    from lowerbound.verbs.exporting import export as export
     from lowerbound.verbs.fitting import fit as fit
     from lowerbound.verbs.looking import explain as explain
     from lowerbound.verbs.looking import info as info
@@ -40,6 +41,7 @@ __all__ = [
     "embed",
     "evaluate",
     "explain",
+    "export",
     "fit",
     "impute",
     "info",

@@ -163,6 +163,10 @@ class NegativeBinomial(Unchecked):
         """
         at_zero = -_theta_log1p(self.log_mean, self.log_dispersion)
         parts = torch.broadcast_tensors(value, at_zero, self.log_mean, self.log_dispersion)
+        if torch.compiler.is_exporting():  # a graph's shapes do not depend on what it is given
+            value, at_zero, log_mean, log_theta = parts
+            others = _counted(value, log_mean, log_theta).to(at_zero.dtype)
+            return torch.where(value == 0, at_zero, others)
         value, at_zero, log_mean, log_theta = (part.reshape(-1) for part in parts)
         place = value.nonzero().squeeze(1)
         others = _counted(value[place], log_mean[place], log_theta[place])

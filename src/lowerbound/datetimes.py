@@ -14,7 +14,7 @@ from lowerbound.errors import DataError
 
 DAY, HOUR = 86_400, 3_600
 _YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799  # first and last second of most calendars
-_EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, and weeks begin on Monday
+EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, and weeks begin on Monday
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 ISO = "ISO 8601"
 # Tried in order on text that is not ISO 8601. Day-first and month-first are told apart only
@@ -213,7 +213,7 @@ class Datetime(Column):
         week = np.rint(next(codes) * self.std + self.mean) if self._weeks else float(self.first)
         if bounded:
             week = np.clip(week, self.first, self.last)
-        moments = (week * 7 + np.rint(next(codes)) - _EPOCH_WEEKDAY) * DAY
+        moments = (week * 7 + np.rint(next(codes)) - EPOCH_WEEKDAY) * DAY
         moments = moments + (np.rint(next(codes)) * HOUR if self.hours else 0)
         moments = moments + (HOUR / 2 if self.rest is None else self.rest)
         return _restore(np.where(gone, np.nan, moments), self.dtype, self.pattern)
@@ -230,7 +230,7 @@ class Datetime(Column):
 def split(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Split seconds into week index, weekday (Monday = 0), hour and seconds within the hour."""
     day, second = np.divmod(moments, DAY)
-    week, weekday = np.divmod(day + _EPOCH_WEEKDAY, 7)
+    week, weekday = np.divmod(day + EPOCH_WEEKDAY, 7)
     hour, rest = np.divmod(second, HOUR)
     return week, weekday, hour, rest
 

@@ -6,7 +6,7 @@ All log-densities are in nats. Distributions are torch's own where torch has the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import singledispatch
 
 import torch
@@ -26,6 +26,8 @@ from torch.distributions.constraints import Constraint
 from lowerbound.errors import UsageError
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+Normals = Callable[[Size, Tensor], Tensor]  # (shape, like) -> standard normals
 
 
 class NormalCells(Normal):
@@ -94,6 +96,17 @@ def _(q: Independent, noise: Tensor) -> Tensor:
 
 
 @singledispatch
+def draw(q: Distribution, normals: Normals) -> tuple[Tensor, Distribution]:
+    """Draw from `q` by reparameterisation.
+
+    Returns:
+        The draw, and a distribution whose log_prob of this very draw is log q: `q` itself, but
+        where q's density is known on the way of a draw only (`Flowed`).
+    """
+    return reparameterise(q, normals(q.batch_shape + q.event_shape, q.mean)), q
+
+
+@singledispatch
 def stopped(q: Distribution) -> Distribution:
     """Return `q` with its parameters cut from the graph: what sticking-the-landing needs.
 
@@ -115,6 +128,30 @@ def _(q: Normal) -> Distribution:
 @stopped.register
 def _(q: Independent) -> Distribution:
     return Independent(stopped(q.base_dist), q.reinterpreted_batch_ndims, validate_args=False)
+
+
+@singledispatch
+def moments(p: Distribution) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of every element of a factorised normal.
+
+    Raises:
+        UsageError: E246 where `p` is no such normal.
+    """
+    raise UsageError(
+        "E246",
+        f"a posterior that starts from its prior needs a normal one, not a {type(p).__name__}",
+        fix="use posteriors.Plain at this level, or a normal prior",
+    )
+
+
+@moments.register
+def _(p: Normal) -> tuple[Tensor, Tensor]:
+    return p.loc, p.scale
+
+
+@moments.register
+def _(p: Independent) -> tuple[Tensor, Tensor]:
+    return moments(p.base_dist)
 
 
 @singledispatch
@@ -262,7 +299,9 @@ class Observed(Unchecked):
         """Return log p of every cell (shape of value), 0 where it is missing."""
         missing = value.isnan()
         # Most batches have no gaps; to ask costs less than to fill, but stalls an accelerator.
-        if value.device.type == "cpu" and not missing.any():
+        # A graph that is exported cannot ask.
+        asks = value.device.type == "cpu" and not torch.compiler.is_exporting()
+        if asks and not missing.any():
             return self.cells.log_prob(value)
         # 1 lies in the support of every family, so that the unused branch has a finite gradient.
         filled = value.masked_fill(missing, 1.0)

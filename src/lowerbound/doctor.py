@@ -129,7 +129,7 @@ def _spread(model: nn.Module, rows: Rows) -> float | None:
         px = model(batch.x, Trace(posterior_mean, len(batch.x)), batch.context)
         return standardised(px, batch.x)
 
-    z = metrics.by_tiles(model, rows, work)
+    z = metrics.by_tiles(model, rows, work).flatten(1)
     sizes = [1.4826 * c[~c.isnan()].abs().median() for c in z.T if not c.isnan().all()]
     return torch.stack(sizes).median().item() if sizes else None
 

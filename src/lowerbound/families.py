@@ -60,7 +60,8 @@ class Conditional(nn.Module):
         return self.family(wide)
 
 
-def _summed(cells: Distribution) -> Independent:
+def summed(cells: Distribution) -> Independent:
+    """Return the joint of independent cells: their first axis is the batch."""
     return Independent(cells, len(cells.batch_shape) - 1, validate_args=False)
 
 
@@ -210,9 +211,7 @@ class LogGaussian(Gaussian):
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised log-normal; `numbers` are mu, then log sigma, of log x."""
         loc, raw = numbers.chunk(2, 1)
-        return _summed(
-            PositiveLogNormal(loc, scale_of(raw, self.floor, 20.0), validate_args=False)
-        )
+        return summed(PositiveLogNormal(loc, scale_of(raw, self.floor, 20.0), validate_args=False))
 
 
 class Student(Family):
@@ -233,7 +232,7 @@ class Student(Family):
         """Return the factorised Student-t; df > 2, so the variance exists."""
         loc, raw = numbers.chunk(2, 1)
         df = 2.0 + scale_of(self.raw_df, 1e-2, 1e3)
-        return _summed(StudentTCdf(df, loc, scale_of(raw, self.floor), validate_args=False))
+        return summed(StudentTCdf(df, loc, scale_of(raw, self.floor), validate_args=False))
 
 
 class LaplaceFamily(Family):
@@ -248,7 +247,7 @@ class LaplaceFamily(Family):
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised Laplace."""
         loc, raw = numbers.chunk(2, 1)
-        return _summed(Laplace(loc, scale_of(raw, self.floor), validate_args=False))
+        return summed(Laplace(loc, scale_of(raw, self.floor), validate_args=False))
 
 
 class Bits(Family):
@@ -256,7 +255,7 @@ class Bits(Family):
 
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised Bernoulli."""
-        return _summed(BernoulliLogits(numbers))
+        return summed(BernoulliLogits(numbers))
 
 
 class Categories(Family):
@@ -308,10 +307,10 @@ class Categories(Family):
         picked = numbers.index_select(1, self.place.view(-1)).unflatten(1, self.place.shape)
         logits = picked.masked_fill(self.unused, -1e9)
         if not self.reserves:
-            return _summed(Codes(logits))
+            return summed(Codes(logits))
         drawn = logits.log_softmax(-1)
         every = torch.where(self.hidden, self.fixed.to(drawn), drawn + self.shift.to(drawn))
-        return _summed(Codes(logits, (drawn, every)))
+        return summed(Codes(logits, (drawn, every)))
 
 
 class Ordinals(Family):
@@ -337,7 +336,7 @@ class Ordinals(Family):
         far = 1e6 + torch.arange(cuts.shape[1], device=numbers.device)
         cuts = torch.where(beyond, far.to(cuts), cuts)
         location = soft_clip(numbers, -1e4, 1e4)
-        return _summed(Codes(ordered_logits(location, cuts).clamp_min(-1e9)))
+        return summed(Codes(ordered_logits(location, cuts).clamp_min(-1e9)))
 
 
 class PoissonFamily(Family):
@@ -345,7 +344,7 @@ class PoissonFamily(Family):
 
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised Poisson."""
-        return _summed(PoissonLog(soft_clip(numbers, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)))
+        return summed(PoissonLog(soft_clip(numbers, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)))
 
 
 class NegativeBinomialFamily(Family):
@@ -355,7 +354,7 @@ class NegativeBinomialFamily(Family):
 
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised negative binomial."""
-        return _summed(negative_binomial(*numbers.chunk(2, 1)))
+        return summed(negative_binomial(*numbers.chunk(2, 1)))
 
 
 class ZeroInflatedFamily(Family):
@@ -366,7 +365,7 @@ class ZeroInflatedFamily(Family):
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised zero-inflated negative binomial."""
         log_mean, log_dispersion, gate = numbers.chunk(3, 1)
-        return _summed(ZeroInflated(negative_binomial(log_mean, log_dispersion), gate))
+        return summed(ZeroInflated(negative_binomial(log_mean, log_dispersion), gate))
 
 
 def negative_binomial(log_mean: Tensor, log_dispersion: Tensor) -> NegativeBinomial:

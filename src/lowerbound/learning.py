@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 import lowerbound
-from lowerbound import doctor, metrics, noise, recipes, tasks, training
+from lowerbound import aggregate_priors, doctor, metrics, noise, recipes, tasks, training
 from lowerbound.calibration import Calibration
 from lowerbound.data.batches import Rows, fingerprint, subset
 from lowerbound.data.coding import Coded, Coding, coding_for
 from lowerbound.data.source import Frame, read
-from lowerbound.errors import DataError, NumericError
+from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.model import LatentModel
 from lowerbound.plan import (
     OBJECTIVE,
@@ -28,6 +28,7 @@ from lowerbound.plan import (
     objective_of,
     objective_settings,
 )
+from lowerbound.recipes.hierarchies import halved
 from lowerbound.refit import refit_prior
 from lowerbound.trained import Trained
 
@@ -114,7 +115,7 @@ def learn(
     """
     plan = plan or Plan()
     frame = data if isinstance(data, Frame) else read(data)
-    coding = coding_for(plan.recipe).fit(
+    coding = coding_for(plan.recipe, plan.settings.get("likelihood")).fit(
         frame, types=plan.types, drop=plan.drop, transform=plan.transform
     )
     coded = coding.encode(frame)
@@ -167,11 +168,30 @@ def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
     """Return the recipe's arguments, with every default filled in."""
     settings = {name: value for name, value in plan.settings.items() if name not in OBJECTIVE}
     arguments = {**coding.arguments(), **settings}
-    arguments.setdefault("hidden", list(PRESETS[plan.preset].hidden))
-    if isinstance(plan.latent, int):
-        arguments["latent"] = plan.latent
-    arguments.setdefault("latent", default_latent(arguments))
-    return arguments
+    if "hidden" in recipes.parameters(plan.recipe):
+        arguments.setdefault("hidden", list(PRESETS[plan.preset].hidden))
+    return {**arguments, **_sizes(plan, arguments)}
+
+
+def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the size of z; of a hierarchy that of every level, the finest having the size."""
+    latent = plan.latent if isinstance(plan.latent, int) else None
+    known = recipes.parameters(plan.recipe)
+    if "features" not in known and "sizes" not in known:  # of images: the recipe's own default
+        if "latent" not in known:
+            return {} if latent is None else {"latent": latent}  # which its recipe will refuse
+        return {"latent": latent or arguments.get("latent") or known["latent"].default}
+    if "latents" not in known:
+        return {"latent": latent or arguments.get("latent") or default_latent(arguments)}
+    if latent and "latents" in arguments:
+        raise UsageError(
+            "E236",
+            f"latent={latent} and latents={list(arguments['latents'])} both give the size of z",
+            fix="leave one of them out",
+        )
+    given = arguments.get("latents")
+    halves = halved(latent or default_latent(arguments), len(arguments["hidden"]))
+    return {"latents": list(given or halves)}
 
 
 def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
@@ -182,6 +202,10 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
         model = recipes.build(plan.recipe, arguments).to(device)
     train, valid = material.train, material.valid
     _note_library(model, train)
+    aggregate_priors.start_from(
+        model.levels[0].get_submodule("prior"),
+        lambda n: train.take(torch.arange(min(len(train), n))).x,
+    )
     budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, train)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
@@ -232,13 +256,26 @@ def _with_active_latents(plan: Plan, wide: Fitted, material: _Material) -> Fitte
     """Fit again with as many latents as are in use; keep that where it is no worse."""
     valid = material.valid
     use = metrics.latent_use(wide.model, valid)
-    active = max(1, int(use.active.sum()))
-    if active == wide.arguments["latent"]:
+    sizes = _in_use(wide.arguments, use.active)
+    if sizes.items() <= wide.arguments.items():
         return wide
-    material.say(f"{active} of {wide.arguments['latent']} latent dimensions in use: fitting again")
-    narrow = _fit(replace(plan, latent=active), material, "narrow")
+    material.say(
+        f"{int(use.active.sum())} of {len(use.active)} latent dimensions in use: fitting again"
+    )
+    settings = {**plan.settings, **sizes}
+    narrow = _fit(replace(plan, settings=settings), material, "narrow")
     before, after = (metrics.elbo(f.model, valid).elbo.mean().item() for f in (wide, narrow))
     return narrow if after >= before - 0.005 * abs(before) else wide
+
+
+def _in_use(arguments: Mapping[str, Any], active: Tensor) -> dict[str, Any]:
+    """Return the arguments that size a model to the latents in use, at least one per level."""
+    if not {"latent", "latents"} & arguments.keys():  # as many as there are pixels
+        return {}
+    if "latents" not in arguments:
+        return {"latent": max(1, int(active.sum()))}
+    levels = active.split(list(arguments["latents"])[::-1])  # traces go from coarse to fine
+    return {"latents": [max(1, int(level.sum())) for level in levels][::-1]}
 
 
 def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -> Trained:
@@ -249,7 +286,11 @@ def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -
     scores = tasks.score(model, subset(coded.rows, index)).numpy()
     calibration = Calibration.of(scores + coded.surcharge[index.numpy()])
     some = subset(coded.rows, index[:TYPICAL_ROWS])
-    cells = tasks.cell_nats(model, some).mean(0) if len(coding.groups) <= TYPICAL_COLUMNS else None
+    cells = (
+        tasks.cell_nats(model, some).flatten(1).mean(0)
+        if len(coding.groups) <= TYPICAL_COLUMNS
+        else None
+    )
     health = doctor.examine(model, material.train, material.valid)
     facts = {
         "version": lowerbound.__version__,

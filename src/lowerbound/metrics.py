@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from lowerbound import noise
 from lowerbound.data.batches import Batch, Rows, tiles
 from lowerbound.distributions import kl_per_dimension
+from lowerbound.encoded import encoded_once
 from lowerbound.errors import UsageError
 from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
+
+T = TypeVar("T", float, Tensor)
 
 TILE = 128  # rows computed together; fixed, so that results do not depend on how many are asked
 CHUNK = 32  # importance samples computed together
@@ -84,7 +87,7 @@ def log_likelihood(
     """Estimate log p(x) of every row by importance sampling from q(z | x).
 
     A row's estimate depends on the row and the model only. The sums run in float64 over chunks of
-    samples, so memory does not grow with `samples`.
+    samples, so memory does not grow with `samples`; rows are encoded once for all chunks.
 
     References:
         Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, section 3.
@@ -108,11 +111,12 @@ def log_likelihood(
         keys = noise.row_keys(*batch)
         once = batch.x.new_full((len(batch.x),), -torch.inf, dtype=torch.float64)
         twice = once.clone()
-        for first in range(0, samples, chunk):
-            k = min(chunk, samples - first)
-            log_w = log_weights(model, batch, k, first, keys).double()
-            once = torch.logaddexp(once, log_w.logsumexp(1))
-            twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
+        with encoded_once(model):
+            for first in range(0, samples, chunk):
+                k = min(chunk, samples - first)
+                log_w = log_weights(model, batch, k, first, keys).double()
+                once = torch.logaddexp(once, log_w.logsumexp(1))
+                twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
         return torch.stack([once, twice], 1)
 
     once, twice = by_tiles(model, rows, work, tile).unbind(1)
@@ -141,6 +145,66 @@ def elbo(model: nn.Module, rows: Rows, samples: int = 1, tile: int = TILE) -> Bo
 
     distortion, rate = by_tiles(model, rows, work, tile).unbind(1)
     return Bound(-distortion - rate, distortion, rate)
+
+
+class Place(NamedTuple):
+    """Where a model lies in the plane of rate and distortion, nats per row.
+
+    Attributes:
+        rate: mean KL(q(z | x) || p(z)).
+        distortion: mean E_q[-log p(x | z)].
+        rate_error: standard error of the rate over rows.
+        distortion_error: that of the distortion.
+    """
+
+    rate: float
+    distortion: float
+    rate_error: float
+    distortion_error: float
+
+
+def rate_distortion(
+    models: Iterable[nn.Module], rows: Rows, samples: int = 1, tile: int = TILE
+) -> list[Place]:
+    """Return rate and distortion of every model, such as those of a sweep over beta.
+
+    All models see the same rows and the same noise. Models on one line of slope -1 have the same
+    ELBO, and differ in what their latents carry.
+
+    References:
+        Alemi et al., "Fixing a broken ELBO", 2018, section 3.
+
+    Args:
+        models: modules with ``forward(x, trace, context)``; made one by one, where they come from
+            a generator.
+        rows: the data.
+        samples: draws of z per row.
+        tile: rows per pass.
+    """
+    places = []
+    for model in models:
+        bound = elbo(model, rows, samples, tile)
+        each = torch.stack([bound.rate, bound.distortion], 1)
+        error = each.std(0, correction=min(1, len(each) - 1)) / math.sqrt(len(each))
+        places.append(Place(*each.mean(0).tolist(), *error.tolist()))
+    return places
+
+
+def bits_per_dimension(nats: T, dimensions: int) -> T:
+    """Return `nats` per example in bits per dimension: nats / (dimensions log 2).
+
+    Args:
+        nats: a number or a tensor, such as -log p(x) of images.
+        dimensions: of an example: channels x height x width.
+
+    Raises:
+        UsageError: E240 for fewer than one dimension.
+    """
+    if dimensions < 1:
+        raise UsageError(
+            "E240", f"dimensions is {dimensions}, but at least 1 is needed", fix="dimensions=1"
+        )
+    return nats / (dimensions * math.log(2))
 
 
 class LatentUse(NamedTuple):

@@ -113,7 +113,7 @@ class CodeFeatures(Reader):
         """Return (B, width) for (B, columns) float codes."""
         seen = ~codes.isnan()
         index = codes.nan_to_num(0.0).long()
-        hot = codes.new_zeros(len(codes), self.one_hot)
+        hot = codes.new_zeros(codes.shape[0], self.one_hot)  # len() would fix it in a graph
         if self.one_hot:
             places = index[:, self.few] + self.offsets
             hot.scatter_(1, places, seen[:, self.few].to(hot.dtype))

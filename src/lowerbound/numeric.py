@@ -68,7 +68,8 @@ class Quantiles(BaseModel):
             scores = (mixed[pick] - centre) / spread
         return cls(raw=tuple(values[pick].tolist()), scores=tuple(scores.tolist()))
 
-    def _slopes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def slopes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the raw knots, their scores, and d score / d raw before, between and after."""
         raw, scores = np.asarray(self.raw), np.asarray(self.scores)
         inner = np.diff(scores) / np.diff(raw)
         # One tail segment may be steep by chance: the outer twentieth of the knots sets it.
@@ -79,21 +80,21 @@ class Quantiles(BaseModel):
 
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Return the Gaussian scores of raw values."""
-        raw, scores, slopes = self._slopes()
+        raw, scores, slopes = self.slopes()
         at = np.searchsorted(raw, values)
         from_knot = np.clip(at - 1, 0, None)
         return scores[from_knot] + slopes[at] * (values - raw[from_knot])
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Return the raw values of Gaussian scores."""
-        raw, scores, slopes = self._slopes()
+        raw, scores, slopes = self.slopes()
         at = np.searchsorted(scores, values)
         from_knot = np.clip(at - 1, 0, None)
         return raw[from_knot] + (values - scores[from_knot]) / slopes[at]
 
     def log_slope(self, values: np.ndarray) -> np.ndarray:
         """Return log d score / d raw at the given scores."""
-        _, scores, slopes = self._slopes()
+        _, scores, slopes = self.slopes()
         return np.log(slopes)[np.searchsorted(scores, values)]
 
 

@@ -91,13 +91,15 @@ class Elbo(nn.Module):
     References:
         Kingma & Welling, 2014, eq. 3; Higgins et al., "beta-VAE", 2017, eq. 4; free bits: Kingma
         et al., "Improved variational inference with inverse autoregressive flow", 2016, eq. 15;
-        capacity: Burgess et al., 2018, eq. 8.
+        capacity: Burgess et al., 2018, eq. 8; balance: Vahdat & Kautz, "NVAE", 2020, appendix A.
 
     Args:
         model: a module with ``forward(x, trace, context)``.
         beta: weight of the rate, a number or a schedule of the step.
         free_bits: nats per latent dimension (mean over the batch) that cost nothing.
         capacity: a target C(step) in nats; the rate then costs beta |KL - C|.
+        balance: while beta is below 1, weigh each group's rate by `balanced`, so that warm-up
+            does not leave all information to the first groups.
     """
 
     def __init__(
@@ -107,19 +109,20 @@ class Elbo(nn.Module):
         beta: float | Schedule = 1.0,
         free_bits: float = 0.0,
         capacity: Schedule | None = None,
+        balance: bool = False,
     ) -> None:
         super().__init__()
         if free_bits < 0:
             raise UsageError("E240", f"free_bits is {free_bits}, below 0", fix="free_bits=0.0")
-        if free_bits and capacity is not None:
+        wanted = {"free_bits": free_bits, "capacity": capacity is not None, "balance": balance}
+        changing = [name for name, given in wanted.items() if given]
+        if len(changing) > 1:
             raise UsageError(
-                "E240",
-                "free_bits and capacity both change the rate",
-                fix="give one of the two",
+                "E240", f"{' and '.join(changing)} both change the rate", fix="give one of the two"
             )
         self.model = model
         self.beta: Schedule = beta if callable(beta) else Constant(float(beta))
-        self.free_bits, self.capacity = free_bits, capacity
+        self.free_bits, self.capacity, self.balance = free_bits, capacity, balance
 
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
         """Return the loss of a batch.
@@ -150,6 +153,8 @@ class Elbo(nn.Module):
         """What the mean rate costs: itself, what is above the free bits, or its way to C."""
         if self.capacity is not None:
             return (nats - self.capacity(step)).abs()
+        if self.balance and self.beta(step) < 1:
+            return balanced(trace)
         if not self.free_bits:
             return nats
         costs = []
@@ -160,6 +165,58 @@ class Elbo(nn.Module):
             mean = site.kl().mean()[None] if each is None else each.mean(0).flatten()
             costs.append(mean.clamp_min(self.free_bits).sum())
         return torch.stack(costs).sum()
+
+
+def balanced(trace: Trace) -> Tensor:
+    """Return sum_l gamma_l KL_l, nats, mean over the batch: groups that carry much pay more.
+
+    gamma_l is proportional to (E|KL_l| + 0.01) / s_l and has mean 1; it is no part of the graph.
+    s_l is the size of the group, over the number of groups of that size (as in the authors' code).
+    """
+    each = [site.kl() for site in trace.sites.values()]
+    shapes = [site.z.shape[1:] for site in trace.sites.values()]
+    sizes = torch.tensor([shape.numel() / shapes.count(shape) for shape in shapes])
+    gamma = torch.stack([kl.detach().abs().mean() for kl in each]) + 0.01
+    gamma = gamma / sizes.to(gamma)
+    return (gamma / gamma.mean() * torch.stack([kl.mean() for kl in each])).sum()
+
+
+class StickingTheLanding(nn.Module):
+    """The (beta-)ELBO with the path-derivative gradient: its variance is 0 where q is exact.
+
+    The rate is that of the draw, log q(z | x) - log p(z), with the parameters of log q cut from
+    the graph: what is cut is the score, whose expectation is 0. That holds in hierarchies too
+    (where each cut score has expectation 0 given the draws before it), and for any beta.
+
+    References:
+        Roeder, Wu & Duvenaud, "Sticking the landing: simple, lower-variance gradient estimators
+        for variational inference", 2017, eq. 7, https://arxiv.org/abs/1703.09194
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        beta: weight of the rate, a number or a schedule of the step.
+    """
+
+    def __init__(self, model: nn.Module, *, beta: float | Schedule = 1.0) -> None:
+        super().__init__()
+        self.model = model
+        self.beta: Schedule = beta if callable(beta) else Constant(float(beta))
+
+    def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
+        """Return the loss of a batch: see `Elbo.forward`."""
+        trace = Trace(path_derivative(noise), len(x))
+        distortion = -self.model(x, trace, context).log_prob(x).mean()
+        rate, penalty, beta = -trace.log_ratio().mean(), trace.penalty(), self.beta(step)
+        value = distortion + beta * rate
+        terms = {
+            "elbo": -(distortion.detach() + rate.detach()),
+            "distortion": distortion.detach(),
+            "rate": rate.detach(),
+            "beta": torch.tensor(beta),
+        }
+        if penalty is not None:
+            value, terms["penalty"] = value + penalty.mean(), penalty.mean().detach()
+        return Loss(value, terms)
 
 
 class Iwae(nn.Module):
@@ -173,7 +230,13 @@ class Iwae(nn.Module):
         model: a module with ``forward(x, trace, context)``.
         k: number of importance samples.
         dreg: use the doubly reparameterised gradient for the encoder, whose signal-to-noise ratio
-            does not fall with k.
+            does not fall with k. It is unbiased only where no posterior depends on an earlier
+            draw: there log q(z_2 | z_1, x) must keep its dependence on z_1, which is cut here with
+            the parameters, and a path that leads through two draws must be weighted once. (The
+            unbiased form would run the posterior's network again with cut weights: Bauer & Mnih,
+            "Generalized doubly reparameterized gradient estimators", 2021.) Such a model is
+            refused (E246); dreg=False, the gradient of the bound itself, is unbiased for every
+            model.
     """
 
     def __init__(self, model: nn.Module, k: int, *, dreg: bool = True) -> None:
@@ -208,10 +271,23 @@ class Iwae(nn.Module):
         if not self.dreg:
             return Loss(value, terms)
         if torch.is_grad_enabled():
+            _refuse_chains(trace)
             _weight_paths(trace, weights.flatten())
         surrogate = (weights * log_w).sum(1).mean()
         # The value is the bound; only the gradient is the surrogate's.
         return Loss(-(surrogate - (value + surrogate).detach()), terms)
+
+
+def _refuse_chains(trace: Trace) -> None:
+    """Refuse a hierarchy in which a posterior depends on an earlier draw."""
+    name = trace.chained()
+    if name is not None:
+        raise UsageError(
+            "E246",
+            f"the posterior of {name!r} depends on a draw of an earlier level, where the doubly "
+            "reparameterised gradient is biased",
+            fix="Iwae(..., dreg=False)",
+        )
 
 
 def _weight_paths(trace: Trace, weights: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -9,8 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from lowerbound import objectives, recipes
+from lowerbound import aggregate, noise, objectives, recipes
 from lowerbound.errors import UsageError, nearest
+from lowerbound.spectral import Spectral
+from lowerbound.trace import Trace, from_posterior, from_prior
 from lowerbound.training import Budget, Optimiser
 
 TRANSFORMS = ("blend", "standard", "quantile")
@@ -23,7 +26,20 @@ OBJECTIVE: dict[str, Any] = {
     "free_bits": 0.0,  # nats per latent dimension that cost nothing
     "capacity": 0.0,  # a target in nats for the rate
     "iwae": 0,  # importance samples of the IWAE bound, instead of the ELBO
+    "tc": 0.0,  # weight of the total correlation, the rest of the rate having weight 1: beta-TCVAE
+    "mmd": 0.0,  # weight of MMD(q(z), p(z)) beside the rate: InfoVAE
+    "balance": False,  # weigh each level's rate, while warming up, so that all levels are used
+    "spectral": 0.0,  # weight of the kernels' largest singular values: keeps deep models stable
+    "path": False,  # the ELBO's path-derivative gradient: sticking the landing
     "theta_prior": "",  # "normal:SCALE" or "laplace:SCALE": MAP instead of maximum likelihood
+}
+
+# What replaces the plain ELBO, and which settings then have nothing to weigh.
+_KINDS = {
+    "iwae": ("beta", "free_bits", "capacity", "balance"),
+    "tc": ("beta", "free_bits", "capacity", "balance"),
+    "mmd": ("free_bits", "capacity", "balance"),
+    "path": ("free_bits", "capacity", "balance"),
 }
 
 
@@ -128,6 +144,21 @@ class Plan:
             )
         if not 0 <= self.seed < 2**63:
             raise UsageError("E240", f"seed {self.seed} is not in [0, 2^63)", fix="--seed 0")
+        _refuse_contradictions(self.settings)
+
+
+def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of which one would silently do nothing."""
+    used = [name for name in OBJECTIVE if settings.get(name, OBJECTIVE[name]) != OBJECTIVE[name]]
+    kinds = [name for name in _KINDS if name in used]
+    for kind in kinds[:1]:
+        for other in [*kinds[1:], *(name for name in _KINDS[kind] if name in used)]:
+            said = {name: f"{name}={json.dumps(settings[name])}" for name in (kind, other)}
+            raise UsageError(
+                "E240",
+                f"{said[kind]} and {said[other]} are of two objectives",
+                fix=f"--set {said[kind]} alone, or leave {kind} out",
+            )
 
 
 def _known(what: str, value: str, names: Any) -> None:
@@ -161,8 +192,10 @@ def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:
         rows: how many there are to learn from.
     """
     chosen = {name: plan.settings[name] for name in OBJECTIVE if name in plan.settings}
-    usual = {**OBJECTIVE, "beta": recipes.DEFAULT_BETA.get(plan.recipe, 1.0)}
-    if is_large(plan, rows) and not chosen.keys() & {"beta", "free_bits", "capacity"}:
+    usual = {**OBJECTIVE, **recipes.OBJECTIVES.get(plan.recipe, {})}
+    if chosen.keys() & {*_KINDS, "free_bits", "capacity"}:  # in which balance has no place
+        usual["balance"] = False
+    if is_large(plan, rows) and not chosen.keys() - {"theta_prior"}:
         usual["iwae"] = LARGE_SAMPLES
     return {**usual, **chosen}
 
@@ -200,19 +233,54 @@ def objective_of(
     Raises:
         UsageError: E240 for a value that an objective cannot have.
     """
-    if weights["iwae"]:
-        objective: nn.Module = objectives.Iwae(model, int(weights["iwae"]))
-    else:
-        capacity, warm = weights["capacity"], max(1, min(WARM_UP_STEPS, steps // 4))
-        objective = objectives.Elbo(
-            model,
-            beta=objectives.Ramp(0.0, float(weights["beta"]), warm),
-            free_bits=float(weights["free_bits"]),
-            capacity=objectives.Ramp(0.0, float(capacity), 10 * warm) if capacity else None,
-        )
+    objective = _objective(model, weights, examples, max(1, min(WARM_UP_STEPS, steps // 4)))
+    if weights["spectral"]:
+        objective = Spectral(objective, float(weights["spectral"]))
     if not weights["theta_prior"]:
         return objective
     return objectives.Map(objective, [_theta_prior(weights["theta_prior"])], examples)
+
+
+def _objective(
+    model: nn.Module, weights: Mapping[str, Any], examples: int, warm: int
+) -> nn.Module:
+    """Return the likelihood's part of the objective, its rate warmed up over `warm` steps."""
+    beta, capacity = objectives.Ramp(0.0, float(weights["beta"]), warm), weights["capacity"]
+    if weights["iwae"]:
+        return objectives.Iwae(model, int(weights["iwae"]), dreg=not _is_chained(model))
+    if weights["tc"]:
+        tc, one = objectives.Ramp(0.0, float(weights["tc"]), warm), objectives.Ramp(0.0, 1.0, warm)
+        return aggregate.BetaTc(model, examples, tc=tc, mi=one, dimension=one)
+    if weights["mmd"]:
+        mmd = objectives.Ramp(0.0, float(weights["mmd"]), warm)
+        return aggregate.InfoMmd(model, mmd=mmd, beta=beta)
+    if weights["path"]:
+        return objectives.StickingTheLanding(model, beta=beta)
+    return objectives.Elbo(
+        model,
+        beta=beta,
+        free_bits=float(weights["free_bits"]),
+        capacity=objectives.Ramp(0.0, float(capacity), 10 * warm) if capacity else None,
+        balance=bool(weights["balance"]),
+    )
+
+
+def _is_chained(model: nn.Module) -> bool:
+    """Tell whether a later posterior of `model` reads an earlier draw, by a walk on made-up rows.
+
+    The doubly reparameterised gradient of `Iwae` is biased there.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with noise.isolated("chained"):
+            x = model(None, Trace(from_prior(), 2)).sample()
+            trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 2)
+            with torch.enable_grad():
+                model(x, trace)
+    finally:
+        model.train(was_training)
+    return trace.chained() is not None
 
 
 def _theta_prior(text: str) -> objectives.ThetaPrior:

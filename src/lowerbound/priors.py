@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
-from lowerbound.distributions import UnitNormal, normal
-from lowerbound.scales import scale_of
+from lowerbound.distributions import Unchecked, UnitNormal, normal, tempered
+from lowerbound.networks import MLP
+from lowerbound.scales import scale_of, soft_clip
 
 
 class StandardNormal(nn.Module):
@@ -73,7 +75,7 @@ class DiagonalMixture(MixtureSameFamily):
     """The same mixture of diagonal normals for every row.
 
     Args:
-        logits: (K,) unnormalised log-weights.
+        logits: (K,) unnormalised log-weights, or (rows, K) where each row has its own.
         loc: (K, d).
         scale: (K, d).
         rows: the batch size.
@@ -101,5 +103,116 @@ class DiagonalMixture(MixtureSameFamily):
         square = z.square() @ precision.T - 2 * z @ (loc * precision).T
         square = square + (loc.square() * precision).sum(1)
         constant = scale.log().sum(1) + 0.5 * loc.shape[1] * math.log(2 * math.pi)
-        log_p = (logits.log_softmax(0) - constant - 0.5 * square).logsumexp(-1)
+        log_p = (logits.log_softmax(-1) - constant - 0.5 * square).logsumexp(-1)
         return log_p.to(value.dtype)
+
+
+class Coupling(nn.Module):
+    """y_b = (z_b - m(z_a)) / s(z_a), y_a = z_a: half of the variables move, seen by the other.
+
+    References:
+        Dinh, Sohl-Dickstein & Bengio, "Density estimation using real NVP", 2017, eq. 4-8,
+        https://arxiv.org/abs/1605.08803
+
+    Args:
+        latent: d, at least 2.
+        hidden: widths of the network's hidden layers.
+        odd: which half moves.
+    """
+
+    still: Tensor
+    moving: Tensor
+    places: Tensor
+
+    def __init__(self, latent: int, hidden: Sequence[int], odd: bool) -> None:
+        super().__init__()
+        still, moving = (torch.arange(first, latent, 2) for first in (1 - int(odd), int(odd)))
+        self.register_buffer("still", still, persistent=False)
+        self.register_buffer("moving", moving, persistent=False)
+        self.register_buffer("places", torch.cat([still, moving]).argsort(), persistent=False)
+        self.net = MLP([len(still), *hidden, 2 * len(moving)])
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return z_a, z_b, and the shift and log-scale of z_b, float32 or better."""
+        a, b = z.index_select(-1, self.still), z.index_select(-1, self.moving)
+        m, raw = self.net(a).to(z.dtype).chunk(2, -1)
+        return a, b, m, soft_clip(raw, -_FOLD, _FOLD)
+
+    def merge(self, a: Tensor, b: Tensor) -> Tensor:
+        """Put the halves back in their places."""
+        return torch.cat([a, b], -1).index_select(-1, self.places)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return y and log|det dy/dz|, nats: the way of a density."""
+        a, b, m, log_s = self.split(z)
+        return self.merge(a, (b - m) * (-log_s).exp()), -log_s.sum(-1)
+
+    def back(self, y: Tensor) -> Tensor:
+        """Return z: the way of a draw."""
+        a, b, m, log_s = self.split(y)
+        return self.merge(a, b * log_s.exp() + m)
+
+
+_FOLD = 4.0  # log of the most that one coupling stretches
+
+
+class Coupled(Unchecked):
+    """The distribution of z = f^-1(e), e ~ base, with cheap maps both ways; z: (rows, d).
+
+    Args:
+        base: of e, with batch shape (rows,).
+        steps: from z to e, each with `forward` and `back`.
+    """
+
+    def __init__(self, base: Distribution, steps: Sequence[Coupling]) -> None:
+        self.base, self.steps = base, tuple(steps)
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of (..., d) values, nats."""
+        e, total = value, value.new_zeros(())
+        for step in self.steps:
+            e, log_det = step(e)
+            total = total + log_det
+        return self.base.log_prob(e) + total
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw (global generator of torch)."""
+        z = self.base.sample(Size(sample_shape))
+        for step in reversed(self.steps):
+            z = step.back(z)
+        return z
+
+
+@tempered.register
+def _(p: Coupled, temperature: float) -> Distribution:
+    # As for Glow: the base is widened, and what it stands for follows.
+    return Coupled(tempered(p.base, temperature), p.steps)
+
+
+class FlowPrior(nn.Module):
+    """p(z) by coupling layers over a learned normal: density and draws cost one pass each.
+
+    A temperature multiplies the scale of the normal at the end of the layers (Kingma & Dhariwal,
+    "Glow", 2018, section 6). With one latent there is nothing to couple: it is that normal.
+
+    References:
+        Dinh et al., 2017; Chen et al., "Variational lossy autoencoder", 2017, section 3.2 (flows
+        as priors), https://arxiv.org/abs/1611.02731
+
+    Args:
+        latent: size of z.
+        steps: number of couplings.
+        hidden: widths of each coupling's network.
+    """
+
+    def __init__(self, latent: int, steps: int = 4, hidden: Sequence[int] = (64,)) -> None:
+        super().__init__()
+        self.base = Learned(latent)
+        count = steps if latent > 1 else 0
+        self.steps = nn.ModuleList(Coupling(latent, hidden, i % 2 == 1) for i in range(count))
+
+    def forward(self, h: Tensor) -> Distribution:
+        """Return the flow for every row of h."""
+        return Coupled(self.base(h), list(self.steps))  # pyright: ignore[reportArgumentType]

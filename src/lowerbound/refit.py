@@ -18,7 +18,7 @@ from lowerbound import metrics, noise, recipes
 from lowerbound.data.batches import Batch, Rows, subset
 from lowerbound.model import LatentModel
 from lowerbound.priors import Mixture
-from lowerbound.trace import Trace, from_posterior
+from lowerbound.trace import Site, Trace, from_posterior
 
 ROWS = 10_000  # rows that the mixture is fitted to at most
 CELLS = 320_000  # rows x latent dimensions at most: EM's time grows with them
@@ -38,6 +38,9 @@ def refit_prior(
 ) -> tuple[LatentModel, dict[str, Any]]:
     """Replace N(0, I) by a mixture fitted to the aggregate posterior, where that is better.
 
+    In a hierarchy it is the first level's prior. Recipes without `components` keep theirs: their
+    posterior reads its prior, so that another prior would be another encoder.
+
     For a fixed encoder and decoder, this is the maximisation of the ELBO over the prior; it is
     kept only where the held-out likelihood rises, and then it is the model's prior for all uses.
 
@@ -52,6 +55,10 @@ def refit_prior(
         The model with the better prior, and its arguments.
     """
     model, arguments = fitted
+    if "components" not in recipes.parameters(recipe):
+        return fitted
+    if arguments.get("prior", "standard") != "standard":  # was chosen, and learned with the rest
+        return fitted
     z = _aggregate(model, train, seed)
     draws = _draws(model, subset(valid, torch.arange(min(len(valid), DECIDING_ROWS))))
     best, best_nll = None, draws.nll(None)
@@ -72,7 +79,7 @@ class _Draws(NamedTuple):
     """Importance samples of held-out rows, of which only log p(z) depends on the prior.
 
     Attributes:
-        z: (n x SAMPLES, d).
+        z: (n x SAMPLES, d) of the first level.
         rest: (n, SAMPLES) log p(x | z) - log q(z | x), nats.
         usual: (n x SAMPLES,) log p(z) under the model's own prior, nats.
     """
@@ -88,11 +95,15 @@ class _Draws(NamedTuple):
         return (math.log(SAMPLES) - log_w.logsumexp(1)).mean().item()
 
 
+def _first(trace: Trace) -> Site:
+    return next(iter(trace.sites.values()))
+
+
 def _draws(model: LatentModel, rows: Rows) -> _Draws:
     def work(batch: Batch) -> Tensor:
         trace = Trace(from_posterior(noise.Keyed(noise.row_keys(*batch))), len(batch.x), SAMPLES)
         px = model(batch.x, trace, batch.context)
-        (site,) = trace.sites.values()
+        site = _first(trace)
         log_x = px.log_prob(batch.x.repeat_interleave(SAMPLES, 0))
         usual = site.p.log_prob(site.z)
         beside = torch.stack([usual, log_x + trace.log_ratio() - usual], 1)
@@ -110,8 +121,7 @@ def _aggregate(model: LatentModel, rows: Rows, seed: int) -> NDArray[np.float64]
         keys = noise.row_keys(*batch) ^ noise.derive("prior", seed)
         trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x))
         model(batch.x, trace, batch.context)
-        (site,) = trace.sites.values()
-        return site.z
+        return _first(trace).z
 
     some = subset(rows, torch.arange(min(len(rows), ROWS)))
     z = metrics.by_tiles(model, some, work).double().numpy()

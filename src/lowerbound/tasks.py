@@ -51,13 +51,15 @@ def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
 
 @torch.no_grad()
 def decode(model: nn.Module, z: Tensor, context: Tensor | None = None) -> Tensor:
-    """Return the mean of p(x | z) for given latents of a model of one level, shaped as x."""
+    """Return the mean of p(x | z) for given latents, those of all levels as `embed` has them."""
     model.eval()
     trace = Trace(replay({}, from_prior()), len(z))
     with noise.isolated("decode"):
         model(None, trace, context)
-    (name,) = trace.sites
-    return model(None, Trace(replay({name: z}), len(z)), context).mean
+    drawn = {name: site.z for name, site in trace.sites.items()}
+    parts = z.split([value[0].numel() for value in drawn.values()], 1)
+    zs = {n: part.view_as(drawn[n]) for n, part in zip(drawn, parts, strict=True)}
+    return model(None, Trace(replay(zs), len(z)), context).mean
 
 
 @torch.no_grad()

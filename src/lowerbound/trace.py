@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
-from torch import Size, Tensor
+from torch import Tensor
+from torch.autograd.graph import Node
 from torch.distributions import Distribution
 
 from lowerbound import distributions
@@ -114,6 +115,21 @@ class Trace:
         """Log p(z) summed over the sites, (batch,) nats."""
         return self._total(lambda site: site.p.log_prob(site.z))
 
+    def chained(self) -> str | None:
+        """Return the first site whose posterior depends on an earlier draw, or None.
+
+        What counts is what happened: whether the graph of the walk leads from a draw back to an
+        earlier one. Without gradients there is no graph, and the answer is None.
+        """
+        earlier, seen = set(), set()
+        for name, site in self.sites.items():
+            if site.z.grad_fn is None:
+                continue
+            if _leads(site.z.grad_fn, earlier, seen):
+                return name
+            earlier.add(site.z.grad_fn)
+        return None
+
     def penalty(self) -> Tensor | None:
         """What the posteriors add to the loss that is not nats, (batch,); None where none does."""
         if not any(isinstance(site.penalty, Tensor) for site in self.sites.values()):
@@ -121,22 +137,29 @@ class Trace:
         return self._total(lambda site: site.penalty)
 
 
+def _leads(start: Node, goals: set[Node], seen: set[Node]) -> bool:
+    """Tell whether the graph below `start` contains one of `goals`; `seen` is known not to."""
+    waiting = [start]
+    while waiting:
+        node = waiting.pop()
+        if node in goals:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += [below for below, _ in node.next_functions if below is not None]
+    return False
+
+
 def _posterior(q: Distribution | None) -> Distribution:
     assert q is not None, "this way of drawing needs data: call the model with x"
     return q
-
-
-def _shape(d: Distribution) -> Size:
-    return d.batch_shape + d.event_shape
 
 
 def from_posterior(noise: Noise) -> Choose:
     """Draw from q(z | x) by reparameterisation: training and scores."""
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
-        q = _posterior(q)
-        z = distributions.reparameterise(q, noise(name, _shape(q), q.mean))
-        return Drawn(z, q)
+        return Drawn(*distributions.draw(_posterior(q), partial(noise, name)))
 
     return choose
 
@@ -149,9 +172,8 @@ def path_derivative(noise: Noise) -> Choose:
     """
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
-        q = _posterior(q)
-        z = distributions.reparameterise(q, noise(name, _shape(q), q.mean))
-        return Drawn(z, distributions.stopped(q))
+        z, source = distributions.draw(_posterior(q), partial(noise, name))
+        return Drawn(z, distributions.stopped(source))
 
     return choose
 
@@ -167,8 +189,8 @@ def from_prior(temperature: float = 1.0) -> Choose:
 
 
 def posterior_mean(name: str, p: Distribution, q: Distribution | None) -> Drawn:
-    """Take the mean of q(z | x): embeddings and reconstructions."""
-    return Drawn(_posterior(q).mean, None)
+    """Take the mean of q(z | x), or what stands for it: embeddings and reconstructions."""
+    return Drawn(distributions.centre(_posterior(q)), None)
 
 
 def replay(zs: Mapping[str, Tensor], otherwise: Choose | None = None) -> Choose:

@@ -60,8 +60,11 @@ class Trained:
 
     @property
     def latent(self) -> int:
-        """The size of z."""
-        return int(self.arguments["latent"])
+        """The size of z, of all levels together."""
+        if not {"latent", "latents"} & self.arguments.keys():  # counted when it was made
+            return int(self.facts["health"]["latent"])
+        sizes = self.arguments.get("latents") or [self.arguments["latent"]]
+        return sum(int(size) for size in sizes)
 
     def encode(self, data: object) -> tuple[Frame, Coded]:
         """Read and code `data`: a path, an array, a dataframe or a `Frame`."""
@@ -117,10 +120,11 @@ class Trained:
         """
         groups = self.coding.groups
         batch = coded.rows.take(torch.from_numpy(chosen))
-        if batch.context is not None:
+        if batch.context is not None or batch.x.dim() > 2:
+            what = "images" if batch.x.dim() > 2 else "models with a context, such as counts"
             raise UsageError(
                 "E246",
-                "explanations are not available for models with a context, such as counts",
+                f"explanations are not available for {what}",
                 fix="leave out --explain",
             )
         surprise = tasks.explain(self.model, batch.x, [g.parts for g in groups])

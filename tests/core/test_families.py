@@ -14,7 +14,7 @@ from lowerbound.families import LogGaussian
 
 ROWS = 3
 NOT_CODES = [name for name, case in CASES.items() if case.support != "codes"]
-CONTINUOUS = [name for name, case in CASES.items() if case.support in ("real", "positive")]
+CONTINUOUS = [name for name, case in CASES.items() if case.support in ("real", "positive", "unit")]
 DISCRETE = [name for name, case in CASES.items() if case.support in ("codes", "counts")]
 
 every_family = pytest.mark.parametrize("name", CASES)

@@ -81,7 +81,8 @@ def test_other_numbers_of_levels_close_their_own_ends():
         d = DiscretizedLogistic(torch.tensor([1.2]).double(), torch.tensor([2.0]).double(), levels)
         codes = torch.arange(levels, dtype=torch.float64)
         torch.testing.assert_close(d.log_prob(codes).exp(), pmf(d.loc, d.scale, levels)[0])
-        assert d.sample((500,)).unique().tolist() == codes.tolist()
+        wide = DiscretizedLogistic(d.loc, 40 * d.scale, levels)
+        assert wide.sample((2000,)).unique().tolist() == codes.tolist()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -102,10 +103,10 @@ def test_codes_are_drawn_as_often_as_they_are_probable_at_a_temperature(temperat
 def test_mean_mode_and_cdf_by_enumeration():
     generator = noise.generator("grid")
     loc = torch.cat([torch.rand(40, generator=generator) * 300 - 20, torch.tensor([-9.0, 999.0])])
-    scale = torch.cat([torch.rand(40, generator=generator) * 40 + 0.05, torch.tensor([0.2, 90.0])])
+    scale = torch.cat([torch.logspace(-2, 3, 40), torch.tensor([0.2, 90.0])])
     d = DiscretizedLogistic(loc.double(), scale.double())
     mass = pmf(d.loc, d.scale, 256)
-    torch.testing.assert_close(d.mean, (mass * CODES).sum(1))
+    torch.testing.assert_close(d.mean, (mass * CODES).sum(1), rtol=0, atol=2e-5)
     best = d.log_prob(d.mode).exp()
     torch.testing.assert_close(best, mass.amax(1))
     grid = CODES[:, None]
@@ -178,7 +179,8 @@ def test_coloured_pixels_are_drawn_as_often_as_they_are_probable():
 def test_the_mean_of_a_mixture_is_exact_for_grey_and_near_for_colours():
     grey = tiny_mixture(channels=1, components=3, levels=256)
     mass = grey.log_prob(CODES[:, None, None]).exp()
-    torch.testing.assert_close(grey.mean, (mass * CODES[:, None, None]).sum(0))
+    mean = (mass * CODES[:, None, None]).sum(0)
+    torch.testing.assert_close(grey.mean, mean, rtol=0, atol=2e-5)
     best = grey.log_prob(grey.mode)
     torch.testing.assert_close(best.exp(), mass.amax(0))
     scale = torch.full((1, 2, 3), 6.0).double()

@@ -561,9 +561,14 @@ def a_series(tmp, monkeypatch):
     return pd.Series([1, 2])
 
 
+@case("E027", "5 dimensions", "reshape(len(array), -1)")
+def five_dimensions(tmp, monkeypatch):
+    return np.zeros((2, 3, 4, 1, 1))
+
+
 @case("E027", "3 dimensions", "reshape(len(array), -1)")
-def three_dimensions(tmp, monkeypatch):
-    return np.zeros((2, 3, 4))
+def pictures_of_no_numbers(tmp, monkeypatch):
+    return np.full((2, 3, 4), "a")
 
 
 @case("E013", "0 rows")

@@ -130,7 +130,8 @@ DATA: dict[str, tuple[str, str]] = {
     "E027": (
         "the array does not have two dimensions",
         "A table has rows and columns. Reshape your data: array.reshape(-1, 1) makes one column, "
-        "array.reshape(len(array), -1) flattens each example to a row.",
+        "array.reshape(len(array), -1) flattens each example to a row. Pictures, (n, height, "
+        "width) with or without channels, are for the recipes conv and nvae.",
     ),
     "E028": (
         "the archive does not say which array is the table",
@@ -233,5 +234,15 @@ DATA: dict[str, tuple[str, str]] = {
     "E075": (
         "the table has too few rows",
         "A model is learned from at least two rows, and a useful one from hundreds.",
+    ),
+    "E076": (
+        "the pictures are not of the shape that the model takes",
+        "Recipes of images take an array of shape (n, height, width) or (n, height, width, "
+        "channels), all pictures of one size; a fitted model takes that size only.",
+    ),
+    "E077": (
+        "the pixels are out of range",
+        "Pixels are 0 and 1, whole numbers from 0 to 255, or numbers from 0 to 1. Which of them a "
+        "model takes depends on its likelihood.",
     ),
 }

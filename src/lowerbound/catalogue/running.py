@@ -18,7 +18,8 @@ RESOURCES: dict[str, tuple[str, str]] = {
     "E310": (
         "an optional library is not installed",
         "The message names it and the fix installs it. Models that were fitted on a data frame "
-        "give rows back as a frame of the same library.",
+        "give rows back as a frame of the same library; `lowerbound export` needs onnx, "
+        "onnxscript and onnxruntime.",
     ),
 }
 
@@ -37,5 +38,17 @@ CHECKS: dict[str, tuple[str, str]] = {
         "a saved model does not score as it did before",
         "A dry run saves the model, loads it and scores the same rows again: the results must be "
         "equal to the last bit. This machine, or its libraries, computed something else.",
+    ),
+    "E602": (
+        "an exported graph does not score as its model does",
+        "Before an ONNX file is written, ONNX Runtime and torch score the same rows with the same "
+        "draws. They must agree to 0.001 nats or, where scores are large, to 1e-5 of the score, "
+        "and so must the coded cells. The libraries' versions do not fit together.",
+    ),
+    "E603": (
+        "a collapsed model is not exported",
+        "The latents of a collapsed model tell nothing about a row: it has learned each column by "
+        "itself, and its scores are those of independent columns. Fit again with --set "
+        "free_bits=0.5 or longer, or export it all the same with --allow-collapsed.",
     ),
 }

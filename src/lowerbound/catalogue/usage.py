@@ -34,7 +34,8 @@ USAGE: dict[str, tuple[str, str]] = {
     ),
     "E222": (
         "the suffix of the output names no format",
-        "Tables are written as .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .npy or .npz.",
+        "Tables are written as .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .npy or .npz, and an "
+        "exported score as .onnx.",
     ),
     "E223": (
         "no file can be written at this path",
@@ -114,7 +115,8 @@ USAGE: dict[str, tuple[str, str]] = {
     "E246": (
         "this part of the model cannot do what was asked of it",
         "Some combinations of posterior, prior and task have no rule yet: a temperature for a "
-        "prior without a scale, or a path derivative through a posterior that has none.",
+        "prior without a scale, a path derivative through a posterior that has none, or an ONNX "
+        "graph of a model whose rows need a context.",
     ),
     "E250": (
         "an unfinished run has another configuration",

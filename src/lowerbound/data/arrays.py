@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,12 +59,24 @@ def from_array(data: Any, names: Sequence[str] | None = None, origin: str = "") 
     if array.dtype.names:
         fields = {n: from_column(np.ascontiguousarray(array[n]), n) for n in array.dtype.names}
         return _frame(pa.table(fields), origin)
+    if array.ndim in (3, 4) and array.size and array.dtype.kind in "buif":
+        return _pictures(array, origin)
     _check_shape(array, origin)
     labels = list(names) if names is not None else [f"x{j}" for j in range(array.shape[1])]
     # One pass puts every column in one piece, which a column at a time would not.
     by_column = array.T.copy(order="C")
     columns = [from_column(by_column[j], labels[j]) for j in range(len(labels))]
     return _frame(pa.Table.from_arrays(columns, names=labels), origin)
+
+
+def _pictures(array: np.ndarray, origin: str) -> Frame:
+    """Return pictures, (n, H, W) or with channels first or last, as rows of their cells."""
+    shape = tuple(int(size) for size in array.shape[1:])
+    names = ["p" + "_".join(map(str, place)) for place in np.ndindex(*shape)]
+    flat = array.reshape(len(array), -1).T.copy(order="C")
+    columns = [from_column(flat[j], name) for j, name in enumerate(names)]
+    frame = _frame(pa.Table.from_arrays(columns, names=names), origin)
+    return replace(frame, shape=shape)
 
 
 def _frame(table: pa.Table, origin: str, notes: tuple[str, ...] = ()) -> Frame:

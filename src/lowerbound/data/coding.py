@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,70 +12,31 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from lowerbound.data.batches import Dense, Rows, Sparse
+from lowerbound.data.batches import Dense, Sparse
+from lowerbound.data.coded import Coded, Coding, Group
+from lowerbound.data.pictures import PictureCoding, pictures_for
 from lowerbound.data.source import Frame
 from lowerbound.errors import DataError, UsageError, nearest
 from lowerbound.schema import Schema, infer
 
-
-@dataclass(frozen=True)
-class Coded:
-    """Rows that a model can take, and what coding them came across.
-
-    Attributes:
-        rows: the coded rows.
-        log_jacobian: (n,) nats to add to log p(coded) for log p(raw).
-        surcharge: (n,) nats that the score gains for columns that were constant in training and
-            are not any more: log(rows + 2) each, by Laplace's rule of succession.
-        unseen: cells per column whose category training never saw.
-        clipped: cells per column that were held back to the coded range.
-        missing: missing cells per column.
-        notes: what else the user should know.
-    """
-
-    rows: Rows
-    log_jacobian: NDArray[np.float64]
-    surcharge: NDArray[np.float64]
-    unseen: Mapping[str, int] = field(default_factory=dict)
-    clipped: Mapping[str, int] = field(default_factory=dict)
-    missing: Mapping[str, int] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-
-
-class Group(NamedTuple):
-    """A raw column and where its coded parts stand."""
-
-    column: str
-    parts: tuple[int, ...]
-
-
-class Coding(Protocol):
-    """How raw rows become coded rows and back."""
-
-    @property
-    def groups(self) -> Sequence[Group]:
-        """The raw columns that are modelled."""
-        ...
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the recipe's arguments that the data decide."""
-        ...
-
-    def encode(self, frame: Frame) -> Coded:
-        """Code the rows of `frame`."""
-        ...
-
-    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
-        """Return raw columns for coded rows; `bounded` holds them to the range seen."""
-        ...
-
-    def document(self) -> dict[str, Any]:
-        """Return plain JSON values that `restore` rebuilds the coding from."""
-        ...
+__all__ = ["Coded", "Coding", "Group", "coding_for", "restore", "table_of"]
 
 
 def table_of(frame: Frame) -> pa.Table:
-    """Return the named columns of `frame`; a sparse matrix becomes dense columns."""
+    """Return the named columns of `frame`; a sparse matrix becomes dense columns.
+
+    Raises:
+        DataError: E027 where the rows of `frame` are pictures.
+    """
+    if frame.shape:
+        raise DataError(
+            "E027",
+            f"{frame.origin} has {len(frame.shape) + 1} dimensions; a table has 2. Reshape your "
+            "data",
+            fix="array.reshape(len(array), -1) makes each example one row; --recipe conv models "
+            "pictures",
+            shape=[frame.rows, *frame.shape],
+        )
     if frame.table is not None:
         return frame.table
     assert frame.matrix is not None
@@ -319,14 +280,24 @@ _CODINGS = {"table": TableCoding, "counts": CountsCoding, "binary": BitsCoding}
 _STORED = {"table": TableCoding, "numbers": NumberCoding, "bits": BitsCoding}
 
 
-def coding_for(recipe: str) -> type[TableCoding] | type[CountsCoding]:
-    """Return the coding that a recipe's models read."""
-    return _CODINGS.get(recipe, NumberCoding)
+_OF_PICTURES = ("conv", "nvae")
+
+AnyCoding = type[TableCoding] | type[CountsCoding] | type[PictureCoding]
+
+
+def coding_for(recipe: str, likelihood: object = None) -> AnyCoding:
+    """Return the coding that a recipe's models read, with the likelihood that is asked for."""
+    if recipe in _OF_PICTURES:
+        return pictures_for(likelihood)
+    usual = BitsCoding if likelihood == "bernoulli" else NumberCoding
+    return _CODINGS.get(recipe, usual)
 
 
 def restore(document: Mapping[str, Any]) -> Coding:
     """Rebuild a coding from its `document`."""
     if document["coding"] == "counts":
         return CountsCoding(tuple(document["names"]))
+    if document["coding"] == "pictures":
+        return PictureCoding.restored(document)
     kind = _STORED[document["coding"]]
     return kind(Schema.model_validate(document["schema"]), bool(document["gaps"]))

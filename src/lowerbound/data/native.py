@@ -40,6 +40,7 @@ class Frame:
         total: the number of rows of the whole input if it is known; reading may stop earlier.
         typed: whether columns may be of different kinds. The columns of an array are numbers
             until the user says otherwise: nothing in it says that 0 and 1 are labels.
+        shape: of one example, where each is a picture and not a row of columns; else ().
     """
 
     table: pa.Table | None
@@ -50,6 +51,7 @@ class Frame:
     notes: tuple[str, ...] = ()
     total: int | None = None
     typed: bool = True
+    shape: tuple[int, ...] = ()
 
     def inference(self, types: Mapping[str, str], drop: Sequence[str]) -> dict[str, Any]:
         """Return what `lowerbound.schema.infer` takes for this input, beside its columns."""

@@ -208,6 +208,11 @@ def write_table(table: pa.Table, path: str | os.PathLike[str], overwrite: bool =
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Raise what `write_table` would raise for this path, before any work is done."""
     _writer(os.fspath(path))
+    return check_place(path, overwrite)
+
+
+def check_place(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Raise what `atomic_write` would raise for this path, before any work is done."""
     target = _target(path, overwrite)
     if not os.access(target.parent, os.W_OK | os.X_OK):
         missing = not target.parent.exists()

@@ -7,6 +7,7 @@ rebuilt by calling the recipe again.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lowerbound.errors import UsageError, nearest
@@ -14,12 +15,42 @@ from lowerbound.model import LatentModel
 from lowerbound.recipes.binary import binary
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.counts import counts
+from lowerbound.recipes.hierarchies import ladder
+from lowerbound.recipes.images import conv, nvae
 from lowerbound.recipes.tables import table
-from lowerbound.recipes.vectors import beta, gaussian, sigma
+from lowerbound.recipes.vectors import beta, gaussian, iaf, sigma
 
-__all__ = ["beta", "binary", "counts", "gaussian", "sigma", "table"]
+__all__ = [
+    "beta",
+    "binary",
+    "conv",
+    "counts",
+    "gaussian",
+    "iaf",
+    "ladder",
+    "nvae",
+    "sigma",
+    "table",
+]
 
-DEFAULT_BETA = {"beta": 4.0}  # the weight of the rate that a recipe trains with, where not 1
+# Settings of the objective that a recipe is trained with where none are given.
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "beta": {"beta": 4.0},
+    "nvae": {"balance": True, "spectral": 0.01},
+}
+
+
+def parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """Return what the recipe `name` takes.
+
+    Raises:
+        UsageError: E241 for an unknown recipe.
+    """
+    return inspect.signature(_recipe(name)).parameters
+
+
+def _recipe(name: str) -> Callable[..., LatentModel]:
+    return choice("recipe", name, {n: globals()[n] for n in __all__})
 
 
 def build(name: str, arguments: dict[str, Any]) -> LatentModel:
@@ -28,8 +59,7 @@ def build(name: str, arguments: dict[str, Any]) -> LatentModel:
     Raises:
         UsageError: E241 for an unknown recipe, E242 for an argument it does not have.
     """
-    recipe = choice("recipe", name, {n: globals()[n] for n in __all__})
-    known = inspect.signature(recipe).parameters
+    known = parameters(name)
     for argument in arguments:
         if argument not in known:
             raise UsageError(
@@ -37,4 +67,4 @@ def build(name: str, arguments: dict[str, Any]) -> LatentModel:
                 f"the recipe {name!r} has no argument {argument!r} (it has {', '.join(known)})",
                 fix=f"did you mean {nearest(argument, known) or next(iter(known))!r}?",
             )
-    return recipe(**arguments)
+    return _recipe(name)(**arguments)

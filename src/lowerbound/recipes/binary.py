@@ -12,8 +12,8 @@ from lowerbound.joints import WithMissing
 from lowerbound.model import LatentModel, Level
 from lowerbound.networks import Concat, Empty, Filled, Single
 from lowerbound.posteriors import Plain
-from lowerbound.priors import Mixture, StandardNormal
 from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.latents import with_prior
 
 
 class Gated(nn.Module):
@@ -50,13 +50,15 @@ def trunk(sizes: Sequence[int], layers: str) -> nn.Sequential:
     return nn.Sequential(*(part for a, b in pairwise(sizes) for part in make(a, b)))
 
 
-def binary(
+def binary(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
     features: int,
     latent: int = 50,
     hidden: Sequence[int] = (200, 200),
     layers: str = "silu",
     missing: bool = False,
     components: int = 0,
+    prior: str = "standard",
+    pseudo_inputs: int = 500,
 ) -> LatentModel:
     """Binary data, (B, features) of 0 and 1: p(x | z) is a Bernoulli of every cell.
 
@@ -69,18 +71,32 @@ def binary(
         hidden: widths of the encoder's layers; the decoder mirrors them.
         layers: of the two networks: "silu", "relu", "tanh" or "gated".
         missing: give the encoder indicators of missing cells.
-        components: of a mixture prior fitted after training; 0 is N(0, I).
+        components: of a mixture prior fitted after training; 0 keeps the one it was trained with.
+        prior: that of training: "standard", "mixture", "flow", "vamp" or "exemplar".
+        pseudo_inputs: number of components, pseudo-inputs or exemplars of a prior that has them.
     """
     hidden = list(hidden)
     reader, family = Filled(features, missing), WithMissing(Bits())
+    encoder = Single(nn.Sequential(reader, trunk([reader.width, *hidden], layers)))
+    posterior = Plain(nn.Linear(hidden[-1], 2 * latent))
+    encoder, own = with_prior(
+        prior,
+        encoder,
+        posterior,
+        latent=latent,
+        components=components,
+        pseudo_inputs=pseudo_inputs,
+        shape=(features,),
+        bounds=(0.0, 1.0),
+    )
     level = Level(
         "z",
-        Mixture(components, latent) if components else StandardNormal(latent),
-        Plain(nn.Linear(hidden[-1], 2 * latent)),
+        own,
+        posterior,
         Concat(trunk([latent, *hidden[::-1]], layers)),
     )
     return LatentModel(
-        Single(nn.Sequential(reader, trunk([reader.width, *hidden], layers))),
+        encoder,
         [level],
         Conditional(nn.Linear(hidden[0], family.numbers(features)), family),
         Empty(),

@@ -8,15 +8,16 @@ from torch import nn
 
 from lowerbound import families
 from lowerbound.families import Conditional, Family
+from lowerbound.flows import Autoregressive, Planar, Spline
 from lowerbound.joints import WithMissing
 from lowerbound.model import LatentModel, Level
 from lowerbound.networks import MLP, Concat, Empty, Filled, Single
-from lowerbound.posteriors import Plain
-from lowerbound.priors import Mixture, StandardNormal
+from lowerbound.posteriors import Flow, Plain
 from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.latents import with_prior
 
 
-def vector(
+def vector(  # noqa: PLR0913 - what recipes of one level have in common
     reader: nn.Module,
     width: int,
     family: Family,
@@ -25,31 +26,37 @@ def vector(
     latent: int,
     hidden: Sequence[int],
     components: int,
+    prior: str = "standard",
+    pseudo_inputs: int = 100,
 ) -> LatentModel:
     """One level between two MLPs; `reader` makes x a dense vector of `width` numbers."""
     hidden = list(hidden)
-    prior = Mixture(components, latent) if components else StandardNormal(latent)
-    level = Level(
-        "z",
+    # In this order, so that the weights of a seed stay what they are; a prior draws its own last.
+    posterior = Plain(nn.Linear(hidden[-1], 2 * latent))
+    advance = Concat(MLP([latent, *hidden[::-1]], active=True))
+    encoder = Single(nn.Sequential(reader, MLP([width, *hidden], active=True)))
+    likelihood = Conditional(nn.Linear(hidden[0], family.numbers(features)), family)
+    reading, own = with_prior(
         prior,
-        Plain(nn.Linear(hidden[-1], 2 * latent)),
-        Concat(MLP([latent, *hidden[::-1]], active=True)),
+        encoder,
+        posterior,
+        latent=latent,
+        components=components,
+        pseudo_inputs=pseudo_inputs,
+        shape=(features,),
     )
-    return LatentModel(
-        Single(nn.Sequential(reader, MLP([width, *hidden], active=True))),
-        [level],
-        Conditional(nn.Linear(hidden[0], family.numbers(features)), family),
-        Empty(),
-    )
+    return LatentModel(reading, [Level("z", own, posterior, advance)], likelihood, Empty())
 
 
-def gaussian(
+def gaussian(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
     features: int,
     latent: int = 16,
     hidden: Sequence[int] = (128, 128),
     sigma: float = 1.0,
     missing: bool = False,
     components: int = 0,
+    prior: str = "standard",
+    pseudo_inputs: int = 100,
 ) -> LatentModel:
     """The Gaussian VAE: N(mu(z), sigma^2 I) with a given sigma, unit variance by default.
 
@@ -59,7 +66,10 @@ def gaussian(
         hidden: widths of the encoder's layers; the decoder mirrors them.
         sigma: the likelihood's standard deviation.
         missing: give the encoder indicators of missing cells.
-        components: of a mixture prior fitted after training; 0 is N(0, I).
+        components: of a mixture prior fitted after training; 0 keeps that of training.
+        prior: that of training: "standard", "flow", "mixture", "vamp" (a mixture of the posteriors
+            at learned inputs) or "exemplar" (at rows of the data, which the model then holds).
+        pseudo_inputs: number of the prior's components, learned inputs or exemplars.
     """
     reader = Filled(features, missing)
     family = WithMissing(families.FixedSigma(sigma))
@@ -71,6 +81,8 @@ def gaussian(
         latent=latent,
         hidden=hidden,
         components=components,
+        prior=prior,
+        pseudo_inputs=pseudo_inputs,
     )
 
 
@@ -80,12 +92,14 @@ def beta(
     hidden: Sequence[int] = (128, 128),
     missing: bool = False,
     components: int = 0,
+    prior: str = "standard",
+    pseudo_inputs: int = 100,
 ) -> LatentModel:
     """The beta-VAE: the Gaussian VAE's model, trained with a rate of weight beta (default 4).
 
     With unit variance, beta plays the part of sigma^2: see `sigma`, which learns it.
     """
-    return gaussian(features, latent, hidden, 1.0, missing, components)
+    return gaussian(features, latent, hidden, 1.0, missing, components, prior, pseudo_inputs)
 
 
 _SIGMAS: dict[str, Callable[[int], Family]] = {
@@ -98,13 +112,34 @@ _SIGMAS: dict[str, Callable[[int], Family]] = {
 }
 
 
-def sigma(
+_NUMBERS = {**_SIGMAS, "bernoulli": lambda features: families.Bits()}
+
+
+def numbers(likelihood: str, features: int) -> Family:
+    """Return the family of `features` columns of numbers, of which any may be missing.
+
+    Args:
+        likelihood: "optimal", "shared", "feature", "element", "student" or "laplace" (see
+            `sigma`), or "bernoulli" where all numbers are 0 or 1.
+        features: number of columns.
+
+    Raises:
+        UsageError: E241 for another likelihood.
+    """
+    make = choice("likelihood", likelihood, _NUMBERS)(features)
+    # The analytic sigma handles gaps itself: it must see them to leave them out of its mean.
+    return make if likelihood == "optimal" else WithMissing(make)
+
+
+def sigma(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
     features: int,
     latent: int = 16,
     hidden: Sequence[int] = (128, 128),
     likelihood: str = "optimal",
     missing: bool = False,
     components: int = 0,
+    prior: str = "standard",
+    pseudo_inputs: int = 100,
 ) -> LatentModel:
     """The sigma-VAE: the likelihood's scale is learned, so the two terms need no weighting.
 
@@ -115,12 +150,13 @@ def sigma(
         likelihood: "optimal" (analytic), "shared", "feature", "element" (from the network), or
             "student" or "laplace" for heavier tails.
         missing: give the encoder indicators of missing cells.
-        components: of a mixture prior fitted after training; 0 is N(0, I).
+        components: of a mixture prior fitted after training; 0 keeps that of training.
+        prior: that of training: "standard", "flow", "mixture", "vamp" (a mixture of the posteriors
+            at learned inputs) or "exemplar" (at rows of the data, which the model then holds).
+        pseudo_inputs: number of the prior's components, learned inputs or exemplars.
     """
-    make = choice("likelihood", likelihood, _SIGMAS)(features)
-    # The analytic sigma handles gaps itself: it must see them to leave them out of its mean.
-    family = make if likelihood == "optimal" else WithMissing(make)
-    reader = Filled(features, missing)
+    choice("likelihood", likelihood, _SIGMAS)
+    family, reader = numbers(likelihood, features), Filled(features, missing)
     return vector(
         reader,
         reader.width,
@@ -129,4 +165,59 @@ def sigma(
         latent=latent,
         hidden=hidden,
         components=components,
+        prior=prior,
+        pseudo_inputs=pseudo_inputs,
     )
+
+
+_MAPS: dict[str, Callable[[int, int, Sequence[int], bool], nn.Module]] = {
+    "iaf": Autoregressive,
+    "spline": Spline,
+    "planar": lambda latent, context, hidden, backward: Planar(latent, context),
+}
+
+
+def iaf(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
+    features: int,
+    latent: int = 16,
+    hidden: Sequence[int] = (128, 128),
+    flows: int = 4,
+    flow_hidden: Sequence[int] = (64,),
+    kind: str = "iaf",
+    likelihood: str = "feature",
+    missing: bool = False,
+    components: int = 0,
+) -> LatentModel:
+    """A VAE whose posterior is a flow: a diagonal normal, then maps that know the other latents.
+
+    References:
+        Kingma et al., "Improved variational inference with inverse autoregressive flow", 2016,
+        https://arxiv.org/abs/1606.04934
+
+    Args:
+        features: number of (standardised) columns.
+        latent: size of z.
+        hidden: widths of the encoder's layers; the decoder mirrors them.
+        flows: number of maps; the order of the variables turns round from one to the next.
+        flow_hidden: widths of the hidden layers of each map's masked network.
+        kind: of map: "iaf", "spline" or "planar" (which has no hidden layers).
+        likelihood: "shared", "feature" (one sigma per column), "element" (from the network),
+            "optimal", "student" or "laplace"; "bernoulli" where all numbers are 0 or 1.
+        missing: give the encoder indicators of missing cells.
+        components: of a mixture prior fitted after training; 0 is N(0, I).
+    """
+    make = choice("kind", kind, _MAPS)
+    reader, hidden = Filled(features, missing), list(hidden)
+    model = vector(
+        reader,
+        reader.width,
+        numbers(likelihood, features),
+        features=features,
+        latent=latent,
+        hidden=hidden,
+        components=components,
+    )
+    maps = [make(latent, hidden[-1], list(flow_hidden), i % 2 == 1) for i in range(flows)]
+    level = model.levels[0]
+    level.posterior = Flow(level.get_submodule("posterior"), maps)
+    return model

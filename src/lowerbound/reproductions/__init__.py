@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from lowerbound.reproductions import mnist
+from lowerbound.reproductions import digits, mnist, sigmas
 from lowerbound.reproductions.experiment import Arm, Check, Experiment, Published, Scale
 from lowerbound.reproductions.running import Job, document, run_arm
 
 __all__ = ["EXPERIMENTS", "Arm", "Check", "Experiment", "Job", "Published", "Scale", "document"]
 __all__ += ["run_arm"]
 
-EXPERIMENTS: dict[str, Experiment] = {"iwae-mnist": mnist.IWAE}
+EXPERIMENTS: dict[str, Experiment] = {
+    "iwae-mnist": mnist.IWAE,
+    "sigma-mnist": sigmas.MNIST,
+    "vamp-mnist": digits.VAMP,
+    "ladder-mnist": digits.LADDER,
+    "iaf-mnist": digits.IAF,
+}

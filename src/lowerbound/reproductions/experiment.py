@@ -79,7 +79,8 @@ class Experiment:
         title: what is compared.
         paper: authors, title, year, table.
         data: name in `datasets.DATASETS`.
-        dynamic: whether grey levels are binarised anew at every step (the test rows once).
+        values: what the model sees: "bits" as they are stored, "binarised" (grey levels, binarised
+            anew at every step, and the held-out rows once), "grey" (in [0, 1]) or "codes".
         shape: what the model sees of an image: (784,) or (1, 28, 28).
         arms: by name.
         scales: smoke, short and full.
@@ -99,7 +100,7 @@ class Experiment:
     optimiser: Callable[[int, int], Optimiser]
     judge: Callable[[Means], Sequence[Check]]
     metric: str = "nll"
-    dynamic: bool = False
+    values: str = "bits"
     patience: int | None = None
     notes: str = ""
 

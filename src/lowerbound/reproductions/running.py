@@ -18,6 +18,7 @@ from lowerbound.data.batches import Dense
 from lowerbound.data.views import binarised
 from lowerbound.reproductions.datasets import DATASETS, Images
 from lowerbound.reproductions.experiment import Arm, Experiment, Scale
+from lowerbound.trace import Trace, posterior_mean
 from lowerbound.training import Budget
 
 Say = Callable[[str], None]
@@ -46,6 +47,7 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
 
     Raises:
         DataError: E001, E009 where the data set is not there.
+        KeyboardInterrupt: after Ctrl-C; the same call goes on from there.
     """
     kept = job.folder / _DONE
     if kept.exists():
@@ -58,6 +60,8 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
         if arm.start is not None:
             arm.start(model, data.train)
     history = _train(job, arm, model, data, say)
+    if history.stopped == "interrupt":  # what was learned so far is in its states, and no result
+        raise KeyboardInterrupt(f"stopped; what was learned is kept in {job.folder}")
     result = {
         "seed": job.seed,
         **_evaluate(job, model, data),
@@ -80,7 +84,7 @@ def _data(job: Job) -> _Data:
     scale = job.scale
     train = _tensor(parts.train[: scale.train], job.experiment)
     held = [_tensor(images, job.experiment) for images in (parts.valid, parts.test[: scale.test])]
-    if job.experiment.dynamic:
+    if job.experiment.values == "binarised":
         names = ("valid", "test")
         held = [
             (torch.rand(x.shape, generator=noise.generator("binarised", name)) < x).float()
@@ -91,7 +95,7 @@ def _data(job: Job) -> _Data:
 
 def _tensor(images: Images, experiment: Experiment) -> Tensor:
     x = torch.from_numpy(np.array(images)).float().view(-1, *experiment.shape)
-    return x / 255 if experiment.dynamic else x
+    return x / 255 if experiment.values in ("binarised", "grey") else x
 
 
 def _train(job: Job, arm: Arm, model: torch.nn.Module, data: _Data, say: Say) -> training.History:
@@ -115,7 +119,7 @@ def _train(job: Job, arm: Arm, model: torch.nn.Module, data: _Data, say: Say) ->
         seed=job.seed,
         checkpoints=training.OnDisk(job.folder),
         report=report,
-        view=binarised if experiment.dynamic else None,
+        view=binarised if experiment.values == "binarised" else None,
     )
 
 
@@ -126,18 +130,31 @@ def _evaluate(job: Job, model: torch.nn.Module, data: _Data) -> dict[str, float]
     bound = metrics.elbo(model, test)
     dimensions = float(np.prod(job.experiment.shape))
     use = metrics.latent_use(model, test)
+    levels = _active_by_level(model, test, use.active)
     return {
         "nll": -weighted.mean,
         "nll_standard_error": weighted.mean_standard_error,
         "samples": samples,
         "test_rows": len(test),
         "elbo": bound.elbo.mean().item(),
+        "bound": -bound.elbo.mean().item(),
         "rate": bound.rate.mean().item(),
         "distortion": bound.distortion.mean().item(),
         "bits_per_dimension": -bound.elbo.mean().item() / dimensions / float(np.log(2)),
         "active": int(use.active.sum()),
         "latent": len(use.active),
+        **({f"active_{name}": n for name, n in levels.items()} if len(levels) > 1 else {}),
     }
+
+
+def _active_by_level(model: torch.nn.Module, test: Dense, active: Tensor) -> dict[str, int]:
+    """Return how many latents of each site are in use."""
+    trace = Trace(posterior_mean, 1)
+    with torch.no_grad():
+        model(test.x[:1], trace)
+    sizes = [site.z[0].numel() for site in trace.sites.values()]
+    parts = active.split(sizes)
+    return {name: int(part.sum()) for name, part in zip(trace.sites, parts, strict=True)}
 
 
 def document(

@@ -64,6 +64,12 @@ VERBS: dict[str, Verb] = {
         f"{_HERE}.using:reconstruct", _USE, "M.vae PATH", "rows as the model expects them", True
     ),
     "evaluate": Verb(f"{_HERE}.using:evaluate", _USE, "M.vae PATH", "how well a model fits rows"),
+    "plot": Verb(
+        f"{_HERE}.plotting:plot", _USE, "M.vae KIND", "pictures of what an image model learned"
+    ),
+    "export": Verb(
+        f"{_HERE}.exporting:export", _USE, "M.vae", "the score as an ONNX file, without torch"
+    ),
     "info": Verb(f"{_HERE}.looking:info", _TRUST, "M.vae", "what a model is and was learned from"),
     "verify": Verb(f"{_HERE}.looking:verify", _TRUST, "M.vae", "whether a model file is intact"),
     "doctor": Verb(

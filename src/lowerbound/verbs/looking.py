@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,11 @@ def _inspect_sparse(frame: Frame, data: object) -> Result:
     return Result(facts, lines=[line], next=f"lowerbound fit {spell_path(data)}{recipe}")
 
 
+def _latent(arguments: Mapping[str, Any]) -> str:
+    """Spell the size of z; of a hierarchy that of every level, from the data upwards."""
+    return " + ".join(str(n) for n in arguments.get("latents") or [arguments.get("latent")])
+
+
 def info(model: Model, /) -> Result:
     """Tell what a model is, what it was learned from, and how far to trust it.
 
@@ -133,7 +139,7 @@ def info(model: Model, /) -> Result:
     }
     lines = [
         f"{saved.path.name}: recipe {config['recipe']}, "
-        f"{config['arguments'].get('latent')} latent dimensions, {spell_bytes(saved.bytes)}",
+        f"{_latent(config['arguments'])} latent dimensions, {spell_bytes(saved.bytes)}",
         f"learned from {facts.get('origin')}, {facts.get('rows', 0):,} rows, by lowerbound "
         f"{facts.get('version')} (preset {plan.get('preset')}, seed {plan.get('seed')})",
     ]
@@ -155,11 +161,22 @@ def info(model: Model, /) -> Result:
 
 def _trained_by(objective: dict[str, Any], engine: dict[str, Any]) -> str:
     """Say what was maximised, and what the bytes of the result depend on beside the seed."""
-    samples = objective["iwae"]
-    bound = f"the importance-weighted bound, {samples} samples" if samples else "the ELBO"
+    samples, bound = objective["iwae"], "the ELBO"
+    if samples:
+        bound = f"the importance-weighted bound, {samples} samples"
+    elif objective.get("tc"):
+        bound = f"the ELBO with the total correlation weighed {objective['tc']:g}"
+    elif objective.get("mmd"):
+        bound = f"the ELBO less {objective['mmd']:g} MMD"
+    elif objective.get("path"):
+        bound = "the ELBO, by its path derivative"
     usual = {"beta": 1.0, "free_bits": 0.0, "capacity": 0.0}
-    others = {k: v for k, v in objective.items() if not samples and k in usual and v != usual[k]}
+    weighed = not samples and not objective.get("tc")
+    others = {k: v for k, v in objective.items() if weighed and k in usual and v != usual[k]}
     spelt = "".join(f", {key} {value:g}" for key, value in others.items())
+    spelt += ", its levels balanced" * bool(objective.get("balance"))
+    if objective.get("spectral"):
+        spelt += f", spectral norms weighed {objective['spectral']:g}"
     prior = f", weights with the prior {objective['theta_prior']}" * bool(objective["theta_prior"])
     threads = f"{engine['threads']} thread{'' if engine['threads'] == 1 else 's'}"
     return f"trained by {bound}{spelt}{prior}; on {threads}, {engine['precision']}"
@@ -176,6 +193,9 @@ def _columns(document: dict[str, Any]) -> list[dict[str, str]]:
     """List a saved model's columns: name, kind and what they hold."""
     if document["coding"] == "counts":
         return [{"column": n, "kind": "count", "holds": "counts"} for n in document["names"]]
+    if document["coding"] == "pictures":
+        size = " x ".join(map(str, document["shape"]))
+        return [{"column": "pictures", "kind": document["kind"], "holds": f"{size} pixels"}]
     return [
         {"column": c["name"], "kind": c["kind"], "holds": _holds(c)}
         for c in document["schema"]["columns"]

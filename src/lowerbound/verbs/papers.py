@@ -37,7 +37,7 @@ def recipe(  # noqa: PLR0913 - a verb's arguments are its flags
     Examples:
         lowerbound recipe list
         lowerbound recipe show iwae-mnist
-        LOWERBOUND_DATA=data lowerbound recipe run iwae-mnist --scale smoke
+        lowerbound recipe run iwae-mnist --scale smoke
 
     Args:
         action: list, show or run.

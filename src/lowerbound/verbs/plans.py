@@ -29,9 +29,14 @@ _DECIDED = {
     "components",
     "latent",
     "batches",
+    "shape",
 }
 # A model of the smallest table there is, to try settings on before any data are read.
-_SMALLEST = {"table": {"families": ["real"], "sizes": [1]}}
+_SMALLEST = {
+    "table": {"families": ["real"], "sizes": [1]},
+    "conv": {"shape": [1, 8, 8]},
+    "nvae": {"shape": [1, 8, 8]},
+}
 _MOST_BYTES = 1 << 20
 
 

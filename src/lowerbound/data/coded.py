@@ -1,0 +1,70 @@
+"""What coding gives: rows for a model, and what belongs to which raw column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lowerbound.data.batches import Rows
+from lowerbound.data.source import Frame
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Rows that a model can take, and what coding them came across.
+
+    Attributes:
+        rows: the coded rows.
+        log_jacobian: (n,) nats to add to log p(coded) for log p(raw).
+        surcharge: (n,) nats that the score gains for columns that were constant in training and
+            are not any more: log(rows + 2) each, by Laplace's rule of succession.
+        unseen: cells per column whose category training never saw.
+        clipped: cells per column that were held back to the coded range.
+        missing: missing cells per column.
+        notes: what else the user should know.
+    """
+
+    rows: Rows
+    log_jacobian: NDArray[np.float64]
+    surcharge: NDArray[np.float64]
+    unseen: Mapping[str, int] = field(default_factory=dict)
+    clipped: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+class Group(NamedTuple):
+    """A raw column and where its coded parts stand."""
+
+    column: str
+    parts: tuple[int, ...]
+
+
+class Coding(Protocol):
+    """How raw rows become coded rows and back."""
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The raw columns that are modelled."""
+        ...
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the recipe's arguments that the data decide."""
+        ...
+
+    def encode(self, frame: Frame) -> Coded:
+        """Code the rows of `frame`."""
+        ...
+
+    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
+        """Return raw columns for coded rows; `bounded` holds them to the range seen."""
+        ...
+
+    def document(self) -> dict[str, Any]:
+        """Return plain JSON values that `restore` rebuilds the coding from."""
+        ...

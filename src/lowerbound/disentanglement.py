@@ -1,0 +1,307 @@
+"""Do single latents stand for single factors? Five measures, from 0 (no) to 1 (yes).
+
+Each is the variant of `disentanglement_lib` (Locatello et al., "Challenging common assumptions in
+the unsupervised learning of disentangled representations", 2019), with its sample sizes as
+defaults, so that numbers compare with that study's; where the papers differ, the function says so.
+Codes are the means E[z | x]. Every number is a function of the codes and the seed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import entropy
+from sklearn.ensemble import GradientBoostingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import mutual_info_score
+from sklearn.svm import LinearSVC
+
+from lowerbound.errors import UsageError
+
+Codes = NDArray[np.floating]
+Factors = NDArray[np.integer]
+
+BINS = 20
+INACTIVE = 0.05  # standard deviation below which a code counts as constant
+CHUNK = 8192  # rows represented together
+
+
+@dataclass(frozen=True)
+class World:
+    """Factors of variation, and what a model makes of them.
+
+    Of a model and `data.sprites.Sprites` it is ``World(sprites.sizes, lambda f: tasks.embed(model,
+    subset(sprites, sprites.index(torch.from_numpy(f)))).numpy())``.
+
+    Attributes:
+        sizes: number of values of every factor.
+        represent: (n, factors) values -> (n, d) codes.
+    """
+
+    sizes: Sequence[int]
+    represent: Callable[[Factors], Codes]
+
+    def draw(self, n: int, seed: int = 0) -> tuple[Codes, Factors]:
+        """Return codes (n, d) and factors (n, f) of n independent draws."""
+        factors = self.values(np.random.default_rng(seed), n)
+        return self.codes(factors), factors
+
+    def values(self, source: np.random.Generator, *shape: int) -> Factors:
+        """Return uniform draws of all factors, (*shape, f)."""
+        return np.stack([source.integers(size, size=shape) for size in self.sizes], -1)
+
+    def codes(self, factors: Factors) -> Codes:
+        """Return codes of factors (n, f), in chunks."""
+        parts = [self.represent(factors[i : i + CHUNK]) for i in range(0, len(factors), CHUNK)]
+        return np.concatenate(parts)
+
+
+def mutual_information_gap(codes: Codes, factors: Factors, bins: int = BINS) -> float:
+    """Return the mean over factors of (largest - second largest MI with a code) / entropy.
+
+    Codes are cut into equal bins of their range. Chen et al. take the entropies of q(z | x)
+    itself instead (not of its mean), and on dSprites four factors (not the shape): their numbers
+    do not compare with these.
+
+    References:
+        Chen, Li, Grosse & Duvenaud, "Isolating sources of disentanglement in variational
+        autoencoders", 2018, eq. 6.
+
+    Args:
+        codes: (n, d) means, d at least 2; 10,000 rows in the study.
+        factors: (n, f); one that does not vary is left out.
+        bins: of the histogram of each code.
+    """
+    codes, factors = _checked(codes, factors)
+    edges = [np.histogram_bin_edges(code, bins)[:-1] for code in codes.T]
+    cut = [np.digitize(code, edge) for code, edge in zip(codes.T, edges, strict=True)]
+    gaps = []
+    for factor in factors.T:
+        shared = [mutual_info_score(code, factor) for code in cut]
+        gaps.append(_gap(np.array(shared)) / mutual_info_score(factor, factor))
+    return float(np.mean(gaps))
+
+
+def _gap(values: NDArray[np.floating]) -> float:
+    """Return the largest less the second largest."""
+    least, most = np.sort(values)[-2:]
+    return float(most - least)
+
+
+class Dci(NamedTuple):
+    """Disentanglement, completeness, and informativeness (accuracy on held-out rows)."""
+
+    disentanglement: float
+    completeness: float
+    informativeness: float
+
+
+def dci(
+    codes: Codes, factors: Factors, *, train: int = 10_000, test: int = 5_000, seed: int = 0
+) -> Dci:
+    """Return DCI from the importances of gradient-boosted trees, one classifier per factor.
+
+    Disentanglement is 1 - entropy (to base f) of a code's importances over factors, weighted by
+    the code's share of all importance; completeness the same over codes (to base d). Eastwood and
+    Williams use lasso or random forests and report an error in place of the accuracy.
+
+    References:
+        Eastwood & Williams, "A framework for the quantitative evaluation of disentangled
+        representations", 2018.
+
+    Args:
+        codes: (n, d) means.
+        factors: (n, f); one that does not vary is left out.
+        train: rows that the trees learn from.
+        test: further rows that they are tested on.
+        seed: of the trees.
+    """
+    codes, factors = _checked(codes, factors, train + test)
+    importance, right = [], []
+    for factor in factors.T:
+        trees = GradientBoostingClassifier(random_state=seed)
+        trees.fit(codes[:train], factor[:train])
+        importance.append(np.abs(trees.feature_importances_))
+        right.append(
+            np.mean(trees.predict(codes[train : train + test]) == factor[train : train + test])
+        )
+    matrix = np.stack(importance, 1)  # (d, f)
+    return Dci(_concentration(matrix), _concentration(matrix.T), float(np.mean(right)))
+
+
+def _concentration(matrix: NDArray[np.floating]) -> float:
+    """Return the mean over rows of 1 - entropy, each row weighted by its share of the whole."""
+    if matrix.shape[1] == 1:
+        return 1.0
+    each = 1 - entropy(matrix.T + 1e-11, base=matrix.shape[1])
+    total = matrix.sum()
+    return float((each * matrix.sum(1)).sum() / total) if total else 0.0
+
+
+def sap(
+    codes: Codes, factors: Factors, *, train: int = 10_000, test: int = 5_000, seed: int = 0
+) -> float:
+    """Return the mean over factors of (best - second best accuracy of one code alone).
+
+    Factors are classes, told by a linear support-vector machine (C = 0.01, classes balanced) from
+    one code. Even perfect codes stay below 1: the second best still guesses, and a line cannot
+    tell the inner ones of three classes or more. Kumar et al. take the R^2 of a linear regression
+    for continuous factors.
+
+    References:
+        Kumar, Sattigeri & Balakrishnan, "Variational inference of disentangled latent concepts
+        from unlabeled observations", 2018, section 3.
+
+    Args:
+        codes: (n, d) means, d at least 2.
+        factors: (n, f); one that does not vary is left out.
+        train: rows that the machines learn from.
+        test: further rows that they are tested on.
+        seed: of the machines.
+    """
+    codes, factors = _checked(codes, factors, train + test)
+    gaps = []
+    for factor in factors.T:
+        scores = []
+        for code in codes.T:
+            machine = LinearSVC(C=0.01, class_weight="balanced", random_state=seed)
+            with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+                machine.fit(code[:train, None], factor[:train])
+            told = machine.predict(code[train : train + test, None])
+            scores.append(np.mean(told == factor[train : train + test]))
+        gaps.append(_gap(np.array(scores)))
+    return float(np.mean(gaps))
+
+
+class VoteScore(NamedTuple):
+    """Accuracy of a classifier that tells which factor was fixed.
+
+    Attributes:
+        train: on what it has learned from.
+        test: on further votes: the score.
+        active: number of codes that vary at all.
+    """
+
+    train: float
+    test: float
+    active: int
+
+
+@dataclass(frozen=True)
+class Votes:
+    """How many votes, and of how many rows each.
+
+    Attributes:
+        train: votes that the classifier learns from.
+        test: votes that it is tested on.
+        batch: rows of one vote.
+        variance: rows that the global variances are measured on (of `factor_vae`).
+    """
+
+    train: int = 10_000
+    test: int = 5_000
+    batch: int = 64
+    variance: int = 10_000
+
+
+def factor_vae(world: World, votes: Votes | None = None, seed: int = 0) -> VoteScore:
+    """Return the accuracy of a majority vote: which code varies least when a factor is fixed.
+
+    Variances are relative to the global ones; codes whose standard deviation is below 0.05 do not
+    vote, and are not counted as active (in `disentanglement_lib` all are).
+
+    References:
+        Kim & Mnih, "Disentangling by factorising", 2018, section 4.
+
+    Args:
+        world: the factors and the model.
+        votes: sample sizes.
+        seed: of all draws.
+    """
+    votes = votes or Votes()
+    source = np.random.default_rng(seed)
+    spread = world.codes(world.values(source, votes.variance)).var(0, ddof=1)
+    active = np.flatnonzero(np.sqrt(spread) >= INACTIVE)
+    if not len(active):
+        return VoteScore(0.0, 0.0, 0)
+    table = np.zeros((len(active), len(world.sizes)), np.int64)
+    accuracy = []
+    for count in (votes.train, votes.test):
+        fixed, values = _with_one_fixed(world, source, count, votes.batch)
+        local = _grouped(world, values).var(1, ddof=1)[:, active] / spread[active]
+        least = local.argmin(1)
+        if not accuracy:
+            np.add.at(table, (least, fixed), 1)
+        accuracy.append(float(np.mean(table.argmax(1)[least] == fixed)))
+    return VoteScore(accuracy[0], accuracy[1], len(active))
+
+
+def beta_vae(world: World, votes: Votes | None = None, seed: int = 0) -> VoteScore:
+    """Return the accuracy of a linear classifier on mean |z - z'| over pairs that share a factor.
+
+    References:
+        Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational
+        framework", 2017, section 3.
+
+    Args:
+        world: the factors and the model.
+        votes: sample sizes; a vote takes `batch` pairs.
+        seed: of all draws and of the classifier.
+    """
+    votes = votes or Votes()
+    source = np.random.default_rng(seed)
+    points, labels = [], []
+    for count in (votes.train, votes.test):
+        fixed, first = _with_one_fixed(world, source, count, votes.batch, shared=False)
+        second = world.values(source, count, votes.batch)
+        row = np.arange(count)
+        second[row, :, fixed] = first[row, :, fixed]
+        points.append(np.abs(_grouped(world, first) - _grouped(world, second)).mean(1))
+        labels.append(fixed)
+    classifier = LogisticRegression(random_state=seed, max_iter=1000)
+    # What counts is the accuracy that is reached.
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        classifier.fit(points[0], labels[0])
+    scores = [classifier.score(p, fixed) for p, fixed in zip(points, labels, strict=True)]
+    codes, _ = world.draw(votes.variance, seed)
+    return VoteScore(scores[0], scores[1], int((codes.std(0, ddof=1) >= INACTIVE).sum()))
+
+
+def _with_one_fixed(
+    world: World, source: np.random.Generator, count: int, batch: int, *, shared: bool = True
+) -> tuple[NDArray[np.int64], Factors]:
+    """Choose a factor for every vote; draw (count, batch, f) values, that one `shared` or not."""
+    able = np.flatnonzero(np.asarray(world.sizes) > 1)
+    fixed = able[source.integers(len(able), size=count)]
+    values = world.values(source, count, batch)
+    if shared:
+        row = np.arange(count)
+        values[row, :, fixed] = values[row, :1, fixed]
+    return fixed, values
+
+
+def _grouped(world: World, values: Factors) -> Codes:
+    """Return the codes of (count, batch, f) values, (count, batch, d)."""
+    return world.codes(values.reshape(-1, values.shape[-1])).reshape(*values.shape[:2], -1)
+
+
+def _checked(codes: Codes, factors: Factors, rows: int = 2) -> tuple[Codes, Factors]:
+    """Return both with the factors that vary, or refuse."""
+    if len(codes) != len(factors) or len(codes) < rows:
+        raise UsageError(
+            "E240",
+            f"{len(codes)} codes and {len(factors)} rows of factors, where {rows} are needed",
+            fix="give as many of both, or smaller train and test",
+        )
+    if codes.shape[1] < 2:
+        raise UsageError("E240", "one code has no second best", fix="a model of 2 latents or more")
+    factors = factors[:, (factors != factors[:1]).any(0)]
+    if not factors.shape[1]:
+        raise UsageError("E240", "no factor varies", fix="draw the factors at random")
+    return codes, factors

@@ -1,0 +1,160 @@
+"""Models with several levels of latents over columns of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lowerbound.errors import UsageError
+from lowerbound.families import Conditional, LatentGaussian
+from lowerbound.model import LatentModel, Level
+from lowerbound.networks import Empty, Filled
+from lowerbound.posteriors import Plain, Precision
+from lowerbound.priors import Mixture, StandardNormal
+from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.vectors import numbers
+
+
+class BottomUp(nn.Module):
+    """d_1 = net_1(x), d_i = net_i(d_i-1): (x, context) -> [d_L, ..., d_1], coarse to fine."""
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Return the features of every level, in the order of the levels."""
+        features = []
+        for net in self.nets:
+            x = net(x)
+            features.append(x)
+        return features[::-1]
+
+
+class Onward(nn.Module):
+    """(h, z) -> net(z): what follows depends on z alone, as in a Markov chain of levels."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, h: Tensor, z: Tensor) -> Tensor:
+        """Return the next state."""
+        return self.net(z)
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """torch's batch normalisation, but that a batch of one row has the running moments.
+
+    In evaluation all rows do: what a model says of a row does not depend on its neighbours.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return (B, width)."""
+        if not self.training or len(x) > 1:
+            return super().forward(x)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
+
+
+def stack(sizes: Sequence[int], batch_norm: bool) -> nn.Sequential:
+    """Return linear layers with leaky rectifiers after them, (B, sizes[0]) -> (B, sizes[-1]).
+
+    Args:
+        sizes: widths from input to output.
+        batch_norm: normalise what goes into the rectifiers.
+    """
+    layers: list[nn.Module] = []
+    for wide, narrow in pairwise(sizes):
+        layers.append(nn.Linear(wide, narrow, bias=not batch_norm))
+        layers += [BatchNorm(narrow)] if batch_norm else []
+        layers.append(nn.LeakyReLU())
+    return nn.Sequential(*layers)
+
+
+def halved(latent: int, levels: int) -> list[int]:
+    """Return `latent`, half of it, half of that, ...: the sizes of so many levels, 1 at least."""
+    return [max(1, latent >> i) for i in range(levels)]
+
+
+def ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
+    features: int,
+    latents: Sequence[int] = (),
+    hidden: Sequence[int] = (128, 128),
+    likelihood: str = "feature",
+    batch_norm: bool = True,
+    missing: bool = False,
+    components: int = 0,
+    posterior: str = "precision",
+) -> LatentModel:
+    """The ladder VAE: a hierarchy whose posterior merges what data and prior say of each level.
+
+    p(x, z) = p(z_L) p(z_L-1 | z_L) ... p(z_1 | z_2) p(x | z_1). The encoder's way up, d_1 to d_L,
+    is deterministic; the posterior comes down with the generative model: q(z_i | z_i+1, x) is
+    the precision-weighted product of p(z_i | z_i+1) and of what d_i says.
+
+    References:
+        Sonderby, Raiko, Maaloe, Sonderby & Winther, "Ladder variational autoencoders", 2016,
+        https://arxiv.org/abs/1602.02282
+
+    Args:
+        features: number of (standardised) columns.
+        latents: sizes of z_1, ..., z_L, from the data upwards (fine to coarse); by default 16, and
+            half as many at each further level, with as many levels as `hidden` has widths.
+        hidden: widths of each level's networks (two layers each), from the data upwards; the last
+            one holds for further levels too. The decoder mirrors them.
+        likelihood: "shared", "feature" (one sigma per column), "element" (from the network),
+            "optimal", "student" or "laplace"; "bernoulli" where all numbers are 0 or 1.
+        batch_norm: normalise the hidden layers over the batch while training.
+        missing: give the encoder indicators of missing cells.
+        components: of a mixture prior of z_L fitted after training; 0 is N(0, I).
+        posterior: "precision" merges data and prior; "plain" is the hierarchy that the ladder is
+            compared with, whose q(z_i | x) is what d_i says.
+
+    Raises:
+        UsageError: E240 for more widths than levels.
+    """
+    latents = list(latents) or halved(16, len(hidden))
+    if len(hidden) > len(latents):
+        raise UsageError(
+            "E240",
+            f"hidden has {len(hidden)} widths for {len(latents)} levels of latents",
+            fix=f"hidden={list(hidden[: len(latents)])}, or more latents",
+        )
+    widths = [*hidden, *[hidden[-1]] * (len(latents) - len(hidden))]
+    reader, family = Filled(features, missing), numbers(likelihood, features)
+    nets = [stack([a, b, b], batch_norm) for a, b in pairwise([reader.width, *widths])]
+    nets[0] = nn.Sequential(reader, *nets[0])
+    return LatentModel(
+        BottomUp(nets),
+        _levels(latents, widths, batch_norm, components, posterior),
+        Conditional(nn.Linear(widths[0], family.numbers(features)), family),
+        Empty(),
+    )
+
+
+def _levels(
+    latents: Sequence[int],
+    widths: Sequence[int],
+    batch_norm: bool,
+    components: int,
+    posterior: str,
+) -> list[Level]:
+    """Return the levels z_L, ..., z_1: each one's network maps z_i to what z_i-1 sees."""
+    top, levels = len(latents) - 1, []
+    rule = choice("posterior", posterior, {"precision": Precision, "plain": Plain})
+    for i in range(top, -1, -1):
+        size, head = latents[i], nn.Linear(widths[i], 2 * latents[i])
+        if i < top:
+            net = nn.Linear(widths[i + 1], 2 * size)
+            prior, merged = Conditional(net, LatentGaussian()), rule(head)
+        else:
+            prior = Mixture(components, size) if components else StandardNormal(size)
+            merged = Plain(head)
+        onward = Onward(stack([size, widths[i], widths[i]], batch_norm))
+        levels.append(Level(f"z{i + 1}", prior, merged, onward))
+    return levels

@@ -1,0 +1,62 @@
+"""The verb export: what it prints, what it writes, and what it refuses."""
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import lowerbound
+
+
+@pytest.fixture(scope="module")
+def exported(made, tmp_path_factory):
+    """The file, written from Python."""
+    path = tmp_path_factory.mktemp("exported") / "tx.onnx"
+    result = lowerbound.export(str(made / "tx.vae"), onnx=str(path), allow_collapsed=True)
+    return path, result
+
+
+def test_what_it_writes_and_finds(exported):
+    path, result = exported
+    assert result.path == path
+    assert result.facts["bytes"] == path.stat().st_size
+    assert result.facts["columns"] == [
+        "amount", "fee", "country", "ts", "is_new", "visits", "channel",
+    ]  # fmt: skip
+    assert result.facts["parity"]["rows"] == 1000
+    assert result.facts["parity"]["holds"]
+    session = onnxruntime.InferenceSession(str(path))
+    score, p_value, flagged = session.run(None, {"cells": np.full((2, 7), np.nan)})
+    assert np.isfinite(score).all()
+    assert ((p_value > 0) & (p_value <= 1)).all()
+    assert flagged.dtype == bool
+
+
+def test_it_says_how_it_compares_on_given_rows(run, folder):
+    words = ["--onnx", "a.onnx", "--check", "tx.csv", "--samples", "8", "--allow-collapsed"]
+    done = run("export", "tx.vae", *words)
+    assert done.code == 0, done.err
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert "parity on 260 given rows" in done.out
+    assert "8 draws per row" in done.out
+    assert (folder / "a.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "fix"),
+    [
+        ([], "E232", "--onnx model.onnx"),
+        (["--onnx", "tx.bin"], "E222", "--onnx tx.onnx"),
+        (["--onnx", "old.onnx"], "E220", "--overwrite"),
+        (["--onnx", "none/a.onnx"], "E302", "mkdir"),
+        (["--onnx", "a.onnx", "--samples", "0"], "E240", "--samples 1"),
+        (["--onnx", "a.onnx", "--check", "nothing.csv"], "E001", ""),
+    ],
+)
+def test_what_it_refuses(run, folder, words, code, fix):
+    (folder / "old.onnx").write_bytes(b"an earlier file")
+    before = sorted(folder.iterdir())
+    done = run("export", "tx.vae", *words, "--json")
+    assert done.error["code"] == code
+    assert fix in done.error["hint"]
+    assert sorted(folder.iterdir()) == before
+    assert (folder / "old.onnx").read_bytes() == b"an earlier file"

@@ -1,0 +1,347 @@
+"""A score that leaves torch behind: the graph against the model, on what real tables hold."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+
+from lowerbound import Plan, learn, tasks
+from lowerbound.calibration import Calibration
+from lowerbound.errors import CheckFailed, ResourceError, UsageError
+from lowerbound.exporting import checking, graph
+from lowerbound.exporting.columns import Below, Coder
+from lowerbound.exporting.inputs import inputs_of, matrix
+from lowerbound.exporting.scorer import Fixed, Scorer
+
+QUICK = {"preset": "fast", "max_epochs": 3}
+KINDS = {"grade": "ordinal:lo<mid<hi", "visits": "count", "many": "categorical"}
+
+
+def numbers(n=500, seed=0):
+    rng = np.random.default_rng(seed)
+    hidden = rng.normal(size=n)
+    frame = pd.DataFrame(
+        {
+            "a": hidden + 0.3 * rng.normal(size=n),
+            "b": 1e6 - 2e3 * hidden + 300 * rng.normal(size=n),
+            "amount": np.exp(1 + hidden + 0.2 * rng.normal(size=n)),
+        }
+    )
+    frame.loc[::17, "b"] = np.nan
+    return frame
+
+
+def mixed(n=600, seed=0):
+    """Every kind of column, each with gaps."""
+    rng = np.random.default_rng(seed)
+    begin = pd.Timestamp("2024-01-01")
+    frame = numbers(n, seed).assign(
+        zero=np.where(rng.random(n) < 0.5, 0.0, rng.exponential(size=n)),
+        label=rng.choice(["up", "down"], n),
+        place=rng.choice(["x", "y", "z"], n, p=[0.6, 0.3, 0.1]),
+        grade=rng.choice(["lo", "mid", "hi"], n),
+        visits=rng.poisson(3, n),
+        many=rng.integers(0, 100, n).astype(str),
+        always="web",
+        ts=begin + pd.to_timedelta(rng.integers(0, 200_000, n), unit="min"),
+        day=begin + pd.to_timedelta(rng.integers(0, 200, n), unit="D"),
+        id=[f"{i:05d}" for i in range(n)],
+    )
+    for i, name in enumerate(frame.columns[:-1]):
+        frame.loc[i::19, name] = None
+    return frame
+
+
+def strange(n=60):
+    """Rows that training has not seen the like of."""
+    frame = mixed(n, seed=1)
+    frame.loc[1, "place"], frame.loc[2, "label"], frame.loc[3, "grade"] = "new", "odd", "top"
+    frame.loc[4, "a"], frame.loc[5, "amount"], frame.loc[6, "always"] = 1e12, -3.0, "shop"
+    frame.loc[7, "ts"], frame.loc[8, "day"] = pd.Timestamp("1850-06-01 12:34"), pd.Timestamp(0)
+    frame.loc[9, frame.columns] = None
+    return frame
+
+
+def opened(path):
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A model of numbers, and what its export returned."""
+    trained = learn(numbers(), Plan(settings={"hidden": [16]}, latent=2, **QUICK))
+    path = tmp_path_factory.mktemp("plain") / "score.onnx"
+    return trained, graph.export_onnx(trained, path, allow_collapsed=True)
+
+
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    """A model of every kind of column, and what its export returned."""
+    plan = Plan(types=KINDS, settings={"hidden": [16], "likelihood": "student"}, **QUICK)
+    trained = learn(mixed(), plan)
+    path = tmp_path_factory.mktemp("every") / "score.onnx"
+    made = graph.export_onnx(trained, path, check=strange(), allow_collapsed=True)
+    return trained, made
+
+
+class TestTheGraph:
+    def test_agrees_on_rows_that_the_model_drew(self, plain):
+        parity = plain[1].parity
+        assert parity.holds
+        assert not parity.given
+        assert parity.rows == checking.DRAWN
+        assert parity.largest < 1e-4
+        assert parity.coding < 1e-6
+        assert parity.typical < 0.2
+
+    def test_agrees_on_every_kind_of_column(self, every):
+        parity = every[1].parity
+        assert parity.holds
+        assert parity.given
+        assert parity.rows == len(strange())
+        assert parity.coding < 1e-6
+        assert parity.typical < 0.5
+
+    def test_takes_any_number_of_rows_and_each_by_itself(self, plain):
+        trained, made = plain
+        cells = matrix(trained.coding.schema, pa.Table.from_pandas(numbers(90, seed=3)))
+        cells[5], cells[6, 0] = np.nan, np.nan
+        session = opened(made.path)
+        whole = session.run(None, {graph.INPUT: cells})
+        assert np.isfinite(whole[0]).all()
+        for size in (1, 7):
+            part = session.run(None, {graph.INPUT: cells[:size]})
+            np.testing.assert_allclose(part[0], whole[0][:size], atol=1e-4)
+        assert session.run(None, {graph.INPUT: cells[:0]})[0].shape == (0,)
+
+    def test_gives_the_model_s_p_values_and_alarms(self, plain):
+        trained, made = plain
+        cells = matrix(trained.coding.schema, pa.Table.from_pandas(numbers(400, seed=4)))
+        cells[:5, 0] += 100
+        score, p_value, flagged = opened(made.path).run(list(graph.OUTPUTS), {"cells": cells})
+        assert np.array_equal(p_value, trained.calibration.p_values(score))
+        assert np.array_equal(flagged, score > trained.alarm.threshold)
+        assert flagged[:5].all()
+
+    def test_says_what_it_takes_and_gives(self, every):
+        trained, made = every
+        session = opened(made.path)
+        found = json.loads(session.get_modelmeta().custom_metadata_map["lowerbound"])
+        columns = {column["name"]: column for column in found["columns"]}
+        assert list(columns) == list(made.columns)
+        assert "id" not in columns
+        assert columns["place"]["levels"] == ["x", "y", "z"]
+        assert columns["grade"]["levels"] == ["lo", "mid", "hi"]
+        assert columns["always"]["levels"] == ["web"]
+        assert "levels" not in columns["a"]
+        assert "1970" in columns["ts"]["cell"]
+        assert found["threshold"] == trained.alarm.threshold
+        assert found["samples"] == made.samples
+        (given,) = session.get_inputs()
+        assert (given.name, given.type) == (graph.INPUT, "tensor(double)")
+        assert given.shape[1] == len(columns)
+        assert [output.name for output in session.get_outputs()] == list(graph.OUTPUTS)
+
+    def test_is_the_same_file_every_time_and_another_with_another_seed(self, plain, tmp_path):
+        trained, made = plain
+        again = graph.export_onnx(trained, tmp_path / "a.onnx", allow_collapsed=True)
+        other = graph.export_onnx(trained, tmp_path / "b.onnx", seed=1, allow_collapsed=True)
+        assert again.path.read_bytes() == made.path.read_bytes()
+        assert other.path.read_bytes() != made.path.read_bytes()
+
+    def test_runs_where_there_is_no_torch(self, plain, tmp_path):
+        trained, made = plain
+        cells = matrix(trained.coding.schema, pa.Table.from_pandas(numbers(20, seed=5)))
+        np.save(tmp_path / "cells.npy", cells)
+        code = (
+            "import sys\n"
+            "for name in ('torch', 'lowerbound', 'pyarrow', 'scipy'): sys.modules[name] = None\n"
+            "import numpy as np, onnxruntime as ort\n"
+            "session = ort.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])\n"
+            "score, p, flag = session.run(None, {'cells': np.load('cells.npy')})\n"
+            "np.save('score.npy', score)"
+        )
+        subprocess.run(
+            [sys.executable, "-c", code, str(made.path)], cwd=tmp_path, check=True, timeout=60
+        )
+        expected = opened(made.path).run(None, {"cells": cells})[0]
+        assert np.array_equal(np.load(tmp_path / "score.npy"), expected)
+
+
+class TestTheEstimator:
+    def test_comes_to_the_model_s_own_with_many_draws(self, plain):
+        trained, _ = plain
+        frame = numbers(200, seed=6)
+        cells = torch.from_numpy(matrix(trained.coding.schema, pa.Table.from_pandas(frame)))
+        scorer = Scorer(trained, trained.coding.schema, 512, seed=0).eval()
+        with torch.no_grad():
+            mine = scorer(cells)[0].numpy()
+        coded = trained.encode(frame)[1]
+        usual = tasks.score(trained.model, coded.rows, 2048).numpy() + coded.surcharge
+        assert np.abs(mine - usual).max() < 0.2
+        assert abs(np.mean(mine - usual)) < 0.02
+
+    def test_draws_are_standard_normal_one_by_one(self):
+        like = torch.zeros(1)
+        draws = torch.stack(
+            [Fixed(4, seed)("z", torch.Size([4, 3]), like) for seed in range(2000)]
+        )
+        mean, variance = draws.mean(0), draws.var(0)
+        assert mean.abs().max() < 5 / math.sqrt(2000)
+        assert (variance - 1).abs().max() < 5 * math.sqrt(2 / 2000)
+
+    def test_draws_are_the_same_for_every_row_and_differ_by_site(self):
+        noise, like = Fixed(5, seed=0), torch.zeros(1)
+        drawn = noise("z", torch.Size([15, 2]), like).view(3, 5, 2)
+        assert torch.equal(drawn[0], drawn[1])
+        assert torch.equal(drawn[0], drawn[2])
+        assert torch.equal(Fixed(5, seed=0)("z", torch.Size([5, 2]), like), drawn[0])
+        assert not torch.equal(noise("y", torch.Size([5, 2]), like), drawn[0])
+
+
+class TestTheCoding:
+    @pytest.mark.parametrize("size", [0, 1, 2, 3, 24, 100, 1000])
+    def test_below_is_a_search(self, size):
+        rng = np.random.default_rng(size)
+        tables = [np.sort(rng.integers(0, 50, size)).astype(float), np.sort(rng.normal(size=size))]
+        values = np.column_stack([rng.integers(-5, 55, 300), rng.normal(size=300)]).astype(float)
+        values[:3] = [[np.inf] * 2, [-np.inf] * 2, [np.nan] * 2]
+        found = Below(tables)(torch.from_numpy(values)).numpy()
+        expected = np.stack(
+            [np.searchsorted(t, v) for t, v in zip(tables, values.T, strict=True)], 1
+        )
+        expected[2] = 0
+        assert np.array_equal(found, expected)
+
+    @pytest.mark.parametrize("transform", ["standard", "quantile", "blend"])
+    def test_cells_are_coded_as_the_schema_codes_them(self, transform):
+        trained = learn(
+            mixed(), Plan(types=KINDS, transform=transform, preset="fast", max_epochs=1)
+        )
+        schema, table = trained.coding.schema, pa.Table.from_pandas(strange())
+        coded, nats = Coder(schema)(torch.from_numpy(matrix(schema, table)))
+        expected = trained.encode(strange())[1]
+        np.testing.assert_array_equal(coded.numpy(), expected.rows.x.numpy())
+        np.testing.assert_allclose(nats.numpy(), expected.surcharge)
+        assert nats[6] > 0
+
+    def test_a_constant_that_is_not_there_has_not_changed(self, every):
+        schema = every[0].coding.schema
+        table = pa.Table.from_pandas(mixed(10)).drop_columns(["always"])
+        place = [column.name for column in inputs_of(schema)].index("always")
+        assert np.isnan(matrix(schema, table)[:, place]).all()
+
+
+class Hard(nn.Module):
+    """The operators that are translated, on what is hard about them."""
+
+    def forward(self, x):
+        one, two = x[:, :1], x[:, 1:]
+        sums = torch.logaddexp(one, two), torch.logsumexp(8 * x, 1, keepdim=True).double()
+        rows = x.repeat_interleave(3, 0).view(-1, 6).sum(1, keepdim=True)
+        soft = nn.functional.softplus(x), nn.functional.logsigmoid(x)
+        exact = nn.functional.softplus(x, threshold=40.0)
+        bare = torch.nan_to_num(x), torch.hypot(one, two)
+        return (*sums, rows, *soft, exact, *bare, torch.lgamma(x.double().abs() + 1e-3))
+
+
+def test_translated_operators_are_exact(tmp_path):
+    with graph.undisturbed():
+        program = torch.onnx.export(
+            Hard(),
+            (torch.zeros(3, 2),),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("rows")},),
+            custom_translation_table=graph.import_module("lowerbound.exporting.operators").table(),
+            opset_version=18,
+            verbose=False,
+        )
+    program.save(tmp_path / "hard.onnx")
+    values = [0.0, -1e-3, 3.0, -17.0, 19.0, 21.0, -30.0, 60.0, -88.0, 120.0, -150.0, 900.0, 3e4]
+    pairs = torch.tensor([[a, b] for a in values for b in (values[0], a / 2, -a)])
+    session = opened(tmp_path / "hard.onnx")
+    found = session.run(None, {session.get_inputs()[0].name: pairs.numpy()})
+    for mine, expected in zip(found, Hard()(pairs), strict=True):
+        np.testing.assert_allclose(mine, expected.numpy(), rtol=2e-6, atol=2e-7)
+    # A caller that raises the threshold multiplies small results by large numbers.
+    small = (pairs < -10) & (pairs > -80)
+    exact = Hard()(pairs)[5][small].numpy()
+    np.testing.assert_allclose(found[5][small.numpy()], exact, rtol=1e-5)
+
+
+class TestRefusals:
+    def test_a_model_of_counts(self, tmp_path):
+        counts = np.random.default_rng(0).poisson(3, (60, 4))
+        trained = learn(counts, Plan(recipe="counts", preset="fast", max_epochs=1))
+        with pytest.raises(UsageError, match="counts") as caught:
+            graph.export_onnx(trained, tmp_path / "score.onnx")
+        assert caught.value.code == "E246"
+        assert not list(tmp_path.iterdir())
+
+    def test_a_collapsed_model(self, plain, tmp_path, monkeypatch):
+        trained, _ = plain
+        monkeypatch.setitem(trained.facts, "health", {"verdict": "collapsed"})
+        with pytest.raises(CheckFailed) as caught:
+            graph.export_onnx(trained, tmp_path / "score.onnx")
+        assert (caught.value.code, caught.value.fix) == ("E603", "--allow-collapsed")
+        assert not list(tmp_path.iterdir())
+
+    def test_a_graph_that_computes_something_else(self, plain, tmp_path, monkeypatch):
+        trained, _ = plain
+        usual = checking.session
+
+        class Wrong:
+            def __init__(self, content):
+                self.inner = usual(content)
+                self.get_inputs = self.inner.get_inputs
+
+            def run(self, names, feed):
+                score, *others = self.inner.run(names, feed)
+                return [score + 0.01, *others]
+
+        monkeypatch.setattr(checking, "session", Wrong)
+        with pytest.raises(CheckFailed, match=r"0\.01 nats") as caught:
+            graph.export_onnx(trained, tmp_path / "score.onnx", allow_collapsed=True)
+        assert caught.value.code == "E602"
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("name", graph.NEEDED)
+    def test_a_missing_extra(self, plain, tmp_path, monkeypatch, name):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(ResourceError, match=name) as caught:
+            graph.export_onnx(plain[0], tmp_path / "score.onnx", allow_collapsed=True)
+        assert caught.value.code == "E310"
+        assert caught.value.fix == "pip install 'lowerbound[export]'"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("table", {"likelihood": "laplace"}),
+        ("gaussian", {}),
+        ("sigma", {"likelihood": "student"}),
+        ("sigma", {"likelihood": "optimal"}),
+        ("ladder", {}),
+        ("iaf", {}),
+    ],
+)
+def test_recipes(recipe, settings, tmp_path):
+    trained = learn(numbers(), Plan(recipe=recipe, settings=settings, **QUICK))
+    made = graph.export_onnx(trained, tmp_path / "score.onnx", allow_collapsed=True)
+    assert made.parity.holds
+
+
+def test_ties_with_held_out_scores_count_as_above():
+    held_out = Calibration(np.array([1.0, 2.0, 2.0, 3.0]))
+    below = Below([held_out.scores])(torch.tensor([[0.0], [2.0], [9.0]], dtype=torch.float64))
+    p = (1 + 4 - below.squeeze(1).numpy()) / 5
+    assert np.array_equal(p, held_out.p_values(np.array([0.0, 2.0, 9.0])))

@@ -1,0 +1,197 @@
+"""The papers' experiments: data with the right digests, arms that build, runs that go on."""
+
+import gzip
+import json
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from lowerbound import cli, noise, recipes
+from lowerbound.data.batches import Batch
+from lowerbound.data.views import binarised
+from lowerbound.errors import DataError
+from lowerbound.reproductions import EXPERIMENTS, Job, Scale, datasets, document, run_arm
+from lowerbound.reproductions.experiment import close
+from lowerbound.schedules import Cosine, Stages
+
+TINY = Scale(1, 3, train=300, test=40)
+
+
+@pytest.fixture(autouse=True)
+def digits(monkeypatch):
+    """Random images in the place of every data set: what is tested is not the pixels."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (500, 28, 28), np.uint8)
+    parts = datasets.Parts(images[:300], images[300:400], images[400:])
+    bits = datasets.Parts(*((p > 127).astype(np.uint8) for p in vars(parts).values()))
+    for name in datasets.DATASETS:
+        monkeypatch.setitem(
+            datasets.DATASETS, name, lambda n=name: bits if n == "static-mnist" else parts
+        )
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_builds_runs_and_is_judged(name, tmp_path):
+    experiment = EXPERIMENTS[name]
+    runs = {
+        arm: [run_arm(Job(experiment, TINY, arm, 0, tmp_path / arm))] for arm in experiment.arms
+    }
+    made = document(name, experiment, "smoke", runs)
+    assert json.loads(json.dumps(made)) == made
+    assert not made["missing"]
+    assert made["checks"]
+    for arm in made["arms"].values():
+        assert np.isfinite(arm["mean"][experiment.metric])
+        assert 0 <= arm["mean"]["active"] <= arm["mean"]["latent"]
+
+
+def test_a_finished_arm_is_not_run_again(tmp_path):
+    job = Job(EXPERIMENTS["iwae-mnist"], TINY, "k=1", 0, tmp_path)
+    first = run_arm(job)
+    assert run_arm(job) == first  # seconds included
+
+
+def test_an_interrupted_arm_has_no_result_and_goes_on(tmp_path, monkeypatch):
+    job = Job(EXPERIMENTS["iwae-mnist"], Scale(3, 3, train=300, test=40), "k=1", 0, tmp_path / "a")
+    whole = run_arm(job)
+    again = job._replace(folder=tmp_path / "b")
+    heard = []
+
+    def say(line):
+        heard.append(line)
+        signal.raise_signal(signal.SIGINT)
+
+    # A check after every epoch of 15 steps, so that there is something to interrupt.
+    with pytest.raises(KeyboardInterrupt, match="kept in"):
+        run_arm(again, say)
+    assert heard
+    assert not (again.folder / "result.json").exists()
+    resumed = run_arm(again)
+    assert resumed["nll"] == whole["nll"]
+    assert resumed["steps"] == whole["steps"]
+
+
+def test_a_missing_arm_leaves_no_verdict(tmp_path):
+    experiment = EXPERIMENTS["iwae-mnist"]
+    one = run_arm(Job(experiment, TINY, "k=1", 0, tmp_path))
+    made = document("iwae-mnist", experiment, "smoke", {"k=1": [one, one]})
+    assert made["missing"] == ["k=5"]
+    assert made["checks"] == []
+    assert made["arms"]["k=1"]["sd"]["nll"] == 0
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_what_an_arm_says_is_what_its_recipe_takes(name):
+    for arm in EXPERIMENTS[name].arms.values():
+        json.dumps(dict(arm.arguments))
+        recipes.build(arm.recipe, dict(arm.arguments))
+
+
+def test_the_scales_of_an_experiment():
+    for experiment in EXPERIMENTS.values():
+        assert list(experiment.scales) == ["smoke", "short", "full"]
+        epochs = [scale.epochs for scale in experiment.scales.values()]
+        assert epochs == sorted(epochs)
+
+
+def test_stages_of_the_iwae_paper():
+    short = EXPERIMENTS["iwae-mnist"].optimiser(364, 2980)
+    assert sum(short.schedule.lengths) == 364 * 2980
+    assert short.rate(1, 1e-3) == 1e-3
+    assert short.rate(2981, 1e-3) == pytest.approx(1e-3 * 10 ** (-1 / 7))
+    full = EXPERIMENTS["iwae-mnist"].optimiser(3280, 1)
+    assert full.schedule.lengths == tuple(3**i for i in range(8))
+    assert full.schedule.values[-1] == pytest.approx(0.1)
+
+
+# Data sets.
+
+
+def test_a_missing_data_set_says_where_it_belongs(monkeypatch, tmp_path):
+    file = datasets.File("mnist/x.gz", "0" * 64, "https://example.org/mnist")
+    monkeypatch.delenv(datasets.PLACE, raising=False)
+    with pytest.raises(DataError, match="LOWERBOUND_DATA is not set") as nowhere:
+        file.bytes()
+    assert "https://example.org/mnist" in nowhere.value.fix
+    monkeypatch.setenv(datasets.PLACE, str(tmp_path))
+    with pytest.raises(DataError, match="is not there") as absent:
+        file.bytes()
+    assert "FOLDER/mnist/x.gz" in absent.value.fix
+    assert absent.value.code == "E001"
+
+
+def test_other_bytes_are_refused(monkeypatch, tmp_path):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(b"not the published ones"))
+    monkeypatch.setenv(datasets.PLACE, str(tmp_path))
+    with pytest.raises(DataError, match="not the published file"):
+        datasets.File("x.gz", "0" * 64, "home").bytes()
+
+
+# Views and schedules.
+
+
+def test_binarised_batches_have_the_grey_levels_as_their_mean():
+    x = torch.linspace(0, 1, 5).repeat(20_000, 1)
+    seen = binarised(Batch(x), noise.generator("view"))
+    assert set(seen.x.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(seen.x.mean(0), x[0], atol=0.015, rtol=0)
+    assert seen.x[:, 0].max() == 0
+    assert seen.x[:, 4].min() == 1
+    again = binarised(Batch(x), noise.generator("view"))
+    assert torch.equal(seen.x, again.x)
+    assert not torch.equal(seen.x, binarised(Batch(x), noise.generator("other")).x)
+
+
+def test_schedules():
+    stages = Stages((2, 3), (1.0, 0.5))
+    assert [stages(i) for i in range(7)] == [1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5]
+    cosine = Cosine(10, 0.1)
+    assert cosine(0) == 1.0
+    assert cosine(5) == pytest.approx(0.55)
+    assert cosine(10) == cosine(99) == pytest.approx(0.1)
+
+
+def test_a_verdict_is_one_sided_unless_told():
+    assert close("x", 86.0, 86.76, 1.0).holds
+    assert close("x", 87.7, 86.76, 1.0).holds
+    assert not close("x", 87.8, 86.76, 1.0).holds
+    assert not close("x", 80.0, 86.76, 1.0, below=2.0).holds
+
+
+# The verb.
+
+
+def test_the_verb_lists_shows_and_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    experiment = EXPERIMENTS["iwae-mnist"]
+    monkeypatch.setitem(experiment.scales, "smoke", TINY)
+    assert cli.main(["recipe", "run", "iwae-mnist", "--scale", "smoke", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["arms"]["k=1"]["published"]["nll"]["value"] == 86.76
+    assert (tmp_path / "iwae-mnist.smoke.json").exists()
+    assert (tmp_path / "iwae-mnist.states" / "smoke" / "k=5-0" / "result.json").exists()
+    assert cli.main(["recipe", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["experiments"]
+    assert {line["experiment"] for line in listed} == set(EXPERIMENTS)
+    assert cli.main(["recipe", "show", "iwae-mnist"]) == 0
+    assert "Burda" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "fix"),
+    [
+        (["recipe", "lst"], "E241", "lowerbound recipe list"),
+        (["recipe", "run"], "E232", "lowerbound recipe run iwae-mnist"),
+        (["recipe", "run", "iwae-mist"], "E241", "lowerbound recipe run iwae-mnist"),
+        (["recipe", "run", "iwae-mnist", "--scale", "shrt"], "E241", "--scale 'short'"),
+        (["recipe", "run", "iwae-mnist", "--arm", "k=2"], "E241", "--arm 'k="),
+        (["recipe", "run", "iwae-mnist", "--seeds", "0"], "E240", "--seeds 1"),
+    ],
+)
+def test_what_is_refused(words, code, fix, capsys):
+    assert cli.main([*words, "--json"]) == 2
+    told = json.loads(capsys.readouterr().err)["error"]
+    assert told["code"] == code
+    assert fix in told["hint"]
