@@ -124,12 +124,15 @@ def _spread(model: nn.Module, rows: Rows) -> float | None:
     1.4826 times the median of |z| is 1 for normal residuals and deaf to outliers; the median over
     columns is deaf to those that another column decides, such as a code beside its name.
     """
+    if rows.take(torch.zeros(1, dtype=torch.long)).x.dim() > 2:
+        # Most pixels of a picture are background, which a shared sigma is far too wide for.
+        return None
 
     def work(batch: Batch) -> Tensor:
         px = model(batch.x, Trace(posterior_mean, len(batch.x)), batch.context)
         return standardised(px, batch.x)
 
-    z = metrics.by_tiles(model, rows, work).flatten(1)
+    z = metrics.by_tiles(model, rows, work)
     sizes = [1.4826 * c[~c.isnan()].abs().median() for c in z.T if not c.isnan().all()]
     return torch.stack(sizes).median().item() if sizes else None
 

@@ -54,7 +54,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Kingma & Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114
 
     Args:
-        recipe: the model: "table", "gaussian", "beta", "sigma" or "counts".
+        recipe: the model: "table", "gaussian", "beta", "sigma", "iaf", "ladder", "binary" or
+            "counts".
         settings: arguments of the recipe and of the objective (beta, free_bits), by name.
         preset: "fast", "balanced" or "best".
         latent: size of z; None takes a generous one, "auto" as many as turn out to be in use.

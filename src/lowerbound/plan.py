@@ -86,7 +86,7 @@ class Plan:
     """Everything that is chosen for one fit; the defaults are good ones.
 
     Attributes:
-        recipe: name of the model: table, gaussian, beta, sigma or counts.
+        recipe: name of the model, see `lowerbound.recipes`: table, gaussian, sigma, ladder, ...
         settings: arguments of the recipe and of the objective (beta, free_bits), by name.
         preset: fast, balanced or best.
         latent: size of z; None takes a generous size from the data, "auto" fits once more with

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import lowerbound
-from lowerbound import bundle
+from lowerbound import bundle, recipes
 from lowerbound.data.coding import Coding
 from lowerbound.data.source import Frame
 from lowerbound.errors import CheckFailed
@@ -122,12 +122,12 @@ def _banner(
     lines = [
         f"lowerbound {lowerbound.__version__} on {device_of(plan)} "
         f"({torch.get_num_threads()} threads), seed {plan.seed}",
-        f"data       {frame.origin}: {frame.rows:,} rows x {len(frame.names):,} columns",
+        f"data       {frame.origin}: {frame.rows:,} {_size(frame)}",
         *(f"           ! {note}" for note in frame.notes),
         f"columns    {_kinds(coding)}",
         f"split      {len(split.train):,} rows to learn from, {len(split.valid):,} to stop by, "
         f"{len(split.calibration):,} to calibrate on",
-        f"preset     {plan.preset}: {PRESETS[plan.preset].meaning}{limit}",
+        f"preset     {plan.preset}: {_meaning(plan)}{limit}",
     ]
     if target is not None:
         lines.append(f"output     {target}")
@@ -136,9 +136,28 @@ def _banner(
     return lines
 
 
+def _size(frame: Frame) -> str:
+    """Say what the rows are."""
+    if frame.shape:
+        return f"pictures of {' x '.join(map(str, frame.shape))}"
+    return f"rows x {len(frame.names):,} columns"
+
+
+def _meaning(plan: Plan) -> str:
+    """Say what the preset stands for; its widths are those of layers that some recipes have."""
+    meaning = PRESETS[plan.preset].meaning
+    return meaning if "hidden" in recipes.parameters(plan.recipe) else meaning.split(", ", 1)[1]
+
+
+_PIXELS = {"bits": "0 and 1", "codes": "codes from 0 to 255", "grey": "grey levels from 0 to 1"}
+
+
 def _kinds(coding: Coding) -> str:
     """Count the columns of each kind, and name those that are left out."""
-    schema = coding.document().get("schema")
+    document = coding.document()
+    schema = document.get("schema")
+    if document["coding"] == "pictures":
+        return f"{len(coding.groups):,} pixels, {_PIXELS[document['kind']]}"
     if schema is None:
         return f"{len(coding.groups):,} counts"
     columns = schema["columns"]
