@@ -54,7 +54,6 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
         return json.loads(kept.read_text())
     job.folder.mkdir(parents=True, exist_ok=True)
     arm, data = job.experiment.arms[job.arm], _data(job)
-    began = time.perf_counter()
     with noise.isolated(job.seed, "weights"):
         model = recipes.build(arm.recipe, dict(arm.arguments))
         if arm.start is not None:
@@ -62,14 +61,15 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
     history = _train(job, arm, model, data, say)
     if history.stopped == "interrupt":  # what was learned so far is in its states, and no result
         raise KeyboardInterrupt(f"stopped; what was learned is kept in {job.folder}")
+    trained, began = history.checks[-1].seconds, time.perf_counter()
     result = {
         "seed": job.seed,
         **_evaluate(job, model, data),
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": history.checks[-1].step,
         "epochs": round(history.checks[-1].epoch, 2),
-        "training_seconds": round(history.checks[-1].seconds, 1),
-        "seconds": round(time.perf_counter() - began, 1),
+        "training_seconds": round(trained, 1),  # of all legs, where it was stopped
+        "evaluation_seconds": round(time.perf_counter() - began, 1),
         "stopped": history.stopped,
     }
     part = kept.with_suffix(".part")

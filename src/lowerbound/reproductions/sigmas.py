@@ -86,8 +86,8 @@ MNIST = Experiment(
     },
     scales={
         "smoke": Scale(1, 5, train=512, test=64, time="10 s"),
-        "short": Scale(10, 100, time="25 min"),
-        "full": Scale(50, 1000, time="2 h"),
+        "short": Scale(10, 5, time="35 min"),
+        "full": Scale(50, 100, time="4 h"),
     },
     optimiser=lambda epochs, per_epoch: Optimiser(
         batch_size=128, learning_rate=1e-3, clip=1e6, warmup=0

@@ -94,7 +94,7 @@ def _line(name: str, arm: str, kept: Mapping[str, Any] | None) -> dict[str, Any]
         "ours": None if found is None else found["mean"][experiment.metric],
         "scale": None if found is None or kept is None else kept["scale"],
         "seeds": 0 if found is None else len(found["runs"]),
-        "seconds": None if found is None else found["mean"]["seconds"],
+        "seconds": None if found is None else found["mean"]["training_seconds"],
     }
 
 
