@@ -66,6 +66,19 @@ def switches_table(document: Document) -> str:
     )
 
 
+def profile_table(document: Document) -> str:
+    """Return where a step's time goes."""
+    results = document["results"]
+    names = list(next(iter(results.values())))
+    lines = [f"| net | {' | '.join(names)} |", f"| :--- |{' ---: |' * len(names)}"]
+    for net, found in results.items():
+        lines.append(f"| {net} | {' | '.join(f'{found[name]:g}' for name in names)} |")
+    return (
+        "Milliseconds per step, and how many of torch's operations it takes; what is in no column "
+        "is elementwise work and the overhead of operations:\n\n" + "\n".join(lines)
+    )
+
+
 def latency_table(document: Document) -> str:
     """Return the time of one score of one row."""
     lines = ["| scorer | p50, us | p95, us |", "| :--- | ---: | ---: |"]

@@ -17,8 +17,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from performance_page import latency_table, switches_table, throughput_tables
+from performance_page import latency_table, profile_table, switches_table, throughput_tables
+from reproductions_page import experiment_table
 
+EXPERIMENTS = ("iwae-mnist", "sigma-mnist", "vamp-mnist", "ladder-mnist", "iaf-mnist")
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 OURS = {"ours": "**lowerbound**", "lowerbound": "**lowerbound**"}
@@ -336,8 +338,10 @@ PAGES: dict[str, tuple[Part, ...]] = {
         ("## Tables up to 10,000 rows", "anomaly_choice", anomaly_choice),
         ("## Larger tables", "synthetic_choice", synthetic_choice),
     ),
+    "docs/reproductions.md": tuple((f"## {n}", n, experiment_table) for n in EXPERIMENTS),
     "docs/performance.md": (
         ("## Against others", "throughput", throughput_tables),
+        ("## Where a step goes", "step_profile", profile_table),
         ("## Does any of it cost likelihood?", "switches", switches_table),
         ("## One row at a time", "export_latency", latency_table),
     ),
@@ -349,11 +353,12 @@ def body(root: Path, parts: Sequence[Part]) -> str:
     written = []
     for heading, name, write in parts:
         file = root / "benchmarks" / "results" / f"{name}.json"
+        run = f"python benchmarks/{name}.py"
+        run = f"lowerbound recipe run {name}" if name in EXPERIMENTS else run
         text = (
             write(json.loads(file.read_text("utf-8")))
             if file.exists()
-            else f"Not measured yet: `LOWERBOUND_DATA=folder python benchmarks/{name}.py`, "
-            "then `make docs`."
+            else f"Not measured yet: `LOWERBOUND_DATA=folder {run}`, then `make docs`."
         )
         written += [heading, text] if heading else [text]
     return "\n\n".join(written)
