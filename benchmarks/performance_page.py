@@ -74,8 +74,8 @@ def profile_table(document: Document) -> str:
     for net, found in results.items():
         lines.append(f"| {net} | {' | '.join(f'{found[name]:g}' for name in names)} |")
     return (
-        "Milliseconds per step, and how many calls into torch it takes, nested ones and those of the "
-        "last check included; what is in no column "
+        "Milliseconds per step, and how many calls into torch it takes, nested ones and those of "
+        "the last check included; what is in no column "
         "is elementwise work and the overhead of operations:\n\n" + "\n".join(lines)
     )
 
