@@ -665,9 +665,9 @@ def npz_ambiguous(tmp, monkeypatch):
     return str(tmp / "t.npz")
 
 
-@case("E028", "0 two-dimensional", "images (3-D)")
-def npz_of_images(tmp, monkeypatch):
-    np.savez(tmp / "t.npz", images=np.zeros((2, 3, 3)))
+@case("E028", "2 picture arrays", "images (3-D)")
+def npz_of_images_and_masks(tmp, monkeypatch):
+    np.savez(tmp / "t.npz", images=np.zeros((2, 3, 3)), masks=np.zeros((2, 3, 3)))
     return str(tmp / "t.npz")
 
 

@@ -102,6 +102,14 @@ def test_another_size_or_range_is_refused_later():
         coding.encode(read(GREY))
 
 
+def test_an_archive_of_pictures_needs_no_special_name(tmp_path):
+    np.savez(tmp_path / "faces.npz", images=GREY, labels=np.zeros(len(GREY)))
+    assert read(tmp_path / "faces.npz").shape == (12, 12)
+    np.savez(tmp_path / "two.npz", images=GREY, masks=GREY)
+    with pytest.raises(DataError, match="images"):
+        read(tmp_path / "two.npz")
+
+
 def test_tables_do_not_take_pictures_nor_pictures_columns():
     with pytest.raises(DataError, match="Reshape your data"):
         table_of(read(GREY))

@@ -15,6 +15,7 @@ from lowerbound.errors import DataError
 from lowerbound.reproductions import EXPERIMENTS, Job, Scale, datasets, document, run_arm
 from lowerbound.reproductions.experiment import close
 from lowerbound.schedules import Cosine, Stages
+from lowerbound.trace import Trace, from_prior
 
 TINY = Scale(1, 3, train=300, test=40)
 
@@ -85,8 +86,10 @@ def test_a_missing_arm_leaves_no_verdict(tmp_path):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_what_an_arm_says_is_what_its_recipe_takes(name):
     for arm in EXPERIMENTS[name].arms.values():
-        json.dumps(dict(arm.arguments))
-        recipes.build(arm.recipe, dict(arm.arguments))
+        stored = json.loads(json.dumps(dict(arm.arguments)))
+        assert stored == dict(arm.arguments)
+        model = recipes.build(arm.recipe, stored).eval()
+        assert model(None, Trace(from_prior(), 2)).sample().shape == (2, *EXPERIMENTS[name].shape)
 
 
 def test_the_scales_of_an_experiment():

@@ -131,14 +131,18 @@ class _Archive:
 
 def _dense_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None) -> Frame:
     try:
-        flat = ["X"] if "X" in keys else [key for key in keys if arrays.dimensions(key) == 2]
+        sizes = {key: arrays.dimensions(key) for key in keys}
+        tables = [key for key in keys if sizes[key] == 2]
+        pictures = [key for key in keys if sizes[key] in (3, 4)]
+        flat = ["X"] if "X" in keys else tables or pictures
     except _NO_ARRAY as error:
         raise _broken(path, str(error)[:100]) from error
     if len(flat) != 1:
+        what = "two-dimensional" if tables or not pictures else "picture"
         found = ", ".join(f"{key} ({arrays.dimensions(key)}-D)" for key in keys[:8])
         raise DataError(
             "E028",
-            f"{place(path)} has {len(flat)} two-dimensional arrays and none called X: {found}",
+            f"{place(path)} has {len(flat)} {what} arrays and none called X: {found}",
             fix="save the table alone: numpy.savez(path, X=table)",
             path=str(path),
             arrays=keys,

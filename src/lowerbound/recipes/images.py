@@ -270,21 +270,7 @@ def nvae(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file
     deepest = blocks + scales - 1
     multiple = 2**deepest
     height, width = ((n + multiple - 1) // multiple for n in size)
-    levels: list[Level] = []
-    steps: list[nn.Module] = []  # of the tower, which runs the other way: fine to coarse
-    for scale, count in enumerate(groups):
-        halvings = deepest - scale
-        for group in range(count):
-            first, last = not levels, group == count - 1
-            prior = StandardNormal(latent_channels, height, width)
-            level = Level(
-                f"z{scale}.{group}",
-                prior if first else parts.prior(halvings),
-                parts.posterior(halvings, residual, flows),
-                parts.advance(halvings, double=last and scale < scales - 1),
-            )
-            levels.append(level)
-            steps.insert(0, parts.encode(halvings, halve=last and scale < scales - 1))
+    levels, steps = _levels(parts, groups, blocks, (height, width), residual, flows)
     head = parts.head(family.numbers(colours), size, multiple, blocks)
     model = LatentModel(
         Tower(parts.stem(reader, size, multiple, blocks), steps),
@@ -295,6 +281,34 @@ def nvae(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file
     if weight_normalised:
         _normalise(model)
     return model
+
+
+def _levels(
+    parts: _Parts,
+    groups: Sequence[int],
+    blocks: int,
+    size: tuple[int, int],
+    residual: bool,
+    flows: int,
+) -> tuple[list[Level], list[nn.Module]]:
+    """Return the levels, coarse to fine, and the steps of the tower, which runs the other way."""
+    levels: list[Level] = []
+    steps: list[nn.Module] = []
+    scales = len(groups)
+    for scale, count in enumerate(groups):
+        halvings = blocks + scales - 1 - scale
+        for group in range(count):
+            first, double = not levels, group == count - 1 and scale < scales - 1
+            prior = StandardNormal(parts.latent, *size) if first else parts.prior(halvings)
+            level = Level(
+                f"z{scale}.{group}",
+                prior,
+                parts.posterior(halvings, residual, flows),
+                parts.advance(halvings, double=double),
+            )
+            levels.append(level)
+            steps.insert(0, parts.encode(halvings, halve=double))
+    return levels, steps
 
 
 def _normalise(model: nn.Module) -> None:
