@@ -29,7 +29,7 @@ def digits(monkeypatch):
     bits = datasets.Parts(*((p > 127).astype(np.uint8) for p in vars(parts).values()))
     for name in datasets.DATASETS:
         monkeypatch.setitem(
-            datasets.DATASETS, name, lambda n=name: bits if n == "static-mnist" else parts
+            datasets.DATASETS, name, lambda seed, n=name: bits if n == "static-mnist" else parts
         )
 
 

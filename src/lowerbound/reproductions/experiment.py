@@ -87,6 +87,7 @@ class Experiment:
         optimiser: (epochs, steps per epoch) -> how to step.
         metric: the number that is compared, such as "nll".
         judge: the verdict on the means of all arms.
+        measure: what else is measured of a trained model: (model, seed) -> numbers by name.
         patience: checks without a gain before stopping, None for never.
         notes: what differs from the paper.
     """
@@ -101,6 +102,7 @@ class Experiment:
     judge: Callable[[Means], Sequence[Check]]
     metric: str = "nll"
     values: str = "bits"
+    measure: Callable[[LatentModel, int], Mapping[str, float]] | None = None
     patience: int | None = None
     notes: str = ""
 

@@ -65,6 +65,7 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
     result = {
         "seed": job.seed,
         **_evaluate(job, model, data),
+        **(job.experiment.measure(model, job.seed) if job.experiment.measure else {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": history.checks[-1].step,
         "epochs": round(history.checks[-1].epoch, 2),
@@ -80,7 +81,7 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
 
 def _data(job: Job) -> _Data:
     """Return the rows as the model sees them; held-out ones are binarised once and for all."""
-    parts = DATASETS[job.experiment.data]()
+    parts = DATASETS[job.experiment.data](job.seed)
     scale = job.scale
     train = _tensor(parts.train[: scale.train], job.experiment)
     held = [_tensor(images, job.experiment) for images in (parts.valid, parts.test[: scale.test])]
