@@ -6,6 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 Document = Mapping[str, Any]
+EXPERIMENTS = (
+    "iwae-mnist",
+    "sigma-mnist",
+    "vamp-mnist",
+    "ladder-mnist",
+    "flows-frey",
+    "iaf-mnist",
+    "static-mnist",
+    "nvae-mnist",
+    "betatc-dsprites",
+)
 
 
 def _number(value: float | None, spread: float | None = None) -> str:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
-from lowerbound import aggregate_priors, flows, noise, pixels, priors, recipes
+from lowerbound import aggregate_priors, flows, noise, pixels, priors
 from lowerbound import families as fam
 from lowerbound.distributions import log_prob_cells, normal
 from lowerbound.joints import LibraryCounts, Table, WithMissing
 from lowerbound.model import LatentModel, Level
 from lowerbound.networks import MLP, Concat, Empty, Single
-from lowerbound.posteriors import Flow, Plain, Precision, Residual
+from lowerbound.posteriors import Flow, Informed, Plain, Precision, Residual
 
 LIBRARY = 3.0  # log of the total count that library families are given
 
@@ -69,6 +69,7 @@ GAPS = {
 PIXELS = {
     "logistics": Case(pixels.Logistics, 3, "codes", codes=256),
     "logistic mixture": Case(lambda: pixels.LogisticMixture(1, 3), 1, "codes", codes=256),
+    "softmax": Case(pixels.Softmax, 2, "codes", codes=256),
     "continuous bits": Case(pixels.ContinuousBits, 3, "unit"),
 }
 CASES = {**PLAIN, **LIBRARIES, **PIXELS}
@@ -176,6 +177,7 @@ BACK = {"autoregressive": " backward", "spline": " backward", "planar": ""}
 # (width of the state, features, latents) -> the rule of a posterior.
 POSTERIORS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "plain": lambda h, f, d: Plain(nn.Linear(f, 2 * d)),
+    "informed": lambda h, f, d: Informed(MLP([h + f, 7, 2 * d])),
     "residual": lambda h, f, d: Residual(MLP([h + f, 7, 2 * d])),
     "precision": lambda h, f, d: Precision(nn.Linear(f, 2 * d)),
     **{f"{kind} flow": _flow(kind) for kind in BACK},
@@ -184,6 +186,7 @@ POSTERIORS: dict[str, Callable[[int, int, int], nn.Module]] = {
     ),
 }
 RELATIVE = {"residual", "precision", "flow on residual"}  # to the prior, which must be normal
+DEPENDENT = RELATIVE | {"informed"}  # on an earlier draw, by way of the prior or of the state
 
 
 @dataclass(frozen=True)
@@ -257,86 +260,3 @@ def linear_model(features: int, latent: int, family: fam.Family) -> LatentModel:
         fam.Conditional(nn.Linear(latent, family.numbers(features)), family),
         Empty(),
     ).double()
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A recipe with arguments, and data that it can be trained on."""
-
-    make: Callable[[], LatentModel]
-    data: Callable[[int], tuple[Tensor, Tensor | None]]
-
-
-def real_rows(n: int) -> tuple[Tensor, None]:
-    return torch.randn(n, 4, generator=noise.generator("real rows")), None
-
-
-def table_rows(n: int) -> tuple[Tensor, None]:
-    source = noise.generator("table rows")
-    columns = [
-        torch.randn(n, generator=source)
-        if kind == "real"
-        else torch.randint(size if size > 1 else 9, (n,), generator=source).float()
-        for kind, size in zip(TABLE_FAMILIES, TABLE_SIZES, strict=True)
-    ]
-    return torch.stack(columns, 1), None
-
-
-def count_rows(n: int) -> tuple[Tensor, Tensor]:
-    x = torch.randint(0, 9, (n, 6), generator=noise.generator("count rows")).float()
-    return x, x.sum(1, keepdim=True).log1p()
-
-
-def _sigma(likelihood: str) -> Sample:
-    return Sample(
-        lambda: recipes.sigma(4, latent=2, hidden=[8], likelihood=likelihood, missing=True),
-        real_rows,
-    )
-
-
-def _table(likelihood: str) -> Sample:
-    return Sample(
-        lambda: recipes.table(
-            TABLE_FAMILIES, TABLE_SIZES, latent=2, hidden=[8], likelihood=likelihood, gaps=0.0
-        ),
-        table_rows,
-    )
-
-
-def _counts(likelihood: str) -> Sample:
-    return Sample(
-        lambda: recipes.counts(6, latent=2, hidden=[8], likelihood=likelihood), count_rows
-    )
-
-
-def _iaf(kind: str) -> Sample:
-    return Sample(
-        lambda: recipes.iaf(4, 2, [8], flows=2, flow_hidden=[8], kind=kind, missing=True),
-        real_rows,
-    )
-
-
-def _ladder(batch_norm: bool) -> Sample:
-    return Sample(
-        lambda: recipes.ladder(4, [3, 2], [8, 7], batch_norm=batch_norm, missing=True), real_rows
-    )
-
-
-RECIPES = {
-    "gaussian": Sample(lambda: recipes.gaussian(4, latent=2, hidden=[8], missing=True), real_rows),
-    "beta": Sample(lambda: recipes.beta(4, latent=2, hidden=[8], missing=True), real_rows),
-    **{f"sigma {s}": _sigma(s) for s in ("optimal", "shared", "feature", "element", "student")},
-    **{f"table {s}": _table(s) for s in ("gaussian", "student", "laplace")},
-    **{f"counts {s}": _counts(s) for s in ("nb", "zinb", "poisson")},
-    **{f"iaf {s}": _iaf(s) for s in ("iaf", "spline", "planar")},
-    "ladder": _ladder(True),
-    "ladder without batch norm": _ladder(False),
-}
-WHOLE_BATCH = {"sigma optimal", "ladder"}  # their training loss looks at the batch as a whole
-CHAINED = {"ladder", "ladder without batch norm"}  # a posterior depends on an earlier draw
-
-
-def recipe(name: str) -> LatentModel:
-    """A recipe's model with weights that depend on its name alone."""
-    with noise.isolated("recipe", name):
-        return RECIPES[name].make()

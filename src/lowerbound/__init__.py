@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lowerbound.verbs.looking import verify as verify
     from lowerbound.verbs.making import impute as impute
     from lowerbound.verbs.making import sample as sample
+    from lowerbound.verbs.papers import recipe as recipe
+    from lowerbound.verbs.plotting import plot as plot
     from lowerbound.verbs.showing import demo as demo
     from lowerbound.verbs.using import embed as embed
     from lowerbound.verbs.using import evaluate as evaluate
@@ -47,6 +49,8 @@ __all__ = [
     "info",
     "inspect",
     "learn",
+    "plot",
+    "recipe",
     "reconstruct",
     "sample",
     "score",

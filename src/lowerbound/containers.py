@@ -19,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from lowerbound.data.arrays import NumpyNative, SparseNative
+from lowerbound.data.arrays import NumpyNative, PictureNative, SparseNative
 from lowerbound.data.frames import FrameNative
 from lowerbound.data.native import ArrowNative, Native
 from lowerbound.data.source import Frame, read
@@ -64,7 +64,7 @@ def seen(facts: Mapping[str, Any]) -> Seen:
     return Seen(names, **{"named": named, "kind": "arrow", **facts.get("input", {})})
 
 
-def admit(data: object, *, estimator: object, rows: int = 1) -> Given:
+def admit(data: object, *, estimator: object, rows: int = 1, pictures: bool = False) -> Given:
     """Read what an estimator was given.
 
     Args:
@@ -72,6 +72,7 @@ def admit(data: object, *, estimator: object, rows: int = 1) -> Given:
             or a sparse matrix.
         estimator: named in scikit-learn's messages.
         rows: the least number of rows.
+        pictures: let arrays have more than two dimensions.
 
     Raises:
         ValueError: scikit-learn's, for arrays that are no table of finite or missing numbers.
@@ -86,7 +87,9 @@ def admit(data: object, *, estimator: object, rows: int = 1) -> Given:
         return Given(frame, not is_array(kind_of(frame.native)))
     if np.ma.isMaskedArray(data):
         data = np.ma.asarray(data, dtype=np.float64).filled(np.nan)
-    checked = check_array(data, ensure_min_samples=rows, estimator=estimator, **_ARRAYS)
+    checked = check_array(
+        data, ensure_min_samples=rows, estimator=estimator, allow_nd=pictures, **_ARRAYS
+    )
     return Given(read(checked), False)
 
 
@@ -213,6 +216,11 @@ def wrap(kind: str, table: pa.Table) -> Any:
         ) from None
 
 
+def pictures(table: pa.Table, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a table of the cells of pictures as an array, (n, *shape)."""
+    return PictureNative(tuple(table.column_names), shape).wrap(table)
+
+
 def is_array(kind: str) -> bool:
     """Tell whether containers of this kind know columns by place only."""
     return kind in ("numpy", "sparse")
@@ -254,9 +262,10 @@ def like(frame: Frame, table: pa.Table) -> Any:
 def copies(frame: Frame, table: pa.Table, number: int) -> Any:
     """Return copies of `frame`, one below the other in `table` and counted in its last column.
 
-    Arrays are put behind one another instead: (number, n, columns).
+    Arrays are put behind one another instead: (number, n, columns), or of pictures
+    (number, n, *shape).
     """
     if not is_array(kind_of(frame.native)):
         return frame.native.wrap(table)
     cells = NumpyNative().wrap(table.select(frame.names))
-    return cells.reshape(number, frame.rows, len(frame.names))
+    return cells.reshape(number, frame.rows, *(frame.shape or (len(frame.names),)))

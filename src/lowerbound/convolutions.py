@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowerbound.networks import SILU, Nonlinearity
+
 
 def halvings(size: int, times: int) -> list[int]:
     """Return `size` and what is left of it after each halving, rounded up.
@@ -64,18 +66,25 @@ class Doubling(nn.ConvTranspose2d):
 
 
 class Encoder(nn.Sequential):
-    """Halvings with SiLU after each, then all pixels side by side: (B, C, H, W) -> (B, features).
+    """Halvings, then all pixels side by side: (B, C, H, W) -> (B, features).
 
     Args:
         inputs: C, numbers per pixel that come in.
         size: (H, W).
         channels: of every halving.
+        after: each halving.
     """
 
-    def __init__(self, inputs: int, size: tuple[int, int], channels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        size: tuple[int, int],
+        channels: Sequence[int],
+        after: Nonlinearity = SILU,
+    ) -> None:
         layers: list[nn.Module] = []
-        for before, after in pairwise([inputs, *channels]):
-            layers += [Halving(before, after), nn.SiLU()]
+        for wide, narrow in pairwise([inputs, *channels]):
+            layers += [Halving(wide, after.width * narrow), after.make()]
         super().__init__(*layers, nn.Flatten())
         height, width = (halvings(n, len(channels))[-1] for n in size)
         self.features = channels[-1] * height * width
@@ -88,19 +97,26 @@ class Decoder(nn.Sequential):
         latent: numbers that come in.
         size: (H, W) of the image.
         channels: those of the `Encoder`, in its order.
+        after: each layer.
     """
 
-    def __init__(self, latent: int, size: tuple[int, int], channels: Sequence[int]) -> None:
+    def __init__(
+        self,
+        latent: int,
+        size: tuple[int, int],
+        channels: Sequence[int],
+        after: Nonlinearity = SILU,
+    ) -> None:
         heights, widths = (halvings(n, len(channels))[::-1] for n in size)
         first = channels[-1], heights[0], widths[0]
         layers: list[nn.Module] = [
-            nn.Linear(latent, first[0] * first[1] * first[2]),
-            nn.SiLU(),
+            nn.Linear(latent, after.width * first[0] * first[1] * first[2]),
+            after.make(),
             nn.Unflatten(1, first),
         ]
         sizes = list(zip(heights, widths, strict=True))[1:-1]
-        for (before, after), reached in zip(pairwise(channels[::-1]), sizes, strict=True):
-            layers += [Doubling(before, after, reached), nn.SiLU()]
+        for (wide, narrow), reached in zip(pairwise(channels[::-1]), sizes, strict=True):
+            layers += [Doubling(wide, after.width * narrow, reached), after.make()]
         super().__init__(*layers)
 
 

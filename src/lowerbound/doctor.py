@@ -10,14 +10,31 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Laplace, Normal, StudentT
 
-from lowerbound import metrics
+from lowerbound import metrics, noise
 from lowerbound.data.batches import Batch, Rows, subset
 from lowerbound.distributions import Blocks, Observed
-from lowerbound.trace import Trace, posterior_mean
+from lowerbound.trace import Trace, from_posterior, posterior_mean
 
 ROWS = 4096
 COLLAPSED_RATE = 0.1  # nats: below this the latents carry next to nothing
 WIDE_GAP = 0.15  # of the held-out ELBO, per row
+
+
+@dataclass(frozen=True)
+class LevelUse:
+    """How much one level of latents is used.
+
+    Attributes:
+        name: of the level.
+        rate: mean KL, nats per row.
+        active: latent dimensions in use.
+        latent: latent dimensions in all.
+    """
+
+    name: str
+    rate: float
+    active: int
+    latent: int
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,7 @@ class Health:
         latent: latent dimensions in all.
         rate: mean KL, nats per row.
         rate_per_dimension: mean KL of each latent dimension, nats, where it has a closed form.
+        levels: the same of each level, coarse to fine.
         train_elbo: plain ELBO of training rows, nats.
         valid_elbo: plain ELBO of held-out rows, nats.
         spread: root mean square of (x - mean) / sigma over held-out numeric cells: 1 is right,
@@ -41,6 +59,7 @@ class Health:
     latent: int
     rate: float
     rate_per_dimension: list[float | None]
+    levels: list[LevelUse]
     train_elbo: float
     valid_elbo: float
     spread: float | None
@@ -61,12 +80,17 @@ def examine(model: nn.Module, train: Rows, valid: Rows) -> Health:
     valid_elbo, train_elbo = bound.elbo.mean().item(), learned.elbo.mean().item()
     spread = _spread(model, valid)
     active, latent = int(use.active.sum()), len(use.active)
+    levels = _levels(model, valid, use.active)
     worst, lines = _verdict(active, latent, rate, train_elbo - valid_elbo, valid_elbo, spread)
+    idle = [] if worst == "collapsed" else _idle(levels)
+    if idle:
+        worst, lines = "warning", [*idle, *(line.removeprefix("OK: ") for line in lines)]
     return Health(
         active=active,
         latent=latent,
         rate=rate,
         rate_per_dimension=[None if math.isnan(r) else r for r in use.rate.tolist()],
+        levels=levels,
         train_elbo=train_elbo,
         valid_elbo=valid_elbo,
         spread=spread,
@@ -77,6 +101,41 @@ def examine(model: nn.Module, train: Rows, valid: Rows) -> Health:
 
 def _some(rows: Rows) -> Rows:
     return subset(rows, torch.arange(min(ROWS, len(rows))))
+
+
+def _levels(model: nn.Module, rows: Rows, active: Tensor) -> list[LevelUse]:
+    """Measure every level; `active` tells which dimensions are, of all levels in order."""
+    sizes: dict[str, int] = {}
+
+    def work(batch: Batch) -> Tensor:
+        keys = noise.row_keys(*batch)
+        trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x))
+        model(batch.x, trace, batch.context)
+        sizes.update({name: site.z[0].numel() for name, site in trace.sites.items()})
+        return torch.stack([site.kl() for site in trace.sites.values()], 1)
+
+    rates = metrics.by_tiles(model, rows, work).double().mean(0)
+    parts = active.split(list(sizes.values()))
+    return [
+        LevelUse(name, rate, int(part.sum()), size)
+        for (name, size), rate, part in zip(sizes.items(), rates.tolist(), parts, strict=True)
+    ]
+
+
+def _idle(levels: list[LevelUse]) -> list[str]:
+    """Return a warning that names the levels of a hierarchy that carry next to nothing.
+
+    By their rates: the mean of a level that only repeats its prior still moves with the levels
+    above it, so that its units count as active.
+    """
+    idle = [f"{each.name} ({each.rate:.2f} nats)" for each in levels if each.rate < COLLAPSED_RATE]
+    if not idle:
+        return []
+    which = f"level {idle[0]} has" if len(idle) == 1 else f"levels {', '.join(idle)} have"
+    return [
+        f"WARNING: the {which} collapsed: the model does without. Try --set free_bits=0.5, a "
+        "smaller beta, or fewer levels."
+    ]
 
 
 def _verdict(

@@ -28,6 +28,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from lowerbound import containers
 from lowerbound.calibration import Alarm
+from lowerbound.data.coding import is_of_pictures
 from lowerbound.data.source import Frame
 from lowerbound.errors import DataError
 from lowerbound.learning import learn
@@ -55,7 +56,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     Args:
         recipe: the model: "table", "gaussian", "beta", "sigma", "iaf", "ladder", "binary" or
-            "counts".
+            "counts"; of arrays of pictures, (n, H, W) with or without channels, "conv",
+            "conv_ladder" or "nvae".
         settings: arguments of the recipe and of the objective (beta, free_bits), by name.
         preset: "fast", "balanced" or "best".
         latent: size of z; None takes a generous one, "auto" as many as turn out to be in use.
@@ -77,7 +79,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         health_: the verdict on the model, in numbers and in sentences.
         history_: what happened while training.
         latent_: the size of z.
-        n_features_in_: number of columns seen in `fit`.
+        n_features_in_: number of columns (or pixels) seen in `fit`.
         feature_names_in_: their names, where they had any.
     """
 
@@ -133,7 +135,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             NumericError: E4xx where training diverges.
         """
         plan = plan_of(self.get_params(deep=False))
-        frame, named = containers.admit(X, estimator=self, rows=2)
+        pictures = is_of_pictures(plan.recipe)
+        frame, named = containers.admit(X, estimator=self, rows=2, pictures=pictures)
         if plan.recipe != "counts":
             containers.refuse_huge(frame)
         trained = learn(frame, plan)
@@ -182,7 +185,10 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _read(self, X: Any) -> Frame:
         """Return X as a `Frame` whose columns have the names seen in `fit`."""
         check_is_fitted(self)
-        frame, named = containers.admit(X, estimator=self)
+        pictures = bool(self.trained_.coding.shape)
+        frame, named = containers.admit(X, estimator=self, pictures=pictures)
+        if pictures:  # known by their shape, which the coding checks
+            return frame
         if self.trained_.recipe != "counts":
             containers.refuse_huge(frame)
         seen, me = containers.seen(self.trained_.facts), type(self).__name__
@@ -199,7 +205,9 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def _give(self, table: pa.Table) -> Any:
         """Return rows made from nothing in the kind of container seen in `fit`."""
-        seen = containers.seen(self.trained_.facts)
+        seen, shape = containers.seen(self.trained_.facts), self.trained_.coding.shape
+        if shape:
+            return containers.pictures(table, shape)
         return containers.wrap(seen.kind, containers.completed(seen.kind, table, seen.names))
 
     def transform(self, X: Any) -> NDArray[np.float32]:
@@ -315,7 +323,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             X: rows.
             draws: None fills in the expected value (of categories, the likeliest); a number
                 returns that many completed copies, one below the other and told apart by the
-                column ``draw``; where X is an array, (draws, n, columns).
+                column ``draw``; where X is an array, (draws, n, ...).
             random_state: of the draws; by default the estimator's own.
         """
         frame = self._read(X)

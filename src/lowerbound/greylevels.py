@@ -14,7 +14,8 @@ from torch import Size, Tensor
 from torch.distributions import ContinuousBernoulli
 from torch.distributions.utils import broadcast_all
 
-from lowerbound.distributions import Unchecked, tempered
+from lowerbound.counting import Codes
+from lowerbound.distributions import Unchecked, centre, tempered
 
 SATURATED = 18  # a logit whose sigmoid is 1 to eight digits
 NARROW = 0.3  # a logit below which the continuous Bernoulli's closed forms near 0 / 0
@@ -231,6 +232,29 @@ class DiscretizedLogisticMixture(Unchecked):
 def _(p: DiscretizedLogisticMixture, temperature: float) -> DiscretizedLogisticMixture:
     scale = p.scale * temperature  # of the components: their weights stay
     return DiscretizedLogisticMixture(p.log_weights, p.loc, scale, p.coupling, p.levels)
+
+
+class GreyCodes(Codes):
+    """Any probabilities of the codes 0..K-1, from logits (..., K): grey levels have a mean."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The expected code, which need not be whole."""
+        return self.probs @ torch.arange(float(self.logits.shape[-1])).to(self.probs)
+
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw codes, as floats."""
+        return super().sample(sample_shape).to(self.logits.dtype)
+
+
+@centre.register
+def _(p: GreyCodes) -> Tensor:
+    return p.mean
+
+
+@tempered.register
+def _(p: GreyCodes, temperature: float) -> GreyCodes:
+    return GreyCodes(p.logits / temperature)
 
 
 class ContinuousBernoulliLogits(ContinuousBernoulli):

@@ -143,7 +143,7 @@ def _configuration(plan: Plan, frame: Frame, rows: Rows) -> dict[str, Any]:
     """Return everything that the bytes of the result depend on, but for the machine."""
     return {
         "plan": asdict(plan),
-        "device": device_of(plan).type,
+        "device": device_of(plan.device).type,
         "data": {"rows": len(rows), "columns": list(frame.names), "digest": fingerprint(rows)},
         "versions": {"lowerbound": lowerbound.__version__, "torch": str(torch.__version__)},
     }
@@ -197,7 +197,7 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
     """Build the model and train it once."""
     arguments = resolve(plan, material.coding)
-    device = device_of(plan)
+    device = device_of(plan.device)
     with noise.isolated(plan.seed, "weights"):
         model = recipes.build(plan.recipe, arguments).to(device)
     train, valid = material.train, material.valid

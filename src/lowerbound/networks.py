@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 ONE_HOT_LIMIT = 64  # a column with more levels than this is embedded
+
+
+class Nonlinearity(NamedTuple):
+    """What follows a linear map or a convolution.
+
+    Attributes:
+        width: outputs of the map for every one that is left.
+        make: returns the module, which works on axis 1.
+    """
+
+    width: int
+    make: Callable[[], nn.Module]
+
+
+SILU = Nonlinearity(1, nn.SiLU)
+NONLINEARITIES = {
+    "silu": SILU,
+    "relu": Nonlinearity(1, nn.ReLU),
+    "tanh": Nonlinearity(1, nn.Tanh),
+    # Times a sigmoid: Dauphin et al., "Language modeling with gated convolutions", 2017.
+    "gated": Nonlinearity(2, partial(nn.GLU, 1)),
+}
+
+
+def trunk(sizes: Sequence[int], after: Nonlinearity) -> nn.Sequential:
+    """Return linear maps with a nonlinearity after each: (B, sizes[0]) -> (B, sizes[-1])."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, after.width * outputs), after.make()]
+    return nn.Sequential(*layers)
 
 
 class MLP(nn.Sequential):

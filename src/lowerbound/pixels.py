@@ -15,6 +15,7 @@ from lowerbound.greylevels import (
     ContinuousBernoulliLogits,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
+    GreyCodes,
 )
 from lowerbound.scales import scale_of
 
@@ -100,3 +101,25 @@ class LogisticMixture(_Codes):
                 logits.squeeze(2), self.loc(loc), self.scale(raw), coupling.tanh(), self.levels
             )
         )
+
+
+class Softmax(Family):
+    """Any probabilities of the codes of every element, from a network: 256 numbers for 8 bits.
+
+    It knows nothing of the codes' order, and so wants more data than the logistics do.
+
+    References:
+        van den Oord, Kalchbrenner & Kavukcuoglu, "Pixel recurrent neural networks", 2016,
+        section 3.2, https://arxiv.org/abs/1601.06759
+
+    Args:
+        levels: number of codes.
+    """
+
+    def __init__(self, levels: int = 256) -> None:
+        super().__init__()
+        self.width = levels
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised codes; `numbers` are all logits of the first channel, then on."""
+        return summed(GreyCodes(numbers.unflatten(1, (-1, self.width)).movedim(2, -1)))

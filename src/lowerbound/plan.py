@@ -200,20 +200,20 @@ def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:
     return {**usual, **chosen}
 
 
-def device_of(plan: Plan) -> torch.device:
-    """Return where the plan wants to compute.
+def device_of(name: str | None) -> torch.device:
+    """Return the device of a name; None takes a GPU where there is one.
 
     Raises:
         UsageError: E244 where that is not available.
     """
-    if plan.device is None:
+    if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=plan.device).device
+        return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
             "E244",
-            f"the device {plan.device!r} is not available here",
+            f"the device {name!r} is not available here",
             fix="--device cpu",
             reason=str(error).splitlines()[0],
         ) from None

@@ -49,6 +49,29 @@ class Plain(nn.Module):
         return Proposal(self.conditional(f))
 
 
+class Informed(nn.Module):
+    """q(z | h, f) = N(mu(h, f), sigma(h, f)^2): sees the state, but is not relative to the prior.
+
+    The draws of coarser levels reach it through h, so that q(z_1, ..., z_L | x) is a product of
+    q(z_l | z_<l, x). What `Residual` is compared with.
+
+    References:
+        Vahdat & Kautz, "NVAE: a deep hierarchical variational autoencoder", 2020, section 3.2,
+        https://arxiv.org/abs/2007.03898
+
+    Args:
+        net: [h, f] (side by side on axis 1) -> 2 numbers per latent.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.conditional = Conditional(net, LatentGaussian())
+
+    def forward(self, h: Tensor, f: Tensor, p: Distribution) -> Proposal:
+        """Return q(z | h, f)."""
+        return Proposal(self.conditional(torch.cat([h, f], 1)))
+
+
 class Flow(nn.Module):
     """q(z | h, f, p) of another rule, made richer by maps that are conditional on f.
 

@@ -106,12 +106,35 @@ def decoder_cell(channels: int, squeeze: bool, double: bool = False, expand: int
         nn.Conv2d(hidden, outputs, 1, bias=False),
         _normalised(outputs),
     ]
-    skip = (
-        nn.Sequential(nn.Conv2d(channels, outputs, 1), nn.Upsample(None, 2, "bilinear"))
-        if double
-        else nn.Identity()
-    )
-    return Cell(skip, _gated(branch, outputs, squeeze))
+    return Cell(_enlarging(channels, double), _gated(branch, outputs, squeeze))
+
+
+def mirrored_cell(channels: int, squeeze: bool, double: bool = False) -> Cell:
+    """The encoder's cell the other way round: two 3 x 3 convolutions, doubling where it halves.
+
+    Args:
+        channels: that come in.
+        squeeze: end with squeeze-and-excitation.
+        double: double the image and halve the channels.
+    """
+    outputs = channels // 2 if double else channels
+    branch: list[nn.Module] = [
+        _normalised(channels),
+        nn.SiLU(),
+        nn.Conv2d(channels, outputs, 3, 1, 1),
+        *([nn.Upsample(scale_factor=2)] if double else []),
+        _normalised(outputs),
+        nn.SiLU(),
+        nn.Conv2d(outputs, outputs, 3, 1, 1),
+    ]
+    return Cell(_enlarging(channels, double), _gated(branch, outputs, squeeze))
+
+
+def _enlarging(channels: int, double: bool) -> nn.Module:
+    """Return a decoder's skip connection."""
+    if not double:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(channels, channels // 2, 1), nn.Upsample(None, 2, "bilinear"))
 
 
 def _gated(branch: list[nn.Module], channels: int, squeeze: bool) -> nn.Sequential:

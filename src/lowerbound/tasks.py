@@ -17,6 +17,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 from lowerbound import noise
 from lowerbound.data.batches import Batch, Dense, Rows
 from lowerbound.distributions import Blocks, Observed, log_prob_cells
+from lowerbound.greylevels import GreyCodes
 from lowerbound.metrics import by_tiles, log_likelihood
 from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
 
@@ -86,7 +87,7 @@ class Conditioned(NamedTuple):
     """Draws given some cells, and how many independent draws they are worth.
 
     Attributes:
-        values: (n, columns) rows, the given cells as given.
+        values: (n, ...) rows, the given cells as given.
         effective_samples: of the importance weights; far below n, rows repeat each other's z.
     """
 
@@ -103,7 +104,7 @@ def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> C
 
     Args:
         model: a module with ``forward(x, trace, context)``.
-        given: (columns,) with NaN for what is to be drawn.
+        given: (columns,), or one picture, with NaN for what is to be drawn.
         n: number of rows.
         seed: of all draws.
     """
@@ -114,7 +115,7 @@ def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> C
         for _ in range(0, proposals, SAMPLE_CHUNK):
             trace = Trace(from_prior(), SAMPLE_CHUNK)
             px = model(None, trace, None)
-            log_w.append(px.log_prob(given.expand(SAMPLE_CHUNK, -1)))
+            log_w.append(px.log_prob(given.expand(SAMPLE_CHUNK, *given.shape)))
             zs.append({name: site.z for name, site in trace.sites.items()})
         weights = torch.cat(log_w).double().softmax(0)
         chosen = weights.multinomial(n, replacement=True)
@@ -146,7 +147,7 @@ def impute(model: nn.Module, rows: Rows, *, samples: int = 128) -> Tensor:
 def impute_draws(
     model: nn.Module, rows: Rows, draws: int, *, samples: int = 128, seed: int = 0
 ) -> Tensor:
-    """Return `draws` completed copies of every row, (n, draws, columns): multiple imputation."""
+    """Return `draws` completed copies of every row, (n, draws, ...): multiple imputation."""
 
     def work(batch: Batch) -> Tensor:
         keys = noise.row_keys(*batch)
@@ -159,7 +160,7 @@ def impute_draws(
         z = {name: site.z[place] for name, site in trace.sites.items()}
         context = None if batch.context is None else batch.context.repeat_interleave(draws, 0)
         values = model(None, Trace(replay(z), len(place)), context).sample()
-        values = values.view(len(batch.x), draws, -1)
+        values = values.view(len(batch.x), draws, *batch.x.shape[1:])
         x = batch.x[:, None].expand_as(values)
         return torch.where(x.isnan(), values, x)
 
@@ -210,6 +211,11 @@ def _(px: Blocks, weights: Tensor) -> Tensor:
 @average.register
 def _(px: Categorical, weights: Tensor) -> Tensor:
     return _mix(px.probs, weights).argmax(-1).to(weights.dtype)
+
+
+@average.register
+def _(px: GreyCodes, weights: Tensor) -> Tensor:
+    return _mix(px.mean, weights)
 
 
 @average.register

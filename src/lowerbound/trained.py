@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
 from lowerbound import bundle, metrics, recipes, tasks
 from lowerbound.calibration import Alarm, Calibration, benjamini_hochberg
+from lowerbound.data.coded import filled
 from lowerbound.data.coding import Coded, Coding, restore, table_of
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
 from lowerbound.model import LatentModel
+from lowerbound.recipes import images
 
 EXPLAINED_ROWS = 100  # rows explained beside the flagged ones: those with the highest scores
 ANNEALED_ROWS = 64  # rows that annealed importance sampling looks at
@@ -69,7 +70,19 @@ class Trained:
     def encode(self, data: object) -> tuple[Frame, Coded]:
         """Read and code `data`: a path, an array, a dataframe or a `Frame`."""
         frame = data if isinstance(data, Frame) else read(data)
-        return frame, self.coding.encode(frame)
+        return frame, self._coded(frame)
+
+    def _coded(self, frame: Frame) -> Coded:
+        """Code rows, and refuse gaps that the likelihood cannot leave out."""
+        coded = self.coding.encode(frame)
+        if coded.missing and self.coding.shape:
+            images.likelihood_of(self.arguments["likelihood"], self.arguments["shape"][0], True)
+        return coded
+
+    @property
+    def explains(self) -> bool:
+        """Whether `explain` can name columns: not of pictures, nor beside a context."""
+        return not self.coding.shape and self.recipe != "counts"
 
     def score(self, data: object, samples: int = tasks.SCORE_SAMPLES) -> NDArray[np.float64]:
         """Return the anomaly score of every row: -log p of the coded row, nats; higher is rarer.
@@ -217,7 +230,7 @@ class Trained:
                     fix=f"--where {near}=VALUE" if near else "lowerbound info M.vae lists them",
                 )
         row = pa.table({name: pa.array([where.get(name)]) for name in sorted(known)})
-        coded = self.coding.encode(read(row))
+        coded = self._coded(read(row))
         if coded.unseen:
             name = next(iter(coded.unseen))
             raise DataError(
@@ -237,14 +250,14 @@ class Trained:
             seed: of the draws.
         """
         frame, coded = self.encode(data)
-        original = table_of(frame)
+        original = table_of(replace(frame, shape=()))  # pictures are filled cell by cell
         if draws is None:
-            filled = tasks.impute(self.model, coded.rows).numpy()
-            return _fill(original, self.coding.decode(filled))
+            values = tasks.impute(self.model, coded.rows).numpy()
+            return filled(original, self.coding.decode(values))
         if draws < 1:
             raise UsageError("E240", f"{draws} draws were asked for", fix="--draws 5")
         values = tasks.impute_draws(self.model, coded.rows, draws, seed=seed).numpy()
-        copies = [_fill(original, self.coding.decode(values[:, m])) for m in range(draws)]
+        copies = [filled(original, self.coding.decode(values[:, m])) for m in range(draws)]
         return pa.concat_tables(
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
         )
@@ -355,23 +368,6 @@ def _spell(value: object) -> str:
     return (
         "missing" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     )
-
-
-def _fill(original: pa.Table, decoded: pa.Table) -> pa.Table:
-    """Return `original` with its missing cells taken from `decoded`, cell by cell."""
-    columns = []
-    for name, column in zip(original.column_names, original.columns, strict=True):
-        if name not in decoded.column_names:
-            columns.append(column)
-            continue
-        columns.append(_filled(column, decoded[name]))
-    return pa.table(columns, names=original.column_names)
-
-
-def _filled(column: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    options = pc.NullOptions(nan_is_null=True)
-    missing = pc.call_function("is_null", [column], options)
-    return pc.call_function("if_else", [missing, values.cast(column.type, safe=False), column])
 
 
 def card(trained: Trained) -> str:

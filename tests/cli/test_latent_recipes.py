@@ -100,3 +100,16 @@ def test_bernoulli_means_tables_of_zeros_and_ones(ring, run):
         assert {value for column in drawn.columns for value in column.to_pylist()} == {0, 1}
     refused = run("fit", "ring.csv", "--recipe", "ladder", *words, "--out", "m.vae")
     assert refused.code == 3
+
+
+def test_the_doctor_tells_of_every_level(ring, run):
+    fitted("ladder of three levels", run)
+    for words in (["m.vae"], ["m.vae", "ring.csv"]):
+        done = run("doctor", *words)
+        assert done.code in (0, 6)
+        assert "nats per row" in done.out
+        for name, size in [("z3", 1), ("z2", 2), ("z1", 3)]:
+            assert f"of {size}" in next(line for line in done.out.splitlines() if name in line[:9])
+        levels = run("doctor", *words, "--json").facts["health"]["levels"]
+        assert [level["name"] for level in levels] == ["z3", "z2", "z1"]
+    assert "levels" not in run("doctor", "tx.vae").out  # there is one

@@ -18,12 +18,12 @@ from lowerbound.convolutions import (
 from lowerbound.distributions import log_prob_cells
 from lowerbound.errors import UsageError
 from lowerbound.objectives import Elbo, Iwae
-from lowerbound.recipes.images import _LIKELIHOODS
+from lowerbound.recipes.images import LIKELIHOODS
 from lowerbound.trace import Trace, from_posterior, from_prior
 
 SIZES = [(28, 28), (32, 32), (33, 47), (64, 64), (1, 1), (5, 3), (2, 9)]
 every_size = pytest.mark.parametrize("size", SIZES, ids=str)
-every_likelihood = pytest.mark.parametrize("likelihood", _LIKELIHOODS)
+every_likelihood = pytest.mark.parametrize("likelihood", LIKELIHOODS)
 
 
 def images(likelihood, shape, rows=6):
@@ -175,7 +175,7 @@ def test_missing_pixels_cost_nothing_and_are_seen_as_missing(likelihood):
 
 
 def test_networks_see_values_between_minus_1_and_1():
-    for likelihood in _LIKELIHOODS:
+    for likelihood in LIKELIHOODS:
         seen = []
         m = model(likelihood)
         first = next(layer for layer in m.encoder.modules() if isinstance(layer, nn.Conv2d))

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from core_parts import LinearGaussian, recipe
+from core_parts import LinearGaussian
 from lowerbound import noise
 from lowerbound.aggregate_priors import Borrowed, Vamp
 from lowerbound.data.batches import Batch, Dense
 from lowerbound.encoded import encoded_once
 from lowerbound.metrics import elbo, log_likelihood, log_weights, rate_distortion
+from recipe_parts import recipe
 
 WORLD = LinearGaussian()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core_parts import recipe
 from lowerbound import metrics, noise, recipes, tasks
 from lowerbound.data.batches import Dense
 from lowerbound.distributions import moments
@@ -15,6 +14,7 @@ from lowerbound.priors import Mixture, StandardNormal
 from lowerbound.recipes.hierarchies import BatchNorm, halved
 from lowerbound.refit import refit_prior
 from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
+from recipe_parts import recipe
 
 
 def ladder(**arguments):

@@ -12,9 +12,9 @@ import pytest
 import torch
 from scipy import stats
 
-from core_parts import CHAINED, RECIPES, recipe
 from lowerbound import noise
 from lowerbound.objectives import Elbo, Iwae
+from recipe_parts import CHAINED, RECIPES, recipe
 
 LIKE = torch.zeros((), dtype=torch.float64)
 KEYS = noise.row_keys(torch.arange(64.0)[:, None])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from core_parts import POSTERIORS, PRIORS, RECIPES, RELATIVE, randomise, recipe
+from core_parts import DEPENDENT, POSTERIORS, PRIORS, RELATIVE, randomise
 from lowerbound import distributions as dist
 from lowerbound import families as fam
 from lowerbound import noise, objectives
@@ -16,10 +16,11 @@ from lowerbound.model import LatentModel, Level
 from lowerbound.networks import Concat, Empty, Single
 from lowerbound.objectives import Elbo, Iwae, StickingTheLanding
 from lowerbound.plan import OBJECTIVE, objective_of
-from lowerbound.posteriors import Plain, Precision, Residual
+from lowerbound.posteriors import Informed, Plain, Precision, Residual
 from lowerbound.priors import StandardNormal
 from lowerbound.recipes.hierarchies import BottomUp, Onward
 from lowerbound.trace import Trace, from_posterior, from_prior, path_derivative
+from recipe_parts import RECIPES, recipe
 
 H, F, D = 3, 4, 2
 every_posterior = pytest.mark.parametrize("name", POSTERIORS)
@@ -215,6 +216,7 @@ class Chain:
 
 CHAINS = {
     "plain": lambda: Plain(nn.Linear(5, 6)),
+    "informed": lambda: Informed(nn.Linear(7, 6)),
     "residual": lambda: Residual(nn.Linear(7, 6)),
     "precision": lambda: Precision(nn.Linear(5, 6)),
     "flow": lambda: POSTERIORS["autoregressive flow"](2, 5, 3),
@@ -265,7 +267,7 @@ def walk(model, x, choose=from_posterior, samples=1):
 def test_a_chain_is_found_by_what_happened(name):
     chain = Chain(CHAINS[name]())
     x = chain.data(4)
-    reads = name in ("residual", "precision", "flow on residual")
+    reads = name in DEPENDENT
     assert walk(chain.model, x).chained() == ("z1" if reads else None)
     assert walk(chain.model, x, path_derivative, 3).chained() == ("z1" if reads else None)
     with torch.no_grad():
@@ -303,7 +305,7 @@ def test_the_doubly_reparameterised_gradient_is_refused_where_it_is_biased(name)
     chain = Chain(CHAINS[name]())
     x, objective = chain.data(4), Iwae(chain.model, 3)
     keyed = noise.Keyed(noise.row_keys(x))
-    if name not in ("residual", "precision", "flow on residual"):
+    if name not in DEPENDENT:
         objective(x, 0, keyed).value.backward()
         return
     with pytest.raises(UsageError, match="'z1' depends on a draw of an earlier level") as caught:

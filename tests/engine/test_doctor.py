@@ -78,3 +78,63 @@ def test_a_model_without_numbers_has_no_spread():
     with noise.isolated(0):
         model = recipes.table(["binary"] * 6, [1] * 6, latent=2, hidden=(8,))
     assert doctor.examine(model, Dense(x), Dense(x)).spread is None
+
+
+def ladder(x, held):
+    """A trained ladder of two levels."""
+    with noise.isolated(0):
+        model = recipes.ladder(x.shape[1], [3, 2], [32, 16], likelihood="shared")
+    training.fit(
+        objectives.Elbo(model, free_bits=0.2),
+        Dense(x),
+        Dense(held),
+        budget=training.Budget(epochs=20, patience=1000),
+        optimiser=training.Optimiser(batch_size=64, learning_rate=5e-3),
+    )
+    return model
+
+
+def test_every_level_of_a_hierarchy_is_measured_and_a_collapsed_one_is_named():
+    x, held = plane(), plane(300, seed=1)
+    model = ladder(x, held)
+    health = doctor.examine(model, Dense(x), Dense(held))
+    assert [(level.name, level.latent) for level in health.levels] == [("z2", 2), ("z1", 3)]
+    assert sum(level.rate for level in health.levels) == pytest.approx(health.rate, rel=1e-5)
+    assert sum(level.active for level in health.levels) == health.active
+    assert min(level.rate for level in health.levels) > doctor.COLLAPSED_RATE
+    assert not any("the level" in line for line in health.lines)
+    with torch.no_grad():  # the data tell nothing of the deepest level: its posterior is the prior
+        head = model.levels[0].posterior.conditional.net
+        head.weight.zero_()
+        head.bias.zero_()
+    health = doctor.examine(model, Dense(x), Dense(held))
+    deepest, last = health.levels
+    assert deepest.rate < 0.01
+    assert deepest.active == 0
+    assert last.rate > 1
+    assert health.verdict == "warning"
+    assert health.lines[0].startswith("WARNING: the level z2 (0.00 nats) has collapsed")
+    assert health.as_dict()["levels"][0]["name"] == "z2"
+
+
+def test_a_level_that_repeats_its_prior_has_collapsed_though_its_units_move():
+    x, held = plane(), plane(300, seed=1)
+    model = ladder(x, held)
+    with torch.no_grad():
+        head = model.levels[1].posterior.conditional.net
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.0] * 3 + [20.0] * 3))
+    health = doctor.examine(model, Dense(x), Dense(held))
+    assert health.levels[1].active > 0
+    assert health.levels[1].rate < 0.01
+    assert "z1 (0.00 nats)" in health.lines[0]
+
+
+def test_one_level_has_no_levels_to_compare():
+    x = plane(400)
+    with noise.isolated(0):
+        model = recipes.gaussian(x.shape[1], latent=2, hidden=(8,))
+    health = doctor.examine(model, Dense(x), Dense(x))
+    (only,) = health.levels
+    assert only.rate == pytest.approx(health.rate, rel=1e-5)
+    assert only.latent == health.latent == 2

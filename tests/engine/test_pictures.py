@@ -143,7 +143,7 @@ def test_the_command_line_on_pictures(tmp_path, monkeypatch):
     assert main(["info", "d.vae", "-q"]) == 0
     assert main(["score", "d.vae", "discs.npz", "--out", "s.csv", "-q"]) == 0
     assert main(["sample", "d.vae", "-n", "4", "--out", "s.npy", "-q"]) == 0
-    assert np.load(tmp_path / "s.npy").shape == (4, 144)
+    assert np.load(tmp_path / "s.npy").shape == (4, 12, 12)
     assert main(["evaluate", "d.vae", "discs.npz", "-q"]) == 0
 
 

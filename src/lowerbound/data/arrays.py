@@ -31,6 +31,25 @@ class NumpyNative:
 
 
 @dataclass(frozen=True)
+class PictureNative(NumpyNative):
+    """Arrays of pictures in; pictures out, and what is none in two dimensions.
+
+    Args:
+        names: of the cells of a picture.
+        shape: of a picture.
+    """
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+
+    def wrap(self, table: pa.Table) -> np.ndarray:
+        """Return (n, *shape) for a table of cells."""
+        flat = super().wrap(table)
+        cells = tuple(table.column_names) == self.names
+        return flat.reshape(len(flat), *self.shape) if cells else flat
+
+
+@dataclass(frozen=True)
 class SparseNative:
     """Sparse matrices in, sparse matrices out when all columns are numbers, else arrays."""
 
@@ -76,7 +95,7 @@ def _pictures(array: np.ndarray, origin: str) -> Frame:
     flat = array.reshape(len(array), -1).T.copy(order="C")
     columns = [from_column(flat[j], name) for j, name in enumerate(names)]
     frame = _frame(pa.Table.from_arrays(columns, names=names), origin)
-    return replace(frame, shape=shape)
+    return replace(frame, shape=shape, native=PictureNative(frame.names, shape))
 
 
 def _frame(table: pa.Table, origin: str, notes: tuple[str, ...] = ()) -> Frame:

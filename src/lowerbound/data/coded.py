@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lowerbound.data.batches import Rows
@@ -49,6 +50,11 @@ class Coding(Protocol):
     """How raw rows become coded rows and back."""
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one raw example where each is a picture, else ()."""
+        ...
+
+    @property
     def groups(self) -> Sequence[Group]:
         """The raw columns that are modelled."""
         ...
@@ -68,3 +74,18 @@ class Coding(Protocol):
     def document(self) -> dict[str, Any]:
         """Return plain JSON values that `restore` rebuilds the coding from."""
         ...
+
+
+def filled(original: pa.Table, decoded: pa.Table) -> pa.Table:
+    """Return `original` with its missing cells taken from `decoded`, cell by cell."""
+    columns = []
+    for name, column in zip(original.column_names, original.columns, strict=True):
+        known = name in decoded.column_names
+        columns.append(_filled(column, decoded[name]) if known else column)
+    return pa.table(columns, names=original.column_names)
+
+
+def _filled(column: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    options = pc.NullOptions(nan_is_null=True)
+    missing = pc.call_function("is_null", [column], options)
+    return pc.call_function("if_else", [missing, values.cast(column.type, safe=False), column])

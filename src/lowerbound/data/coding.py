@@ -75,6 +75,11 @@ class TableCoding:
         return cls(schema, gaps)
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """A row is no picture: no shape."""
+        return ()
+
+    @property
     def groups(self) -> tuple[Group, ...]:
         """The raw columns that are modelled."""
         return _grouped(self.schema)
@@ -209,6 +214,11 @@ class CountsCoding:
         return coding
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """A row is no picture: no shape."""
+        return ()
+
+    @property
     def groups(self) -> tuple[Group, ...]:
         """The columns, one part each."""
         return tuple(Group(name, (i,)) for i, name in enumerate(self.names))
@@ -280,7 +290,13 @@ _CODINGS = {"table": TableCoding, "counts": CountsCoding, "binary": BitsCoding}
 _STORED = {"table": TableCoding, "numbers": NumberCoding, "bits": BitsCoding}
 
 
-_OF_PICTURES = ("conv", "nvae")
+_OF_PICTURES = ("conv", "conv_ladder", "nvae")
+
+
+def is_of_pictures(recipe: str) -> bool:
+    """Tell whether a recipe models pictures and not rows of columns."""
+    return recipe in _OF_PICTURES
+
 
 AnyCoding = type[TableCoding] | type[CountsCoding] | type[PictureCoding]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ LEVELS = 255.0  # the highest code of 8 bits
 
 # What is modelled where no likelihood is asked for, by the kind of the values.
 _USUAL = {"bits": "bits", "codes": "logistic", "grey": "shared"}
-_KINDS = {"bits": "bits", "logistic": "codes", "logistic_mixture": "codes"}
+_KINDS = {"bits": "bits", "logistic": "codes", "logistic_mixture": "codes", "softmax": "codes"}
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,12 @@ class PictureCoding:
         return (third, first, second) if self.last else (first, second, third)
 
     def encode(self, frame: Frame) -> Coded:
-        """Return the pictures as (n, C, H, W).
+        """Return the pictures as (n, C, H, W); a table may hold them, one column per cell.
 
         Raises:
             DataError: E076 where they have another shape, E077 another range of values.
         """
+        frame = _assembled(frame, self.shape)
         values = _pixels(frame)
         if frame.shape != self.shape:
             raise DataError(
@@ -122,13 +123,16 @@ class PictureCoding:
             raise _wrong_range(origin, self.kind)
 
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
-        """Return the cells of pictures as columns, in the shape that pictures were given in."""
+        """Return the cells of pictures as columns, in the shape that pictures were given in.
+
+        Always in the range of their kind, or what comes out could not go in again.
+        """
         x = np.asarray(values, np.float64).reshape(len(values), *self._coded_shape())
         x = np.moveaxis(x, 1, -1) if len(self.shape) == 3 and self.last else x
         flat = x.reshape(len(x), -1) * self.scale
         if self.scale != 1.0 or self.kind != "grey":
             flat = np.rint(flat).clip(0, 1 if self.kind == "bits" else LEVELS).astype(np.uint8)
-        elif bounded:
+        else:
             flat = flat.clip(0.0, 1.0)
         names = cell_names(self.shape)
         return pa.table({name: flat[:, i] for i, name in enumerate(names)})
@@ -185,6 +189,22 @@ def pictures_for(likelihood: object) -> type[PictureCoding]:
 def cell_names(shape: Sequence[int]) -> list[str]:
     """Return a name for every cell of a picture, such as ``p3_14`` or ``p3_14_0``."""
     return ["p" + "_".join(map(str, place)) for place in np.ndindex(*shape)]
+
+
+def _assembled(frame: Frame, shape: Sequence[int]) -> Frame:
+    """Return the pictures of a table whose columns are their cells, as `decode` writes them."""
+    names = cell_names(shape)
+    if frame.shape or frame.table is None or not set(names) <= set(frame.names):
+        return frame
+    cells = frame.table.select(names)
+    if not all(_is_number(column.type) for column in cells.columns):
+        return frame
+    return replace(frame, table=cells, names=tuple(names), shape=tuple(shape))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
+    return any(check(kind) for check in known)
 
 
 def _pixels(frame: Frame) -> NDArray[np.floating | np.integer]:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -186,11 +186,22 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_table(table: pa.Table, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+def write_table(
+    table: pa.Table,
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    shape: tuple[int, ...] = (),
+) -> Path:
     """Write a table in the format that the suffix names.
 
     ``.csv``, ``.tsv`` (also with ``.gz``) and ``.parquet`` hold any columns; ``.npy`` holds
     numbers as one array and ``.npz`` the array ``X`` and its ``columns``.
+
+    Args:
+        table: the rows.
+        path: where to.
+        overwrite: replace what is there.
+        shape: of what each row's cells are, where they are a picture: arrays are (n, *shape).
 
     Returns:
         The absolute path.
@@ -202,7 +213,7 @@ def write_table(table: pa.Table, path: str | os.PathLike[str], overwrite: bool =
     """
     text = os.fspath(path)
     writer = _writer(text)
-    return atomic_write(text, lambda file: writer(table, file, text), overwrite)
+    return atomic_write(text, lambda file: writer(table, file, text, shape), overwrite)
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -221,7 +232,7 @@ def check_place(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     return target
 
 
-Writer = Callable[[pa.Table, BinaryIO, str], None]
+Writer = Callable[[pa.Table, BinaryIO, str, tuple[int, ...]], None]
 
 
 def _writer(text: str) -> Writer:
@@ -239,12 +250,12 @@ def _writer(text: str) -> Writer:
     )
 
 
-def _write_parquet(table: pa.Table, file: BinaryIO, path: str) -> None:
+def _write_parquet(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
     pq.write_table(table, file, compression="zstd")
 
 
 def _separated(delimiter: str, packed: bool) -> Writer:
-    def write(table: pa.Table, file: BinaryIO, path: str) -> None:
+    def write(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
         options = arrow_csv.WriteOptions(delimiter=delimiter, quoting_style="needed")
         plain = _flat(table, path)
         if not packed:
@@ -294,13 +305,17 @@ def _numbers(table: pa.Table, path: str) -> np.ndarray:
     return np.stack(columns, axis=1) if columns else np.empty((table.num_rows, 0))
 
 
-def _write_npy(table: pa.Table, file: BinaryIO, path: str) -> None:
-    np.save(file, _numbers(table, path), allow_pickle=False)
+def _write_npy(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
+    numbers = _numbers(table, path)
+    np.save(file, numbers.reshape(-1, *shape) if shape else numbers, allow_pickle=False)
 
 
-def _write_npz(table: pa.Table, file: BinaryIO, path: str) -> None:
-    arrays: dict[str, Any] = {"X": _numbers(table, path)}
-    np.savez_compressed(file, **arrays, columns=np.array(table.column_names, dtype=np.str_))
+def _write_npz(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
+    numbers = _numbers(table, path)
+    if shape:
+        np.savez_compressed(file, X=numbers.reshape(-1, *shape))
+        return
+    np.savez_compressed(file, X=numbers, columns=np.array(table.column_names, dtype=np.str_))
 
 
 _WRITERS: dict[str, Writer] = {

@@ -105,13 +105,15 @@ def exportable(trained: Trained, allow_collapsed: bool = False) -> TableCoding:
     """Return the coding of a model that can be exported.
 
     Raises:
-        UsageError: E246 for the recipe counts, whose rows have a context beside their cells.
+        UsageError: E246 for pictures, and for counts, whose rows have a context beside their
+            cells.
         CheckFailed: E603 for a collapsed model that was not allowed.
     """
     if not isinstance(trained.coding, TableCoding):
         raise UsageError(
             "E246",
-            f"a model of the recipe {trained.recipe!r} has no ONNX form: its rows need a context",
+            f"a model of the recipe {trained.recipe!r} has no ONNX form: "
+            + ("it models pictures" if trained.coding.shape else "its rows need a context"),
             fix="fit with --recipe table",
         )
     verdict = trained.facts.get("health", {}).get("verdict")

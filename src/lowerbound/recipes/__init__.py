@@ -16,14 +16,16 @@ from lowerbound.recipes.binary import binary
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.counts import counts
 from lowerbound.recipes.hierarchies import ladder
-from lowerbound.recipes.images import conv, nvae
+from lowerbound.recipes.images import conv
 from lowerbound.recipes.tables import table
+from lowerbound.recipes.towers import conv_ladder, nvae
 from lowerbound.recipes.vectors import beta, gaussian, iaf, sigma
 
 __all__ = [
     "beta",
     "binary",
     "conv",
+    "conv_ladder",
     "counts",
     "gaussian",
     "iaf",
@@ -36,6 +38,7 @@ __all__ = [
 # Settings of the objective that a recipe is trained with where none are given.
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "beta": {"beta": 4.0},
+    "conv_ladder": {"balance": True},
     "nvae": {"balance": True, "spectral": 0.01},
 }
 

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
 from lowerbound.families import Bits, Conditional
 from lowerbound.joints import WithMissing
 from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Concat, Empty, Filled, Single
+from lowerbound.networks import NONLINEARITIES, Concat, Empty, Filled, Single, trunk
 from lowerbound.posteriors import Plain
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.latents import with_prior
-
-
-class Gated(nn.Module):
-    """A linear layer times a sigmoid of another: Dauphin et al., "Gated convolutions", 2017."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.both = nn.Linear(inputs, 2 * outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, outputs)."""
-        return nn.functional.glu(self.both(x), 1)
-
-
-_LAYERS: dict[str, Callable[[int, int], list[nn.Module]]] = {
-    "silu": lambda inputs, outputs: [nn.Linear(inputs, outputs), nn.SiLU()],
-    "relu": lambda inputs, outputs: [nn.Linear(inputs, outputs), nn.ReLU()],
-    "tanh": lambda inputs, outputs: [nn.Linear(inputs, outputs), nn.Tanh()],
-    "gated": lambda inputs, outputs: [Gated(inputs, outputs)],
-}
-
-
-def trunk(sizes: Sequence[int], layers: str) -> nn.Sequential:
-    """Return hidden layers of these widths, (B, sizes[0]) -> (B, sizes[-1]).
-
-    Args:
-        sizes: widths from input to output.
-        layers: "silu", "relu", "tanh" or "gated".
-
-    Raises:
-        UsageError: E241 for another kind of layer.
-    """
-    make = choice("layers", layers, _LAYERS)
-    return nn.Sequential(*(part for a, b in pairwise(sizes) for part in make(a, b)))
 
 
 def binary(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
@@ -75,9 +40,9 @@ def binary(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
         prior: that of training: "standard", "mixture", "flow", "vamp" or "exemplar".
         pseudo_inputs: number of components, pseudo-inputs or exemplars of a prior that has them.
     """
-    hidden = list(hidden)
+    hidden, after = list(hidden), choice("layers", layers, NONLINEARITIES)
     reader, family = Filled(features, missing), WithMissing(Bits())
-    encoder = Single(nn.Sequential(reader, trunk([reader.width, *hidden], layers)))
+    encoder = Single(nn.Sequential(reader, trunk([reader.width, *hidden], after)))
     posterior = Plain(nn.Linear(hidden[-1], 2 * latent))
     encoder, own = with_prior(
         prior,
@@ -93,7 +58,7 @@ def binary(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
         "z",
         own,
         posterior,
-        Concat(trunk([latent, *hidden[::-1]], layers)),
+        Concat(trunk([latent, *hidden[::-1]], after)),
     )
     return LatentModel(
         encoder,

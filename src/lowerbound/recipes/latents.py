@@ -1,14 +1,44 @@
-"""The prior that a recipe's argument names, and the encoder that goes with it."""
+"""The prior and the flow of a posterior that a recipe's arguments name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
 from lowerbound.aggregate_priors import Borrowed, Exemplar, Reading, Vamp
+from lowerbound.flows import Autoregressive, Planar, Spline
+from lowerbound.posteriors import Flow
 from lowerbound.priors import FlowPrior, Mixture, StandardNormal
 from lowerbound.recipes.choosing import choice
+
+_MAPS: dict[str, Callable[[int, int, Sequence[int], bool], nn.Module]] = {
+    "iaf": Autoregressive,
+    "spline": Spline,
+    "planar": lambda latent, context, hidden, backward: Planar(latent, context),
+}
+
+
+def with_flows(  # noqa: PLR0913, PLR0917 - what the maps need, together
+    posterior: nn.Module, latent: int, context: int, kind: str, flows: int, hidden: Sequence[int]
+) -> nn.Module:
+    """Return a posterior with so many maps after its draw, or itself for none.
+
+    Args:
+        posterior: of the level.
+        latent: size of z.
+        context: features of the encoder.
+        kind: "iaf", "spline" or "planar".
+        flows: number of maps; the order of the variables turns round from one to the next.
+        hidden: widths of the hidden layers of each map's masked network.
+
+    Raises:
+        UsageError: E241 for another kind.
+    """
+    make = choice("kind", kind, _MAPS)
+    maps = [make(latent, context, list(hidden), i % 2 == 1) for i in range(flows)]
+    return Flow(posterior, maps) if maps else posterior
+
 
 PRIORS = ("standard", "mixture", "flow", "vamp", "exemplar")
 

@@ -8,13 +8,12 @@ from torch import nn
 
 from lowerbound import families
 from lowerbound.families import Conditional, Family
-from lowerbound.flows import Autoregressive, Planar, Spline
 from lowerbound.joints import WithMissing
 from lowerbound.model import LatentModel, Level
 from lowerbound.networks import MLP, Concat, Empty, Filled, Single
-from lowerbound.posteriors import Flow, Plain
+from lowerbound.posteriors import Plain
 from lowerbound.recipes.choosing import choice
-from lowerbound.recipes.latents import with_prior
+from lowerbound.recipes.latents import with_flows, with_prior
 
 
 def vector(  # noqa: PLR0913 - what recipes of one level have in common
@@ -170,13 +169,6 @@ def sigma(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
     )
 
 
-_MAPS: dict[str, Callable[[int, int, Sequence[int], bool], nn.Module]] = {
-    "iaf": Autoregressive,
-    "spline": Spline,
-    "planar": lambda latent, context, hidden, backward: Planar(latent, context),
-}
-
-
 def iaf(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
     features: int,
     latent: int = 16,
@@ -206,7 +198,6 @@ def iaf(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file 
         missing: give the encoder indicators of missing cells.
         components: of a mixture prior fitted after training; 0 is N(0, I).
     """
-    make = choice("kind", kind, _MAPS)
     reader, hidden = Filled(features, missing), list(hidden)
     model = vector(
         reader,
@@ -217,7 +208,7 @@ def iaf(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file 
         hidden=hidden,
         components=components,
     )
-    maps = [make(latent, hidden[-1], list(flow_hidden), i % 2 == 1) for i in range(flows)]
     level = model.levels[0]
-    level.posterior = Flow(level.get_submodule("posterior"), maps)
+    inner = level.get_submodule("posterior")
+    level.posterior = with_flows(inner, latent, hidden[-1], kind, flows, flow_hidden)
     return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lowerbound.reproductions import digits, mnist, sigmas
+from lowerbound.reproductions import deep, digits, faces, factors, mnist, sigmas
 from lowerbound.reproductions.experiment import Arm, Check, Experiment, Published, Scale
 from lowerbound.reproductions.running import Job, document, run_arm
 
@@ -14,5 +14,9 @@ EXPERIMENTS: dict[str, Experiment] = {
     "sigma-mnist": sigmas.MNIST,
     "vamp-mnist": digits.VAMP,
     "ladder-mnist": digits.LADDER,
+    "flows-frey": faces.FREY,
     "iaf-mnist": digits.IAF,
+    "static-mnist": deep.LADDER,
+    "nvae-mnist": deep.NVAE,
+    "betatc-dsprites": factors.SPRITES,
 }

@@ -12,8 +12,12 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from lowerbound import noise
+from lowerbound.data.batches import Rows, subset
+from lowerbound.data.sprites import Sprites
 from lowerbound.errors import DataError
 
 PLACE = "LOWERBOUND_DATA"  # the variable that names the folder of all data sets
@@ -63,7 +67,7 @@ class File:
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set: images, (n, height, width) with values 0 to 255, or 0 and 1.
+    """A data set: images, (n, height, width) with values 0 to 255, or 0 and 1; or rows of them.
 
     Attributes:
         train: to learn from.
@@ -71,9 +75,9 @@ class Parts:
         test: evaluated.
     """
 
-    train: Images
-    valid: Images
-    test: Images
+    train: Images | Rows
+    valid: Images | Rows
+    test: Images | Rows
 
 
 def _idx(file: File) -> Images:
@@ -134,6 +138,14 @@ def _frey_faces(seed: int) -> Parts:
     return Parts(images[:1565], images[1565:1765], images[1765:])
 
 
+def _sprites(seed: int) -> Parts:
+    """Return sprites in a random order; all are drawn by code."""
+    sprites = Sprites()
+    order = torch.randperm(len(sprites), generator=noise.generator("sprites", seed))
+    train, valid, test = order.split([len(order) - 4000, 2000, 2000])
+    return Parts(subset(sprites, train), subset(sprites, valid), subset(sprites, test))
+
+
 # The parts of a data set for a seed; most have one official split, whatever the seed.
 DATASETS: dict[str, Callable[[int], Parts]] = {
     "mnist": partial(MNIST, valid=10_000),
@@ -141,4 +153,5 @@ DATASETS: dict[str, Callable[[int], Parts]] = {
     "static-mnist": _static_mnist,
     "fashion-mnist": partial(_FASHION, valid=10_000),
     "frey-faces": _frey_faces,
+    "sprites": _sprites,
 }

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
+from lowerbound.data.batches import Rows
 from lowerbound.model import LatentModel
 from lowerbound.training import Optimiser
 
@@ -35,6 +36,7 @@ class Arm:
         arguments: of the recipe.
         objective: (model, steps per epoch) -> what is trained.
         published: metric -> the paper's value.
+        tolerance: how far ours may be from it, or what else must hold, in a few characters.
         start: what the weights are before training, where a paper says so: (model, train rows).
     """
 
@@ -42,7 +44,8 @@ class Arm:
     arguments: Mapping[str, Any]
     objective: Callable[[nn.Module, int], nn.Module]
     published: Mapping[str, Published] = field(default_factory=dict)
-    start: Callable[[LatentModel, Tensor], None] | None = None
+    tolerance: str = ""
+    start: Callable[[LatentModel, Rows], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Scale:
         samples: importance samples of the evaluation.
         train: rows to learn from, None for all of them.
         test: rows that are evaluated, None for all of them.
+        rows: how many an experiment's own measures look at.
         time: what it took on two cores.
     """
 
@@ -61,6 +65,7 @@ class Scale:
     samples: int
     train: int | None = None
     test: int | None = None
+    rows: int = 10_000
     time: str = ""
 
 
@@ -87,7 +92,7 @@ class Experiment:
         optimiser: (epochs, steps per epoch) -> how to step.
         metric: the number that is compared, such as "nll".
         judge: the verdict on the means of all arms.
-        measure: what else is measured of a trained model: (model, seed) -> numbers by name.
+        measure: what else is measured of a trained model: (model, rows, seed) -> numbers by name.
         patience: checks without a gain before stopping, None for never.
         notes: what differs from the paper.
     """
@@ -102,7 +107,7 @@ class Experiment:
     judge: Callable[[Means], Sequence[Check]]
     metric: str = "nll"
     values: str = "bits"
-    measure: Callable[[LatentModel, int], Mapping[str, float]] | None = None
+    measure: Callable[[LatentModel, int, int], Mapping[str, float]] | None = None
     patience: int | None = None
     notes: str = ""
 

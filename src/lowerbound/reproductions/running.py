@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lowerbound import metrics, noise, recipes, training
-from lowerbound.data.batches import Dense
+from lowerbound.data.batches import Dense, Rows, subset
 from lowerbound.data.views import binarised
 from lowerbound.reproductions.datasets import DATASETS, Images
 from lowerbound.reproductions.experiment import Arm, Experiment, Scale
@@ -27,19 +27,20 @@ _DONE = "result.json"
 
 
 class Job(NamedTuple):
-    """One arm with one seed, and where it keeps its states."""
+    """One arm with one seed, where it keeps its states, and what it runs on."""
 
     experiment: Experiment
     scale: Scale
     arm: str
     seed: int
     folder: Path
+    device: str = "cpu"
 
 
 class _Data(NamedTuple):
-    train: Tensor
-    valid: Tensor
-    test: Tensor
+    train: Rows
+    valid: Rows
+    test: Rows
 
 
 def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
@@ -58,20 +59,23 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
         model = recipes.build(arm.recipe, dict(arm.arguments))
         if arm.start is not None:
             arm.start(model, data.train)
+    model = model.to(job.device)
     history = _train(job, arm, model, data, say)
     if history.stopped == "interrupt":  # what was learned so far is in its states, and no result
         raise KeyboardInterrupt(f"stopped; what was learned is kept in {job.folder}")
+    measure = job.experiment.measure
     trained, began = history.checks[-1].seconds, time.perf_counter()
     result = {
         "seed": job.seed,
         **_evaluate(job, model, data),
-        **(job.experiment.measure(model, job.seed) if job.experiment.measure else {}),
+        **(measure(model, job.scale.rows, job.seed) if measure else {}),
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": history.checks[-1].step,
         "epochs": round(history.checks[-1].epoch, 2),
         "training_seconds": round(trained, 1),  # of all legs, where it was stopped
         "evaluation_seconds": round(time.perf_counter() - began, 1),
         "stopped": history.stopped,
+        "device": job.device,
     }
     part = kept.with_suffix(".part")
     part.write_text(json.dumps(result, indent=1))
@@ -83,20 +87,19 @@ def _data(job: Job) -> _Data:
     """Return the rows as the model sees them; held-out ones are binarised once and for all."""
     parts = DATASETS[job.experiment.data](job.seed)
     scale = job.scale
-    train = _tensor(parts.train[: scale.train], job.experiment)
-    held = [_tensor(images, job.experiment) for images in (parts.valid, parts.test[: scale.test])]
-    if job.experiment.values == "binarised":
-        names = ("valid", "test")
-        held = [
-            (torch.rand(x.shape, generator=noise.generator("binarised", name)) < x).float()
-            for name, x in zip(names, held, strict=True)
-        ]
-    return _Data(train, *held)
+    train = _rows(parts.train, scale.train, job.experiment)
+    valid = _rows(parts.valid, None, job.experiment, "valid")
+    return _Data(train, valid, _rows(parts.test, scale.test, job.experiment, "test"))
 
 
-def _tensor(images: Images, experiment: Experiment) -> Tensor:
-    x = torch.from_numpy(np.array(images)).float().view(-1, *experiment.shape)
-    return x / 255 if experiment.values in ("binarised", "grey") else x
+def _rows(images: Images | Rows, most: int | None, experiment: Experiment, held: str = "") -> Rows:
+    if not isinstance(images, np.ndarray):  # rows that are made when they are taken
+        return subset(images, torch.arange(len(images))[:most])
+    x = torch.from_numpy(np.array(images[:most])).float().view(-1, *experiment.shape)
+    x = x / 255 if experiment.values in ("binarised", "grey") else x
+    if held and experiment.values == "binarised":
+        x = (torch.rand(x.shape, generator=noise.generator("binarised", held)) < x).float()
+    return Dense(x)
 
 
 def _train(job: Job, arm: Arm, model: torch.nn.Module, data: _Data, say: Say) -> training.History:
@@ -113,8 +116,8 @@ def _train(job: Job, arm: Arm, model: torch.nn.Module, data: _Data, say: Say) ->
 
     return training.fit(
         objective,
-        Dense(data.train),
-        Dense(data.valid),
+        data.train,
+        data.valid,
         budget=Budget(epochs=epochs, patience=experiment.patience or _NEVER),
         optimiser=experiment.optimiser(epochs, per_epoch),
         seed=job.seed,
@@ -126,7 +129,7 @@ def _train(job: Job, arm: Arm, model: torch.nn.Module, data: _Data, say: Say) ->
 
 def _evaluate(job: Job, model: torch.nn.Module, data: _Data) -> dict[str, float]:
     """Measure the test rows: nats per row, and bits per dimension."""
-    test, samples = Dense(data.test), job.scale.samples
+    test, samples = data.test, job.scale.samples
     weighted = metrics.log_likelihood(model, test, samples)
     bound = metrics.elbo(model, test)
     dimensions = float(np.prod(job.experiment.shape))
@@ -148,11 +151,11 @@ def _evaluate(job: Job, model: torch.nn.Module, data: _Data) -> dict[str, float]
     }
 
 
-def _active_by_level(model: torch.nn.Module, test: Dense, active: Tensor) -> dict[str, int]:
+def _active_by_level(model: torch.nn.Module, test: Rows, active: Tensor) -> dict[str, int]:
     """Return how many latents of each site are in use."""
-    trace = Trace(posterior_mean, 1)
+    trace, device = Trace(posterior_mean, 1), next(model.parameters()).device
     with torch.no_grad():
-        model(test.x[:1], trace)
+        model(test.take(torch.zeros(1, dtype=torch.long)).x.to(device), trace)
     sizes = [site.z[0].numel() for site in trace.sites.values()]
     parts = active.split(sizes)
     return {name: int(part.sum()) for name, part in zip(trace.sites, parts, strict=True)}

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import lowerbound
 from lowerbound import doctor
 from lowerbound.verbs.outputs import open_data, spell_bytes, spell_path
 from lowerbound.verbs.result import Remarks, Result, Sheet
-from lowerbound.verbs.using import load
+from lowerbound.verbs.using import load, why
 
 _LIBRARIES = (
     "torch",
@@ -106,8 +107,20 @@ def model(saved: Any) -> Result:
     return Result(
         {"health": health},
         lines=health.get("lines", ["no verdict is stored in this model"]),
+        sheet=_levels(health.get("levels", ())),
         next=f"lowerbound doctor {spell_path(saved, 'M.vae')} NEW.csv",
     )
+
+
+def _levels(levels: Sequence[Mapping[str, Any]]) -> Sheet | None:
+    """Show how much each level of a hierarchy is used."""
+    if len(levels) < 2:
+        return None
+    told = [
+        (level["name"], f"{level['rate']:.2f}", f"{level['active']} of {level['latent']}")
+        for level in levels
+    ]
+    return Sheet(("level", "nats per row", "in use"), told, "levels", right=("nats per row",))
 
 
 def rows(saved: Any, data: Any, rename: Any) -> Result:
@@ -126,7 +139,7 @@ def rows(saved: Any, data: Any, rename: Any) -> Result:
     remarks = Remarks.of(frame.notes, coded)
     verdict = (
         "WARNING: these rows are unlike those that the model was calibrated on: a drift, other "
-        "units, or many anomalies; see the highest scores with `lowerbound score --explain 3`"
+        f"units, or many anomalies; see the highest scores with `lowerbound score{why(trained)}`"
         if shifted
         else "OK: these rows look like those that the model was calibrated on"
     )
@@ -147,9 +160,10 @@ def rows(saved: Any, data: Any, rename: Any) -> Result:
             f"expected; distance of the p-values from uniform {drift.statistic:.3f} (0 is none)",
             f"{health.active} of {health.latent} latent dimensions in use on these rows, "
             f"{health.rate:.2f} nats per row",
-            *(line for line in health.lines if line.startswith("WARNING")),
+            *(line for line in health.lines if line.startswith(("WARNING", "COLLAPSED"))),
         ],
         notes=remarks.lines,
+        sheet=_levels(facts["health"]["levels"]),
         next=f"lowerbound score {spell_path(saved, 'M.vae')} {spell_path(data)} "
-        "--out scores.csv --explain 3",
+        f"--out scores.csv{why(trained)}",
     )

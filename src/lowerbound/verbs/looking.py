@@ -47,6 +47,8 @@ def inspect(
     frame = open_data(data, rename, rows=None if full else SAMPLE)
     if frame.table is None:
         return _inspect_sparse(frame, data)
+    if frame.shape:
+        return _inspect_pictures(frame, data)
     forced = pairs(types, "--types", "zip=categorical", commas=True)
     schema = infer(
         frame.table, transform="blend", **frame.inference(forced, texts(drop, "--drop"))
@@ -102,9 +104,34 @@ def _inspect_sparse(frame: Frame, data: object) -> Result:
     return Result(facts, lines=[line], next=f"lowerbound fit {spell_path(data)}{recipe}")
 
 
-def _latent(arguments: Mapping[str, Any]) -> str:
+def _inspect_pictures(frame: Frame, data: object) -> Result:
+    """Describe pictures as a whole: one line per pixel would help nobody."""
+    assert frame.table is not None
+    columns = [column.to_numpy() for column in frame.table.columns]
+    low, high = (float(f([f(c) for c in columns])) for f in (np.nanmin, np.nanmax))
+    missing = int(sum(np.isnan(c).sum() for c in columns))
+    facts = {
+        "origin": frame.origin,
+        "rows": frame.rows,
+        "shape": list(frame.shape),
+        "lowest": low,
+        "highest": high,
+        "missing": missing,
+        "notes": list(frame.notes),
+    }
+    size = " x ".join(map(str, frame.shape))
+    line = (
+        f"{frame.origin}: {frame.rows:,} pictures of {size}, values {low:g} to {high:g}, "
+        f"{missing:,} pixels missing"
+    )
+    return Result(facts, lines=[line], next=f"lowerbound fit {spell_path(data)} --recipe conv")
+
+
+def _latent(arguments: Mapping[str, Any], health: Mapping[str, Any]) -> str:
     """Spell the size of z; of a hierarchy that of every level, from the data upwards."""
-    return " + ".join(str(n) for n in arguments.get("latents") or [arguments.get("latent")])
+    levels = [level["latent"] for level in health.get("levels", ())][::-1]
+    sizes = arguments.get("latents") or levels or [arguments.get("latent", health.get("latent"))]
+    return " + ".join(str(n) for n in sizes)
 
 
 def info(model: Model, /) -> Result:
@@ -137,9 +164,10 @@ def info(model: Model, /) -> Result:
         "engine": facts.get("engine"),
         "health": facts.get("health", {}),
     }
+    latent = _latent(config["arguments"], found["health"])
     lines = [
-        f"{saved.path.name}: recipe {config['recipe']}, "
-        f"{_latent(config['arguments'])} latent dimensions, {spell_bytes(saved.bytes)}",
+        f"{saved.path.name}: recipe {config['recipe']}, {latent} latent dimensions, "
+        f"{spell_bytes(saved.bytes)}",
         f"learned from {facts.get('origin')}, {facts.get('rows', 0):,} rows, by lowerbound "
         f"{facts.get('version')} (preset {plan.get('preset')}, seed {plan.get('seed')})",
     ]
@@ -148,6 +176,11 @@ def info(model: Model, /) -> Result:
     if alarm:
         lines.append(_threshold(alarm))
     lines += found["health"].get("lines", [])
+    coding = saved.documents["schema.json"]["coding"]
+    why = (
+        "" if coding in ("counts", "pictures") else " --explain 3"
+    )  # they have no columns to name
+    new = "NEW.npy" if coding == "pictures" else "NEW.csv"
     return Result(
         found,
         lines=lines,
@@ -155,7 +188,7 @@ def info(model: Model, /) -> Result:
             ("column", "kind", "what it holds"),
             [(c["column"], c["kind"], c["holds"]) for c in columns],
         ),
-        next=f"lowerbound score {spell_path(model)} NEW.csv --out scores.csv --explain 3",
+        next=f"lowerbound score {spell_path(model)} {new} --out scores.csv{why}",
     )
 
 
@@ -195,7 +228,9 @@ def _columns(document: dict[str, Any]) -> list[dict[str, str]]:
         return [{"column": n, "kind": "count", "holds": "counts"} for n in document["names"]]
     if document["coding"] == "pictures":
         size = " x ".join(map(str, document["shape"]))
-        return [{"column": "pictures", "kind": document["kind"], "holds": f"{size} pixels"}]
+        last = "_".join(str(n - 1) for n in document["shape"])
+        cells = f"cells p{'_'.join('0' for _ in document['shape'])} to p{last}"
+        return [{"column": "pictures", "kind": document["kind"], "holds": f"{size}, {cells}"}]
     return [
         {"column": c["name"], "kind": c["kind"], "holds": _holds(c)}
         for c in document["schema"]["columns"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,7 +13,14 @@ from lowerbound.data.source import Frame
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
 from lowerbound.verbs.flags import Data, Model, Number, Out, Renames, Rows, Where
-from lowerbound.verbs.outputs import Clock, check_table_target, deliver, open_data, spell_path
+from lowerbound.verbs.outputs import (
+    Clock,
+    check_table_target,
+    deliver,
+    is_array,
+    open_data,
+    spell_path,
+)
 from lowerbound.verbs.result import Remarks, Result
 from lowerbound.verbs.using import load
 
@@ -69,7 +77,7 @@ def sample(
         )
     typed = {name: _cell(trained, name, value) for name, value in given.items()}
     drawn = trained.sample(n, seed=seed, temperature=temperature, where=typed or None)
-    delivered, path = deliver(None, drawn.table, target, overwrite)
+    delivered, path = deliver(None, drawn.table, target, overwrite, trained.coding.shape)
     effective = drawn.effective_samples
     lines = [f"{n:,} rows drawn, {clock():.1f} s"]
     notes = []
@@ -132,7 +140,8 @@ def impute(
         data: rows with missing cells: a file, a folder or a "pattern*".
         out: where to write the completed rows: .csv, .tsv, .parquet or .npy.
         draws: instead of the expected value, this many random completions of the whole table,
-            one under the other, told apart by the column `draw` (multiple imputation).
+            one under the other, told apart by the column `draw` (multiple imputation); arrays of
+            pictures get a first axis of draws instead.
         seed: of the draws.
         rename: give a column of the data the name that the model knows; repeat it for more.
         overwrite: replace an earlier output.
@@ -144,7 +153,7 @@ def impute(
     trained = load(model)
     frame, coded = trained.encode(open_data(data, rename))
     table = trained.impute(frame, draws=draws, seed=seed)
-    delivered, path = deliver(frame, table, target, overwrite)
+    delivered, path = _delivered(trained, frame, table, target, draws, overwrite)
     left = _gaps(table) // (draws or 1)
     filled = _gaps_of(frame) - left
     remarks = Remarks.of(frame.notes, coded)
@@ -167,6 +176,22 @@ def impute(
         path=path,
         next=f"lowerbound inspect {spell_path(path, 'full.csv')}",
     )
+
+
+def _delivered(
+    trained: Trained,
+    frame: Frame,
+    table: pa.Table,
+    target: Path | None,
+    draws: int | None,
+    overwrite: bool,
+) -> tuple[Any, Path | None]:
+    """Write completed rows; of pictures as an array, draws are an axis and no cell."""
+    shape = trained.coding.shape
+    if shape and draws and is_array(target):
+        cells = table.drop_columns("draw")
+        return table, deliver(frame, cells, target, overwrite, (frame.rows, *shape))[1]
+    return deliver(frame, table, target, overwrite, shape)
 
 
 def _gaps(table: pa.Table) -> int:

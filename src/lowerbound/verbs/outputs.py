@@ -130,11 +130,23 @@ def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:
 
 
 def deliver(
-    frame: Frame | None, table: pa.Table, target: Path | None, overwrite: bool
+    frame: Frame | None,
+    table: pa.Table,
+    target: Path | None,
+    overwrite: bool,
+    shape: tuple[int, ...] = (),
 ) -> tuple[Any, Path | None]:
-    """Write `table` to `target`, or give it back in the kind that came in."""
+    """Write `table` to `target`, or give it back in the kind that came in.
+
+    Args:
+        frame: what came in, or None.
+        table: the rows.
+        target: where to, or None.
+        overwrite: replace what is there.
+        shape: of one row where each is a picture: files of arrays hold (n, *shape).
+    """
     if target is not None:
-        return table, write_table(table, target, overwrite=overwrite)
+        return table, write_table(table, target, overwrite=overwrite, shape=shape)
     return (table if frame is None else frame.native.wrap(table)), None
 
 

@@ -24,6 +24,7 @@ def recipe(  # noqa: PLR0913 - a verb's arguments are its flags
     scale: Name = "short",
     seeds: Whole = 1,
     arm: Annotated[Sequence[str], Parameter(metavar="ARM", negative=())] = (),
+    device: Name = None,
     states: Out = None,
     results: Out = None,
     voice: Heard = SILENT,
@@ -45,6 +46,7 @@ def recipe(  # noqa: PLR0913 - a verb's arguments are its flags
         scale: smoke (does it run?), short, or full (as in the paper).
         seeds: how many times everything is done, with the seeds 0, 1, ...
         arm: one model of the experiment; repeat it for more. By default all of them.
+        device: cpu, cuda, ...; a GPU where there is one.
         states: folder of the states and results of single models; by default NAME.states here.
         results: folder of the JSONs; by default benchmarks/results here.
         voice: hears how it goes; in Python nobody does.
@@ -63,4 +65,6 @@ def recipe(  # noqa: PLR0913 - a verb's arguments are its flags
     chosen = work.named(name, action)
     if action == "show":
         return work.shown(chosen, folder)
-    return work.run(chosen, work.Extent(str(scale), seeds, tuple(arm), states), folder, voice)
+    return work.run(
+        chosen, work.Extent(str(scale), seeds, tuple(arm), states, device), folder, voice
+    )

@@ -35,6 +35,7 @@ _DECIDED = {
 _SMALLEST = {
     "table": {"families": ["real"], "sizes": [1]},
     "conv": {"shape": [1, 8, 8]},
+    "conv_ladder": {"shape": [1, 8, 8]},
     "nvae": {"shape": [1, 8, 8]},
 }
 _MOST_BYTES = 1 << 20
@@ -90,7 +91,7 @@ def plan_from(flags: Mapping[str, object], config: str | os.PathLike[str] | None
     for name, value in values.items():
         try:
             alone = Plan(**{name: value})  # so that one problem does not hide another
-            device_of(alone)
+            device_of(alone.device)
         except UsageError as error:
             problems.append(error)
     recipe = values.get("recipe", "table")

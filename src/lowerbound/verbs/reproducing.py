@@ -10,13 +10,14 @@ from typing import Any
 
 from lowerbound.data.write import atomic_write
 from lowerbound.errors import UsageError, nearest
+from lowerbound.plan import device_of
 from lowerbound.progress import Voice
 from lowerbound.reproductions import EXPERIMENTS, Experiment, Job, document, run_arm
 from lowerbound.verbs import parsing
-from lowerbound.verbs.outputs import spell_seconds
 from lowerbound.verbs.result import Result, Sheet
 
 _USUAL = Path("benchmarks/results")
+_HEADINGS = ("paper", "allowed", "ours", "seeds", "time")
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ class Extent:
         seeds: how many.
         arms: names, or empty for all.
         states: folder of the states, or None for the usual one.
+        device: what it runs on, or None for a GPU where there is one.
     """
 
     scale: str
     seeds: int | str | None
     arms: tuple[str, ...]
     states: str | None
+    device: str | None
 
 
 def results_folder(given: str | None) -> Path:
@@ -74,11 +77,13 @@ def listed(folder: Path) -> Result:
     rows, facts = [], []
     for name, experiment in EXPERIMENTS.items():
         kept = _kept(name, folder)
+        first = next(iter(experiment.arms))
         for arm in experiment.arms:
             facts.append(_line(name, arm, kept))
-            rows.append(_cells(facts[-1]))
-    columns = ["experiment", "arm", "metric", "paper", "ours", "seeds", "time"]
-    sheet = Sheet(columns, rows, right=["paper", "ours", "seeds", "time"])
+            cells = _cells(facts[-1])
+            rows.append(cells if cells[1] == first else ["", *cells[1:]])
+    columns = ["experiment", "arm", *_HEADINGS]
+    sheet = Sheet(columns, rows, right=_HEADINGS)
     return Result({"experiments": facts}, sheet=sheet, next="lowerbound recipe show NAME")
 
 
@@ -92,6 +97,7 @@ def _line(name: str, arm: str, kept: Mapping[str, Any] | None) -> dict[str, Any]
         "metric": experiment.metric,
         "paper": None if published is None else published.value,
         "ours": None if found is None else found["mean"][experiment.metric],
+        "tolerance": experiment.arms[arm].tolerance,
         "scale": None if found is None or kept is None else kept["scale"],
         "seeds": 0 if found is None else len(found["runs"]),
         "seconds": None if found is None else found["mean"]["training_seconds"],
@@ -102,12 +108,12 @@ def _cells(line: Mapping[str, Any]) -> list[str]:
     def number(value: float | None) -> str:
         return "" if value is None else f"{value:.2f}"
 
-    spent = "" if line["seconds"] is None else spell_seconds(line["seconds"])
+    spent = "" if line["seconds"] is None else f"{line['seconds'] / 60:,.0f} min"
     return [
         line["experiment"],
         line["arm"],
-        line["metric"],
         number(line["paper"]),
+        line["tolerance"],
         number(line["ours"]),
         str(line["seeds"] or ""),
         spent,
@@ -125,6 +131,7 @@ def shown(name: str, folder: Path) -> Result:
         f"title      {experiment.title}",
         f"paper      {experiment.paper}",
         f"data       {experiment.data}",
+        f"metric     {experiment.metric}",
         *(
             f"{key:<10} {s['epochs']:,} epochs, {s['samples']:,} importance samples, {s['time']}"
             for key, s in scales.items()
@@ -141,9 +148,9 @@ def shown(name: str, folder: Path) -> Result:
         "checks": (kept or {}).get("checks", []),
     }
     sheet = Sheet(
-        ["arm", "metric", "paper", "ours"],
-        [_cells(line)[1:5] for line in facts["arms"]],
-        right=["paper", "ours"],
+        ["arm", *_HEADINGS],
+        [_cells(line)[1:] for line in facts["arms"]],
+        right=_HEADINGS,
     )
     return Result(facts, lines=lines, sheet=sheet, next=f"lowerbound recipe run {name}")
 
@@ -162,11 +169,12 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
     """
     experiment = EXPERIMENTS[name]
     arms, seeds = _checked(experiment, extent)
+    device = str(device_of(extent.device))
     scale = experiment.scales[extent.scale]
     states = Path(extent.states or f"{name}.states") / extent.scale
     for arm in arms:
         for seed in range(seeds):
-            job = Job(experiment, scale, arm, seed, states / f"{arm}-{seed}")
+            job = Job(experiment, scale, arm, seed, states / f"{arm}-{seed}", device)
             run_arm(job, voice.say)
     found = {
         arm: [
@@ -186,9 +194,9 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
         lines=_verdict(made),
         notes=[f"not run yet: {', '.join(made['missing'])}"] if made["missing"] else [],
         sheet=Sheet(
-            ["arm", "metric", "paper", "ours", "seeds", "time"],
+            ["arm", *_HEADINGS],
             [cells[1:] for cells in lines],
-            right=["paper", "ours", "seeds", "time"],
+            right=_HEADINGS,
         ),
         path=target,
         next=f"lowerbound recipe show {name}",

@@ -23,6 +23,7 @@ from lowerbound.training import RunFolder
 from lowerbound.verbs.outputs import Clock, spell_bytes, spell_path, spell_seconds
 from lowerbound.verbs.plans import as_toml, plan_from
 from lowerbound.verbs.result import Result
+from lowerbound.verbs.using import why
 
 __all__ = ["Output", "as_toml", "may_replace", "plan_from", "rehearse", "train"]
 
@@ -86,7 +87,7 @@ def _trained(frame: Frame, plan: Plan, output: Output, run: RunFolder, voice: Vo
         facts={**told.facts, **saved},
         lines=[*told.lines, line],
         path=output.target,
-        next=f"lowerbound score {spell_path(output.target)} NEW.csv --out scores.csv --explain 3",
+        next=_then(trained, spell_path(output.target)),
     )
 
 
@@ -96,10 +97,16 @@ def _told(frame: Frame, plan: Plan, clock: Clock, trained: Trained) -> Result:
         {**_facts(trained, frame), "seconds": clock()},
         lines=_lines(trained, plan, clock()),
         notes=_doubts(trained, plan),
-        next="lowerbound score M.vae NEW.csv --out scores.csv --explain 3",
+        next=_then(trained, "M.vae"),
         interrupted=trained.facts["history"]["stopped"] == "interrupt",
         model=trained,
     )
+
+
+def _then(trained: Trained, model: str) -> str:
+    """Spell the command that uses a new model."""
+    data = "NEW.npy" if trained.coding.shape else "NEW.csv"
+    return f"lowerbound score {model} {data} --out scores.csv{why(trained)}"
 
 
 def _learn(
@@ -120,7 +127,7 @@ def _banner(
     """Say what is about to happen, before anything long begins."""
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
     lines = [
-        f"lowerbound {lowerbound.__version__} on {device_of(plan)} "
+        f"lowerbound {lowerbound.__version__} on {device_of(plan.device)} "
         f"({torch.get_num_threads()} threads), seed {plan.seed}",
         f"data       {frame.origin}: {frame.rows:,} {_size(frame)}",
         *(f"           ! {note}" for note in frame.notes),

@@ -35,6 +35,18 @@ def load(model: Any) -> Trained:
     return model if isinstance(model, lowerbound.Trained) else lowerbound.Trained.load(model)
 
 
+def why(trained: Trained) -> str:
+    """Spell the flag that has `score` name columns, where the model can."""
+    return " --explain 3" if trained.explains else ""
+
+
+def _counted(n: int, table: pa.Table, shape: Sequence[int]) -> str:
+    """Spell how much there is of rows or pictures."""
+    if shape:
+        return f"{n:,} pictures of {' x '.join(map(str, shape))}"
+    return f"{n:,} rows x {table.num_columns} columns"
+
+
 def ids_of(trained: Trained) -> list[str]:
     """Return the names of the columns that only tell rows apart."""
     schema = trained.coding.document().get("schema", {})
@@ -105,7 +117,7 @@ def score(
         sheet=_reasons(top),
         path=path,
         next=after
-        if explain
+        if explain or not trained.explains
         else f"{_again('score', model, data, target)} --explain 3 --overwrite",
     )
 
@@ -219,15 +231,16 @@ def reconstruct(
     rows = trained.reconstruct(frame)
     table = rows if is_array(target) else beside(frame, ids_of(trained), rows)
     remarks = Remarks.of(frame.notes, coded)
-    delivered, path = deliver(frame, table, target, overwrite)
+    shape = trained.coding.shape
+    delivered, path = deliver(frame, table, target, overwrite, shape)
     return Result(
         {"rows": frame.rows, "seconds": clock(), **remarks.facts},
         table=delivered,
-        lines=[f"{frame.rows:,} rows x {rows.num_columns} columns, {clock():.1f} s"],
+        lines=[f"{_counted(frame.rows, rows, shape)}, {clock():.1f} s"],
         notes=remarks.lines,
         path=path,
         next=f"lowerbound score {spell_path(model, 'M.vae')} {spell_path(data)} "
-        "--out scores.csv --explain 3",
+        f"--out scores.csv{why(trained)}",
     )
 
 

@@ -1,0 +1,293 @@
+"""Deep hierarchies of images: groups of latents at several scales, coarse to fine.
+
+Images are (B, channels, height, width), with the values that their likelihood asks for; see
+`lowerbound.recipes.images`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from lowerbound.convolutions import Cropped, Doubling, Enlarged, Halving, LearnedStart
+from lowerbound.errors import UsageError
+from lowerbound.families import Conditional, LatentGaussian
+from lowerbound.model import LatentModel, Level
+from lowerbound.networks import Concat, Mapped
+from lowerbound.posteriors import Flow, Informed, Precision, Residual
+from lowerbound.priors import StandardNormal
+from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.images import channels_and_size, likelihood_of, positive
+from lowerbound.residual_cells import (
+    Cell,
+    MaskedShift,
+    Recomputed,
+    Tower,
+    decoder_cell,
+    encoder_cell,
+    mirrored_cell,
+)
+
+_RULES: dict[str, Callable[[int, int], nn.Module]] = {
+    "residual": lambda c, numbers: Residual(nn.Conv2d(2 * c, numbers, 3, 1, 1)),
+    "informed": lambda c, numbers: Informed(nn.Conv2d(2 * c, numbers, 3, 1, 1)),
+    "precision": lambda c, numbers: Precision(nn.Conv2d(c, numbers, 3, 1, 1)),
+}
+
+
+class _Parts:
+    """The parts of a hierarchy at each of its scales.
+
+    Args:
+        width: channels at the size of the image; each halving doubles them.
+        latent: channels of z.
+        cells: per group and per halving.
+        squeeze: cells end with squeeze-and-excitation.
+        recompute: trade time for memory.
+        cell: (channels, squeeze, double) -> one of the decoder's cells.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what all the parts share
+        self,
+        width: int,
+        latent: int,
+        cells: int,
+        squeeze: bool,
+        recompute: bool,
+        cell: Callable[[int, bool, bool], Cell],
+    ) -> None:
+        self.width, self.latent, self.cells, self.squeeze = width, latent, cells, squeeze
+        self.stack = Recomputed if recompute else nn.Sequential
+        self.cell = cell
+
+    def channels(self, halvings: int) -> int:
+        """Return the channels of an image that was halved so often."""
+        return self.width * 2**halvings
+
+    def encode(self, halvings: int, halve: bool = False) -> nn.Sequential:
+        """Return one step of the tower at a scale, after a halving to get there."""
+        before = [encoder_cell(self.channels(halvings - 1), self.squeeze, True)] if halve else []
+        cells = [encoder_cell(self.channels(halvings), self.squeeze) for _ in range(self.cells)]
+        return self.stack(*before, *cells)
+
+    def decode(self, halvings: int, double: bool = False) -> list[nn.Module]:
+        """Return the cells of a scale, before a doubling to the next one."""
+        c = self.channels(halvings)
+        after = [self.cell(c, self.squeeze, True)] if double else []
+        return [*(self.cell(c, self.squeeze, False) for _ in range(self.cells)), *after]
+
+    def advance(self, halvings: int, double: bool) -> nn.Module:
+        """Return how z moves the state on, after the last group of a scale to the next one."""
+        c = self.channels(halvings)
+        merged = nn.Conv2d(c + self.latent, c, 1)
+        return Concat(self.stack(merged, *self.decode(halvings, double)))
+
+    def posterior(self, halvings: int, rule: str, flows: int) -> nn.Module:
+        """Return q(z | h, f, p), with `flows` pairs of masked maps."""
+        c = self.channels(halvings)
+        inner = _RULES[rule](c, 2 * self.latent)
+        if not flows:
+            return inner
+        return Flow(inner, [MaskedShift(self.latent, c, way) for way in [False, True] * flows])
+
+    def prior(self, halvings: int) -> nn.Module:
+        """Return p(z | h) of any group but the first."""
+        net = nn.Conv2d(self.channels(halvings), 2 * self.latent, 1)
+        return Conditional(nn.Sequential(nn.ELU(), net), LatentGaussian())
+
+    def levels(
+        self, groups: Sequence[int], blocks: int, size: tuple[int, int], rule: str, flows: int = 0
+    ) -> tuple[list[Level], list[nn.Module]]:
+        """Return the levels, coarse to fine, and the steps of the tower, which runs the other way.
+
+        Args:
+            groups: per scale, coarse to fine.
+            blocks: halvings before the finest scale.
+            size: (H, W) at the coarsest scale.
+            rule: of the posterior: "residual", "informed" or "precision".
+            flows: pairs of masked maps after it.
+        """
+        levels: list[Level] = []
+        steps: list[nn.Module] = []
+        scales = len(groups)
+        for scale, count in enumerate(groups):
+            halvings = blocks + scales - 1 - scale
+            for group in range(count):
+                first, double = not levels, group == count - 1 and scale < scales - 1
+                prior = StandardNormal(self.latent, *size) if first else self.prior(halvings)
+                level = Level(
+                    f"z{scale}.{group}",
+                    prior,
+                    self.posterior(halvings, rule, flows),
+                    self.advance(halvings, double=double),
+                )
+                levels.append(level)
+                steps.insert(0, self.encode(halvings, halve=double))
+        return levels, steps
+
+    def stem(self, reader: Mapped, size: tuple[int, int], multiple: int, blocks: int) -> nn.Module:
+        """Return NVAE's network from the data to the first scale of the tower."""
+        halved = [
+            self.stack(*self.encode(i), encoder_cell(self.channels(i), self.squeeze, True))
+            for i in range(blocks)
+        ]
+        first = nn.Conv2d(reader.width, self.width, 3, 1, 1)
+        return nn.Sequential(reader, Enlarged(size, multiple), first, *halved)
+
+    def head(self, numbers: int, size: tuple[int, int], multiple: int, blocks: int) -> nn.Module:
+        """Return NVAE's network from the last state to the numbers of the likelihood."""
+        narrow = partial(decoder_cell, expand=_EXPAND)
+        doubled = [
+            self.stack(
+                narrow(self.channels(i), self.squeeze, True),
+                *(narrow(self.channels(i - 1), self.squeeze) for _ in range(self.cells)),
+            )
+            for i in range(blocks, 0, -1)
+        ]
+        last = nn.Conv2d(self.width, numbers, 3, 1, 1)
+        return nn.Sequential(*doubled, nn.ELU(), last, Cropped(size, multiple))
+
+
+_EXPAND = 3  # of NVAE's cells after the last level; those between levels are twice as wide
+
+
+def nvae(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
+    shape: Sequence[int],
+    groups: Sequence[int] = (3, 6),
+    channels: int = 32,
+    latent_channels: int = 20,
+    cells: int = 1,
+    blocks: int = 1,
+    likelihood: str = "bits",
+    missing: bool = False,
+    squeeze_excite: bool = True,
+    residual: bool = True,
+    flows: int = 0,
+    weight_normalised: bool = False,
+    checkpointing: bool = False,
+) -> LatentModel:
+    """The NVAE: groups of latents at several scales, each seen through all coarser ones.
+
+    The first group's prior is N(0, I); that of every other is normal given the state. Levels are
+    named "z<scale>.<group>", from "z0.0" at the coarsest scale.
+
+    References:
+        Vahdat & Kautz, "NVAE: a deep hierarchical variational autoencoder", 2020,
+        https://arxiv.org/abs/2007.03898
+
+    Args:
+        shape: (channels, height, width) of an image, of any size: inside, its border is repeated
+            up to a size that can be halved often enough; the likelihood is of the image alone.
+        groups: of latents at every scale, coarse to fine; a scale is half the next one's size.
+        channels: of the networks at the size of the image; each halving doubles them.
+        latent_channels: of one group of latents.
+        cells: residual cells per group, of the encoder and of the decoder.
+        blocks: halvings before the finest scale.
+        likelihood: as in `conv`.
+        missing: give the encoder indicators of missing pixels.
+        squeeze_excite: end each cell with squeeze-and-excitation.
+        residual: make the posterior relative to the prior (eq. 2).
+        flows: pairs of masked maps that enrich each group's posterior (section 3.4).
+        weight_normalised: learn length and direction of kernels apart (Salimans & Kingma, 2016).
+        checkpointing: compute activations again instead of keeping them: less memory, more time.
+    """
+    colours, size = channels_and_size(shape)
+    groups = list(groups)
+    positive(groups=groups, channels=channels, latent_channels=latent_channels, cells=cells)
+    positive(**{"blocks + 1": blocks + 1, "flows + 1": flows + 1})
+    family, reader = likelihood_of(likelihood, colours, missing)
+    parts = _Parts(channels, latent_channels, cells, squeeze_excite, checkpointing, decoder_cell)
+    deepest = blocks + len(groups) - 1
+    multiple = 2**deepest
+    small = _coarsest(size, multiple)
+    rule = "residual" if residual else "informed"
+    levels, steps = parts.levels(groups, blocks, small, rule, flows)
+    head = parts.head(family.numbers(colours), size, multiple, blocks)
+    model = LatentModel(
+        Tower(parts.stem(reader, size, multiple, blocks), steps),
+        levels,
+        Conditional(head, family),
+        LearnedStart(parts.channels(deepest), *small),
+    )
+    if weight_normalised:
+        _normalise(model)
+    return model
+
+
+def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
+    shape: Sequence[int],
+    groups: Sequence[int] = (2, 1),
+    channels: int = 32,
+    latent_channels: int = 8,
+    cells: int = 1,
+    posterior: str = "precision",
+    likelihood: str = "bits",
+    missing: bool = False,
+    squeeze_excite: bool = False,
+    checkpointing: bool = False,
+) -> LatentModel:
+    """The ladder VAE for images: plain residual cells, and what data and prior say merged.
+
+    A halving convolution leads to the finest scale and its transpose back to the image, so that
+    no cell works at full size: per step it costs a fraction of an NVAE.
+
+    References:
+        Sonderby, Raiko, Maaloe, Sonderby & Winther, "Ladder variational autoencoders", 2016,
+        https://arxiv.org/abs/1602.02282
+
+    Args:
+        shape: (channels, height, width) of an image, of any size, as in `nvae`.
+        groups: of latents at every scale, coarse to fine; the finest is half the image's size.
+        channels: of the networks at the finest scale; each halving doubles them.
+        latent_channels: of one group of latents.
+        cells: residual cells per group, of the encoder and of the decoder.
+        posterior: "precision" (eq. 17-19 of the paper), "residual" as in NVAE, or "informed",
+            whose moments come from a network that sees both.
+        likelihood: as in `conv`.
+        missing: give the encoder indicators of missing pixels.
+        squeeze_excite: end each cell with squeeze-and-excitation.
+        checkpointing: compute activations again instead of keeping them: less memory, more time.
+    """
+    colours, size = channels_and_size(shape)
+    groups = list(groups)
+    positive(groups=groups, channels=channels, latent_channels=latent_channels, cells=cells)
+    choice("posterior", posterior, _RULES)
+    family, reader = likelihood_of(likelihood, colours, missing)
+    multiple = 2 ** len(groups)
+    small = _coarsest(size, multiple)
+    if channels % 2:
+        raise UsageError("E240", f"channels is {channels}, which is odd", fix="an even number")
+    parts = _Parts(
+        channels // 2, latent_channels, cells, squeeze_excite, checkpointing, mirrored_cell
+    )
+    levels, steps = parts.levels(groups, 1, small, posterior)
+    enlarged = Enlarged(size, multiple)
+    stem = nn.Sequential(reader, enlarged, Halving(reader.width, channels), nn.SiLU())
+    head = nn.Sequential(
+        *parts.decode(1),
+        nn.SiLU(),
+        Doubling(channels, family.numbers(colours), enlarged.size),
+        Cropped(size, multiple),
+    )
+    return LatentModel(
+        Tower(stem, steps),
+        levels,
+        Conditional(head, family),
+        LearnedStart(parts.channels(len(groups)), *small),
+    )
+
+
+def _coarsest(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Return the height and width that are left of an image at the coarsest scale."""
+    height, width = ((n + multiple - 1) // multiple for n in size)
+    return height, width
+
+
+def _normalise(model: nn.Module) -> None:
+    """Give every kernel a length and a direction, but for those that are normalised anyway."""
+    kernels = [m for m in model.modules() if type(m) is nn.Conv2d and m.bias is not None]
+    for kernel in kernels:
+        weight_norm(kernel)
