@@ -137,6 +137,8 @@ def impute(model: nn.Module, rows: Rows, *, samples: int = 128) -> Tensor:
     """
 
     def work(batch: Batch) -> Tensor:
+        if not batch.x.isnan().any():  # most rows of most tables are complete
+            return batch.x
         px, weights = _weighted(model, batch, samples)
         return torch.where(batch.x.isnan(), average(px, weights), batch.x)
 
@@ -150,6 +152,9 @@ def impute_draws(
     """Return `draws` completed copies of every row, (n, draws, ...): multiple imputation."""
 
     def work(batch: Batch) -> Tensor:
+        x = batch.x[:, None].expand(-1, draws, *batch.x.shape[1:])
+        if not batch.x.isnan().any():
+            return x
         keys = noise.row_keys(*batch)
         trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x), samples)
         px = model(batch.x, trace, batch.context)
@@ -160,9 +165,7 @@ def impute_draws(
         z = {name: site.z[place] for name, site in trace.sites.items()}
         context = None if batch.context is None else batch.context.repeat_interleave(draws, 0)
         values = model(None, Trace(replay(z), len(place)), context).sample()
-        values = values.view(len(batch.x), draws, *batch.x.shape[1:])
-        x = batch.x[:, None].expand_as(values)
-        return torch.where(x.isnan(), values, x)
+        return torch.where(x.isnan(), values.view(x.shape), x)
 
     with noise.isolated("impute", seed):
         return by_tiles(model, rows, work, tile=32)

@@ -214,6 +214,8 @@ def test_small_steps_run_on_one_thread_and_images_in_their_layout():
         known = Machine(channels_last=ratio)
         chosen = engine.choose(images, Batch(torch.zeros(2, 1, 8, 8)), known)
         assert chosen.channels_last is wanted
+    depthwise = objectives.Elbo(recipes.nvae([1, 8, 8], [1], 4, 2))
+    assert engine.choose(depthwise, Batch(torch.zeros(2, 1, 8, 8)), Machine()).channels_last
     before = torch.get_num_threads()
     with training.Engine(threads=1).running(small):
         assert torch.get_num_threads() == 1
