@@ -1,18 +1,23 @@
 """The papers' experiments: data with the right digests, arms that build, runs that go on."""
 
-import gzip
+import hashlib
 import json
 import signal
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 from lowerbound import cli, noise, recipes
 from lowerbound.data.batches import Batch
 from lowerbound.data.views import binarised
-from lowerbound.errors import DataError
-from lowerbound.reproductions import EXPERIMENTS, Job, Scale, datasets, document, run_arm
+from lowerbound.errors import DataError, UsageError
+from lowerbound.reproductions import EXPERIMENTS, Job, Scale, datasets, document, files, run_arm
 from lowerbound.reproductions.experiment import close
 from lowerbound.schedules import Cosine, Stages
 from lowerbound.trace import Trace, from_prior
@@ -163,24 +168,108 @@ def test_stages_of_the_iwae_paper():
 # Data sets.
 
 
-def test_a_missing_data_set_says_where_it_belongs(monkeypatch, tmp_path):
-    file = datasets.File("mnist/x.gz", "0" * 64, "https://example.org/mnist")
-    monkeypatch.delenv(datasets.PLACE, raising=False)
-    with pytest.raises(DataError, match="LOWERBOUND_DATA is not set") as nowhere:
-        file.bytes()
-    assert "https://example.org/mnist" in nowhere.value.fix
-    monkeypatch.setenv(datasets.PLACE, str(tmp_path))
+HOME = "https://example.org/mnist"
+
+
+def published(content, url, path="set/x.gz"):
+    return files.File(path, hashlib.sha256(content).hexdigest(), HOME, url)
+
+
+def bits(texts):
+    return {"a": np.frombuffer(texts[0], np.uint8) - 48}
+
+
+def packed(content, url):
+    digest = hashlib.sha256(bits([content])["a"].tobytes()).hexdigest()
+    return files.Packed("set/x.npz", digest, ("a",), HOME, [url], bits)
+
+
+@pytest.fixture
+def place(monkeypatch, tmp_path):
+    monkeypatch.setenv(files.PLACE, str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server of one file, 0101, on this machine."""
+    folder = tmp_path / "www"
+    folder.mkdir()
+    (folder / "x").write_bytes(b"0101")
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}/"
+        serving.shutdown()
+        thread.join()
+
+
+def test_a_missing_data_set_says_where_it_belongs(monkeypatch, place):
+    file = published(b"", "")
     with pytest.raises(DataError, match="is not there") as absent:
         file.bytes()
-    assert "FOLDER/mnist/x.gz" in absent.value.fix
+    assert "FOLDER/set/x.gz" in absent.value.fix
     assert absent.value.code == "E001"
+    monkeypatch.delenv(files.PLACE)
+    with pytest.raises(DataError, match="LOWERBOUND_DATA is not set") as nowhere:
+        file.bytes()
+    assert HOME in nowhere.value.fix
+    assert "--download" in nowhere.value.fix
+    with pytest.raises(UsageError, match="LOWERBOUND_DATA is not set"):
+        file.fetch()
 
 
-def test_other_bytes_are_refused(monkeypatch, tmp_path):
-    (tmp_path / "x.gz").write_bytes(gzip.compress(b"not the published ones"))
-    monkeypatch.setenv(datasets.PLACE, str(tmp_path))
-    with pytest.raises(DataError, match="not the published file"):
-        datasets.File("x.gz", "0" * 64, "home").bytes()
+def test_other_bytes_are_refused(place):
+    place.joinpath("set").mkdir(parents=True)
+    (place / "set/x.gz").write_bytes(b"other")
+    (place / "set/x.npz").write_bytes(b"other")
+    for call in (published(b"these", "").bytes, packed(b"01", "").arrays):
+        with pytest.raises(DataError, match="not the published file"):
+            call()
+
+
+def test_a_download_is_checked_and_is_done_once(place, server):
+    heard = []
+    wanted = [published(b"0101", server + "x"), packed(b"0101", server + "x")]
+    files.fetch(wanted, heard.append)
+    assert len(heard) == 2
+    assert wanted[0].bytes() == b"0101"
+    assert wanted[1].arrays()["a"].tolist() == [0, 1, 0, 1]
+    files.fetch(wanted, heard.append)
+    assert len(heard) == 2
+
+
+def test_what_comes_in_its_place_leaves_nothing(place, server):
+    for wrong in (published(b"1111", server + "x"), packed(b"1111", server + "x")):
+        with pytest.raises(DataError, match="not the published file"):
+            files.fetch([wrong], str)
+    for gone in (published(b"", server + "y"), packed(b"1", "http://127.0.0.1:9/z")):
+        with pytest.raises(DataError, match="could not be downloaded") as refused:
+            files.fetch([gone], str)
+        assert refused.value.code == "E078"
+    assert list((place / "set").iterdir()) == []
+
+
+def test_published_text_and_matlab_files_become_the_arrays():
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 2, (3, 784), np.uint8)
+    text = "\n".join(" ".join(map(str, row)) for row in rows.tolist()).encode() + b"\n"
+    made = datasets._amat([text] * 3)
+    assert list(made) == ["train", "valid", "test"]
+    np.testing.assert_array_equal(np.unpackbits(made["test"], axis=1), rows)
+    faces = rng.integers(0, 256, (5, 28, 20), np.uint8)
+    file = BytesIO()
+    savemat(file, {"ff": faces.reshape(5, 560).T})
+    np.testing.assert_array_equal(datasets._mat([file.getvalue()])["images"], faces)
+
+
+def test_every_data_set_says_what_it_is_read_from():
+    assert datasets.FILES.keys() == datasets.DATASETS.keys()
 
 
 # Views and schedules.

@@ -28,7 +28,7 @@ DATA: dict[str, tuple[str, str]] = {
     ),
     "E006": (
         "an address was given where a path is needed",
-        "The library opens no network connections. Download the file and give its path.",
+        "Data are read from files only. Download the file and give its path.",
     ),
     "E007": (
         "the pattern or folder contains no table",
@@ -244,5 +244,10 @@ DATA: dict[str, tuple[str, str]] = {
         "the pixels are out of range",
         "Pixels are 0 and 1, whole numbers from 0 to 255, or numbers from 0 to 1. Which of them a "
         "model takes depends on its likelihood.",
+    ),
+    "E078": (
+        "a data set could not be downloaded",
+        "Only `lowerbound recipe run NAME --download` opens a network connection. There may be "
+        "none here, or the address may have moved: the file can be put in its place by hand.",
     ),
 }

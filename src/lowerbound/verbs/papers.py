@@ -27,6 +27,7 @@ def recipe(  # noqa: PLR0913 - a verb's arguments are its flags
     device: Name = None,
     states: Out = None,
     results: Out = None,
+    download: bool = False,
     voice: Heard = SILENT,
 ) -> Result:
     """Repeat the experiments of the papers: list them, show one, or run one.
@@ -49,6 +50,7 @@ def recipe(  # noqa: PLR0913 - a verb's arguments are its flags
         device: cpu, cuda, ...; a GPU where there is one.
         states: folder of the states and results of single models; by default NAME.states here.
         results: folder of the JSONs; by default benchmarks/results here.
+        download: get a data set that is not there, to the folder that LOWERBOUND_DATA names.
         voice: hears how it goes; in Python nobody does.
     """
     if action not in _ACTIONS:
@@ -66,5 +68,5 @@ def recipe(  # noqa: PLR0913 - a verb's arguments are its flags
     if action == "show":
         return work.shown(chosen, folder)
     return work.run(
-        chosen, work.Extent(str(scale), seeds, tuple(arm), states, device), folder, voice
+        chosen, work.Extent(str(scale), seeds, tuple(arm), states, device, download), folder, voice
     )

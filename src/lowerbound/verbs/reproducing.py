@@ -13,6 +13,8 @@ from lowerbound.errors import UsageError, nearest
 from lowerbound.plan import device_of
 from lowerbound.progress import Voice
 from lowerbound.reproductions import EXPERIMENTS, Experiment, Job, document, run_arm
+from lowerbound.reproductions.datasets import FILES
+from lowerbound.reproductions.files import fetch
 from lowerbound.verbs import parsing
 from lowerbound.verbs.result import Result, Sheet
 
@@ -30,6 +32,7 @@ class Extent:
         arms: names, or empty for all.
         states: folder of the states, or None for the usual one.
         device: what it runs on, or None for a GPU where there is one.
+        download: whether a missing data set may be downloaded.
     """
 
     scale: str
@@ -37,6 +40,7 @@ class Extent:
     arms: tuple[str, ...]
     states: str | None
     device: str | None
+    download: bool
 
 
 def results_folder(given: str | None) -> Path:
@@ -165,12 +169,14 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
 
     Raises:
         UsageError: E241 for an unknown scale or arm, E240 for no seed.
-        DataError: E001, E009 where the data set is not there.
+        DataError: E001, E009 where the data set is not there, E078 where it cannot be got.
     """
     experiment = EXPERIMENTS[name]
     arms, seeds = _checked(experiment, extent)
     device = str(device_of(extent.device))
     scale = experiment.scales[extent.scale]
+    if extent.download:
+        fetch(FILES[experiment.data], voice.say)
     states = Path(extent.states or f"{name}.states") / extent.scale
     for arm in arms:
         for seed in range(seeds):
