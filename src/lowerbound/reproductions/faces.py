@@ -20,7 +20,7 @@ _NET = {
 
 def _arm(name: str, **flow: Any) -> Arm:
     published = {"bits_per_dimension": Published(_PAPER[name], checked=False)}
-    return Arm("conv", {**_NET, **flow}, warmed(30), published, "+0.06")
+    return Arm("conv", {**_NET, **flow}, warmed(50), published, "+0.06")
 
 
 def _judge(means: Means) -> Sequence[Check]:
@@ -47,7 +47,7 @@ FREY = Experiment(
     },
     scales={
         "smoke": Scale(1, 5, train=200, test=20, time="20 s"),
-        "short": Scale(100, 100, time="45 min for 3 seeds"),
+        "short": Scale(200, 100, time="1 h for 3 seeds"),
         "full": Scale(500, 1000, time="3 h for 3 seeds"),
     },
     optimiser=partial(falling, 32, 1e-3),
@@ -60,5 +60,5 @@ FREY = Experiment(
     "is a discretised logistic, where the paper has a softmax over the 256 codes: that one does "
     "not know that neighbouring codes are alike, and was at 4.75 bits on held-out faces after 87 "
     "epochs of networks of this size. Three halvings instead of six gated layers, Adam with a "
-    "falling rate, warm-up over 30 epochs.",
+    "falling rate, warm-up over 50 epochs.",
 )
