@@ -35,7 +35,7 @@ NONLINEARITIES = {
 }
 
 
-def trunk(sizes: Sequence[int], after: Nonlinearity) -> nn.Sequential:
+def trunk(sizes: Sequence[int], after: Nonlinearity = SILU) -> nn.Sequential:
     """Return linear maps with a nonlinearity after each: (B, sizes[0]) -> (B, sizes[-1])."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
@@ -48,14 +48,10 @@ class MLP(nn.Sequential):
 
     Args:
         sizes: widths from input to output; two widths give one linear map.
-        active: end with the activation too (a trunk that heads are put on).
     """
 
-    def __init__(self, sizes: Sequence[int], active: bool = False) -> None:
-        layers: list[nn.Module] = []
-        for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
-            layers += [nn.Linear(wide, narrow), nn.SiLU()]
-        super().__init__(*(layers if active else layers[:-1]))
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__(*list(trunk(sizes))[:-1])
 
 
 class Concat(nn.Module):

@@ -27,7 +27,7 @@ from lowerbound.distributions import centre, log_prob_cells
 from lowerbound.errors import UsageError
 from lowerbound.families import Conditional, LatentGaussian
 from lowerbound.model import LatentModel, Level
-from lowerbound.networks import MLP, Concat, Empty, Filled, Mapped, Single
+from lowerbound.networks import MLP, Concat, Empty, Filled, Mapped, Single, trunk
 from lowerbound.objectives import Elbo, Iwae, StickingTheLanding
 from lowerbound.trace import Trace, from_posterior, from_prior
 from recipe_parts import CHAINED, GAPLESS, RECIPES, recipe
@@ -270,7 +270,7 @@ def compose(case: Case, wanted: Combination, seed: int) -> LatentModel:
         top, low = POSTERIORS[rule](0, 5, 2), POSTERIORS[wanted.posterior](6, 5, 2)
         onward = Conditional(nn.Linear(6, 4), LatentGaussian())
         levels = [
-            Level("top", PRIORS[wanted.prior](), top, Concat(MLP([2, 6], active=True))),
+            Level("top", PRIORS[wanted.prior](), top, Concat(trunk([2, 6]))),
             Level("low", onward, low, Concat(MLP([8, 6]))),
         ]
         unit = torch.tensor(1 / max(1, case.codes - 1))  # networks see codes between 0 and 1

@@ -20,7 +20,7 @@ from lowerbound.flows import Planar
 from lowerbound.learning import learn
 from lowerbound.metrics import log_likelihood
 from lowerbound.model import LatentModel, Level
-from lowerbound.networks import MLP, Concat, Empty, Single
+from lowerbound.networks import Concat, Empty, Single, trunk
 from lowerbound.objectives import Elbo, Iwae
 from lowerbound.plan import Plan
 from lowerbound.posteriors import Flow, Plain
@@ -39,10 +39,10 @@ def draws(n, *shape, key="x"):
 def build(make, posterior=None):
     """A model whose prior is `make`(encoder, posterior); gives the encoder that it ends with."""
     with noise.isolated("built"):
-        encoder = Single(MLP([FEATURES, 8], active=True))
+        encoder = Single(trunk([FEATURES, 8]))
         posterior = posterior or Plain(nn.Linear(8, 2 * LATENT))
         encoder, prior = make(encoder, posterior)
-        level = Level("z", prior, posterior, Concat(MLP([LATENT, 8], active=True)))
+        level = Level("z", prior, posterior, Concat(trunk([LATENT, 8])))
         net = nn.Linear(8, FEATURES)
         return LatentModel(encoder, [level], fam.Conditional(net, fam.FixedSigma(0.5)), Empty())
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
-
-from lowerbound.families import Bits, Conditional
+from lowerbound.families import Bits
 from lowerbound.joints import WithMissing
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import NONLINEARITIES, Concat, Empty, Filled, Single, trunk
-from lowerbound.posteriors import Plain
+from lowerbound.model import LatentModel
+from lowerbound.networks import NONLINEARITIES, Filled
 from lowerbound.recipes.choosing import choice
-from lowerbound.recipes.latents import with_prior
+from lowerbound.recipes.vectors import vector
 
 
 def binary(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
@@ -40,29 +37,17 @@ def binary(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
         prior: that of training: "standard", "mixture", "flow", "vamp" or "exemplar".
         pseudo_inputs: number of components, pseudo-inputs or exemplars of a prior that has them.
     """
-    hidden, after = list(hidden), choice("layers", layers, NONLINEARITIES)
-    reader, family = Filled(features, missing), WithMissing(Bits())
-    encoder = Single(nn.Sequential(reader, trunk([reader.width, *hidden], after)))
-    posterior = Plain(nn.Linear(hidden[-1], 2 * latent))
-    encoder, own = with_prior(
-        prior,
-        encoder,
-        posterior,
+    reader = Filled(features, missing)
+    return vector(
+        reader,
+        reader.width,
+        WithMissing(Bits()),
+        features=features,
         latent=latent,
+        hidden=hidden,
         components=components,
+        prior=prior,
         pseudo_inputs=pseudo_inputs,
-        shape=(features,),
+        after=choice("layers", layers, NONLINEARITIES),
         bounds=(0.0, 1.0),
-    )
-    level = Level(
-        "z",
-        own,
-        posterior,
-        Concat(trunk([latent, *hidden[::-1]], after)),
-    )
-    return LatentModel(
-        encoder,
-        [level],
-        Conditional(nn.Linear(hidden[0], family.numbers(features)), family),
-        Empty(),
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lowerbound.families import Conditional
 from lowerbound.joints import LibraryCounts
 from lowerbound.model import LatentModel, Level
-from lowerbound.networks import MLP, Filled, Mapped, Single
+from lowerbound.networks import Filled, Mapped, Single, trunk
 from lowerbound.posteriors import Plain
 from lowerbound.priors import Mixture, StandardNormal
 from lowerbound.recipes.choosing import choice
@@ -89,10 +89,10 @@ def counts(
         "z",
         Mixture(components, latent) if components else StandardNormal(latent),
         Plain(nn.Linear(hidden[-1], 2 * latent)),
-        CountsDecoder(MLP([batches + latent, *hidden[::-1]], active=True)),
+        CountsDecoder(trunk([batches + latent, *hidden[::-1]])),
     )
     return LatentModel(
-        Single(nn.Sequential(reader, MLP([features, *hidden], active=True))),
+        Single(nn.Sequential(reader, trunk([features, *hidden]))),
         [level],
         Conditional(BesideLast(nn.Linear(hidden[0], family.numbers(features))), family),
         GivenLibrary(1 + batches),

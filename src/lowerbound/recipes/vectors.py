@@ -10,7 +10,7 @@ from lowerbound import families
 from lowerbound.families import Conditional, Family
 from lowerbound.joints import WithMissing
 from lowerbound.model import LatentModel, Level
-from lowerbound.networks import MLP, Concat, Empty, Filled, Single
+from lowerbound.networks import SILU, Concat, Empty, Filled, Nonlinearity, Single, trunk
 from lowerbound.posteriors import Plain
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.latents import with_flows, with_prior
@@ -27,13 +27,15 @@ def vector(  # noqa: PLR0913 - what recipes of one level have in common
     components: int,
     prior: str = "standard",
     pseudo_inputs: int = 100,
+    after: Nonlinearity = SILU,
+    bounds: tuple[float, float] | None = None,
 ) -> LatentModel:
     """One level between two MLPs; `reader` makes x a dense vector of `width` numbers."""
     hidden = list(hidden)
     # In this order, so that the weights of a seed stay what they are; a prior draws its own last.
     posterior = Plain(nn.Linear(hidden[-1], 2 * latent))
-    advance = Concat(MLP([latent, *hidden[::-1]], active=True))
-    encoder = Single(nn.Sequential(reader, MLP([width, *hidden], active=True)))
+    advance = Concat(trunk([latent, *hidden[::-1]], after))
+    encoder = Single(nn.Sequential(reader, trunk([width, *hidden], after)))
     likelihood = Conditional(nn.Linear(hidden[0], family.numbers(features)), family)
     reading, own = with_prior(
         prior,
@@ -43,6 +45,7 @@ def vector(  # noqa: PLR0913 - what recipes of one level have in common
         components=components,
         pseudo_inputs=pseudo_inputs,
         shape=(features,),
+        bounds=bounds,
     )
     return LatentModel(reading, [Level("z", own, posterior, advance)], likelihood, Empty())
 
