@@ -42,7 +42,7 @@ def plot(  # noqa: PLR0913 - a verb's arguments are its flags
         kind: samples, reconstructions, traversal, interpolation, manifold or levels.
         data: pictures, where the kind needs some: an npy or npz file.
         out: the file to write: .png, or .gif for a traversal or an interpolation.
-        n: pictures per row, and rows.
+        n: pictures per row, and rows of pictures: 8 draws 64 samples.
         shape: of a picture, such as 28x28, where the model was fitted on columns.
         temperature: of the prior; less is tamer.
         seed: of the draws.
