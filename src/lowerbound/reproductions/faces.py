@@ -20,15 +20,15 @@ _NET = {
 
 def _arm(name: str, **flow: Any) -> Arm:
     published = {"bits_per_dimension": Published(_PAPER[name], checked=False)}
-    return Arm("conv", {**_NET, **flow}, warmed(50), published, "+0.06")
+    return Arm("conv", {**_NET, **flow}, warmed(50), published, "+-0.06")
 
 
 def _judge(means: Means) -> Sequence[Check]:
     ours = {name: mean["bits_per_dimension"] for name, mean in means.items()}
     return [
         Check(
-            f"{name}: {ours[name]:.3f} bits per dimension against {paper:.2f} (+-0.06 or better)",
-            ours[name] <= paper + 0.06,
+            f"{name}: {ours[name]:.3f} bits per dimension against {paper:.2f} (+-0.06)",
+            abs(ours[name] - paper) <= 0.06,
         )
         for name, paper in _PAPER.items()
     ]
@@ -57,8 +57,9 @@ FREY = Experiment(
     patience=100,
     notes="The bound (-ELBO), in bits per pixel. 1,565 faces to learn from, 200 that decide which "
     "weights are kept and 200 to test, in the orders of the paper's three seeds. The likelihood "
-    "is a discretised logistic, where the paper has a softmax over the 256 codes: that one does "
-    "not know that neighbouring codes are alike, and was at 4.75 bits on held-out faces after 87 "
-    "epochs of networks of this size. Three halvings instead of six gated layers, Adam with a "
-    "falling rate, warm-up over 50 epochs.",
+    "is a discretised logistic, which knows that neighbouring codes are alike, where the paper "
+    "has a softmax over the 256 codes: fewer bits than the paper's are then no better posterior. "
+    "Three halvings instead of six gated layers, Adam with a falling rate, warm-up over 50 epochs. "
+    "The short scale's 200 epochs were chosen after one look at a test result of 100 (arm vae, "
+    "first seed): its numbers are not quite blind.",
 )
