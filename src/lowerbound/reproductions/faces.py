@@ -59,7 +59,7 @@ FREY = Experiment(
     "weights are kept and 200 to test, in the orders of the paper's three seeds. The likelihood "
     "is a discretised logistic, which knows that neighbouring codes are alike, where the paper "
     "has a softmax over the 256 codes: fewer bits than the paper's are then no better posterior. "
-    "Three halvings instead of six gated layers, Adam with a falling rate, warm-up over 50 epochs. "
-    "The short scale's 200 epochs were chosen after one look at a test result of 100 (arm vae, "
+    "Three halvings instead of six gated layers, Adam with a falling rate, warm-up over 50 epochs."
+    " The short scale's 200 epochs were chosen after one look at a test result of 100 (arm vae, "
     "first seed): its numbers are not quite blind.",
 )
