@@ -82,7 +82,8 @@ def test_other_numbers_of_levels_close_their_own_ends():
         codes = torch.arange(levels, dtype=torch.float64)
         torch.testing.assert_close(d.log_prob(codes).exp(), pmf(d.loc, d.scale, levels)[0])
         wide = DiscretizedLogistic(d.loc, 40 * d.scale, levels)
-        assert wide.sample((2000,)).unique().tolist() == codes.tolist()
+        # The rarest code has a mass of 0.003: that it is not among so many draws is out of reach.
+        assert wide.sample((40_000,)).unique().tolist() == codes.tolist()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
