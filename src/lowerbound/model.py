@@ -53,7 +53,7 @@ class LatentModel(nn.Module):
         encoder: (x, context) -> one feature tensor per level, in the order of the levels.
         levels: the groups of latents, coarse to fine.
         likelihood: h -> p(x | h).
-        start: (context, batch) -> the first state, with `batch` rows.
+        start: (context, rows) -> the first state: once for each row, however many draws it gets.
 
     References:
         Kingma & Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114
@@ -83,8 +83,7 @@ class LatentModel(nn.Module):
         Returns:
             A distribution with batch shape (rows x samples,).
         """
-        given = None if context is None else trace.expand(context)
-        h = self.start(given, trace.batch)
+        h = trace.expand(self.start(context, trace.rows))
         features = [None] * len(self.levels) if x is None else self.encoder(x, context)
         for level, f in zip(self.levels, features, strict=True):
             h = level(h, None if f is None else trace.expand(f), trace)

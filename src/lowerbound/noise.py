@@ -128,6 +128,22 @@ def row_keys(*parts: Tensor | None) -> Tensor:
     return _mix(key)
 
 
+def uniforms(numbers: Tensor, count: int, *key: object) -> Tensor:
+    """Return uniform numbers in [0, 1) that are a function of `key` and of each row's number.
+
+    Args:
+        numbers: (B,) int64.
+        count: uniforms per row.
+        key: what they are for.
+
+    Returns:
+        (B, count) float64.
+    """
+    place = torch.arange(1, count + 1, device=numbers.device)
+    salted = _mix(numbers[:, None] * _GOLDEN + derive("uniforms", *key))
+    return _shift_right(_mix(salted + place * _GOLDEN), 11).double() / 2**53
+
+
 def _shift_right(bits: Tensor, by: int) -> Tensor:
     """Shift int64 right filling with zeros (torch's own shift keeps the sign)."""
     return (bits >> by) & ((1 << (64 - by)) - 1)

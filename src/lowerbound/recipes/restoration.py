@@ -1,0 +1,308 @@
+"""Models of one picture given another: p(x | y), which denoise, enlarge, complete and segment.
+
+A U-Net looks at what is given, y; levels of latents on top of it say what y leaves open; their
+prior depends on y, so that restoring is sampling: z from p(z | y), x from p(x | z, y). Everything
+is convolution: a model works on pictures of any size.
+
+References:
+    Sohn, Lee & Yan, "Learning structured output representation using deep conditional generative
+    models", 2015; Kohl et al., "A probabilistic U-Net for segmentation of ambiguous images", 2018,
+    https://arxiv.org/abs/1806.05034; in levels: Baumgartner et al., "PHiSeg", 2019.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lowerbound.errors import UsageError
+from lowerbound.families import Conditional, LatentGaussian
+from lowerbound.joints import WithMissing
+from lowerbound.model import LatentModel, Level
+from lowerbound.networks import Filled, Mapped, Reader
+from lowerbound.pixels import Softmax
+from lowerbound.posteriors import Residual
+from lowerbound.recipes.images import likelihood_of, positive
+from lowerbound.unet import Beside, Bicubic, Merge, Onto, UNet
+
+_SCALES = 3  # of the U-Net: it sees about 100 pixels around each
+_STRIDES = (8, 2, 4, 1)  # of the levels' latents, in pixels of the U-Net, the coarsest first
+FOLD = 2  # pixels of a picture, in each direction, that the U-Net sees as one
+
+
+def multiple_of(fold: int) -> int:
+    """Return what the height and width of a given picture must be multiples of."""
+    return fold * max(_STRIDES)
+
+
+class _Grades(Reader):
+    """Class codes, NaN where there is no label, as one channel each."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.width = classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, classes, H, W); nothing anywhere where there is no label."""
+        known = ~x.isnan()
+        codes = x.nan_to_num(0.0)[:, 0].long()
+        return F.one_hot(codes, self.width).movedim(-1, 1).to(x.dtype) * known
+
+
+class _Pair(nn.Module):
+    """The encoder: (x, y) -> the same features for every level.
+
+    Args:
+        reader: of x.
+        fold: pixels of x per pixel of the features.
+        given: (y) -> (B, D, h, w) as the U-Net sees it.
+        channels: D.
+        width: channels of the features.
+        levels: how many levels there are.
+    """
+
+    def __init__(
+        self, reader: Reader, fold: int, given: nn.Module, channels: int, width: int, levels: int
+    ) -> None:
+        super().__init__()
+        self.reader, self.fold, self.given, self.levels = reader, fold, given, levels
+        self.net = nn.Sequential(
+            nn.Conv2d(reader.width * fold**2 + channels, width, 3, 1, 1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, 1, 1),
+            nn.SiLU(),
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Return one feature tensor per level."""
+        assert context is not None, "a model that restores needs what it restores"
+        seen = F.pixel_unshuffle(self.reader(x), self.fold)
+        return [self.net(torch.cat([seen, self.given(context)], 1))] * self.levels
+
+
+def _level(name: str, carried: int, width: int, latent: int, stride: int) -> Level:
+    """Return a level whose latents lie `stride` pixels apart; `carried` channels are no features.
+
+    Both ends of the KL see the state through the mean of a latent's pixels.
+    """
+    state = width + carried
+
+    def head(inputs: int) -> nn.Sequential:
+        pool = [nn.AvgPool2d(stride)] if stride > 1 else []
+        last = nn.Conv2d(width, 2 * latent, 3, 1, 1)
+        with torch.no_grad():  # prior and posterior begin alike, and near N(0, 1)
+            last.weight.mul_(0.1)
+        return nn.Sequential(nn.Conv2d(inputs, width, 1), nn.SiLU(), *pool, last)
+
+    prior = Conditional(head(state), LatentGaussian())
+    return Level(name, prior, Residual(head(state + width)), Merge(width, latent, stride, 1))
+
+
+def _restorer(  # noqa: PLR0913, PLR0917 - the parts in which the recipes differ
+    family: nn.Module,
+    numbers: int,
+    reader: Reader,
+    given: nn.Module,
+    base: nn.Module,
+    sizes: tuple[int, int, int, int],
+    shape: tuple[int, int, int, int],
+) -> LatentModel:
+    """Compose a conditional model.
+
+    Args:
+        family: of the likelihood.
+        numbers: of the likelihood, per pixel.
+        reader: of x.
+        given: y as the U-Net sees it.
+        base: y as the likelihood's first numbers are added to it.
+        sizes: channels of `given`, channels of `base`, fold of x, fold of the output.
+        shape: width, depth, levels, latent channels.
+    """
+    channels, carried, fold, out = sizes
+    width, depth, levels, latent = shape
+    positive(width=width, depth=depth, levels=levels, latent=latent)
+    if levels > len(_STRIDES):
+        raise UsageError(
+            "E240",
+            f"levels is {levels}, but these models have at most {len(_STRIDES)}",
+            fix="--set levels=2",
+        )
+    widths = [width * 2**scale for scale in range(_SCALES)]
+    strides = sorted(_STRIDES[:levels], reverse=True)
+    return LatentModel(
+        _Pair(reader, fold, given, channels, width, levels),
+        [
+            _level(f"z{i}", carried, width, latent, stride)
+            for i, stride in enumerate(strides)
+        ],
+        Conditional(Onto(width, numbers, out), family),
+        Beside(nn.Sequential(given, UNet(channels, widths, depth)), base),
+    )
+
+
+class _Folded(nn.Module):
+    """Pixels side by side as channels: (B, C, H, W) -> (B, C f^2, H / f, W / f), then scaled.
+
+    References:
+        Zhang, Zuo & Zhang, "FFDNet", 2018: four times as fast for the same receptive field,
+        https://arxiv.org/abs/1710.04026
+
+    Args:
+        fold: f.
+        channels: how many of the given channels are taken.
+        scale: and
+        shift: values v become scale v - shift.
+    """
+
+    def __init__(self, fold: int, channels: int, scale: float = 1.0, shift: float = 0.0) -> None:
+        super().__init__()
+        self.fold, self.channels, self.scale, self.shift = fold, channels, scale, shift
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Return the folded picture."""
+        folded = F.pixel_unshuffle(context[:, : self.channels], self.fold)
+        return folded if self.scale == 1.0 else folded * self.scale - self.shift
+
+
+class _Nothing(nn.Module):
+    """No picture to add to: (B, C, H, W) -> (B, 0, H / f, W / f)."""
+
+    def forward(self, context: Tensor) -> Tensor:
+        """Return no channels, of the folded size."""
+        batch, _, height, width = context.shape
+        return context.new_zeros(batch, 0, height // FOLD, width // FOLD)
+
+
+def denoise(
+    channels: int = 1,
+    width: int = 48,
+    depth: int = 2,
+    levels: int = 2,
+    latent: int = 4,
+    likelihood: str = "optimal",
+) -> LatentModel:
+    """Clean pictures given noisy ones, both (B, channels, H, W) in [0, 1], of any size.
+
+    Args:
+        channels: 1 for grey, 3 for colours.
+        width: channels of the U-Net's finest scale.
+        depth: residual blocks per scale and way.
+        levels: of latents.
+        latent: channels of z, at every level.
+        likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
+    """
+    family, reader = likelihood_of(likelihood, channels, False)
+    seen = channels * FOLD**2
+    return _restorer(
+        family,
+        family.numbers(channels),
+        reader,
+        _Folded(FOLD, channels, 2.0, 1.0),
+        _Folded(FOLD, channels),
+        (seen, seen, FOLD, FOLD),
+        (width, depth, levels, latent),
+    )
+
+
+def upscale(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
+    channels: int = 1,
+    scale: int = 4,
+    width: int = 48,
+    depth: int = 4,
+    levels: int = 2,
+    latent: int = 4,
+    likelihood: str = "optimal",
+) -> LatentModel:
+    """Large pictures, (B, channels, H scale, W scale), given small ones, (B, channels, H, W).
+
+    Args:
+        channels: 1 for grey, 3 for colours.
+        scale: how many times larger, in each direction: 2, 3 or 4.
+        width: channels of the U-Net's finest scale.
+        depth: residual blocks per scale and way.
+        levels: of latents.
+        latent: channels of z, at every level.
+        likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
+    """
+    if scale not in (2, 3, 4):
+        raise UsageError("E240", f"scale is {scale}, not 2, 3 or 4", fix="--set scale=4")
+    family, reader = likelihood_of(likelihood, channels, False)
+    enlarged = nn.Sequential(Bicubic(scale), _Folded(scale, channels))
+    return _restorer(
+        family,
+        family.numbers(channels),
+        reader,
+        _Folded(1, channels, 2.0, 1.0),
+        enlarged,
+        (channels, channels * scale**2, scale, scale),
+        (width, depth, levels, latent),
+    )
+
+
+def inpaint(
+    channels: int = 3,
+    width: int = 48,
+    depth: int = 2,
+    levels: int = 3,
+    latent: int = 8,
+    likelihood: str = "optimal",
+) -> LatentModel:
+    """What is in the holes of pictures, given the rest.
+
+    y is (B, channels + 1, H, W): the picture with 0 in its holes, and 1 where a hole is; x has
+    NaN where y shows it: p(x | y) is of the holes alone.
+
+    Args:
+        channels: 1 for grey, 3 for colours.
+        width: channels of the U-Net's finest scale.
+        depth: residual blocks per scale and way.
+        levels: of latents.
+        latent: channels of z, at every level.
+        likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
+    """
+    family, _ = likelihood_of(likelihood, channels, True)
+    reader = Mapped(torch.full((), 2.0), 1.0, False, Filled(channels, False))
+    seen = (channels + 1) * FOLD**2
+    return _restorer(
+        family,
+        family.numbers(channels),
+        reader,
+        _Folded(FOLD, channels + 1, 2.0, 1.0),
+        _Nothing(),
+        (seen, 0, FOLD, FOLD),
+        (width, depth, levels, latent),
+    )
+
+
+def segment(
+    channels: int = 1,
+    classes: int = 2,
+    width: int = 32,
+    depth: int = 2,
+    levels: int = 2,
+    latent: int = 2,
+) -> LatentModel:
+    """The class of every pixel, (B, 1, H, W) codes, given a picture, (B, channels, H, W).
+
+    Pixels without a label are NaN and cost nothing.
+
+    Args:
+        channels: 1 for grey, 3 for colours.
+        classes: how many.
+        width: channels of the U-Net's finest scale.
+        depth: residual blocks per scale and way.
+        levels: of latents.
+        latent: channels of z, at every level.
+    """
+    if classes < 2:
+        raise UsageError("E240", f"classes is {classes}, below 2", fix="--set classes=2")
+    return _restorer(
+        WithMissing(Softmax(classes)),
+        classes,
+        _Grades(classes),
+        _Folded(FOLD, channels, 2.0, 1.0),
+        _Nothing(),
+        (channels * FOLD**2, 0, FOLD, FOLD),
+        (width, depth, levels, latent),
+    )
