@@ -250,4 +250,29 @@ DATA: dict[str, tuple[str, str]] = {
         "Only `lowerbound recipe run NAME --download` opens a network connection. There may be "
         "none here, or the address may have moved: the file can be put in its place by hand.",
     ),
+    "E082": (
+        "there is no picture at this path",
+        "A folder of pictures holds PNG, JPEG, WebP, TIFF or BMP files, known by their suffix, "
+        "also in sub-folders. Files whose names begin with a dot are passed over.",
+    ),
+    "E083": (
+        "a file cannot be read as a picture",
+        "It is cut short, damaged, or of another kind than PNG, JPEG, WebP, TIFF and BMP, "
+        "whatever its suffix says. Pixels may have 8 bits, or 16 where the picture is grey.",
+    ),
+    "E084": (
+        "too many pictures cannot be read",
+        "Up to 1 % of unreadable files are skipped and named; more of them are a mistake that "
+        "should not pass unseen. --on-bad-file skip leaves them out however many there are.",
+    ),
+    "E085": (
+        "a picture is too large",
+        "A picture may have 64 million pixels. Its header is compared with this limit before "
+        "anything is decoded, because a few kilobytes could otherwise fill the memory.",
+    ),
+    "E086": (
+        "the pictures have several sizes",
+        "A model of pictures takes one size. --size 64 scales every picture until its shorter "
+        "side fits and cuts a square out of its middle; --size 64x96 gives height and width.",
+    ),
 }

@@ -112,11 +112,25 @@ def refusal(path: Path | str, error: OSError) -> DataError:
     )
 
 
-def locate(text: str) -> Found:
-    """Return the files that a path, a folder or a pattern means.
+class Standing(NamedTuple):
+    """What is at a path.
+
+    Attributes:
+        path: the path itself; of a pattern, the folder that it looks in.
+        is_folder: whether it is a folder.
+        matches: of a pattern what it matches, else None.
+    """
+
+    path: Path
+    is_folder: bool
+    matches: list[Path] | None = None
+
+
+def standing(text: str) -> Standing:
+    """Return what a path, a folder or a pattern means, before anything in it is looked at.
 
     Raises:
-        DataError: E001 to E008 and E024, before any file was opened.
+        DataError: E001, E003, E006 or E007.
     """
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text):
         raise DataError(
@@ -137,16 +151,28 @@ def locate(text: str) -> Found:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
         if any(c in text for c in "*?["):
-            return _glob(path, text)
+            return Standing(_existing_parent(path), False, _matches(path, text))
         raise _absent(path) from error
     except NotADirectoryError as error:
         raise _absent(path) from error
     except OSError as error:
         raise refusal(text, error) from error
-    if stat.S_ISDIR(mode):
-        return _folder(path)
-    check_plain(path)
-    return Found([path], path.parent)
+    return Standing(path, stat.S_ISDIR(mode))
+
+
+def locate(text: str) -> Found:
+    """Return the files that a path, a folder or a pattern means.
+
+    Raises:
+        DataError: E001 to E008 and E024, before any file was opened.
+    """
+    found = standing(text)
+    if found.matches is not None:
+        return _checked(found.matches, found.path, text, deliberate=True)
+    if found.is_folder:
+        return _folder(found.path)
+    check_plain(found.path)
+    return Found([found.path], found.path.parent)
 
 
 def locate_all(texts: list[str]) -> Found:
@@ -210,7 +236,7 @@ def check_plain(path: Path) -> None:
         )
 
 
-def _glob(pattern: Path, text: str) -> Found:
+def _matches(pattern: Path, text: str) -> list[Path]:
     anchor = Path(pattern.anchor or ".")
     relative = str(pattern.relative_to(pattern.anchor)) if pattern.anchor else str(pattern)
     try:
@@ -228,7 +254,7 @@ def _glob(pattern: Path, text: str) -> Found:
             fix=f"list what is there: ls '{_existing_parent(pattern)}'",
             path=text,
         )
-    return _checked(hits, _existing_parent(pattern), text, deliberate=True)
+    return hits
 
 
 def _existing_parent(pattern: Path) -> Path:

@@ -1,0 +1,53 @@
+"""Work on many files at once, with results in order and few of them waiting."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from lowerbound.errors import LowerboundError
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def workers() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # systems that do not tie processes to processors
+        return os.cpu_count() or 1
+
+
+def in_order(
+    work: Callable[[In], Out], items: Iterable[In]
+) -> Iterator[tuple[int, Out | LowerboundError]]:
+    """Yield (place, result or error of ours) in the order of the items.
+
+    However many there are, at most two results per processor wait for the reader.
+    """
+    waiting: deque[Future[Out | LowerboundError]] = deque()
+    most, place = 2 * workers(), 0
+
+    def guarded(item: In) -> Out | LowerboundError:
+        try:
+            return work(item)
+        except LowerboundError as error:
+            return error
+
+    with ThreadPoolExecutor(workers(), "files") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(guarded, item))
+                if len(waiting) > most:
+                    yield place, waiting.popleft().result()
+                    place += 1
+            while waiting:
+                yield place, waiting.popleft().result()
+                place += 1
+        finally:
+            for future in waiting:
+                future.cancel()

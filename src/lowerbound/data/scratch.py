@@ -1,0 +1,61 @@
+"""Room for more bytes than should be held in memory: a file without a name."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowerbound.cells import place
+from lowerbound.data import memory
+from lowerbound.errors import ResourceError
+
+_SHARE = 4  # what takes more than a quarter of the free memory goes to the disk
+
+
+def room(size: int) -> NDArray[np.uint8]:
+    """Return `size` bytes of zeros: in memory, or in a file that is gone when they are.
+
+    Raises:
+        ResourceError: E301 where neither memory nor the disk has room.
+    """
+    if size * _SHARE <= memory.available() or not size:
+        return np.zeros(size, np.uint8)
+    return _on_disk(size)
+
+
+def _on_disk(size: int) -> NDArray[np.uint8]:
+    folder = tempfile.gettempdir()
+    if shutil.disk_usage(folder).free < size:
+        raise _full(folder, size)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:  # without a name: nothing to clean up
+            # Reserved now: a page that finds the disk full later kills the process.
+            os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, np.uint8, "r+", shape=(size,))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise _full(folder, size) from error
+        raise ResourceError(
+            "E302",
+            f"{place(folder)} takes no scratch file: {error.strerror or error}",
+            fix="name another folder: TMPDIR=/path lowerbound ...",
+            path=folder,
+        ) from error
+
+
+def _full(folder: str, size: int) -> ResourceError:
+    free = shutil.disk_usage(folder).free
+    return ResourceError(
+        "E301",
+        f"disk full: {place(folder)} has {free / 1e6:,.1f} MB, and the pixels take "
+        f"{size / 1e6:,.1f} MB",
+        fix="choose another disk with TMPDIR=/path, or a smaller --size",
+        path=folder,
+        have=free,
+        need=size,
+    )
