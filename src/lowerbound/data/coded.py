@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lowerbound.data.batches import Rows
 from lowerbound.data.source import Frame
+from lowerbound.data.views import View
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Coded:
         clipped: cells per column that were held back to the coded range.
         missing: missing cells per column.
         notes: what else the user should know.
+        view: what training sees of `raw`, drawn anew at every step; None: `rows` as they are.
+        raw: the rows that `view` looks at; `rows` are what it showed once and for all.
+        each: how many rows every example gives: row i is of the example i modulo their number.
     """
 
     rows: Rows
@@ -37,6 +41,9 @@ class Coded:
     clipped: Mapping[str, int] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    view: View | None = None
+    raw: Rows | None = None
+    each: int = 1
 
 
 class Group(NamedTuple):

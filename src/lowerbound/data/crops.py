@@ -31,13 +31,15 @@ class Crops:
     Args:
         pictures: (H, W, C) arrays of any sizes.
         size: of a crop, pixels.
-        each: crops per picture.
+        each: crops per picture; row i is of the picture i modulo their number.
+        grid: places are multiples of it: the scale of a larger copy of the same pictures.
         seed: of the places.
     """
 
     pictures: Sequence[NDArray]
     size: int
     each: int
+    grid: int = 1
     seed: int = 0
 
     def __len__(self) -> int:
@@ -52,8 +54,9 @@ class Crops:
         return Batch(torch.from_numpy(np.stack(crops)))
 
     def _crop(self, i: int, place: NDArray[np.float64]) -> NDArray[np.float32]:
-        picture = filled_out(self.pictures[i], self.size)
-        top, left = (int(u * (n - self.size + 1)) for u, n in zip(place, picture.shape, strict=False))
+        picture, grid = filled_out(self.pictures[i], self.size), self.grid
+        free = [(n - self.size) // grid + 1 for n in picture.shape[:2]]
+        top, left = (int(u * n) * grid for u, n in zip(place, free, strict=True))
         crop = picture[top : top + self.size, left : left + self.size]
         return np.moveaxis(shares(crop), -1, 0)
 
@@ -75,12 +78,10 @@ class Paired:
     Args:
         wanted: crops that the model is to make, such as masks.
         given: crops of what it sees.
-        scale: by which wanted values are multiplied: 255 where they are codes.
     """
 
     wanted: Crops
     given: Crops
-    scale: float = 1.0
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -88,7 +89,7 @@ class Paired:
 
     def take(self, index: Tensor) -> Batch:
         """Return the pairs at `index`."""
-        return Batch(self.wanted.take(index).x * self.scale, self.given.take(index).x)
+        return Batch(self.wanted.take(index).x, self.given.take(index).x)
 
 
 @dataclass(frozen=True)

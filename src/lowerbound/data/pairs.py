@@ -1,0 +1,284 @@
+"""The coding of models that restore: crops of pictures, and what is given of each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lowerbound.cells import listed
+from lowerbound.data.batches import Rows
+from lowerbound.data.coded import Coded, Group
+from lowerbound.data.crops import Crops, Paired, Seen
+from lowerbound.data.degradations import USUAL_NOISE, noise_of
+from lowerbound.data.folders import Listing
+from lowerbound.data.native import Frame
+from lowerbound.data.views import Holed, Shrunk, Then, View, turned
+from lowerbound.errors import DataError, UsageError
+
+CROP = 64  # pixels of a crop; of the given, where the wanted is larger
+SMALL_CROP = 24  # of the given for enlarging: what is wanted is up to four times as large
+EPOCH = 20_000  # crops in a pass, at least, whatever the number of pictures
+MOST_CLASSES = 64
+
+# What is made of a clean picture, by the recipe; of masks nothing can be.
+_MADE: dict[str, Callable[[Mapping[str, Any]], View | None]] = {
+    "denoise": lambda settings: noise_of(settings.get("noise", USUAL_NOISE)),
+    "upscale": lambda settings: Shrunk(int(settings.get("scale", 4))),
+    "inpaint": lambda settings: Holed(),
+    "segment": lambda settings: None,
+}
+
+
+def restores(recipe: str) -> bool:
+    """Tell whether a recipe makes models of one picture given another."""
+    return recipe in _MADE
+
+
+@dataclass(frozen=True)
+class PairCoding:
+    """How pictures of any sizes become pairs of crops: what is given, and what is wanted.
+
+    Args:
+        recipe: denoise, upscale, inpaint or segment.
+        channels: 1 for grey, 3 for colours, of what is given.
+        scale: how many times larger the wanted picture is.
+        settings: of the recipe that tell what is made of clean pictures.
+        classes: the code in the mask files of each class, in order; () where there are none.
+    """
+
+    recipe: str
+    channels: int
+    scale: int
+    settings: Mapping[str, Any]
+    classes: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pictures have any size: no shape."""
+        return ()
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """No columns."""
+        return ()
+
+    def arguments(self) -> dict[str, Any]:
+        """The channels, and the number of classes where pixels have one."""
+        return {
+            "channels": self.channels,
+            **({"classes": len(self.classes)} if self.classes else {}),
+        }
+
+    def encode(self, frame: Frame) -> Coded:
+        """Return the pairs of crops of the pictures, many of each picture.
+
+        Raises:
+            DataError: E076 where `frame` holds no pictures of any sizes.
+        """
+        given, wanted = frame.pictures, frame.targets
+        if given is None:
+            raise _no_pictures(frame, self.recipe)
+        each = max(1, -(-EPOCH // len(given)))
+        made = None if wanted is not None else _MADE[self.recipe](self.settings)
+        small = SMALL_CROP if self.scale > 1 else CROP
+        if made is not None:
+            clean, view = Crops(given, small * self.scale, each), Then(turned, made)
+            return self._coded(clean, view, Seen(clean, made), each)
+        assert wanted is not None
+        target = _Numbered(wanted, self.classes) if self.classes else wanted
+        size = small * self.scale
+        pairs = Paired(Crops(target, size, each, self.scale), Crops(given, small, each))
+        return self._coded(pairs, turned, pairs, each)
+
+    def _coded(self, rows: Rows, view: View, held_out: Rows, each: int) -> Coded:
+        nothing = np.zeros(len(rows))
+        return Coded(held_out, nothing, nothing, raw=rows, view=view, each=each)
+
+    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
+        """Refuse: what such a model makes are pictures and no rows."""
+        raise UsageError(
+            "E246",
+            f"a model of the recipe {self.recipe!r} makes no rows",
+            fix=f"lowerbound {self.recipe} M.vae PATH --out FOLDER",
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "coding": "pairs",
+            "recipe": self.recipe,
+            "channels": self.channels,
+            "scale": self.scale,
+            "settings": dict(self.settings),
+            "classes": list(self.classes),
+        }
+
+    @classmethod
+    def restored(cls, document: Mapping[str, Any]) -> PairCoding:
+        """Rebuild a coding from its `document`."""
+        return cls(
+            str(document["recipe"]),
+            int(document["channels"]),
+            int(document["scale"]),
+            dict(document["settings"]),
+            tuple(document["classes"]),
+        )
+
+
+class _Numbered(Sequence[NDArray[np.float32]]):
+    """Masks as the numbers of their classes, (H, W, 1); NaN where a colour is none of them."""
+
+    def __init__(self, masks: Sequence[NDArray], classes: tuple[int, ...]) -> None:
+        self.masks, self.classes = masks, np.asarray(classes)
+
+    def __len__(self) -> int:
+        """Return the number of masks."""
+        return len(self.masks)
+
+    def __getitem__(self, i):  # noqa: ANN001, ANN204 - as Sequence has it; slices are not used
+        """Return one mask."""
+        packed = packed_colours(self.masks[i])
+        place = np.searchsorted(self.classes, packed).clip(0, len(self.classes) - 1)
+        known = self.classes[place] == packed
+        return np.where(known, place, np.nan).astype(np.float32)[..., None]
+
+
+@dataclass(frozen=True)
+class PairsFor:
+    """Makes the coding of one recipe, with the settings that are asked for.
+
+    Args:
+        recipe: denoise, upscale, inpaint or segment.
+        settings: of the plan.
+    """
+
+    recipe: str
+    settings: Mapping[str, Any]
+
+    def fit(
+        self, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+    ) -> PairCoding:
+        """Tell channels and classes from the pictures.
+
+        Raises:
+            UsageError: E240 for kinds or columns, or for masks that are not given.
+            DataError: E076 where `frame` holds no pictures, E088 for masks that are none.
+        """
+        if types or drop:
+            raise UsageError(
+                "E240",
+                "a recipe of images takes no --types and no --drop: pictures have no columns",
+                fix="leave them out",
+            )
+        if frame.pictures is None:
+            raise _no_pictures(frame, self.recipe)
+        channels = frame.pictures[0].shape[2]
+        classes: tuple[int, ...] = ()
+        if self.recipe == "segment":
+            if frame.targets is None:
+                raise UsageError(
+                    "E240",
+                    "the recipe segment learns from masks, and none are given",
+                    fix="--targets MASKS, a folder with a mask of the same name for each picture",
+                )
+            classes = _classes(frame.targets)
+        scale = int(self.settings.get("scale", 4)) if self.recipe == "upscale" else 1
+        used = {k: v for k, v in self.settings.items() if k in ("noise", "scale")}
+        if frame.targets is not None:
+            _check_sizes(frame.pictures, frame.targets, scale)
+        return PairCoding(self.recipe, channels, scale, used, classes)
+
+
+def _no_pictures(frame: Frame, recipe: str) -> DataError:
+    return DataError(
+        "E076",
+        f"{frame.origin} is no folder of pictures, and the recipe {recipe} learns from pictures",
+        fix="give a folder of PNG, JPEG, WebP, TIFF or BMP files",
+    )
+
+
+def packed_colours(mask: NDArray) -> NDArray[np.int64]:
+    """Return one number for the colour of every pixel, (H, W)."""
+    number = np.zeros(mask.shape[:2], np.int64)
+    for channel in np.moveaxis(mask, -1, 0):
+        number = number * 256 + channel
+    return number
+
+
+def _classes(masks: Sequence[NDArray]) -> tuple[int, ...]:
+    """Return the colours that masks have, in order."""
+    found: set[int] = set()
+    for i in range(len(masks)):
+        found.update(np.unique(packed_colours(masks[i])).tolist())
+        if len(found) > MOST_CLASSES:
+            raise DataError(
+                "E088",
+                f"the masks have more than {MOST_CLASSES} colours: they are no masks, or JPEG has "
+                "blurred their borders",
+                fix="save masks as PNG, with one grey level or colour for each class",
+            )
+    if len(found) < 2:
+        raise DataError(
+            "E088",
+            "all masks are of one colour: there is nothing to tell apart",
+            fix="give masks with one grey level or colour for each class",
+        )
+    return tuple(sorted(found))
+
+
+def _check_sizes(given: Sequence[NDArray], wanted: Sequence[NDArray], scale: int) -> None:
+    wrong = [
+        i
+        for i in range(len(given))
+        if any(
+            a * scale != b for a, b in zip(given[i].shape[:2], wanted[i].shape[:2], strict=True)
+        )
+    ]
+    if wrong:
+        told = [
+            f"{'x'.join(map(str, given[i].shape[:2]))} and {'x'.join(map(str, wanted[i].shape[:2]))}"
+            for i in wrong[:5]
+        ]
+        raise DataError(
+            "E089",
+            f"{len(wrong):,} of {len(given):,} targets are not {scale} times the size of their "
+            f"picture: {'; '.join(told)}",
+            fix="give targets of the right size",
+            count=len(wrong),
+        )
+
+
+def matched(given: Listing, wanted: Listing) -> tuple[Listing, Listing]:
+    """Return two listings in the same order, one target for each picture, by their names.
+
+    A suffix may differ: ``a/1.jpg`` and ``a/1.png`` belong together.
+
+    Raises:
+        DataError: E087 naming the first five differences.
+    """
+    stems = [[_stem(name) for name in listing.names] for listing in (given, wanted)]
+    alone = [
+        *(f"{name} has no target" for name in sorted(set(stems[0]) - set(stems[1]))),
+        *(f"target {name} has no picture" for name in sorted(set(stems[1]) - set(stems[0]))),
+    ]
+    twice = [name for each in stems for name in sorted(set(each)) if each.count(name) > 1]
+    differences = [*alone, *(f"{name} is there twice" for name in twice)]
+    if differences:
+        raise DataError(
+            "E087",
+            f"pictures and targets do not belong together, {len(differences):,} differences: "
+            f"{listed(differences, 5)}",
+            fix="give each picture a target of the same name, in the same sub-folder",
+            count=len(differences),
+        )
+    place = {stem: i for i, stem in enumerate(stems[1])}
+    return given, wanted.chosen([place[stem] for stem in stems[0]])
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
