@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from lowerbound.data.arrays import NumpyNative, PictureNative, SparseNative
+from lowerbound.data.cellcolumns import pixels_of
 from lowerbound.data.frames import FrameNative
 from lowerbound.data.native import ArrowNative, Native
 from lowerbound.data.source import Frame, read
@@ -217,8 +218,8 @@ def wrap(kind: str, table: pa.Table) -> Any:
 
 
 def pictures(table: pa.Table, shape: tuple[int, ...]) -> NDArray[Any]:
-    """Return a table of the cells of pictures as an array, (n, *shape)."""
-    return PictureNative(tuple(table.column_names), shape).wrap(table)
+    """Return a table of pictures as an array, (n, *shape)."""
+    return PictureNative(shape).wrap(table)
 
 
 def is_array(kind: str) -> bool:
@@ -256,6 +257,8 @@ def beside(frame: Frame, table: pa.Table) -> Any:
 
 def like(frame: Frame, table: pa.Table) -> Any:
     """Return other versions of the rows of `frame` as the kind that it is."""
+    if frame.shape:
+        return frame.native.wrap(table)
     return frame.native.wrap(completed(kind_of(frame.native), table, frame.names))
 
 
@@ -267,5 +270,7 @@ def copies(frame: Frame, table: pa.Table, number: int) -> Any:
     """
     if not is_array(kind_of(frame.native)):
         return frame.native.wrap(table)
+    if frame.shape:
+        return pixels_of(table, (frame.rows, *frame.shape))
     cells = NumpyNative().wrap(table.select(frame.names))
-    return cells.reshape(number, frame.rows, *(frame.shape or (len(frame.names),)))
+    return cells.reshape(number, frame.rows, len(frame.names))

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -149,7 +150,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         vars(self).pop("feature_names_in_", None)
         if seen.named:
             self.feature_names_in_ = np.asarray(seen.names, dtype=object)
-        self.n_features_in_ = len(seen.names)
+        self.n_features_in_ = len(seen.names) or math.prod(trained.coding.shape)
         self.trained_ = trained
         return self
 

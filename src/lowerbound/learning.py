@@ -286,9 +286,10 @@ def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -
     scores = tasks.score(model, subset(coded.rows, index)).numpy()
     calibration = Calibration.of(scores + coded.surcharge[index.numpy()])
     some = subset(coded.rows, index[:TYPICAL_ROWS])
+    columns = coding.groups if not coding.shape else ()  # what pictures lack is columns to name
     cells = (
         tasks.cell_nats(model, some).flatten(1).mean(0)
-        if len(coding.groups) <= TYPICAL_COLUMNS
+        if 0 < len(columns) <= TYPICAL_COLUMNS
         else None
     )
     health = doctor.examine(model, material.train, material.valid)
@@ -308,7 +309,7 @@ def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -
         "history": history.as_dict(),
         "typical_nats": {}
         if cells is None
-        else {group.column: float(cells[list(group.parts)].sum()) for group in coding.groups},
+        else {group.column: float(cells[list(group.parts)].sum()) for group in columns},
         "valid_elbo": health.valid_elbo,
         "health": health.as_dict(),
         "parameters": sum(p.numel() for p in model.parameters()),

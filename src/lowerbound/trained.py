@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lowerbound import bundle, metrics, recipes, tasks
 from lowerbound.calibration import Alarm, Calibration, benjamini_hochberg
-from lowerbound.data.coded import filled
+from lowerbound.data.batches import subset
 from lowerbound.data.coding import Coded, Coding, restore, table_of
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
@@ -22,6 +22,7 @@ from lowerbound.model import LatentModel
 from lowerbound.recipes import images
 
 EXPLAINED_ROWS = 100  # rows explained beside the flagged ones: those with the highest scores
+PICTURES_AT_ONCE = 1024  # that are decoded together
 ANNEALED_ROWS = 64  # rows that annealed importance sampling looks at
 
 
@@ -186,7 +187,13 @@ class Trained:
 
     def reconstruct(self, data: object) -> pa.Table:
         """Return every row as the model would have it: the mean of p(x | E[z | x])."""
-        return self.coding.decode(tasks.reconstruct(self.model, self.encode(data)[1].rows).numpy())
+        rows = self.encode(data)[1].rows
+        if not self.coding.shape:
+            return self.coding.decode(tasks.reconstruct(self.model, rows).numpy())
+        # Decoded in parts: what the model gives takes four bytes per pixel, a picture one.
+        parts = torch.arange(len(rows)).split(PICTURES_AT_ONCE)
+        found = [tasks.reconstruct(self.model, subset(rows, part)).numpy() for part in parts]
+        return pa.concat_tables([self.coding.decode(values) for values in found])
 
     def sample(
         self,
@@ -250,14 +257,12 @@ class Trained:
             seed: of the draws.
         """
         frame, coded = self.encode(data)
-        original = table_of(replace(frame, shape=()))  # pictures are filled cell by cell
         if draws is None:
-            values = tasks.impute(self.model, coded.rows).numpy()
-            return filled(original, self.coding.decode(values))
+            return self.coding.filled(frame, tasks.impute(self.model, coded.rows).numpy())
         if draws < 1:
             raise UsageError("E240", f"{draws} draws were asked for", fix="--draws 5")
         values = tasks.impute_draws(self.model, coded.rows, draws, seed=seed).numpy()
-        copies = [filled(original, self.coding.decode(values[:, m])) for m in range(draws)]
+        copies = [self.coding.filled(frame, values[:, m]) for m in range(draws)]
         return pa.concat_tables(
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
         )
@@ -373,14 +378,16 @@ def _spell(value: object) -> str:
 def card(trained: Trained) -> str:
     """Return the model card, Markdown."""
     facts = trained.facts
-    columns = ", ".join(group.column for group in trained.coding.groups)
+    shape = trained.coding.shape
+    columns = ", ".join(group.column for group in trained.coding.groups) if not shape else ""
+    holds = f"pictures: {' x '.join(map(str, shape))}" if shape else f"columns: {columns}"
     health = "\n".join(f"- {line}" for line in facts.get("health", {}).get("lines", []))
     return (
         f"# {trained.recipe} model\n\n"
         f"A variational autoencoder of the recipe `{trained.recipe}` with {trained.latent} latent "
         f"dimensions, made by lowerbound {facts.get('version', '')}.\n\n"
         f"- data: {facts.get('origin', '')}, {facts.get('rows', '?')} rows\n"
-        f"- columns: {columns}\n"
+        f"- {holds}\n"
         f"- held-out ELBO: {facts.get('valid_elbo', float('nan')):.4f} nats per row (coded)\n"
         f"- threshold: {trained.alarm.threshold:.6g}, expected alarms "
         f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n\n"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from lowerbound.cells import row_of, snippet
+from lowerbound.data.cellcolumns import holds_pixels, pixels_of
 from lowerbound.data.native import Frame, size
 from lowerbound.errors import DataError
 
@@ -35,18 +36,14 @@ class PictureNative(NumpyNative):
     """Arrays of pictures in; pictures out, and what is none in two dimensions.
 
     Args:
-        names: of the cells of a picture.
         shape: of a picture.
     """
 
-    names: tuple[str, ...]
     shape: tuple[int, ...]
 
     def wrap(self, table: pa.Table) -> np.ndarray:
-        """Return (n, *shape) for a table of cells."""
-        flat = super().wrap(table)
-        cells = tuple(table.column_names) == self.names
-        return flat.reshape(len(flat), *self.shape) if cells else flat
+        """Return (n, *shape) for a table of pictures."""
+        return pixels_of(table, self.shape) if holds_pixels(table) else super().wrap(table)
 
 
 @dataclass(frozen=True)
@@ -89,13 +86,14 @@ def from_array(data: Any, names: Sequence[str] | None = None, origin: str = "") 
 
 
 def _pictures(array: np.ndarray, origin: str) -> Frame:
-    """Return pictures, (n, H, W) or with channels first or last, as rows of their cells."""
-    shape = tuple(int(size) for size in array.shape[1:])
-    names = ["p" + "_".join(map(str, place)) for place in np.ndindex(*shape)]
-    flat = array.reshape(len(array), -1).T.copy(order="C")
-    columns = [from_column(flat[j], name) for j, name in enumerate(names)]
-    frame = _frame(pa.Table.from_arrays(columns, names=names), origin)
-    return replace(frame, shape=shape, native=PictureNative(frame.names, shape))
+    """Return pictures, (n, H, W) or with channels first or last, as they are; gaps as NaN."""
+    plain = np.ma.getdata(array)
+    if plain.dtype.kind == "f" and plain.dtype.itemsize > 8:
+        plain = _narrow(plain, "pixels")
+    if np.ma.isMaskedArray(array) and np.ma.getmaskarray(array).any():
+        plain = np.where(np.ma.getmaskarray(array), np.nan, plain)
+    native = PictureNative(tuple(int(size) for size in array.shape[1:]))
+    return Frame(None, None, (), native, origin, (), len(array), False, plain)
 
 
 def _frame(table: pa.Table, origin: str, notes: tuple[str, ...] = ()) -> Frame:

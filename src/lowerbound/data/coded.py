@@ -78,6 +78,10 @@ class Coding(Protocol):
         """Return raw columns for coded rows; `bounded` holds them to the range seen."""
         ...
 
+    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+        """Return the rows of `frame` with their missing cells taken from coded `values`."""
+        ...
+
     def document(self) -> dict[str, Any]:
         """Return plain JSON values that `restore` rebuilds the coding from."""
         ...

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from lowerbound.data.batches import Dense, Sparse
-from lowerbound.data.coded import Coded, Coding, Group
+from lowerbound.data.coded import Coded, Coding, Group, filled
 from lowerbound.data.pictures import PictureCoding, pictures_for
 from lowerbound.data.source import Frame
 from lowerbound.errors import DataError, UsageError, nearest
@@ -123,6 +123,10 @@ class TableCoding:
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
         """Return raw columns for coded rows; `bounded` holds them to the range seen."""
         return self.schema.decode(np.asarray(values), bounded=bounded)
+
+    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+        """Return the rows of `frame` with their missing cells taken from coded `values`."""
+        return filled(table_of(frame), self.decode(values))
 
     def document(self) -> dict[str, Any]:
         """Return the schema as plain JSON values."""
@@ -263,6 +267,10 @@ class CountsCoding:
         """Return the counts as integer columns."""
         whole = np.rint(np.asarray(values, np.float64)).astype(np.int64)
         return pa.table({name: whole[:, i] for i, name in enumerate(self.names)})
+
+    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+        """Return the rows of `frame` with their missing cells taken from coded `values`."""
+        return filled(table_of(frame), self.decode(values))
 
     def document(self) -> dict[str, Any]:
         """Return the columns' names."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any, Protocol
 
 import pyarrow as pa
+from numpy.typing import NDArray
 
 
 class Native(Protocol):
@@ -28,19 +29,21 @@ class ArrowNative:
 
 @dataclass(frozen=True)
 class Frame:
-    """An input as named columns, or as one sparse matrix.
+    """An input as named columns, as one sparse matrix, or as pictures.
 
     Attributes:
-        table: named columns, or None when the input is sparse.
+        table: named columns, or None.
         matrix: the sparse matrix, or None.
-        names: the names of the columns.
+        names: the names of the columns; pictures have none.
         native: gives results back in the input's kind.
         origin: what to call the input in messages.
         notes: lossless repairs that were made and must be reported.
         total: the number of rows of the whole input if it is known; reading may stop earlier.
         typed: whether columns may be of different kinds. The columns of an array are numbers
             until the user says otherwise: nothing in it says that 0 and 1 are labels.
-        shape: of one example, where each is a picture and not a row of columns; else ().
+        pixels: pictures, (n, H, W), (n, H, W, C) or (n, C, H, W); NaN is missing; or None.
+        files: the file of each row, where each has its own.
+        labels: the folder of each of these files.
     """
 
     table: pa.Table | None
@@ -51,7 +54,27 @@ class Frame:
     notes: tuple[str, ...] = ()
     total: int | None = None
     typed: bool = True
-    shape: tuple[int, ...] = ()
+    pixels: NDArray[Any] | None = None
+    files: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one example, where each is a picture and no row of columns."""
+        return () if self.pixels is None else tuple(int(n) for n in self.pixels.shape[1:])
+
+    def first(self, rows: int | None) -> Frame:
+        """Return the first so many rows; None means all."""
+        if rows is None:
+            return self
+        return replace(
+            self,
+            table=None if self.table is None else self.table.slice(0, rows),
+            matrix=None if self.matrix is None else self.matrix[:rows],
+            pixels=None if self.pixels is None else self.pixels[:rows],
+            files=self.files[:rows],
+            labels=self.labels[:rows],
+        )
 
     def inference(self, types: Mapping[str, str], drop: Sequence[str]) -> dict[str, Any]:
         """Return what `lowerbound.schema.infer` takes for this input, beside its columns."""
@@ -73,6 +96,8 @@ class Frame:
         """Return the number of rows that were read."""
         if self.table is not None:
             return self.table.num_rows
+        if self.pixels is not None:
+            return len(self.pixels)
         return 0 if self.matrix is None else int(self.matrix.shape[0])
 
 

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
-from lowerbound.data.batches import Dense
+from lowerbound.data.cellcolumns import as_table, cell_names, pixels_of
 from lowerbound.data.coded import Coded, Group
 from lowerbound.data.native import Frame
+from lowerbound.data.pixelrows import PixelRows, Range, range_of, seen_per_row
 from lowerbound.errors import DataError, UsageError
 
 LEVELS = 255.0  # the highest code of 8 bits
@@ -59,10 +59,9 @@ class PictureCoding:
                 "a recipe of images takes no --types and no --drop: pictures have no columns",
                 fix="leave them out",
             )
-        values = _pixels(frame)
-        kind, scale = _kind(values, cls.forced, frame.origin)
-        last = frame.shape[-1] <= 4 or len(frame.shape) == 2
-        return PictureCoding(frame.shape, last, kind, scale, bool(np.isnan(values).any()))
+        found = range_of(_pixels(frame))
+        kind, scale = _kind(found, cls.forced, frame.origin)
+        return PictureCoding(frame.shape, _is_last(frame.shape), kind, scale, found.missing > 0)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -78,20 +77,20 @@ class PictureCoding:
         }
 
     def _coded_shape(self) -> tuple[int, int, int]:
-        if len(self.shape) == 2:
-            return 1, self.shape[0], self.shape[1]
-        first, second, third = self.shape
-        return (third, first, second) if self.last else (first, second, third)
+        return _coded(self.shape, self.last)
 
     def encode(self, frame: Frame) -> Coded:
         """Return the pictures as (n, C, H, W); a table may hold them, one column per cell.
+
+        Channels may stand elsewhere than in those that the model was fitted on.
 
         Raises:
             DataError: E076 where they have another shape, E077 another range of values.
         """
         frame = _assembled(frame, self.shape)
-        values = _pixels(frame)
-        if frame.shape != self.shape:
+        pixels, shape = _pixels(frame), self._coded_shape()
+        last = self.last if frame.shape == self.shape else _is_last(frame.shape)
+        if _coded(frame.shape, last) != shape:
             raise DataError(
                 "E076",
                 f"{frame.origin} holds pictures of shape {list(frame.shape)}; the model's are "
@@ -99,43 +98,40 @@ class PictureCoding:
                 fix="resize them, or fit a model of this size",
                 shape=list(frame.shape),
             )
-        x = values.reshape(len(values), *self.shape)
-        if len(self.shape) == 3 and self.last:
-            x = np.moveaxis(x, -1, 1)
-        x = np.ascontiguousarray(x, np.float32).reshape(len(values), *self._coded_shape())
-        if self.scale != 1.0:
-            x /= np.float32(self.scale)
-        self._check(x, frame.origin)
-        seen = (~np.isnan(values)).sum(1)
-        jacobian = -seen * (np.log(self.scale) if self.kind == "grey" else 0.0)
-        missing = int(np.isnan(x).sum())
+        found = range_of(pixels)
+        highest = self.scale * (LEVELS if self.kind == "codes" else 1.0)
+        if found.low < 0 or found.high > highest or not (found.whole or self.kind == "grey"):
+            raise _wrong_range(frame.origin, self.kind)
+        nats = np.log(self.scale) if self.kind == "grey" else 0.0
         return Coded(
-            Dense(torch.from_numpy(x)),
-            np.asarray(jacobian, np.float64),
-            np.zeros(len(x)),
-            missing={"pixels": missing} if missing else {},
+            PixelRows(pixels, shape, last, self.scale),
+            -nats * seen_per_row(pixels).astype(np.float64),
+            np.zeros(len(pixels)),
+            missing={"pixels": found.missing} if found.missing else {},
         )
 
-    def _check(self, x: NDArray[np.float32], origin: str) -> None:
-        highest = LEVELS if self.kind == "codes" else 1.0
-        whole = self.kind == "grey" or not np.nanmax(np.abs(x - np.rint(x)), initial=0.0)
-        if np.nanmin(x, initial=0.0) < 0 or np.nanmax(x, initial=0.0) > highest or not whole:
-            raise _wrong_range(origin, self.kind)
-
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
-        """Return the cells of pictures as columns, in the shape that pictures were given in.
+        """Return a table of pictures (`cellcolumns.as_table`), in the shape that was given.
 
         Always in the range of their kind, or what comes out could not go in again.
         """
-        x = np.asarray(values, np.float64).reshape(len(values), *self._coded_shape())
+        x = np.asarray(values).reshape(len(values), *self._coded_shape())
         x = np.moveaxis(x, 1, -1) if len(self.shape) == 3 and self.last else x
-        flat = x.reshape(len(x), -1) * self.scale
-        if self.scale != 1.0 or self.kind != "grey":
-            flat = np.rint(flat).clip(0, 1 if self.kind == "bits" else LEVELS).astype(np.uint8)
-        else:
-            flat = flat.clip(0.0, 1.0)
-        names = cell_names(self.shape)
-        return pa.table({name: flat[:, i] for i, name in enumerate(names)})
+        codes = self.scale != 1.0 or self.kind != "grey"
+        pixels = np.empty((len(x), *self.shape), np.uint8 if codes else np.float64)
+        highest = 1.0 if self.kind == "bits" or not codes else LEVELS
+        for place, picture in enumerate(x):  # one at a time: floats of all would be 8 times this
+            raw = picture.astype(np.float64).reshape(self.shape) * self.scale
+            pixels[place] = (np.rint(raw) if codes else raw).clip(0, highest)
+        return as_table(pixels)
+
+    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+        """Return the pictures of `frame` with their missing cells taken from coded `values`."""
+        raw = _pixels(_assembled(frame, self.shape))
+        if raw.dtype.kind != "f":  # nothing can be missing
+            return as_table(raw)
+        found = pixels_of(self.decode(values), self.shape).reshape(raw.shape)
+        return as_table(np.where(np.isnan(raw), found, raw))
 
     def document(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -186,20 +182,29 @@ def pictures_for(likelihood: object) -> type[PictureCoding]:
     return PictureCoding if likelihood is None else _BY_KIND[_KINDS.get(str(likelihood), "grey")]
 
 
-def cell_names(shape: Sequence[int]) -> list[str]:
-    """Return a name for every cell of a picture, such as ``p3_14`` or ``p3_14_0``."""
-    return ["p" + "_".join(map(str, place)) for place in np.ndindex(*shape)]
+def _is_last(shape: Sequence[int]) -> bool:
+    """Tell whether the channels of a picture come last, as far as its shape tells."""
+    return len(shape) == 2 or shape[-1] <= 4
+
+
+def _coded(shape: Sequence[int], last: bool) -> tuple[int, int, int]:
+    """Return (C, H, W) of a picture of a given shape."""
+    if len(shape) == 2:
+        return 1, shape[0], shape[1]
+    first, second, third = shape
+    return (third, first, second) if last else (first, second, third)
 
 
 def _assembled(frame: Frame, shape: Sequence[int]) -> Frame:
     """Return the pictures of a table whose columns are their cells, as `decode` writes them."""
     names = cell_names(shape)
-    if frame.shape or frame.table is None or not set(names) <= set(frame.names):
+    if frame.table is None or not set(names) <= set(frame.names):
         return frame
     cells = frame.table.select(names)
     if not all(_is_number(column.type) for column in cells.columns):
         return frame
-    return replace(frame, table=cells, names=tuple(names), shape=tuple(shape))
+    flat = np.stack([column.to_numpy() for column in cells.columns], 1).astype(np.float32)
+    return replace(frame, table=None, names=(), pixels=flat.reshape(-1, *shape))
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -207,28 +212,24 @@ def _is_number(kind: pa.DataType) -> bool:
     return any(check(kind) for check in known)
 
 
-def _pixels(frame: Frame) -> NDArray[np.floating | np.integer]:
-    """Return the cells of every picture, (n, cells)."""
-    if not frame.shape or frame.table is None:
+def _pixels(frame: Frame) -> NDArray[Any]:
+    """Return the pictures, (n, *shape)."""
+    if frame.pixels is None:
         raise DataError(
             "E076",
             f"{frame.origin} is a table, and this recipe models pictures",
             fix="give an array of shape (n, height, width) or (n, height, width, channels)",
         )
-    columns = [column.to_numpy() for column in frame.table.columns]
-    return np.stack(columns, 1).astype(np.float32)
+    return frame.pixels
 
 
-def _kind(
-    values: NDArray[np.floating | np.integer], forced: str | None, origin: str
-) -> tuple[str, float]:
+def _kind(values: Range, forced: str | None, origin: str) -> tuple[str, float]:
     """Return the kind of the coded values, and what raw ones are multiples of."""
-    low, high = np.nanmin(values, initial=0.0), np.nanmax(values, initial=0.0)
-    whole = not np.nanmax(np.abs(values - np.rint(values)), initial=0.0)
-    found = "codes" if high > 1 else "bits" if whole else "grey"
+    found = "codes" if values.high > 1 else "bits" if values.whole else "grey"
     wanted = forced or found
-    fits = {"bits": found == "bits", "codes": whole and high > 1, "grey": True}
-    if low < 0 or high > LEVELS or (found == "codes" and not whole) or not fits[wanted]:
+    fits = {"bits": found == "bits", "codes": values.whole and values.high > 1, "grey": True}
+    outside = values.low < 0 or values.high > LEVELS
+    if outside or (found == "codes" and not values.whole) or not fits[wanted]:
         raise _wrong_range(origin, wanted)
     return wanted, LEVELS if wanted == "grey" and found == "codes" else 1.0
 

@@ -41,12 +41,7 @@ def read(data: object, *, rows: int | None = None) -> Frame:
         return _read_files(files.locate(text), Path(text).name, rows)
     if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
         return _read_files(files.locate_all([os.fsdecode(p) for p in data]), "the files", rows)
-    frame = _read_object(data)
-    if rows is None:
-        return frame
-    table = None if frame.table is None else frame.table.slice(0, rows)
-    matrix = None if frame.matrix is None else frame.matrix[:rows]
-    return replace(frame, table=table, matrix=matrix)
+    return _read_object(data).first(rows)
 
 
 def _read_files(found: files.Found, name: str, rows: int | None) -> Frame:

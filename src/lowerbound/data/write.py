@@ -19,6 +19,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 
 from lowerbound.cells import is_flat, listed, place, snippet, storage
+from lowerbound.data.cellcolumns import holds_pixels, pixels_of, spread
 from lowerbound.errors import ResourceError, UsageError, nearest
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -201,7 +202,7 @@ def write_table(
         table: the rows.
         path: where to.
         overwrite: replace what is there.
-        shape: of what each row's cells are, where they are a picture: arrays are (n, *shape).
+        shape: of each picture, where the rows are pictures.
 
     Returns:
         The absolute path.
@@ -306,24 +307,35 @@ def _numbers(table: pa.Table, path: str) -> np.ndarray:
 
 
 def _write_npy(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
-    numbers = _numbers(table, path)
-    np.save(file, numbers.reshape(-1, *shape) if shape else numbers, allow_pickle=False)
+    if holds_pixels(table):
+        np.save(file, pixels_of(table, shape), allow_pickle=False)
+        return
+    np.save(file, _numbers(table, path), allow_pickle=False)
 
 
 def _write_npz(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
-    numbers = _numbers(table, path)
-    if shape:
-        np.savez_compressed(file, X=numbers.reshape(-1, *shape))
+    if holds_pixels(table):
+        np.savez_compressed(file, X=pixels_of(table, shape))
         return
-    np.savez_compressed(file, X=numbers, columns=np.array(table.column_names, dtype=np.str_))
+    numbers, names = _numbers(table, path), np.array(table.column_names, dtype=np.str_)
+    np.savez_compressed(file, X=numbers, columns=names)
+
+
+def _with_cells(writer: Writer) -> Writer:
+    """Return a writer that gives every cell of a picture a column of its own."""
+
+    def write(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
+        writer(spread(table, shape), file, path, shape)
+
+    return write
 
 
 _WRITERS: dict[str, Writer] = {
-    ".csv": _separated(",", packed=False),
-    ".tsv": _separated("\t", packed=False),
-    ".csv.gz": _separated(",", packed=True),
-    ".tsv.gz": _separated("\t", packed=True),
-    ".parquet": _write_parquet,
+    ".csv": _with_cells(_separated(",", packed=False)),
+    ".tsv": _with_cells(_separated("\t", packed=False)),
+    ".csv.gz": _with_cells(_separated(",", packed=True)),
+    ".tsv.gz": _with_cells(_separated("\t", packed=True)),
+    ".parquet": _with_cells(_write_parquet),
     ".npy": _write_npy,
     ".npz": _write_npz,
 }

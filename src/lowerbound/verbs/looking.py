@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lowerbound import bundle
+from lowerbound.data.pixelrows import range_of
 from lowerbound.data.source import Frame
 from lowerbound.errors import CATALOGUE, UsageError, nearest
 from lowerbound.schema import infer
@@ -45,10 +46,10 @@ def inspect(
     """
     clock = Clock()
     frame = open_data(data, rename, rows=None if full else SAMPLE)
-    if frame.table is None:
-        return _inspect_sparse(frame, data)
     if frame.shape:
         return _inspect_pictures(frame, data)
+    if frame.table is None:
+        return _inspect_sparse(frame, data)
     forced = pairs(types, "--types", "zip=categorical", commas=True)
     schema = infer(
         frame.table, transform="blend", **frame.inference(forced, texts(drop, "--drop"))
@@ -106,10 +107,10 @@ def _inspect_sparse(frame: Frame, data: object) -> Result:
 
 def _inspect_pictures(frame: Frame, data: object) -> Result:
     """Describe pictures as a whole: one line per pixel would help nobody."""
-    assert frame.table is not None
-    columns = [column.to_numpy() for column in frame.table.columns]
-    low, high = (float(f([f(c) for c in columns])) for f in (np.nanmin, np.nanmax))
-    missing = int(sum(np.isnan(c).sum() for c in columns))
+    pixels = frame.pixels
+    assert pixels is not None
+    low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
+    missing = range_of(pixels).missing
     facts = {
         "origin": frame.origin,
         "rows": frame.rows,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from lowerbound.data.cellcolumns import holds_pixels, pixels_of
+from lowerbound.data.pixelrows import range_of
 from lowerbound.data.source import Frame
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
@@ -68,7 +71,7 @@ def sample(
     n = parsing.at_least(n, 1, "-n")
     seed = parsing.at_least(seed, 0, "--seed")
     trained = load(model)
-    width = len(trained.coding.groups)
+    width = math.prod(trained.coding.shape) or len(trained.coding.groups)
     if n * width > _MOST_CELLS:
         raise UsageError(
             "E240",
@@ -196,10 +199,14 @@ def _delivered(
 
 def _gaps(table: pa.Table) -> int:
     """Count the missing cells."""
+    if holds_pixels(table):
+        return range_of(pixels_of(table, ())).missing
     options = pc.NullOptions(nan_is_null=True)
     gone = (pc.call_function("is_null", [column], options) for column in table.columns)
     return sum(int(mask.to_numpy().sum()) for mask in gone)
 
 
 def _gaps_of(frame: Frame) -> int:
+    if frame.pixels is not None:
+        return range_of(frame.pixels).missing
     return 0 if frame.table is None else _gaps(frame.table)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from lowerbound.data.cellcolumns import spread
 from lowerbound.data.source import Frame, read
 from lowerbound.data.write import check_output, write_table
 from lowerbound.errors import DataError, ResourceError, UsageError, nearest
@@ -125,6 +126,8 @@ def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:
         if frame.table is not None and name in frame.names:
             taken = name in front or name in table.column_names
             front[f"{name} of input" if taken else name] = frame.table[name]
+    if frame.files:
+        front["file"] = pa.array(frame.files)
     columns = [*front.values(), *table.columns]
     return pa.table(columns, names=[*front, *table.column_names])
 
@@ -147,7 +150,7 @@ def deliver(
     """
     if target is not None:
         return table, write_table(table, target, overwrite=overwrite, shape=shape)
-    return (table if frame is None else frame.native.wrap(table)), None
+    return (spread(table, shape) if frame is None else frame.native.wrap(table)), None
 
 
 def spell_path(path: object, otherwise: str = "PATH") -> str:

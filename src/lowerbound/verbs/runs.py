@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -164,7 +165,7 @@ def _kinds(coding: Coding) -> str:
     document = coding.document()
     schema = document.get("schema")
     if document["coding"] == "pictures":
-        return f"{len(coding.groups):,} pixels, {_PIXELS[document['kind']]}"
+        return f"{math.prod(coding.shape):,} cells, {_PIXELS[document['kind']]}"
     if schema is None:
         return f"{len(coding.groups):,} counts"
     columns = schema["columns"]
@@ -223,7 +224,7 @@ def _facts(trained: Trained, frame: Frame) -> dict[str, Any]:
     checks = facts["history"]["checks"]
     return {
         "rows": frame.rows,
-        "columns": len(frame.names),
+        "columns": len(frame.names) or math.prod(frame.shape),
         "recipe": trained.recipe,
         "latent": trained.latent,
         "plan": facts["plan"],
@@ -244,8 +245,7 @@ def rehearse(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> R
         plan, time_limit=_REHEARSAL, latent=None if plan.latent == "auto" else plan.latent
     )
     trained = _learn(frame, short, None if output is None else output.target, voice)
-    few = replace(frame, table=None if frame.table is None else frame.table.slice(0, 16))
-    few = replace(few, matrix=None if frame.matrix is None else frame.matrix[:16])
+    few = frame.first(16)
     with tempfile.TemporaryDirectory() as folder:
         copy = Trained.load(trained.save(Path(folder) / "dry.vae"))
         size = bundle.verify(Path(folder) / "dry.vae").bytes
