@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import singledispatch
 
 import torch
@@ -97,6 +97,23 @@ def examine(model: nn.Module, train: Rows, valid: Rows) -> Health:
         verdict=worst,
         lines=lines,
     )
+
+
+def of_restoring(health: Health, measured: str, is_better: bool) -> Health:
+    """Return the health of a model that restores: what counts is what it makes of held-out pairs.
+
+    Its latents may be idle: where what is given leaves nothing open they have nothing to say.
+
+    Args:
+        health: as `examine` found it.
+        measured: what it makes of held-out pairs, in words.
+        is_better: than what was given.
+    """
+    use = f"latents carry {health.rate:.2f} nats; held-out ELBO {health.valid_elbo:.2f}"
+    if is_better:
+        return replace(health, verdict="healthy", lines=[f"OK: {measured}; {use}."])
+    advice = "WARNING: no better than what is given. Longer training or more pictures may help."
+    return replace(health, verdict="warning", lines=[advice, f"{measured}; {use}."])
 
 
 def _some(rows: Rows) -> Rows:

@@ -30,6 +30,18 @@ def shades(values: NDArray[np.floating], highest: float) -> Grey:
     return np.repeat(pictures, 3, -1) if pictures.shape[-1] == 1 else pictures
 
 
+def thumbnail(page: NDArray[Any], side: int) -> Grey:
+    """Return a picture, (H, W, C) of 8 or 16 bits, as (side, side, 3) on white, not enlarged."""
+    shallow = page if page.dtype == np.uint8 else (page >> 8).astype(np.uint8)
+    image = _pillow().fromarray(np.repeat(shallow, 3, -1) if shallow.shape[-1] == 1 else shallow)
+    image.thumbnail((side, side))
+    small = np.asarray(image)
+    sheet = np.full((side, side, 3), 255, np.uint8)
+    top, left = ((side - n) // 2 for n in small.shape[:2])
+    sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return sheet
+
+
 def grid(pictures: Grey, columns: int) -> Grey:
     """Lay pictures, (n, H, W, 3), out in rows of so many; the rest of the last row is white."""
     n, height, width, _ = pictures.shape

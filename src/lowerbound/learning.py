@@ -12,10 +12,20 @@ import torch
 from torch import Tensor
 
 import lowerbound
-from lowerbound import aggregate_priors, doctor, metrics, noise, recipes, tasks, training
+from lowerbound import (
+    aggregate_priors,
+    doctor,
+    metrics,
+    noise,
+    recipes,
+    restoring,
+    tasks,
+    training,
+)
 from lowerbound.calibration import Calibration
 from lowerbound.data.batches import Rows, fingerprint, subset
 from lowerbound.data.coding import Coded, Coding, coding_for
+from lowerbound.data.pairs import restores
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.model import LatentModel
@@ -27,6 +37,7 @@ from lowerbound.plan import (
     device_of,
     objective_of,
     objective_settings,
+    optimiser_of,
 )
 from lowerbound.recipes.hierarchies import halved
 from lowerbound.refit import refit_prior
@@ -36,6 +47,8 @@ VALID_ROWS = 4_000
 CALIBRATION_ROWS = 10_000
 SMALL = 1_000  # below this many rows, early stopping and calibration share the held-out rows
 CONTEXT_ROWS = 20_000
+HELD_CROPS = 128
+CROP_SAMPLES = 4  # importance samples of a crop's score
 TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
 TYPICAL_COLUMNS = 5_000
 LATENT_LIMIT = 128
@@ -62,6 +75,20 @@ class Split:
         both = held + min(n // 10, CALIBRATION_ROWS)
         return cls(order[both:], order[:held], order[held:both])
 
+    @classmethod
+    def of_crops(cls, n: int, each: int, seed: int) -> Split:
+        """Split n pictures of so many crops each: those of a picture stay together.
+
+        Of those that are held out only some are taken: crops of a picture tell the same.
+        """
+        pictures = cls.of(n, seed)
+
+        def crops(index: Tensor) -> Tensor:
+            return (index + n * torch.arange(each)[:, None]).flatten()
+
+        held = crops(pictures.valid)[:HELD_CROPS], crops(pictures.calibration)[:HELD_CROPS]
+        return cls(crops(pictures.train), *held)
+
 
 Say = Callable[[str], None]
 Begin = Callable[[Frame, Coding, Split], None]
@@ -79,7 +106,12 @@ class _Material(NamedTuple):
 
     @property
     def train(self) -> Rows:
-        """The rows to learn from."""
+        """The rows to learn from, as the coding's view is to see them."""
+        return subset(self.coded.raw or self.coded.rows, self.split.train)
+
+    @property
+    def learned(self) -> Rows:
+        """The rows to learn from as rows are held out: each seen in one way."""
         return subset(self.coded.rows, self.split.train)
 
     @property
@@ -115,16 +147,18 @@ def learn(
     """
     plan = plan or Plan()
     frame = data if isinstance(data, Frame) else read(data)
-    coding = coding_for(plan.recipe, plan.settings.get("likelihood")).fit(
+    coding = coding_for(plan.recipe, plan.settings).fit(
         frame, types=plan.types, drop=plan.drop, transform=plan.transform
     )
     coded = coding.encode(frame)
-    n = len(coded.rows)
+    n = len(coded.rows) // coded.each
     if n < 2:
         raise DataError(
             "E075", f"{frame.origin}: {n} row is too few to learn from", fix="give 2 or more rows"
         )
     split = Split.of(n, plan.seed)
+    if coded.each > 1:
+        split = Split.of_crops(n, coded.each, plan.seed)
     begin(frame, coding, split)
     if run is not None:
         run.configure(_configuration(plan, frame, coded.rows))
@@ -206,7 +240,7 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
         model.levels[0].get_submodule("prior"),
         lambda n: train.take(torch.arange(min(len(train), n))).x,
     )
-    budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, train)
+    budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
     objective = objective_of(model, weights, len(train), steps)
@@ -224,17 +258,18 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
             engine=engine,
             checkpoints=material.run and material.run.stage(stage),
             report=material.report,
+            view=material.coded.view,
         )
     except NumericError as error:
         raise _naming_the_column(error, material.coding) from None
     return Fitted(model.cpu(), arguments, history, engine)
 
 
-def _optimiser(plan: Plan, train: Rows) -> training.Optimiser:
+def _optimiser(plan: Plan, rows: Rows) -> training.Optimiser:
     """Return how to step."""
     # The size of a gradient grows with the number of columns that add to the loss.
-    clip = CLIP * math.sqrt(math.prod(train.take(torch.zeros(1, dtype=torch.long)).x.shape))
-    return replace(PRESETS[plan.preset].optimiser, clip=clip)
+    clip = CLIP * math.sqrt(math.prod(rows.take(torch.zeros(1, dtype=torch.long)).x.shape))
+    return replace(optimiser_of(plan), clip=clip)
 
 
 def _naming_the_column(error: NumericError, coding: Coding) -> NumericError:
@@ -247,9 +282,12 @@ def _naming_the_column(error: NumericError, coding: Coding) -> NumericError:
 
 def _note_library(model: LatentModel, train: Rows) -> None:
     """Give a count model the training rows' mean context, for sampling without one."""
+    usual = dict(model.start.named_buffers()).get("usual")
+    if usual is None:  # a model that draws without a context, or never without one
+        return
     context = train.take(torch.arange(min(len(train), CONTEXT_ROWS))).context
     if context is not None:
-        model.start.get_buffer("usual").copy_(context.mean(0))
+        usual.copy_(context.mean(0))
 
 
 def _with_active_latents(plan: Plan, wide: Fitted, material: _Material) -> Fitted:
@@ -268,6 +306,22 @@ def _with_active_latents(plan: Plan, wide: Fitted, material: _Material) -> Fitte
     return narrow if after >= before - 0.005 * abs(before) else wide
 
 
+def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Health:
+    """Return the health of a model that restores, by what it makes of held-out pairs."""
+    if classes := fitted.arguments.get("classes"):
+        right = restoring.accuracy(fitted.model, valid)
+        told = f"{right:.1%} of the held-out pixels get their class"
+        return doctor.of_restoring(health, told, right > 1 / classes)
+    before, after = restoring.decibels(fitted.model, valid)
+    told = f"held-out crops come from {before:.2f} dB to {after:.2f} dB"
+    return doctor.of_restoring(health, told, after > before)
+
+
+def _some(learned: Rows, coded: Coded) -> Rows:
+    """Return the rows to learn from, of crops as many as are held out."""
+    return learned if coded.each == 1 else subset(learned, torch.arange(HELD_CROPS))
+
+
 def _in_use(arguments: Mapping[str, Any], active: Tensor) -> dict[str, Any]:
     """Return the arguments that size a model to the latents in use, at least one per level."""
     if not {"latent", "latents"} & arguments.keys():  # as many as there are pixels
@@ -283,7 +337,8 @@ def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -
     model, arguments, history, engine = fitted
     coding, coded, split = material.coding, material.coded, material.split
     index = split.calibration
-    scores = tasks.score(model, subset(coded.rows, index)).numpy()
+    samples = tasks.SCORE_SAMPLES if coded.each == 1 else CROP_SAMPLES
+    scores = tasks.score(model, subset(coded.rows, index), samples).numpy()
     calibration = Calibration.of(scores + coded.surcharge[index.numpy()])
     some = subset(coded.rows, index[:TYPICAL_ROWS])
     columns = coding.groups if not coding.shape else ()  # what pictures lack is columns to name
@@ -292,7 +347,9 @@ def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -
         if 0 < len(columns) <= TYPICAL_COLUMNS
         else None
     )
-    health = doctor.examine(model, material.train, material.valid)
+    health = doctor.examine(model, _some(material.learned, coded), material.valid)
+    if restores(plan.recipe):
+        health = _restoring(health, fitted, material.valid)
     facts = {
         "version": lowerbound.__version__,
         "torch": str(torch.__version__),

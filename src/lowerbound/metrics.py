@@ -20,14 +20,22 @@ from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, 
 T = TypeVar("T", float, Tensor)
 
 TILE = 128  # rows computed together; fixed, so that results do not depend on how many are asked
+CELLS = 1 << 17  # cells of rows that are computed together: fewer rows of large pictures
 CHUNK = 32  # importance samples computed together
+
+
+def tile_of(rows: Rows, most: int = TILE) -> int:
+    """Return how many of such rows are computed together: a function of their shape alone."""
+    cells = rows.take(torch.zeros(1, dtype=torch.long)).x.numel()
+    return min(most, 1 << max(2, (CELLS // cells).bit_length() - 1))
 
 
 @torch.no_grad()
 def by_tiles(
-    model: nn.Module, rows: Rows, work: Callable[[Batch], Tensor], tile: int = TILE
+    model: nn.Module, rows: Rows, work: Callable[[Batch], Tensor], most: int = TILE
 ) -> Tensor:
     """Return `work` of every row, (n, ...), computed in evaluation mode in tiles of fixed size."""
+    tile = tile_of(rows, most)
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -82,7 +90,7 @@ def log_weights(
 
 
 def log_likelihood(
-    model: nn.Module, rows: Rows, samples: int = 128, *, chunk: int = CHUNK, tile: int = TILE
+    model: nn.Module, rows: Rows, samples: int = 128, *, chunk: int = CHUNK, most: int = TILE
 ) -> LogLikelihood:
     """Estimate log p(x) of every row by importance sampling from q(z | x).
 
@@ -97,7 +105,7 @@ def log_likelihood(
         rows: the data.
         samples: k.
         chunk: samples per pass.
-        tile: rows per pass.
+        most: rows per pass, fewer where rows are large pictures.
 
     Raises:
         UsageError: E240 for fewer than one sample.
@@ -119,7 +127,7 @@ def log_likelihood(
                 twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
         return torch.stack([once, twice], 1)
 
-    once, twice = by_tiles(model, rows, work, tile).unbind(1)
+    once, twice = by_tiles(model, rows, work, most).unbind(1)
     effective = (2 * once - twice).exp().clamp(1.0, samples)
     error = ((1 / effective - 1 / samples).clamp_min(0)).sqrt()
     return LogLikelihood(once - math.log(samples), error, effective)
@@ -133,7 +141,7 @@ class Bound(NamedTuple):
     rate: Tensor
 
 
-def elbo(model: nn.Module, rows: Rows, samples: int = 1, tile: int = TILE) -> Bound:
+def elbo(model: nn.Module, rows: Rows, samples: int = 1, most: int = TILE) -> Bound:
     """Return the ELBO of every row with `samples` draws of z, KL exact where a form is known."""
 
     def work(batch: Batch) -> Tensor:
@@ -143,7 +151,7 @@ def elbo(model: nn.Module, rows: Rows, samples: int = 1, tile: int = TILE) -> Bo
         both = torch.stack([-log_p, trace.kl()], 1).double()
         return both.view(-1, samples, 2).mean(1)
 
-    distortion, rate = by_tiles(model, rows, work, tile).unbind(1)
+    distortion, rate = by_tiles(model, rows, work, most).unbind(1)
     return Bound(-distortion - rate, distortion, rate)
 
 
@@ -164,7 +172,7 @@ class Place(NamedTuple):
 
 
 def rate_distortion(
-    models: Iterable[nn.Module], rows: Rows, samples: int = 1, tile: int = TILE
+    models: Iterable[nn.Module], rows: Rows, samples: int = 1, most: int = TILE
 ) -> list[Place]:
     """Return rate and distortion of every model, such as those of a sweep over beta.
 
@@ -179,11 +187,11 @@ def rate_distortion(
             a generator.
         rows: the data.
         samples: draws of z per row.
-        tile: rows per pass.
+        most: rows per pass, fewer where rows are large pictures.
     """
     places = []
     for model in models:
-        bound = elbo(model, rows, samples, tile)
+        bound = elbo(model, rows, samples, most)
         each = torch.stack([bound.rate, bound.distortion], 1)
         error = each.std(0, correction=min(1, len(each) - 1)) / math.sqrt(len(each))
         places.append(Place(*each.mean(0).tolist(), *error.tolist()))

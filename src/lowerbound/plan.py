@@ -184,6 +184,14 @@ def budget_of(plan: Plan, rows: int) -> Budget:
     return budget
 
 
+def optimiser_of(plan: Plan) -> Optimiser:
+    """Return how to step."""
+    usual = PRESETS[plan.preset].optimiser
+    batch = recipes.BATCHES.get(plan.recipe)
+    # Fewer rows say less of where to go: shorter steps.
+    return replace(usual, batch_size=batch, learning_rate=1e-3) if batch else usual
+
+
 def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:
     """Return a value for every name of `OBJECTIVE`: what the plan says, else what suits it.
 

@@ -21,11 +21,13 @@ from torch import Size, Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent
 
 from lowerbound import distributions, noise
+from lowerbound.data.batches import Batch, Rows, tiles
 from lowerbound.distributions import Observed
 from lowerbound.trace import Drawn, Trace
 
 TILE = 256  # pixels of what is given, in each direction, that are computed together
 BORDER = 48  # pixels around them that are looked at as well
+ROWS = 16  # crops that are restored together
 
 
 class Restored(NamedTuple):
@@ -34,7 +36,7 @@ class Restored(NamedTuple):
     Attributes:
         mean: (C, H, W) E[x | y]; of classes, their probabilities.
         spread: (C, H, W) standard deviation of x given y, in units of x.
-        draws: (M, C, H, W) what each draw of z expects.
+        draws: (keep, C, H, W) what each of some draws of z expects.
     """
 
     mean: NDArray[np.float32]
@@ -66,7 +68,8 @@ class Placed:
         columns = torch.arange(width) + self.left // stride
         keys = (rows[:, None] * 2**31 + columns + noise.derive("placed", self.seed)).flatten()
         normals = noise.Keyed(keys)(name, Size([len(keys) * draws, channels]), like)
-        return normals.view(height, width, draws, channels).permute(2, 3, 0, 1)
+        # A tensor of draws, however it came to be laid out: kernels are faster on plain ones.
+        return normals.view(height, width, draws, channels).permute(2, 3, 0, 1).contiguous()
 
 
 def _from_prior(normals: noise.Noise, name: str, p: Distribution, q: Distribution | None) -> Drawn:
@@ -82,6 +85,7 @@ def restore(  # noqa: PLR0913 - what is restored, how often, and how it is cut u
     seed: int = 0,
     scale: int = 1,
     multiple: int = 16,
+    keep: int = 0,
     tile: int = TILE,
     border: int = BORDER,
 ) -> Restored:
@@ -96,6 +100,7 @@ def restore(  # noqa: PLR0913 - what is restored, how often, and how it is cut u
         seed: of the draws.
         scale: how many times larger the result is.
         multiple: what the height and width of a tile must be multiples of.
+        keep: how many of the draws are given back beside their mean.
         tile: pixels of a tile, without its border.
         border: pixels around it.
     """
@@ -112,7 +117,7 @@ def restore(  # noqa: PLR0913 - what is restored, how often, and how it is cut u
         window = padded[None, :, top : top + side, left : left + side].to(device)
         trace = Trace(partial(_from_prior, Placed(seed, top - edge, left - edge, side)), 1, draws)
         each, variance = expected(model(None, trace, window))
-        result = result or _empty(draws, each.shape[1], height * scale, width * scale)
+        result = result or _empty(keep, each.shape[1], height * scale, width * scale)
         _put(result, each.cpu(), variance.cpu(), (top * scale, left * scale), edge * scale)
     assert result is not None
     return result
@@ -163,7 +168,43 @@ def _put(
     between = draws.var(0, correction=0)
     result.mean[here] = draws.mean(0).numpy()
     result.spread[here] = (between + variance[inside].mean(0)).sqrt().numpy()
-    result.draws[here] = draws.numpy()
+    result.draws[here] = draws[: len(result.draws)].numpy()
+
+
+def restored_rows(model: nn.Module, rows: Rows, draws: int = 4) -> Iterator[tuple[Tensor, Batch]]:
+    """Yield E[x | y] of a few rows at a time, (b, C, H, W), and those rows."""
+    model.eval()
+    with torch.no_grad():
+        for batch, real in tiles(rows, ROWS):
+            assert batch.context is not None
+            choose = partial(_from_prior, Placed(0, 0, 0, batch.context.shape[2]))
+            px = model(None, Trace(choose, len(batch.x), draws), batch.context)
+            mean = expected(px)[0].unflatten(0, (-1, draws)).mean(1)
+            yield mean[:real], Batch(batch.x[:real], batch.context[:real])
+
+
+def decibels(model: nn.Module, rows: Rows) -> tuple[float, float]:
+    """Return the peak signal over noise of pairs in [0, 1], dB: as given, and restored.
+
+    What is given is enlarged to the size of what is wanted; pixels that are NaN do not count.
+    """
+    squares = []
+    for mean, (x, given) in restored_rows(model, rows):
+        assert given is not None
+        seen = F.interpolate(given[:, : x.shape[1]], x.shape[2:], mode="bicubic")
+        each = [(guess - x).square() for guess in (seen, mean)]
+        squares.append(torch.stack([error.double().nanmean() for error in each]))
+    before, after = (-10 * torch.stack(squares).nanmean(0).log10()).tolist()
+    return before, after
+
+
+def accuracy(model: nn.Module, rows: Rows) -> float:
+    """Return the share of the labelled pixels of pairs whose likeliest class is right."""
+    right = [
+        torch.where(x.isnan(), torch.nan, (mean.argmax(1, keepdim=True) == x).double()).nanmean()
+        for mean, (x, _) in restored_rows(model, rows)
+    ]
+    return torch.stack(right).nanmean().item()
 
 
 @singledispatch

@@ -142,7 +142,7 @@ def impute(model: nn.Module, rows: Rows, *, samples: int = 128) -> Tensor:
         px, weights = _weighted(model, batch, samples)
         return torch.where(batch.x.isnan(), average(px, weights), batch.x)
 
-    return by_tiles(model, rows, work, tile=32)
+    return by_tiles(model, rows, work, most=32)
 
 
 @torch.no_grad()
@@ -168,7 +168,7 @@ def impute_draws(
         return torch.where(x.isnan(), values.view(x.shape), x)
 
     with noise.isolated("impute", seed):
-        return by_tiles(model, rows, work, tile=32)
+        return by_tiles(model, rows, work, most=32)
 
 
 def _weighted(model: nn.Module, batch: Batch, samples: int) -> tuple[Distribution, Tensor]:
@@ -238,7 +238,7 @@ def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Ten
         cells = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
         return -_mix(cells, weights)
 
-    return by_tiles(model, rows, work, tile=32)
+    return by_tiles(model, rows, work, most=32)
 
 
 class Surprise(NamedTuple):

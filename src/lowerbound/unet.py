@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowerbound.errors import UsageError
+
 
 class ResidualBlock(nn.Module):
     """x + conv(SiLU(conv(x))), 3 x 3, the branch beginning at zero.
@@ -39,7 +41,7 @@ def blocks(channels: int, count: int) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """Down through halvings and up again, each scale joined to itself: (B, C, H, W) -> (B, D, ...).
+    """Down through halvings and up again, joined at each scale: (B, C, H, W) -> (B, D, H, W).
 
     H and W must be multiples of 2^(scales - 1).
 
@@ -93,7 +95,12 @@ class Beside(nn.Module):
 
     def forward(self, context: Tensor | None, batch: int) -> Tensor:
         """Return [features, base], the first state."""
-        assert context is not None, "a model that restores needs what it restores"
+        if context is None:
+            raise UsageError(
+                "E247",
+                "this model makes pictures of given ones, and nothing is given",
+                fix="lowerbound info M.vae tells its recipe: denoise, upscale, inpaint or segment",
+            )
         return torch.cat([self.features(context), self.base(context)], 1)
 
 

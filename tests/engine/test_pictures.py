@@ -26,7 +26,7 @@ def discs(n=120, size=12, channels=()):
 
 
 def fitted(array, recipe="conv", **settings):
-    coding = coding_for(recipe, settings.get("likelihood"))
+    coding = coding_for(recipe, settings)
     return coding.fit(read(array), types={}, drop=(), transform="blend")
 
 
@@ -115,7 +115,7 @@ def test_tables_do_not_take_pictures_nor_pictures_columns():
     with pytest.raises(DataError, match="Reshape your data"):
         table_of(read(GREY))
     with pytest.raises(UsageError):
-        coding_for("conv").fit(read(GREY), types={"p0_0": "real"}, drop=(), transform="blend")
+        coding_for("conv", {}).fit(read(GREY), types={"p0_0": "real"}, drop=(), transform="blend")
 
 
 @pytest.mark.parametrize("settings", [{}, {"likelihood": "shared"}], ids=["codes", "shares"])

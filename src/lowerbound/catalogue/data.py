@@ -275,4 +275,19 @@ DATA: dict[str, tuple[str, str]] = {
         "A model of pictures takes one size. --size 64 scales every picture until its shorter "
         "side fits and cuts a square out of its middle; --size 64x96 gives height and width.",
     ),
+    "E087": (
+        "pictures and targets do not belong together",
+        "Every picture needs a target (a mask, a clean or a larger picture) of the same name in "
+        "the same sub-folder; only the suffix may differ.",
+    ),
+    "E088": (
+        "the masks are no masks",
+        "A mask has one grey level or colour per class, and at least two of them. JPEG blurs the "
+        "borders between colours: masks are saved as PNG.",
+    ),
+    "E089": (
+        "a target has not the size of its picture",
+        "A mask or a clean picture has as many pixels as the picture it belongs to; the target "
+        "of `upscale` is larger by the model's scale.",
+    ),
 }

@@ -118,6 +118,11 @@ USAGE: dict[str, tuple[str, str]] = {
         "prior without a scale, a path derivative through a posterior that has none, or an ONNX "
         "graph of a model whose rows need a context.",
     ),
+    "E247": (
+        "the model was made for something else",
+        "denoise, upscale, inpaint and segment each take a model that `lowerbound fit --recipe` "
+        "of the same name has made; and such a model does nothing else.",
+    ),
     "E250": (
         "an unfinished run has another configuration",
         "A fit that was stopped keeps its states in the run folder beside its model, and only the "

@@ -14,6 +14,7 @@ from scipy import sparse
 
 from lowerbound.data.batches import Dense, Sparse
 from lowerbound.data.coded import Coded, Coding, Group, filled
+from lowerbound.data.pairs import PairCoding, PairsFor, restores
 from lowerbound.data.pictures import PictureCoding, pictures_for
 from lowerbound.data.source import Frame
 from lowerbound.errors import DataError, UsageError, nearest
@@ -306,13 +307,16 @@ def is_of_pictures(recipe: str) -> bool:
     return recipe in _OF_PICTURES
 
 
-AnyCoding = type[TableCoding] | type[CountsCoding] | type[PictureCoding]
+AnyCoding = type[TableCoding] | type[CountsCoding] | type[PictureCoding] | PairsFor
 
 
-def coding_for(recipe: str, likelihood: object = None) -> AnyCoding:
-    """Return the coding that a recipe's models read, with the likelihood that is asked for."""
+def coding_for(recipe: str, settings: Mapping[str, Any]) -> AnyCoding:
+    """Return what makes the coding that a recipe's models read, with the settings asked for."""
+    likelihood = settings.get("likelihood")
     if recipe in _OF_PICTURES:
         return pictures_for(likelihood)
+    if restores(recipe):
+        return PairsFor(recipe, settings)
     usual = BitsCoding if likelihood == "bernoulli" else NumberCoding
     return _CODINGS.get(recipe, usual)
 
@@ -323,5 +327,7 @@ def restore(document: Mapping[str, Any]) -> Coding:
         return CountsCoding(tuple(document["names"]))
     if document["coding"] == "pictures":
         return PictureCoding.restored(document)
+    if document["coding"] == "pairs":
+        return PairCoding.restored(document)
     kind = _STORED[document["coding"]]
     return kind(Schema.model_validate(document["schema"]), bool(document["gaps"]))

@@ -46,7 +46,12 @@ class Listing:
 
     def first(self, count: int | None) -> Listing:
         """Return the first so many pictures; None means all."""
-        parts = (self.files[:count], self.names[:count], self.labels[:count])
+        return self.chosen(range(len(self.files))[:count])
+
+    def chosen(self, index: Iterable[int]) -> Listing:
+        """Return the pictures at these places, in this order."""
+        places = list(index)
+        parts = ([column[i] for i in places] for column in (self.files, self.names, self.labels))
         return replace(self, **dict(zip(("files", "names", "labels"), parts, strict=True)))
 
     @property
@@ -211,7 +216,7 @@ def survey(listing: Listing, on_bad_file: str = "auto") -> Survey:
         else:
             kept.append(i)
             headers.append(found)
-    return Survey(_chosen(listing, kept), headers, tally)
+    return Survey(listing.chosen(kept), headers, tally)
 
 
 def gather(
@@ -268,16 +273,9 @@ def decoded(
         end += found.size
         kept.append(i)
     seen.tally.check()
-    left = _chosen(seen.listing, kept)
+    left = seen.listing.chosen(kept)
     notes = [*left.notes, *seen.tally.notes, *_remarks([seen.headers[i] for i in kept], resize)]
     return Pictures(store, [shapes[i] for i in kept], left.names, left.labels, notes)
-
-
-def _chosen(listing: Listing, index: list[int]) -> Listing:
-    parts = (
-        [column[i] for i in index] for column in (listing.files, listing.names, listing.labels)
-    )
-    return replace(listing, **dict(zip(("files", "names", "labels"), parts, strict=True)))
 
 
 def _remarks(headers: list[imagefiles.Header], resize: tuple[int, int] | None) -> list[str]:

@@ -44,6 +44,8 @@ class Frame:
         pixels: pictures, (n, H, W), (n, H, W, C) or (n, C, H, W); NaN is missing; or None.
         files: the file of each row, where each has its own.
         labels: the folder of each of these files.
+        pictures: pictures of any sizes, (H, W, C) each, for models that restore; or None.
+        targets: what is to be made of each of them; None where that is made up.
     """
 
     table: pa.Table | None
@@ -57,6 +59,8 @@ class Frame:
     pixels: NDArray[Any] | None = None
     files: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    pictures: Sequence[NDArray[Any]] | None = None
+    targets: Sequence[NDArray[Any]] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,6 +78,8 @@ class Frame:
             pixels=None if self.pixels is None else self.pixels[:rows],
             files=self.files[:rows],
             labels=self.labels[:rows],
+            pictures=None if self.pictures is None else self.pictures[:rows],
+            targets=None if self.targets is None else self.targets[:rows],
         )
 
     def inference(self, types: Mapping[str, str], drop: Sequence[str]) -> dict[str, Any]:
@@ -98,6 +104,8 @@ class Frame:
             return self.table.num_rows
         if self.pixels is not None:
             return len(self.pixels)
+        if self.pictures is not None:
+            return len(self.pictures)
         return 0 if self.matrix is None else int(self.matrix.shape[0])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from lowerbound.data.batches import Rows
 from lowerbound.data.coded import Coded, Group
 from lowerbound.data.crops import Crops, Paired, Seen
 from lowerbound.data.degradations import USUAL_NOISE, noise_of
-from lowerbound.data.folders import Listing
+from lowerbound.data.folders import Listing, Pictures, gather, pictures_in
 from lowerbound.data.native import Frame
 from lowerbound.data.views import Holed, Shrunk, Then, View, turned
 from lowerbound.errors import DataError, UsageError
@@ -78,11 +80,16 @@ class PairCoding:
         """Return the pairs of crops of the pictures, many of each picture.
 
         Raises:
-            DataError: E076 where `frame` holds no pictures of any sizes.
+            UsageError: E247 where `frame` was read for a model of another kind.
         """
         given, wanted = frame.pictures, frame.targets
         if given is None:
-            raise _no_pictures(frame, self.recipe)
+            raise UsageError(
+                "E247",
+                f"a model of the recipe {self.recipe!r} makes pictures of given ones, and does "
+                "nothing else",
+                fix=f"lowerbound {self.recipe} M.vae PICTURES --out FOLDER",
+            )
         each = max(1, -(-EPOCH // len(given)))
         made = None if wanted is not None else _MADE[self.recipe](self.settings)
         small = SMALL_CROP if self.scale > 1 else CROP
@@ -102,10 +109,14 @@ class PairCoding:
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
         """Refuse: what such a model makes are pictures and no rows."""
         raise UsageError(
-            "E246",
+            "E247",
             f"a model of the recipe {self.recipe!r} makes no rows",
             fix=f"lowerbound {self.recipe} M.vae PATH --out FOLDER",
         )
+
+    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+        """Refuse, as `decode` does."""
+        return self.decode(values)
 
     def document(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -240,10 +251,7 @@ def _check_sizes(given: Sequence[NDArray], wanted: Sequence[NDArray], scale: int
         )
     ]
     if wrong:
-        told = [
-            f"{'x'.join(map(str, given[i].shape[:2]))} and {'x'.join(map(str, wanted[i].shape[:2]))}"
-            for i in wrong[:5]
-        ]
+        told = [f"{_size(given[i])} and {_size(wanted[i])}" for i in wrong[:5]]
         raise DataError(
             "E089",
             f"{len(wrong):,} of {len(given):,} targets are not {scale} times the size of their "
@@ -251,6 +259,56 @@ def _check_sizes(given: Sequence[NDArray], wanted: Sequence[NDArray], scale: int
             fix="give targets of the right size",
             count=len(wrong),
         )
+
+
+def _size(picture: NDArray) -> str:
+    height, width = picture.shape[:2]
+    return f"{height}x{width}"
+
+
+def read_pairs(
+    data: str | os.PathLike[str],
+    targets: str | os.PathLike[str] | None,
+    recipe: str,
+    on_bad_file: str = "auto",
+) -> Frame:
+    """Read a folder of pictures of any sizes, and what is to be made of each, if that is given.
+
+    Args:
+        data: a folder, a file or a pattern: clean pictures, or with `targets` what is given.
+        targets: likewise; matched by the files' names.
+        recipe: the pairs are for.
+        on_bad_file: "auto", "skip" or "fail", as of `folders.gather`; of pairs, neither half is
+            left out: the first that cannot be read is an error.
+
+    Raises:
+        DataError: E082 to E085 for pictures that are not there or cannot be read, E087 for
+            targets that do not belong to them.
+    """
+    listing = pictures_in(data)
+    if targets is None:
+        found = gather(listing, on_bad_file=on_bad_file)
+        return _frame(data, found, None)
+    listing, wanted = matched(listing, pictures_in(targets))
+    given = gather(listing, on_bad_file="fail")
+    channels = None if recipe == "segment" else given.shapes[0][2]
+    return _frame(data, given, gather(wanted, channels=channels, on_bad_file="fail"))
+
+
+def _frame(data: object, given: Pictures, targets: Pictures | None) -> Frame:
+    notes = [*given.notes, *(() if targets is None else targets.notes)]
+    return Frame(
+        None,
+        None,
+        (),
+        origin=Path(os.fspath(data)).name or str(data),  # pyright: ignore[reportArgumentType]
+        notes=tuple(dict.fromkeys(notes)),
+        total=len(given),
+        files=tuple(given.names),
+        labels=tuple(given.labels),
+        pictures=given,
+        targets=targets,
+    )
 
 
 def matched(given: Listing, wanted: Listing) -> tuple[Listing, Listing]:

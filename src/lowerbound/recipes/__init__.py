@@ -17,6 +17,7 @@ from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.counts import counts
 from lowerbound.recipes.hierarchies import ladder
 from lowerbound.recipes.images import conv
+from lowerbound.recipes.restoration import denoise, inpaint, segment, upscale
 from lowerbound.recipes.tables import table
 from lowerbound.recipes.towers import conv_ladder, nvae
 from lowerbound.recipes.vectors import beta, gaussian, iaf, sigma
@@ -27,12 +28,16 @@ __all__ = [
     "conv",
     "conv_ladder",
     "counts",
+    "denoise",
     "gaussian",
     "iaf",
+    "inpaint",
     "ladder",
     "nvae",
+    "segment",
     "sigma",
     "table",
+    "upscale",
 ]
 
 # Settings of the objective that a recipe is trained with where none are given.
@@ -41,6 +46,9 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "conv_ladder": {"balance": True},
     "nvae": {"balance": True, "spectral": 0.01},
 }
+
+# Rows of a step where a preset's are too many: each of these is a crop of thousands of pixels.
+BATCHES = dict.fromkeys(("denoise", "inpaint", "segment", "upscale"), 16)
 
 
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:

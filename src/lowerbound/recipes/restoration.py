@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowerbound.data.degradations import USUAL_NOISE, noise_of
 from lowerbound.errors import UsageError
 from lowerbound.families import Conditional, LatentGaussian
 from lowerbound.joints import WithMissing
@@ -132,10 +133,7 @@ def _restorer(  # noqa: PLR0913, PLR0917 - the parts in which the recipes differ
     strides = sorted(_STRIDES[:levels], reverse=True)
     return LatentModel(
         _Pair(reader, fold, given, channels, width, levels),
-        [
-            _level(f"z{i}", carried, width, latent, stride)
-            for i, stride in enumerate(strides)
-        ],
+        [_level(f"z{i}", carried, width, latent, stride) for i, stride in enumerate(strides)],
         Conditional(Onto(width, numbers, out), family),
         Beside(nn.Sequential(given, UNet(channels, widths, depth)), base),
     )
@@ -174,13 +172,14 @@ class _Nothing(nn.Module):
         return context.new_zeros(batch, 0, height // FOLD, width // FOLD)
 
 
-def denoise(
+def denoise(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
     channels: int = 1,
     width: int = 48,
     depth: int = 2,
     levels: int = 2,
     latent: int = 4,
     likelihood: str = "optimal",
+    noise: str = USUAL_NOISE,
 ) -> LatentModel:
     """Clean pictures given noisy ones, both (B, channels, H, W) in [0, 1], of any size.
 
@@ -191,9 +190,11 @@ def denoise(
         levels: of latents.
         latent: channels of z, at every level.
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
+        noise: that training adds, see `lowerbound.data.degradations.noise_of`.
     """
     family, reader = likelihood_of(likelihood, channels, False)
     seen = channels * FOLD**2
+    noise_of(noise)  # refused here rather than in the middle of a fit
     return _restorer(
         family,
         family.numbers(channels),

@@ -63,6 +63,20 @@ VERBS: dict[str, Verb] = {
     "reconstruct": Verb(
         f"{_HERE}.using:reconstruct", _USE, "M.vae PATH", "rows as the model expects them", True
     ),
+    "denoise": Verb(
+        f"{_HERE}.restoration:denoise", _USE, "M.vae PATH", "pictures without their noise", True
+    ),
+    "upscale": Verb(f"{_HERE}.restoration:upscale", _USE, "M.vae PATH", "larger pictures", True),
+    "inpaint": Verb(
+        f"{_HERE}.restoration:inpaint",
+        _USE,
+        "M.vae PATH",
+        "pictures without their holes",
+        True,
+    ),
+    "segment": Verb(
+        f"{_HERE}.restoration:segment", _USE, "M.vae PATH", "the class of every pixel", True
+    ),
     "evaluate": Verb(f"{_HERE}.using:evaluate", _USE, "M.vae PATH", "how well a model fits rows"),
     "plot": Verb(
         f"{_HERE}.plotting:plot", _USE, "M.vae KIND", "pictures of what an image model learned"

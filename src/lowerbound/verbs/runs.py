@@ -17,7 +17,7 @@ from lowerbound.data.coding import Coding
 from lowerbound.data.source import Frame
 from lowerbound.errors import CheckFailed
 from lowerbound.learning import Split, learn
-from lowerbound.plan import PRESETS, Plan, budget_of, device_of
+from lowerbound.plan import PRESETS, Plan, budget_of, device_of, optimiser_of
 from lowerbound.progress import Voice
 from lowerbound.trained import Trained
 from lowerbound.training import RunFolder
@@ -254,7 +254,7 @@ def rehearse(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> R
         raise CheckFailed("E601", "a saved and loaded model gives other scores on this machine")
     last = trained.facts["history"]["checks"][-1]
     learned = trained.facts["split"]["train"]
-    batch = min(PRESETS[plan.preset].optimiser.batch_size, learned)
+    batch = min(optimiser_of(plan).batch_size, learned)
     rows = batch * budget_of(plan, learned).total(max(1, learned // batch))
     longest = rows / max(last["rows_per_second"], 1.0)
     longest = min(longest, plan.time_limit or longest)

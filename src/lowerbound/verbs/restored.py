@@ -1,0 +1,274 @@
+"""What the verbs denoise, upscale, inpaint and segment do with one picture after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lowerbound import drawing, restoring
+from lowerbound.bundle.folder import publish
+from lowerbound.data import folders, imagefiles
+from lowerbound.data.badfiles import Tally, counted
+from lowerbound.data.crops import shares
+from lowerbound.data.pairs import matched
+from lowerbound.data.views import with_holes
+from lowerbound.data.write import check_place
+from lowerbound.errors import DataError, LowerboundError, UsageError
+from lowerbound.recipes import restoration
+from lowerbound.restoring import Restored
+from lowerbound.trained import Trained
+from lowerbound.verbs.outputs import Clock
+from lowerbound.verbs.result import Result
+
+SPREAD = 4.0  # codes of an uncertainty map per code of standard deviation
+SHOWN = 4  # pictures of the overview
+SIDE = 160  # pixels of a picture in the overview
+OVERVIEW = "_overview.png"
+
+Page = NDArray[Any]  # (H, W, C) of 8 or 16 bits
+
+
+@dataclass(frozen=True)
+class Order:
+    """How pictures are restored.
+
+    Attributes:
+        draws: that are written beside the result.
+        samples: draws that the result is the mean of.
+        seed: of the draws.
+        on_bad_file: "auto", "skip" or "fail".
+        mask: where holes are, a path; or None.
+    """
+
+    draws: int
+    samples: int
+    seed: int
+    on_bad_file: str
+    mask: Any = None
+
+
+class Pages(NamedTuple):
+    """What is written of one picture.
+
+    Attributes:
+        result: the restored picture, or the mask.
+        uncertainty: (H, W, 1) of 8 bits.
+        draws: further pictures or masks.
+        doubt: mean uncertainty: codes of standard deviation, or nats of entropy.
+    """
+
+    result: Page
+    uncertainty: Page
+    draws: list[Page]
+    doubt: float
+
+
+def check_folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
+    """Refuse, before anything is computed, a folder that could not be written."""
+    target = check_place(out, overwrite)
+    if target.is_dir() and not (target / OVERVIEW).is_file() and any(target.iterdir()):
+        raise UsageError(
+            "E221",
+            f"{target} holds other things than restored pictures, so it is not replaced",
+            fix="choose another --out",
+            path=str(target),
+        )
+    return target
+
+
+def run(trained: Trained, data: Any, order: Order, target: Path | None, overwrite: bool) -> Result:
+    """Restore the pictures at `data`: into a folder, or, without one, as arrays in the result."""
+    clock = Clock()
+    listing, holes = _inputs(data, order.mask)
+    tally = Tally(len(listing.files), order.on_bad_file)
+    pages = _pages(trained, listing, holes, order, tally)
+    if target is None:
+        made = [made for _, _, made in pages]
+        return _told(trained, [each.doubt for each in made], tally, clock(), None, made)
+    with publish(target, overwrite=overwrite) as folder:
+        doubts = _written(folder, pages)
+    return _told(trained, doubts, tally, clock(), target)
+
+
+def _written(folder: Path, pages: Iterator[tuple[str, Page, Pages]]) -> list[float]:
+    """Write all pictures and the overview of the first few; return their uncertainties."""
+    doubts, rows = [], []
+    for name, given, made in pages:
+        _write(folder, name, made)
+        doubts.append(made.doubt)
+        if len(rows) < SHOWN:
+            row = (given, made.result, made.uncertainty, *made.draws)
+            rows.append([drawing.thumbnail(page, SIDE) for page in row])
+    sheet = drawing.grid(np.stack([page for row in rows for page in row]), len(rows[0]))
+    imagefiles.encode(folder / OVERVIEW, sheet)
+    return doubts
+
+
+def _inputs(data: Any, mask: Any) -> tuple[folders.Listing, list[Path] | None]:
+    """List the pictures, and the masks of their holes in the same order."""
+    listing = folders.pictures_in(data)
+    if mask is None:
+        return listing, None
+    masks = folders.pictures_in(mask)
+    if len(masks.files) == 1:
+        return listing, masks.files * len(listing.files)
+    listing, masks = matched(listing, masks)
+    return listing, masks.files
+
+
+def _pages(
+    trained: Trained,
+    listing: folders.Listing,
+    holes: Sequence[Path] | None,
+    order: Order,
+    tally: Tally,
+) -> Iterator[tuple[str, Page, Pages]]:
+    """Restore one picture after the other; never more than one is in memory."""
+    for i, path in enumerate(listing.files):
+        try:
+            given = imagefiles.decode(path)
+            hole = None if holes is None else _hole(holes[i], given)
+        except LowerboundError as error:
+            tally.add(listing.names[i], error)
+            continue
+        yield listing.names[i], given, restore_page(trained, given, order, hole)
+    tally.check()
+
+
+def _hole(path: Path, given: Page) -> NDArray[np.bool_]:
+    """Return where a mask is white, (H, W)."""
+    mask = shares(imagefiles.decode(path, 1))[..., 0] > 0.5
+    if mask.shape != given.shape[:2]:
+        raise DataError(
+            "E089",
+            f"the mask {path.name} has {mask.shape[0]}x{mask.shape[1]} pixels, and its picture "
+            f"{given.shape[0]}x{given.shape[1]}",
+            fix="give a mask of the picture's size",
+            path=str(path),
+        )
+    return mask
+
+
+def restore_page(
+    trained: Trained, given: Page, order: Order, hole: NDArray[np.bool_] | None = None
+) -> Pages:
+    """Restore one picture, (H, W, C) of 8 or 16 bits, as the model's recipe asks.
+
+    A model of another number of channels sees each channel of the picture by itself; one that
+    tells classes sees their mean.
+    """
+    known = int(trained.arguments["channels"])
+    x = torch.from_numpy(np.moveaxis(shares(given), -1, 0).copy())
+    if trained.recipe == "segment":
+        return _masks(trained, _restored(trained, _seen(x, known), order), order)
+    parts = [x] if known == len(x) else [_seen(part[None], known) for part in x]
+    if hole is not None:
+        place = torch.from_numpy(hole)[None, None]
+        parts = [with_holes(part[None], place).context[0] for part in parts]  # pyright: ignore
+    found = [_restored(trained, part, order) for part in parts]
+    if len(found) > 1 or known != len(x):
+        found = [_averaged(each) for each in found]
+    joined = Restored(*(np.concatenate(part, -3) for part in zip(*found, strict=True)))
+    return _pictures(joined, given, order, hole)
+
+
+def _seen(x: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return a picture in as many channels as a model knows: grey, or the same three times."""
+    if len(x) == channels:
+        return x
+    return x.mean(0, keepdim=True).expand(channels, -1, -1).contiguous()
+
+
+def _averaged(found: Restored) -> Restored:
+    """Return a result of one channel: that of a model of colours that was shown grey."""
+    return Restored(*(part.mean(-3, keepdims=True) for part in found))
+
+
+def _restored(trained: Trained, given: torch.Tensor, order: Order) -> Restored:
+    scale = int(trained.arguments.get("scale", 1))
+    return restoring.restore(
+        trained.model,
+        given,
+        draws=max(order.samples, order.draws),
+        seed=order.seed,
+        scale=scale,
+        multiple=restoration.multiple_of(1 if scale > 1 else restoration.FOLD),
+        keep=order.draws,
+    )
+
+
+def _pictures(found: Restored, given: Page, order: Order, hole: NDArray[np.bool_] | None) -> Pages:
+    """Return restored pictures in the bits of the given one."""
+    highest = np.iinfo(given.dtype).max
+
+    def page(x: NDArray[np.float32]) -> Page:
+        made = np.rint(np.moveaxis(x, 0, -1).clip(0, 1) * highest).astype(given.dtype)
+        return made if hole is None else np.where(hole[..., None], made, given)
+
+    spread = found.spread if hole is None else found.spread * hole
+    codes = np.sqrt(np.square(spread).mean(0)) * 255
+    shown = np.rint((codes * SPREAD).clip(0, 255)).astype(np.uint8)[..., None]
+    doubt = float(codes.mean() if hole is None else codes[hole].mean() if hole.any() else 0.0)
+    return Pages(page(found.mean), shown, [page(d) for d in found.draws[: order.draws]], doubt)
+
+
+def _masks(trained: Trained, found: Restored, order: Order) -> Pages:
+    """Return masks in the colours of those that were learned from."""
+    colours = np.asarray(trained.coding.document()["classes"])
+    p = found.mean.clip(1e-12)
+    entropy = -(p * np.log(p)).sum(0)
+    shown = np.rint((entropy / np.log(len(p))).clip(0, 1) * 255).astype(np.uint8)[..., None]
+    draws = [_coloured(colours[d.argmax(0)]) for d in found.draws[: order.draws]]
+    return Pages(_coloured(colours[p.argmax(0)]), shown, draws, float(entropy.mean()))
+
+
+def _coloured(packed: NDArray[np.int64]) -> Page:
+    """Return packed colours, (H, W), as grey or RGB pixels of 8 bits."""
+    if packed.max() < 256:
+        return packed.astype(np.uint8)[..., None]
+    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1).astype(np.uint8)
+
+
+def _write(folder: Path, name: str, made: Pages) -> None:
+    """Write the pictures of one file, under its name as PNG."""
+    pages = {"": made.result, "uncertainty": made.uncertainty}
+    pages |= {f"draw{i + 1}": draw for i, draw in enumerate(made.draws)}
+    for part, page in pages.items():
+        place = (folder / part / name).with_suffix(".png")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        imagefiles.encode(place, page)
+
+
+def _told(
+    trained: Trained,
+    doubts: list[float],
+    tally: Tally,
+    seconds: float,
+    target: Path | None,
+    made: list[Pages] | None = None,
+) -> Result:
+    """Say how many pictures were made, and how sure they are."""
+    doubt, classes = float(np.mean(doubts)), trained.recipe == "segment"
+    unit = "nats per pixel" if classes else "codes of 8 bits"
+    what = "mean entropy" if classes else "mean uncertainty"
+    facts = {
+        "pictures": len(doubts),
+        "skipped": [bad.name for bad in tally.bad],
+        "uncertainty": doubt,
+        "unit": unit,
+        "seconds": seconds,
+    }
+    return Result(
+        facts,
+        table=made,
+        lines=[f"{counted(len(doubts), 'picture')}, {what} {doubt:.3g} {unit}, {seconds:.1f} s"],
+        notes=tally.notes,
+        path=target,
+    )
