@@ -70,7 +70,8 @@ class Trained:
 
     def encode(self, data: object) -> tuple[Frame, Coded]:
         """Read and code `data`: a path, an array, a dataframe or a `Frame`."""
-        frame = data if isinstance(data, Frame) else read(data)
+        known = isinstance(data, Frame)
+        frame = data if known else read(data, wanted=self.coding.wanted())
         return frame, self._coded(frame)
 
     def _coded(self, frame: Frame) -> Coded:

@@ -15,8 +15,9 @@ from typing import IO
 import numpy as np
 
 from lowerbound.cells import listed, place, snippet
+from lowerbound.data import idxfiles
 from lowerbound.data.arrays import from_array, from_sparse
-from lowerbound.data.files import readable
+from lowerbound.data.files import is_idx, readable
 from lowerbound.data.native import Frame
 from lowerbound.errors import DataError
 
@@ -29,7 +30,9 @@ _SPARSE_KEYS = {"data", "indices", "indptr", "shape"}
 
 
 def read_file(path: Path, rows: int | None = None) -> Frame:
-    """Read an .npy or .npz file; pickled objects in it are refused."""
+    """Read an .npy, .npz or idx file; pickled objects in it are refused."""
+    if is_idx(path):
+        return idxfiles.read_file(path, rows)
     with readable(path), path.open("rb") as file:
         head = file.read(6)
         file.seek(0)

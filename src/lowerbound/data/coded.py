@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lowerbound.data.batches import Rows
 from lowerbound.data.source import Frame
 from lowerbound.data.views import View
+from lowerbound.data.wanted import Wanted
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Coding(Protocol):
 
     def arguments(self) -> dict[str, Any]:
         """Return the recipe's arguments that the data decide."""
+        ...
+
+    def wanted(self) -> Wanted:
+        """Return what pictures in files must become to be encoded."""
         ...
 
     def encode(self, frame: Frame) -> Coded:

@@ -17,6 +17,7 @@ from lowerbound.data.coded import Coded, Coding, Group, filled
 from lowerbound.data.pairs import PairCoding, PairsFor, restores
 from lowerbound.data.pictures import PictureCoding, pictures_for
 from lowerbound.data.source import Frame
+from lowerbound.data.wanted import ANY, Wanted
 from lowerbound.errors import DataError, UsageError, nearest
 from lowerbound.schema import Schema, infer
 
@@ -97,6 +98,10 @@ class TableCoding:
             "reserved": unseen,
             **({"gaps": 0.0} if self.gaps else {}),
         }
+
+    def wanted(self) -> Wanted:
+        """Rows are no pictures: nothing is wanted of them."""
+        return ANY
 
     def encode(self, frame: Frame) -> Coded:
         """Code the rows of `frame`; columns are found by name."""
@@ -231,6 +236,10 @@ class CountsCoding:
     def arguments(self) -> dict[str, Any]:
         """The number of columns."""
         return {"features": len(self.names)}
+
+    def wanted(self) -> Wanted:
+        """Rows are no pictures: nothing is wanted of them."""
+        return ANY
 
     def encode(self, frame: Frame) -> Coded:
         """Return the counts with log library size as context.

@@ -19,8 +19,10 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
 _VAGUE = (".txt", ".dat", ".data")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 ARRAY_SUFFIXES = (".npy", ".npz")
-KNOWN = f"{', '.join(TEXT_SUFFIXES[:4])} (also .gz), .parquet, .npy, .npz"
+KNOWN = f"{', '.join(TEXT_SUFFIXES[:4])} (also .gz), .parquet, .npy, .npz, idx"
 
+# The names of idx files, such as train-images-idx3-ubyte.gz.
+_IDX = re.compile(r"(idx\d?[-.]ubyte|\.idx\d?)(\.gz)?$", re.IGNORECASE)
 _NUMBERED = re.compile(r"^(?P<stem>.*?)(?P<number>\d+)(?P<rest>(-of-(?P<of>\d+))?\D*)$")
 _UNFINISHED = (".part", ".partial", ".crdownload", ".tmp", ".download")
 
@@ -292,8 +294,8 @@ def _folder(folder: Path) -> Found:
     if not hits:
         raise DataError(
             "E007",
-            f"the folder {place(folder)} contains no table",
-            fix=f"it should contain files of the kinds {KNOWN}",
+            f"the folder {place(folder)} contains no table and no picture",
+            fix=f"it should contain files of the kinds {KNOWN}, or .png, .jpg, .webp, .tif, .bmp",
             path=str(folder),
         )
     return _checked(hits, folder, str(folder), deliberate=False)
@@ -301,6 +303,8 @@ def _folder(folder: Path) -> Found:
 
 def kind_by_suffix(path: Path) -> str | None:
     """Return "text", "parquet" or "array" by the suffix, or None."""
+    if is_idx(path):
+        return "array"
     suffixes = [s.lower() for s in path.suffixes]
     last = suffixes[-1] if suffixes else ""
     if last == ".gz":
@@ -311,6 +315,11 @@ def kind_by_suffix(path: Path) -> str | None:
     if last in PARQUET_SUFFIXES:
         return "parquet"
     return "array" if last in ARRAY_SUFFIXES else None
+
+
+def is_idx(path: Path) -> bool:
+    """Tell by its name whether a file is of the idx format, plain or gzipped."""
+    return _IDX.search(path.name) is not None
 
 
 def _checked(hits: list[Path], root: Path, text: str, *, deliberate: bool) -> Found:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lowerbound.cells import place
 from lowerbound.data import files, imagefiles, scratch
 from lowerbound.data.badfiles import Tally, counted, reason_of
+from lowerbound.data.kinds import PICTURES
 from lowerbound.data.parallel import in_order
 from lowerbound.errors import DataError, LowerboundError
 
@@ -97,7 +98,7 @@ def _parted(paths: Iterable[Path]) -> tuple[list[Path], dict[str, int]]:
     for path in paths:
         if path.name.startswith("."):
             others["hidden"] += 1
-        elif path.suffix.lower() in imagefiles.SUFFIXES:
+        elif path.suffix.lower() in PICTURES:
             hits.append(path)
         else:
             others[path.suffix.lower() or "without suffix"] += 1
@@ -110,8 +111,8 @@ def _listing(root: Path, hits: list[Path], others: dict[str, int], text: str) ->
         raise DataError(
             "E082",
             f"{place(text)} contains no picture{kinds}",
-            fix=f"it should contain files such as {', '.join(imagefiles.SUFFIXES[:2])}, "
-            f"{imagefiles.SUFFIXES[5]} or {imagefiles.SUFFIXES[6]}",
+            fix=f"it should contain files such as {', '.join(PICTURES[:2])}, "
+            f"{PICTURES[5]} or {PICTURES[6]}",
             path=text,
         )
     named = sorted((path.relative_to(root).as_posix(), path) for path in hits)

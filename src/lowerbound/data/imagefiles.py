@@ -24,7 +24,6 @@ from lowerbound.data.files import check_plain, magic, readable
 from lowerbound.data.write import atomic_write
 from lowerbound.errors import DataError, LowerboundError, UsageError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 MOST_PIXELS = 64_000_000  # of a picture: 64 Mpx
 MOST_WEBP = 2**28  # bytes: the decoder of WebP takes the whole file into memory

@@ -20,6 +20,7 @@ from lowerbound.data.degradations import USUAL_NOISE, noise_of
 from lowerbound.data.folders import Listing, Pictures, gather, pictures_in
 from lowerbound.data.native import Frame
 from lowerbound.data.views import Holed, Shrunk, Then, View, turned
+from lowerbound.data.wanted import ANY, Wanted
 from lowerbound.errors import DataError, UsageError
 
 CROP = 64  # pixels of a crop; of the given, where the wanted is larger
@@ -68,6 +69,10 @@ class PairCoding:
     def groups(self) -> Sequence[Group]:
         """No columns."""
         return ()
+
+    def wanted(self) -> Wanted:
+        """Any picture: such a model reads none through a `Frame`."""
+        return ANY
 
     def arguments(self) -> dict[str, Any]:
         """The channels, and the number of classes where pixels have one."""

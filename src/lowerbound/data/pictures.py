@@ -14,6 +14,7 @@ from lowerbound.data.cellcolumns import as_table, cell_names, pixels_of
 from lowerbound.data.coded import Coded, Group
 from lowerbound.data.native import Frame
 from lowerbound.data.pixelrows import PixelRows, Range, range_of, seen_per_row
+from lowerbound.data.wanted import Wanted
 from lowerbound.errors import DataError, UsageError
 
 LEVELS = 255.0  # the highest code of 8 bits
@@ -78,6 +79,11 @@ class PictureCoding:
 
     def _coded_shape(self) -> tuple[int, int, int]:
         return _coded(self.shape, self.last)
+
+    def wanted(self) -> Wanted:
+        """Pictures in files are brought to the size and the colours of the model's."""
+        channels, height, width = self._coded_shape()
+        return Wanted((height, width), channels if channels in (1, 3) else None)
 
     def encode(self, frame: Frame) -> Coded:
         """Return the pictures as (n, C, H, W); a table may hold them, one column per cell.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,24 +13,27 @@ import numpy as np
 import pyarrow as pa
 
 from lowerbound.cells import place
-from lowerbound.data import arrayfiles, arrays, files, frames, parquet, tables
+from lowerbound.data import arrayfiles, arrays, files, frames, kinds, parquet, tables
 from lowerbound.data.native import ArrowNative, Frame, Native, size
+from lowerbound.data.wanted import ANY, Wanted
 from lowerbound.errors import DataError, UsageError
 
 __all__ = ["Frame", "Native", "read"]
 
 
-def read(data: object, *, rows: int | None = None) -> Frame:
-    """Read a table.
+def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Frame:
+    """Read a table or pictures.
 
     Args:
-        data: a path to a CSV, TSV, Parquet, .npy or .npz file, to a folder of shards, or a
-            pattern such as ``"tx/*.parquet"``; a list of such paths; or a NumPy array, a data
-            frame (pandas, polars, Arrow, ...), a dict of columns, a SciPy sparse matrix.
+        data: a path to a CSV, TSV, Parquet, .npy, .npz or idx file, to a folder of shards or of
+            pictures, or a pattern such as ``"tx/*.parquet"``; a list of such paths; or a NumPy
+            array, a data frame (pandas, polars, Arrow, ...), a dict of columns, a SciPy sparse
+            matrix.
         rows: stop after this many rows.
+        wanted: what is wanted of pictures in files.
 
     Raises:
-        DataError: E001 to E030 when the input cannot be read as it is.
+        DataError: E001 to E030 and E082 to E086 when the input cannot be read as it is.
         UsageError: E201 when it is no table at all, E206 for an impossible `rows`.
     """
     if rows is not None and (isinstance(rows, bool) or not isinstance(rows, int) or rows < 1):
@@ -38,10 +42,25 @@ def read(data: object, *, rows: int | None = None) -> Frame:
         )
     if isinstance(data, str | os.PathLike):
         text = os.fsdecode(data)
+        if kinds.means_pictures(files.standing(text)):
+            # Found by name, so that pillow is imported only by those who use it.
+            pictures = importlib.import_module("lowerbound.data.picturesource")
+            return pictures.read(text, rows, wanted)
         return _read_files(files.locate(text), Path(text).name, rows)
     if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
         return _read_files(files.locate_all([os.fsdecode(p) for p in data]), "the files", rows)
     return _read_object(data).first(rows)
+
+
+def may_be_pictures(data: object) -> bool:
+    """Tell whether data could be pictures, before anything is opened: it is no table for sure."""
+    if not isinstance(data, str | os.PathLike):
+        return not isinstance(data, list | tuple | Mapping)
+    try:
+        found = files.standing(os.fsdecode(data))
+        return kinds.means_pictures(found) or files.kind_by_suffix(found.path) == "array"
+    except DataError:
+        return False  # which whoever reads it will say
 
 
 def _read_files(found: files.Found, name: str, rows: int | None) -> Frame:

@@ -7,15 +7,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from lowerbound.data.source import may_be_pictures
 from lowerbound.errors import UsageError
 from lowerbound.progress import SILENT
+from lowerbound.verbs import pictured
 from lowerbound.verbs.flags import (
     Columns,
     Data,
     File,
+    Folder,
     Heard,
     Name,
     Out,
+    Pixels,
+    Policy,
     Renames,
     Seconds,
     Settings,
@@ -39,6 +44,9 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     types: Types = (),
     drop: Columns = (),
     rename: Renames = (),
+    size: Pixels = None,
+    on_bad_file: Policy = None,
+    targets: Folder = None,
     recipe: Name = None,
     settings: Settings = (),
     latent: Size = None,
@@ -54,7 +62,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     overwrite: bool = False,
     voice: Heard = SILENT,
 ) -> Result:
-    """Learn a model from a table: column kinds, missing cells and the alarm threshold included.
+    """Learn a model from a table or from pictures, the alarm threshold included.
 
     Ctrl-C is safe: the best model so far is saved. After it, or a crash, the same command goes on
     where it was, and ends with the same model as if nothing had happened.
@@ -63,9 +71,12 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         lowerbound fit tx.parquet --alarm-rate 0.1% --out fraud.vae
         lowerbound fit people.csv --types zip=categorical --time-limit 10m
         lowerbound fit tx.csv --preset best --latent auto --set likelihood=student
+        lowerbound fit photos/ --size 64 --out photos.vae
+        lowerbound fit photos/ --recipe denoise --out clean.vae
 
     Args:
-        data: a CSV, TSV (also .gz), Parquet, npy or npz file, a folder or a "pattern*".
+        data: a CSV, TSV (also .gz), Parquet, npy, npz or idx file, a folder of such files or of
+            pictures, or a "pattern*".
         out: where to save the model; by default the data's name with .vae, here.
         preset: fast, balanced or best: how large the network is and how long it may learn.
         time_limit: stop after this time and keep the best, such as 90s, 10m or 1h.
@@ -73,9 +84,16 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         types: the kind of a column, where it is known better; repeat it, or use commas.
         drop: a column to leave out; repeat it for more.
         rename: give a column of the data another name.
+        size: of pictures: each is scaled to cover N x N (or HxW) and cut around its middle.
+        on_bad_file: skip leaves out unreadable pictures however many there are, fail stops at
+            the first; by default up to 1 % of them are left out and named.
+        targets: for denoise, upscale, inpaint and segment: a folder with what is to be made of
+            each picture, under the same name, such as its mask; without it, pairs are made of
+            the pictures themselves.
         recipe: table (the default), gaussian, beta, sigma, iaf, ladder, binary or counts;
-            conv, conv_ladder or nvae for pictures: an array (n, height, width) with or without
-            channels.
+            conv, conv_ladder (the default there) or nvae for pictures: a folder of them, or an
+            array (n, height, width) with or without channels; denoise, upscale, inpaint or
+            segment for a model that makes one picture of another, of any size.
         settings: a setting of the recipe, such as beta=2, free_bits=0.5, likelihood=student or
             hidden=[256,256]; repeat it for more.
         latent: size of the latent space, or auto to keep only what is in use.
@@ -108,15 +126,28 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         "device": device,
         "precision": precision,
     }
-    plan = work.plan_from(fields, config)
+    wanted = pictured.wanted(size, on_bad_file)
+    usual, frame = {}, None
+    if recipe is None and may_be_pictures(data):  # whose kind and size tell which recipe suits
+        frame = open_data(data, rename, wanted=wanted)
+        usual = pictured.usual_plan(frame)
+    plan = work.plan_from(fields, config, usual)
     if print_config:
         text = work.as_toml(plan)
         return Result({"config": text}, text=text)
     output = _output(out, data, overwrite, resume, work)
-    frame = open_data(data, rename)
+    frame = frame or pictured.opened(data, rename, wanted, plan.recipe, targets)
+    if usual and plan.recipe == usual["recipe"]:
+        voice.say(_chosen(plan))
     if dry_run:
         return work.rehearse(frame, plan, output, voice)
     return work.train(frame, plan, output, voice)
+
+
+def _chosen(plan: Any) -> str:
+    """Say which model was chosen for pictures, and how to choose another."""
+    settings = ", ".join(f"{name}={value}" for name, value in plan.settings.items())
+    return f"recipe     {plan.recipe} ({settings}), for pictures; --recipe chooses another"
 
 
 def _output(out: Any, data: Any, overwrite: bool, resume: str | None, work: Any) -> Any:
@@ -135,6 +166,6 @@ def _default(data: Any) -> Path:
     """Name a model after its data: ./tx.vae for tx.csv.gz, ./parts.vae for parts/*.parquet."""
     path = Path(data)
     name = path.name if not set(path.name) & set("*?[") else path.parent.name
-    for suffix in (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz"):
+    for suffix in (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".png"):
         name = name.removesuffix(suffix)
     return Path(f"{name.strip('.') or 'model'}.vae")

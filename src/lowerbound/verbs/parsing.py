@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lowerbound.errors import LowerboundError, UsageError
+from lowerbound.errors import LowerboundError, UsageError, nearest
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd]\s*)+")
@@ -65,6 +65,23 @@ def at_least(value: object, low: int, flag: str) -> int:
     if number < low:
         raise UsageError("E240", f"{flag} is {number}, below {low}", fix=f"{flag} {max(low, 1)}")
     return number
+
+
+def size(value: object, flag: str) -> tuple[int, int]:
+    """Read 64 or "64x96" as (height, width)."""
+    parts = str(value).lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() and int(part) for part in parts):
+        raise refusal(flag, value, "a size such as 64 or 64x96 (height x width)", f"{flag} 64")
+    return int(parts[0]), int(parts[-1])
+
+
+def one_of(value: object, known: Sequence[str], flag: str) -> None:
+    """Refuse what is none of the words that are known."""
+    if value not in known:
+        near = nearest(str(value), known) or known[-1]
+        raise UsageError(
+            "E241", f"{flag} {value!r} is none of {', '.join(known)}", fix=f"{flag} {near}"
+        )
 
 
 def latent(value: object, flag: str = "--latent") -> int | str:

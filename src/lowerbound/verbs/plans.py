@@ -69,12 +69,17 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 assert set(_READERS) == {field.name for field in fields(Plan)}
 
 
-def plan_from(flags: Mapping[str, object], config: str | os.PathLike[str] | None = None) -> Plan:
+def plan_from(
+    flags: Mapping[str, object],
+    config: str | os.PathLike[str] | None = None,
+    usual: Mapping[str, Any] | None = None,
+) -> Plan:
     """Make the plan of a fit; flags go before the configuration file.
 
     Args:
         flags: values of the plan's fields as people write them; None and empty mean not given.
         config: a TOML file whose keys are the plan's fields.
+        usual: fields that suit the data, where neither of them chooses a recipe.
 
     Raises:
         UsageError: what is wrong, all of it in one message.
@@ -88,6 +93,9 @@ def plan_from(flags: Mapping[str, object], config: str | os.PathLike[str] | None
     for name, value in spoken.items():
         both = isinstance(value, dict) and name in values
         values[name] = {**values[name], **value} if both else value
+    if usual and "recipe" not in values:
+        settings = {**usual.get("settings", {}), **values.get("settings", {})}
+        values = {**usual, **values, "settings": settings}
     for name, value in values.items():
         try:
             alone = Plan(**{name: value})  # so that one problem does not hide another

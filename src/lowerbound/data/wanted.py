@@ -1,0 +1,24 @@
+"""What is wanted of pictures that are read from files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How the pictures of a folder become one array.
+
+    Attributes:
+        size: (height, width) of every picture; None keeps the size that all have.
+        channels: 1 or 3; None takes 1 where all are grey.
+        on_bad_file: "auto" leaves out up to 1 % of unreadable files, "skip" any number, "fail"
+            none.
+    """
+
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    on_bad_file: str = "auto"
+
+
+ANY = Wanted()
