@@ -14,6 +14,7 @@ from lowerbound.errors import UsageError, nearest
 from lowerbound.model import LatentModel
 from lowerbound.recipes.binary import binary
 from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.codes import vqvae, vqvae2
 from lowerbound.recipes.counts import counts
 from lowerbound.recipes.hierarchies import ladder
 from lowerbound.recipes.images import conv
@@ -33,6 +34,8 @@ __all__ = [
     "nvae",
     "sigma",
     "table",
+    "vqvae",
+    "vqvae2",
 ]
 
 # Settings of the objective that a recipe is trained with where none are given.
@@ -40,6 +43,13 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "beta": {"beta": 4.0},
     "conv_ladder": {"balance": True},
     "nvae": {"balance": True, "spectral": 0.01},
+}
+
+# Recipes that are fitted in two stages: with these arguments first; then as they were asked for,
+# with only the priors left to learn.
+FIRST_STAGES: dict[str, dict[str, Any]] = {
+    "vqvae": {"prior": "uniform"},
+    "vqvae2": {"prior": "uniform"},
 }
 
 
