@@ -23,7 +23,8 @@ from lowerbound.errors import UsageError
 COMMITMENT = 0.25  # van den Oord et al., 2017, section 3.2
 DECAY = 0.99  # of the moving averages, appendix A.1
 SMOOTHING = 1e-5  # of the counts
-DEAD = 0.05  # of the mean use: a code that is used less is restarted
+DEAD = 0.05  # of the mean count: a code with less is restarted
+FRESH = 0.15  # of the mean count, of a new code: without a place it is dead after 110 steps
 FIRST_PLACES = 64  # per code, that k-means looks at
 LEAST_LEVELS = 3  # of one variable of a grid
 
@@ -31,16 +32,6 @@ LEAST_LEVELS = 3  # of one variable of a grid
 def _squares(difference: Tensor) -> Tensor:
     """Return the sum of squares of every row, (B,)."""
     return difference.square().flatten(1).sum(1)
-
-
-def perplexity(use: Tensor) -> float:
-    """Return exp of the entropy of codes' shares of use, (K,): how many are as good as in use.
-
-    >>> round(perplexity(torch.tensor([0.5, 0.5, 0.0])), 6)
-    2.0
-    """
-    share = use.double() / use.double().sum().clamp_min(1e-300)
-    return math.exp(-torch.special.xlogy(share, share).sum().item())
 
 
 class Codebook(nn.Module):
@@ -188,8 +179,8 @@ class Restarted(Averaged):
     """Moving averages that begin at k-means of the first batch, and whose dead codes restart.
 
     A code whose count falls below a share of the mean count is put on a random place of the batch,
-    with the mean count, so that it has time to be found. Draws come from torch's own generators,
-    which a fit seeds at every step.
+    with a count that gives it time to be found, and little inertia. Draws come from torch's own
+    generators, which a fit seeds at every step.
     """
 
     begun: Tensor
@@ -204,21 +195,21 @@ class Restarted(Averaged):
             self._begin(places)
             return
         super().learn(places, codes)
-        mean = self.count.mean()
+        mean = len(places) / self.size
         dead = (self.count < DEAD * mean).nonzero()[:, 0]
         chosen = torch.randperm(len(places), device=places.device)[: len(dead)]
         dead, found = dead[: len(chosen)], places[chosen]  # at most as many as there are places
-        self.vector[dead], self.total[dead] = found, found * mean
-        self.count[dead] = mean
+        self.vector[dead], self.total[dead] = found, found * FRESH * mean
+        self.count[dead] = FRESH * mean
 
     def _begin(self, places: Tensor) -> None:
         """Begin at k-means of the first batch; with fewer places than codes, the others stay."""
         chosen = torch.randperm(len(places), device=places.device)[: FIRST_PLACES * self.size]
         clusters = min(self.size, len(chosen))
         library = import_module("vector_quantize_pytorch.vector_quantize_pytorch")
-        middle, count = library.kmeans(places[chosen][None], clusters)
+        middle, _ = library.kmeans(places[chosen][None], clusters)
         self.vector = torch.cat([middle[0].to(places), self.vector[clusters:]])
-        self.count[:clusters] = count[0].to(self.count).clamp_min(1.0)
+        self.count.fill_(FRESH * len(places) / self.size)
         self.total.copy_(self.vector * self.count[:, None])
         self.begun.fill_(True)
 

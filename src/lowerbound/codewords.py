@@ -7,6 +7,8 @@ row, summed over the grid.
 
 from __future__ import annotations
 
+import math
+from functools import singledispatch
 from typing import Any
 
 import torch
@@ -92,6 +94,28 @@ class Nearest(Unchecked):
         return counts.scatter_add_(1, flat, torch.ones_like(flat).to(counts)) / flat.shape[1]
 
 
+@singledispatch
+def units(q: Distribution, z: Tensor) -> Tensor:
+    """Return what is told apart in a site's z of every row, (B, units): its dimensions."""
+    return z.flatten(1)
+
+
+@units.register
+def _(q: Nearest, z: Tensor) -> Tensor:
+    return q.size * q.use()  # how often each code is used, 1 being the mean
+
+
+@singledispatch
+def activity_of(q: Distribution, seen: Tensor) -> Tensor:
+    """Return how much each unit is used, from those of all rows, (n, units): the variance."""
+    return seen.var(0, correction=0)
+
+
+@activity_of.register
+def _(q: Nearest, seen: Tensor) -> Tensor:
+    return seen.mean(0)
+
+
 @draw.register
 def _(q: Nearest, normals: Normals) -> tuple[Tensor, Distribution]:
     return q.vectors, q
@@ -105,6 +129,16 @@ def _(q: Nearest) -> Distribution:
 @is_certain.register
 def _(q: Nearest) -> bool:
     return True
+
+
+def perplexity(use: Tensor) -> float:
+    """Return exp of the entropy of codes' shares of use, (K,): how many are as good as in use.
+
+    >>> round(perplexity(torch.tensor([0.5, 0.5, 0.0])), 6)
+    2.0
+    """
+    share = use.double() / use.double().sum().clamp_min(1e-300)
+    return math.exp(-torch.special.xlogy(share, share).sum().item())
 
 
 class OnCodebook(Unchecked):

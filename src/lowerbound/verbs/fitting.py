@@ -74,8 +74,8 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         drop: a column to leave out; repeat it for more.
         rename: give a column of the data another name.
         recipe: table (the default), gaussian, beta, sigma, iaf, ladder, binary or counts;
-            conv, conv_ladder or nvae for pictures: an array (n, height, width) with or without
-            channels.
+            conv, conv_ladder, nvae, vqvae or vqvae2 for pictures: an array (n, height, width) with
+            or without channels.
         settings: a setting of the recipe, such as beta=2, free_bits=0.5, likelihood=student or
             hidden=[256,256]; repeat it for more.
         latent: size of the latent space, or auto to keep only what is in use.
