@@ -178,3 +178,42 @@ class LearnedStart(nn.Module):
     def forward(self, context: Tensor | None, batch: int) -> Tensor:
         """Return (batch, C, H, W)."""
         return self.state.expand(batch, *self.state.shape)
+
+
+class Unstarted(nn.Module):
+    """The first state where there is nothing to say: (B, 0, H, W)."""
+
+    anchor: Tensor
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("anchor", torch.zeros(0, height, width), persistent=False)
+
+    def forward(self, context: Tensor | None, batch: int) -> Tensor:
+        """Return (batch, 0, H, W) on the model's device."""
+        return self.anchor.expand(batch, *self.anchor.shape)
+
+
+class Refined(nn.Module):
+    """x + net(x), two convolutions with no batch in them: (B, C, H, W) to the same.
+
+    References:
+        He, Zhang, Ren & Sun, "Identity mappings in deep residual networks", 2016.
+
+    Args:
+        channels: C.
+        hidden: channels between the two convolutions.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.SiLU(),
+            nn.Conv2d(channels, hidden, 3, 1, 1),
+            nn.SiLU(),
+            nn.Conv2d(hidden, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the refined image."""
+        return x + self.net(x)

@@ -186,6 +186,20 @@ def _(p: MixtureSameFamily, temperature: float) -> Distribution:
 
 
 @singledispatch
+def truncated(p: Distribution, most: int) -> Distribution:
+    """Return `p` with only its `most` likeliest codes at every place of a grid.
+
+    Raises:
+        UsageError: E256 where `p` is not over codes.
+    """
+    raise UsageError(
+        "E256",
+        f"a prior of type {type(p).__name__} has no codes to keep the likeliest of",
+        fix="leave --top-k out",
+    )
+
+
+@singledispatch
 def centre(d: Distribution) -> Tensor:
     """Return the point that stands for `d`: its mean, or its mode where values are codes."""
     return d.mean
@@ -212,6 +226,18 @@ def is_density(d: Distribution) -> bool:
     return True
 
 
+@singledispatch
+def is_continuous(d: Distribution) -> bool:
+    """Tell whether `d` has a density, along whose slope a draw can be moved."""
+    return True
+
+
+@singledispatch
+def is_certain(q: Distribution) -> bool:
+    """Tell whether all draws of `q` are the same."""
+    return False
+
+
 def exact_kl(q: Distribution, p: Distribution) -> Tensor | None:
     """Return KL(q || p) in nats where a closed form is registered, else None."""
     try:
@@ -222,7 +248,9 @@ def exact_kl(q: Distribution, p: Distribution) -> Tensor | None:
 
 def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     """Return the closed-form KL of every latent dimension, shape of z, or None."""
-    return exact_kl(elementwise(q), elementwise(p))
+    each = exact_kl(elementwise(q), elementwise(p))
+    # Of some sites the KL is known as a whole only.
+    return each if each is None or each.shape == q.batch_shape + q.event_shape else None
 
 
 class Unchecked(Distribution):

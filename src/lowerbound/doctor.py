@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Laplace, Normal, StudentT
 
 from lowerbound import metrics, noise
+from lowerbound.codewords import perplexity, units
 from lowerbound.data.batches import Batch, Rows, subset
-from lowerbound.distributions import Blocks, Observed
+from lowerbound.distributions import Blocks, Observed, is_continuous
 from lowerbound.trace import Trace, from_posterior, posterior_mean
 
 ROWS = 4096
 COLLAPSED_RATE = 0.1  # nats: below this the latents carry next to nothing
 WIDE_GAP = 0.15  # of the held-out ELBO, per row
+IDLE_CODES = 0.5  # share of a codebook that may be out of use
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,16 @@ class LevelUse:
     Attributes:
         name: of the level.
         rate: mean KL, nats per row.
-        active: latent dimensions in use.
-        latent: latent dimensions in all.
+        active: latent dimensions in use, or codes.
+        latent: latent dimensions in all, or codes.
+        perplexity: of codes, how many as often used as one another would tell as much; else None.
     """
 
     name: str
     rate: float
     active: int
     latent: int
+    perplexity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,10 @@ class Health:
 
 
 def examine(model: nn.Module, train: Rows, valid: Rows) -> Health:
-    """Examine a trained model on training and on held-out rows."""
+    """Examine a trained model on training and on held-out rows.
+
+    Of a model of codes, the codes of a codebook are what is in use or not.
+    """
     train, valid = _some(train), _some(valid)
     use = metrics.latent_use(model, valid)
     bound, learned = metrics.elbo(model, valid), metrics.elbo(model, train)
@@ -80,8 +87,12 @@ def examine(model: nn.Module, train: Rows, valid: Rows) -> Health:
     valid_elbo, train_elbo = bound.elbo.mean().item(), learned.elbo.mean().item()
     spread = _spread(model, valid)
     active, latent = int(use.active.sum()), len(use.active)
-    levels = _levels(model, valid, use.active)
-    worst, lines = _verdict(active, latent, rate, train_elbo - valid_elbo, valid_elbo, spread)
+    levels = _levels(model, valid, use)
+    gap = train_elbo - valid_elbo
+    if all(level.perplexity is None for level in levels):
+        worst, lines = _verdict(active, latent, rate, gap, valid_elbo, spread)
+    else:
+        worst, lines = _verdict_of_codes(levels, rate, gap, valid_elbo)
     idle = [] if worst == "collapsed" else _idle(levels)
     if idle:
         worst, lines = "warning", [*idle, *(line.removeprefix("OK: ") for line in lines)]
@@ -120,22 +131,28 @@ def _some(rows: Rows) -> Rows:
     return subset(rows, torch.arange(min(ROWS, len(rows))))
 
 
-def _levels(model: nn.Module, rows: Rows, active: Tensor) -> list[LevelUse]:
-    """Measure every level; `active` tells which dimensions are, of all levels in order."""
+def _levels(model: nn.Module, rows: Rows, use: metrics.LatentUse) -> list[LevelUse]:
+    """Measure every level; `use` is that of the units of all levels in order."""
     sizes: dict[str, int] = {}
+    coded: dict[str, bool] = {}
 
     def work(batch: Batch) -> Tensor:
         keys = noise.row_keys(*batch)
         trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x))
         model(batch.x, trace, batch.context)
-        sizes.update({name: site.z[0].numel() for name, site in trace.sites.items()})
+        for name, site in trace.sites.items():
+            assert site.q is not None
+            sizes[name] = units(site.q, site.z).shape[1]
+            coded[name] = not is_continuous(site.p)
         return torch.stack([site.kl() for site in trace.sites.values()], 1)
 
     rates = metrics.by_tiles(model, rows, work).double().mean(0)
-    parts = active.split(list(sizes.values()))
+    parts = (each.split(list(sizes.values())) for each in (use.active, use.activity))
     return [
-        LevelUse(name, rate, int(part.sum()), size)
-        for (name, size), rate, part in zip(sizes.items(), rates.tolist(), parts, strict=True)
+        LevelUse(name, rate, int(active.sum()), size, perplexity(seen) if coded[name] else None)
+        for (name, size), rate, active, seen in zip(
+            sizes.items(), rates.tolist(), *parts, strict=True
+        )
     ]
 
 
@@ -172,11 +189,7 @@ def _verdict(
             f"WARNING: all {latent} latent dimensions are in use; more may help: "
             f"--latent {2 * latent}."
         )
-    if gap > WIDE_GAP * max(1.0, abs(valid_elbo)):
-        warnings.append(
-            f"WARNING: the ELBO is {gap:.2f} nats worse on held-out rows than on training rows: "
-            "the model over-fits. More rows, or --preset fast, would narrow that."
-        )
+    warnings += _overfitted(gap, valid_elbo)
     if spread is not None and not 0.7 < spread < 1.4:
         sure = "too sure" if spread > 1 else "not sure enough"
         warnings.append(
@@ -188,6 +201,42 @@ def _verdict(
         f"{valid_elbo:.2f}, training {valid_elbo + gap:.2f}"
         + ("" if spread is None else f"; residuals {spread:.2f} sigma (1 is right)")
         + "."
+    )
+    if warnings:
+        return "warning", [*warnings, summary]
+    return "healthy", [f"OK: {summary}"]
+
+
+def _overfitted(gap: float, valid_elbo: float) -> list[str]:
+    """Return a warning where training rows fit much better than held-out ones."""
+    if gap <= WIDE_GAP * max(1.0, abs(valid_elbo)):
+        return []
+    return [
+        f"WARNING: the ELBO is {gap:.2f} nats worse on held-out rows than on training rows: "
+        "the model over-fits. More rows, or --preset fast, would narrow that."
+    ]
+
+
+def _verdict_of_codes(
+    levels: list[LevelUse], rate: float, gap: float, valid_elbo: float
+) -> tuple[str, list[str]]:
+    """Turn the use of codebooks into sentences; the first names the verdict."""
+    told = "; ".join(
+        f"{each.active} of {each.latent} codes in use at {each.name}, perplexity "
+        f"{each.perplexity:.1f}"
+        for each in levels
+    )
+    if all(each.active < 2 for each in levels):
+        return "collapsed", [f"COLLAPSED: {told}: every picture has the same codes."]
+    warnings = [
+        f"WARNING: only {each.active} of {each.latent} codes are in use at {each.name}. Try --set "
+        f"codebook=ema_restart or fsq, or --set codes={max(2, 2 * each.active)}."
+        for each in levels
+        if each.active < IDLE_CODES * each.latent
+    ] + _overfitted(gap, valid_elbo)
+    summary = (
+        f"{told}; {rate:.2f} nats per row; held-out ELBO {valid_elbo:.2f}, training "
+        f"{valid_elbo + gap:.2f}."
     )
     if warnings:
         return "warning", [*warnings, summary]

@@ -58,7 +58,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     Args:
         recipe: the model: "table", "gaussian", "beta", "sigma", "iaf", "ladder", "binary" or
             "counts"; of arrays of pictures, (n, H, W) with or without channels, "conv",
-            "conv_ladder" or "nvae".
+            "conv_ladder", "nvae", "vqvae" or "vqvae2".
         settings: arguments of the recipe and of the objective (beta, free_bits), by name.
         preset: "fast", "balanced" or "best".
         latent: size of z; None takes a generous one, "auto" as many as turn out to be in use.

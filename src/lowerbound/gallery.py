@@ -14,6 +14,7 @@ from torch.distributions import Normal
 
 from lowerbound import noise, tasks
 from lowerbound.data.batches import Dense
+from lowerbound.distributions import is_continuous
 from lowerbound.errors import UsageError
 from lowerbound.trace import Trace, from_prior, replay
 
@@ -39,7 +40,19 @@ def traversal(model: nn.Module, z: Tensor, dimensions: Sequence[int], steps: int
 
     Returns:
         (len(dimensions) x steps, ...), the steps of a latent together.
+
+    Raises:
+        UsageError: E255 for a model whose latents are codes.
     """
+    trace = Trace(from_prior(), 1)
+    with noise.isolated("gallery", "traversal"), torch.no_grad():
+        model.eval()(None, trace)
+    if not all(is_continuous(site.p) for site in trace.sites.values()):
+        raise UsageError(
+            "E255",
+            "a traversal moves latents little by little, and those of this model are codes",
+            fix="lowerbound plot M.vae levels --out levels.png, or samples",
+        )
     places = torch.linspace(-REACH, REACH, steps)
     moved = z.repeat(len(dimensions), steps, 1)
     for row, dimension in enumerate(dimensions):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import lowerbound
 from lowerbound import (
@@ -41,6 +41,7 @@ from lowerbound.plan import (
 )
 from lowerbound.recipes.hierarchies import halved
 from lowerbound.refit import refit_prior
+from lowerbound.second_stage import RATE, TIME, FrozenElbo, unfrozen
 from lowerbound.trained import Trained
 
 VALID_ROWS = 4_000
@@ -163,14 +164,15 @@ def learn(
     if run is not None:
         run.configure(_configuration(plan, frame, coded.rows))
     material = _Material(coding, coded, split, report, say, run)
-    fitted = _fit(plan, material, "first")
+    fitted = _fit(_first_stage(plan), material, "first")
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, material)
-    model, arguments, history, engine = fitted
+    if plan.recipe in recipes.FIRST_STAGES and fitted.history.stopped != "interrupt":
+        fitted = _with_learned_priors(plan, fitted, material)
     model, arguments = refit_prior(
-        plan.recipe, (model, arguments), material.train, material.valid, plan.seed
+        plan.recipe, (fitted.model, fitted.arguments), material.train, material.valid, plan.seed
     )
-    return _calibrated(plan, frame, material, Fitted(model, arguments, history, engine))
+    return _calibrated(plan, frame, material, fitted._replace(model=model, arguments=arguments))
 
 
 def _configuration(plan: Plan, frame: Frame, rows: Rows) -> dict[str, Any]:
@@ -184,12 +186,21 @@ def _configuration(plan: Plan, frame: Frame, rows: Rows) -> dict[str, Any]:
 
 
 class Fitted(NamedTuple):
-    """A model after training."""
+    """A model after training.
+
+    Attributes:
+        model: in evaluation mode.
+        arguments: of its recipe.
+        history: of the training, where there were two stages of the first.
+        engine: how the machine was used.
+        priors: the history of the second stage, in which the priors were learned, if any.
+    """
 
     model: LatentModel
     arguments: dict[str, Any]
     history: training.History
     engine: training.Engine
+    priors: training.History | None = None
 
 
 def default_latent(arguments: Mapping[str, Any]) -> int:
@@ -234,7 +245,7 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
     device = device_of(plan.device)
     with noise.isolated(plan.seed, "weights"):
         model = recipes.build(plan.recipe, arguments).to(device)
-    train, valid = material.train, material.valid
+    train = material.train
     _note_library(model, train)
     aggregate_priors.start_from(
         model.levels[0].get_submodule("prior"),
@@ -244,13 +255,26 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
     objective = objective_of(model, weights, len(train), steps)
-    size = min(optimiser.batch_size, len(train))
+    history, engine = _trained(plan, material, objective, (budget, optimiser), stage)
+    return Fitted(model.cpu(), arguments, history, engine)
+
+
+def _trained(
+    plan: Plan,
+    material: _Material,
+    objective: nn.Module,
+    settings: tuple[training.Budget, training.Optimiser],
+    stage: str,
+) -> tuple[training.History, training.Engine]:
+    """Train an objective's model in place."""
+    (budget, optimiser), valid = settings, material.valid
+    size = min(optimiser.batch_size, len(material.train))
     engine = training.chosen(objective, valid, size, plan.precision)
     material.say(f"engine     {engine}")
     try:
         history = training.fit(
             objective,
-            train,
+            material.train,
             valid,
             budget=budget,
             optimiser=optimiser,
@@ -262,7 +286,37 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
         )
     except NumericError as error:
         raise _naming_the_column(error, material.coding) from None
-    return Fitted(model.cpu(), arguments, history, engine)
+    return history, engine
+
+
+def _first_stage(plan: Plan) -> Plan:
+    """Return the plan of the first stage, where there are two; else the plan itself."""
+    first = recipes.FIRST_STAGES.get(plan.recipe)
+    if first is None:
+        return plan
+    limit = plan.time_limit and TIME * plan.time_limit
+    return replace(plan, settings={**plan.settings, **first}, time_limit=limit)
+
+
+def _with_learned_priors(plan: Plan, first: Fitted, material: _Material) -> Fitted:
+    """Learn the priors that the plan asks for, all else as the first stage has left it."""
+    defaults = {name: known.default for name, known in recipes.parameters(plan.recipe).items()}
+    changed = recipes.FIRST_STAGES[plan.recipe]
+    wanted = {name: plan.settings.get(name, defaults[name]) for name in changed}
+    if wanted == changed:
+        return first
+    material.say(f"priors     {', '.join(map(str, wanted.values()))}, all else as it is")
+    arguments = {**first.arguments, **wanted}
+    model = unfrozen(plan.recipe, first.model, arguments, plan.seed).to(device_of(plan.device))
+    train = material.train
+    budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, train)
+    if budget.seconds is not None:  # what the first stage did not take is left
+        used = first.history.checks[-1].seconds if first.history.checks else 0.0
+        budget = replace(budget, seconds=max(budget.seconds - used, budget.seconds / 10))
+    optimiser = replace(optimiser, learning_rate=min(RATE, optimiser.learning_rate))
+    history, _ = _trained(plan, material, FrozenElbo(model), (budget, optimiser), "priors")
+    model = model.cpu().requires_grad_(True)
+    return first._replace(model=model, arguments=arguments, priors=history)
 
 
 def _optimiser(plan: Plan, rows: Rows) -> training.Optimiser:
@@ -334,7 +388,7 @@ def _in_use(arguments: Mapping[str, Any], active: Tensor) -> dict[str, Any]:
 
 def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -> Trained:
     """Score the calibration rows, set the threshold and examine the model."""
-    model, arguments, history, engine = fitted
+    model, arguments, history, engine, priors = fitted
     coding, coded, split = material.coding, material.coded, material.split
     index = split.calibration
     samples = tasks.SCORE_SAMPLES if coded.each == 1 else CROP_SAMPLES
@@ -364,10 +418,12 @@ def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -
         "patience": budget_of(plan, len(split.train)).patience,
         "engine": engine.as_dict(),
         "history": history.as_dict(),
+        **({} if priors is None else {"priors_history": priors.as_dict()}),
         "typical_nats": {}
         if cells is None
         else {group.column: float(cells[list(group.parts)].sum()) for group in columns},
         "valid_elbo": health.valid_elbo,
+        "latent": tasks.embed(model, subset(coded.rows, index[:1])).shape[1],
         "health": health.as_dict(),
         "parameters": sum(p.numel() for p in model.parameters()),
     }

@@ -9,10 +9,12 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from lowerbound import noise
+from lowerbound.codewords import activity_of, units
 from lowerbound.data.batches import Batch, Rows, tiles
-from lowerbound.distributions import kl_per_dimension
+from lowerbound.distributions import is_certain, is_continuous, kl_per_dimension
 from lowerbound.encoded import encoded_once
 from lowerbound.errors import UsageError
 from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
@@ -83,10 +85,18 @@ def log_weights(
         first: number of the first draw; draws have numbers so that chunks fit together.
         keys: (B,) noise keys; by default those of the rows' content.
     """
+    return _weighed(model, batch, samples, first, keys)[0]
+
+
+def _weighed(
+    model: nn.Module, batch: Batch, samples: int, first: int = 0, keys: Tensor | None = None
+) -> tuple[Tensor, bool]:
+    """Return `log_weights`, and whether other draws would be the same ones."""
     keys = noise.row_keys(*batch) if keys is None else keys
     trace = Trace(from_posterior(noise.Keyed(keys, first)), len(batch.x), samples)
     log_p = model(batch.x, trace, batch.context).log_prob(batch.x.repeat_interleave(samples, 0))
-    return (log_p + trace.log_ratio()).view(-1, samples)
+    certain = all(is_certain(site.q) for site in trace.sites.values() if site.q is not None)
+    return (log_p + trace.log_ratio()).view(-1, samples), certain
 
 
 def log_likelihood(
@@ -115,14 +125,19 @@ def log_likelihood(
             "E240", f"samples is {samples}, but at least 1 is needed", fix="samples=1"
         )
 
+    alike: list[bool] = []  # whether all draws of a row are
+
     def work(batch: Batch) -> Tensor:
         keys = noise.row_keys(*batch)
         once = batch.x.new_full((len(batch.x),), -torch.inf, dtype=torch.float64)
         twice = once.clone()
         with encoded_once(model):
+            if not alike:
+                alike.append(_weighed(model, batch, 1, 0, keys)[1])
             for first in range(0, samples, chunk):
                 k = min(chunk, samples - first)
-                log_w = log_weights(model, batch, k, first, keys).double()
+                drawn = log_weights(model, batch, 1 if alike[0] else k, first, keys)
+                log_w = drawn.double().expand(-1, k)
                 once = torch.logaddexp(once, log_w.logsumexp(1))
                 twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
         return torch.stack([once, twice], 1)
@@ -218,6 +233,8 @@ def bits_per_dimension(nats: T, dimensions: int) -> T:
 class LatentUse(NamedTuple):
     """How much each latent dimension is used, dimensions of all sites one after the other.
 
+    Of a site of codes, each code is a unit; its activity is its use over the mean use.
+
     Attributes:
         activity: (d,) variance over the data of E[z | x].
         rate: (d,) mean KL, nats; NaN where the prior has no closed form per dimension.
@@ -235,21 +252,25 @@ def latent_use(model: nn.Module, rows: Rows, threshold: float = 0.01) -> LatentU
     References:
         Burda, Grosse & Salakhutdinov, 2016, section 5.
     """
+    sites: dict[str, tuple[Distribution, int]] = {}
 
     def work(batch: Batch) -> Tensor:
         trace = Trace(posterior_mean, len(batch.x))
         model(batch.x, trace, batch.context)
-        means, rates = [], []
-        for site in trace.sites.values():
+        seen, rates = [], []
+        for name, site in trace.sites.items():
             assert site.q is not None
             each = kl_per_dimension(site.q, site.p)
-            means.append(site.z.flatten(1))
-            missing = torch.full_like(means[-1], torch.nan)
+            seen.append(units(site.q, site.z))
+            sites[name] = site.q, seen[-1].shape[1]
+            missing = torch.full_like(seen[-1], torch.nan)
             rates.append(missing if each is None else each.flatten(1))
-        return torch.stack([torch.cat(means, 1), torch.cat(rates, 1)], 2).double()
+        return torch.stack([torch.cat(seen, 1), torch.cat(rates, 1)], 2).double()
 
-    means, rates = by_tiles(model, rows, work).unbind(2)
-    activity = means.var(0, correction=0)
+    seen, rates = by_tiles(model, rows, work).unbind(2)
+    parts = seen.split([size for _, size in sites.values()], 1)
+    each = zip(sites.values(), parts, strict=True)
+    activity = torch.cat([activity_of(q, part) for (q, _), part in each])
     return LatentUse(activity, rates.mean(0), activity > threshold)
 
 
@@ -286,6 +307,9 @@ def ais(
         batch: rows of data.
         settings: length and number of chains.
         seed: of the chains.
+
+    Raises:
+        UsageError: E255 where a latent is a code, which no Hamiltonian move can move.
     """
     settings = settings or Annealing()
     was_training = model.training
@@ -313,6 +337,14 @@ class _Chains:
         trace = Trace(from_prior(), self.rows, self.k)
         with torch.no_grad():
             model(None, trace, batch.context)
+        for name, site in trace.sites.items():
+            if not is_continuous(site.p):
+                raise UsageError(
+                    "E255",
+                    f"annealed importance sampling moves latents along a slope, and those of "
+                    f"{name!r} are codes",
+                    fix="leave --ais out",
+                )
         self.z = {name: site.z.detach() for name, site in trace.sites.items()}
         self.step = batch.x.new_full((self.rows * self.k,), 0.1, dtype=torch.float64)
 

@@ -268,14 +268,17 @@ class Iwae(nn.Module):
             "distortion": distortion,
             "rate": -(distortion + elbo),
         }
-        if not self.dreg:
-            return Loss(value, terms)
-        if torch.is_grad_enabled():
-            _refuse_chains(trace)
-            _weight_paths(trace, weights.flatten())
-        surrogate = (weights * log_w).sum(1).mean()
-        # The value is the bound; only the gradient is the surrogate's.
-        return Loss(-(surrogate - (value + surrogate).detach()), terms)
+        if self.dreg:
+            if torch.is_grad_enabled():
+                _refuse_chains(trace)
+                _weight_paths(trace, weights.flatten())
+            surrogate = (weights * log_w).sum(1).mean()
+            # The value is the bound; only the gradient is the surrogate's.
+            value = -(surrogate - (value + surrogate).detach())
+        penalty = trace.penalty()
+        if penalty is not None:
+            value, terms["penalty"] = value + penalty.mean(), penalty.mean().detach()
+        return Loss(value, terms)
 
 
 def _refuse_chains(trace: Trace) -> None:

@@ -34,6 +34,8 @@ OBJECTIVE: dict[str, Any] = {
     "theta_prior": "",  # "normal:SCALE" or "laplace:SCALE": MAP instead of maximum likelihood
 }
 
+_OF_WEIGHTS = ("spectral", "theta_prior")  # what they weigh is not the rate
+
 # What replaces the plain ELBO, and which settings then have nothing to weigh.
 _KINDS = {
     "iwae": ("beta", "free_bits", "capacity", "balance"),
@@ -145,6 +147,7 @@ class Plan:
         if not 0 <= self.seed < 2**63:
             raise UsageError("E240", f"seed {self.seed} is not in [0, 2^63)", fix="--seed 0")
         _refuse_contradictions(self.settings)
+        _refuse_idle(self.recipe, self.settings)
 
 
 def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
@@ -159,6 +162,20 @@ def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
                 f"{said[kind]} and {said[other]} are of two objectives",
                 fix=f"--set {said[kind]} alone, or leave {kind} out",
             )
+
+
+def _refuse_idle(recipe: str, settings: Mapping[str, Any]) -> None:
+    """Refuse settings of the objective that do nothing while codes are learned."""
+    if recipe not in recipes.FIRST_STAGES:
+        return
+    idle = [name for name in OBJECTIVE if name in settings and name not in _OF_WEIGHTS]
+    if idle:
+        raise UsageError(
+            "E257",
+            f"{idle[0]} would do nothing for the recipe {recipe!r}: the rate of its codes is "
+            "a constant while they are learned",
+            fix=f"leave {idle[0]} out",
+        )
 
 
 def _known(what: str, value: str, names: Any) -> None:

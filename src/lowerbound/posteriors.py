@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from lowerbound.codes import Codebook
 from lowerbound.distributions import moments, normal
 from lowerbound.families import Conditional, LatentGaussian
 from lowerbound.flows import Flowed
@@ -152,3 +153,26 @@ class Precision(nn.Module):
         both = torch.hypot(below[1], above[1])
         share = (above[1] / both).square()  # of the data: sigma_p^2 / (sigma_f^2 + sigma_p^2)
         return Proposal(normal(torch.lerp(above[0], below[0], share), below[1] * above[1] / both))
+
+
+class Quantise(nn.Module):
+    """q(z | h, f): all mass on the vector of a codebook that is nearest to the network's output.
+
+    KL(q || p) = -log p(z), exactly: with a uniform prior over K codes log K nats per place.
+
+    References:
+        van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning", 2017,
+        eq. 1-3, https://arxiv.org/abs/1711.00937
+
+    Args:
+        net: [h, f] (side by side on axis 1) -> the codebook's dimensions at every place.
+        book: of the codes.
+    """
+
+    def __init__(self, net: nn.Module, book: Codebook) -> None:
+        super().__init__()
+        self.net, self.book = net, book
+
+    def forward(self, h: Tensor, f: Tensor, p: Distribution) -> Proposal:
+        """Return q(z | h, f), and the codebook's penalty, (B,), which is not nats."""
+        return Proposal(*self.book(self.net(torch.cat([h, f], 1))))

@@ -54,12 +54,12 @@ def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
 def decode(model: nn.Module, z: Tensor, context: Tensor | None = None) -> Tensor:
     """Return the mean of p(x | z) for given latents, those of all levels as `embed` has them."""
     model.eval()
-    trace = Trace(replay({}, from_prior()), len(z))
+    trace = Trace(replay({}, from_prior()), 1)  # one row tells the shapes
     with noise.isolated("decode"):
-        model(None, trace, context)
-    drawn = {name: site.z for name, site in trace.sites.items()}
-    parts = z.split([value[0].numel() for value in drawn.values()], 1)
-    zs = {n: part.view_as(drawn[n]) for n, part in zip(drawn, parts, strict=True)}
+        model(None, trace, None if context is None else context[:1])
+    shapes = {name: site.z.shape[1:] for name, site in trace.sites.items()}
+    parts = z.split([shape.numel() for shape in shapes.values()], 1)
+    zs = {n: part.view(len(z), *shapes[n]) for n, part in zip(shapes, parts, strict=True)}
     return model(None, Trace(replay(zs), len(z)), context).mean
 
 
@@ -70,16 +70,30 @@ def sample(
     *,
     seed: int = 0,
     temperature: float = 1.0,
+    top_k: int | None = None,
     context: Tensor | None = None,
 ) -> Tensor:
-    """Draw n rows: z from the prior, then every cell from its likelihood, (n, ...)."""
+    """Draw n rows: z from the prior, then every cell from its likelihood, (n, ...).
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        n: number of rows.
+        seed: of all draws.
+        temperature: of the prior.
+        top_k: how many of the likeliest codes a place of a grid may have; None for all.
+        context: (n, ...) or None.
+
+    Raises:
+        UsageError: E246 where the prior has no temperature, E256 where it has no codes.
+    """
     model.eval()
     draws = []
     with noise.isolated("sample", seed):
         for start in range(0, n, SAMPLE_CHUNK):
             count = min(SAMPLE_CHUNK, n - start)
             given = None if context is None else context[start : start + count]
-            draws.append(model(None, Trace(from_prior(temperature), count), given).sample())
+            choose = from_prior(temperature, top_k)
+            draws.append(model(None, Trace(choose, count), given).sample())
     return torch.cat(draws)
 
 

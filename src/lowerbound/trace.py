@@ -178,11 +178,17 @@ def path_derivative(noise: Noise) -> Choose:
     return choose
 
 
-def from_prior(temperature: float = 1.0) -> Choose:
-    """Draw from p(z) (global generator of torch: call inside `noise.isolated`)."""
+def from_prior(temperature: float = 1.0, top_k: int | None = None) -> Choose:
+    """Draw from p(z) (global generator of torch: call inside `noise.isolated`).
+
+    Args:
+        temperature: below 1 for tamer draws.
+        top_k: how many of the likeliest codes a place may have; None for all.
+    """
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
         wanted = p if temperature == 1.0 else distributions.tempered(p, temperature)
+        wanted = wanted if top_k is None else distributions.truncated(wanted, top_k)
         return Drawn(wanted.sample(), None)
 
     return choose

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lowerbound import bundle, metrics, recipes, tasks
+from lowerbound import bundle, cards, metrics, recipes, tasks
 from lowerbound.calibration import Alarm, Calibration, benjamini_hochberg
 from lowerbound.data.batches import subset
 from lowerbound.data.coding import Coded, Coding, restore, table_of
@@ -64,7 +64,7 @@ class Trained:
     def latent(self) -> int:
         """The size of z, of all levels together."""
         if not {"latent", "latents"} & self.arguments.keys():  # counted when it was made
-            return int(self.facts["health"]["latent"])
+            return int(self.facts.get("latent", self.facts["health"]["latent"]))
         sizes = self.arguments.get("latents") or [self.arguments["latent"]]
         return sum(int(size) for size in sizes)
 
@@ -183,7 +183,7 @@ class Trained:
         return table, coded
 
     def embed(self, data: object) -> NDArray[np.float32]:
-        """Return E[z | x] of every row, (n, latent)."""
+        """Return E[z | x] of every row, (n, latent); of codes, their vectors side by side."""
         return tasks.embed(self.model, self.encode(data)[1].rows).numpy()
 
     def reconstruct(self, data: object) -> pa.Table:
@@ -202,6 +202,7 @@ class Trained:
         *,
         seed: int = 0,
         temperature: float = 1.0,
+        top_k: int | None = None,
         where: dict[str, object] | None = None,
     ) -> Samples:
         """Draw n rows: z from the prior, every cell from its likelihood.
@@ -210,10 +211,12 @@ class Trained:
             n: number of rows.
             seed: of the draws.
             temperature: of the prior; 1 is the model's own distribution.
+            top_k: of a learned prior of codes: draw from so many of the likeliest only.
             where: values that given columns must have.
 
         Raises:
-            UsageError: E240 for n below 1, E243 for a column that is not modelled.
+            UsageError: E240 for n below 1, E243 for a column that is not modelled, E256 for top_k
+                where there are no codes.
         """
         if n < 1:
             raise UsageError("E240", f"{n} rows were asked for", fix="-n 1000")
@@ -222,7 +225,7 @@ class Trained:
             return Samples(
                 self.coding.decode(drawn.values.numpy(), bounded=True), drawn.effective_samples
             )
-        values = tasks.sample(self.model, n, seed=seed, temperature=temperature)
+        values = tasks.sample(self.model, n, seed=seed, temperature=temperature, top_k=top_k)
         return Samples(self.coding.decode(values.numpy(), bounded=True))
 
     def _given(self, where: dict[str, object]) -> torch.Tensor:
@@ -285,9 +288,13 @@ class Trained:
             "importance_samples": samples,
             "effective_samples_median": weighted.effective_samples.median().item(),
             "active_units": int(use.active.sum()),
-            "latent": self.latent,
+            "latent": len(use.active),
             "unit": "nats per row",
         }
+        if self.recipe in recipes.FIRST_STAGES:  # whose rate means little without its prior
+            report["prior"] = self.arguments["prior"]
+            cells = len(self.coding.groups)
+            report["bits_per_dimension"] = metrics.bits_per_dimension(-report["elbo"], cells)
         if ais:
             batch = coded.rows.take(torch.arange(min(ANNEALED_ROWS, len(coded.rows))))
             annealed = metrics.ais(self.model, batch)
@@ -306,7 +313,7 @@ class Trained:
         """Write the model to the folder `path`, all of it or nothing, and return its full path."""
         return bundle.save(
             path,
-            documents={**self.documents(), "card.md": card(self)},
+            documents={**self.documents(), "card.md": cards.card(self)},
             weights=self.model.state_dict(),
             overwrite=overwrite,
         )
@@ -373,27 +380,4 @@ def _spell(value: object) -> str:
     """Return a cell as short text."""
     return (
         "missing" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    )
-
-
-def card(trained: Trained) -> str:
-    """Return the model card, Markdown."""
-    facts = trained.facts
-    shape = trained.coding.shape
-    columns = ", ".join(group.column for group in trained.coding.groups) if not shape else ""
-    holds = f"pictures: {' x '.join(map(str, shape))}" if shape else f"columns: {columns}"
-    health = "\n".join(f"- {line}" for line in facts.get("health", {}).get("lines", []))
-    return (
-        f"# {trained.recipe} model\n\n"
-        f"A variational autoencoder of the recipe `{trained.recipe}` with {trained.latent} latent "
-        f"dimensions, made by lowerbound {facts.get('version', '')}.\n\n"
-        f"- data: {facts.get('origin', '')}, {facts.get('rows', '?')} rows\n"
-        f"- {holds}\n"
-        f"- held-out ELBO: {facts.get('valid_elbo', float('nan')):.4f} nats per row (coded)\n"
-        f"- threshold: {trained.alarm.threshold:.6g}, expected alarms "
-        f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n\n"
-        f"## Health\n\n{health}\n\n"
-        "Scores are -log p(row) in nats; p-values hold for rows exchangeable with the held-out "
-        "ones. A model describes the rows it was fitted on: do not expect it to be fair, causal "
-        "or private beyond them.\n"
     )

@@ -131,7 +131,8 @@ DATA: dict[str, tuple[str, str]] = {
         "the array does not have two dimensions",
         "A table has rows and columns. Reshape your data: array.reshape(-1, 1) makes one column, "
         "array.reshape(len(array), -1) flattens each example to a row. Pictures, (n, height, "
-        "width) with or without channels, are for the recipes conv, conv_ladder and nvae.",
+        "width) with or without channels, are for the recipes conv, conv_ladder, nvae, vqvae and "
+        "vqvae2.",
     ),
     "E028": (
         "the archive does not say which array is the table",

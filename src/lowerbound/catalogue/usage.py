@@ -134,6 +134,27 @@ USAGE: dict[str, tuple[str, str]] = {
         "Two fits in one folder would overwrite each other's states. The lock is dropped by the "
         "system when the other process ends, however it ends.",
     ),
+    "E254": (
+        "a codebook of this size is of no use",
+        "It needs at least two codes of at least one dimension; of the kind fsq, at least three, "
+        "which are a grid of variables with three levels or more.",
+    ),
+    "E255": (
+        "this needs latents that can be moved a little",
+        "The latents of vqvae and vqvae2 are codes, of which there is nothing between two: no "
+        "traversal, and no annealed importance sampling. `lowerbound evaluate` without --ais, "
+        "samples, reconstructions, interpolations and levels work.",
+    ),
+    "E256": (
+        "this prior has no likeliest codes to keep",
+        "--top-k leaves only the likeliest codes at every place of a grid. It is for vqvae and "
+        "vqvae2 with a learned prior of their codes; other models have --temperature.",
+    ),
+    "E257": (
+        "a setting of the objective would do nothing for a model of codes",
+        "While codes are learned the rate is a constant, the number of places times log K, and "
+        "every draw of the posterior is the same: nothing of it can be weighed or sampled.",
+    ),
     "E269": (
         "this is a bug",
         "The program met something that nobody foresaw. Nothing of yours is wrong. Please report "

@@ -308,7 +308,7 @@ _CODINGS = {"table": TableCoding, "counts": CountsCoding, "binary": BitsCoding}
 _STORED = {"table": TableCoding, "numbers": NumberCoding, "bits": BitsCoding}
 
 
-_OF_PICTURES = ("conv", "conv_ladder", "nvae")
+_OF_PICTURES = ("conv", "conv_ladder", "nvae", "vqvae", "vqvae2")
 
 
 def is_of_pictures(recipe: str) -> bool:

@@ -14,6 +14,7 @@ from lowerbound.errors import UsageError, nearest
 from lowerbound.model import LatentModel
 from lowerbound.recipes.binary import binary
 from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.codes import vqvae, vqvae2
 from lowerbound.recipes.counts import counts
 from lowerbound.recipes.hierarchies import ladder
 from lowerbound.recipes.images import conv
@@ -38,6 +39,8 @@ __all__ = [
     "sigma",
     "table",
     "upscale",
+    "vqvae",
+    "vqvae2",
 ]
 
 # Settings of the objective that a recipe is trained with where none are given.
@@ -49,6 +52,13 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 
 # Rows of a step where a preset's are too many: each of these is a crop of thousands of pixels.
 BATCHES = dict.fromkeys(("denoise", "inpaint", "segment", "upscale"), 16)
+
+# Recipes that are fitted in two stages: with these arguments first; then as they were asked for,
+# with only the priors left to learn.
+FIRST_STAGES: dict[str, dict[str, Any]] = {
+    "vqvae": {"prior": "uniform"},
+    "vqvae2": {"prior": "uniform"},
+}
 
 
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:

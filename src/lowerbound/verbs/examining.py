@@ -17,6 +17,7 @@ from scipy import stats
 
 import lowerbound
 from lowerbound import doctor
+from lowerbound.verbs.looking import kind_of_units
 from lowerbound.verbs.outputs import open_data, spell_bytes, spell_path
 from lowerbound.verbs.result import Remarks, Result, Sheet
 from lowerbound.verbs.using import load, why
@@ -143,6 +144,7 @@ def rows(saved: Any, data: Any, rename: Any) -> Result:
         if shifted
         else "OK: these rows look like those that the model was calibrated on"
     )
+    units = kind_of_units(health.as_dict()["levels"])
     facts = {
         "rows": len(p),
         "flagged_share": flagged,
@@ -158,7 +160,7 @@ def rows(saved: Any, data: Any, rename: Any) -> Result:
             verdict,
             f"{flagged:.2%} of {len(p):,} rows are flagged, {trained.alarm.rate:.2%} were "
             f"expected; distance of the p-values from uniform {drift.statistic:.3f} (0 is none)",
-            f"{health.active} of {health.latent} latent dimensions in use on these rows, "
+            f"{health.active} of {health.latent} {units} in use on these rows, "
             f"{health.rate:.2f} nats per row",
             *(line for line in health.lines if line.startswith(("WARNING", "COLLAPSED"))),
         ],

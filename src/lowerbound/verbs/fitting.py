@@ -91,9 +91,9 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
             each picture, under the same name, such as its mask; without it, pairs are made of
             the pictures themselves.
         recipe: table (the default), gaussian, beta, sigma, iaf, ladder, binary or counts;
-            conv, conv_ladder (the default there) or nvae for pictures: a folder of them, or an
-            array (n, height, width) with or without channels; denoise, upscale, inpaint or
-            segment for a model that makes one picture of another, of any size.
+            conv, conv_ladder (the default there), nvae, vqvae or vqvae2 for pictures: a folder of
+            them, or an array (n, height, width) with or without channels; denoise, upscale,
+            inpaint or segment for a model that makes one picture of another, of any size.
         settings: a setting of the recipe, such as beta=2, free_bits=0.5, likelihood=student or
             hidden=[256,256]; repeat it for more.
         latent: size of the latent space, or auto to keep only what is in use.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,9 +130,16 @@ def _inspect_pictures(frame: Frame, data: object) -> Result:
 
 def _latent(arguments: Mapping[str, Any], health: Mapping[str, Any]) -> str:
     """Spell the size of z; of a hierarchy that of every level, from the data upwards."""
-    levels = [level["latent"] for level in health.get("levels", ())][::-1]
+    found = health.get("levels", ())
+    levels = [level["latent"] for level in found][::-1]
     sizes = arguments.get("latents") or levels or [arguments.get("latent", health.get("latent"))]
-    return " + ".join(str(n) for n in sizes)
+    return " + ".join(str(n) for n in sizes) + f" {kind_of_units(found)}"
+
+
+def kind_of_units(levels: Sequence[Mapping[str, Any]]) -> str:
+    """Spell what the levels of a model count: their codes, or latent dimensions."""
+    coded = any(level.get("perplexity") is not None for level in levels)
+    return "codes" if coded else "latent dimensions"
 
 
 def info(model: Model, /) -> Result:
@@ -167,8 +174,7 @@ def info(model: Model, /) -> Result:
     }
     latent = _latent(config["arguments"], found["health"])
     lines = [
-        f"{saved.path.name}: recipe {config['recipe']}, {latent} latent dimensions, "
-        f"{spell_bytes(saved.bytes)}",
+        f"{saved.path.name}: recipe {config['recipe']}, {latent}, {spell_bytes(saved.bytes)}",
         f"learned from {facts.get('origin')}, {facts.get('rows', 0):,} rows, by lowerbound "
         f"{facts.get('version')} (preset {plan.get('preset')}, seed {plan.get('seed')})",
     ]

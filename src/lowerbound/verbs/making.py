@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _MOST_CELLS = 10**9  # of a sample: 8 GB of float64
 
 
-def sample(
+def sample(  # noqa: PLR0913 - a verb's arguments are its flags
     model: Model,
     /,
     *,
@@ -41,6 +41,7 @@ def sample(
     out: Out = None,
     where: Where = (),
     temperature: float = 1.0,
+    top_k: Number | None = None,
     seed: Number = 0,
     overwrite: bool = False,
 ) -> Result:
@@ -57,6 +58,7 @@ def sample(
         out: where to write them: .csv, .tsv, .parquet or .npy.
         where: a value that a column must have; repeat it for more columns.
         temperature: 1 is the model's own variety, less is tamer, more is wilder.
+        top_k: of vqvae and vqvae2: draw each code from this many of the likeliest only.
         seed: another one gives other rows.
         overwrite: replace an earlier output.
     """
@@ -64,10 +66,12 @@ def sample(
     if not 0 < temperature < float("inf"):
         raise UsageError("E240", f"--temperature is {temperature}", fix="--temperature 0.8")
     given = parsing.pairs(where, "--where", "country=FR")
-    if given and temperature != 1.0:
-        raise UsageError(
-            "E236", "--where and --temperature cannot be combined", fix="leave one of them out"
-        )
+    top_k = None if top_k is None else parsing.at_least(top_k, 1, "--top-k")
+    for flag, used in [("--temperature", temperature != 1.0), ("--top-k", top_k is not None)]:
+        if given and used:
+            raise UsageError(
+                "E236", f"--where and {flag} cannot be combined", fix="leave one of them out"
+            )
     n = parsing.at_least(n, 1, "-n")
     seed = parsing.at_least(seed, 0, "--seed")
     trained = load(model)
@@ -79,7 +83,7 @@ def sample(
             fix=f"-n {_MOST_CELLS // width}, several times with another --seed",
         )
     typed = {name: _cell(trained, name, value) for name, value in given.items()}
-    drawn = trained.sample(n, seed=seed, temperature=temperature, where=typed or None)
+    drawn = trained.sample(n, seed=seed, temperature=temperature, top_k=top_k, where=typed or None)
     delivered, path = deliver(None, drawn.table, target, overwrite, trained.coding.shape)
     effective = drawn.effective_samples
     lines = [f"{n:,} rows drawn, {clock():.1f} s"]

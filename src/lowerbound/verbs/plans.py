@@ -37,6 +37,8 @@ _SMALLEST = {
     "conv": {"shape": [1, 8, 8]},
     "conv_ladder": {"shape": [1, 8, 8]},
     "nvae": {"shape": [1, 8, 8]},
+    "vqvae": {"shape": [1, 8, 8]},
+    "vqvae2": {"shape": [1, 8, 8]},
 }
 _MOST_BYTES = 1 << 20
 

@@ -244,6 +244,12 @@ def reconstruct(
     )
 
 
+def _in_use(report: dict[str, Any]) -> tuple[str, str, str]:
+    coded = "prior" in report
+    what = "codes in use" if coded else "latent dimensions in use"
+    return "active", f"{report['active_units']} of {report['latent']}", what
+
+
 def evaluate(
     model: Model,
     data: Data,
@@ -284,8 +290,11 @@ def evaluate(
             f"{report['iw_nll']:.4f} +- {report['iw_nll_standard_error']:.4f}",
             f"-log p(row) from {samples} samples; lower is better",
         ),
-        ("active", f"{report['active_units']} of {report['latent']}", "latent dimensions in use"),
+        _in_use(report),
     ]
+    if "prior" in report:
+        told = f"-ELBO per value of a picture, with the prior {report['prior']}"
+        rows.append(("bits/dim", f"{report['bits_per_dimension']:.4f}", told))
     if ais:
         rows.append(("AIS", f"{report['ais_nll']:.4f}", f"on {report['ais_rows']} rows"))
     return Result(

@@ -1,0 +1,261 @@
+"""Models of images whose latents are codes: vector-quantised autoencoders of one level or more.
+
+Images are (B, channels, height, width), with the values that their likelihood asks for; see
+`lowerbound.recipes.images`. Such a model is made in two stages: first encoder, codebooks and
+decoder, under a prior to which all codes are alike; then a prior over the codes, all else frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import nn
+
+from lowerbound.code_priors import PRIORS, PixelCodes, UniformCodes
+from lowerbound.codes import KINDS, Codebook
+from lowerbound.convolutions import Cropped, Doubling, Enlarged, Halving, Refined, Unstarted
+from lowerbound.errors import UsageError
+from lowerbound.families import Conditional
+from lowerbound.model import LatentModel, Level
+from lowerbound.networks import Concat
+from lowerbound.pixelcnn import PixelCNN
+from lowerbound.posteriors import Quantise
+from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.images import channels_and_size, likelihood_of, positive
+from lowerbound.residual_cells import Tower
+
+HEADS = 4  # of the top prior's attention
+
+
+class _Parts:
+    """What the levels of a model of codes are made of.
+
+    Args:
+        channels: of the networks.
+        blocks: residual ones after each change of size.
+        book: -> a codebook of a level.
+        prior: "uniform" or "pixelcnn".
+        layers: of a PixelCNN.
+        width: channels of a PixelCNN.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what all the parts share
+        self,
+        channels: int,
+        blocks: int,
+        book: tuple[str, int, int],
+        prior: str,
+        layers: int,
+        width: int,
+    ) -> None:
+        self.channels, self.blocks, self.book = channels, blocks, book
+        self.prior, self.layers, self.width = prior, layers, width
+
+    def refine(self) -> list[nn.Module]:
+        """Return the residual blocks of one scale."""
+        hidden = max(1, self.channels // 2)
+        return [Refined(self.channels, hidden) for _ in range(self.blocks)]
+
+    def halve(self, inputs: int) -> list[nn.Module]:
+        """Return a halving."""
+        return [Halving(inputs, self.channels), nn.SiLU()]
+
+    def double(self, outputs: int, size: tuple[int, int]) -> list[nn.Module]:
+        """Return a doubling."""
+        return [nn.SiLU(), Doubling(self.channels, outputs, size)]
+
+    def level(
+        self, name: str, grid: tuple[int, int], first: bool, onward: tuple[int, int] | None
+    ) -> Level:
+        """Return a level.
+
+        Args:
+            name: of its site.
+            grid: (H, W) of its codes.
+            first: whether no level comes before it, so that its state is empty.
+            onward: the grid of the next level; None for the last.
+        """
+        c, state = self.channels, 0 if first else self.channels
+        kind, size, dim = self.book
+        book: Codebook = KINDS[kind](size, dim)
+        advance = [nn.Conv2d(state + book.dim, c, 3, 1, 1), *self.refine()]
+        if onward is not None:
+            advance += self.double(c, onward)
+        return Level(
+            name,
+            self.prior_of(book, grid, state, HEADS if first else 0),
+            Quantise(nn.Conv2d(state + c, book.dim, 1), book),
+            Concat(nn.Sequential(*advance)),
+        )
+
+    def prior_of(self, book: Codebook, grid: tuple[int, int], state: int, heads: int) -> nn.Module:
+        """Return the prior of a level: the top one of a PixelCNN with attention."""
+        if self.prior == "uniform":
+            return UniformCodes(book, *grid)
+        net = PixelCNN(book.size, grid, self.width, self.layers, state, heads)
+        return PixelCodes(book, net)
+
+
+def _coded(  # noqa: PLR0913 - what the two recipes share
+    shape: Sequence[int],
+    levels: int,
+    *,
+    codes: int,
+    dim: int,
+    channels: int,
+    blocks: int,
+    halvings: int,
+    codebook: str,
+    likelihood: str,
+    missing: bool,
+    prior: str,
+    prior_channels: int,
+    prior_layers: int,
+) -> LatentModel:
+    """Return the model of a recipe: see `vqvae` and `vqvae2`."""
+    colours, size = channels_and_size(shape)
+    positive(channels=channels, halvings=halvings, prior_layers=prior_layers)
+    positive(**{"blocks + 1": blocks + 1, "dim": dim})
+    choice("codebook", codebook, KINDS)
+    choice("prior", prior, PRIORS)
+    if prior_channels < HEADS or prior_channels % HEADS:
+        raise UsageError(
+            "E240",
+            f"prior_channels is {prior_channels}, which {HEADS} heads cannot share",
+            fix=f"a multiple of {HEADS}",
+        )
+    family, reader = likelihood_of(likelihood, colours, missing)
+    parts = _Parts(channels, blocks, (codebook, codes, dim), prior, prior_layers, prior_channels)
+    multiple = 2 ** (halvings + levels - 1)
+    enlarged = Enlarged(size, multiple)
+    height, width = enlarged.size
+    sizes = [(height >> n, width >> n) for n in range(halvings + levels)]
+    stem = [m for n in range(halvings) for m in parts.halve(channels if n else reader.width)]
+    steps = [nn.Sequential(*parts.refine())]
+    steps += [nn.Sequential(*parts.halve(channels), *parts.refine()) for _ in range(levels - 1)]
+    grids = sizes[halvings:][::-1]
+    made = [
+        parts.level(f"z{i}", grid, i == 0, onward)
+        for i, (grid, onward) in enumerate(pairwise([*grids, None]))
+        if grid is not None
+    ]
+    last = [family.numbers(colours), *[channels] * (halvings - 1)][::-1]
+    wider = sizes[:halvings][::-1]
+    head = [m for out, to in zip(last, wider, strict=True) for m in parts.double(out, to)]
+    return LatentModel(
+        Tower(nn.Sequential(reader, enlarged, *stem), steps),
+        made,
+        Conditional(nn.Sequential(*head, Cropped(size, multiple)), family),
+        Unstarted(*grids[0]),
+    )
+
+
+def vqvae(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
+    shape: Sequence[int],
+    codes: int = 512,
+    dim: int = 16,
+    channels: int = 64,
+    blocks: int = 2,
+    halvings: int = 2,
+    codebook: str = "ema_restart",
+    likelihood: str = "shared",
+    missing: bool = False,
+    prior: str = "pixelcnn",
+    prior_channels: int = 64,
+    prior_layers: int = 6,
+) -> LatentModel:
+    """The VQ-VAE: a grid of codes between two convolutional networks.
+
+    References:
+        van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning", 2017,
+        https://arxiv.org/abs/1711.00937
+
+    Args:
+        shape: (channels, height, width) of an image, of any size, as in `nvae`.
+        codes: K, in the codebook; of "fsq" at most as many.
+        dim: of a code's vector; "fsq" has about one per factor 8 of its codes.
+        channels: of the networks.
+        blocks: residual ones at every scale, of the encoder and of the decoder.
+        halvings: from the image to the grid of codes.
+        codebook: "ema_restart" (moving averages that begin at k-means, dead codes restarted),
+            "ema" (moving averages alone), "gradient" (learned by the loss), "simvq" or "fsq".
+        likelihood: as in `conv`.
+        missing: give the encoder indicators of missing pixels.
+        prior: of the codes: "uniform", or "pixelcnn", which a fit learns in a second stage.
+        prior_channels: of the PixelCNN.
+        prior_layers: of the PixelCNN.
+    """
+    return _coded(
+        shape,
+        1,
+        codes=codes,
+        dim=dim,
+        channels=channels,
+        blocks=blocks,
+        halvings=halvings,
+        codebook=codebook,
+        likelihood=likelihood,
+        missing=missing,
+        prior=prior,
+        prior_channels=prior_channels,
+        prior_layers=prior_layers,
+    )
+
+
+def vqvae2(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
+    shape: Sequence[int],
+    levels: int = 2,
+    codes: int = 512,
+    dim: int = 16,
+    channels: int = 64,
+    blocks: int = 2,
+    halvings: int = 2,
+    codebook: str = "ema_restart",
+    likelihood: str = "shared",
+    missing: bool = False,
+    prior: str = "pixelcnn",
+    prior_channels: int = 64,
+    prior_layers: int = 6,
+) -> LatentModel:
+    """The VQ-VAE-2: grids of codes at two or three scales, each seen through the coarser ones.
+
+    Levels are named "z0" at the coarsest scale, "z1", ... A finer level's codes are those of what
+    the encoder and the coarser codes say together; its prior is conditional on the coarser codes.
+
+    References:
+        Razavi, van den Oord & Vinyals, "Generating diverse high-fidelity images with VQ-VAE-2",
+        2019, algorithms 1 and 2, https://arxiv.org/abs/1906.00446
+
+    Args:
+        shape: (channels, height, width) of an image, of any size, as in `nvae`.
+        levels: 2 or 3.
+        codes: as in `vqvae`, of every level.
+        dim: as in `vqvae`.
+        channels: as in `vqvae`.
+        blocks: as in `vqvae`.
+        halvings: from the image to the finest grid; every coarser one is half as large.
+        codebook: as in `vqvae`; every level has its own.
+        likelihood: as in `conv`.
+        missing: give the encoder indicators of missing pixels.
+        prior: as in `vqvae`; the PixelCNN of the coarsest level looks at all codes before.
+        prior_channels: of every PixelCNN.
+        prior_layers: of every PixelCNN.
+    """
+    if levels not in (2, 3):
+        raise UsageError("E240", f"levels is {levels}, neither 2 nor 3", fix="levels=2")
+    return _coded(
+        shape,
+        levels,
+        codes=codes,
+        dim=dim,
+        channels=channels,
+        blocks=blocks,
+        halvings=halvings,
+        codebook=codebook,
+        likelihood=likelihood,
+        missing=missing,
+        prior=prior,
+        prior_channels=prior_channels,
+        prior_layers=prior_layers,
+    )
