@@ -251,7 +251,7 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
         model.levels[0].get_submodule("prior"),
         lambda n: train.take(torch.arange(min(len(train), n))).x,
     )
-    budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, valid)
+    budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, material.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
     objective = objective_of(model, weights, len(train), steps)

@@ -21,6 +21,7 @@ from lowerbound.reproductions import EXPERIMENTS, Job, Scale, datasets, document
 from lowerbound.reproductions.experiment import close
 from lowerbound.schedules import Cosine, Stages
 from lowerbound.trace import Trace, from_prior
+from lowerbound.verbs import reproducing
 
 TINY = Scale(1, 3, train=300, test=40)
 # An NVAE's step is a thousand of another's; the scores of sprites boost trees for 40 classes.
@@ -101,6 +102,15 @@ def test_an_interrupted_arm_has_no_result_and_goes_on(tmp_path, monkeypatch):
     resumed = run_arm(again)
     assert resumed["nll"] == whole["nll"]
     assert resumed["steps"] == whole["steps"]
+
+
+def test_arms_keep_to_their_own_results(tmp_path):
+    for name, nll in (("beta-10", 3.0), ("beta-2", 2.0), ("beta-tc-0", 1.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(json.dumps({"nll": nll}))
+    assert [r["nll"] for r in reproducing.finished(tmp_path, "beta")] == [2.0, 3.0]
+    assert [r["nll"] for r in reproducing.finished(tmp_path, "beta-tc")] == [1.0]
+    assert reproducing.finished(tmp_path, "vae") == []
 
 
 def test_a_missing_arm_leaves_no_verdict(tmp_path):

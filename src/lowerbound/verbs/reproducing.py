@@ -182,13 +182,7 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
         for seed in range(seeds):
             job = Job(experiment, scale, arm, seed, states / f"{arm}-{seed}", device)
             run_arm(job, voice.say)
-    found = {
-        arm: [
-            json.loads(path.read_text("utf-8"))
-            for path in sorted(states.glob(f"{arm}-*/result.json"))
-        ]
-        for arm in experiment.arms
-    }
+    found = {arm: finished(states, arm) for arm in experiment.arms}
     made = document(name, experiment, extent.scale, {a: r for a, r in found.items() if r})
     command = f"lowerbound recipe run {name} --scale {extent.scale} --seeds {seeds}"
     text = json.dumps({"command": command, **made}, indent=1) + "\n"
@@ -207,6 +201,21 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
         path=target,
         next=f"lowerbound recipe show {name}",
     )
+
+
+def finished(states: Path, arm: str) -> list[dict[str, Any]]:
+    """Return the results of every seed of an arm that ran to its end, in the order of seeds.
+
+    Args:
+        states: the folder that holds ``ARM-SEED`` for each of them.
+        arm: its name; that of another arm may begin with it.
+    """
+    found = {}
+    for path in states.glob("*/result.json"):
+        name, _, seed = path.parent.name.rpartition("-")
+        if name == arm:
+            found[int(seed)] = json.loads(path.read_text("utf-8"))
+    return [found[seed] for seed in sorted(found)]
 
 
 def _checked(experiment: Experiment, extent: Extent) -> tuple[list[str], int]:
