@@ -459,6 +459,14 @@ def test_cached_draws_are_the_naive_ones(heads, change):
     assert log_p.gather(1, last[:, None]).isfinite().all()
 
 
+def test_an_unlearned_prior_holds_all_codes_alike():
+    with noise.isolated("unlearned"):
+        module = PixelCNN(7, (4, 5), 8, 3, 2, heads=2)
+    index = torch.randint(7, (3, 4, 5), generator=noise.generator("grid"))
+    log_p = Raster(module, normals("given", 3, 2, 4, 5).float()).log_prob(index)
+    torch.testing.assert_close(log_p, torch.full((3,), -20 * math.log(7)))
+
+
 SMALL = {"codes": 8, "channels": 4, "blocks": 1, "prior_channels": 8, "prior_layers": 2}
 
 
@@ -495,6 +503,10 @@ def test_finer_codes_and_their_priors_depend_on_coarser_ones(name):
     one, other = (Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 6) for _ in range(2))
     model(x, one)
     coarse = model.levels[0].posterior.book
+    source = noise.generator("heads")
+    for level in model.levels if name == "vqvae2" else ():
+        last = level.prior.net.head[1].weight.data
+        last.copy_(torch.randn(last.shape, generator=source))
     with torch.no_grad():
         coarse.vector += 9.0  # other vectors for the same codes
     model(x, other)

@@ -36,7 +36,7 @@ SETTINGS = {
     "prior_channels": 8,
     "prior_layers": 2,
 }
-PLAN = Plan("vqvae2", SETTINGS, preset="fast", max_epochs=60)
+PLAN = Plan("vqvae2", SETTINGS, preset="fast", max_epochs=250)
 
 
 def stripes(n=160, size=6):
@@ -100,7 +100,7 @@ def test_the_second_stage_leaves_all_but_the_prior_as_it_was_to_the_bit(name):
     fresh = unfrozen(sample.recipe, first, arguments, 0).state_dict()
     new = set(theirs) - set(first.state_dict())
     assert new
-    assert all(not torch.equal(fresh[n], theirs[n]) for n in new if "weight" in n)
+    assert all(not torch.equal(fresh[n], theirs[n]) for n in new if "head.1" in n)
     assert other.kl()[:48].mean() < trace.kl().mean()  # what the prior knows of the codes it saw
 
 
@@ -141,7 +141,10 @@ def test_a_saved_model_has_its_prior_again(fitted, tmp_path):
     assert one == other
     z = fitted.embed(DATA[:7])
     assert z.shape == (7, loaded.latent)
-    assert loaded.decode_latents(z) == loaded.reconstruct(DATA[:7])
+    again, direct = (
+        t.to_pandas() for t in (loaded.decode_latents(z), loaded.reconstruct(DATA[:7]))
+    )
+    assert np.allclose(again, direct, atol=1e-5)
 
 
 class Interrupt(Exception):
@@ -149,10 +152,9 @@ class Interrupt(Exception):
 
 
 @pytest.mark.parametrize("stage", ["first", "priors"])
-def test_a_fit_that_is_broken_off_in_either_stage_ends_as_if_it_never_was(tmp_path, stage):
+def test_a_fit_that_is_broken_off_in_either_stage_ends_as_if_it_never_was(fitted, tmp_path, stage):
     path, said, checks = tmp_path / "m.run", [], []
-    plan = replace(PLAN, max_epochs=260)  # some checks in either stage
-    whole = learn(DATA, plan)
+    plan, whole = PLAN, fitted
 
     def broken(check, budget):
         checks.append(check)
@@ -165,7 +167,7 @@ def test_a_fit_that_is_broken_off_in_either_stage_ends_as_if_it_never_was(tmp_pa
     stages = sorted(p.name for p in path.iterdir() if p.is_dir())
     assert stages == (["first"] if stage == "first" else ["first", "priors"])
     kept = training.OnDisk(path / stage).latest()
-    assert 0 < kept.values["step"] < 260
+    assert 0 < kept.values["step"] < 250
     assert any("book.count" in name for name in kept.tensors)  # the averages are in the state
     again = []
     with training.RunFolder(path, every=0.0) as run:
@@ -217,7 +219,7 @@ def test_the_doctor_counts_codes(fitted):
         entropy = -torch.special.xlogy(share, share).sum()
         assert np.isclose(level.perplexity, entropy.exp(), rtol=1e-4)
         assert level.active == (share * 8 > 0.01).sum()
-        assert np.isclose(level.rate, site.kl().mean(), rtol=1e-4)
+        assert np.isclose(level.rate, site.kl().mean().item(), rtol=1e-4)
     assert "codes in use at z0, perplexity" in health.lines[-1]
     assert "latent" not in " ".join(health.lines)
 
