@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from lowerbound import learning
 from lowerbound.cli import main
 
 N, HEIGHT, WIDTH = 80, 6, 5
@@ -118,3 +119,33 @@ def test_other_models_have_no_likeliest_codes(call):
     conv = str(call.folder / "conv.vae")
     assert main([*fit, "--preset", "fast", "--max-epochs", "1", "-q", "--out", conv]) == 0
     assert call("sample", conv, "--top-k", "2", code=2, out="no.npy")["code"] == "E256"
+
+
+def test_ctrl_c_in_the_second_stage_saves_and_the_same_command_goes_on(call, monkeypatch):
+    """The model has the prior as far as it was learned, and the run stays to go on from."""
+    whole, calls = learning.training.fit, []
+
+    def stopped(*given, **named):
+        history = whole(*given, **named)
+        calls.append(1)
+        history.stopped = "interrupt" if len(calls) == 2 else history.stopped
+        return history
+
+    flags = [word for setting in SMALL for word in ("--set", setting)]
+    words = ["fit", "grey.npz", "--recipe", "vqvae", *flags, "--preset", "fast"]
+    words += ["--max-epochs", "1", "--out", str(call.folder / "broken.vae"), "--json"]
+    with monkeypatch.context() as patched:
+        patched.setattr(learning.training, "fit", stopped)
+        assert main(words) == 130
+    assert (call.folder / "broken.run").is_dir()
+    assert call("info", str(call.folder / "broken.vae"))["arguments"]["prior"] == "pixelcnn"
+    told = call(*words[:-1])
+    assert told["stopped"] == "epochs"
+    assert not (call.folder / "broken.run").exists()
+
+
+def test_a_dry_run_forecasts_both_stages(call):
+    flags = [word for setting in SMALL for word in ("--set", setting)]
+    told = call("fit", "grey.npz", "--recipe", "vqvae", *flags, "--dry-run", "--max-epochs", "50")
+    rows = 2 * 50 * 0.9 * N  # all but the held-out tenth, in as many passes of either stage
+    assert np.isclose(told["longest_seconds"], rows / told["rows_per_second"], rtol=1e-6)
