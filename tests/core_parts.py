@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
-from lowerbound import aggregate_priors, flows, noise, pixels, priors
+from lowerbound import aggregate_priors, code_priors, codes, flows, noise, pixels, priors
 from lowerbound import families as fam
 from lowerbound.distributions import log_prob_cells, normal
 from lowerbound.joints import LibraryCounts, Table, WithMissing
 from lowerbound.model import LatentModel, Level
 from lowerbound.networks import MLP, Concat, Empty, Single
-from lowerbound.posteriors import Flow, Informed, Plain, Precision, Residual
+from lowerbound.pixelcnn import PixelCNN
+from lowerbound.posteriors import Flow, Informed, Plain, Precision, Quantise, Residual
 
 LIBRARY = 3.0  # log of the total count that library families are given
 
@@ -187,6 +188,26 @@ POSTERIORS: dict[str, Callable[[int, int, int], nn.Module]] = {
 }
 RELATIVE = {"residual", "precision", "flow on residual"}  # to the prior, which must be normal
 DEPENDENT = RELATIVE | {"informed"}  # on an earlier draw, by way of the prior or of the state
+
+
+# (codes, dimensions) -> a codebook; a lattice chooses its dimensions itself.
+CODEBOOKS: dict[str, Callable[[int, int], codes.Codebook]] = dict(codes.KINDS)
+# (state's channels, a codebook, the shape of its grid) -> a prior over such grids of codes.
+CODE_PRIORS: dict[str, Callable[[int, codes.Codebook, tuple[int, int]], nn.Module]] = {
+    "uniform": lambda state, book, grid: code_priors.UniformCodes(book, *grid),
+    "pixelcnn": lambda state, book, grid: code_priors.PixelCodes(
+        book, PixelCNN(book.size, grid, 8, 3, state)
+    ),
+    "pixelcnn with attention": lambda state, book, grid: code_priors.PixelCodes(
+        book, PixelCNN(book.size, grid, 8, 3, state, heads=2)
+    ),
+}
+
+
+def quantise(kind: str, state: int = 2, features: int = 3) -> Quantise:
+    """A rule that quantises (B, features, H, W) to about 8 codes in about 3 dimensions."""
+    book = CODEBOOKS[kind](8, 3)
+    return Quantise(nn.Conv2d(state + features, book.dim, 1), book)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core_parts import TABLE_FAMILIES, TABLE_SIZES
 from lowerbound import noise, recipes
+from lowerbound.codes import KINDS
 from lowerbound.model import LatentModel
 from lowerbound.recipes.latents import PRIORS
 
@@ -123,6 +124,12 @@ def _conv_ladder(posterior: str) -> Sample:
     return _picture("conv_ladder", "bits", 1, small)
 
 
+def _codes(recipe: str, likelihood: str = "shared", colours: int = 1, **arguments: Any) -> Sample:
+    small = {"codes": 8, "dim": 3, "channels": 4, "blocks": 1, "halvings": 1}
+    priors = {"prior_channels": 8, "prior_layers": 2}
+    return _picture(recipe, likelihood, colours, {**small, **priors, **arguments})
+
+
 COLOURS = "conv logistic_mixture of colours"
 RECIPES = {
     "gaussian": _vector("gaussian"),
@@ -157,12 +164,20 @@ RECIPES = {
     "nvae flows": _nvae(flows=1),
     "nvae absolute": _nvae(residual=False),
     "nvae weight norm": _nvae(weight_normalised=True),
+    **{f"vqvae {kind}": _codes("vqvae", codebook=kind, prior="uniform") for kind in KINDS},
+    "vqvae": _codes("vqvae", "logistic", missing=True),
+    "vqvae2": _codes("vqvae2", "bits"),
+    "vqvae2 of colours": _codes("vqvae2", "logistic_mixture", 3, levels=3, prior="uniform"),
 }
 TOWERS = {name for name in RECIPES if name.startswith(("nvae", "conv_ladder"))}
 # Their training loss looks at the batch as a whole.
-WHOLE_BATCH = {"sigma optimal", "conv optimal", "ladder", *TOWERS}
+QUANTISED = {name for name in RECIPES if name.startswith("vqvae")}
+# Moving averages of codebooks follow every training batch.
+FOLLOWING = {n for n in QUANTISED if n not in ("vqvae gradient", "vqvae simvq", "vqvae fsq")}
+WHOLE_BATCH = {"sigma optimal", "conv optimal", "ladder", *TOWERS, *FOLLOWING}
 # A posterior depends on an earlier draw.
-CHAINED = {"ladder", "ladder without batch norm", *TOWERS}
+HIERARCHIES_OF_CODES = {name for name in RECIPES if name.startswith("vqvae2")}
+CHAINED = {"ladder", "ladder without batch norm", *TOWERS, *HIERARCHIES_OF_CODES}
 # The KL has no closed form: of a flow, or against a prior that is none of one normal.
 SAMPLED = {
     *(name for name in RECIPES if name.startswith("iaf")),
@@ -171,7 +186,7 @@ SAMPLED = {
     "nvae flows",
     COLOURS,
 }
-GAPLESS = {COLOURS}  # its channels see each other
+GAPLESS = {COLOURS, "vqvae2 of colours"}  # its channels see each other
 
 
 def recipe(name: str) -> LatentModel:

@@ -72,7 +72,9 @@ class PixelCodes(nn.Module):
 
     def forward(self, h: Tensor) -> Distribution:
         """Return p(z | h); the network runs only where it is asked for a mass or a draw."""
-        return OnCodebook(self.lent(), Raster(self.net, h))
+        # What asks may stand outside of a mixed-precision block that made the state.
+        wide = h if h.dtype == torch.float64 else h.float()
+        return OnCodebook(self.lent(), Raster(self.net, wide))
 
 
 class Raster(Unchecked):

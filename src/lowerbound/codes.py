@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowerbound import noise
 from lowerbound.codewords import Nearest, Straight, nearest, vectors_of
 from lowerbound.errors import UsageError
 
@@ -179,25 +180,34 @@ class Restarted(Averaged):
     """Moving averages that begin at k-means of the first batch, and whose dead codes restart.
 
     A code whose count falls below a share of the mean count is put on a random place of the batch,
-    with a count that gives it time to be found, and little inertia. Draws come from torch's own
-    generators, which a fit seeds at every step.
+    with a count that gives it time to be found, and little inertia. Which places, is a function of
+    a seed that is drawn with the vectors and of the number of the step, both of which are saved: a
+    fit that goes on from a state goes on as it would have, and nobody else's draws change.
     """
 
-    begun: Tensor
+    seed: Tensor
+    steps: Tensor
 
     def __init__(self, size: int, dim: int, decay: float = DECAY) -> None:
         super().__init__(size, dim, decay)
-        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("seed", torch.randint(1 << 62, ()))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def learn(self, places: Tensor, codes: Tensor) -> None:
         """Begin at k-means, or move the averages and put dead codes elsewhere."""
-        if not self.begun:
-            self._begin(places)
+        key = "codes", int(self.seed), int(self.steps)
+        self.steps += 1
+        if self.steps == 1:
+            with noise.isolated(*key):
+                self._begin(places)
             return
         super().learn(places, codes)
         mean = len(places) / self.size
         dead = (self.count < DEAD * mean).nonzero()[:, 0]
-        chosen = torch.randperm(len(places), device=places.device)[: len(dead)]
+        if not len(dead):
+            return
+        order = torch.randperm(len(places), generator=noise.generator(*key))
+        chosen = order[: len(dead)].to(places.device)
         dead, found = dead[: len(chosen)], places[chosen]  # at most as many as there are places
         self.vector[dead], self.total[dead] = found, found * FRESH * mean
         self.count[dead] = FRESH * mean
@@ -211,7 +221,6 @@ class Restarted(Averaged):
         self.vector = torch.cat([middle[0].to(places), self.vector[clusters:]])
         self.count.fill_(FRESH * len(places) / self.size)
         self.total.copy_(self.vector * self.count[:, None])
-        self.begun.fill_(True)
 
 
 class Turned(Codebook):

@@ -152,6 +152,8 @@ class PixelCNN(nn.Module):
         self.head = nn.ModuleList(
             [nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, codes, 1)]
         )
+        for last in self.head[1].parameters():  # to begin with, all codes are alike
+            nn.init.zeros_(last)
 
     def condition(self, given: Tensor) -> Tensor | None:
         """Return what all layers are told of a condition."""

@@ -9,13 +9,25 @@ from types import ModuleType
 import pytest
 from torch import nn
 
-from core_parts import CASES, FLOWS, POSTERIORS, PRIORS, table_family
+from core_parts import (
+    CASES,
+    CODE_PRIORS,
+    CODEBOOKS,
+    FLOWS,
+    POSTERIORS,
+    PRIORS,
+    quantise,
+    table_family,
+)
 from lowerbound import (
     aggregate_priors,
+    code_priors,
+    codes,
     families,
     flows,
     joints,
     noise,
+    pixelcnn,
     pixels,
     posteriors,
     priors,
@@ -49,11 +61,13 @@ def contracted() -> set[type]:
     made += [make(3, 4, 2) for make in POSTERIORS.values()]
     made += [make() for make in PRIORS.values()]
     made += [make(2, 4) for make in FLOWS.values()]
+    made += [quantise(kind) for kind in CODEBOOKS]
+    made += [make(2, codes.KINDS["ema"](8, 3), (2, 2)) for make in CODE_PRIORS.values()]
     return parts_of(made)
 
 
 # Beside the parts there is what makes or serves them, which is no part itself.
-BESIDE = {Family, families.Conditional, aggregate_priors.Reading}
+BESIDE = {Family, families.Conditional, aggregate_priors.Reading, codes.Codebook}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +77,9 @@ BESIDE = {Family, families.Conditional, aggregate_priors.Reading}
         (priors, nn.Module),
         (aggregate_priors, nn.Module),
         (flows, nn.Module),
+        (codes, nn.Module),
+        (code_priors, nn.Module),
+        (pixelcnn, nn.Module),
         (families, Family),
         (pixels, Family),
         (joints, Family),
@@ -86,6 +103,7 @@ CHOICES = {
     "prior": (set(latents.PRIORS) - {"standard"}, {"gaussian", "sigma", "binary"}),
     "layers": (set(NONLINEARITIES), {"binary"}),
     "kind": ({"iaf", "spline", "planar"}, {"iaf"}),
+    "codebook": (set(codes.KINDS), {"vqvae"}),
     "posterior": ({"precision", "residual", "informed"}, {"conv_ladder"}),
 }
 LIKELIHOODS = {

@@ -16,7 +16,7 @@ from lowerbound.errors import UsageError
 from lowerbound.flows import Flowed
 from lowerbound.posteriors import Plain
 from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
-from recipe_parts import RECIPES, SAMPLED, recipe
+from recipe_parts import QUANTISED, RECIPES, SAMPLED, recipe
 
 N = 20_000
 H = torch.zeros(3, 0, dtype=torch.float64)
@@ -238,6 +238,8 @@ def test_the_kl_moves_the_mean_at_the_defaults_of_every_recipe():
     from lowerbound.objectives import Elbo
 
     for name in RECIPES:
+        if name in QUANTISED:  # whose KL is that of a point mass: see test_codes.py
+            continue
         model = recipe(name)
         x, context = RECIPES[name].data(16)
         trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 16)

@@ -25,7 +25,7 @@ from lowerbound.objectives import (
     ThetaPrior,
 )
 from lowerbound.trace import Trace, from_posterior
-from recipe_parts import CHAINED, RECIPES, SAMPLED, WHOLE_BATCH, recipe
+from recipe_parts import CHAINED, FOLLOWING, QUANTISED, RECIPES, SAMPLED, WHOLE_BATCH, recipe
 
 WORLD = LinearGaussian()
 X = WORLD.data(24)
@@ -64,15 +64,20 @@ def test_beta_weighs_the_rate_alone_and_follows_its_schedule():
 
 @every_recipe
 def test_the_loss_is_minus_the_reported_elbo_when_nothing_is_weighted(name):
-    """In training and in evaluation: one objective, not two."""
+    """In training and in evaluation: one objective, not two. A penalty is no part of the ELBO."""
     x, context = RECIPES[name].data(12)
     keyed = noise.Keyed(noise.row_keys(x))
     model = recipe(name)
     for mode in (model.train(), model.eval()):
         value, terms = Elbo(mode)(x, 0, keyed, context)
-        torch.testing.assert_close(value.detach(), -terms["elbo"])
+        assert ("penalty" in terms) == (name in QUANTISED)
+        penalty = terms.get("penalty", torch.zeros(()))
+        torch.testing.assert_close(value.detach(), penalty - terms["elbo"])
         torch.testing.assert_close(terms["elbo"], -terms["distortion"] - terms["rate"])
-        for changed in (Elbo(mode, beta=5.0), Elbo(mode, free_bits=2.0)):
+        if name in FOLLOWING and mode.training:  # the next look is at other codes
+            continue
+        bits = 200.0 if name in QUANTISED else 2.0  # of codes the whole site counts as one
+        for changed in (Elbo(mode, beta=5.0), Elbo(mode, free_bits=bits)):
             loss = changed(x, 0, keyed, context)
             torch.testing.assert_close(loss.terms["elbo"], terms["elbo"])
             # A rate without a closed form is an estimate from one draw, which may lie below 0.

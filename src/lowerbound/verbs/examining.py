@@ -144,7 +144,7 @@ def rows(saved: Any, data: Any, rename: Any) -> Result:
         if shifted
         else "OK: these rows look like those that the model was calibrated on"
     )
-    units = kind_of_units(health.as_dict()["levels"])
+    units = kind_of_units([vars(level) for level in health.levels])
     facts = {
         "rows": len(p),
         "flagged_share": flagged,

@@ -99,9 +99,14 @@ def _told(frame: Frame, plan: Plan, clock: Clock, trained: Trained) -> Result:
         lines=_lines(trained, plan, clock()),
         notes=_doubts(trained, plan),
         next=_then(trained, "M.vae"),
-        interrupted=trained.facts["history"]["stopped"] == "interrupt",
+        interrupted=_last(trained)["stopped"] == "interrupt",
         model=trained,
     )
+
+
+def _last(trained: Trained) -> dict[str, Any]:
+    """Return the history of the last stage, of which models of codes have a second one."""
+    return trained.facts.get("priors_history", trained.facts["history"])
 
 
 def _then(trained: Trained, model: str) -> str:
@@ -180,7 +185,7 @@ def _kinds(coding: Coding) -> str:
 def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
     """Say how training ended, how healthy the model is, and what it will flag."""
     facts, alarm = trained.facts, trained.alarm
-    history = facts["history"]
+    history = _last(trained)
     checks = history["checks"]
     why = {
         "patience": f"no gain for {facts['patience']} checks",
@@ -213,10 +218,14 @@ def _doubts(trained: Trained, plan: Plan) -> list[str]:
             "few rows: the same held-out rows stopped training and set the threshold, "
             "which makes it a little optimistic"
         )
-    skipped = trained.facts["history"]["skipped"]
+    stages = [trained.facts[key] for key in _STAGES if key in trained.facts]
+    skipped = sum(stage["skipped"] for stage in stages)
     if skipped:
         notes.append(f"{skipped:,} steps were skipped because the loss was not finite")
     return notes
+
+
+_STAGES = ("history", "priors_history")
 
 
 def _facts(trained: Trained, frame: Frame) -> dict[str, Any]:
@@ -229,7 +238,7 @@ def _facts(trained: Trained, frame: Frame) -> dict[str, Any]:
         "latent": trained.latent,
         "plan": facts["plan"],
         "split": facts["split"],
-        "stopped": facts["history"]["stopped"],
+        "stopped": _last(trained)["stopped"],
         "epochs": checks[-1]["epoch"] if checks else 0.0,
         "valid_elbo": facts["valid_elbo"],
         "health": facts["health"],
@@ -255,7 +264,8 @@ def rehearse(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> R
     last = trained.facts["history"]["checks"][-1]
     learned = trained.facts["split"]["train"]
     batch = min(optimiser_of(plan).batch_size, learned)
-    rows = batch * budget_of(plan, learned).total(max(1, learned // batch))
+    stages = sum(key in trained.facts for key in _STAGES)
+    rows = stages * batch * budget_of(plan, learned).total(max(1, learned // batch))
     longest = rows / max(last["rows_per_second"], 1.0)
     longest = min(longest, plan.time_limit or longest)
     return Result(
