@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lowerbound import bundle, metrics, recipes, tasks
 from lowerbound.calibration import Alarm, Calibration, benjamini_hochberg
+from lowerbound.card import card
 from lowerbound.data.batches import subset
 from lowerbound.data.coding import Coded, Coding, restore, table_of
 from lowerbound.data.source import Frame, read
@@ -173,14 +174,19 @@ class Trained:
         table = self.flag(scores, false_discovery_rate)
         if not explain:
             return table, coded
-        highest = np.argsort(-scores, kind="stable")[:EXPLAINED_ROWS]
-        chosen = np.union1d(np.flatnonzero(table["is_anomaly"].to_numpy()), highest)
+        chosen = self.remarkable(table)
         for name, values in self.explain(frame, coded, chosen, explain).items():
             cells: list[Any] = [None] * len(scores)
             for row, value in zip(chosen, values, strict=True):
                 cells[row] = value
             table = table.append_column(name, pa.array(cells))
         return table, coded
+
+    def remarkable(self, scored: pa.Table) -> NDArray[np.int64]:
+        """Return the numbers of the flagged rows of a `flag` and of those that score highest."""
+        scores = scored["anomaly_score"].to_numpy()
+        highest = np.argsort(-scores, kind="stable")[:EXPLAINED_ROWS]
+        return np.union1d(np.flatnonzero(scored["is_anomaly"].to_numpy()), highest)
 
     def embed(self, data: object) -> NDArray[np.float32]:
         """Return E[z | x] of every row, (n, latent)."""
@@ -373,27 +379,4 @@ def _spell(value: object) -> str:
     """Return a cell as short text."""
     return (
         "missing" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    )
-
-
-def card(trained: Trained) -> str:
-    """Return the model card, Markdown."""
-    facts = trained.facts
-    shape = trained.coding.shape
-    columns = ", ".join(group.column for group in trained.coding.groups) if not shape else ""
-    holds = f"pictures: {' x '.join(map(str, shape))}" if shape else f"columns: {columns}"
-    health = "\n".join(f"- {line}" for line in facts.get("health", {}).get("lines", []))
-    return (
-        f"# {trained.recipe} model\n\n"
-        f"A variational autoencoder of the recipe `{trained.recipe}` with {trained.latent} latent "
-        f"dimensions, made by lowerbound {facts.get('version', '')}.\n\n"
-        f"- data: {facts.get('origin', '')}, {facts.get('rows', '?')} rows\n"
-        f"- {holds}\n"
-        f"- held-out ELBO: {facts.get('valid_elbo', float('nan')):.4f} nats per row (coded)\n"
-        f"- threshold: {trained.alarm.threshold:.6g}, expected alarms "
-        f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n\n"
-        f"## Health\n\n{health}\n\n"
-        "Scores are -log p(row) in nats; p-values hold for rows exchangeable with the held-out "
-        "ones. A model describes the rows it was fitted on: do not expect it to be fair, causal "
-        "or private beyond them.\n"
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lowerbound import bundle
-from lowerbound.data.pixelrows import range_of
+from lowerbound.data.ranges import range_of
 from lowerbound.data.source import Frame
 from lowerbound.errors import CATALOGUE, UsageError, nearest
 from lowerbound.schema import infer
