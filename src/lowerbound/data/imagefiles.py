@@ -85,6 +85,17 @@ def header(path: Path) -> Header:
         return Header(height, width, _channels(image), image.mode in _DEEP, frames)
 
 
+def check(path: Path) -> None:
+    """Read a picture to its end, at as few pixels as its format allows, and forget it.
+
+    Raises:
+        DataError: as `header`, and E083 where the file is cut short or damaged.
+    """
+    with _opened(path) as image:
+        image.draft(None, (1, 1))
+        image.load()
+
+
 def decode(path: Path, channels: int | None = None) -> NDArray[Any]:
     """Return the pixels of a picture, turned as its EXIF asks, what is transparent on white.
 

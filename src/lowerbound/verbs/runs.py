@@ -88,7 +88,7 @@ def _trained(frame: Frame, plan: Plan, output: Output, run: RunFolder, voice: Vo
         facts={**told.facts, **saved},
         lines=[*told.lines, line],
         path=output.target,
-        next=_then(trained, spell_path(output.target)),
+        next=_then(trained, frame, spell_path(output.target)),
     )
 
 
@@ -98,15 +98,15 @@ def _told(frame: Frame, plan: Plan, clock: Clock, trained: Trained) -> Result:
         {**_facts(trained, frame), "seconds": clock()},
         lines=_lines(trained, plan, clock()),
         notes=_doubts(trained, plan),
-        next=_then(trained, "M.vae"),
+        next=_then(trained, frame, "M.vae"),
         interrupted=trained.facts["history"]["stopped"] == "interrupt",
         model=trained,
     )
 
 
-def _then(trained: Trained, model: str) -> str:
+def _then(trained: Trained, frame: Frame, model: str) -> str:
     """Spell the command that uses a new model."""
-    data = "NEW.npy" if trained.coding.shape else "NEW.csv"
+    data = "NEW/" if frame.files else "NEW.npy" if trained.coding.shape else "NEW.csv"
     return f"lowerbound score {model} {data} --out scores.csv{why(trained)}"
 
 
