@@ -94,6 +94,8 @@ def check(path: Path) -> None:
     with _opened(path) as image:
         image.draft(None, (1, 1))
         image.load()
+        if image.mode in _DEEP:
+            _deep(image)
 
 
 def decode(path: Path, channels: int | None = None) -> NDArray[Any]:

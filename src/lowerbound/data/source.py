@@ -77,6 +77,8 @@ def _read_files(found: files.Found, name: str, rows: int | None) -> Frame:
     kind = files.kind_by_suffix(found.files[0])
     start = files.magic(found.files[0])
     notes = found.notes
+    if files.is_idx(found.files[0]):  # which only its name tells, plain or gzipped
+        start = None
     by_content = {"parquet": "parquet", "npy": "array", "gzip": "text"}.get(start or "")
     if kind is None and by_content is None:
         if start or found.files[0].suffix:

@@ -105,9 +105,7 @@ def _notes(seen: Survey, facts: dict[str, Any]) -> list[str]:
     if facts["deep"]:
         notes.append(f"{counted(facts['deep'], 'picture')} of 16 bits: fit rounds them to 8")
     if facts["frames"]:
-        notes.append(
-            f"{counted(facts['frames'], 'picture')} with several frames or pages"
-        )
+        notes.append(f"{counted(facts['frames'], 'picture')} with several frames or pages")
     if len(seen.sizes) > 1:
         notes.append(
             f"several sizes: fit scales and cuts them to {USUAL_SIDE} x {USUAL_SIDE}, or to --size"
