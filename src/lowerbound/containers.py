@@ -24,6 +24,7 @@ from lowerbound.data.cellcolumns import pixels_of
 from lowerbound.data.frames import FrameNative
 from lowerbound.data.native import ArrowNative, Native
 from lowerbound.data.source import Frame, read
+from lowerbound.data.wanted import ANY, Wanted
 from lowerbound.errors import DataError, ResourceError
 
 _ARRAYS: dict[str, Any] = {
@@ -65,7 +66,14 @@ def seen(facts: Mapping[str, Any]) -> Seen:
     return Seen(names, **{"named": named, "kind": "arrow", **facts.get("input", {})})
 
 
-def admit(data: object, *, estimator: object, rows: int = 1, pictures: bool = False) -> Given:
+def admit(
+    data: object,
+    *,
+    estimator: object,
+    rows: int = 1,
+    pictures: bool = False,
+    wanted: Wanted = ANY,
+) -> Given:
     """Read what an estimator was given.
 
     Args:
@@ -74,6 +82,7 @@ def admit(data: object, *, estimator: object, rows: int = 1, pictures: bool = Fa
         estimator: named in scikit-learn's messages.
         rows: the least number of rows.
         pictures: let arrays have more than two dimensions.
+        wanted: of pictures in files.
 
     Raises:
         ValueError: scikit-learn's, for arrays that are no table of finite or missing numbers.
@@ -84,7 +93,7 @@ def admit(data: object, *, estimator: object, rows: int = 1, pictures: bool = Fa
     if nw.dependencies.is_pandas_like_dataframe(data) and not _has_names(data):
         return Given(_numbered(data), False)
     if _is_table(data):
-        frame = read(data)
+        frame = read(data, wanted=wanted)
         return Given(frame, not is_array(kind_of(frame.native)))
     if np.ma.isMaskedArray(data):
         data = np.ma.asarray(data, dtype=np.float64).filled(np.nan)

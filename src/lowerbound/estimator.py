@@ -187,7 +187,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """Return X as a `Frame` whose columns have the names seen in `fit`."""
         check_is_fitted(self)
         pictures = bool(self.trained_.coding.shape)
-        frame, named = containers.admit(X, estimator=self, pictures=pictures)
+        wanted = self.trained_.coding.wanted()
+        frame, named = containers.admit(X, estimator=self, pictures=pictures, wanted=wanted)
         if pictures:  # known by their shape, which the coding checks
             return frame
         if self.trained_.recipe != "counts":

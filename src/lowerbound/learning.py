@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import lowerbound
-from lowerbound import (
-    aggregate_priors,
-    doctor,
-    metrics,
-    noise,
-    recipes,
-    restoring,
-    tasks,
-    training,
-)
-from lowerbound.calibration import Calibration
-from lowerbound.data.batches import Rows, fingerprint, subset
-from lowerbound.data.coding import Coded, Coding, coding_for
-from lowerbound.data.pairs import restores
+from lowerbound import aggregate_priors, metrics, noise, recipes, training
+from lowerbound.calibrating import calibrated
+from lowerbound.data.batches import Rows, fingerprint
+from lowerbound.data.coding import Coding, coding_for
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, NumericError, UsageError
+from lowerbound.material import Fitted, Material, Say, Split
 from lowerbound.model import LatentModel
 from lowerbound.plan import (
     OBJECTIVE,
@@ -44,81 +34,12 @@ from lowerbound.refit import refit_prior
 from lowerbound.second_stage import RATE, TIME, FrozenElbo, unfrozen
 from lowerbound.trained import Trained
 
-VALID_ROWS = 4_000
-CALIBRATION_ROWS = 10_000
-SMALL = 1_000  # below this many rows, early stopping and calibration share the held-out rows
 CONTEXT_ROWS = 20_000
-HELD_CROPS = 128
-CROP_SAMPLES = 4  # importance samples of a crop's score
-TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
-TYPICAL_COLUMNS = 5_000
 LATENT_LIMIT = 128
 CLIP = 5.0  # of the gradient's norm, per square root of a column
 
 
-@dataclass(frozen=True)
-class Split:
-    """Row numbers of the three parts of the data; they share rows only where there are few."""
-
-    train: Tensor
-    valid: Tensor
-    calibration: Tensor
-
-    @classmethod
-    def of(cls, n: int, seed: int) -> Split:
-        """Split n rows at random: a tenth each for stopping and for calibration, within limits."""
-        order = torch.randperm(n, generator=noise.generator(seed, "split"))
-        if n < 10:
-            return cls(order, order, order)
-        held = min(max(2, n // 10), VALID_ROWS)
-        if n < SMALL:
-            return cls(order[held:], order[:held], order[:held])
-        both = held + min(n // 10, CALIBRATION_ROWS)
-        return cls(order[both:], order[:held], order[held:both])
-
-    @classmethod
-    def of_crops(cls, n: int, each: int, seed: int) -> Split:
-        """Split n pictures of so many crops each: those of a picture stay together.
-
-        Of those that are held out only some are taken: crops of a picture tell the same.
-        """
-        pictures = cls.of(n, seed)
-
-        def crops(index: Tensor) -> Tensor:
-            return (index + n * torch.arange(each)[:, None]).flatten()
-
-        held = crops(pictures.valid)[:HELD_CROPS], crops(pictures.calibration)[:HELD_CROPS]
-        return cls(crops(pictures.train), *held)
-
-
-Say = Callable[[str], None]
 Begin = Callable[[Frame, Coding, Split], None]
-
-
-class _Material(NamedTuple):
-    """What a fit is made from, and whom it tells."""
-
-    coding: Coding
-    coded: Coded
-    split: Split
-    report: training.Report | None
-    say: Say
-    run: training.RunFolder | None
-
-    @property
-    def train(self) -> Rows:
-        """The rows to learn from, as the coding's view is to see them."""
-        return subset(self.coded.raw or self.coded.rows, self.split.train)
-
-    @property
-    def learned(self) -> Rows:
-        """The rows to learn from as rows are held out: each seen in one way."""
-        return subset(self.coded.rows, self.split.train)
-
-    @property
-    def valid(self) -> Rows:
-        """The rows that decide when to stop."""
-        return subset(self.coded.rows, self.split.valid)
 
 
 def learn(
@@ -163,7 +84,7 @@ def learn(
     begin(frame, coding, split)
     if run is not None:
         run.configure(_configuration(plan, frame, coded.rows))
-    material = _Material(coding, coded, split, report, say, run)
+    material = Material(coding, coded, split, report, say, run)
     fitted = _fit(_first_stage(plan), material, "first")
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, material)
@@ -172,7 +93,7 @@ def learn(
     model, arguments = refit_prior(
         plan.recipe, (fitted.model, fitted.arguments), material.train, material.valid, plan.seed
     )
-    return _calibrated(plan, frame, material, fitted._replace(model=model, arguments=arguments))
+    return calibrated(plan, frame, material, fitted._replace(model=model, arguments=arguments))
 
 
 def _configuration(plan: Plan, frame: Frame, rows: Rows) -> dict[str, Any]:
@@ -183,24 +104,6 @@ def _configuration(plan: Plan, frame: Frame, rows: Rows) -> dict[str, Any]:
         "data": {"rows": len(rows), "columns": list(frame.names), "digest": fingerprint(rows)},
         "versions": {"lowerbound": lowerbound.__version__, "torch": str(torch.__version__)},
     }
-
-
-class Fitted(NamedTuple):
-    """A model after training.
-
-    Attributes:
-        model: in evaluation mode.
-        arguments: of its recipe.
-        history: of the training, where there were two stages of the first.
-        engine: how the machine was used.
-        priors: the history of the second stage, in which the priors were learned, if any.
-    """
-
-    model: LatentModel
-    arguments: dict[str, Any]
-    history: training.History
-    engine: training.Engine
-    priors: training.History | None = None
 
 
 def default_latent(arguments: Mapping[str, Any]) -> int:
@@ -239,7 +142,7 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"latents": list(given or halves)}
 
 
-def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
+def _fit(plan: Plan, material: Material, stage: str) -> Fitted:
     """Build the model and train it once."""
     arguments = resolve(plan, material.coding)
     device = device_of(plan.device)
@@ -261,7 +164,7 @@ def _fit(plan: Plan, material: _Material, stage: str) -> Fitted:
 
 def _trained(
     plan: Plan,
-    material: _Material,
+    material: Material,
     objective: nn.Module,
     settings: tuple[training.Budget, training.Optimiser],
     stage: str,
@@ -298,7 +201,7 @@ def _first_stage(plan: Plan) -> Plan:
     return replace(plan, settings={**plan.settings, **first}, time_limit=limit)
 
 
-def _with_learned_priors(plan: Plan, first: Fitted, material: _Material) -> Fitted:
+def _with_learned_priors(plan: Plan, first: Fitted, material: Material) -> Fitted:
     """Learn the priors that the plan asks for, all else as the first stage has left it."""
     defaults = {name: known.default for name, known in recipes.parameters(plan.recipe).items()}
     changed = recipes.FIRST_STAGES[plan.recipe]
@@ -344,7 +247,7 @@ def _note_library(model: LatentModel, train: Rows) -> None:
         usual.copy_(context.mean(0))
 
 
-def _with_active_latents(plan: Plan, wide: Fitted, material: _Material) -> Fitted:
+def _with_active_latents(plan: Plan, wide: Fitted, material: Material) -> Fitted:
     """Fit again with as many latents as are in use; keep that where it is no worse."""
     valid = material.valid
     use = metrics.latent_use(wide.model, valid)
@@ -360,22 +263,6 @@ def _with_active_latents(plan: Plan, wide: Fitted, material: _Material) -> Fitte
     return narrow if after >= before - 0.005 * abs(before) else wide
 
 
-def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Health:
-    """Return the health of a model that restores, by what it makes of held-out pairs."""
-    if classes := fitted.arguments.get("classes"):
-        right = restoring.accuracy(fitted.model, valid)
-        told = f"{right:.1%} of the held-out pixels get their class"
-        return doctor.of_restoring(health, told, right > 1 / classes)
-    before, after = restoring.decibels(fitted.model, valid)
-    told = f"held-out crops come from {before:.2f} dB to {after:.2f} dB"
-    return doctor.of_restoring(health, told, after > before)
-
-
-def _some(learned: Rows, coded: Coded) -> Rows:
-    """Return the rows to learn from, of crops as many as are held out."""
-    return learned if coded.each == 1 else subset(learned, torch.arange(HELD_CROPS))
-
-
 def _in_use(arguments: Mapping[str, Any], active: Tensor) -> dict[str, Any]:
     """Return the arguments that size a model to the latents in use, at least one per level."""
     if not {"latent", "latents"} & arguments.keys():  # as many as there are pixels
@@ -384,55 +271,3 @@ def _in_use(arguments: Mapping[str, Any], active: Tensor) -> dict[str, Any]:
         return {"latent": max(1, int(active.sum()))}
     levels = active.split(list(arguments["latents"])[::-1])  # traces go from coarse to fine
     return {"latents": [max(1, int(level.sum())) for level in levels][::-1]}
-
-
-def _calibrated(plan: Plan, frame: Frame, material: _Material, fitted: Fitted) -> Trained:
-    """Score the calibration rows, set the threshold and examine the model."""
-    model, arguments, history, engine, priors = fitted
-    coding, coded, split = material.coding, material.coded, material.split
-    index = split.calibration
-    samples = tasks.SCORE_SAMPLES if coded.each == 1 else CROP_SAMPLES
-    scores = tasks.score(model, subset(coded.rows, index), samples).numpy()
-    calibration = Calibration.of(scores + coded.surcharge[index.numpy()])
-    some = subset(coded.rows, index[:TYPICAL_ROWS])
-    columns = coding.groups if not coding.shape else ()  # what pictures lack is columns to name
-    cells = (
-        tasks.cell_nats(model, some).flatten(1).mean(0)
-        if 0 < len(columns) <= TYPICAL_COLUMNS
-        else None
-    )
-    health = doctor.examine(model, _some(material.learned, coded), material.valid)
-    if restores(plan.recipe):
-        health = _restoring(health, fitted, material.valid)
-    facts = {
-        "version": lowerbound.__version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "origin": frame.origin,
-        "columns": list(frame.names),
-        "rows": len(coded.rows),
-        "split": {name: len(getattr(split, name)) for name in ("train", "valid", "calibration")},
-        "shared_held_out": len(coded.rows) < SMALL,
-        "plan": asdict(plan),
-        "objective": objective_settings(plan, len(split.train)),
-        "patience": budget_of(plan, len(split.train)).patience,
-        "engine": engine.as_dict(),
-        "history": history.as_dict(),
-        **({} if priors is None else {"priors_history": priors.as_dict()}),
-        "typical_nats": {}
-        if cells is None
-        else {group.column: float(cells[list(group.parts)].sum()) for group in columns},
-        "valid_elbo": health.valid_elbo,
-        "latent": tasks.embed(model, subset(coded.rows, index[:1])).shape[1],
-        "health": health.as_dict(),
-        "parameters": sum(p.numel() for p in model.parameters()),
-    }
-    return Trained(
-        recipe=plan.recipe,
-        arguments=arguments,
-        coding=coding,
-        model=model,
-        calibration=calibration,
-        alarm=calibration.alarm(plan.alarm_rate),
-        facts=facts,
-    )

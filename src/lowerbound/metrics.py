@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from lowerbound import noise
 from lowerbound.codewords import activity_of, units
-from lowerbound.data.batches import Batch, Rows, tiles
+from lowerbound.data.batches import Batch, Rows, tile_of, tiles
 from lowerbound.distributions import is_certain, is_continuous, kl_per_dimension
 from lowerbound.encoded import encoded_once
 from lowerbound.errors import UsageError
@@ -22,14 +22,7 @@ from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, 
 T = TypeVar("T", float, Tensor)
 
 TILE = 128  # rows computed together; fixed, so that results do not depend on how many are asked
-CELLS = 1 << 17  # cells of rows that are computed together: fewer rows of large pictures
 CHUNK = 32  # importance samples computed together
-
-
-def tile_of(rows: Rows, most: int = TILE) -> int:
-    """Return how many of such rows are computed together: a function of their shape alone."""
-    cells = rows.take(torch.zeros(1, dtype=torch.long)).x.numel()
-    return min(most, 1 << max(2, (CELLS // cells).bit_length() - 1))
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, 
 
 SCORE_SAMPLES = 32
 SAMPLE_CHUNK = 8192
+EXPECTING = 8  # draws of x at each z that tell what a pixel usually costs
 
 
 def score(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
@@ -253,6 +254,28 @@ def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Ten
         return -_mix(cells, weights)
 
     return by_tiles(model, rows, work, most=32)
+
+
+def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
+    """Return how much more every pixel costs than the model expects, (n, H, W) nats.
+
+    The excess of -log p(pixel | z) over its mean under p(x | z), at draws from the posterior by
+    their importance weights; the channels of a pixel add up. Near 0 where a picture is as the
+    model has it, noise included; 0 where a pixel is missing.
+    """
+
+    def work(batch: Batch) -> Tensor:
+        px, weights = _weighted(model, batch, samples)
+        seen = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
+        usual = torch.zeros_like(seen)
+        with noise.isolated("excess"):
+            for _ in range(EXPECTING):
+                usual += log_prob_cells(px, px.sample()) / EXPECTING
+        excess = _mix(usual - seen, weights)
+        pixels = excess.sum(1) if excess.dim() == 4 else excess
+        return pixels.masked_fill(batch.x.isnan().all(1), 0.0)
+
+    return by_tiles(model, rows, work, most=1)  # alone: the draws are of this picture only
 
 
 class Surprise(NamedTuple):

@@ -173,14 +173,19 @@ class Trained:
         table = self.flag(scores, false_discovery_rate)
         if not explain:
             return table, coded
-        highest = np.argsort(-scores, kind="stable")[:EXPLAINED_ROWS]
-        chosen = np.union1d(np.flatnonzero(table["is_anomaly"].to_numpy()), highest)
+        chosen = self.remarkable(table)
         for name, values in self.explain(frame, coded, chosen, explain).items():
             cells: list[Any] = [None] * len(scores)
             for row, value in zip(chosen, values, strict=True):
                 cells[row] = value
             table = table.append_column(name, pa.array(cells))
         return table, coded
+
+    def remarkable(self, scored: pa.Table) -> NDArray[np.int64]:
+        """Return the numbers of the flagged rows of a `flag` and of those that score highest."""
+        scores = scored["anomaly_score"].to_numpy()
+        highest = np.argsort(-scores, kind="stable")[:EXPLAINED_ROWS]
+        return np.union1d(np.flatnonzero(scored["is_anomaly"].to_numpy()), highest)
 
     def embed(self, data: object) -> NDArray[np.float32]:
         """Return E[z | x] of every row, (n, latent); of codes, their vectors side by side."""

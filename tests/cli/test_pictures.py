@@ -147,7 +147,7 @@ def test_the_other_verbs_tell_of_pictures(call):
         (["impute", "colours.vae", "holes.npz"], "E246", 2, "missing channel"),
         (["score", "colours.vae", "holes.npz"], "E246", 2, "missing channel"),
         (["score", "grey.vae", "colours.npz"], "E076", 3, "the model's are [6, 5]"),
-        (["fit", "grey.npz"], "E027", 3, "3 dimensions"),
+        (["fit", "grey.npz", "--recipe", "table"], "E027", 3, "3 dimensions"),
     ],
 )
 def test_what_is_not_for_pictures_says_so(call, words, code, exit_code, told):

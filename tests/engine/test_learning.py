@@ -7,7 +7,7 @@ from scipy import sparse
 
 from lowerbound import Plan, Trained, learn
 from lowerbound.errors import DataError, UsageError
-from lowerbound.learning import Split
+from lowerbound.material import Split
 
 QUICK = {"preset": "fast", "max_epochs": 3}
 

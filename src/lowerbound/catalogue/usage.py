@@ -35,7 +35,8 @@ USAGE: dict[str, tuple[str, str]] = {
     "E222": (
         "the suffix of the output names no format",
         "Tables are written as .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .npy or .npz, and an "
-        "exported score as .onnx.",
+        "exported score as .onnx. Models of pictures also write .png, a grid, or a folder of PNG "
+        "files, whose name ends in /.",
     ),
     "E223": (
         "no file can be written at this path",

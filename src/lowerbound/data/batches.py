@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
+CELLS = 1 << 17  # cells of rows that are computed together: fewer rows of large pictures
+
+
 class Batch(NamedTuple):
     """Rows of data and what they are conditional on."""
 
@@ -108,6 +111,12 @@ def fingerprint(rows: Rows, chunk: int = 8192) -> str:
             if part is not None:
                 digest.update(part.contiguous().numpy().data)
     return digest.hexdigest()
+
+
+def tile_of(rows: Rows, most: int) -> int:
+    """Return how many of such rows are computed together: a function of their shape alone."""
+    cells = rows.take(torch.zeros(1, dtype=torch.long)).x.numel()
+    return min(most, 1 << max(2, (CELLS // cells).bit_length() - 1))
 
 
 def tiles(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:

@@ -291,6 +291,9 @@ def _remarks(headers: list[imagefiles.Header], resize: tuple[int, int] | None) -
         notes.append(f"{counted(deep, 'picture')} of 16 bits: rounded to 8")
     if resize is not None:
         height, width = resize
+        scaled = sum((h.height, h.width) != resize for h in headers)
+        if scaled:
+            notes.append(f"{counted(scaled, 'picture')} scaled and cut to {height} x {width}")
         small = sum(h.height < height or h.width < width for h in headers)
         if small:
             notes.append(f"{counted(small, 'picture')} smaller than {height} x {width}: enlarged")

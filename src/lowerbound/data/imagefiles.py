@@ -10,7 +10,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -85,6 +85,19 @@ def header(path: Path) -> Header:
         return Header(height, width, _channels(image), image.mode in _DEEP, frames)
 
 
+def check(path: Path) -> None:
+    """Read a picture to its end, at as few pixels as its format allows, and forget it.
+
+    Raises:
+        DataError: as `header`, and E083 where the file is cut short or damaged.
+    """
+    with _opened(path) as image:
+        image.draft(None, (1, 1))
+        image.load()
+        if image.mode in _DEEP:
+            _deep(image)
+
+
 def decode(path: Path, channels: int | None = None) -> NDArray[Any]:
     """Return the pixels of a picture, turned as its EXIF asks, what is transparent on white.
 
@@ -155,6 +168,15 @@ def encode(path: Path, pixels: NDArray[Any], *, overwrite: bool = False) -> None
             `atomic_write` raises.
         ResourceError: what `atomic_write` raises.
     """
+    atomic_write(path, writer_of(path, pixels), overwrite)
+
+
+def writer_of(path: Path, pixels: NDArray[Any]) -> Callable[[BinaryIO], None]:
+    """Return what writes a picture to an open file, in the format that the suffix names.
+
+    Raises:
+        UsageError: E222 or E224, as `encode`.
+    """
     kind = _WRITTEN.get(path.suffix.lower())
     if kind is None:
         raise UsageError(
@@ -179,7 +201,7 @@ def encode(path: Path, pixels: NDArray[Any], *, overwrite: bool = False) -> None
     def save(file: BinaryIO) -> None:
         image.save(file, kind, **_OPTIONS.get(kind, {}))
 
-    atomic_write(path, save, overwrite)
+    return save
 
 
 _WRITTEN = {

@@ -300,13 +300,13 @@ def read_pairs(
     return _frame(data, given, gather(wanted, channels=channels, on_bad_file="fail"))
 
 
-def _frame(data: object, given: Pictures, targets: Pictures | None) -> Frame:
+def _frame(data: str | os.PathLike[str], given: Pictures, targets: Pictures | None) -> Frame:
     notes = [*given.notes, *(() if targets is None else targets.notes)]
     return Frame(
         None,
         None,
         (),
-        origin=Path(os.fspath(data)).name or str(data),  # pyright: ignore[reportArgumentType]
+        origin=Path(data).name or str(data),
         notes=tuple(dict.fromkeys(notes)),
         total=len(given),
         files=tuple(given.names),

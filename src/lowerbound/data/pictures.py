@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from lowerbound.data.cellcolumns import as_table, cell_names, pixels_of
 from lowerbound.data.coded import Coded, Group
 from lowerbound.data.native import Frame
-from lowerbound.data.pixelrows import PixelRows, Range, range_of, seen_per_row
+from lowerbound.data.pixelrows import PixelRows
+from lowerbound.data.ranges import Range, range_of, seen_per_row
 from lowerbound.data.wanted import Wanted
 from lowerbound.errors import DataError, UsageError
 
@@ -131,13 +132,33 @@ class PictureCoding:
             pixels[place] = (np.rint(raw) if codes else raw).clip(0, highest)
         return as_table(pixels)
 
+    def raw(self, frame: Frame) -> NDArray[Any]:
+        """Return the pictures of `frame`, (n, *shape) in the model's own layout."""
+        pixels = _pixels(_assembled(frame, self.shape))
+        if pixels.ndim == 4 and pixels.shape[1:] != self.shape and len(self.shape) == 3:
+            pixels = np.moveaxis(pixels, *((1, -1) if self.last else (-1, 1)))
+        return pixels.reshape(len(pixels), *self.shape)
+
     def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
         """Return the pictures of `frame` with their missing cells taken from coded `values`."""
-        raw = _pixels(_assembled(frame, self.shape))
+        raw = self.raw(frame)
         if raw.dtype.kind != "f":  # nothing can be missing
             return as_table(raw)
-        found = pixels_of(self.decode(values), self.shape).reshape(raw.shape)
-        return as_table(np.where(np.isnan(raw), found, raw))
+        return as_table(np.where(np.isnan(raw), pixels_of(self.decode(values), self.shape), raw))
+
+    def shown(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return raw pictures, (n, *shape), as (n, H, W, C) of 8 bits, to be looked at.
+
+        Of other numbers of channels than 1 and 3, the first is shown; what is missing is black.
+        """
+        x = pixels[..., None] if len(self.shape) == 2 else pixels
+        if len(self.shape) == 3 and not self.last:
+            x = np.moveaxis(x, 1, -1)
+        x = x if x.shape[-1] == 3 else x[..., :1]
+        white = 1.0 if self.kind == "bits" or (self.kind == "grey" and self.scale == 1) else LEVELS
+        if white == LEVELS and x.dtype == np.uint8:
+            return x
+        return np.rint(np.nan_to_num(x.astype(np.float32)) * (LEVELS / white)).astype(np.uint8)
 
     def document(self) -> dict[str, Any]:
         """Return plain JSON values."""

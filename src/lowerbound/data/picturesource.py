@@ -59,7 +59,7 @@ def _size(seen: Survey, wanted: Wanted) -> tuple[tuple[int, int] | None, list[st
         return None, [told] if large else []
     (low, *_, high) = sorted(sizes)
     told = (
-        f"pictures of {len(sizes):,} sizes, {low[0]} x {low[1]} to {high[0]} x {high[1]}: scaled "
-        f"and cut to {USUAL_SIDE} x {USUAL_SIDE} around their middle; --size 128 keeps more"
+        f"there are {len(sizes):,} sizes, {low[0]} x {low[1]} to {high[0]} x {high[1]}, and no "
+        "--size that says which one is wanted; --size 128 would keep more"
     )
     return (USUAL_SIDE, USUAL_SIDE), [told]

@@ -52,6 +52,16 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Fram
     return _read_object(data).first(rows)
 
 
+def are_picture_files(data: object) -> bool:
+    """Tell whether data are a path that means pictures, before anything is opened.
+
+    Raises:
+        DataError: E001, E003, E006 or E007 for a path that is not there.
+    """
+    known = isinstance(data, str | os.PathLike)
+    return known and kinds.means_pictures(files.standing(os.fsdecode(data)))
+
+
 def may_be_pictures(data: object) -> bool:
     """Tell whether data could be pictures, before anything is opened: it is no table for sure."""
     if not isinstance(data, str | os.PathLike):
@@ -67,6 +77,8 @@ def _read_files(found: files.Found, name: str, rows: int | None) -> Frame:
     kind = files.kind_by_suffix(found.files[0])
     start = files.magic(found.files[0])
     notes = found.notes
+    if files.is_idx(found.files[0]):  # which only its name tells, plain or gzipped
+        start = None
     by_content = {"parquet": "parquet", "npy": "array", "gzip": "text"}.get(start or "")
     if kind is None and by_content is None:
         if start or found.files[0].suffix:

@@ -49,7 +49,7 @@ def atomic_write(
     """
     target = _target(path, overwrite)
     _check_space(target, need)
-    with _refusals(target, need):
+    with refusals(target, need):
         handle, name = tempfile.mkstemp(
             dir=target.parent, prefix=f".{target.name[:80]}.", suffix=".tmp"
         )
@@ -80,7 +80,7 @@ def _target(path: str | os.PathLike[str], overwrite: bool) -> Path:
     except FileNotFoundError:
         return target
     except OSError as error:
-        raise _refusal(target, error) from error
+        raise refused(target, error) from error
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
         raise UsageError(
@@ -90,11 +90,12 @@ def _target(path: str | os.PathLike[str], overwrite: bool) -> Path:
             path=str(target),
         )
     if not overwrite:
-        raise _exists(target)
+        raise exists(target)
     return target
 
 
-def _exists(target: Path) -> UsageError:
+def exists(target: Path) -> UsageError:
+    """Say that an output is there already."""
     return UsageError(
         "E220",
         f"{place(target)} exists already",
@@ -126,7 +127,8 @@ def _full(target: Path, need: int | None) -> ResourceError:
     return ResourceError("E301", f"disk full: {place(target)}", fix="free some space")
 
 
-def _refusal(target: Path, error: OSError) -> ResourceError:
+def refused(target: Path, error: OSError) -> ResourceError:
+    """Say why the system would not write."""
     if error.errno in _NO_SPACE:
         return _full(target, None)
     fixes = {
@@ -144,22 +146,28 @@ def _refusal(target: Path, error: OSError) -> ResourceError:
 
 
 @contextmanager
-def _refusals(target: Path, need: int | None) -> Iterator[None]:
+def refusals(target: Path, need: int | None) -> Iterator[None]:
+    """Turn the system's refusals while something is written into errors of ours."""
     try:
         yield
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise _full(target, need) from error
-        raise _refusal(target, error) from error
+        raise refused(target, error) from error
 
 
 def _mode(target: Path) -> int:
     """Return the permissions of the file that is replaced, or those of any new file."""
     if target.exists():
         return stat.S_IMODE(target.stat().st_mode)
+    return 0o666 & ~masked_mode()
+
+
+def masked_mode() -> int:
+    """Return the permissions that new files and folders of this process do not get."""
     umask = os.umask(0)
     os.umask(umask)
-    return 0o666 & ~umask
+    return umask
 
 
 def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
@@ -170,10 +178,10 @@ def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
     try:
         os.link(temporary, target)  # fails if the name was taken in the meantime
     except FileExistsError as error:
-        raise _exists(target) from error
+        raise exists(target) from error
     except OSError:  # a file system without hard links
         if target.exists():
-            raise _exists(target) from None
+            raise exists(target) from None
         temporary.replace(target)
 
 
@@ -229,7 +237,7 @@ def check_place(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     if not os.access(target.parent, os.W_OK | os.X_OK):
         missing = not target.parent.exists()
         code = errno.ENOENT if missing else errno.EACCES
-        raise _refusal(target, OSError(code, os.strerror(code)))
+        raise refused(target, OSError(code, os.strerror(code)))
     return target
 
 

@@ -51,7 +51,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 }
 
 # Rows of a step where a preset's are too many: each of these is a crop of thousands of pixels.
-BATCHES = dict.fromkeys(("denoise", "inpaint", "segment", "upscale"), 16)
+BATCHES: dict[str, int] = dict.fromkeys(("denoise", "inpaint", "segment", "upscale"), 16)
 
 # Recipes that are fitted in two stages: with these arguments first; then as they were asked for,
 # with only the priors left to learn.

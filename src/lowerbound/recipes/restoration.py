@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lowerbound.data.degradations import USUAL_NOISE, noise_of
 from lowerbound.errors import UsageError
-from lowerbound.families import Conditional, LatentGaussian
+from lowerbound.families import Conditional, Family, LatentGaussian
 from lowerbound.joints import WithMissing
 from lowerbound.model import LatentModel, Level
 from lowerbound.networks import Filled, Mapped, Reader
@@ -101,7 +101,7 @@ def _level(name: str, carried: int, width: int, latent: int, stride: int) -> Lev
 
 
 def _restorer(  # noqa: PLR0913, PLR0917 - the parts in which the recipes differ
-    family: nn.Module,
+    family: Family,
     numbers: int,
     reader: Reader,
     given: nn.Module,

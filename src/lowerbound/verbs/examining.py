@@ -18,7 +18,8 @@ from scipy import stats
 import lowerbound
 from lowerbound import doctor
 from lowerbound.verbs.looking import kind_of_units
-from lowerbound.verbs.outputs import open_data, spell_bytes, spell_path
+from lowerbound.verbs.outputs import spell_bytes, spell_path
+from lowerbound.verbs.pictured import open_for
 from lowerbound.verbs.result import Remarks, Result, Sheet
 from lowerbound.verbs.using import load, why
 
@@ -127,7 +128,7 @@ def _levels(levels: Sequence[Mapping[str, Any]]) -> Sheet | None:
 def rows(saved: Any, data: Any, rename: Any) -> Result:
     """Examine the model on rows, and the rows on the model."""
     trained = load(saved)
-    frame, coded = trained.encode(open_data(data, rename))
+    frame, coded = trained.encode(open_for(trained, data, rename))
     health = doctor.examine(trained.model, coded.rows, coded.rows)
     scores = trained.score_coded(coded)
     p = trained.calibration.p_values(scores)

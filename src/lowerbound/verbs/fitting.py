@@ -15,11 +15,11 @@ from lowerbound.verbs.flags import (
     Columns,
     Data,
     File,
-    Folder,
     Heard,
     Name,
     Out,
     Pixels,
+    Place,
     Policy,
     Renames,
     Seconds,
@@ -46,7 +46,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     rename: Renames = (),
     size: Pixels = None,
     on_bad_file: Policy = None,
-    targets: Folder = None,
+    targets: Place = None,
     recipe: Name = None,
     settings: Settings = (),
     latent: Size = None,
@@ -130,7 +130,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     usual, frame = {}, None
     if recipe is None and may_be_pictures(data):  # whose kind and size tell which recipe suits
         frame = open_data(data, rename, wanted=wanted)
-        usual = pictured.usual_plan(frame)
+        usual = pictured.usual_plan(frame, fields)
     plan = work.plan_from(fields, config, usual)
     if print_config:
         text = work.as_toml(plan)
@@ -147,7 +147,11 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
 def _chosen(plan: Any) -> str:
     """Say which model was chosen for pictures, and how to choose another."""
     settings = ", ".join(f"{name}={value}" for name, value in plan.settings.items())
-    return f"recipe     {plan.recipe} ({settings}), for pictures; --recipe chooses another"
+    limit = "" if plan.time_limit is None else f" for at most {plan.time_limit:.0f} s"
+    return (
+        f"recipe     {plan.recipe} ({settings}){limit}, which suits pictures of this size; "
+        "--recipe, --preset and --time-limit choose another"
+    )
 
 
 def _output(out: Any, data: Any, overwrite: bool, resume: str | None, work: Any) -> Any:

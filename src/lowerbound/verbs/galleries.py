@@ -14,7 +14,8 @@ from lowerbound.data.batches import Dense
 from lowerbound.data.pictures import LEVELS, PictureCoding
 from lowerbound.errors import UsageError
 from lowerbound.trained import Trained
-from lowerbound.verbs.outputs import Clock, open_data
+from lowerbound.verbs.outputs import Clock
+from lowerbound.verbs.pictured import open_for
 from lowerbound.verbs.result import Result
 from lowerbound.verbs.using import load
 
@@ -46,7 +47,7 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
     clock, target = Clock(), drawing.check_target(out)
     trained = load(model)
     size, highest = _frame_of(trained, order.shape)
-    rows = None if data is None else trained.encode(open_data(data, ()))[1].rows
+    rows = None if data is None else trained.encode(open_for(trained, data))[1].rows
     values, columns, notes = _DRAW[order.kind](trained, rows, order)
     pictures = drawing.shades(values.view(-1, *size).numpy(), highest)
     if target.suffix.lower() == ".gif":

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from lowerbound import bundle
-from lowerbound.data.pixelrows import range_of
-from lowerbound.data.source import Frame
+from lowerbound.data.ranges import range_of
+from lowerbound.data.source import Frame, are_picture_files
 from lowerbound.errors import CATALOGUE, UsageError, nearest
 from lowerbound.schema import infer
 from lowerbound.verbs.flags import Columns, Data, Model, Renames, Types
@@ -32,19 +34,26 @@ def inspect(
 ) -> Result:
     """Show what each column of a table holds and what a model would do with it.
 
+    Of pictures, their sizes and colours, and which files cannot be read.
+
     Examples:
         lowerbound inspect tx.parquet
         lowerbound inspect people.csv --types zip=categorical,age=real
         lowerbound inspect "2024/*.csv" --full
+        lowerbound inspect photos/
 
     Args:
-        data: a CSV, TSV (also .gz), Parquet, npy or npz file, a folder or a "pattern*".
+        data: a CSV, TSV (also .gz), Parquet, npy, npz or idx file, a folder of such files or of
+            pictures, or a "pattern*".
         types: the kind of a column, where it is known better; repeat it, or use commas.
         drop: a column to leave out; repeat it for more.
         rename: give a column another name.
-        full: look at all rows, not only at the first 100,000.
+        full: look at all rows, not only at the first 100,000; decode all pictures.
     """
     clock = Clock()
+    if are_picture_files(data):
+        surveying = import_module("lowerbound.verbs.surveying")  # pillow, for pictures only
+        return surveying.inspect(os.fspath(data), full, clock)
     frame = open_data(data, rename, rows=None if full else SAMPLE)
     if frame.shape:
         return _inspect_pictures(frame, data)
@@ -125,7 +134,7 @@ def _inspect_pictures(frame: Frame, data: object) -> Result:
         f"{frame.origin}: {frame.rows:,} pictures of {size}, values {low:g} to {high:g}, "
         f"{missing:,} pixels missing"
     )
-    return Result(facts, lines=[line], next=f"lowerbound fit {spell_path(data)} --recipe conv")
+    return Result(facts, lines=[line], next=f"lowerbound fit {spell_path(data)}")
 
 
 def _latent(arguments: Mapping[str, Any], health: Mapping[str, Any]) -> str:

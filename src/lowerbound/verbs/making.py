@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lowerbound.data.cellcolumns import holds_pixels, pixels_of
-from lowerbound.data.pixelrows import range_of
+from lowerbound.data.ranges import range_of
 from lowerbound.data.source import Frame
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
@@ -21,11 +21,11 @@ from lowerbound.verbs.outputs import (
     check_table_target,
     deliver,
     is_array,
-    open_data,
     spell_path,
 )
+from lowerbound.verbs.pictured import open_for
 from lowerbound.verbs.result import Remarks, Result
-from lowerbound.verbs.using import load
+from lowerbound.verbs.using import load, places
 
 if TYPE_CHECKING:
     from lowerbound.trained import Trained
@@ -51,18 +51,20 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
         lowerbound sample fraud.vae -n 1000 --out samples.csv
         lowerbound sample fraud.vae -n 200 --out fr.csv --where country=FR
         lowerbound sample fraud.vae -n 1000 --out tame.parquet --temperature 0.7
+        lowerbound sample photos.vae -n 64 --out grid.png
 
     Args:
         model: a folder that `lowerbound fit` saved.
         n: how many rows.
-        out: where to write them: .csv, .tsv, .parquet or .npy.
+        out: where to write them: .csv, .tsv, .parquet or .npy; pictures also as a grid, .png, or
+            as a folder of PNG files, whose name ends in /.
         where: a value that a column must have; repeat it for more columns.
         temperature: 1 is the model's own variety, less is tamer, more is wilder.
         top_k: of vqvae and vqvae2: draw each code from this many of the likeliest only.
         seed: another one gives other rows.
         overwrite: replace an earlier output.
     """
-    clock, target = Clock(), check_table_target(out, overwrite)
+    clock, target = Clock(), places().check_picture_target(out, overwrite)
     if not 0 < temperature < float("inf"):
         raise UsageError("E240", f"--temperature is {temperature}", fix="--temperature 0.8")
     given = parsing.pairs(where, "--where", "country=FR")
@@ -84,7 +86,7 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
         )
     typed = {name: _cell(trained, name, value) for name, value in given.items()}
     drawn = trained.sample(n, seed=seed, temperature=temperature, top_k=top_k, where=typed or None)
-    delivered, path = deliver(None, drawn.table, target, overwrite, trained.coding.shape)
+    delivered, path = target.deliver(trained, None, drawn.table, overwrite)
     effective = drawn.effective_samples
     lines = [f"{n:,} rows drawn, {clock():.1f} s"]
     notes = []
@@ -158,7 +160,7 @@ def impute(
         draws = parsing.at_least(draws, 1, "--draws")
     seed = parsing.at_least(seed, 0, "--seed")
     trained = load(model)
-    frame, coded = trained.encode(open_data(data, rename))
+    frame, coded = trained.encode(open_for(trained, data, rename))
     table = trained.impute(frame, draws=draws, seed=seed)
     delivered, path = _delivered(trained, frame, table, target, draws, overwrite)
     left = _gaps(table) // (draws or 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,9 @@ from lowerbound.verbs.outputs import open_data
 
 if TYPE_CHECKING:
     from lowerbound.trained import Trained
+
+LADDER_CELLS = 4096  # pixels times channels up to which a ladder learns in minutes on a CPU
+USUAL_SECONDS = 300.0  # of learning from pictures, where neither preset nor time is chosen
 
 
 def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
@@ -31,6 +36,16 @@ def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
 def wanted_by(trained: Trained, on_bad_file: str | None = None) -> Wanted:
     """Return how pictures must be read for a model."""
     return replace(trained.coding.wanted(), on_bad_file=_policy(on_bad_file))
+
+
+def open_for(
+    trained: Trained,
+    data: object,
+    rename: Mapping[str, str] | Sequence[str] = (),
+    on_bad_file: str | None = None,
+) -> Frame:
+    """Read data as a model takes them: pictures in files come in its size and colours."""
+    return open_data(data, rename, wanted=wanted_by(trained, on_bad_file))
 
 
 def _policy(text: str | None) -> str:
@@ -72,14 +87,26 @@ def opened(data: Any, rename: Any, how: Wanted, recipe: str, targets: str | None
     return pairs.read_pairs(data, targets, recipe, how.on_bad_file)
 
 
-def usual_plan(frame: Frame) -> dict[str, Any]:
+def usual_plan(frame: Frame, given: Mapping[str, object]) -> dict[str, Any]:
     """Return what a fit to pictures takes where no recipe is chosen.
 
-    A ladder whose coarsest scale is about four pixels wide, so that its first latents see the
-    whole picture; narrow enough to learn on a CPU.
+    Small pictures have a ladder, large ones a single level, whose steps cost a quarter as much;
+    the coarsest scale of both is about four pixels wide, so that it sees the whole picture.
+
+    Args:
+        frame: the data; nothing is returned where they are no pictures.
+        given: the fields of the plan that were chosen: how long to learn is left to them.
     """
     if not frame.shape:
         return {}
     sides = sorted(n for n in frame.shape if n > 4) or [1]
-    scales = max(1, min(4, (sides[0] // 4).bit_length() - 1))
-    return {"recipe": "conv_ladder", "settings": {"groups": [1] * scales, "channels": 16}}
+    scales = max(1, (sides[0] // 4).bit_length() - 1)
+    if math.prod(frame.shape) <= LADDER_CELLS:
+        plan: dict[str, Any] = {"recipe": "conv_ladder"}
+        plan["settings"] = {"groups": [1] * min(3, scales), "channels": 16}
+    else:
+        widths = [16, 32, *[64] * max(1, scales - 2)]
+        plan = {"recipe": "conv", "settings": {"channels": widths}}
+    if all(given.get(name) is None for name in ("preset", "max_epochs", "time_limit")):
+        plan["time_limit"] = USUAL_SECONDS
+    return plan

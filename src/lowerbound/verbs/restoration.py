@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
-from lowerbound.verbs.flags import Data, Folder, Model, Name, Number, Out
+from lowerbound.verbs.flags import Data, Model, Name, Number, Out, Place
 from lowerbound.verbs.using import load
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def inpaint(  # noqa: PLR0913 - a verb's arguments are its flags
     data: Data,
     /,
     *,
-    mask: Folder = None,
+    mask: Place = None,
     out: Out = None,
     draws: Number = 0,
     samples: Number = 8,

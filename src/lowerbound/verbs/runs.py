@@ -12,11 +12,16 @@ from typing import Any
 import torch
 
 import lowerbound
-from lowerbound import bundle, recipes
+from lowerbound import bundle, recipes, tasks
+from lowerbound.calibration import Alarm
+from lowerbound.data.batches import subset
 from lowerbound.data.coding import Coding
+from lowerbound.data.degradations import USUAL_NOISE
+from lowerbound.data.pairs import restores
 from lowerbound.data.source import Frame
 from lowerbound.errors import CheckFailed
-from lowerbound.learning import Split, learn
+from lowerbound.learning import learn
+from lowerbound.material import Split
 from lowerbound.plan import PRESETS, Plan, budget_of, device_of, optimiser_of
 from lowerbound.progress import Voice
 from lowerbound.trained import Trained
@@ -88,7 +93,7 @@ def _trained(frame: Frame, plan: Plan, output: Output, run: RunFolder, voice: Vo
         facts={**told.facts, **saved},
         lines=[*told.lines, line],
         path=output.target,
-        next=_then(trained, spell_path(output.target)),
+        next=_then(trained, frame, spell_path(output.target)),
     )
 
 
@@ -98,7 +103,7 @@ def _told(frame: Frame, plan: Plan, clock: Clock, trained: Trained) -> Result:
         {**_facts(trained, frame), "seconds": clock()},
         lines=_lines(trained, plan, clock()),
         notes=_doubts(trained, plan),
-        next=_then(trained, "M.vae"),
+        next=_then(trained, frame, "M.vae"),
         interrupted=_last(trained)["stopped"] == "interrupt",
         model=trained,
     )
@@ -109,9 +114,12 @@ def _last(trained: Trained) -> dict[str, Any]:
     return trained.facts.get("priors_history", trained.facts["history"])
 
 
-def _then(trained: Trained, model: str) -> str:
+def _then(trained: Trained, frame: Frame, model: str) -> str:
     """Spell the command that uses a new model."""
-    data = "NEW.npy" if trained.coding.shape else "NEW.csv"
+    if restores(trained.recipe):
+        holes = " --mask HOLES" if trained.recipe == "inpaint" else ""
+        return f"lowerbound {trained.recipe} {model} PICTURES{holes} --out made"
+    data = "NEW/" if frame.files else "NEW.npy" if trained.coding.shape else "NEW.csv"
     return f"lowerbound score {model} {data} --out scores.csv{why(trained)}"
 
 
@@ -132,13 +140,14 @@ def _banner(
 ) -> list[str]:
     """Say what is about to happen, before anything long begins."""
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
+    what = "rows" if frame.pictures is None else "crops"
     lines = [
         f"lowerbound {lowerbound.__version__} on {device_of(plan.device)} "
         f"({torch.get_num_threads()} threads), seed {plan.seed}",
         f"data       {frame.origin}: {frame.rows:,} {_size(frame)}",
         *(f"           ! {note}" for note in frame.notes),
-        f"columns    {_kinds(coding)}",
-        f"split      {len(split.train):,} rows to learn from, {len(split.valid):,} to stop by, "
+        f"{'pairs' if frame.pictures is not None else 'columns':<10} {_kinds(coding)}",
+        f"split      {len(split.train):,} {what} to learn from, {len(split.valid):,} to stop by, "
         f"{len(split.calibration):,} to calibrate on",
         f"preset     {plan.preset}: {_meaning(plan)}{limit}",
     ]
@@ -153,6 +162,8 @@ def _size(frame: Frame) -> str:
     """Say what the rows are."""
     if frame.shape:
         return f"pictures of {' x '.join(map(str, frame.shape))}"
+    if frame.pictures is not None:
+        return "pictures" + ("" if frame.targets is None else " and what is to be made of each")
     return f"rows x {len(frame.names):,} columns"
 
 
@@ -171,6 +182,8 @@ def _kinds(coding: Coding) -> str:
     schema = document.get("schema")
     if document["coding"] == "pictures":
         return f"{math.prod(coding.shape):,} cells, {_PIXELS[document['kind']]}"
+    if document["coding"] == "pairs":
+        return _pairs(document)
     if schema is None:
         return f"{len(coding.groups):,} counts"
     columns = schema["columns"]
@@ -180,6 +193,18 @@ def _kinds(coding: Coding) -> str:
     others = [f"{c['name']} ({c['kind']})" for c in columns if c["kind"] in left_out]
     more = f" and {len(others) - 5} more" if len(others) > 5 else ""
     return found + (f"; ignored: {', '.join(others[:5])}{more}" if others else "")
+
+
+def _pairs(document: dict[str, Any]) -> str:
+    """Say what a model that restores is to learn."""
+    colours = "grey" if document["channels"] == 1 else "colours"
+    told = {
+        "denoise": f"noise {document['settings'].get('noise', USUAL_NOISE)}",
+        "upscale": f"{document['scale']} times smaller",
+        "inpaint": "holes",
+        "segment": f"{len(document['classes'])} classes",
+    }
+    return f"{document['recipe']}, {colours}: {told[document['recipe']]}"
 
 
 def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
@@ -200,14 +225,23 @@ def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
         f"{done:<10} trained in {spell_seconds(seconds)}: {passes}{why}",
         f"Health     {first}",
         *(f"           {line}" for line in others),
-        f"Threshold  {alarm.threshold:.5g} -> {alarm.rate:.2%} of normal rows flagged "
-        f"(95 % interval {alarm.low:.2%} to {alarm.high:.2%})",
+        *([] if restores(trained.recipe) else [_threshold(alarm)]),
     ]
+
+
+def _threshold(alarm: Alarm) -> str:
+    """Say what is flagged from now on."""
+    return (
+        f"Threshold  {alarm.threshold:.5g} -> {alarm.rate:.2%} of normal rows flagged "
+        f"(95 % interval {alarm.low:.2%} to {alarm.high:.2%})"
+    )
 
 
 def _doubts(trained: Trained, plan: Plan) -> list[str]:
     """Say what the numbers cannot promise."""
     notes, rows = [], len(trained.calibration.scores)
+    if restores(trained.recipe):
+        return notes
     if plan.alarm_rate * (rows + 1) < 1:
         notes.append(
             f"{rows:,} calibration rows cannot resolve an alarm rate of {plan.alarm_rate:.3%}: "
@@ -258,8 +292,9 @@ def rehearse(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> R
     with tempfile.TemporaryDirectory() as folder:
         copy = Trained.load(trained.save(Path(folder) / "dry.vae"))
         size = bundle.verify(Path(folder) / "dry.vae").bytes
-    same = bool((copy.score(few) == trained.score(few)).all())
-    if not same:
+    rows = subset(trained.encode(few)[1].rows, torch.arange(min(16, few.rows)))
+    one, other = (tasks.score(each.model, rows) for each in (copy, trained))
+    if not bool((one == other).all()):
         raise CheckFailed("E601", "a saved and loaded model gives other scores on this machine")
     last = trained.facts["history"]["checks"][-1]
     learned = trained.facts["split"]["train"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,19 +13,21 @@ import pyarrow as pa
 import lowerbound
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
-from lowerbound.verbs.flags import Data, Model, Number, Out, Renames, Share
+from lowerbound.verbs.flags import Data, Folder, Model, Number, Out, Policy, Renames, Share
 from lowerbound.verbs.outputs import (
     Clock,
     beside,
     check_table_target,
     deliver,
     is_array,
-    open_data,
     spell_path,
 )
+from lowerbound.verbs.pictured import open_for
 from lowerbound.verbs.result import Remarks, Result, Sheet
 
 if TYPE_CHECKING:
+    from lowerbound.data.coded import Coded
+    from lowerbound.data.source import Frame
     from lowerbound.trained import Trained
 
 SHOWN = 5  # rows of a result that people see
@@ -33,6 +37,11 @@ def load(model: Any) -> Trained:
     """Load a saved model; a `Trained` one passes through."""
     # Through the package, which imports torch only now: --help does not wait for it.
     return model if isinstance(model, lowerbound.Trained) else lowerbound.Trained.load(model)
+
+
+def places() -> Any:
+    """Return the module that knows where pictures go; help does not wait for its torch."""
+    return import_module("lowerbound.verbs.places")
 
 
 def why(trained: Trained) -> str:
@@ -53,7 +62,7 @@ def ids_of(trained: Trained) -> list[str]:
     return [c["name"] for c in schema.get("columns", ()) if c["kind"] == "id"]
 
 
-def score(
+def score(  # noqa: PLR0913 - a verb's arguments are its flags
     model: Model,
     data: Data,
     /,
@@ -61,7 +70,9 @@ def score(
     out: Out = None,
     explain: Number = 0,
     fdr: Share = None,
+    heatmaps: Folder = None,
     rename: Renames = (),
+    on_bad_file: Policy = None,
     overwrite: bool = False,
 ) -> Result:
     """Score every row: the higher, the more unusual. Says why, where asked.
@@ -74,6 +85,7 @@ def score(
         lowerbound score fraud.vae new.csv --out scores.csv
         lowerbound score fraud.vae new.parquet --out scores.parquet --explain 3
         lowerbound score fraud.vae new.csv --out scores.csv --rename Amount=amount
+        lowerbound score photos.vae new/ --out scores.csv --heatmaps heat/
 
     Args:
         model: a folder that `lowerbound fit` saved.
@@ -81,7 +93,10 @@ def score(
         out: where to write the scores: .csv, .tsv or .parquet.
         explain: name this many columns that add most to a high score, and what was expected.
         fdr: flag so that at most this share of the flagged rows are false alarms, such as 5%.
+        heatmaps: of pictures: write a folder of PNG files that show where the flagged and the
+            highest-scoring ones are unusual.
         rename: give a column of the data the name that the model knows; repeat it for more.
+        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
     """
     explain = parsing.at_least(explain, 0, "--explain")
@@ -91,7 +106,11 @@ def score(
     clock, target = Clock(), check_table_target(out, overwrite, data)
     if explain and is_array(target):
         raise UsageError("E236", "an array cannot hold explanations", fix="--out scores.parquet")
-    trained, frame = load(model), open_data(data, rename)
+    heat = None if heatmaps is None else places().check_picture_folder(heatmaps, overwrite, data)
+    trained = load(model)
+    if heat is not None:
+        import_module("lowerbound.verbs.heating").check(trained)
+    frame = open_for(trained, data, rename, on_bad_file)
     scores, coded = trained.score_table(frame, explain=explain, false_discovery_rate=rate)
     table = beside(frame, ids_of(trained), scores)
     n, flagged = scores.num_rows, int(scores["is_anomaly"].to_numpy().sum())
@@ -107,6 +126,7 @@ def score(
         "seconds": took,
         **remarks.facts,
         "highest": top,
+        **_heated(trained, (frame, coded), scores, heat, overwrite),
     }
     after = f"lowerbound embed {spell_path(model, 'M.vae')} {spell_path(data)} --out embedding.csv"
     return Result(
@@ -120,6 +140,20 @@ def score(
         if explain or not trained.explains
         else f"{_again('score', model, data, target)} --explain 3 --overwrite",
     )
+
+
+def _heated(
+    trained: Trained,
+    given: tuple[Frame, Coded],
+    scores: pa.Table,
+    folder: Path | None,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Draw heat maps where they are asked for; return the facts about them."""
+    if folder is None:
+        return {}
+    heating, chosen = import_module("lowerbound.verbs.heating"), trained.remarkable(scores)
+    return {"heatmaps": heating.write(trained, given, chosen, folder, overwrite)}
 
 
 def _again(verb: str, model: Any, data: Any, target: Any) -> str:
@@ -170,6 +204,7 @@ def embed(
     *,
     out: Out = None,
     rename: Renames = (),
+    on_bad_file: Policy = None,
     overwrite: bool = False,
 ) -> Result:
     """Give every row a few numbers (its place in latent space), for plots and further models.
@@ -183,11 +218,12 @@ def embed(
         data: rows to embed: a file, a folder or a "pattern*".
         out: where to write: .csv, .tsv, .parquet, or .npy for the numbers alone.
         rename: give a column of the data the name that the model knows; repeat it for more.
+        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
     """
     clock, target = Clock(), check_table_target(out, overwrite, data)
     trained = load(model)
-    frame, coded = trained.encode(open_data(data, rename))
+    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
     z = trained.embed(frame)
     numbers = pa.table({f"z{i}": z[:, i] for i in range(z.shape[1])})
     table = numbers if is_array(target) else beside(frame, ids_of(trained), numbers)
@@ -211,28 +247,32 @@ def reconstruct(
     *,
     out: Out = None,
     rename: Renames = (),
+    on_bad_file: Policy = None,
     overwrite: bool = False,
 ) -> Result:
     """Write every row as the model would have it: what is unusual about it is smoothed away.
 
     Examples:
         lowerbound reconstruct fraud.vae new.csv --out expected.csv
+        lowerbound reconstruct photos.vae new/ --out expected/
 
     Args:
         model: a folder that `lowerbound fit` saved.
         data: rows: a file, a folder or a "pattern*".
-        out: where to write: .csv, .tsv, .parquet or .npy.
+        out: where to write: .csv, .tsv, .parquet or .npy; pictures also as a grid, .png, or as a
+            folder of PNG files, whose name ends in /.
         rename: give a column of the data the name that the model knows; repeat it for more.
+        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
     """
-    clock, target = Clock(), check_table_target(out, overwrite, data)
+    clock, target = Clock(), places().check_picture_target(out, overwrite, data)
     trained = load(model)
-    frame, coded = trained.encode(open_data(data, rename))
+    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
     rows = trained.reconstruct(frame)
-    table = rows if is_array(target) else beside(frame, ids_of(trained), rows)
+    table = rows if target.plain else beside(frame, ids_of(trained), rows)
     remarks = Remarks.of(frame.notes, coded)
     shape = trained.coding.shape
-    delivered, path = deliver(frame, table, target, overwrite, shape)
+    delivered, path = target.deliver(trained, frame, table, overwrite)
     return Result(
         {"rows": frame.rows, "seconds": clock(), **remarks.facts},
         table=delivered,
@@ -278,7 +318,7 @@ def evaluate(
     samples = parsing.at_least(samples, 1, "--samples")
     clock = Clock()
     trained = load(model)
-    frame, coded = trained.encode(open_data(data, rename))
+    frame, coded = trained.encode(open_for(trained, data, rename))
     report = trained.evaluate(frame, samples=samples, ais=ais)
     remarks = Remarks.of(frame.notes, coded)
     rows = [

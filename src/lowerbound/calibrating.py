@@ -1,0 +1,91 @@
+"""From a model after training to a `Trained` one: its scores calibrated, its health examined."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+
+import torch
+
+import lowerbound
+from lowerbound import doctor, restoring, tasks
+from lowerbound.calibration import Calibration
+from lowerbound.data.batches import Rows, subset
+from lowerbound.data.coded import Coded
+from lowerbound.data.native import Frame
+from lowerbound.data.pairs import restores
+from lowerbound.material import HELD_CROPS, SMALL, Fitted
+from lowerbound.plan import Plan, budget_of, objective_settings
+from lowerbound.trained import Trained
+
+CROP_SAMPLES = 4  # importance samples of a crop's score
+TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
+TYPICAL_COLUMNS = 5_000
+
+
+def calibrated(plan: Plan, frame: Frame, material: Material, fitted: Fitted) -> Trained:
+    """Score the calibration rows, set the threshold and examine the model."""
+    model, arguments, history, engine, priors = fitted
+    coding, coded, split = material.coding, material.coded, material.split
+    index = split.calibration
+    samples = tasks.SCORE_SAMPLES if coded.each == 1 else CROP_SAMPLES
+    scores = tasks.score(model, subset(coded.rows, index), samples).numpy()
+    calibration = Calibration.of(scores + coded.surcharge[index.numpy()])
+    some = subset(coded.rows, index[:TYPICAL_ROWS])
+    columns = coding.groups if not coding.shape else ()  # what pictures lack is columns to name
+    cells = (
+        tasks.cell_nats(model, some).flatten(1).mean(0)
+        if 0 < len(columns) <= TYPICAL_COLUMNS
+        else None
+    )
+    health = doctor.examine(model, _some(material.learned, coded), material.valid)
+    if restores(plan.recipe):
+        health = _restoring(health, fitted, material.valid)
+    facts = {
+        "version": lowerbound.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "origin": frame.origin,
+        "columns": list(frame.names),
+        "rows": len(coded.rows),
+        "split": {name: len(getattr(split, name)) for name in ("train", "valid", "calibration")},
+        "shared_held_out": len(coded.rows) < SMALL,
+        "plan": asdict(plan),
+        "objective": objective_settings(plan, len(split.train)),
+        "patience": budget_of(plan, len(split.train)).patience,
+        "engine": engine.as_dict(),
+        "history": history.as_dict(),
+        **({} if priors is None else {"priors_history": priors.as_dict()}),
+        "typical_nats": {}
+        if cells is None
+        else {group.column: float(cells[list(group.parts)].sum()) for group in columns},
+        "valid_elbo": health.valid_elbo,
+        "latent": tasks.embed(model, subset(coded.rows, index[:1])).shape[1],
+        "health": health.as_dict(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    return Trained(
+        recipe=plan.recipe,
+        arguments=arguments,
+        coding=coding,
+        model=model,
+        calibration=calibration,
+        alarm=calibration.alarm(plan.alarm_rate),
+        facts=facts,
+    )
+
+
+def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Health:
+    """Return the health of a model that restores, by what it makes of held-out pairs."""
+    if classes := fitted.arguments.get("classes"):
+        right = restoring.accuracy(fitted.model, valid)
+        told = f"{right:.1%} of the held-out pixels get their class"
+        return doctor.of_restoring(health, told, right > 1 / classes)
+    before, after = restoring.decibels(fitted.model, valid)
+    told = f"held-out crops come from {before:.2f} dB to {after:.2f} dB"
+    return doctor.of_restoring(health, told, after > before)
+
+
+def _some(learned: Rows, coded: Coded) -> Rows:
+    """Return the rows to learn from, of crops as many as are held out."""
+    return learned if coded.each == 1 else subset(learned, torch.arange(HELD_CROPS))

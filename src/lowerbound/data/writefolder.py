@@ -1,0 +1,87 @@
+"""Write folders of results: all of their files or none, and never over something by accident."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lowerbound.cells import place
+from lowerbound.data.kinds import PICTURES
+from lowerbound.data.write import exists, masked_mode, refusals, refused
+from lowerbound.errors import UsageError
+
+
+def check_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Raise what `atomic_folder` would raise for this path, before any work is done.
+
+    Raises:
+        UsageError: E220 if it exists and may not be replaced, E221 if it holds something else
+            than pictures, E223 if it is no folder.
+        ResourceError: E302 if the folder around it is missing or closed.
+    """
+    target = Path(os.path.abspath(path))
+    if target.exists() and not target.is_dir():
+        raise UsageError(
+            "E223",
+            f"{place(target)} is a file, so no folder can be written there",
+            fix="choose another name",
+            path=str(target),
+        )
+    if target.is_dir():
+        _check_replaced(target, overwrite)
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        code = errno.EACCES if target.parent.exists() else errno.ENOENT
+        raise refused(target, OSError(code, os.strerror(code)))
+    return target
+
+
+def _check_replaced(target: Path, overwrite: bool) -> None:
+    held = [p for p in target.rglob("*") if not p.is_dir()]
+    if held and not overwrite:
+        raise exists(target)
+    foreign = [p for p in held if p.suffix.lower() not in PICTURES]
+    if foreign:
+        raise UsageError(
+            "E221",
+            f"{place(target)} holds more than pictures, such as {foreign[0].name}, so it is not "
+            "replaced",
+            fix="choose another folder",
+            path=str(target),
+        )
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder to write to, which gets its name when the work has ended well.
+
+    Args:
+        path: of the folder; the one around it must exist.
+        overwrite: replace an earlier folder of pictures.
+
+    Yields:
+        The folder to write to, beside its place; it vanishes when the work fails.
+
+    Raises:
+        UsageError: what `check_folder` raises.
+        ResourceError: E301 if the disk is full, E302 if nothing can be written there.
+    """
+    target = check_folder(path, overwrite)
+    with refusals(target, None):
+        made = Path(tempfile.mkdtemp(".tmp", f".{target.name[:80]}.", target.parent))
+        try:
+            yield made
+            made.chmod(0o777 & ~masked_mode())
+            if target.is_dir():
+                old = made.with_suffix(".old")
+                target.rename(old)
+                made.rename(target)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                made.rename(target)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)

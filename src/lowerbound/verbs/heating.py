@@ -1,0 +1,50 @@
+"""The heat maps of the verb score: which pictures are drawn, and where they go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lowerbound import heatmaps, tasks
+from lowerbound.data.batches import subset
+from lowerbound.data.coded import Coded
+from lowerbound.data.pictures import PictureCoding
+from lowerbound.data.source import Frame
+from lowerbound.errors import UsageError
+from lowerbound.verbs.places import names_of, write_pictures
+
+if TYPE_CHECKING:
+    from lowerbound.trained import Trained
+
+
+def check(trained: Trained) -> PictureCoding:
+    """Return the coding of a model of pictures; refuse any other model."""
+    if not isinstance(trained.coding, PictureCoding):
+        raise UsageError(
+            "E246",
+            "--heatmaps is for models of pictures, and this one is of rows of columns",
+            fix="--explain 3",
+        )
+    return trained.coding
+
+
+def write(
+    trained: Trained,
+    given: tuple[Frame, Coded],
+    chosen: NDArray[np.int64],
+    folder: Path,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Draw the heat maps of the rows `chosen` into `folder`; return the facts about it."""
+    coding, (frame, coded) = check(trained), given
+    rows = subset(coded.rows, torch.from_numpy(chosen))
+    heat = heatmaps.smoothed(tasks.pixel_excess(trained.model, rows).numpy())
+    pixels = coding.raw(frame)[chosen]
+    drawn = heatmaps.draw(coding.shown(pixels), heat)
+    names = names_of(frame.files, frame.rows)
+    write_pictures(folder, [names[i] for i in chosen], drawn, overwrite)
+    return {"folder": str(folder), "pictures": len(chosen)}

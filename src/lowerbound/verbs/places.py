@@ -1,0 +1,164 @@
+"""Where pictures go: a file of rows, one grid to look at, or a folder of PNG files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lowerbound import drawing
+from lowerbound.data.cellcolumns import pixels_of
+from lowerbound.data.imagefiles import writer_of
+from lowerbound.data.pictures import PictureCoding
+from lowerbound.data.source import Frame
+from lowerbound.data.write import check_place
+from lowerbound.data.writefolder import atomic_folder, check_folder
+from lowerbound.errors import UsageError
+from lowerbound.verbs.outputs import check_table_target, deliver, is_array
+
+if TYPE_CHECKING:
+    from lowerbound.trained import Trained
+
+SHOWN = 400  # pictures of a grid at most: more are too small to see
+
+
+class Place(Protocol):
+    """Where rows are delivered to."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is room for the rows' own numbers only."""
+        ...
+
+    def deliver(
+        self, trained: Trained, frame: Frame | None, table: pa.Table, overwrite: bool
+    ) -> tuple[Any, Path | None]:
+        """Write the rows, or give them back; say what and where."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A file of rows or arrays, or none: then the rows are given back."""
+
+    path: Path | None
+
+    @property
+    def plain(self) -> bool:
+        """Arrays have no room for ids."""
+        return is_array(self.path)
+
+    def deliver(
+        self, trained: Trained, frame: Frame | None, table: pa.Table, overwrite: bool
+    ) -> tuple[Any, Path | None]:
+        """Write the rows, or give them back."""
+        return deliver(frame, table, self.path, overwrite, trained.coding.shape)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One picture of all of them."""
+
+    path: Path
+    plain: bool = False
+
+    def deliver(
+        self, trained: Trained, frame: Frame | None, table: pa.Table, overwrite: bool
+    ) -> tuple[Any, Path | None]:
+        """Lay the pictures out in a square."""
+        shown = _pictures(trained, table, self.path)[:SHOWN]
+        three = np.repeat(shown, 3, -1) if shown.shape[-1] == 1 else shown
+        sheet = drawing.grid(three, math.ceil(math.sqrt(len(three))))
+        return table, drawing.write([sheet], self.path, overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A PNG file for each."""
+
+    path: Path
+    plain: bool = False
+
+    def deliver(
+        self, trained: Trained, frame: Frame | None, table: pa.Table, overwrite: bool
+    ) -> tuple[Any, Path | None]:
+        """Write all files, or none."""
+        shown = _pictures(trained, table, self.path)
+        names = names_of(() if frame is None else frame.files, len(shown))
+        return table, write_pictures(self.path, names, shown, overwrite)
+
+
+def check_picture_target(
+    out: str | os.PathLike[str] | None, overwrite: bool, data: object = None
+) -> Place:
+    """Tell where pictures or rows go, refusing a place where they could not be written.
+
+    A name that ends in "/", or a folder that is there, is a folder of PNG files; one that ends in
+    .png is a grid; any other is a file of rows.
+    """
+    if out is None:
+        return Rows(None)
+    text = os.fspath(out)
+    if text.endswith(("/", os.sep)) or os.path.isdir(text):
+        return Folder(check_picture_folder(text, overwrite, data))
+    if text.lower().endswith(".png"):
+        return Grid(check_place(text, overwrite))
+    return Rows(check_table_target(out, overwrite, data))
+
+
+def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Path:
+    """Return the folder to write, unless it would replace what is read."""
+    target = check_folder(text, overwrite)
+    if isinstance(data, str | os.PathLike):
+        source = Path(os.path.realpath(data))
+        inside = source == target or source.is_relative_to(target)
+        if inside or target.is_relative_to(source):
+            raise UsageError(
+                "E236",
+                f"{target} and the data {source} are within each other",
+                fix="choose another folder for the results",
+            )
+    return target
+
+
+def _pictures(trained: Trained, table: pa.Table, path: Path) -> NDArray[np.uint8]:
+    coding = trained.coding
+    if not isinstance(coding, PictureCoding):
+        raise UsageError(
+            "E246",
+            f"{path.name} is for pictures, and this model is of rows of columns",
+            fix="--out rows.csv",
+        )
+    return coding.shown(pixels_of(table, coding.shape))
+
+
+def names_of(files: Sequence[str], count: int) -> list[str]:
+    """Return a name that ends in .png for every picture: that of its file, or its number."""
+    if not files:
+        return [f"{i:0{len(str(count - 1))}d}.png" for i in range(count)]
+    plain = [str(PurePosixPath(name).with_suffix("")) for name in files]
+    twice = {name for name, times in Counter(plain).items() if times > 1}
+    return [
+        f"{file if name in twice else name}.png" for file, name in zip(files, plain, strict=True)
+    ]
+
+
+def write_pictures(
+    folder: Path, names: Sequence[str], pictures: Iterable[NDArray[np.uint8]], overwrite: bool
+) -> Path:
+    """Write a folder of PNG files, all of them or none."""
+    with atomic_folder(folder, overwrite) as made:
+        for name, picture in zip(names, pictures, strict=True):
+            path = made / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                writer_of(path, picture)(file)
+    return folder

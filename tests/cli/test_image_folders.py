@@ -1,0 +1,261 @@
+"""A folder of JPEGs from inspect to heat maps on the command line."""
+
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lowerbound
+from lowerbound.cli import main
+from lowerbound.data import imagefiles
+from picture_files import packed, shades
+
+N = 24
+
+
+def photos(folder, count=N):
+    """JPEGs of several sizes in two folders."""
+    for i in range(count):
+        path = folder / ("even" if i % 2 == 0 else "odd") / f"{i:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(packed(shades(36 + i % 5, 48, i), "JPEG"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder of photos, a model of them, and one of their grey values in an array."""
+    root = tmp_path_factory.mktemp("folders")
+    photos(root / "photos")
+    short = ["--max-epochs", "1", "--size", "16", "-q"]
+    assert main(["fit", str(root / "photos"), *short, "--out", str(root / "m.vae")]) == 0
+    grey = np.stack([shades(16, 16, i)[..., 0] for i in range(N)])
+    np.save(root / "grey.npy", grey)
+    quick = ["--recipe", "conv", "--set", "channels=[4]", "--max-epochs", "1", "-q"]
+    assert main(["fit", str(root / "grey.npy"), *quick, "--out", str(root / "grey.vae")]) == 0
+    return root
+
+
+@pytest.fixture
+def call(made, tmp_path, monkeypatch, capsys):
+    """Run a command beside the models; return its facts, or its error."""
+    for name in ("m.vae", "grey.vae"):
+        (tmp_path / name).symlink_to(made / name)
+    shutil.copytree(made / "photos", tmp_path / "photos")
+    shutil.copy(made / "grey.npy", tmp_path)
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words, code=0):
+        capsys.readouterr()
+        assert main([*words, "--json"]) == code
+        told = capsys.readouterr()
+        return json.loads(told.out) if code == 0 else json.loads(told.err)["error"]
+
+    command.folder = tmp_path
+    return command
+
+
+def rows(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def spoil(folder, count=1):
+    for i in range(count):
+        (folder / f"broken{i}.jpg").write_bytes(packed(shades(), "JPEG")[:600])
+
+
+def test_a_recipe_is_chosen_and_said(call, capsys):
+    told = call("fit", "photos/", "--size", "16x20", "--max-epochs", "1", "--out", "new.vae")
+    assert told["recipe"] == "conv_ladder"
+    assert told["columns"] == 16 * 20 * 3
+    assert told["plan"]["settings"] == {"groups": [1, 1], "channels": 16}
+    assert told["plan"]["time_limit"] is None
+    assert any("24 pictures scaled and cut to 16 x 20" in note for note in told["notes"])
+    words = ["fit", "photos/", "--size", "16", "--max-epochs", "1", "--set", "channels=8"]
+    assert main([*words, "--out", "other.vae"]) == 0
+    spoken = " ".join(capsys.readouterr().err.split())
+    assert "recipe conv_ladder (groups=[1, 1], channels=8), which suits pictures" in spoken
+    assert "24 pictures of 16 x 16 x 3" in spoken
+
+
+@pytest.mark.parametrize(
+    ("shape", "recipe"),
+    [((28, 28), "conv_ladder"), ((64, 64, 3), "conv"), ((9, 5), "conv_ladder")],
+)
+def test_arrays_get_a_recipe_of_pictures_too(call, capsys, shape, recipe):
+    np.save("x.npy", np.zeros((4, *shape), np.uint8) + np.arange(4).reshape(-1, *[1] * len(shape)))
+    capsys.readouterr()
+    assert main(["fit", "x.npy", "--print-config"]) == 0
+    text = capsys.readouterr().out
+    assert f'recipe = "{recipe}"' in text
+    assert "time_limit = 300.0" in text
+    assert main(["fit", "x.npy", "--print-config", "--preset", "fast"]) == 0
+    assert "time_limit = " not in capsys.readouterr().out
+    (call.folder / "c.toml").write_text(text)
+    assert main(["fit", "x.npy", "--print-config", "--config", "c.toml"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_the_size_of_pictures_of_one_size_is_kept(call):
+    flat = call.folder / "flat"
+    flat.mkdir()
+    for i in range(4):
+        (flat / f"{i}.png").write_bytes(packed(shades(8, 12, i)[..., 0]))
+    told = call("fit", "flat", "--max-epochs", "1", "--out", "flat.vae")
+    assert told["columns"] == 8 * 12
+
+
+def test_scores_name_the_files(call):
+    told = call("score", "m.vae", "photos/", "--out", "s.csv")
+    assert told["rows"] == N
+    found = rows("s.csv")
+    assert [row["file"] for row in found] == sorted(row["file"] for row in found)
+    assert {row["file"].split("/")[0] for row in found} == {"even", "odd"}
+    assert all(0 < float(row["p_value"]) <= 1 for row in found)
+    call("embed", "m.vae", "photos/", "--out", "e.csv")
+    assert [row["file"] for row in rows("e.csv")] == [row["file"] for row in found]
+    call("evaluate", "m.vae", "photos/", "--samples", "2")
+    call("score", "m.vae", "photos/even/*.jpg", "--out", "even.csv")
+    one = "photos/even/00.jpg"
+    call("score", "m.vae", one, "--out", "one.csv")
+    (alone,) = rows("one.csv")
+    by_name = {row["file"]: row["anomaly_score"] for row in found}
+    assert alone["anomaly_score"] == by_name["even/00.jpg"] == rows("even.csv")[0]["anomaly_score"]
+
+
+def test_heat_maps_show_where(call):
+    strange = shades(40, 48, 0)
+    strange[5:15, 5:15] = np.random.default_rng(0).integers(0, 255, (10, 10, 3))
+    (call.folder / "photos" / "strange.png").write_bytes(packed(strange))
+    told = call("score", "m.vae", "photos/", "--out", "s.csv", "--heatmaps", "heat/")
+    assert told["heatmaps"]["pictures"] == N + 1
+    assert os.path.isfile("heat/odd/01.png")
+    drawn = imagefiles.decode(call.folder / "heat" / "strange.png")
+    assert drawn.shape == (192, 2 * 192 + 4, 3)
+    before = {path: path.read_bytes() for path in (call.folder / "heat").rglob("*.png")}
+    words = ["score", "m.vae", "photos/", "--out", "s.csv", "--heatmaps", "heat/"]
+    assert call(*words, code=2)["code"] == "E220"
+    call(*words, "--overwrite")  # and the same pictures give the same maps
+    assert {path: path.read_bytes() for path in (call.folder / "heat").rglob("*.png")} == before
+    call("score", "grey.vae", "grey.npy", "--heatmaps", "numbers")
+    assert sorted(os.listdir("numbers"))[0] == "00.png"
+    assert not list(call.folder.glob(".*"))
+
+
+def test_pictures_come_out_as_a_grid_or_a_folder(call):
+    call("sample", "m.vae", "-n", "9", "--out", "grid.png")
+    assert Image.open("grid.png").size == (3 * (64 + 2) + 2, 3 * (64 + 2) + 2)
+    call("sample", "m.vae", "-n", "12", "--out", "drawn/")
+    assert sorted(os.listdir("drawn")) == [f"{i:02d}.png" for i in range(12)]
+    assert imagefiles.decode(call.folder / "drawn" / "00.png").shape == (16, 16, 3)
+    (call.folder / "photos" / "even" / "00.png").write_bytes(packed(shades()))
+    call("reconstruct", "m.vae", "photos/", "--out", "again/")
+    assert (call.folder / "again" / "even" / "00.jpg.png").is_file()
+    assert (call.folder / "again" / "even" / "00.png.png").is_file()
+    assert (call.folder / "again" / "odd" / "01.png").is_file()
+    call("reconstruct", "m.vae", "photos/", "--out", "again.png")
+    call("reconstruct", "m.vae", "photos/", "--out", "again.npy")
+    assert np.load("again.npy").shape == (N + 1, 16, 16, 3)
+    call("reconstruct", "m.vae", "photos/", "--out", "again.csv")
+    assert rows("again.csv")[0]["file"] == "even/00.jpg"
+    call("sample", "grey.vae", "-n", "4", "--out", "grey.png")
+    assert call("sample", "m.vae", "--out", "photos/", code=2)["code"] == "E220"
+
+
+def test_a_model_reads_pictures_in_its_own_size_and_colours(call):
+    assert call("score", "grey.vae", "photos/", "--out", "s.csv")["rows"] == N
+    array = np.stack([shades(16, 16, i) for i in range(3)])
+    assert call_score(np.moveaxis(array, -1, 1)) == pytest.approx(call_score(array))
+    wrong = np.zeros((3, 12, 16, 3), np.uint8)
+    with pytest.raises(lowerbound.errors.DataError, match="resize"):
+        call_score(wrong)
+
+
+def call_score(array):
+    return lowerbound.score("m.vae", array).table[:, 0].tolist()
+
+
+def test_inspect_tells_of_a_folder(call):
+    spoil(call.folder / "photos")
+    (call.folder / "photos" / "deep.png").write_bytes(packed(shades()[..., 0].astype(np.uint16)))
+    (call.folder / "photos" / "notes.txt").write_text("words")
+    told = call("inspect", "photos/")
+    assert (told["rows"], told["readable"], told["channels"]) == (N + 2, N + 1, 3)
+    assert told["bad"] == [{"file": "broken0.jpg", "reason": "it is cut short"}]
+    assert told["ignored"] == {".txt": 1}
+    assert told["labels"] == {"even": 12, "odd": 12, "": 2}
+    assert told["sizes"][0]["width"] == 48
+    assert (told["deep"], told["grey"]) == (1, 1)
+    shutil.rmtree("photos/even")
+    shutil.rmtree("photos/odd")
+    os.remove("photos/deep.png")
+    assert call("inspect", "photos/", code=3)["code"] == "E084"
+
+
+def test_unreadable_files_are_skipped_or_not(call):
+    spoil(call.folder / "photos", 2)
+    fit = ["fit", "photos/", "--size", "16", "--max-epochs", "1", "--out", "new.vae"]
+    told = call(*fit, code=3)
+    assert told["code"] == "E084"
+    assert "broken0.jpg (it is cut short)" in told["message"]
+    assert "--on-bad-file skip" in told["hint"]
+    assert call(*fit, "--on-bad-file", "fail", code=3)["code"] == "E083"
+    assert not os.path.exists("new.vae")
+    told = call(*fit, "--on-bad-file", "skip")
+    assert told["rows"] == N
+    assert any("2 unreadable files skipped" in note for note in told["notes"])
+    for verb in ("score", "embed", "reconstruct"):
+        words = [verb, "m.vae", "photos/", "--out", f"{verb}.csv"]
+        assert call(*words, code=3)["code"] == "E084"
+        assert not os.path.exists(f"{verb}.csv")
+        call(*words, "--on-bad-file", "skip")
+        assert len(rows(f"{verb}.csv")) == N
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "exit_code", "told"),
+    [
+        (["fit", "photos/", "--size", "0"], "E231", 2, "--size 64"),
+        (["fit", "photos/", "--size", "8x8x8"], "E231", 2, "--size 64"),
+        (["fit", "photos/", "--on-bad-file", "skp"], "E241", 2, "--on-bad-file skip"),
+        (["fit", "photos/", "--recipe", "table"], "E027", 3, "--recipe conv"),
+        (["fit", "photos/", "--types", "a=real"], "E240", 2, "leave them out"),
+        (["fit", "phots/"], "E001", 3, "photos"),
+        (["fit", "photos/", "--set", "chanels=8"], "E242", 2, "channels"),
+        (["score", "m.vae", "photos/", "--heatmaps", "photos/h"], "E236", 2, "another folder"),
+        (["score", "m.vae", "photos/", "--heatmaps", "grey.npy"], "E223", 2, "another name"),
+        (["score", "m.vae", "photos/", "--heatmaps", "no/heat"], "E302", 5, "mkdir"),
+        (["score", "tx.vae", "tx.csv", "--heatmaps", "heat"], "E246", 2, "--explain"),
+        (["sample", "tx.vae", "-n", "4", "--out", "grid.png"], "E246", 2, "rows.csv"),
+        (["sample", "tx.vae", "-n", "4", "--out", "many/"], "E246", 2, "rows.csv"),
+        (["score", "tx.vae", "photos/"], "E027", 3, "--recipe conv"),
+    ],
+)
+def test_what_cannot_be_says_so(call, words, code, exit_code, told):
+    if "tx.vae" in words:
+        rng = np.random.default_rng(0)
+        np.savetxt("tx.csv", rng.normal(size=(60, 3)), header="a,b,c", delimiter=",", comments="")
+        call("fit", "tx.csv", "--max-epochs", "1", "--out", "tx.vae")
+    before = sorted(p.name for p in call.folder.rglob("*"))
+    error = call(*words, code=exit_code)
+    assert error["code"] == code
+    assert told in error["hint"]
+    left = sorted(p.name for p in call.folder.rglob("*"))
+    assert left == before
+
+
+def test_the_python_functions_take_folders_too(call):
+    scored = lowerbound.score("m.vae", call.folder / "photos")
+    assert scored.facts["rows"] == N
+    again = lowerbound.reconstruct("m.vae", call.folder / "photos")
+    assert again.table.shape == (N, 16, 16, 3)
+    drawn = lowerbound.sample("m.vae", n=2).table
+    assert drawn.num_columns == 16 * 16 * 3
+    vae = lowerbound.VAE.load("m.vae")
+    assert vae.score_samples(call.folder / "photos").shape == (N,)
+    assert vae.sample(3).shape == (3, 16, 16, 3)
