@@ -49,7 +49,6 @@ def sample(
     Examples:
         lowerbound sample fraud.vae -n 1000 --out samples.csv
         lowerbound sample fraud.vae -n 200 --out fr.csv --where country=FR
-        lowerbound sample fraud.vae -n 1000 --out tame.parquet --temperature 0.7
         lowerbound sample photos.vae -n 64 --out grid.png
 
     Args:
