@@ -14,7 +14,7 @@ from lowerbound.data.batches import Rows, subset
 from lowerbound.data.coded import Coded
 from lowerbound.data.native import Frame
 from lowerbound.data.pairs import restores
-from lowerbound.material import HELD_CROPS, SMALL, Fitted
+from lowerbound.material import HELD_CROPS, SMALL, Fitted, Material
 from lowerbound.plan import Plan, budget_of, objective_settings
 from lowerbound.trained import Trained
 

@@ -7,7 +7,6 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import lowerbound
 from lowerbound.cli import main
@@ -15,6 +14,7 @@ from lowerbound.data import imagefiles
 from picture_files import packed, shades
 
 N = 24
+OUT = ("--out", "s.csv")
 
 
 def photos(folder, count=N):
@@ -142,14 +142,15 @@ def test_heat_maps_show_where(call):
     assert call(*words, code=2)["code"] == "E220"
     call(*words, "--overwrite")  # and the same pictures give the same maps
     assert {path: path.read_bytes() for path in (call.folder / "heat").rglob("*.png")} == before
-    call("score", "grey.vae", "grey.npy", "--heatmaps", "numbers")
+    call("score", "grey.vae", "grey.npy", "--out", "n.csv", "--heatmaps", "numbers")
     assert sorted(os.listdir("numbers"))[0] == "00.png"
     assert not list(call.folder.glob(".*"))
 
 
 def test_pictures_come_out_as_a_grid_or_a_folder(call):
     call("sample", "m.vae", "-n", "9", "--out", "grid.png")
-    assert Image.open("grid.png").size == (3 * (64 + 2) + 2, 3 * (64 + 2) + 2)
+    side = 3 * (64 + 2) + 2
+    assert imagefiles.decode(call.folder / "grid.png").shape == (side, side, 3)
     call("sample", "m.vae", "-n", "12", "--out", "drawn/")
     assert sorted(os.listdir("drawn")) == [f"{i:02d}.png" for i in range(12)]
     assert imagefiles.decode(call.folder / "drawn" / "00.png").shape == (16, 16, 3)
@@ -227,13 +228,18 @@ def test_unreadable_files_are_skipped_or_not(call):
         (["fit", "photos/", "--types", "a=real"], "E240", 2, "leave them out"),
         (["fit", "phots/"], "E001", 3, "photos"),
         (["fit", "photos/", "--set", "chanels=8"], "E242", 2, "channels"),
-        (["score", "m.vae", "photos/", "--heatmaps", "photos/h"], "E236", 2, "another folder"),
-        (["score", "m.vae", "photos/", "--heatmaps", "grey.npy"], "E223", 2, "another name"),
-        (["score", "m.vae", "photos/", "--heatmaps", "no/heat"], "E302", 5, "mkdir"),
-        (["score", "tx.vae", "tx.csv", "--heatmaps", "heat"], "E246", 2, "--explain"),
+        (
+            ["score", "m.vae", "photos/", *OUT, "--heatmaps", "photos/h"],
+            "E236",
+            2,
+            "another folder",
+        ),
+        (["score", "m.vae", "photos/", *OUT, "--heatmaps", "grey.npy"], "E223", 2, "another name"),
+        (["score", "m.vae", "photos/", *OUT, "--heatmaps", "no/heat"], "E302", 5, "mkdir"),
+        (["score", "tx.vae", "tx.csv", *OUT, "--heatmaps", "heat"], "E246", 2, "--explain"),
         (["sample", "tx.vae", "-n", "4", "--out", "grid.png"], "E246", 2, "rows.csv"),
         (["sample", "tx.vae", "-n", "4", "--out", "many/"], "E246", 2, "rows.csv"),
-        (["score", "tx.vae", "photos/"], "E027", 3, "--recipe conv"),
+        (["score", "tx.vae", "photos/", *OUT], "E027", 3, "--recipe conv"),
     ],
 )
 def test_what_cannot_be_says_so(call, words, code, exit_code, told):

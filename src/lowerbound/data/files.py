@@ -16,7 +16,7 @@ from lowerbound.cells import listed, place, snippet
 from lowerbound.errors import DataError, nearest
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
-_VAGUE = (".txt", ".dat", ".data")
+VAGUE = (".txt", ".dat", ".data")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 ARRAY_SUFFIXES = (".npy", ".npz")
 KNOWN = f"{', '.join(TEXT_SUFFIXES[:4])} (also .gz), .parquet, .npy, .npz, idx"
@@ -283,7 +283,7 @@ def _folder(folder: Path) -> Found:
             elif kind_by_suffix(path):
                 hits.append(path)
     # A README.txt beside the shards is no shard.
-    hits = [path for path in hits if path.suffix.lower() not in _VAGUE] or hits
+    hits = [path for path in hits if path.suffix.lower() not in VAGUE] or hits
     if unfinished:
         raise DataError(
             "E024",

@@ -26,12 +26,11 @@ from lowerbound.errors import DataError, LowerboundError, UsageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
 MOST_PIXELS = 64_000_000  # of a picture: 64 Mpx
-MOST_WEBP = 2**28  # bytes: the decoder of WebP takes the whole file into memory
+MOST_WEBP = 2**28  # bytes: its decoder takes the whole file into memory
 _TURNED = (5, 6, 7, 8)  # orientations of EXIF that swap height and width
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _GREY = ("1", "L", "LA", "La", *_DEEP)
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-_WHITE = 255
 # What the decoders raise for bytes that are no picture: all kinds of errors, not one of theirs.
 _BROKEN = (
     ArithmeticError,
@@ -398,4 +397,4 @@ def _deep(image: Image.Image) -> NDArray[Any]:
 
 def _on_white(image: Image.Image) -> Image.Image:
     seen = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", seen.size, (_WHITE,) * 4), seen)
+    return Image.alpha_composite(Image.new("RGBA", seen.size, (255,) * 4), seen)

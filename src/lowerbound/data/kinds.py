@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from lowerbound.data.files import Standing, kind_by_suffix
+from lowerbound.data.files import VAGUE, Standing, kind_by_suffix
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
 
@@ -34,4 +34,6 @@ def _beneath(folder: Path) -> Iterator[Path]:
 def _kind(path: Path) -> str:
     if path.suffix.lower() in PICTURES:
         return "picture"
+    if path.suffix.lower() in VAGUE:  # notes beside the pictures
+        return "other"
     return "table" if kind_by_suffix(path) else "other"

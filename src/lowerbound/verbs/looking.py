@@ -39,7 +39,6 @@ def inspect(
     Examples:
         lowerbound inspect tx.parquet
         lowerbound inspect people.csv --types zip=categorical,age=real
-        lowerbound inspect "2024/*.csv" --full
         lowerbound inspect photos/
 
     Args:

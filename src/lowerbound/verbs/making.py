@@ -50,7 +50,6 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
     Examples:
         lowerbound sample fraud.vae -n 1000 --out samples.csv
         lowerbound sample fraud.vae -n 200 --out fr.csv --where country=FR
-        lowerbound sample fraud.vae -n 1000 --out tame.parquet --temperature 0.7
         lowerbound sample photos.vae -n 64 --out grid.png
 
     Args:

@@ -84,7 +84,6 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
     Examples:
         lowerbound score fraud.vae new.csv --out scores.csv
         lowerbound score fraud.vae new.parquet --out scores.parquet --explain 3
-        lowerbound score fraud.vae new.csv --out scores.csv --rename Amount=amount
         lowerbound score photos.vae new/ --out scores.csv --heatmaps heat/
 
     Args:
