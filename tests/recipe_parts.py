@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from core_parts import TABLE_FAMILIES, TABLE_SIZES
 from lowerbound import noise, recipes
 from lowerbound.codes import KINDS
+from lowerbound.data.views import with_holes
 from lowerbound.model import LatentModel
 from lowerbound.recipes.latents import PRIORS
 
@@ -130,6 +132,28 @@ def _codes(recipe: str, likelihood: str = "shared", colours: int = 1, **argument
     return _picture(recipe, likelihood, colours, {**small, **priors, **arguments})
 
 
+def pairs(wanted: str, given: int) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """n -> n pictures, (n, 1, 16, 16), and what is given of them, (n, 1 or 2, given, given)."""
+
+    def draw(n: int) -> tuple[Tensor, Tensor]:
+        source = noise.generator("pairs", wanted)
+        x = torch.rand(n, 1, 16, 16, generator=source)
+        y = F.interpolate(x, (given, given)) + 0.1 * torch.rand(n, 1, 1, 1, generator=source)
+        if wanted == "classes":
+            return x.round(), y
+        if wanted != "holes":
+            return x, y
+        hole = torch.rand(n, 1, 16, 16, generator=source) < 0.3
+        return tuple(with_holes(x, hole))
+
+    return draw
+
+
+def _restorer(recipe: str, wanted: str = "", given: int = 16, **arguments: Any) -> Sample:
+    small = {"channels": 1, "width": 4, "depth": 1, "levels": 2, "latent": 2}
+    return Sample(recipe, {**small, **arguments}, pairs(wanted, given), 1)
+
+
 COLOURS = "conv logistic_mixture of colours"
 RECIPES = {
     "gaussian": _vector("gaussian"),
@@ -166,6 +190,11 @@ RECIPES = {
     "nvae weight norm": _nvae(weight_normalised=True),
     **{f"vqvae {kind}": _codes("vqvae", codebook=kind, prior="uniform") for kind in KINDS},
     "vqvae": _codes("vqvae", "logistic", missing=True),
+    "denoise optimal": _restorer("denoise"),
+    "denoise element": _restorer("denoise", likelihood="element"),
+    "upscale": _restorer("upscale", scale=2, given=8, likelihood="shared"),
+    "inpaint": _restorer("inpaint", "holes", likelihood="shared"),
+    "segment": _restorer("segment", "classes", classes=2),
     "vqvae2": _codes("vqvae2", "bits"),
     "vqvae2 of colours": _codes("vqvae2", "logistic_mixture", 3, levels=3, prior="uniform"),
 }
@@ -174,10 +203,19 @@ TOWERS = {name for name in RECIPES if name.startswith(("nvae", "conv_ladder"))}
 QUANTISED = {name for name in RECIPES if name.startswith("vqvae")}
 # Moving averages of codebooks follow every training batch.
 FOLLOWING = {n for n in QUANTISED if n not in ("vqvae gradient", "vqvae simvq", "vqvae fsq")}
-WHOLE_BATCH = {"sigma optimal", "conv optimal", "ladder", *TOWERS, *FOLLOWING}
+RESTORING = {
+    n for n, s in RECIPES.items() if s.recipe in ("denoise", "upscale", "inpaint", "segment")
+}
+WHOLE_BATCH = {"sigma optimal", "conv optimal", "denoise optimal", "ladder", *TOWERS, *FOLLOWING}
 # A posterior depends on an earlier draw.
 HIERARCHIES_OF_CODES = {name for name in RECIPES if name.startswith("vqvae2")}
-CHAINED = {"ladder", "ladder without batch norm", *TOWERS, *HIERARCHIES_OF_CODES}
+CHAINED = {
+    "ladder",
+    "ladder without batch norm",
+    *TOWERS,
+    *HIERARCHIES_OF_CODES,
+    *RESTORING,
+}
 # The KL has no closed form: of a flow, or against a prior that is none of one normal.
 SAMPLED = {
     *(name for name in RECIPES if name.startswith("iaf")),

@@ -7,14 +7,14 @@ import pytest
 
 import bundles
 from bundles import run
-from lowerbound.bundle import folder
+from lowerbound import publishing as folder
 
 KILLED = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import bundles
 from lowerbound import bundle
-from lowerbound.bundle import folder
+from lowerbound import publishing as folder
 from lowerbound.errors import ModelFileError
 
 home, exchange, there, kills = Path(sys.argv[1]), *map(int, sys.argv[2:])

@@ -11,7 +11,7 @@ import torch
 
 import bundles
 from lowerbound import bundle
-from lowerbound.bundle import folder
+from lowerbound import publishing as folder
 from lowerbound.errors import ModelFileError, ResourceError, UsageError
 
 Usage = namedtuple("Usage", "total used free")

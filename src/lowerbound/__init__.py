@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from lowerbound.verbs.making import sample as sample
     from lowerbound.verbs.papers import recipe as recipe
     from lowerbound.verbs.plotting import plot as plot
+    from lowerbound.verbs.restoration import denoise as denoise
+    from lowerbound.verbs.restoration import inpaint as inpaint
+    from lowerbound.verbs.restoration import segment as segment
+    from lowerbound.verbs.restoration import upscale as upscale
     from lowerbound.verbs.showing import demo as demo
     from lowerbound.verbs.using import embed as embed
     from lowerbound.verbs.using import evaluate as evaluate
@@ -40,6 +44,7 @@ __all__ = [
     "Trained",
     "__version__",
     "demo",
+    "denoise",
     "embed",
     "evaluate",
     "explain",
@@ -47,6 +52,7 @@ __all__ = [
     "fit",
     "impute",
     "info",
+    "inpaint",
     "inspect",
     "learn",
     "plot",
@@ -54,6 +60,8 @@ __all__ = [
     "reconstruct",
     "sample",
     "score",
+    "segment",
+    "upscale",
     "verify",
 ]
 

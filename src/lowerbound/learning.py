@@ -14,7 +14,7 @@ import lowerbound
 from lowerbound import aggregate_priors, metrics, noise, recipes, training
 from lowerbound.calibrating import calibrated
 from lowerbound.data.batches import Rows, fingerprint
-from lowerbound.data.coding import Coding, coding_for
+from lowerbound.data.coding import Coded, Coding, coding_for
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.material import Fitted, Material, Say, Split
@@ -83,7 +83,7 @@ def learn(
         split = Split.of_crops(n, coded.each, plan.seed)
     begin(frame, coding, split)
     if run is not None:
-        run.configure(_configuration(plan, frame, coded.rows))
+        run.configure(_configuration(plan, frame, coded))
     material = Material(coding, coded, split, report, say, run)
     fitted = _fit(_first_stage(plan), material, "first")
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
@@ -96,12 +96,16 @@ def learn(
     return calibrated(plan, frame, material, fitted._replace(model=model, arguments=arguments))
 
 
-def _configuration(plan: Plan, frame: Frame, rows: Rows) -> dict[str, Any]:
+def _configuration(plan: Plan, frame: Frame, coded: Coded) -> dict[str, Any]:
     """Return everything that the bytes of the result depend on, but for the machine."""
     return {
         "plan": asdict(plan),
         "device": device_of(plan.device).type,
-        "data": {"rows": len(rows), "columns": list(frame.names), "digest": fingerprint(rows)},
+        "data": {
+            "rows": len(coded.rows),
+            "columns": list(frame.names),
+            "digest": coded.digest or fingerprint(coded.rows),
+        },
         "versions": {"lowerbound": lowerbound.__version__, "torch": str(torch.__version__)},
     }
 

@@ -133,18 +133,20 @@ class Onto(nn.Module):
     """The numbers of the likelihood: a network's, the first of them added to the picture given.
 
     Args:
-        features: channels of the features, the first of h; the rest are the picture's.
+        features: channels of the features, the first of h.
+        carried: channels of the picture beside them.
         numbers: per pixel of the output.
         fold: pixels of the output per pixel of h, in each direction.
     """
 
-    def __init__(self, features: int, numbers: int, fold: int) -> None:
+    def __init__(self, features: int, carried: int, numbers: int, fold: int) -> None:
         super().__init__()
         self.features, self.fold = features, fold
         self.net = nn.Conv2d(features, numbers * fold**2, 3, 1, 1)
-        nn.init.zeros_(self.net.weight)  # training begins with the picture as it is given
-        assert self.net.bias is not None
-        nn.init.zeros_(self.net.bias)
+        if carried:  # training begins with the picture as it is given
+            assert self.net.bias is not None
+            nn.init.zeros_(self.net.weight)
+            nn.init.zeros_(self.net.bias)
 
     def forward(self, h: Tensor) -> Tensor:
         """Return (B, numbers, H fold, W fold)."""

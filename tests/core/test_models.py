@@ -167,14 +167,16 @@ def test_densities_stay_in_float32_when_networks_run_in_bfloat16(name):
 @every_recipe
 def test_every_feature_perturbs_the_score_through_both_ends(name):
     """Each column (or pixel) enters the encoder, and each enters the likelihood."""
-    model = recipe(name).eval()
-    x, context = RECIPES[name].data(4)
+    model = recipe(name).double().eval()  # one pixel of many moves a mean by little
+    x, context = (None if t is None else t.double() for t in RECIPES[name].data(4))
     rows, cells = len(x), x[0].numel()
     x = x.repeat(cells, *[1] * (x.dim() - 1))  # all rows once for each of their cells
-    context = None if context is None else context.repeat(cells, 1)
+    context = None if context is None else context.repeat(cells, *[1] * (context.dim() - 1))
     moved = x.clone()
     changed = moved.view(cells, rows, cells).diagonal(0, 0, 2)
     changed.copy_(1 - changed.clamp_max(1))
+    # A missing cell cannot be changed, and one near 1/2 was not.
+    there = (moved - x).flatten(1).abs().nansum(1) > 0.01
     keep, other = (Trace(from_posterior(noise.Keyed(noise.row_keys(x))), len(x)) for _ in range(2))
     px = model(x, keep, context)
     model(moved, other, context)
@@ -182,8 +184,8 @@ def test_every_feature_perturbs_the_score_through_both_ends(name):
         # A code need not change with one pixel; what it is the nearest to does.
         of = (lambda q: q.near) if name in QUANTISED else centre
         before, after = (of(t.sites[site].q) for t in (keep, other))
-        assert (before != after).flatten(1).any(1).all()
-    assert (px.log_prob(x) != px.log_prob(moved)).all()
+        assert (before != after).flatten(1).any(1)[there].all()
+    assert (px.log_prob(x) != px.log_prob(moved))[there].all()
 
 
 @every_recipe

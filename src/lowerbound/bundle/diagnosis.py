@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from lowerbound.bundle import folder
+from lowerbound import publishing
 from lowerbound.bundle.manifest import MANIFEST
 from lowerbound.errors import ModelFileError, nearest
 
@@ -104,7 +104,7 @@ def _absent(root: Path) -> ModelFileError:
     if not root.parent.is_dir():
         return ModelFileError("E101", f"{message}: {root.parent} does not exist", fix=fix)
     siblings = listing(root.parent)
-    if aside := folder.moved_aside(root, siblings):
+    if aside := publishing.moved_aside(root, siblings):
         message += "; saving its successor was cut short"
         fix = f"mv {aside} {root}"
     elif similar := nearest(root.name, (s for s in siblings if s[0] != ".")):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lowerbound import publishing
 from lowerbound.bundle import documents as texts
-from lowerbound.bundle import folder, tensors
+from lowerbound.bundle import tensors
 from lowerbound.bundle.manifest import (
     FILE_NAME,
     MANIFEST,
@@ -84,7 +85,7 @@ def write_sealed(
     need = sum(len(piece) for pieces in contents.values() for piece in pieces)
     with (
         _target(path, need, overwrite, what) as target,
-        folder.publish(target, overwrite=overwrite) as stage,
+        publishing.publish(target, overwrite=overwrite) as stage,
     ):
         entries = [_write(stage / name, contents[name]) for name in sorted(contents)]
         _write(stage / MANIFEST, [seal(entries)])

@@ -33,6 +33,7 @@ class Coded:
         view: what training sees of `raw`, drawn anew at every step; None: `rows` as they are.
         raw: the rows that `view` looks at; `rows` are what it showed once and for all.
         each: how many rows every example gives: row i is of the example i modulo their number.
+        digest: of what the rows are made from, where that takes less than to look at them all.
     """
 
     rows: Rows
@@ -45,6 +46,7 @@ class Coded:
     view: View | None = None
     raw: Rows | None = None
     each: int = 1
+    digest: str = ""
 
 
 class Group(NamedTuple):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,16 +102,17 @@ class PairCoding:
         small = SMALL_CROP if self.scale > 1 else CROP
         if made is not None:
             clean, view = Crops(given, small * self.scale, each), Then(turned, made)
-            return self._coded(clean, view, Seen(clean, made), each)
+            return self._coded(frame, clean, view, Seen(clean, made))
         assert wanted is not None
         target = _Numbered(wanted, self.classes) if self.classes else wanted
         size = small * self.scale
         pairs = Paired(Crops(target, size, each, self.scale), Crops(given, small, each))
-        return self._coded(pairs, turned, pairs, each)
+        return self._coded(frame, pairs, turned, pairs)
 
-    def _coded(self, rows: Rows, view: View, held_out: Rows, each: int) -> Coded:
-        nothing = np.zeros(len(rows))
-        return Coded(held_out, nothing, nothing, raw=rows, view=view, each=each)
+    def _coded(self, frame: Frame, rows: Rows, view: View, held_out: Rows) -> Coded:
+        nothing, known = np.zeros(len(rows)), _digest(frame, self.document())
+        each = len(rows) // frame.rows
+        return Coded(held_out, nothing, nothing, raw=rows, view=view, each=each, digest=known)
 
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
         """Refuse: what such a model makes are pictures and no rows."""
@@ -144,6 +147,16 @@ class PairCoding:
             dict(document["settings"]),
             tuple(document["classes"]),
         )
+
+
+def _digest(frame: Frame, document: Mapping[str, Any]) -> str:
+    """Return a digest of all pictures and of what is made of them."""
+    digest = hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=16)
+    for pictures in (frame.pictures or (), frame.targets or ()):
+        for i in range(len(pictures)):
+            digest.update(repr(pictures[i].shape).encode())
+            digest.update(np.ascontiguousarray(pictures[i]).data)
+    return digest.hexdigest()
 
 
 class _Numbered(Sequence[NDArray[np.float32]]):

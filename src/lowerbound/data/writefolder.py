@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lowerbound.cells import place
 from lowerbound.data.kinds import PICTURES
-from lowerbound.data.write import exists, masked_mode, refusals, refused
+from lowerbound.data.write import exists, refusals, refused
 from lowerbound.errors import UsageError
+from lowerbound.publishing import publish
 
 
 def check_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
@@ -71,17 +70,14 @@ def atomic_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iter
         ResourceError: E301 if the disk is full, E302 if nothing can be written there.
     """
     target = check_folder(path, overwrite)
-    with refusals(target, None):
-        made = Path(tempfile.mkdtemp(".tmp", f".{target.name[:80]}.", target.parent))
-        try:
-            yield made
-            made.chmod(0o777 & ~masked_mode())
-            if target.is_dir():
-                old = made.with_suffix(".old")
-                target.rename(old)
-                made.rename(target)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                made.rename(target)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
+    with refusals(target, None), publish(target, overwrite=target.is_dir()) as made:
+        yield made
+        for file in made.rglob("*"):
+            if file.is_file():
+                _sync(file)
+
+
+def _sync(path: Path) -> None:
+    """Have a file on the disk before its folder gets its name."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

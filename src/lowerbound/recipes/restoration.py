@@ -134,7 +134,7 @@ def _restorer(  # noqa: PLR0913, PLR0917 - the parts in which the recipes differ
     return LatentModel(
         _Pair(reader, fold, given, channels, width, levels),
         [_level(f"z{i}", carried, width, latent, stride) for i, stride in enumerate(strides)],
-        Conditional(Onto(width, numbers, out), family),
+        Conditional(Onto(width, carried, numbers, out), family),
         Beside(nn.Sequential(given, UNet(channels, widths, depth)), base),
     )
 

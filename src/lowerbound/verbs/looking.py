@@ -246,6 +246,11 @@ def _columns(document: dict[str, Any]) -> list[dict[str, str]]:
         last = "_".join(str(n - 1) for n in document["shape"])
         cells = f"cells p{'_'.join('0' for _ in document['shape'])} to p{last}"
         return [{"column": "pictures", "kind": document["kind"], "holds": f"{size}, {cells}"}]
+    if document["coding"] == "pairs":
+        colours = "grey" if document["channels"] == 1 else "colours"
+        return [
+            {"column": "pictures", "kind": document["recipe"], "holds": f"{colours}, any size"}
+        ]
     return [
         {"column": c["name"], "kind": c["kind"], "holds": _holds(c)}
         for c in document["schema"]["columns"]

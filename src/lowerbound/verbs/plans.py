@@ -31,6 +31,8 @@ _DECIDED = {
     "batches",
     "shape",
 }
+# Of these the pictures decide the channels, which elsewhere are those of layers.
+_FROM_PICTURES = {name: {"channels", "classes"} for name in recipes.BATCHES}
 # A model of the smallest table there is, to try settings on before any data are read.
 _SMALLEST = {
     "table": {"families": ["real"], "sizes": [1]},
@@ -39,6 +41,7 @@ _SMALLEST = {
     "nvae": {"shape": [1, 8, 8]},
     "vqvae": {"shape": [1, 8, 8]},
     "vqvae2": {"shape": [1, 8, 8]},
+    **dict.fromkeys(_FROM_PICTURES, {"channels": 1}),
 }
 _MOST_BYTES = 1 << 20
 
@@ -180,7 +183,8 @@ def _settings_problems(recipe: str, settings: Mapping[str, Any]) -> list[Lowerbo
 def _known_settings(recipe: str) -> dict[str, Any]:
     """Return the settings of a recipe with their defaults."""
     parameters = inspect.signature(getattr(recipes, recipe)).parameters
-    own = {name: p.default for name, p in parameters.items() if name not in _DECIDED}
+    decided = _DECIDED | _FROM_PICTURES.get(recipe, set())
+    own = {name: p.default for name, p in parameters.items() if name not in decided}
     return {**own, **OBJECTIVE}
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
 from lowerbound.verbs.flags import Data, Model, Name, Number, Out, Place
+from lowerbound.verbs.result import Result
 from lowerbound.verbs.using import load
 
 if TYPE_CHECKING:
     from lowerbound.trained import Trained
-    from lowerbound.verbs.result import Result
 
 
 def denoise(  # noqa: PLR0913 - a verb's arguments are its flags
@@ -207,5 +207,5 @@ def _restored(  # noqa: PLR0913, PLR0917 - what the four verbs share
         on_bad_file or "auto",
         mask,
     )
-    target = None if out is None else work.check_folder(out, overwrite)
+    target = None if out is None else work.check_folder(out, overwrite, data)
     return work.run(_of_recipe(model, recipe), data, order, target, overwrite)

@@ -13,17 +13,17 @@ import torch
 from numpy.typing import NDArray
 
 from lowerbound import drawing, restoring
-from lowerbound.bundle.folder import publish
 from lowerbound.data import folders, imagefiles
 from lowerbound.data.badfiles import Tally, counted
 from lowerbound.data.crops import shares
 from lowerbound.data.pairs import matched
 from lowerbound.data.views import with_holes
-from lowerbound.data.write import check_place
+from lowerbound.data.writefolder import atomic_folder
 from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.recipes import restoration
 from lowerbound.restoring import Restored
 from lowerbound.trained import Trained
+from lowerbound.verbs import places
 from lowerbound.verbs.outputs import Clock
 from lowerbound.verbs.result import Result
 
@@ -70,9 +70,9 @@ class Pages(NamedTuple):
     doubt: float
 
 
-def check_folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
+def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> Path:
     """Refuse, before anything is computed, a folder that could not be written."""
-    target = check_place(out, overwrite)
+    target = places.check_picture_folder(os.fspath(out), overwrite, data)
     if target.is_dir() and not (target / OVERVIEW).is_file() and any(target.iterdir()):
         raise UsageError(
             "E221",
@@ -87,12 +87,13 @@ def run(trained: Trained, data: Any, order: Order, target: Path | None, overwrit
     """Restore the pictures at `data`: into a folder, or, without one, as arrays in the result."""
     clock = Clock()
     listing, holes = _inputs(data, order.mask)
-    tally = Tally(len(listing.files), order.on_bad_file)
+    alone = len(listing.files) == 1 and order.on_bad_file == "auto"
+    tally = Tally(len(listing.files), "fail" if alone else order.on_bad_file)
     pages = _pages(trained, listing, holes, order, tally)
     if target is None:
         made = [made for _, _, made in pages]
         return _told(trained, [each.doubt for each in made], tally, clock(), None, made)
-    with publish(target, overwrite=overwrite) as folder:
+    with atomic_folder(target, overwrite) as folder:
         doubts = _written(folder, pages)
     return _told(trained, doubts, tally, clock(), target)
 
@@ -131,6 +132,7 @@ def _pages(
     tally: Tally,
 ) -> Iterator[tuple[str, Page, Pages]]:
     """Restore one picture after the other; never more than one is in memory."""
+    names = places.names_of(listing.names, len(listing.files))
     for i, path in enumerate(listing.files):
         try:
             given = imagefiles.decode(path)
@@ -138,7 +140,7 @@ def _pages(
         except LowerboundError as error:
             tally.add(listing.names[i], error)
             continue
-        yield listing.names[i], given, restore_page(trained, given, order, hole)
+        yield names[i], given, restore_page(trained, given, order, hole)
     tally.check()
 
 
@@ -237,11 +239,11 @@ def _coloured(packed: NDArray[np.int64]) -> Page:
 
 
 def _write(folder: Path, name: str, made: Pages) -> None:
-    """Write the pictures of one file, under its name as PNG."""
+    """Write the pictures of one file under its name, which ends in .png."""
     pages = {"": made.result, "uncertainty": made.uncertainty}
     pages |= {f"draw{i + 1}": draw for i, draw in enumerate(made.draws)}
     for part, page in pages.items():
-        place = (folder / part / name).with_suffix(".png")
+        place = folder / part / name
         place.parent.mkdir(parents=True, exist_ok=True)
         imagefiles.encode(place, page)
 

@@ -1,0 +1,217 @@
+"""denoise, upscale, inpaint and segment on the command line, on folders of ordinary pictures."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lowerbound
+from lowerbound.cli import main
+from lowerbound.data.imagefiles import decode
+from picture_files import shades
+
+SIZES = [(40, 30), (64, 80), (33, 57), (50, 50)]
+SMALL = ["--time-limit", "0.5s", "--set", "width=4", "--set", "depth=1"]
+MORE = {
+    "denoise": ["--set", "noise=gaussian:20"],
+    "upscale": ["--set", "scale=2"],
+    "inpaint": [],
+    "segment": [],
+}
+
+
+def write(path, page):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(page).save(path)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Pictures, masks of them, and a model of each kind."""
+    root = tmp_path_factory.mktemp("restoration")
+    for i, (height, width) in enumerate(SIZES * 3):
+        page = shades(height, width, i)
+        write(root / f"photos/{'ab'[i % 2]}/{i}.jpg", page)
+        write(root / f"grey/{i}.png", page[..., 0])
+        write(root / f"masks/{i}.png", np.where(page[..., 0] > 99, 200, 7).astype(np.uint8))
+    for recipe, more in MORE.items():
+        data = [str(root / "grey"), "--targets", str(root / "masks")]
+        data = data if recipe == "segment" else [str(root / "photos")]
+        words = ["fit", *data, "--recipe", recipe, *SMALL, *more, "-q"]
+        assert main([*words, "--out", str(root / f"{recipe}.vae")]) == 0
+    return root
+
+
+@pytest.fixture
+def call(made, tmp_path, monkeypatch, capsys):
+    """Run a command beside the models; return its facts, or its error."""
+    for entry in made.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words, code=0):
+        capsys.readouterr()
+        assert main([*words, "--json"]) == code
+        told = capsys.readouterr()
+        return json.loads(told.out) if code == 0 else json.loads(told.err)["error"]
+
+    command.folder = tmp_path
+    return command
+
+
+def test_every_picture_comes_back_with_its_uncertainty_and_draws(call):
+    facts = call("denoise", "denoise.vae", "photos", "--out", "made", "--draws", "2")
+    assert facts["pictures"] == 12
+    assert 0 < facts["uncertainty"] < 255
+    names = [f"{'ab'[i % 2]}/{i}.png" for i in range(12)]
+    for part in ("", "uncertainty/", "draw1/", "draw2/"):
+        for i, name in enumerate(names):
+            page = decode(call.folder / "made" / f"{part}{name}")
+            assert page.shape == (*(SIZES * 3)[i], 1 if part == "uncertainty/" else 3)
+    overview = decode(call.folder / "made/_overview.png")
+    assert overview.shape[1] > 5 * 100
+
+
+def test_larger_pictures(call):
+    call("upscale", "upscale.vae", "photos", "--out", "large", "--scale", "2")
+    page = decode(call.folder / "large/a/0.png")
+    assert page.shape == (80, 60, 3)
+    told = call("upscale", "upscale.vae", "photos", "--out", "l", "--scale", "4", code=2)
+    assert told["code"] == "E243"
+    assert "--scale 2" in told["hint"]
+
+
+def test_holes_are_filled_and_nothing_else_changes(call):
+    hole = np.zeros((50, 50), np.uint8)
+    hole[10:20, 5:40] = 255
+    write(call.folder / "hole.png", hole)
+    given = decode(call.folder / "photos/b/3.jpg")
+    call("inpaint", "inpaint.vae", "photos/b/3.jpg", "--mask", "hole.png", "--out", "full")
+    page = decode(call.folder / "full/3.png")
+    changed = (page != given).any(-1)
+    assert changed[hole > 0].mean() > 0.5
+    assert not changed[hole == 0].any()
+    doubt = decode(call.folder / "full/uncertainty/3.png")[..., 0]
+    assert (doubt[hole == 0] == 0).all()
+
+
+def test_a_mask_of_another_size_is_refused(call):
+    write(call.folder / "hole.png", np.zeros((9, 9), np.uint8))
+    told = call(
+        "inpaint", "inpaint.vae", "photos/b/3.jpg", "--mask", "hole.png", "--out", "x", code=3
+    )
+    assert told["code"] == "E089"
+    assert not (call.folder / "x").exists()
+
+
+def test_inpainting_without_a_mask_is_refused(call):
+    assert call("inpaint", "inpaint.vae", "photos", "--out", "x", code=2)["code"] == "E232"
+
+
+def test_masks_have_the_colours_that_were_learned_from(call):
+    facts = call("segment", "segment.vae", "photos", "--out", "found", "--draws", "1")
+    assert facts["unit"] == "nats per pixel"
+    assert 0 < facts["uncertainty"] < np.log(2) + 1e-6
+    for part in ("", "draw1/"):
+        page = decode(call.folder / f"found/{part}a/0.png")
+        assert page.shape == (40, 30, 1)
+        assert set(np.unique(page)) <= {7, 200}
+
+
+def test_sixteen_bits_come_out_as_sixteen_bits(call):
+    deep = (np.arange(48 * 48).reshape(48, 48) * 20).astype(np.uint16)
+    write(call.folder / "deep/0.png", deep)
+    call("denoise", "denoise.vae", "deep", "--out", "made")
+    page = decode(call.folder / "made/0.png")
+    assert page.dtype == np.uint16
+    assert page.shape == (48, 48, 1)
+
+
+def test_a_python_caller_gets_arrays(call):
+    result = lowerbound.denoise("denoise.vae", "grey/0.png", draws=1)
+    (page,) = result.table
+    assert page.result.shape == (40, 30, 1)
+    assert len(page.draws) == 1
+    assert result.path is None
+
+
+def test_what_cannot_be_read_is_counted_or_refused(call):
+    folder = call.folder / "some"
+    write(folder / "0.png", shades(20, 20, 0))
+    (folder / "1.png").write_bytes(b"no picture")
+    told = call("denoise", "denoise.vae", "some", "--out", "made", code=3)
+    assert told["code"] == "E084"
+    assert not (call.folder / "made").exists()
+    facts = call("denoise", "denoise.vae", "some", "--out", "made", "--on-bad-file", "skip")
+    assert facts["skipped"] == ["1.png"]
+    assert call("denoise", "denoise.vae", "some", "--out", "m", "--on-bad-file", "fail", code=3)
+
+
+def test_what_is_there_is_not_replaced_unasked(call):
+    call("denoise", "denoise.vae", "grey/0.png", "--out", "made")
+    assert call("denoise", "denoise.vae", "grey/1.png", "--out", "made", code=2)["code"] == "E220"
+    call("denoise", "denoise.vae", "grey/1.png", "--out", "made", "--overwrite")
+    assert sorted(os.listdir(call.folder / "made")) == ["1.png", "_overview.png", "uncertainty"]
+    other = call.folder / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("all of it")
+    told = call("denoise", "denoise.vae", "grey/1.png", "--out", "other", "--overwrite", code=2)
+    assert told["code"] == "E221"
+    assert (other / "thesis.txt").read_text() == "all of it"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", "denoise.vae", "photos", "--out", "s.csv"),
+        ("embed", "denoise.vae", "photos", "--out", "s.csv"),
+        ("sample", "denoise.vae", "--out", "s.csv"),
+        ("evaluate", "denoise.vae", "photos"),
+        ("segment", "denoise.vae", "photos", "--out", "s"),
+        ("plot", "denoise.vae", "samples", "--out", "s.png"),
+        ("export", "denoise.vae", "--onnx", "s.onnx"),
+    ],
+)
+def test_a_model_that_restores_does_nothing_else(call, words):
+    told = call(*words, code=2)
+    assert told["code"] in ("E240", "E246", "E247")
+    assert words[-2] != "--out" or not (call.folder / words[-1]).exists()
+
+
+def test_what_is_known_of_such_a_model(call):
+    assert call("verify", "denoise.vae")["files"]
+    facts = call("info", "segment.vae")
+    assert facts["recipe"] == "segment"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["photos", "--recipe", "segment"], "E240"),
+        (["photos", "--recipe", "denoise", "--size", "64"], "E236"),
+        (["grey", "--recipe", "sigma", "--targets", "masks"], "E236"),
+        (["photos", "--recipe", "denoise", "--set", "noise=snow:1"], "E240"),
+        (["photos", "--recipe", "upscale", "--set", "scale=7"], "E240"),
+        (["photos", "--recipe", "segment", "--targets", "masks"], "E087"),
+        (["photos/a", "--recipe", "denoise", "--targets", "nowhere"], "E001"),
+    ],
+)
+def test_fits_that_cannot_work_are_refused(call, words, code):
+    told = call(
+        "fit",
+        *words,
+        "--time-limit",
+        "1s",
+        "--out",
+        "x.vae",
+        code=3 if code in ("E087", "E001") else 2,
+    )
+    assert told["code"] == code
+    assert not (call.folder / "x.vae").exists()
+
+
+def test_a_dry_run_of_a_fit(call):
+    facts = call("fit", "photos", "--recipe", "denoise", "--set", "width=4", "--dry-run")
+    assert facts["dry_run"]
