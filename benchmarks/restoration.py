@@ -5,11 +5,11 @@ denoise: learned on Train400 with Gaussian noise of sigma 25, neither rounded no
 non-local means and wavelet shrinkage of scikit-image, told sigma, and published means.
 
 upscale: four times, on Y of YCbCr; learned on Train400, tested on Set5, Set14 and BSD100 from
-their LRx4, four pixels shaved off. The bicubic baseline is computed again and must be the published
-one. Train400 shares no picture with a test set: the correlation of each of its crops with every
-place of every test picture, at a quarter of the size, is nowhere above 0.95. Nothing else is
-learned from: BSD68 is part of BSD100, Set12 shares pictures with Set14, and the other pictures at
-hand are no photographs.
+their LRx4, four pixels shaved off. The bicubic baseline is computed again and must be the
+published one. Train400 shares no picture with a test set: the correlation of each of its crops
+with every place of every test picture, at a quarter of the size, is nowhere above 0.95. Nothing
+else is learned from: BSD68 is part of BSD100, Set12 shares pictures with Set14, and the other
+pictures at hand are no photographs.
 
 What is kept, pictures held out of Train400 decide; nothing was tuned on a test picture. A killed
 run goes on where it was: states and scores are in --states.
