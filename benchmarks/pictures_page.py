@@ -92,7 +92,8 @@ def _training(task: Document) -> str:
     return (
         f"Learned from {setting['learned_from']}: {training['parameters']:,} parameters, "
         f"{training['steps']:,} steps in {training['seconds'] / 60:,.0f} minutes, "
-        f"threads: {setting['engine']['threads']}. The result is the mean of {setting['draws']} draws."
+        f"threads: {setting['engine']['threads']}. The result is the mean of {setting['draws']} "
+        "draws."
     )
 
 

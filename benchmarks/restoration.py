@@ -172,7 +172,7 @@ def scored(path: Path, files: Sequence[Path], score: Callable[[Path, int], Score
         if file.name not in known:
             known[file.name] = score(file, number)
             raw = json.dumps(known).encode()
-            atomic_write(path, lambda out, raw=raw: out.write(raw), overwrite=True)
+            atomic_write(path, lambda out, raw=raw: out.writelines([raw]), overwrite=True)
     return {file.name: known[file.name] for file in files}
 
 

@@ -180,7 +180,8 @@ def start_of(job: Fit, case: Case, known: Document, folder: Path) -> dict[str, T
         model = built("denoise", known["width"])
         view = Then(turned, noisy)
         train(model, "denoise", (clean, some(Seen(held, noisy))), view, known["steps"])
-        weights = {name: t.cpu().contiguous() for name, t in model.start.state_dict().items()}
+        start = model.get_submodule("start").state_dict()
+        weights = {name: t.cpu().contiguous() for name, t in start.items()}
         save_file(weights, path.with_suffix(".saving"))
         path.with_suffix(".saving").replace(path)
     return load_file(path)
@@ -280,7 +281,7 @@ def bars(arms: dict[str, Document], few: Sequence[int]) -> dict[str, bool]:
 def kept(path: Path, known: Document) -> None:
     """Write what is known so far."""
     raw = json.dumps(known, indent=1).encode()
-    atomic_write(path, lambda file: file.write(raw), overwrite=True)
+    atomic_write(path, lambda file: file.writelines([raw]), overwrite=True)
 
 
 def measured(options: argparse.Namespace) -> Document:
