@@ -44,16 +44,15 @@ def psnr(guess: Grey, truth: Grey) -> float:
 
 def ssim(guess: Grey, truth: Grey) -> float:
     """Return the structural similarity: Wang et al., 2004, with their Gaussian window."""
-    return float(
-        structural_similarity(
-            guess,
-            truth,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            data_range=255,
-        )
+    similar = structural_similarity(
+        guess,
+        truth,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
     )
+    return float(similar)  # pyright: ignore[reportArgumentType] - a number, without `full`
 
 
 def counts(guess: NDArray[np.bool_], truth: NDArray[np.bool_]) -> dict[str, int]:
