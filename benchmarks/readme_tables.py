@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from performance_page import latency_table, profile_table, switches_table, throughput_tables
+from pictures_page import PARTS as PICTURES
 from reproductions_page import EXPERIMENTS, experiment_table
 
 ROOT = Path(__file__).parent.parent
@@ -338,6 +339,7 @@ PAGES: dict[str, tuple[Part, ...]] = {
         ("## Larger tables", "synthetic_choice", synthetic_choice),
     ),
     "docs/reproductions.md": tuple((f"## {n}", n, experiment_table) for n in EXPERIMENTS),
+    "docs/pictures.md": PICTURES,
     "docs/performance.md": (
         ("## Against others", "throughput", throughput_tables),
         ("## Where a step goes", "step_profile", profile_table),
