@@ -559,7 +559,7 @@ def test_draws_of_a_code_are_all_the_same_and_are_decoded_once():
     rows = Dense(RECIPES["vqvae"].data(5)[0])
     seen = []
     handle = model.likelihood.register_forward_hook(lambda m, x, out: seen.append(len(x[0])))
-    one, many = (metrics.log_likelihood(model, rows, k, tile=5) for k in (1, 50))
+    one, many = (metrics.log_likelihood(model, rows, k, most=5) for k in (1, 50))
     handle.remove()
     assert seen == [5, 5, 5, 5, 5]  # a first look each, then one draw per chunk
     torch.testing.assert_close(one.log_p, many.log_p)

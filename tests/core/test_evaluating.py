@@ -37,7 +37,7 @@ def test_rows_are_encoded_once_for_all_chunks_of_samples():
     it = model()
     seen = counting(it)
     x = rows(10)
-    found = log_likelihood(it, Dense(x), 100, chunk=7, tile=4)
+    found = log_likelihood(it, Dense(x), 100, chunk=7, most=4)
     assert seen == [4, 4, 4]
     parts = [log_weights(it, Batch(x), k, f).detach() for f, k in [(0, 64), (64, 36)]]
     by_hand = torch.cat(parts, 1).double().logsumexp(1) - torch.tensor(100.0).double().log()
@@ -73,8 +73,8 @@ def test_a_prior_that_borrows_the_encoder_is_not_given_the_rows_features():
     level = it.levels[0]
     level.prior = Vamp(Borrowed(it.encoder, level.posterior), 3, [4])
     x = rows(3)  # as many as pseudo-inputs
-    several = log_likelihood(it, Dense(x), 6, chunk=2, tile=3).log_p
-    torch.testing.assert_close(several, log_likelihood(it, Dense(x), 6, chunk=6, tile=3).log_p)
+    several = log_likelihood(it, Dense(x), 6, chunk=2, most=3).log_p
+    torch.testing.assert_close(several, log_likelihood(it, Dense(x), 6, chunk=6, most=3).log_p)
 
 
 def test_the_place_of_a_model_is_its_mean_rate_and_distortion():

@@ -69,7 +69,6 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
 
     Examples:
         lowerbound fit tx.parquet --alarm-rate 0.1% --out fraud.vae
-        lowerbound fit tx.csv --preset best --latent auto --set likelihood=student
         lowerbound fit photos/ --size 64 --out photos.vae
         lowerbound fit photos/ --recipe denoise --out clean.vae
 
