@@ -79,8 +79,8 @@ def test_with_nothing_from_the_prior_the_bound_is_log_p():
 def test_the_ratio_is_the_divergence_in_the_lowest_levels():
     exact = CHAIN.ratio(X)
     assert exact.max() > 4 * exact.min() > 0
-    found = level_ratio(CHAIN, Dense(X), 1, samples=40_000)
-    torch.testing.assert_close(found, exact, rtol=0.02, atol=0.02)
+    found = level_ratio(CHAIN, Dense(X), 1, samples=10_000)
+    torch.testing.assert_close(found, exact, rtol=0.04, atol=0.02)
 
 
 def test_a_site_from_its_prior_weighs_nothing():
