@@ -46,7 +46,7 @@ def labelled(name: str) -> Labelled:
     return Labelled(
         np.concatenate([np.asarray(parts.train), np.asarray(parts.valid)]),
         _labels(name, "train"),
-        np.asarray(parts.test),
+        np.array(parts.test),  # a copy, which torch may take: the file's bytes are read-only
         _labels(name, "t10k"),
     )
 
