@@ -44,7 +44,7 @@ from lowerbound.trace import Trace, posterior_mean
 from lowerbound.typicality import LEVEL_SAMPLES, Typicality, level_bound
 from lowerbound.verbs.pictured import usual_plan
 
-MOST = 4_000  # test pictures of each kind
+MOST = 2_000  # test pictures of each kind
 LEVELS = 1  # that the score "levels" draws from their prior
 VARIANCE = 0.95  # that the components of the PCA keep
 SCORES = ("likelihood", "typicality", "levels")
@@ -228,7 +228,7 @@ def bars(table: dict[str, dict[str, float]]) -> dict[str, dict[str, bool]]:
         name: {
             label: value > max(row[b] for b in BASELINES)
             for label, value in row.items()
-            if label.split(": ")[-1] in SCORES
+            if label.rpartition(": ")[2] in SCORES
         }
         for name, row in table.items()
         if all(b in row for b in BASELINES)

@@ -134,8 +134,8 @@ def level_ratio(model: nn.Module, rows: Rows, k: int = 1, samples: int = LEVEL_S
 
     How much the lowest k levels must say about a row beyond what the levels above them foretell.
     Of rows like the training ones the upper levels know most; rows from elsewhere may have
-    familiar details, but not in a familiar whole. Likelihood itself, and with it the complexity of
-    a picture, cancels.
+    familiar details, but not in a familiar whole. Log p(x) itself cancels: what is left is
+    KL(p(z_<=k | z_>k) q(z_>k | x) || p(z | x)) - KL(q(z | x) || p(z | x)).
 
     References:
         Havtorn, Frellsen, Hauberg & Maaloe, 2021, as in `level_bound`: the score LLR^{>k}.
