@@ -41,7 +41,7 @@ def anomalies(load):
     return {
         "command": "python x",
         "environment": ENVIRONMENT,
-        "setting": {"minutes": 5.0},
+        "setting": {"minutes": 5.0, "solar_minutes": 20.0},
         "seeds": [0],
         "auroc": table,
         "bars": script.bars(table),
