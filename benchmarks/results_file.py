@@ -39,3 +39,10 @@ def write(name: str, **content: Any) -> Path:
     document = {"command": command, "environment": environment(), **content}
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path
+
+
+def earlier(name: str, setting: dict[str, Any]) -> dict[str, Any]:
+    """Return the results of an earlier run of the same setting, to go on from; else nothing."""
+    path = RESULTS / f"{name}.json"
+    document = json.loads(path.read_text()) if path.exists() else {}
+    return document["results"] if document.get("setting") == setting else {}
