@@ -7,6 +7,9 @@ from math import sqrt
 from statistics import fmean
 from typing import Any
 
+from anomalous_pictures_page import anomalous_pictures
+from generation_page import generation
+
 Document = Mapping[str, Any]
 Row = Sequence[str]
 
@@ -190,4 +193,6 @@ PARTS: tuple[tuple[str, str, Callable[[Document], str]], ...] = (
     ("## Denoised and enlarged", "restoration", restoration_tables),
     ("## Segmented", "segmentation", segmentation_tables),
     ("## Codebooks", "codes", codes_table),
+    ("## Generated", "generation", generation),
+    ("## Unusual pictures", "image_anomalies", anomalous_pictures),
 )
