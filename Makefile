@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 USER_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+BENCH_STAMP := $(VENV)/.installed-bench
 
 # Several pytest workers with several torch threads each would only get in each other's way.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
@@ -39,7 +40,7 @@ test: $(DEV_STAMP) ## everything that must hold before a commit
 nightly: $(DEV_STAMP) ## the long checks: many kills, wide grids
 	$(PYTEST) -m nightly
 
-bench: $(DEV_STAMP) $(PEERS) ## the measurements behind the README's tables (hours; needs LOWERBOUND_DATA)
+bench: $(BENCH_STAMP) $(PEERS) ## the measurements behind the README's tables (hours; needs LOWERBOUND_DATA)
 	@for name in $(BENCHMARKS); do \
 		echo "benchmarks/$$name.py"; \
 		$(BIN)/python "benchmarks/$$name.py" || exit 1; \
@@ -79,6 +80,10 @@ $(USER_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 .peers/%/.installed: benchmarks/peers/%.txt | $(BIN)/python
 	$(BIN)/python -m venv --clear .peers/$*
 	.peers/$*/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@touch $@
+
+$(BENCH_STAMP): $(DEV_STAMP)
+	$(PIP) -e '.[bench]'
 	@touch $@
 
 # What the tests need includes what a user needs, so `make demo` after `make test` installs nothing.

@@ -16,7 +16,7 @@ from lowerbound import drawing, restoring
 from lowerbound.data import folders, imagefiles
 from lowerbound.data.badfiles import Tally, counted
 from lowerbound.data.crops import shares
-from lowerbound.data.pairs import matched
+from lowerbound.data.pairs import matched, packed_colours
 from lowerbound.data.views import with_holes
 from lowerbound.data.writefolder import atomic_folder
 from lowerbound.errors import DataError, LowerboundError, UsageError
@@ -94,18 +94,34 @@ def run(trained: Trained, data: Any, order: Order, target: Path | None, overwrit
         made = [made for _, _, made in pages]
         return _told(trained, [each.doubt for each in made], tally, clock(), None, made)
     with atomic_folder(target, overwrite) as folder:
-        doubts = _written(folder, pages)
+        doubts = _written(folder, pages, _classes(trained))
     return _told(trained, doubts, tally, clock(), target)
 
 
-def _written(folder: Path, pages: Iterator[tuple[str, Page, Pages]]) -> list[float]:
+def _classes(trained: Trained) -> NDArray[np.int64]:
+    """Return the packed colours of the classes that a model tells apart, if it does."""
+    return np.asarray(trained.coding.document()["classes"], np.int64)
+
+
+def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
+    """Return a mask in greys that eyes tell apart, whatever its colours; else the page itself."""
+    if not len(classes):
+        return page
+    place = np.searchsorted(classes, packed_colours(page))
+    return np.rint(place * (255 / (len(classes) - 1))).astype(np.uint8)[..., None]
+
+
+def _written(
+    folder: Path, pages: Iterator[tuple[str, Page, Pages]], classes: NDArray[np.int64]
+) -> list[float]:
     """Write all pictures and the overview of the first few; return their uncertainties."""
     doubts, rows = [], []
     for name, given, made in pages:
         _write(folder, name, made)
         doubts.append(made.doubt)
         if len(rows) < SHOWN:
-            row = (given, made.result, made.uncertainty, *made.draws)
+            result, *draws = (_visible(p, classes) for p in (made.result, *made.draws))
+            row = (given, result, made.uncertainty, *draws)
             rows.append([drawing.thumbnail(page, SIDE) for page in row])
     sheet = drawing.grid(np.stack([page for row in rows for page in row]), len(rows[0]))
     imagefiles.encode(folder / OVERVIEW, sheet)
@@ -223,7 +239,7 @@ def _pictures(found: Restored, given: Page, order: Order, hole: NDArray[np.bool_
 
 def _masks(trained: Trained, found: Restored, order: Order) -> Pages:
     """Return masks in the colours of those that were learned from."""
-    colours = np.asarray(trained.coding.document()["classes"])
+    colours = _classes(trained)
     p = found.mean.clip(1e-12)
     entropy = -(p * np.log(p)).sum(0)
     shown = np.rint((entropy / np.log(len(p))).clip(0, 1) * 255).astype(np.uint8)[..., None]
