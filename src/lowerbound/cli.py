@@ -109,7 +109,7 @@ def _run(words: Sequence[str], common: Common) -> int:
 def _overview() -> str:
     """List the commands by what one wants; without any library, since it must come at once."""
     lines = [
-        f"lowerbound {lowerbound.__version__}: learn what is normal in a table",
+        f"lowerbound {lowerbound.__version__}: learn what is normal, in tables and pictures",
         "",
         "usage: lowerbound COMMAND [ARGUMENTS]",
     ]

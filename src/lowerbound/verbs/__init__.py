@@ -49,15 +49,19 @@ VERBS: dict[str, Verb] = {
         f"{_HERE}.showing:demo", _BEGIN, "", "see it all work on a medical table (1 min)"
     ),
     "inspect": Verb(
-        f"{_HERE}.looking:inspect", _BEGIN, "PATH", "what each column of a table holds"
+        f"{_HERE}.looking:inspect", _BEGIN, "PATH", "what a table or a folder of pictures holds"
     ),
-    "fit": Verb(f"{_HERE}.fitting:fit", _BEGIN, "PATH", "learn a model from a table"),
+    "fit": Verb(f"{_HERE}.fitting:fit", _BEGIN, "PATH", "learn a model from a table or pictures"),
     "score": Verb(
-        f"{_HERE}.using:score", _USE, "M.vae PATH", "how unusual each row is, and why", True
+        f"{_HERE}.using:score",
+        _USE,
+        "M.vae PATH",
+        "how unusual each row or picture is, and why",
+        True,
     ),
     "embed": Verb(f"{_HERE}.using:embed", _USE, "M.vae PATH", "a few numbers for each row", True),
     "sample": Verb(
-        f"{_HERE}.making:sample", _USE, "M.vae", "new rows like the ones learned", True
+        f"{_HERE}.making:sample", _USE, "M.vae", "new rows or pictures like the ones learned", True
     ),
     "impute": Verb(f"{_HERE}.making:impute", _USE, "M.vae PATH", "fill in missing cells", True),
     "reconstruct": Verb(
