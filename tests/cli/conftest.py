@@ -87,3 +87,19 @@ def run(folder, capsys):
         return Ran(code, *capsys.readouterr())
 
     return command
+
+
+@pytest.fixture
+def call(made, tmp_path, monkeypatch, capsys):
+    """Run a command among the models, its outputs in a fresh folder; return its facts."""
+    monkeypatch.chdir(made)
+
+    def command(*words, code=0, out=None):
+        capsys.readouterr()
+        target = [] if out is None else ["--out", str(tmp_path / out)]
+        assert main([*words, *target, "--json"]) == code
+        told = capsys.readouterr()
+        return json.loads(told.out) if code == 0 else json.loads(told.err)["error"]
+
+    command.folder = tmp_path
+    return command

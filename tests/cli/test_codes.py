@@ -1,7 +1,5 @@
 """Every use of a model of codes on the command line: pictures in, draws of a learned prior out."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -31,22 +29,6 @@ def made(tmp_path_factory):
         words = ["fit", str(folder / f"{data}.npz"), "--recipe", recipe, *flags]
         assert main([*words, "--out", str(folder / f"{recipe}.vae")]) == 0
     return folder
-
-
-@pytest.fixture
-def call(made, tmp_path, monkeypatch, capsys):
-    """Run a command among the models, its outputs in a fresh folder; return its facts."""
-    monkeypatch.chdir(made)
-
-    def command(*words, code=0, out=None):
-        capsys.readouterr()
-        target = [] if out is None else ["--out", str(tmp_path / out)]
-        assert main([*words, *target, "--json"]) == code
-        told = capsys.readouterr()
-        return json.loads(told.out) if code == 0 else json.loads(told.err)["error"]
-
-    command.folder = tmp_path
-    return command
 
 
 DATA = {"vqvae": "grey.npz", "vqvae2": "colours.npz"}

@@ -1,7 +1,5 @@
 """Every use of a model of pictures on the command line: arrays in, arrays of pictures out."""
 
-import json
-
 import numpy as np
 import pyarrow.csv as pv
 import pytest
@@ -38,22 +36,6 @@ def made(tmp_path_factory):
         words = ["fit", str(folder / f"{name}.npz"), "--recipe", "conv", *small, *more, "-q"]
         assert main([*words, "--out", str(folder / f"{name}.vae")]) == 0
     return folder
-
-
-@pytest.fixture
-def call(made, tmp_path, monkeypatch, capsys):
-    """Run a command among the models, its outputs in a fresh folder; return its facts."""
-    monkeypatch.chdir(made)
-
-    def command(*words, code=0, out=None):
-        capsys.readouterr()
-        target = [] if out is None else ["--out", str(tmp_path / out)]
-        assert main([*words, *target, "--json"]) == code
-        told = capsys.readouterr()
-        return json.loads(told.out) if code == 0 else json.loads(told.err)["error"]
-
-    command.folder = tmp_path
-    return command
 
 
 def array(path):
