@@ -103,3 +103,18 @@ def call(made, tmp_path, monkeypatch, capsys):
 
     command.folder = tmp_path
     return command
+
+
+@pytest.fixture
+def spoken(tmp_path, monkeypatch, capsys):
+    """Run a command in a fresh current folder; return its facts, or its error."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words, code=0):
+        capsys.readouterr()
+        assert main([*words, "--json"]) == code
+        told = capsys.readouterr()
+        return json.loads(told.out) if code == 0 else json.loads(told.err)["error"]
+
+    command.folder = tmp_path
+    return command

@@ -1,7 +1,6 @@
 """A folder of JPEGs from inspect to heat maps on the command line."""
 
 import csv
-import json
 import os
 import shutil
 
@@ -41,22 +40,13 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def call(made, tmp_path, monkeypatch, capsys):
+def call(made, tmp_path, spoken):
     """Run a command beside the models; return its facts, or its error."""
     for name in ("m.vae", "grey.vae"):
         (tmp_path / name).symlink_to(made / name)
     shutil.copytree(made / "photos", tmp_path / "photos")
     shutil.copy(made / "grey.npy", tmp_path)
-    monkeypatch.chdir(tmp_path)
-
-    def command(*words, code=0):
-        capsys.readouterr()
-        assert main([*words, "--json"]) == code
-        told = capsys.readouterr()
-        return json.loads(told.out) if code == 0 else json.loads(told.err)["error"]
-
-    command.folder = tmp_path
-    return command
+    return spoken
 
 
 def rows(path):

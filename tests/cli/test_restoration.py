@@ -1,6 +1,5 @@
 """denoise, upscale, inpaint and segment on the command line, on folders of ordinary pictures."""
 
-import json
 import os
 
 import numpy as np
@@ -45,20 +44,11 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def call(made, tmp_path, monkeypatch, capsys):
+def call(made, tmp_path, spoken):
     """Run a command beside the models; return its facts, or its error."""
     for entry in made.iterdir():
         (tmp_path / entry.name).symlink_to(entry)
-    monkeypatch.chdir(tmp_path)
-
-    def command(*words, code=0):
-        capsys.readouterr()
-        assert main([*words, "--json"]) == code
-        told = capsys.readouterr()
-        return json.loads(told.out) if code == 0 else json.loads(told.err)["error"]
-
-    command.folder = tmp_path
-    return command
+    return spoken
 
 
 def test_every_picture_comes_back_with_its_uncertainty_and_draws(call):
