@@ -72,22 +72,50 @@ def _common(words: Sequence[str]) -> tuple[Common, list[str]]:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Let SIGTERM end the work as Ctrl-C does; yield the list of signals that came."""
+    """Let SIGTERM end the work as Ctrl-C does; yield the list of signals that came.
+
+    Neither breaks off an import: a library's start-up code may swallow the interrupt, and go on
+    as if nothing had been said, or abort the process. It comes again as soon as that is over.
+    """
     caught: list[int] = []
 
     def stop(number: int, frame: object) -> None:
         caught.append(number)
-        raise KeyboardInterrupt
+        if _AGAIN is None or not _importing():
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, _PAUSE)
 
+    def again(number: int, frame: object) -> None:
+        # To whoever handles it now: it may be held back until a step is whole.
+        signal.raise_signal(caught[-1])
+
+    handlers = {signal.SIGTERM: stop, **({} if _AGAIN is None else {_AGAIN: again})}
+    if callable(signal.getsignal(signal.SIGINT)):  # not where a shell has it ignored
+        handlers[signal.SIGINT] = stop
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, take) for number, take in handlers.items()}
     except ValueError:  # not in the main thread
         yield caught
         return
     try:
         yield caught
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_AGAIN = getattr(signal, "SIGALRM", None)  # which Windows has not
+_PAUSE = 0.02  # seconds until an interrupt that met an import comes again
+
+
+def _importing() -> bool:
+    """Tell whether an import is under way in this thread."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _run(words: Sequence[str], common: Common) -> int:

@@ -17,6 +17,9 @@ _FAR = 20.0  # standard deviations; when most rows lie beyond, the unit has prob
 _MOST_LOG = 709.0  # exp of more than this is not a float64
 
 
+NEAREST = 1e-300  # of two knots: the slope between nearer ones would be no float64
+
+
 class Quantiles(BaseModel):
     """A monotone map through quantiles to Gaussian scores, straight between knots and beyond.
 
@@ -56,6 +59,8 @@ class Quantiles(BaseModel):
             wanted = np.linspace(ranks[0], ranks[-1], most)
             pick = np.unique(np.clip(np.searchsorted(ranks, wanted), 0, len(values) - 1))
         pick = pick.astype(int)
+        apart = np.diff(values[pick], prepend=-np.inf) >= NEAREST
+        pick = pick[apart] if apart.sum() > 1 else pick
         normal = NormalDist()
         scores = np.array([normal.inv_cdf(float(r)) for r in ranks[pick]])
         if weight < 1.0:

@@ -173,6 +173,17 @@ def test_mixed_density_integrates_to_one(schema):
     assert np.sum(np.exp(log_p) * width) == pytest.approx(1, abs=1e-5)
 
 
+@pytest.mark.parametrize("end", [-1.0, 1.0])
+def test_values_nearer_than_a_slope_can_tell_share_a_knot(end):
+    table = pa.table({"a": [end, 2.2e-313, 0.0, 0.0, 0.0]})
+    schema = infer(table, types={"a": "real"}, transform="quantile")
+    codes = schema.encode(table).values
+    assert np.isfinite(codes).all()
+    assert np.isfinite(schema.log_jacobian(codes)).all()
+    back = np.asarray(schema.decode(codes)["a"], dtype=float)
+    np.testing.assert_allclose(back, table["a"].to_numpy(), atol=1e-6)  # codes are float32
+
+
 @SLOW
 @given(
     hnp.arrays(np.float64, st.integers(5, 60), elements=st.floats(-1e12, 1e12)),

@@ -24,6 +24,7 @@ from lowerbound.bundle import documents
 from lowerbound.data.write import atomic_write
 from lowerbound.errors import LowerboundError, ResourceError, UsageError
 from lowerbound.training.checkpoints import EVERY, OnDisk
+from lowerbound.training.interrupts import Held
 
 RUN, LOCK = "run.json", "lock"
 _SHOWN = 8  # differences that a message lists
@@ -52,6 +53,17 @@ class RunFolder:
 
     def __enter__(self) -> RunFolder:
         """Make the folder and lock it."""
+        try:
+            with Held():  # an interrupt comes before the folder is there, or once it is whole
+                self._take()
+        except KeyboardInterrupt:
+            if self._lock.is_locked:  # else it is another process's
+                self._leave()
+            raise
+        return self
+
+    def _take(self) -> None:
+        """Make the folder and lock it."""
         _refuse_foreign(self.path)
         try:
             self.path.mkdir(exist_ok=True)
@@ -72,7 +84,6 @@ class RunFolder:
             self._clear()
         for left in self.path.glob(".run.json.*.tmp"):  # of a process that was killed
             left.unlink(missing_ok=True)
-        return self
 
     def __exit__(
         self,
@@ -81,6 +92,10 @@ class RunFolder:
         trace: TracebackType | None,
     ) -> None:
         """Unlock it; where nothing was committed, nothing is left."""
+        with Held():
+            self._leave()
+
+    def _leave(self) -> None:
         if not self.committed():
             self.remove()
         self._lock.release()
