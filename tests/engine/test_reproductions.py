@@ -108,9 +108,13 @@ def test_arms_keep_to_their_own_results(tmp_path):
     for name, nll in (("beta-10", 3.0), ("beta-2", 2.0), ("beta-tc-0", 1.0)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(json.dumps({"nll": nll}))
-    assert [r["nll"] for r in reproducing.finished(tmp_path, "beta")] == [2.0, 3.0]
-    assert [r["nll"] for r in reproducing.finished(tmp_path, "beta-tc")] == [1.0]
-    assert reproducing.finished(tmp_path, "vae") == []
+
+    def nlls(arm):
+        return {seed: r["nll"] for seed, r in reproducing.finished(tmp_path, arm).items()}
+
+    assert nlls("beta") == {2: 2.0, 10: 3.0}
+    assert nlls("beta-tc") == {0: 1.0}
+    assert nlls("vae") == {}
 
 
 def test_a_missing_arm_leaves_no_verdict(tmp_path):
@@ -314,6 +318,29 @@ def test_a_verdict_is_one_sided_unless_told():
 
 
 # The verb.
+
+
+def test_arms_may_run_on_several_machines(tmp_path, monkeypatch):
+    experiment = EXPERIMENTS["iwae-mnist"]
+    monkeypatch.setitem(experiment.scales, "smoke", TINY)
+    target = tmp_path / "iwae-mnist.smoke.json"
+
+    def run(arm, machine):
+        where = ["--states", str(tmp_path / machine), "--results", str(tmp_path)]
+        words = ["recipe", "run", "iwae-mnist", "--scale", "smoke", "--arm", arm, *where]
+        assert cli.main([*words, "--device", "cpu"]) == 0
+        return json.loads(target.read_text())
+
+    one = run("k=1", "here")
+    assert one["missing"] == ["k=5"]
+    both = run("k=5", "there")
+    assert both["arms"]["k=1"] == one["arms"]["k=1"]
+    assert both["missing"] == []
+    assert len(both["checks"]) == 4
+    # What another model or another scale has left is not taken for this one's.
+    for change in ({"scale": "short"}, {"arms": {"k=1": {**one["arms"]["k=1"], "recipe": "iaf"}}}):
+        target.write_text(json.dumps({**one, **change}))
+        assert run("k=5", "there")["missing"] == ["k=1"]
 
 
 def test_the_verb_lists_shows_and_runs(tmp_path, monkeypatch, capsys):

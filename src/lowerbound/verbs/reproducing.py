@@ -182,11 +182,12 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
         for seed in range(seeds):
             job = Job(experiment, scale, arm, seed, states / f"{arm}-{seed}", device)
             run_arm(job, voice.say)
-    found = {arm: finished(states, arm) for arm in experiment.arms}
+    stem = name if extent.scale != "smoke" else f"{name}.smoke"
+    target, kept = folder / f"{stem}.json", _kept(stem, folder)
+    found = {arm: _runs(experiment, arm, extent.scale, states, kept) for arm in experiment.arms}
     made = document(name, experiment, extent.scale, {a: r for a, r in found.items() if r})
     command = f"lowerbound recipe run {name} --scale {extent.scale} --seeds {seeds}"
     text = json.dumps({"command": command, **made}, indent=1) + "\n"
-    target = folder / (f"{name}.json" if extent.scale != "smoke" else f"{name}.smoke.json")
     atomic_write(target, lambda file: file.writelines([text.encode()]), overwrite=True)
     lines = [_cells(_line(name, arm, made)) for arm in experiment.arms]
     return Result(
@@ -203,8 +204,25 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
     )
 
 
-def finished(states: Path, arm: str) -> list[dict[str, Any]]:
-    """Return the results of every seed of an arm that ran to its end, in the order of seeds.
+def _runs(
+    experiment: Experiment, arm: str, scale: str, states: Path, kept: Mapping[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Return what is known of an arm, in the order of seeds: its states, else the earlier file.
+
+    The arms of an experiment take hours each, and may be run on several machines: what a results
+    file holds of the same model at the same scale stays in it.
+    """
+    found, earlier = finished(states, arm), (kept or {}).get("arms", {}).get(arm)
+    now = experiment.arms[arm]
+    model = now.recipe, json.loads(json.dumps(dict(now.arguments)))
+    same = kept is not None and earlier is not None and kept["scale"] == scale
+    if same and (earlier["recipe"], earlier["arguments"]) == model:
+        found = {**{run["seed"]: run for run in earlier["runs"]}, **found}
+    return [found[seed] for seed in sorted(found)]
+
+
+def finished(states: Path, arm: str) -> dict[int, dict[str, Any]]:
+    """Return the results of every seed of an arm that ran to its end, by seed.
 
     Args:
         states: the folder that holds ``ARM-SEED`` for each of them.
@@ -215,7 +233,7 @@ def finished(states: Path, arm: str) -> list[dict[str, Any]]:
         name, _, seed = path.parent.name.rpartition("-")
         if name == arm:
             found[int(seed)] = json.loads(path.read_text("utf-8"))
-    return [found[seed] for seed in sorted(found)]
+    return found
 
 
 def _checked(experiment: Experiment, extent: Extent) -> tuple[list[str], int]:
