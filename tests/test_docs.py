@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from lowerbound import recipes
 from lowerbound.cli import main
 from lowerbound.errors import CATALOGUE
 from lowerbound.verbs import VERBS
+from picture_files import packed, shades
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,11 +55,34 @@ def mixed(rows, seed):
     )
 
 
+def pictures(folder, count, seed, kind="JPEG", shrink=1):
+    """Pictures of different sizes, as a camera or a phone leaves them."""
+    folder.mkdir()
+    for i in range(count):
+        height, width = (72 + 8 * (i % 3)) // shrink, (80 + 12 * (i % 2)) // shrink
+        name = f"{i:02d}.{'jpg' if kind == 'JPEG' else 'png'}"
+        (folder / name).write_bytes(packed(shades(height, width, seed + i), kind))
+
+
+def masks(folder, pictures):
+    """White where the bright square of `shades` is."""
+    folder.mkdir()
+    for path in sorted(pictures.iterdir()):
+        bright = np.array(Image.open(path))[..., 2] > 120
+        (folder / f"{path.stem}.png").write_bytes(packed(np.uint8(255 * bright)))
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """The folder that the reader sits in."""
     mixed(240, seed=0).to_csv(tmp_path / "tx.csv", index=False)
     mixed(30, seed=1).to_csv(tmp_path / "new.csv", index=False)
+    for seed, name in enumerate(("photos", "new", "noisy", "torn")):
+        pictures(tmp_path / name, 24 if name == "photos" else 3, 100 * seed)
+    pictures(tmp_path / "small", 3, 700, shrink=4)
+    pictures(tmp_path / "slides", 12, 500)
+    masks(tmp_path / "masks", tmp_path / "slides")
+    masks(tmp_path / "holes", tmp_path / "torn")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -72,11 +98,18 @@ def test_python_blocks_run_one_after_the_other(page, folder):
         exec(compile(text, f"{page.name}, Python block {number}", "exec"), names)
 
 
+def quick(words):
+    """What makes a shown command a matter of seconds."""
+    if words[0] != "fit":
+        return []
+    narrow = ["--set", "width=8"] if recipes.BATCHES.keys() & set(words) else []
+    return ["--max-epochs", "2", "--time-limit", "1", *narrow]
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=named)
 def test_commands_run_one_after_the_other(page, folder, capsys):
     for words in commands(page):
-        quick = ["--max-epochs", "2"] if words[0] == "fit" else []
-        code = main([*words, *quick])
+        code = main([*words, *quick(words)])
         assert code == 0, f"lowerbound {shlex.join(words)}\n{capsys.readouterr().err}"
         if "--out" in words:
             assert (folder / words[words.index("--out") + 1]).exists(), shlex.join(words)

@@ -228,9 +228,9 @@ def _with_learned_priors(plan: Plan, first: Fitted, material: Material) -> Fitte
 
 def _optimiser(plan: Plan, rows: Rows) -> training.Optimiser:
     """Return how to step."""
+    shape = rows.take(torch.zeros(1, dtype=torch.long)).x.shape[1:]
     # The size of a gradient grows with the number of columns that add to the loss.
-    clip = CLIP * math.sqrt(math.prod(rows.take(torch.zeros(1, dtype=torch.long)).x.shape))
-    return replace(optimiser_of(plan), clip=clip)
+    return replace(optimiser_of(plan, shape), clip=CLIP * math.sqrt(math.prod(shape)))
 
 
 def _naming_the_column(error: NumericError, coding: Coding) -> NumericError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from lowerbound.training import Budget, Optimiser
 TRANSFORMS = ("blend", "standard", "quantile")
 PRECISIONS = ("float32", "bfloat16")
 WARM_UP_STEPS = 200  # of the rate's weight
+LARGE_PICTURE = 4096  # pixels times channels from which on a step takes only FEW_PICTURES
+FEW_PICTURES = 16
 
 # What the objective takes, beside the recipe's own arguments, with what stands for "not used".
 OBJECTIVE: dict[str, Any] = {
@@ -201,10 +204,18 @@ def budget_of(plan: Plan, rows: int) -> Budget:
     return budget
 
 
-def optimiser_of(plan: Plan) -> Optimiser:
-    """Return how to step."""
+def optimiser_of(plan: Plan, shape: Sequence[int] = ()) -> Optimiser:
+    """Return how to step.
+
+    Args:
+        plan: the plan.
+        shape: of one example, (channels, height, width) of a picture. Of large ones few make a
+            step: with 128 of 128 x 128 a CPU takes some hundred steps in minutes, and no model is
+            learned in a hundred steps.
+    """
     usual = PRESETS[plan.preset].optimiser
-    batch = recipes.BATCHES.get(plan.recipe)
+    large = len(shape) == 3 and math.prod(shape) > LARGE_PICTURE
+    batch = recipes.BATCHES.get(plan.recipe, FEW_PICTURES if large else None)
     # Fewer rows say less of where to go: shorter steps.
     return replace(usual, batch_size=batch, learning_rate=1e-3) if batch else usual
 

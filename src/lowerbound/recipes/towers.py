@@ -228,10 +228,11 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
     missing: bool = False,
     squeeze_excite: bool = False,
     checkpointing: bool = False,
+    blocks: int = 1,
 ) -> LatentModel:
     """The ladder VAE for images: plain residual cells, and what data and prior say merged.
 
-    A halving convolution leads to the finest scale and its transpose back to the image, so that
+    Halving convolutions lead to the finest scale and their transposes back to the image, so that
     no cell works at full size: per step it costs a fraction of an NVAE.
 
     References:
@@ -240,7 +241,7 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
 
     Args:
         shape: (channels, height, width) of an image, of any size, as in `nvae`.
-        groups: of latents at every scale, coarse to fine; the finest is half the image's size.
+        groups: of latents at every scale, coarse to fine; a scale is half the next one's size.
         channels: of the networks at the finest scale; each halving doubles them.
         latent_channels: of one group of latents.
         cells: residual cells per group, of the encoder and of the decoder.
@@ -250,26 +251,28 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
         missing: give the encoder indicators of missing pixels.
         squeeze_excite: end each cell with squeeze-and-excitation.
         checkpointing: compute activations again instead of keeping them: less memory, more time.
+        blocks: halvings before the finest scale; large images take more than one.
     """
     colours, size = channels_and_size(shape)
     groups = list(groups)
     positive(groups=groups, channels=channels, latent_channels=latent_channels, cells=cells)
+    positive(blocks=blocks)
     choice("posterior", posterior, _RULES)
     family, reader = likelihood_of(likelihood, colours, missing)
-    multiple = 2 ** len(groups)
+    multiple = 2 ** (len(groups) + blocks - 1)
     small = _coarsest(size, multiple)
     if channels % 2:
         raise UsageError("E240", f"channels is {channels}, which is odd", fix="an even number")
+    # Its parts count halvings from the scale above the finest one, whatever it is of the image.
     parts = _Parts(
         channels // 2, latent_channels, cells, squeeze_excite, checkpointing, mirrored_cell
     )
     levels, steps = parts.levels(groups, 1, small, posterior)
     enlarged = Enlarged(size, multiple)
-    stem = nn.Sequential(reader, enlarged, Halving(reader.width, channels), nn.SiLU())
+    stem = nn.Sequential(reader, enlarged, *_halved(reader.width, channels, blocks))
     head = nn.Sequential(
         *parts.decode(1),
-        nn.SiLU(),
-        Doubling(channels, family.numbers(colours), enlarged.size),
+        *_doubled(channels, family.numbers(colours), enlarged.size, blocks),
         Cropped(size, multiple),
     )
     return LatentModel(
@@ -278,6 +281,23 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
         Conditional(head, family),
         LearnedStart(parts.channels(len(groups)), *small),
     )
+
+
+def _halved(inputs: int, channels: int, times: int) -> list[nn.Module]:
+    """Return the way from an image to its first scale."""
+    layers: list[nn.Module] = []
+    for i in range(times):
+        layers += [Halving(channels if i else inputs, channels), nn.SiLU()]
+    return layers
+
+
+def _doubled(channels: int, outputs: int, size: tuple[int, int], times: int) -> list[nn.Module]:
+    """Return the way back from the first scale to numbers per pixel of an image."""
+    layers: list[nn.Module] = []
+    for i in reversed(range(times)):
+        reached = size[0] // 2**i, size[1] // 2**i
+        layers += [nn.SiLU(), Doubling(channels, channels if i else outputs, reached)]
+    return layers
 
 
 def _coarsest(size: tuple[int, int], multiple: int) -> tuple[int, int]:

@@ -298,7 +298,7 @@ def rehearse(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> R
         raise CheckFailed("E601", "a saved and loaded model gives other scores on this machine")
     last = trained.facts["history"]["checks"][-1]
     learned = trained.facts["split"]["train"]
-    batch = min(optimiser_of(plan).batch_size, learned)
+    batch = min(optimiser_of(plan, trained.coding.shape).batch_size, learned)
     stages = sum(key in trained.facts for key in _STAGES)
     rows = stages * batch * budget_of(plan, learned).total(max(1, learned // batch))
     longest = rows / max(last["rows_per_second"], 1.0)
