@@ -222,6 +222,41 @@ def test_unreadable_files_are_skipped_or_not(call):
         assert len(rows(f"{verb}.csv")) == N
 
 
+READERS = {
+    "evaluate": ["--samples", "2"],
+    "impute": ["--out", "full.npy"],
+    "doctor": [],
+    "plot": ["--out", "seen.png"],
+    **{verb: ["--out", "rows.csv"] for verb in ("score", "embed", "reconstruct")},
+}
+
+
+@pytest.mark.parametrize("verb", READERS)
+def test_whatever_reads_pictures_leaves_out_a_broken_one_of_many_and_says_so(call, verb):
+    many = call.folder / "many"
+    many.mkdir()
+    for i in range(110):
+        (many / f"{i:03d}.png").write_bytes(packed(shades(16, 16, i)))
+    spoil(many)
+    before = sorted(os.listdir())
+
+    def read(folder, *more, code=0):
+        kind = ["reconstructions"] if verb == "plot" else []
+        return call(verb, "m.vae", *kind, folder, *READERS[verb], *more, code=code)
+
+    assert read("many/", "--on-bad-file", "fail", code=3)["code"] == "E083"
+    assert read("many/", "--on-bad-file", "perhaps", code=2)["code"] == "E241"
+    spoil(call.folder / "photos")  # one of 25 is more than 1 %
+    assert read("photos/", code=3)["code"] == "E084"
+    assert sorted(os.listdir()) == before
+    (note,) = (note for note in read("many/")["notes"] if "unreadable" in note)
+    assert "1 unreadable file skipped" in note
+    assert "broken0.jpg" in note
+    again = ["--overwrite"] if "--out" in READERS[verb] else []
+    skipped = read("photos/", "--on-bad-file", "skip", *again)["notes"]
+    assert any("1 unreadable file skipped (4.00%)" in note for note in skipped)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "exit_code", "told"),
     [

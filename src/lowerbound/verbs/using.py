@@ -306,6 +306,7 @@ def evaluate(
     samples: Number = 128,
     ais: bool = False,
     rename: Renames = (),
+    on_bad_file: Policy = None,
 ) -> Result:
     """Measure how well a model fits rows: the ELBO, and a tighter bound on log p(rows).
 
@@ -322,11 +323,12 @@ def evaluate(
         samples: importance samples per row; more make the bound tighter.
         ais: also run annealed importance sampling on a few rows, slow and nearly exact.
         rename: give a column of the data the name that the model knows; repeat it for more.
+        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
     """
     samples = parsing.at_least(samples, 1, "--samples")
     clock = Clock()
     trained = load(model)
-    frame, coded = trained.encode(open_for(trained, data, rename))
+    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
     report = trained.evaluate(frame, samples=samples, ais=ais)
     remarks = Remarks.of(frame.notes, coded)
     rows = [
