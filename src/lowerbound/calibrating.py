@@ -23,7 +23,7 @@ from lowerbound.trained import Trained
 CROP_SAMPLES = 4  # importance samples of a crop's score
 TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
 TYPICAL_COLUMNS = 5_000
-LEVEL_ROWS = 1_000  # held-out rows scored by levels: at most half the work of the likelihood's
+LEVEL_ROWS = 1_000  # held-out rows scored by levels, by half the draws of the likelihood
 
 
 def calibrated(plan: Plan, frame: Frame, material: Material, fitted: Fitted) -> Trained:
