@@ -15,12 +15,15 @@ from lowerbound.data.coded import Coded
 from lowerbound.data.native import Frame
 from lowerbound.data.pairs import restores
 from lowerbound.material import HELD_CROPS, SMALL, Fitted, Material
+from lowerbound.model import LatentModel
 from lowerbound.plan import Plan, budget_of, objective_settings
+from lowerbound.scoring import Likelihood, Scoring, by_levels, levels_lacking
 from lowerbound.trained import Trained
 
 CROP_SAMPLES = 4  # importance samples of a crop's score
 TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
 TYPICAL_COLUMNS = 5_000
+LEVEL_ROWS = 1_000  # held-out rows scored by levels, by half the draws of the likelihood
 
 
 def calibrated(plan: Plan, frame: Frame, material: Material, fitted: Fitted) -> Trained:
@@ -29,8 +32,7 @@ def calibrated(plan: Plan, frame: Frame, material: Material, fitted: Fitted) -> 
     coding, coded, split = material.coding, material.coded, material.split
     index = split.calibration
     samples = tasks.SCORE_SAMPLES if coded.each == 1 else CROP_SAMPLES
-    scores = tasks.score(model, subset(coded.rows, index), samples).numpy()
-    calibration = Calibration.of(scores + coded.surcharge[index.numpy()])
+    calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
     some = subset(coded.rows, index[:TYPICAL_ROWS])
     columns = coding.groups if not coding.shape else ()  # what pictures lack is columns to name
     cells = (
@@ -72,7 +74,15 @@ def calibrated(plan: Plan, frame: Frame, material: Material, fitted: Fitted) -> 
         calibration=calibration,
         alarm=calibration.alarm(plan.alarm_rate),
         facts=facts,
+        further=_further(plan, model, coded.part(index[:LEVEL_ROWS])),
     )
+
+
+def _further(plan: Plan, model: LatentModel, held_out: Coded) -> dict[str, Scoring]:
+    """Calibrate the ways of scoring that need held-out scores of their own."""
+    if levels_lacking(plan.recipe, model) is not None:
+        return {}
+    return {"levels": by_levels(model, held_out, plan.alarm_rate)}
 
 
 def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Health:

@@ -186,8 +186,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _read(self, X: Any) -> Frame:
         """Return X as a `Frame` whose columns have the names seen in `fit`."""
         check_is_fitted(self)
-        pictures = bool(self.trained_.coding.shape)
-        wanted = self.trained_.coding.wanted()
+        pictures, wanted = bool(self.trained_.coding.shape), self.trained_.coding.wanted()
         frame, named = containers.admit(X, estimator=self, pictures=pictures, wanted=wanted)
         if pictures:  # known by their shape, which the coding checks
             return frame
@@ -214,8 +213,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the embedding E[z | x] of every row, (n, latent)."""
-        frame = self._read(X)
-        return self.trained_.embed(frame)
+        return self.trained_.embed(self._read(X))
 
     def inverse_transform(self, Z: Any) -> Any:
         """Return the rows that embeddings stand for, in the kind of container seen in `fit`.
@@ -244,8 +242,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         An importance-sampling estimate whose draws are keyed to the row's content: it depends on
         the row and the model only, not on the rows beside it or their order.
         """
-        frame = self._read(X)
-        return self.trained_.score(frame)
+        return self.trained_.score(self._read(X))
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Return log p(coded row) of every row, (n,) nats: higher is more normal."""
@@ -257,8 +254,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         It is the density of the raw values, so that models with different codings compare; it
         differs from the mean of `score_samples` by the mean log-Jacobian of the coding.
         """
-        frame = self._read(X)
-        _, coded = self.trained_.encode(frame)
+        _, coded = self.trained_.encode(self._read(X))
         return float((coded.log_jacobian - self.trained_.score_coded(coded)).mean())
 
     def p_value(self, X: Any) -> NDArray[np.float64]:
@@ -266,8 +262,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         For rows like those of `fit`, it is at most a with probability at most a.
         """
-        scores = self.anomaly_score(X)
-        return self.trained_.calibration.p_values(scores)
+        return self.trained_.calibration.p_values(self.anomaly_score(X))
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return `score_samples` minus `offset_`, (n,) nats: negative for outliers."""
@@ -278,12 +273,18 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def score_table(
-        self, X: Any, *, explain: int = 0, false_discovery_rate: float | None = None
+        self,
+        X: Any,
+        *,
+        by: str = "likelihood",
+        explain: int = 0,
+        false_discovery_rate: float | None = None,
     ) -> Any:
         """Return anomaly_score, p_value and is_anomaly of every row.
 
         Args:
             X: rows.
+            by: "likelihood", "typicality" or "levels", as `lowerbound.scoring` has them.
             explain: name this many columns that add most to the scores of the outliers and of
                 the highest-scoring other rows.
             false_discovery_rate: choose outliers by Benjamini-Hochberg at this rate instead.
@@ -291,9 +292,10 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Returns:
             One line per row, as the kind that X is; a structured array where X is an array.
         """
-        frame = self._read(X)
-        rate = false_discovery_rate
-        table, _ = self.trained_.score_table(frame, explain=explain, false_discovery_rate=rate)
+        frame, rate = self._read(X), false_discovery_rate
+        table, _ = self.trained_.score_table(
+            frame, by=by, explain=explain, false_discovery_rate=rate
+        )
         return containers.beside(frame, table)
 
     def explain(self, X: Any, top: int = 3) -> Any:
@@ -378,8 +380,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             samples: of importance sampling.
             ais: run annealed importance sampling on the first rows as well (slow).
         """
-        frame = self._read(X)
-        return self.trained_.evaluate(frame, samples=samples, ais=ais)
+        return self.trained_.evaluate(self._read(X), samples=samples, ais=ais)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model to the folder `path`, all of it or nothing, and return its full path."""

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from lowerbound import bundle, cards, metrics, recipes, tasks
-from lowerbound.calibration import Alarm, Calibration, benjamini_hochberg
+from lowerbound.calibration import Alarm, Calibration
 from lowerbound.data.batches import subset
 from lowerbound.data.coding import Coded, Coding, restore, table_of
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
 from lowerbound.model import LatentModel
 from lowerbound.recipes import images
+from lowerbound.scoring import Likelihood, Scoring, kept, scoring_of
 
 EXPLAINED_ROWS = 100  # rows explained beside the flagged ones: those with the highest scores
 PICTURES_AT_ONCE = 1024  # that are decoded together
@@ -50,6 +51,7 @@ class Trained:
         calibration: scores of held-out rows.
         alarm: the threshold, and the false-alarm rate that it gives.
         facts: what is known about the fit (plan, history, health, versions), plain JSON values.
+        further: ways of scoring that were calibrated on scores of their own, by name.
     """
 
     recipe: str
@@ -59,6 +61,7 @@ class Trained:
     calibration: Calibration
     alarm: Alarm
     facts: dict[str, Any] = field(default_factory=dict)
+    further: dict[str, Scoring] = field(default_factory=dict)
 
     @property
     def latent(self) -> int:
@@ -97,7 +100,7 @@ class Trained:
 
     def score_coded(self, coded: Coded, samples: int = tasks.SCORE_SAMPLES) -> NDArray[np.float64]:
         """Return the anomaly scores of rows that are coded already."""
-        return tasks.score(self.model, coded.rows, samples).numpy() + coded.surcharge
+        return Likelihood(samples)(self.model, coded)
 
     def log_likelihood(
         self, data: object, samples: int = tasks.SCORE_SAMPLES
@@ -106,21 +109,13 @@ class Trained:
         coded = self.encode(data)[1]
         return coded.log_jacobian - self.score_coded(coded, samples)
 
-    def flag(
-        self, scores: NDArray[np.float64], false_discovery_rate: float | None = None
-    ) -> pa.Table:
-        """Return anomaly_score, p_value and is_anomaly for scores.
+    def scoring(self, by: str = "likelihood") -> Scoring:
+        """Return a way of scoring rows, calibrated: a name in `lowerbound.scoring.WAYS`.
 
-        Args:
-            scores: (n,) anomaly scores.
-            false_discovery_rate: flag by Benjamini-Hochberg at this rate, not by the threshold.
+        Raises:
+            UsageError: E241 for an unknown name, E258 where the model cannot be scored by it.
         """
-        p = self.calibration.p_values(scores)
-        if false_discovery_rate is None:
-            flagged = scores > self.alarm.threshold
-        else:
-            flagged = benjamini_hochberg(p, false_discovery_rate)
-        return pa.table({"anomaly_score": scores, "p_value": p, "is_anomaly": flagged})
+        return scoring_of(self, by)
 
     def explain(
         self, frame: Frame, coded: Coded, chosen: NDArray[np.int64], top: int
@@ -161,16 +156,27 @@ class Trained:
         return result
 
     def score_table(
-        self, data: object, *, explain: int = 0, false_discovery_rate: float | None = None
+        self,
+        data: object,
+        *,
+        by: str = "likelihood",
+        explain: int = 0,
+        false_discovery_rate: float | None = None,
     ) -> tuple[pa.Table, Coded]:
         """Score every row and explain the flagged ones and the highest-scoring others.
 
         Returns:
             A table with one line per row, and the coded rows with what coding came across.
+
+        Raises:
+            UsageError: as `scoring`, and E236 where explanations would not be of the score.
         """
+        way = self.scoring(by)
+        if explain:
+            way.check_parted("--explain")
         frame, coded = self.encode(data)
-        scores = self.score_coded(coded)
-        table = self.flag(scores, false_discovery_rate)
+        scores = way.measure(self.model, coded)
+        table = way.flag(scores, false_discovery_rate)
         if not explain:
             return table, coded
         chosen = self.remarkable(table)
@@ -182,7 +188,7 @@ class Trained:
         return table, coded
 
     def remarkable(self, scored: pa.Table) -> NDArray[np.int64]:
-        """Return the numbers of the flagged rows of a `flag` and of those that score highest."""
+        """Return the numbers of the rows that are flagged, and of those that score highest."""
         scores = scored["anomaly_score"].to_numpy()
         highest = np.argsort(-scores, kind="stable")[:EXPLAINED_ROWS]
         return np.union1d(np.flatnonzero(scored["is_anomaly"].to_numpy()), highest)
@@ -331,6 +337,7 @@ class Trained:
             "calibration.json": {
                 "scores": self.calibration.scores.tolist(),
                 "alarm": self.alarm._asdict(),
+                "further": {by: way.document() for by, way in self.further.items()},
             },
             "metrics.json": self.facts,
         }
@@ -378,6 +385,7 @@ def restored(
         calibration=Calibration(np.asarray(calibration["scores"], np.float64)),
         alarm=Alarm(**calibration["alarm"]),
         facts=documents["metrics.json"],
+        further=kept(calibration.get("further", {})),
     )
 
 

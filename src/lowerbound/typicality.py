@@ -56,11 +56,29 @@ class Typicality:
         """Return |-log p(x) - E[-log p(x)]| of rows with such scores, (n,) nats."""
         return np.abs(np.asarray(scores, np.float64) - self.entropy)
 
+    @property
+    def calibration(self) -> Calibration:
+        """Deviations of the n held-out rows, (n + 1) / (n - 1) times as far.
+
+        The mean is their own, so they are nearer to it than a new row is. The factor makes up for
+        that: a p-value by ranks among these is at most alpha with probability at most alpha,
+        however few they are.
+
+        It is never below the p-value of full conformal prediction (Vovk, Gammerman & Shafer,
+        2005), where the new row takes part in the mean. For a row at m + d, m being the mean of
+        the n, that one counts the held-out rows from m + d on and those up to
+        m - d (n - 1) / (n + 1); the factor applies the shorter distance to both sides.
+        """
+        n = len(self.held_out.scores)
+        wider = (n + 1) / max(n - 1, 1)
+        return Calibration.of(wider * self.deviation(self.held_out.scores))
+
     def p_values(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return twice the smaller of the two one-sided p-values by ranks, at most 1.
 
         It is at most alpha with probability alpha for a row like the held-out ones, whatever the
-        distribution of the score.
+        distribution of the score. Unlike ranks of the deviation (`calibration`), it looks at both
+        sides equally where the scores of usual rows have one long tail.
         """
         high = self.held_out.p_values(scores)
         low = Calibration(-self.held_out.scores[::-1]).p_values(-np.asarray(scores))

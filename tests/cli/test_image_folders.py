@@ -118,6 +118,20 @@ def test_scores_name_the_files(call):
     assert alone["anomaly_score"] == by_name["even/00.jpg"] == rows("even.csv")[0]["anomaly_score"]
 
 
+def test_every_way_of_scoring_names_the_files(call):
+    flat = shades(40, 48, 0) // 255 + 127  # of one grey: simpler than the others
+    (call.folder / "photos" / "flat.png").write_bytes(packed(flat))
+    found = {}
+    for by in ("likelihood", "typicality", "levels"):
+        told = call("score", "m.vae", "photos/", "--by", by, "--out", f"{by}.csv")
+        assert (told["by"], told["rows"]) == (by, N + 1)
+        found[by] = {row["file"]: float(row["anomaly_score"]) for row in rows(f"{by}.csv")}
+    assert found["likelihood"].keys() == found["typicality"].keys() == found["levels"].keys()
+    assert min(found["likelihood"], key=found["likelihood"].get) == "flat.png"
+    assert max(found["typicality"], key=found["typicality"].get) == "flat.png"
+    assert call("score", "grey.vae", "grey.npy", *OUT, "--by", "levels", code=2)["code"] == "E258"
+
+
 def test_heat_maps_show_where(call):
     strange = shades(40, 48, 0)
     strange[5:15, 5:15] = np.random.default_rng(0).integers(0, 255, (10, 10, 3))
@@ -208,6 +222,41 @@ def test_unreadable_files_are_skipped_or_not(call):
         assert len(rows(f"{verb}.csv")) == N
 
 
+READERS = {
+    "evaluate": ["--samples", "2"],
+    "impute": ["--out", "full.npy"],
+    "doctor": [],
+    "plot": ["--out", "seen.png"],
+    **{verb: ["--out", "rows.csv"] for verb in ("score", "embed", "reconstruct")},
+}
+
+
+@pytest.mark.parametrize("verb", READERS)
+def test_whatever_reads_pictures_leaves_out_a_broken_one_of_many_and_says_so(call, verb):
+    many = call.folder / "many"
+    many.mkdir()
+    for i in range(110):
+        (many / f"{i:03d}.png").write_bytes(packed(shades(16, 16, i)))
+    spoil(many)
+    before = sorted(os.listdir())
+
+    def read(folder, *more, code=0):
+        kind = ["reconstructions"] if verb == "plot" else []
+        return call(verb, "m.vae", *kind, folder, *READERS[verb], *more, code=code)
+
+    assert read("many/", "--on-bad-file", "fail", code=3)["code"] == "E083"
+    assert read("many/", "--on-bad-file", "perhaps", code=2)["code"] == "E241"
+    spoil(call.folder / "photos")  # one of 25 is more than 1 %
+    assert read("photos/", code=3)["code"] == "E084"
+    assert sorted(os.listdir()) == before
+    (note,) = (note for note in read("many/")["notes"] if "unreadable" in note)
+    assert "1 unreadable file skipped" in note
+    assert "broken0.jpg" in note
+    again = ["--overwrite"] if "--out" in READERS[verb] else []
+    skipped = read("photos/", "--on-bad-file", "skip", *again)["notes"]
+    assert any("1 unreadable file skipped (4.00%)" in note for note in skipped)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "exit_code", "told"),
     [
@@ -227,6 +276,12 @@ def test_unreadable_files_are_skipped_or_not(call):
         (["score", "m.vae", "photos/", *OUT, "--heatmaps", "grey.npy"], "E223", 2, "another name"),
         (["score", "m.vae", "photos/", *OUT, "--heatmaps", "no/heat"], "E302", 5, "mkdir"),
         (["score", "tx.vae", "tx.csv", *OUT, "--heatmaps", "heat"], "E246", 2, "--explain"),
+        (
+            ["score", "m.vae", "photos/", *OUT, "--by", "levels", "--heatmaps", "heat"],
+            "E236",
+            2,
+            "leave out --heatmaps",
+        ),
         (["sample", "tx.vae", "-n", "4", "--out", "grid.png"], "E246", 2, "rows.csv"),
         (["sample", "tx.vae", "-n", "4", "--out", "many/"], "E246", 2, "rows.csv"),
         (["score", "tx.vae", "photos/", *OUT], "E027", 3, "--recipe conv"),

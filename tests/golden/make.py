@@ -45,9 +45,12 @@ def main() -> None:
     plans = {
         "table": Plan(preset="fast", max_epochs=20, latent=3),
         "sigma": Plan(recipe="sigma", preset="fast", max_epochs=20, latent=2),
+        "ladder": Plan(recipe="ladder", preset="fast", max_epochs=20),
     }
     for name, plan in plans.items():
         folder = HERE / f"{name}-{lowerbound.__version__}"
+        if folder.exists():
+            continue
         folder.mkdir()
         rows = table(300) if name == "table" else table(300).select(["amount", "balance"])
         pyarrow.csv.write_csv(rows, folder / "rows.csv")
@@ -56,6 +59,11 @@ def main() -> None:
         scores = trained.score(folder / "rows.csv")
         drawn = trained.sample(3, seed=0).table.to_pylist()
         expected = {"scores": scores.tolist(), "drawn": drawn}
+        if trained.further:
+            tables = {
+                by: trained.score_table(folder / "rows.csv", by=by) for by in trained.further
+            }
+            expected["by"] = {by: table.to_pydict() for by, (table, _) in tables.items()}
         (folder / "expected.json").write_text(json.dumps(expected, default=str, indent=1) + "\n")
 
 

@@ -156,6 +156,13 @@ USAGE: dict[str, tuple[str, str]] = {
         "While codes are learned the rate is a constant, the number of places times log K, and "
         "every draw of the posterior is the same: nothing of it can be weighed or sampled.",
     ),
+    "E258": (
+        "the model cannot be scored by its levels",
+        "--by levels compares what several levels of latents know of a row. It needs a hierarchy "
+        "(ladder, conv_ladder, nvae) whose latents are no codes, and held-out rows that were "
+        "scored in the same way when the model was fitted: models of earlier versions lack "
+        "these, and a new fit has them. --by typicality needs neither.",
+    ),
     "E269": (
         "this is a bug",
         "The program met something that nobody foresaw. Nothing of yours is wrong. Please report "

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lowerbound.data.batches import Rows
+from lowerbound.data.batches import Rows, subset
 from lowerbound.data.source import Frame
 from lowerbound.data.views import View
 from lowerbound.data.wanted import Wanted
@@ -47,6 +48,11 @@ class Coded:
     raw: Rows | None = None
     each: int = 1
     digest: str = ""
+
+    def part(self, index: Tensor) -> Coded:
+        """Return the rows at `index` alone, with nothing of what coding came across."""
+        i = index.numpy()
+        return Coded(subset(self.rows, index), self.log_jacobian[i], self.surcharge[i])
 
 
 class Group(NamedTuple):

@@ -125,10 +125,10 @@ def _levels(levels: Sequence[Mapping[str, Any]]) -> Sheet | None:
     return Sheet(("level", "nats per row", "in use"), told, "levels", right=("nats per row",))
 
 
-def rows(saved: Any, data: Any, rename: Any) -> Result:
+def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
     """Examine the model on rows, and the rows on the model."""
     trained = load(saved)
-    frame, coded = trained.encode(open_for(trained, data, rename))
+    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
     health = doctor.examine(trained.model, coded.rows, coded.rows)
     scores = trained.score_coded(coded)
     p = trained.calibration.p_values(scores)

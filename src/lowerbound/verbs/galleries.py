@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from lowerbound import drawing, gallery, metrics, noise, tasks
-from lowerbound.data.batches import Dense
+from lowerbound.data.batches import Dense, Rows
 from lowerbound.data.pictures import LEVELS, PictureCoding
 from lowerbound.errors import UsageError
 from lowerbound.trained import Trained
 from lowerbound.verbs.outputs import Clock
 from lowerbound.verbs.pictured import open_for
-from lowerbound.verbs.result import Result
+from lowerbound.verbs.result import Remarks, Result
 from lowerbound.verbs.using import load
 
 ROWS_LOOKED_AT = 1000  # to tell which latents are used most
@@ -33,6 +33,7 @@ class Order:
         seed: of the draws.
         temperature: of the prior.
         shape: "28x28" of a picture that the model knows as columns, or None.
+        on_bad_file: skip or fail, of unreadable pictures, or None.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Order:
     seed: int
     temperature: float
     shape: str | None
+    on_bad_file: str | None = None
 
 
 def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) -> Result:
@@ -47,8 +49,8 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
     clock, target = Clock(), drawing.check_target(out)
     trained = load(model)
     size, highest = _frame_of(trained, order.shape)
-    rows = None if data is None else trained.encode(open_for(trained, data))[1].rows
-    values, columns, notes = _DRAW[order.kind](trained, rows, order)
+    rows, remarks = _given(trained, data, order.on_bad_file)
+    values, columns, told = _DRAW[order.kind](trained, rows, order)
     pictures = drawing.shades(values.view(-1, *size).numpy(), highest)
     if target.suffix.lower() == ".gif":
         if order.kind not in _MOVING:
@@ -70,9 +72,18 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
         "frames": len(frames),
         "size": [width, height],
         "seconds": clock(),
+        **remarks.facts,
     }
-    lines = [f"{len(pictures)} pictures, {width} x {height} pixels, {clock():.1f} s", *notes]
-    return Result(facts, lines=lines, path=written)
+    lines = [f"{len(pictures)} pictures, {width} x {height} pixels, {clock():.1f} s", *told]
+    return Result(facts, lines=lines, notes=remarks.lines, path=written)
+
+
+def _given(trained: Trained, data: Any, on_bad_file: str | None) -> tuple[Rows | None, Remarks]:
+    """Read the pictures that are given, if any, and say what was come across."""
+    if data is None:
+        return None, Remarks()
+    frame, coded = trained.encode(open_for(trained, data, on_bad_file=on_bad_file))
+    return coded.rows, Remarks.of(frame.notes, coded)
 
 
 def _frame_of(trained: Trained, shape: str | None) -> tuple[tuple[int, int, int], float]:

@@ -15,7 +15,7 @@ from lowerbound.data.ranges import range_of
 from lowerbound.data.source import Frame
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
-from lowerbound.verbs.flags import Data, Model, Number, Out, Renames, Rows, Where
+from lowerbound.verbs.flags import Data, Model, Number, Out, Policy, Renames, Rows, Where
 from lowerbound.verbs.outputs import (
     Clock,
     check_table_target,
@@ -126,7 +126,7 @@ def _cell(trained: Trained, name: str, value: Any) -> Any:
 _TRUTH = {"true": 1, "1": 1, "yes": 1, "false": 0, "0": 0, "no": 0}
 
 
-def impute(
+def impute(  # noqa: PLR0913 - a verb's arguments are its flags
     model: Model,
     data: Data,
     /,
@@ -135,6 +135,7 @@ def impute(
     draws: Number | None = None,
     seed: Number = 0,
     rename: Renames = (),
+    on_bad_file: Policy = None,
     overwrite: bool = False,
 ) -> Result:
     """Fill in missing cells from what the row's other cells tell; observed cells stay as they are.
@@ -152,6 +153,7 @@ def impute(
             pictures get a first axis of draws instead.
         seed: of the draws.
         rename: give a column of the data the name that the model knows; repeat it for more.
+        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
     """
     clock, target = Clock(), check_table_target(out, overwrite, data)
@@ -159,7 +161,7 @@ def impute(
         draws = parsing.at_least(draws, 1, "--draws")
     seed = parsing.at_least(seed, 0, "--seed")
     trained = load(model)
-    frame, coded = trained.encode(open_for(trained, data, rename))
+    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
     table = trained.impute(frame, draws=draws, seed=seed)
     delivered, path = _delivered(trained, frame, table, target, draws, overwrite)
     left = _gaps(table) // (draws or 1)

@@ -6,7 +6,7 @@ from importlib import import_module
 
 from lowerbound.errors import UsageError, nearest
 from lowerbound.verbs import parsing
-from lowerbound.verbs.flags import Data, Model, Name, Number, Out, Rows
+from lowerbound.verbs.flags import Data, Model, Name, Number, Out, Policy, Rows
 from lowerbound.verbs.result import Result
 
 KINDS = ("samples", "reconstructions", "traversal", "interpolation", "manifold", "levels")
@@ -24,6 +24,7 @@ def plot(  # noqa: PLR0913 - a verb's arguments are its flags
     shape: Name = None,
     temperature: float = 1.0,
     seed: Number = 0,
+    on_bad_file: Policy = None,
     overwrite: bool = False,
 ) -> Result:
     """Draw what an image model has learned, as a grid of pictures (PNG) or moving (GIF).
@@ -40,12 +41,13 @@ def plot(  # noqa: PLR0913 - a verb's arguments are its flags
     Args:
         model: a folder that `lowerbound fit` saved.
         kind: samples, reconstructions, traversal, interpolation, manifold or levels.
-        data: pictures, where the kind needs some: an npy or npz file.
+        data: pictures, where the kind needs some: a file, a folder or a "pattern*".
         out: the file to write: .png, or .gif for a traversal or an interpolation.
         n: pictures per row, and rows of pictures: 8 draws 64 samples.
         shape: of a picture, such as 28x28, where the model was fitted on columns.
         temperature: of the prior; less is tamer.
         seed: of the draws.
+        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
     """
     if kind not in KINDS:
@@ -68,5 +70,6 @@ def plot(  # noqa: PLR0913 - a verb's arguments are its flags
         parsing.at_least(seed, 0, "--seed"),
         temperature,
         shape,
+        on_bad_file,
     )
     return work.plot(model, data, order, out, overwrite)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import lowerbound
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
-from lowerbound.verbs.flags import Data, Folder, Model, Number, Out, Policy, Renames, Share
+from lowerbound.verbs.flags import By, Data, Folder, Model, Number, Out, Policy, Renames, Share
 from lowerbound.verbs.outputs import (
     Clock,
     beside,
@@ -68,6 +68,7 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
     /,
     *,
     out: Out = None,
+    by: By = "likelihood",
     explain: Number = 0,
     fdr: Share = None,
     heatmaps: Folder = None,
@@ -77,19 +78,22 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
 ) -> Result:
     """Score every row: the higher, the more unusual. Says why, where asked.
 
-    The score is -log p(row) in nats. The p-value is the share of normal rows that score as high,
-    and is_anomaly marks the rows above the threshold that `fit --alarm-rate` has set. A row's
-    score does not depend on the other rows.
+    The score is -log p(row) in nats, or what --by says. The p-value is the share of normal rows
+    that score as high, and is_anomaly marks the rows above the threshold that `fit --alarm-rate`
+    has set. A row's score does not depend on the other rows.
 
     Examples:
-        lowerbound score fraud.vae new.csv --out scores.csv
-        lowerbound score fraud.vae new.parquet --out scores.parquet --explain 3
+        lowerbound score fraud.vae new.csv --out scores.csv --explain 3
         lowerbound score photos.vae new/ --out scores.csv --heatmaps heat/
+        lowerbound score photos.vae new/ --out scores.csv --by typicality
 
     Args:
         model: a folder that `lowerbound fit` saved.
         data: rows to score: a file, a folder or a "pattern*".
         out: where to write the scores: .csv, .tsv or .parquet.
+        by: likelihood is -log p; typicality how far that is from the -log p of normal rows, so
+            that too likely ones stand out too; levels, of models with several levels of latents,
+            what the lowest one says of a row beyond what those above foretell.
         explain: name this many columns that add most to a high score, and what was expected.
         fdr: flag so that at most this share of the flagged rows are false alarms, such as 5%.
         heatmaps: of pictures: write a folder of PNG files that show where the flagged and the
@@ -107,20 +111,25 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
         raise UsageError("E236", "an array cannot hold explanations", fix="--out scores.parquet")
     heat = None if heatmaps is None else places().check_picture_folder(heatmaps, overwrite, data)
     trained = load(model)
+    way = trained.scoring(by)
     if heat is not None:
         import_module("lowerbound.verbs.heating").check(trained)
+    for flag, asked in [("--explain", explain), ("--heatmaps", heatmaps)]:
+        if asked:
+            way.check_parted(flag)
     frame = open_for(trained, data, rename, on_bad_file)
-    scores, coded = trained.score_table(frame, explain=explain, false_discovery_rate=rate)
+    scores, coded = trained.score_table(frame, by=by, explain=explain, false_discovery_rate=rate)
     table = beside(frame, ids_of(trained), scores)
     n, flagged = scores.num_rows, int(scores["is_anomaly"].to_numpy().sum())
     took, remarks, top = clock(), Remarks.of(frame.notes, coded), _highest(table)
     delivered, path = deliver(frame, scores if is_array(target) else table, target, overwrite)
-    rule = f"above {trained.alarm.threshold:.4g}" if rate is None else f"false discovery {rate:g}"
+    rule = f"above {way.alarm.threshold:.4g}" if rate is None else f"false discovery {rate:g}"
     facts = {
         "rows": n,
         "flagged": flagged,
-        "threshold": trained.alarm.threshold,
-        "expected_rate": trained.alarm.rate,
+        "by": by,
+        "threshold": way.alarm.threshold,
+        "expected_rate": way.alarm.rate,
         "false_discovery_rate": rate,
         "seconds": took,
         **remarks.facts,
@@ -136,7 +145,7 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
         sheet=_reasons(top),
         path=path,
         next=after
-        if explain or not trained.explains
+        if explain or not (trained.explains and way.measure.parted)
         else f"{_again('score', model, data, target)} --explain 3 --overwrite",
     )
 
@@ -297,6 +306,7 @@ def evaluate(
     samples: Number = 128,
     ais: bool = False,
     rename: Renames = (),
+    on_bad_file: Policy = None,
 ) -> Result:
     """Measure how well a model fits rows: the ELBO, and a tighter bound on log p(rows).
 
@@ -313,11 +323,12 @@ def evaluate(
         samples: importance samples per row; more make the bound tighter.
         ais: also run annealed importance sampling on a few rows, slow and nearly exact.
         rename: give a column of the data the name that the model knows; repeat it for more.
+        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
     """
     samples = parsing.at_least(samples, 1, "--samples")
     clock = Clock()
     trained = load(model)
-    frame, coded = trained.encode(open_for(trained, data, rename))
+    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
     report = trained.evaluate(frame, samples=samples, ais=ais)
     remarks = Remarks.of(frame.notes, coded)
     rows = [
