@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -304,7 +305,8 @@ class Trained:
         }
         if self.recipe in recipes.FIRST_STAGES:  # whose rate means little without its prior
             report["prior"] = self.arguments["prior"]
-            cells = len(self.coding.groups)
+        if self.coding.shape:
+            cells = math.prod(self.coding.shape)
             report["bits_per_dimension"] = metrics.bits_per_dimension(-report["elbo"], cells)
         if ais:
             batch = coded.rows.take(torch.arange(min(ANNEALED_ROWS, len(coded.rows))))

@@ -130,11 +130,13 @@ def test_an_image_model_from_data_to_samples(settings):
     assert trained.reconstruct(GREY[:4]).num_rows == 4
     report = trained.evaluate(GREY[:20], samples=4)
     assert report["elbo"] <= -report["iw_nll"] + 3.0
+    bits = -report["elbo"] / (12 * 12) / np.log(2)
+    assert report["bits_per_dimension"] == pytest.approx(bits)
     with pytest.raises(UsageError, match="images"):
         trained.score_table(GREY[:5], explain=2)
 
 
-def test_the_command_line_on_pictures(tmp_path, monkeypatch):
+def test_the_command_line_on_pictures(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     np.savez(tmp_path / "discs.npz", X=GREY)
     small = ["--set", "channels=[4,4]", "--latent", "2", "--preset", "fast"]
@@ -145,7 +147,8 @@ def test_the_command_line_on_pictures(tmp_path, monkeypatch):
     assert main(["score", "d.vae", "discs.npz", "--out", "s.csv", "-q"]) == 0
     assert main(["sample", "d.vae", "-n", "4", "--out", "s.npy", "-q"]) == 0
     assert np.load(tmp_path / "s.npy").shape == (4, 12, 12)
-    assert main(["evaluate", "d.vae", "discs.npz", "-q"]) == 0
+    assert main(["evaluate", "d.vae", "discs.npz"]) == 0
+    assert "bits/dim" in capsys.readouterr().out
 
 
 def test_nvae_on_the_command_line(tmp_path, monkeypatch):

@@ -342,8 +342,9 @@ def evaluate(
         ),
         _in_use(report),
     ]
-    if "prior" in report:
-        told = f"-ELBO per value of a picture, with the prior {report['prior']}"
+    if "bits_per_dimension" in report:
+        named = f", with the prior {report['prior']}" if "prior" in report else ""
+        told = f"-ELBO per value of a picture{named}"
         rows.append(("bits/dim", f"{report['bits_per_dimension']:.4f}", told))
     if ais:
         rows.append(("AIS", f"{report['ais_nll']:.4f}", f"on {report['ais_rows']} rows"))
