@@ -131,12 +131,12 @@ def test_the_average_is_torchs():
     rule = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
     theirs = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=rule, use_buffers=True)
     flat, ours = Flat(module), Average(0.9)
-    for _ in range(7):
+    for step in range(100, 107):
         module(values(6, 3)).sum()
         for v in flat.values:
             v.add_(torch.randn(v.shape, generator=noise.generator("move")))
         theirs.update_parameters(module)
-        ours.update(flat)
+        ours.update(flat, step)
     own = flat.weights()
     with flat.showing(ours.weights):
         for (name, one), other in zip(
@@ -145,6 +145,16 @@ def test_the_average_is_torchs():
             torch.testing.assert_close(one, other, msg=name)
         torch.testing.assert_close(theirs.module[1].running_mean, module[1].running_mean)
     assert all(torch.equal(a, b) for a, b in zip(own.values, flat.values, strict=True))
+
+
+def test_the_average_of_a_short_fit_is_not_of_its_beginning():
+    module = nn.Linear(1, 1, bias=False)
+    flat, ours = Flat(module), Average(0.999)
+    for step in range(1, 401):
+        flat.values[0].fill_(float(step))
+        ours.update(flat, step)
+    # sum of the shares times the steps ago: 400 / 10, nearly
+    assert float(ours.weights.values[0]) == pytest.approx(400 - 40, abs=2)
 
 
 def test_weights_travel_through_names():

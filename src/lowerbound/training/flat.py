@@ -182,8 +182,12 @@ class Adam:
 class Average:
     """The exponential moving average of weights and buffers.
 
+    At the beginning less stays, so that it reaches over about the last ninth of the steps: one of
+    a constant decay would for long be an average with the first weights, and a fit that is short
+    of time would keep these.
+
     Args:
-        decay: share that stays at every step.
+        decay: share that stays at every step, after about 10 / (1 - decay) steps.
         weights: the average so far, of an interrupted run.
     """
 
@@ -191,16 +195,22 @@ class Average:
         self.decay, self.weights = decay, weights
 
     @torch.no_grad()
-    def update(self, flat: Flat) -> None:
-        """Move towards the present values; the first ones are taken as they are."""
+    def update(self, flat: Flat, step: int) -> None:
+        """Move towards the present values; the first ones are taken as they are.
+
+        Args:
+            flat: the present values.
+            step: how many steps have led there, from 1 on.
+        """
         if self.weights is None:
             self.weights = flat.weights()
             return
+        share = max(1 - self.decay, 9 / (10 + step))
         for mine, value in zip(self.weights.values, flat.values, strict=True):
-            mine.lerp_(value, 1 - self.decay)
+            mine.lerp_(value, share)
         for name, buffer in flat.module.named_buffers():
             mine = self.weights.buffers[name]
             if buffer.is_floating_point():
-                mine.lerp_(buffer, 1 - self.decay)
+                mine.lerp_(buffer, share)
             else:
                 mine.copy_(buffer)

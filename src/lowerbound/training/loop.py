@@ -218,7 +218,7 @@ class _Trainer:
             self.flat.scale(self.settings.clip / (size + 1e-6))
         self.adam.step(self.settings.rate(self.step, self.rate))
         if self.average is not None:
-            self.average.update(self.flat)
+            self.average.update(self.flat, self.step)
         self.meter.add(value, loss.terms["elbo"], len(batch.x))
 
     def _skip(self, batch: Batch) -> None:
