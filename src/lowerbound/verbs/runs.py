@@ -14,6 +14,7 @@ import torch
 import lowerbound
 from lowerbound import bundle, recipes, tasks
 from lowerbound.calibration import Alarm
+from lowerbound.cards import reservations
 from lowerbound.data.batches import subset
 from lowerbound.data.coding import Coding
 from lowerbound.data.degradations import USUAL_NOISE
@@ -225,6 +226,7 @@ def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
         f"{done:<10} trained in {spell_seconds(seconds)}: {passes}{why}",
         f"Health     {first}",
         *(f"           {line}" for line in others),
+        *(f"Objective  {line}" for line in reservations(facts["objective"])),
         *([] if restores(trained.recipe) else [_threshold(alarm)]),
     ]
 
