@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.datasets import load_digits
 
 from lowerbound.cli import main
 from lowerbound.errors import CATALOGUE
@@ -57,6 +58,7 @@ def folder(tmp_path, monkeypatch):
     """The folder that the reader sits in."""
     mixed(240, seed=0).to_csv(tmp_path / "tx.csv", index=False)
     mixed(30, seed=1).to_csv(tmp_path / "new.csv", index=False)
+    np.save(tmp_path / "digits.npy", load_digits().images)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
