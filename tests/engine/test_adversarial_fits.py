@@ -91,7 +91,9 @@ def test_the_discriminator_is_not_saved_and_what_was_trained_is_said(tmp_path, c
     words = ["fit", str(tmp_path / "digits.npy"), "--recipe", "conv", "--preset", "fast"]
     words += ["--set", "adversarial=0.4", "--set", "channels=[4,8]", "--latent", "3"]
     assert main([*words, "--out", str(tmp_path / "sharp.vae"), "--max-epochs", "12"]) == 0
-    said = " ".join(capsys.readouterr().out.split())
+    told = capsys.readouterr()
+    said = " ".join((told.out + told.err).split())
+    assert "ended at step 36, before the adversarial term had settled (step 308)" in said
     reservation = "a lower bound, but it is not what was maximised"
     assert "adversarial term of weight 0.4" in said
     assert reservation in said
