@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from lowerbound import recipes
 from lowerbound.cli import main
@@ -83,6 +84,7 @@ def folder(tmp_path, monkeypatch):
     pictures(tmp_path / "slides", 12, 500)
     masks(tmp_path / "masks", tmp_path / "slides")
     masks(tmp_path / "holes", tmp_path / "torn")
+    np.save(tmp_path / "digits.npy", load_digits().images)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -92,6 +92,23 @@ def test_the_page_of_generated_pictures(load):
     assert "- **missed**: mnist: vqvae2 below gaussian" in page
 
 
+def test_the_page_says_that_an_adversarial_arm_is_no_pure_elbo(load):
+    run = dict.fromkeys(load("generation_page").MEASURES, 1.0)
+    real = {"accuracy": 0.99, "frechet_of_training_pictures": 0.25}
+    arms = {"sigma": {"0": {**run, "valid_elbo": 912.34}}}
+    arms["adversarial"] = {"0": {**run, "sharpness": 1.02, "valid_elbo": 890.0}}
+    document = {"command": "python x", "environment": ENVIRONMENT, "setting": {"minutes": 20.0}}
+    document |= {"seeds": [0], "results": {"mnist": {"reference": real, "arms": arms}}}
+    document["bars"] = load("generation").bars(document["results"])
+    assert document["bars"] == {}  # it is no arm of the bar
+    page = load("generation_page").generation(document)
+    assert "It is no pure ELBO" in page
+    assert "Held out, mnist: 890.0 nats per picture with it, 912.3 without." in page
+    assert "| adversarial | 1.00 | 1.00 | 1.00 | 100.00 | 1.02 | 1 |" in page
+    del arms["adversarial"]
+    assert "ELBO" not in load("generation_page").generation(document)
+
+
 def test_distances_between_sets_of_pictures(load):
     quality = load("picture_quality")
     rng = np.random.default_rng(0)

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lowerbound.trained import Trained
+
+
+def reservations(objective: Mapping[str, Any] | None) -> list[str]:
+    """Say what the ELBO of a model is worth that was not trained by a bound alone.
+
+    Args:
+        objective: the settings that it was trained with; models of 0.1.0 may not say.
+    """
+    weight = (objective or {}).get("adversarial")
+    if not weight:
+        return []
+    return [
+        f"trained with an adversarial term of weight {weight:g}, for sharper pictures: the ELBO "
+        "is measured as for any model and is a lower bound, but it is not what was maximised"
+    ]
 
 
 def card(trained: Trained) -> str:
@@ -14,6 +30,7 @@ def card(trained: Trained) -> str:
     shape = trained.coding.shape
     columns = ", ".join(group.column for group in trained.coding.groups) if not shape else ""
     holds = f"pictures: {' x '.join(map(str, shape))}" if shape else f"columns: {columns}"
+    reserved = "".join(f"- {line}\n" for line in reservations(facts.get("objective")))
     health = "\n".join(f"- {line}" for line in facts.get("health", {}).get("lines", []))
     return (
         f"# {trained.recipe} model\n\n"
@@ -22,6 +39,7 @@ def card(trained: Trained) -> str:
         f"- data: {facts.get('origin', '')}, {facts.get('rows', '?')} rows\n"
         f"- {holds}\n"
         f"- held-out ELBO: {facts.get('valid_elbo', float('nan')):.4f} nats per row (coded)\n"
+        f"{reserved}"
         f"- threshold: {trained.alarm.threshold:.6g}, expected alarms "
         f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n\n"
         f"## Health\n\n{health}\n\n"

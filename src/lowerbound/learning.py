@@ -28,6 +28,7 @@ from lowerbound.plan import (
     objective_of,
     objective_settings,
     optimiser_of,
+    settled,
 )
 from lowerbound.recipes.hierarchies import halved
 from lowerbound.refit import refit_prior
@@ -162,6 +163,7 @@ def _fit(plan: Plan, material: Material, stage: str) -> Fitted:
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
     objective = objective_of(model, weights, len(train), steps)
+    budget = replace(budget, settled=settled(weights, steps, optimiser))
     history, engine = _trained(plan, material, objective, (budget, optimiser), stage)
     return Fitted(model.cpu(), arguments, history, engine)
 

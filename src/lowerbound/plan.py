@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lowerbound import aggregate, noise, objectives, recipes
+from lowerbound.adversarial import Adversarial, force
 from lowerbound.errors import UsageError, nearest
 from lowerbound.spectral import Spectral
 from lowerbound.trace import Trace, from_posterior, from_prior
@@ -34,14 +35,15 @@ OBJECTIVE: dict[str, Any] = {
     "balance": False,  # weigh each level's rate, while warming up, so that all levels are used
     "spectral": 0.0,  # weight of the kernels' largest singular values: keeps deep models stable
     "path": False,  # the ELBO's path-derivative gradient: sticking the landing
+    "adversarial": 0.0,  # force of a discriminator at the pixels, the likelihood's being 1
     "theta_prior": "",  # "normal:SCALE" or "laplace:SCALE": MAP instead of maximum likelihood
 }
 
-_OF_WEIGHTS = ("spectral", "theta_prior")  # what they weigh is not the rate
+_BESIDE_RATE = ("spectral", "adversarial", "theta_prior")  # what they weigh is not the rate
 
 # What replaces the plain ELBO, and which settings then have nothing to weigh.
 _KINDS = {
-    "iwae": ("beta", "free_bits", "capacity", "balance"),
+    "iwae": ("beta", "free_bits", "capacity", "balance", "adversarial"),
     "tc": ("beta", "free_bits", "capacity", "balance"),
     "mmd": ("free_bits", "capacity", "balance"),
     "path": ("free_bits", "capacity", "balance"),
@@ -151,6 +153,7 @@ class Plan:
             raise UsageError("E240", f"seed {self.seed} is not in [0, 2^63)", fix="--seed 0")
         _refuse_contradictions(self.settings)
         _refuse_idle(self.recipe, self.settings)
+        _refuse_blind(self.recipe, self.settings)
 
 
 def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
@@ -171,7 +174,7 @@ def _refuse_idle(recipe: str, settings: Mapping[str, Any]) -> None:
     """Refuse settings of the objective that do nothing while codes are learned."""
     if recipe not in recipes.FIRST_STAGES:
         return
-    idle = [name for name in OBJECTIVE if name in settings and name not in _OF_WEIGHTS]
+    idle = [name for name in OBJECTIVE if name in settings and name not in _BESIDE_RATE]
     if idle:
         raise UsageError(
             "E257",
@@ -179,6 +182,21 @@ def _refuse_idle(recipe: str, settings: Mapping[str, Any]) -> None:
             "a constant while they are learned",
             fix=f"leave {idle[0]} out",
         )
+
+
+def _refuse_blind(recipe: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a discriminator where there are no pictures to look at."""
+    if not settings.get("adversarial") or "shape" in recipes.parameters(recipe):
+        return
+    sees = [name for name in recipes.__all__ if "shape" in recipes.parameters(name)]
+    restores = recipe in recipes.BATCHES
+    what = "makes one picture of another" if restores else "models rows of a table"
+    raise UsageError(
+        "E248",
+        f"adversarial={json.dumps(settings['adversarial'])} is for models that make pictures "
+        f"({', '.join(sees)}); the recipe {recipe!r} {what}",
+        fix="leave adversarial out, or for pictures --recipe conv",
+    )
 
 
 def _known(what: str, value: str, names: Any) -> None:
@@ -255,6 +273,20 @@ def device_of(name: str | None) -> torch.device:
         ) from None
 
 
+def warm_up(steps: int) -> int:
+    """Return over how many of its steps a fit brings its weights to their values."""
+    return max(1, min(WARM_UP_STEPS, steps // 4))
+
+
+def settled(weights: Mapping[str, Any], steps: int, optimiser: Optimiser) -> int:
+    """Return the step before which weights must not be kept for good.
+
+    With an adversarial term the bound is highest before the term has its weight: what is kept
+    must be from after the warm-up, and so must what a moving average remembers.
+    """
+    return warm_up(steps) + optimiser.memory if weights["adversarial"] else 0
+
+
 def objective_of(
     model: nn.Module, weights: Mapping[str, Any], examples: int, steps: int
 ) -> nn.Module:
@@ -267,11 +299,16 @@ def objective_of(
         steps: of the whole fit; the warm-up takes at most a quarter of them.
 
     Raises:
-        UsageError: E240 for a value that an objective cannot have.
+        UsageError: E240 for a value that an objective cannot have, E248 for an adversarial term
+            where there are no pictures to look at.
     """
-    objective = _objective(model, weights, examples, max(1, min(WARM_UP_STEPS, steps // 4)))
+    warm = warm_up(steps)
+    objective = _objective(model, weights, examples, warm)
     if weights["spectral"]:
         objective = Spectral(objective, float(weights["spectral"]))
+    if weights["adversarial"]:
+        ramp = objectives.Ramp(0.0, force(weights["adversarial"]), warm)
+        objective = Adversarial(objective, _shape(model), ramp)
     if not weights["theta_prior"]:
         return objective
     return objectives.Map(objective, [_theta_prior(weights["theta_prior"])], examples)
@@ -299,6 +336,17 @@ def _objective(
         capacity=objectives.Ramp(0.0, float(capacity), 10 * warm) if capacity else None,
         balance=bool(weights["balance"]),
     )
+
+
+def _shape(model: nn.Module) -> Sequence[int]:
+    """Return the shape of a row of `model`, by a walk that draws two."""
+    was_training = model.training
+    model.eval()
+    try:
+        with noise.isolated("shape"), torch.no_grad():
+            return model(None, Trace(from_prior(), 2)).mean.shape[1:]
+    finally:
+        model.train(was_training)
 
 
 def _is_chained(model: nn.Module) -> bool:

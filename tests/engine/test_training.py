@@ -56,6 +56,48 @@ def test_the_best_weights_are_kept_not_the_last():
     assert kept == pytest.approx(max(c.valid_bound for c in history.checks), abs=1e-6)
 
 
+def declining(settled):
+    """A fit whose bound falls on its second half: the rate's weight leaps from 1 to 50."""
+    m, x = model(), blob()
+    history = training.fit(
+        objectives.Elbo(m, beta=lambda step: 1.0 if step < 350 else 50.0),
+        Dense(x[:500]),
+        Dense(x[500:]),
+        budget=training.Budget(epochs=80, patience=1000, settled=settled),
+        optimiser=training.Optimiser(batch_size=50, learning_rate=5e-3),
+    )
+    return history, training.held_out(m, Dense(x[500:]))
+
+
+def test_the_best_is_kept_of_the_checks_from_when_the_objective_has_settled():
+    free, _ = declining(0)
+    assert free.checks[free.best].step < 400  # or the bound did not fall
+    bounds = {check.step: check.valid_bound for check in free.checks}
+    late = {step: bound for step, bound in bounds.items() if step >= 500}
+    history, kept = declining(500)
+    assert {check.step: check.valid_bound for check in history.checks} == bounds
+    assert history.checks[history.best].step == max(late, key=late.__getitem__)
+    assert kept == pytest.approx(max(late.values()), abs=1e-6)
+    assert max(late.values()) < max(bounds.values()) - 0.5
+
+
+def test_where_a_fit_ends_before_that_its_last_weights_are_kept():
+    history, kept = declining(10**6)
+    assert history.best == len(history.checks) - 1
+    assert kept == pytest.approx(history.checks[-1].valid_bound, abs=1e-6)
+
+
+def test_patience_counts_from_when_the_objective_has_settled():
+    x, stops = Dense(blob(200)), []
+    for begin in (0, 900):
+        budget = training.Budget(epochs=10**6, steps=0, most=3000, patience=2, settled=begin)
+        still = training.Optimiser(batch_size=50, learning_rate=1e-12)  # nothing is ever gained
+        history = training.fit(objectives.Elbo(model()), x, x, budget=budget, optimiser=still)
+        assert history.stopped == "patience"
+        stops.append(history.checks[-1].step)
+    assert stops == [300, 1100]
+
+
 def test_same_seed_same_bytes_other_seed_other_weights():
     runs = []
     for seed in (0, 0, 1):

@@ -124,6 +124,13 @@ USAGE: dict[str, tuple[str, str]] = {
         "denoise, upscale, inpaint and segment each take a model that `lowerbound fit --recipe` "
         "of the same name has made; and such a model does nothing else.",
     ),
+    "E248": (
+        "there is nothing that a discriminator could look at",
+        "--set adversarial=0.3 lets a discriminator look at patches of pictures, of at least "
+        "8 x 8 pixels: for conv, conv_ladder, nvae, vqvae and vqvae2, with one draw of the "
+        "latents for each picture. Rows of a table have no patches, and models that restore "
+        "pictures are judged by their error, which the term would raise.",
+    ),
     "E250": (
         "an unfinished run has another configuration",
         "A fit that was stopped keeps its states in the run folder beside its model, and only the "

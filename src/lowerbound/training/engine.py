@@ -122,7 +122,8 @@ def flops(objective: nn.Module, batch: Batch) -> int:
 
     def count(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
         nonlocal counted
-        weight = layer.get_parameter("weight")
+        weight = layer.weight  # a parameter, or what a parametrisation makes of one
+        assert isinstance(weight, Tensor)
         # Each output of a layer takes one row of its weights; transposed, each input does.
         outputs = given[0] if isinstance(layer, nn.ConvTranspose2d) else made
         counted += 2 * outputs.numel() * weight[0].numel()

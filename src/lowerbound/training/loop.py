@@ -270,12 +270,14 @@ class _Trainer:
         )
         self.history.checks.append(check)
         best = self.history.checks[self.history.best].valid_bound
+        # None to compare with, or only some of an objective that was still changing.
+        first = sum(each.step >= self.budget.settled for each in self.history.checks) <= 1
         # The kept weights are the best seen; only a gain worth waiting for resets the patience.
-        if self.kept is None or valid_bound > best:
+        if first or valid_bound > best:
             self.history.best = len(self.history.checks) - 1
             self.kept = shown.copy()
         threshold = best + MIN_GAIN * self.columns
-        if len(self.history.checks) == 1 or valid_bound > threshold:
+        if first or valid_bound > threshold:
             self.waited = 0
         else:
             self.waited += 1

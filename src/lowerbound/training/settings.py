@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ class Budget:
         patience: checks without a gain of the held-out bound before stopping.
         steps: optimiser steps at least, whatever `epochs` says, for small tables.
         most: optimiser steps at most, whatever `epochs` says, for large tables; None is no limit.
+        settled: step from which on the best check is kept, and patience counts. Before it what is
+            minimised still changes, so that bounds say little: the latest check is kept.
     """
 
     epochs: int = 200
@@ -25,6 +28,7 @@ class Budget:
     patience: int = 10
     steps: int = 0
     most: int | None = None
+    settled: int = 0
 
     def total(self, per_epoch: float) -> int:
         """Return the number of optimiser steps at most, with so many in a pass."""
@@ -71,6 +75,11 @@ class Optimiser:
         """
         risen = decayed * min(1.0, step / max(1, self.warmup))
         return risen if self.schedule is None else risen * self.schedule(step - 1)
+
+    @property
+    def memory(self) -> int:
+        """Steps after which the moving average holds less than a twentieth of what was before."""
+        return math.ceil(math.log(20) / -math.log(self.ema)) if self.ema else 0
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lowerbound import bundle
+from lowerbound import bundle, cards
 from lowerbound.data.ranges import range_of
 from lowerbound.data.source import Frame, are_picture_files
 from lowerbound.errors import CATALOGUE, UsageError, nearest
@@ -188,6 +188,7 @@ def info(model: Model, /) -> Result:
     ]
     if facts.get("engine"):  # models of 0.1.0 do not say it
         lines.append(_trained_by(facts["objective"], facts["engine"]))
+    lines += cards.reservations(facts.get("objective"))
     if alarm:
         lines.append(_threshold(alarm))
     lines += found["health"].get("lines", [])
@@ -225,6 +226,8 @@ def _trained_by(objective: dict[str, Any], engine: dict[str, Any]) -> str:
     spelt += ", its levels balanced" * bool(objective.get("balance"))
     if objective.get("spectral"):
         spelt += f", spectral norms weighed {objective['spectral']:g}"
+    if objective.get("adversarial"):
+        spelt += f", an adversarial term weighed {objective['adversarial']:g}"
     prior = f", weights with the prior {objective['theta_prior']}" * bool(objective["theta_prior"])
     threads = f"{engine['threads']} thread{'' if engine['threads'] == 1 else 's'}"
     return f"trained by {bound}{spelt}{prior}; on {threads}, {engine['precision']}"

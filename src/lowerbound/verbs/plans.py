@@ -101,15 +101,22 @@ def plan_from(
     if usual and "recipe" not in values:
         settings = {**usual.get("settings", {}), **values.get("settings", {})}
         values = {**usual, **values, "settings": settings}
+    recipe, refused = values.get("recipe", "table"), set()
+    is_known = recipe in recipes.__all__
     for name, value in values.items():
+        # Each alone, so that one problem does not hide another; but settings are of a recipe.
+        beside = {"recipe": recipe} if name == "settings" and is_known else {}
         try:
-            alone = Plan(**{name: value})  # so that one problem does not hide another
-            device_of(alone.device)
+            device_of(Plan(**{**beside, name: value}).device)
         except UsageError as error:
             problems.append(error)
-    recipe = values.get("recipe", "table")
-    if recipe in recipes.__all__:
-        problems += _settings_problems(recipe, values.get("settings", {}))
+            refused.add(name)
+    if is_known:
+        given = values.get("settings", {})
+        misnamed = _misnamed(recipe, given)
+        problems += misnamed
+        if not misnamed and "settings" not in refused:
+            problems += _tried(recipe, given)
     parsing.raise_all(problems)
     return Plan(**values)
 
@@ -146,8 +153,8 @@ def read_config(
     return content, problems
 
 
-def _settings_problems(recipe: str, settings: Mapping[str, Any]) -> list[LowerboundError]:
-    """Find what is wrong with --set by name, by type, and by building a tiny model."""
+def _misnamed(recipe: str, settings: Mapping[str, Any]) -> list[LowerboundError]:
+    """Find what is wrong with --set by name and by type."""
     known = _known_settings(recipe)
     problems: list[LowerboundError] = []
     for key, value in settings.items():
@@ -158,8 +165,12 @@ def _settings_problems(recipe: str, settings: Mapping[str, Any]) -> list[Lowerbo
         if not wanted.fits(value):
             example = f"--set {key}={json.dumps(known[key])}"
             problems.append(parsing.refusal(f"--set {key}", value, wanted.what, example))
-    if problems:
-        return problems
+    return problems
+
+
+def _tried(recipe: str, settings: Mapping[str, Any]) -> list[LowerboundError]:
+    """Find what is wrong with --set by building a tiny model."""
+    known, problems = _known_settings(recipe), []
     arguments = {key: value for key, value in settings.items() if key not in OBJECTIVE}
     weights = {**OBJECTIVE, **{key: settings[key] for key in OBJECTIVE if key in settings}}
     try:

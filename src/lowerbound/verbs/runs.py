@@ -14,6 +14,7 @@ import torch
 import lowerbound
 from lowerbound import bundle, recipes, tasks
 from lowerbound.calibration import Alarm
+from lowerbound.cards import reservations
 from lowerbound.data.batches import subset
 from lowerbound.data.coding import Coding
 from lowerbound.data.degradations import USUAL_NOISE
@@ -22,7 +23,7 @@ from lowerbound.data.source import Frame
 from lowerbound.errors import CheckFailed
 from lowerbound.learning import learn
 from lowerbound.material import Split
-from lowerbound.plan import PRESETS, Plan, budget_of, device_of, optimiser_of
+from lowerbound.plan import PRESETS, Plan, budget_of, device_of, optimiser_of, settled
 from lowerbound.progress import Voice
 from lowerbound.trained import Trained
 from lowerbound.training import RunFolder
@@ -225,6 +226,7 @@ def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
         f"{done:<10} trained in {spell_seconds(seconds)}: {passes}{why}",
         f"Health     {first}",
         *(f"           {line}" for line in others),
+        *(f"Objective  {line}" for line in reservations(facts["objective"])),
         *([] if restores(trained.recipe) else [_threshold(alarm)]),
     ]
 
@@ -252,6 +254,7 @@ def _doubts(trained: Trained, plan: Plan) -> list[str]:
             "few rows: the same held-out rows stopped training and set the threshold, "
             "which makes it a little optimistic"
         )
+    notes += _unsettled(trained, plan)
     stages = [trained.facts[key] for key in _STAGES if key in trained.facts]
     skipped = sum(stage["skipped"] for stage in stages)
     if skipped:
@@ -260,6 +263,27 @@ def _doubts(trained: Trained, plan: Plan) -> list[str]:
 
 
 _STAGES = ("history", "priors_history")
+
+
+def _unsettled(trained: Trained, plan: Plan) -> list[str]:
+    """Say so where a fit with an adversarial term was too short to choose what is kept."""
+    facts = trained.facts
+    steps = _steps(plan, facts["split"]["train"])
+    begin, checks = (
+        settled(facts["objective"], steps, optimiser_of(plan)),
+        facts["history"]["checks"],
+    )
+    if not checks or checks[-1]["step"] >= begin:
+        return []
+    return [
+        f"the fit ended at step {checks[-1]['step']:,}, before the adversarial term had settled "
+        f"(step {begin:,}): the last weights were kept"
+    ]
+
+
+def _steps(plan: Plan, rows: int) -> int:
+    """Return how many steps a fit to so many rows takes at most."""
+    return budget_of(plan, rows).total(max(1, rows // optimiser_of(plan).batch_size))
 
 
 def _facts(trained: Trained, frame: Frame) -> dict[str, Any]:
@@ -300,7 +324,7 @@ def rehearse(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> R
     learned = trained.facts["split"]["train"]
     batch = min(optimiser_of(plan, trained.coding.shape).batch_size, learned)
     stages = sum(key in trained.facts for key in _STAGES)
-    rows = stages * batch * budget_of(plan, learned).total(max(1, learned // batch))
+    rows = stages * batch * _steps(plan, learned)
     longest = rows / max(last["rows_per_second"], 1.0)
     longest = min(longest, plan.time_limit or longest)
     return Result(
