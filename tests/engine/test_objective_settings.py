@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from lowerbound import aggregate, objectives, recipes
+from lowerbound import aggregate, noise, objectives, recipes
 from lowerbound.errors import UsageError
 from lowerbound.learning import learn
 from lowerbound.plan import OBJECTIVE, Plan, objective_of, objective_settings
@@ -103,3 +104,14 @@ def test_a_fit_by_it_learns(name):
     assert not np.allclose(plain, other)
     assert abs(other.mean() - plain.mean()) < 1.0
     assert trained.facts["objective"][name] == CHOICES[name][0]
+
+
+def test_the_importance_weighted_bound_of_a_model_of_given_pictures_has_the_plain_gradient():
+    model = recipes.build("segment", {"width": 4, "levels": 1})
+    weights = {**OBJECTIVE, "iwae": 2}
+    objective = objective_of(model, weights, examples=10, steps=100)
+    assert isinstance(objective, objectives.Iwae)
+    assert not objective.dreg
+    y, x = torch.rand(3, 1, 16, 16), torch.randint(0, 2, (3, 1, 16, 16)).float()
+    loss = objective(x, 0, noise.Stream(noise.generator("walk")), y)
+    assert torch.isfinite(loss.value)

@@ -212,11 +212,10 @@ def _runs(
     The arms of an experiment take hours each, and may be run on several machines: what a results
     file holds of the same model at the same scale stays in it.
     """
-    found, earlier = finished(states, arm), (kept or {}).get("arms", {}).get(arm)
-    now = experiment.arms[arm]
-    model = now.recipe, json.loads(json.dumps(dict(now.arguments)))
-    same = kept is not None and earlier is not None and kept["scale"] == scale
-    if same and (earlier["recipe"], earlier["arguments"]) == model:
+    now, found = experiment.arms[arm], finished(states, arm)
+    earlier = kept["arms"].get(arm) if kept and kept["scale"] == scale else None
+    model = {"recipe": now.recipe, "arguments": json.loads(json.dumps(dict(now.arguments)))}
+    if earlier and model.items() <= earlier.items():
         found = {**{run["seed"]: run for run in earlier["runs"]}, **found}
     return [found[seed] for seed in sorted(found)]
 
