@@ -121,9 +121,9 @@ def _nvae(likelihood: str = "bits", colours: int = 1, **arguments: Any) -> Sampl
     return _picture("nvae", likelihood, colours, {**small, **arguments})
 
 
-def _conv_ladder(posterior: str) -> Sample:
+def _conv_ladder(posterior: str, **arguments: Any) -> Sample:
     small = {"groups": [1, 1], "channels": 4, "latent_channels": 2, "posterior": posterior}
-    return _picture("conv_ladder", "bits", 1, small)
+    return _picture("conv_ladder", "bits", 1, {**small, **arguments})
 
 
 def _codes(recipe: str, likelihood: str = "shared", colours: int = 1, **arguments: Any) -> Sample:
@@ -183,6 +183,7 @@ RECIPES = {
     COLOURS: _conv("logistic_mixture", 3, components=2),
     "conv flows": _conv("bits", flows=1, flow_hidden=[8]),
     **{f"conv_ladder {s}": _conv_ladder(s) for s in ("precision", "residual", "informed")},
+    "conv_ladder of large pictures": _conv_ladder("precision", blocks=2),
     "nvae": _nvae(),
     "nvae with gaps": _nvae("logistic", missing=True),
     "nvae flows": _nvae(flows=1),

@@ -73,16 +73,26 @@ def test_a_recipe_is_chosen_and_said(call, capsys):
     assert "24 pictures of 16 x 16 x 3" in spoken
 
 
+_LADDER = ("groups", "channels", "blocks")
+
+
 @pytest.mark.parametrize(
-    ("shape", "recipe"),
-    [((28, 28), "conv_ladder"), ((64, 64, 3), "conv"), ((9, 5), "conv_ladder")],
+    ("shape", "settings"),
+    [
+        ((28, 28), ["groups = [1, 1]", "channels = 16"]),
+        ((64, 64, 3), ["groups = [1, 1, 1]", "channels = 16"]),
+        ((128, 96), ["groups = [1, 1, 1]", "channels = 16", "blocks = 2"]),
+        ((400, 24), ["groups = [1]", "channels = 16", "blocks = 2"]),
+        ((9, 5), ["groups = [1]", "channels = 16"]),
+    ],
 )
-def test_arrays_get_a_recipe_of_pictures_too(call, capsys, shape, recipe):
+def test_arrays_get_a_recipe_of_pictures_too(call, capsys, shape, settings):
     np.save("x.npy", np.zeros((4, *shape), np.uint8) + np.arange(4).reshape(-1, *[1] * len(shape)))
     capsys.readouterr()
     assert main(["fit", "x.npy", "--print-config"]) == 0
     text = capsys.readouterr().out
-    assert f'recipe = "{recipe}"' in text
+    assert 'recipe = "conv_ladder"' in text
+    assert [line for line in text.splitlines() if line.split(" = ")[0] in _LADDER] == settings
     assert "time_limit = 300.0" in text
     assert main(["fit", "x.npy", "--print-config", "--preset", "fast"]) == 0
     assert "time_limit = " not in capsys.readouterr().out
