@@ -183,7 +183,7 @@ RECIPES = {
     COLOURS: _conv("logistic_mixture", 3, components=2),
     "conv flows": _conv("bits", flows=1, flow_hidden=[8]),
     **{f"conv_ladder {s}": _conv_ladder(s) for s in ("precision", "residual", "informed")},
-    "conv_ladder of large pictures": _conv_ladder("precision", blocks=2),
+    "conv_ladder of large pictures": _conv_ladder("precision", groups=[1], blocks=2),
     "nvae": _nvae(),
     "nvae with gaps": _nvae("logistic", missing=True),
     "nvae flows": _nvae(flows=1),
