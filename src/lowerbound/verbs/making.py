@@ -96,13 +96,17 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
         )
         if effective < 0.1 * n:
             notes.append("the condition is rare under the model: many rows resemble each other")
+    after = f"lowerbound inspect {spell_path(path, 'samples.csv')}"
+    if trained.coding.shape:
+        notes.append("every pixel is drawn, its noise too; plot shows what is expected")
+        after = f"lowerbound plot {spell_path(model, 'M.vae')} samples --out samples.png"
     return Result(
         {"rows": n, "given": typed, "effective_samples": effective, "seconds": clock()},
         table=delivered,
         lines=lines,
         notes=notes,
         path=path,
-        next=f"lowerbound inspect {spell_path(path, 'samples.csv')}",
+        next=after,
     )
 
 
