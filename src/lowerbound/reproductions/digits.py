@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from lowerbound.data.batches import Rows
 from lowerbound.model import LatentModel
@@ -17,6 +16,7 @@ from lowerbound.reproductions.experiment import (
     Check,
     Experiment,
     Means,
+    Objective,
     Published,
     Scale,
     close,
@@ -28,9 +28,9 @@ PIXELS = 784
 SMOKE = Scale(1, 20, train=2000, test=200, time="20 s")
 
 
-def warmed(epochs: int) -> Callable[[nn.Module, int], nn.Module]:
+def warmed(epochs: int) -> Objective:
     """Return the ELBO whose rate's weight rises from 0 to 1 over so many passes."""
-    return lambda model, per_epoch: Elbo(model, beta=Ramp(0.0, 1.0, epochs * per_epoch))
+    return lambda model, per_epoch, _: Elbo(model, beta=Ramp(0.0, 1.0, epochs * per_epoch))
 
 
 def steady(batch: int, rate: float, epochs: int, per_epoch: int) -> Optimiser:

@@ -13,6 +13,7 @@ from lowerbound.model import LatentModel
 from lowerbound.training import Optimiser
 
 Means = Mapping[str, Mapping[str, float]]  # arm -> metric -> mean over seeds
+Objective = Callable[[nn.Module, int, int], nn.Module]
 
 
 class Published(NamedTuple):
@@ -34,7 +35,7 @@ class Arm:
     Attributes:
         recipe: name in `lowerbound.recipes`.
         arguments: of the recipe.
-        objective: (model, steps per epoch) -> what is trained.
+        objective: (model, steps per epoch, epochs) -> what is trained.
         published: metric -> the paper's value.
         tolerance: how far ours may be from it, or what else must hold, in a few characters.
         start: what the weights are before training, where a paper says so: (model, train rows).
@@ -42,7 +43,7 @@ class Arm:
 
     recipe: str
     arguments: Mapping[str, Any]
-    objective: Callable[[nn.Module, int], nn.Module]
+    objective: Objective
     published: Mapping[str, Published] = field(default_factory=dict)
     tolerance: str = ""
     start: Callable[[LatentModel, Rows], None] | None = None

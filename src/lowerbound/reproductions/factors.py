@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
@@ -26,7 +26,15 @@ from lowerbound.disentanglement import (
 from lowerbound.model import LatentModel
 from lowerbound.objectives import Elbo
 from lowerbound.reproductions.digits import steady
-from lowerbound.reproductions.experiment import Arm, Check, Experiment, Means, Published, Scale
+from lowerbound.reproductions.experiment import (
+    Arm,
+    Check,
+    Experiment,
+    Means,
+    Objective,
+    Published,
+    Scale,
+)
 
 BATCH = 64
 BETA = 6.0
@@ -53,17 +61,15 @@ def measure(model: LatentModel, rows: int, seed: int) -> Mapping[str, float]:
     }
 
 
-def _elbo(beta: float) -> Callable[[nn.Module, int], nn.Module]:
-    return lambda model, per_epoch: Elbo(model, beta=beta)
+def _elbo(beta: float) -> Objective:
+    return lambda model, per_epoch, epochs: Elbo(model, beta=beta)
 
 
-def _beta_tc(model: nn.Module, per_epoch: int) -> nn.Module:
+def _beta_tc(model: nn.Module, per_epoch: int, epochs: int) -> nn.Module:
     return BetaTc(model, per_epoch * BATCH, tc=BETA)
 
 
-def _arm(
-    objective: Callable[[nn.Module, int], nn.Module], published: bool = False, tolerance: str = ""
-) -> Arm:
+def _arm(objective: Objective, published: bool = False, tolerance: str = "") -> Arm:
     return Arm(
         "conv",
         {"shape": [1, 64, 64], "latent": 10, "channels": [16, 16, 32, 32], "likelihood": "bits"},

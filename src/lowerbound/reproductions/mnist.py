@@ -58,7 +58,7 @@ def _stages(epochs: int, per_epoch: int) -> Optimiser:
 
 
 def _iwae_arm(k: int, nll: float, active: float) -> Arm:
-    def objective(model: nn.Module, per_epoch: int) -> nn.Module:
+    def objective(model: nn.Module, per_epoch: int, epochs: int) -> nn.Module:
         return Elbo(model) if k == 1 else Iwae(model, k, dreg=False)
 
     return Arm(

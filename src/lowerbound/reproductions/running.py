@@ -105,7 +105,7 @@ def _rows(images: Images | Rows, most: int | None, experiment: Experiment, held:
 def _train(job: Job, arm: Arm, model: torch.nn.Module, data: _Data, say: Say) -> training.History:
     experiment, epochs = job.experiment, job.scale.epochs
     per_epoch = len(data.train) // experiment.optimiser(epochs, 1).batch_size
-    objective = arm.objective(model, per_epoch)
+    objective = arm.objective(model, per_epoch, epochs)
 
     def report(check: training.Check, budget: Budget) -> None:
         say(

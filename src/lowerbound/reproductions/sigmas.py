@@ -36,7 +36,7 @@ def _with_sigma(sigma: float) -> Callable[[LatentModel, Rows], None]:
 
 
 def _arm(likelihood: str, published: float | None, sigma: float | None = None) -> Arm:
-    def objective(model: nn.Module, per_epoch: int) -> nn.Module:
+    def objective(model: nn.Module, per_epoch: int, epochs: int) -> nn.Module:
         return Elbo(model)
 
     return Arm(

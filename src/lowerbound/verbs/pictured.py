@@ -92,8 +92,8 @@ def usual_plan(frame: Frame, given: Mapping[str, object]) -> dict[str, Any]:
 
     It is a ladder: of photographs of 128 x 128 it had the higher bound after equal time, and after
     a third of the steps, than one level of latents. Of a picture of any size it has at most about
-    `FINEST` x `FINEST` latents of a channel, so that a step costs about the same; its coarsest scale is at least
-    four pixels wide.
+    `FINEST` x `FINEST` latents of a channel, so that a step costs about the same; its coarsest
+    scale is at least four pixels wide.
 
     Args:
         frame: the data; nothing is returned where they are no pictures.
