@@ -17,7 +17,16 @@ from lowerbound import cli, noise, recipes
 from lowerbound.data.batches import Batch
 from lowerbound.data.views import binarised
 from lowerbound.errors import DataError, UsageError
-from lowerbound.reproductions import EXPERIMENTS, Job, Scale, datasets, document, files, run_arm
+from lowerbound.reproductions import (
+    EXPERIMENTS,
+    Job,
+    Scale,
+    datasets,
+    document,
+    files,
+    run_arm,
+    running,
+)
 from lowerbound.reproductions.experiment import close
 from lowerbound.schedules import Cosine, Stages
 from lowerbound.trace import Trace, from_prior
@@ -115,6 +124,17 @@ def test_arms_keep_to_their_own_results(tmp_path):
     assert nlls("beta") == {2: 2.0, 10: 3.0}
     assert nlls("beta-tc") == {0: 1.0}
     assert nlls("vae") == {}
+
+
+def test_a_part_of_the_rows_is_of_all_kinds_of_rows():
+    """The test set of static MNIST is sorted: its first rows are the digits 0 and 1."""
+    rows = np.repeat(np.arange(10, dtype=np.uint8), 100)[:, None]
+    for held, most in (("test", 200), ("", 200), ("valid", None)):
+        some = running._some(rows, most, held)
+        assert len(some) == (most or 1000)
+        assert np.array_equal(some, running._some(rows, most, held))
+        assert set(some[:100, 0]) == set(range(10))
+    assert np.array_equal(running._some(rows, None, "test"), rows)
 
 
 def test_a_missing_arm_leaves_no_verdict(tmp_path):

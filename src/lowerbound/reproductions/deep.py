@@ -83,7 +83,7 @@ LADDER = Experiment(
     optimiser=partial(_averaged, 100, 2e-3),
     judge=_judge_ladder,
     notes="A fraction of the published network's size, for two cores. The short scale evaluates "
-    "the first 2,000 test rows.",
+    "2,000 test rows, drawn at random.",
 )
 
 
@@ -126,7 +126,7 @@ NVAE = Experiment(
     },
     scales={
         "smoke": Scale(1, 3, train=400, test=50, time="1 min"),
-        "short": Scale(4, 20, train=20_000, test=500, time="1 h"),
+        "short": Scale(2, 20, train=20_000, test=500, time="30 min"),
         "full": Scale(60, 1000, time="a GPU: 2 h"),
     },
     optimiser=partial(_averaged, 100, 5e-3),
