@@ -183,7 +183,7 @@ RECIPES = {
     COLOURS: _conv("logistic_mixture", 3, components=2),
     "conv flows": _conv("bits", flows=1, flow_hidden=[8]),
     **{f"conv_ladder {s}": _conv_ladder(s) for s in ("precision", "residual", "informed")},
-    "conv_ladder of large pictures": _conv_ladder("precision", groups=[1], blocks=2),
+    "halved twice": _conv_ladder("precision", groups=[1], blocks=2),  # one level, so no tower
     "nvae": _nvae(),
     "nvae with gaps": _nvae("logistic", missing=True),
     "nvae flows": _nvae(flows=1),
@@ -207,7 +207,8 @@ FOLLOWING = {n for n in QUANTISED if n not in ("vqvae gradient", "vqvae simvq", 
 RESTORING = {
     n for n, s in RECIPES.items() if s.recipe in ("denoise", "upscale", "inpaint", "segment")
 }
-WHOLE_BATCH = {"sigma optimal", "conv optimal", "denoise optimal", "ladder", *TOWERS, *FOLLOWING}
+WHOLE_BATCH = {"sigma optimal", "conv optimal", "denoise optimal", "ladder", "halved twice"}
+WHOLE_BATCH |= TOWERS | FOLLOWING
 # A posterior depends on an earlier draw.
 HIERARCHIES_OF_CODES = {name for name in RECIPES if name.startswith("vqvae2")}
 CHAINED = {

@@ -8,6 +8,7 @@ refuses and says about them holds here too.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatch
@@ -141,6 +142,25 @@ class Numbered:
         back = self.native.wrap(table)
         back.columns = [self.labels.get(name, name) for name in back.columns]
         return back
+
+
+def matched(frame: Frame, named: bool, seen: Seen, estimator: str) -> Frame:
+    """Return `frame` with the names seen in `fit`: by name where both have names, else in order.
+
+    Raises:
+        DataError: E080 for another number of columns.
+    """
+    if named and seen.named:
+        return frame
+    if named or seen.named:
+        doubt = (
+            f"X has feature names, but {estimator} was fitted without feature names"
+            if named
+            else "X does not have valid feature names, but "
+            f"{estimator} was fitted with feature names"
+        )
+        warnings.warn(doubt, stacklevel=4)
+    return by_position(frame, seen.names, estimator)
 
 
 def by_position(frame: Frame, names: Sequence[str], estimator: str) -> Frame:

@@ -192,17 +192,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             return frame
         if self.trained_.recipe != "counts":
             containers.refuse_huge(frame)
-        seen, me = containers.seen(self.trained_.facts), type(self).__name__
-        if named and seen.named:
-            return frame
-        if named or seen.named:
-            doubt = (
-                f"X has feature names, but {me} was fitted without feature names"
-                if named
-                else f"X does not have valid feature names, but {me} was fitted with feature names"
-            )
-            warnings.warn(doubt, stacklevel=3)
-        return containers.by_position(frame, seen.names, me)
+        seen = containers.seen(self.trained_.facts)
+        return containers.matched(frame, named, seen, type(self).__name__)
 
     def _give(self, table: pa.Table) -> Any:
         """Return rows made from nothing in the kind of container seen in `fit`."""
@@ -213,7 +204,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the embedding E[z | x] of every row, (n, latent)."""
-        return self.trained_.embed(self._read(X))
+        frame = self._read(X)
+        return self.trained_.embed(frame)
 
     def inverse_transform(self, Z: Any) -> Any:
         """Return the rows that embeddings stand for, in the kind of container seen in `fit`.
@@ -242,7 +234,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         An importance-sampling estimate whose draws are keyed to the row's content: it depends on
         the row and the model only, not on the rows beside it or their order.
         """
-        return self.trained_.score(self._read(X))
+        frame = self._read(X)
+        return self.trained_.score(frame)
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Return log p(coded row) of every row, (n,) nats: higher is more normal."""
@@ -254,7 +247,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         It is the density of the raw values, so that models with different codings compare; it
         differs from the mean of `score_samples` by the mean log-Jacobian of the coding.
         """
-        _, coded = self.trained_.encode(self._read(X))
+        frame = self._read(X)
+        _, coded = self.trained_.encode(frame)
         return float((coded.log_jacobian - self.trained_.score_coded(coded)).mean())
 
     def p_value(self, X: Any) -> NDArray[np.float64]:
@@ -262,7 +256,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         For rows like those of `fit`, it is at most a with probability at most a.
         """
-        return self.trained_.calibration.p_values(self.anomaly_score(X))
+        scores = self.anomaly_score(X)
+        return self.trained_.calibration.p_values(scores)
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
         """Return `score_samples` minus `offset_`, (n,) nats: negative for outliers."""
@@ -380,7 +375,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             samples: of importance sampling.
             ais: run annealed importance sampling on the first rows as well (slow).
         """
-        return self.trained_.evaluate(self._read(X), samples=samples, ais=ais)
+        frame = self._read(X)
+        return self.trained_.evaluate(frame, samples=samples, ais=ais)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model to the folder `path`, all of it or nothing, and return its full path."""

@@ -33,9 +33,12 @@ def test_a_missing_cell_costs_exactly_nothing(name):
     cells = log_prob_cells(d, x)
     gapped = log_prob_cells(d, x.masked_fill(hidden, torch.nan))
     assert (gapped[hidden] == 0).all()
-    assert (gapped[~hidden] == cells[~hidden]).all()
+    # To the last bit of float64 but one: with AVX-512 torch's softplus and logaddexp round
+    # differently at the end of a vector, and counts that are not zero are computed side by side.
+    ulp = {"rtol": 4.5e-16, "atol": 0.0} if x.dtype == gapped.dtype else {"rtol": 0.0, "atol": 0.0}
+    torch.testing.assert_close(gapped[~hidden], cells[~hidden], **ulp)
     expected = cells.masked_fill(hidden, 0).sum(1)
-    assert (d.log_prob(x.masked_fill(hidden, torch.nan)) == expected).all()
+    torch.testing.assert_close(d.log_prob(x.masked_fill(hidden, torch.nan)), expected, **ulp)
     assert (d.log_prob(torch.full_like(x, torch.nan)) == 0).all()
 
 

@@ -249,9 +249,11 @@ def test_the_fingerprint_sees_every_value_and_the_order():
 
 def test_states_hold_no_code(tmp_path):
     fit(training.OnDisk(tmp_path))
-    (commit,) = tmp_path.glob("commit-*")
-    assert {path.suffix for path in commit.iterdir()} == {".json", ".safetensors"}
-    json.loads((commit / "state.json").read_text())
+    commits = list(tmp_path.glob("commit-*"))  # two, where the fit took longer than a few seconds
+    assert commits
+    for commit in commits:
+        assert {path.suffix for path in commit.iterdir()} == {".json", ".safetensors"}
+        json.loads((commit / "state.json").read_text())
 
 
 def test_a_fit_in_two_stages_goes_on_in_the_second(tmp_path):
