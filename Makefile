@@ -22,7 +22,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --d
 # Peers that the benchmarks compare with, each in an environment of its own.
 PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
 
-BENCHMARKS := anomaly_auroc synthetic_tables creditcard switches export_latency throughput codes restoration segmentation image_anomalies generation
+BENCHMARKS := anomaly_auroc synthetic_tables creditcard switches picture_choice export_latency throughput codes restoration segmentation image_anomalies generation
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -275,12 +275,8 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
         *_doubled(channels, family.numbers(colours), enlarged.size, blocks),
         Cropped(size, multiple),
     )
-    return LatentModel(
-        Tower(stem, steps),
-        levels,
-        Conditional(head, family),
-        LearnedStart(parts.channels(len(groups)), *small),
-    )
+    start = LearnedStart(parts.channels(len(groups)), *small)
+    return LatentModel(Tower(stem, steps), levels, Conditional(head, family), start)
 
 
 def _halved(inputs: int, channels: int, times: int) -> list[nn.Module]:
