@@ -91,9 +91,9 @@ def usual_plan(frame: Frame, given: Mapping[str, object]) -> dict[str, Any]:
     """Return what a fit to pictures takes where no recipe is chosen.
 
     It is a ladder: of photographs of 128 x 128 it had a higher bound after equal time than one
-    level of latents (benchmarks/results/picture_choice.json). Of a picture of any size it has at most about
-    `FINEST` x `FINEST` latents of a channel, so that a step costs about the same; its coarsest
-    scale is at least four pixels wide.
+    level of latents (benchmarks/results/picture_choice.json). Of a picture of any size it has at
+    most about `FINEST` x `FINEST` latents of a channel, so that a step costs about the same; its
+    coarsest scale is at least four pixels wide.
 
     Args:
         frame: the data; nothing is returned where they are no pictures.
