@@ -11,7 +11,8 @@ the fold's 24 slices, which needs no masks; these steps are extra. The lowest qu
 labelled slice, of the nuclei a tenth of the pictures, decide which weights are kept; nothing was
 tuned on a test picture.
 
-A fit that is done is kept in --states, and a killed run goes on with the next.
+Every fit is stored when it is done; the same command goes on after the last one. The weights of
+the `denoise` models are in --states, and are made again where they are gone.
 
 Run: LOWERBOUND_DATA=... python benchmarks/segmentation.py [--minutes 5] [--width 16]
 Needs scikit-image beside the library.
@@ -40,7 +41,6 @@ from lowerbound.data.batches import Rows, subset
 from lowerbound.data.crops import Crops, Paired, Seen, shares
 from lowerbound.data.degradations import USUAL_NOISE, noise_of
 from lowerbound.data.views import Then, View, turned
-from lowerbound.data.write import atomic_write
 from lowerbound.families import LatentGaussian
 from lowerbound.learning import CLIP
 from lowerbound.model import LatentModel
@@ -86,6 +86,11 @@ class Fit:
         """What its mean over the folds is called."""
         start = ", pretrained" if self.pretrained else ""
         return f"{self.data}, {self.labels} labelled, {self.model}{start}"
+
+    @property
+    def key(self) -> str:
+        """What its result is stored under."""
+        return f"{self.arm}, fold {self.fold}"
 
 
 def fits(folds: int, few: Sequence[int]) -> Iterator[Fit]:
@@ -171,15 +176,16 @@ def steps_in(minutes: float, width: int, case: Case) -> int:
     return max(PROBE, round(60 * minutes * speed))
 
 
-def start_of(job: Fit, case: Case, known: Document, folder: Path) -> dict[str, Tensor]:
+def start_of(job: Fit, case: Case, steps: int, options: argparse.Namespace) -> dict[str, Tensor]:
     """Return what a `denoise` model of the fold's slices has learned of pictures: its U-Net."""
-    path = folder / f"denoise-{job.fold}.safetensors"
+    path = options.states / f"{options.width}-{steps}" / f"denoise-{job.fold}.safetensors"
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         noisy = noise_of(USUAL_NOISE)
         clean, held = (crops(pages, CROPS) for pages in case.unlabelled)
-        model = built("denoise", known["width"])
+        model = built("denoise", options.width)
         view = Then(turned, noisy)
-        train(model, "denoise", (clean, some(Seen(held, noisy))), view, known["steps"])
+        train(model, "denoise", (clean, some(Seen(held, noisy))), view, steps)
         start = model.get_submodule("start").state_dict()
         weights = {name: t.cpu().contiguous() for name, t in start.items()}
         save_file(weights, path.with_suffix(".saving"))
@@ -216,14 +222,14 @@ def tested(model: nn.Module, part: Part, draws: int) -> Document:
     }
 
 
-def done(job: Fit, known: Document, options: argparse.Namespace, folder: Path) -> Document:
+def tested_fit(job: Fit, steps: int, options: argparse.Namespace) -> Document:
     """Train and test one model."""
     case = job.case(options.data)
-    model, copied = built(job.model, known["width"]), 0
+    model, copied = built(job.model, options.width), 0
     if job.pretrained:
-        copied = begin_from(model, start_of(job, case, known, folder))
+        copied = begin_from(model, start_of(job, case, steps, options))
     rows, valid = pairs(case.train, CROPS), some(pairs(case.valid, HELD_CROPS))
-    history = train(model, "segment", (rows, valid), turned, known["steps"])
+    history = train(model, "segment", (rows, valid), turned, steps)
     few = slice(2 if options.smoke else None)
     part = Part(case.test.pictures[few], case.test.masks[few])
     return {
@@ -257,55 +263,59 @@ def summary(results: Sequence[Document]) -> dict[str, Document]:
     }
 
 
-def bars(arms: dict[str, Document], few: Sequence[int]) -> dict[str, bool]:
-    """Tell which bars hold, in the mean over the folds."""
+def bars(arms: dict[str, Document]) -> dict[str, bool]:
+    """Tell which bars hold, in the mean over the folds: of those whose two arms are there."""
+    found: dict[str, bool] = {}
 
-    def mean(data: str, labels: int, model: str, pretrained: bool = False) -> float:
-        return arms[Fit(data, 0, labels, model, pretrained).arm]["mean"]["dice"]
-
-    full = {
-        f"{data}, all labels: within {100 * NEAR:g} Dice of the U-Net": mean(data, labels, "ours")
-        >= mean(data, labels, "unet") - NEAR
-        for data, labels in (("membranes", ALL), ("nuclei", NUCLEI))
-    }
-    better = {
-        f"membranes, {labels} labelled: pretrained above the U-Net": mean(
-            "membranes", labels, "ours", True
+    def compare(claim: str, job: Fit, pretrained: bool, below: float) -> None:
+        ours, unet = (
+            arms.get(replace(job, **change).arm)
+            for change in ({"model": "ours", "pretrained": pretrained}, {"model": "unet"})
         )
-        > mean("membranes", labels, "unet")
-        for labels in few
+        if ours and unet and ours["folds"] == unet["folds"]:
+            found[claim] = ours["mean"]["dice"] > unet["mean"]["dice"] - below
+
+    for data, labels in (("membranes", ALL), ("nuclei", NUCLEI)):
+        claim = f"{data}, all labels: within {100 * NEAR:g} Dice of the U-Net"
+        compare(claim, Fit(data, 0, labels, ""), False, NEAR)
+    for labels in FEW:
+        claim = f"membranes, {labels} labelled: pretrained above the U-Net"
+        compare(claim, Fit("membranes", 0, labels, ""), True, 0.0)
+    return found
+
+
+def setting_of(options: argparse.Namespace, steps: int) -> Document:
+    """Return what two runs must share for the one to go on with the other's fits."""
+    return {
+        "width": options.width,
+        "minutes": options.minutes,
+        "steps": steps,
+        "crop": CROP,
+        "optimiser": repr(optimiser_of(Plan(recipe="segment"))),
+        "draws": DRAWS,
+        "foreground": {"membranes": "membrane", "nuclei": "nucleus"},
+        "pretraining": f"denoise, {USUAL_NOISE}, all {ALL} slices of the fold, "
+        "as many steps again",
     }
-    return {**full, **better}
 
 
-def kept(path: Path, known: Document) -> None:
-    """Write what is known so far."""
-    raw = json.dumps(known, indent=1).encode()
-    atomic_write(path, lambda file: file.writelines([raw]), overwrite=True)
+def begun(file: str, options: argparse.Namespace) -> tuple[int, Document]:
+    """Return the steps of every fit, and the fits that an earlier run has done."""
+    path = results_file.RESULTS / f"{file}.json"
+    if path.exists():
+        steps = json.loads(path.read_text())["setting"]["steps"]
+        if done := results_file.earlier(file, setting_of(options, steps)):
+            return steps, done
+    return steps_in(options.minutes, options.width, membranes(options.data, 0, ALL)), {}
 
 
-def measured(options: argparse.Namespace) -> Document:
-    """Do all that is not done yet, and return everything."""
-    folder = options.states / f"{options.width}-{options.minutes:g}min"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "fits.json"
-    if not path.exists():
-        first = membranes(options.data, 0, ALL)
-        steps = steps_in(options.minutes, options.width, first)
-        kept(path, {"width": options.width, "steps": steps, "fits": {}})
-    known = json.loads(path.read_text())
-    for job in fits(options.folds, options.few):
-        key = f"{job.arm}, fold {job.fold}"
-        if key not in known["fits"]:
-            known["fits"][key] = done(job, known, options, folder)
-            kept(path, known)
-        each = known["fits"][key]
-        print(
-            f"{key}: Dice {100 * each['dice']:.2f}, calibration error "
-            f"{each['calibration_error']:.2%}, {each['steps']} steps in {each['seconds']:.0f} s",
-            flush=True,
-        )
-    return known
+def shown(key: str, each: Document) -> None:
+    """Print what came of one fit."""
+    print(
+        f"{key}: Dice {100 * each['dice']:.2f}, calibration error "
+        f"{each['calibration_error']:.2%}, {each['steps']} steps in {each['seconds']:.0f} s",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -320,30 +330,21 @@ def main() -> None:
     options = parser.parse_args()
     if options.smoke:
         options.minutes, options.width, options.folds, options.few = 0.0, 4, 1, [1]
-        options.states = options.states.with_name(f"smoke.{options.states.name}")
-    known = measured(options)
-    wanted = [f"{job.arm}, fold {job.fold}" for job in fits(options.folds, options.few)]
-    results = [known["fits"][key] for key in wanted]
-    arms = summary(results)
-    path = results_file.write(
-        "segmentation.smoke" if options.smoke else "segmentation",
-        setting={
-            "width": options.width,
-            "minutes": options.minutes,
-            "steps": known["steps"],
-            "crop": CROP,
-            "optimiser": repr(optimiser_of(Plan(recipe="segment"))),
-            "draws": DRAWS,
-            "folds": options.folds,
-            "foreground": {"membranes": "membrane", "nuclei": "nucleus"},
-            "pretraining": f"denoise, {USUAL_NOISE}, all {ALL} slices of the fold, "
-            "as many steps again",
-        },
-        bars=bars(arms, options.few),
-        arms=arms,
-        results=results,
-    )
-    print(path)
+    file = "segmentation.smoke" if options.smoke else "segmentation"
+    steps, results = begun(file, options)
+    for job in fits(options.folds, options.few):
+        if job.key not in results:
+            results[job.key] = tested_fit(job, steps, options)
+            arms = summary(list(results.values()))
+            results_file.write(
+                file,
+                setting=setting_of(options, steps),
+                bars=bars(arms),
+                arms=arms,
+                results=results,
+            )
+        shown(job.key, results[job.key])
+    print(results_file.RESULTS / f"{file}.json")
 
 
 if __name__ == "__main__":
