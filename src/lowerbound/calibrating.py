@@ -12,8 +12,8 @@ from lowerbound import doctor, restoring, tasks
 from lowerbound.calibration import Calibration
 from lowerbound.data.batches import Rows, subset
 from lowerbound.data.coded import Coded
-from lowerbound.data.native import Frame
 from lowerbound.data.pairs import restores
+from lowerbound.data.streams import Given
 from lowerbound.material import HELD_CROPS, SMALL, Fitted, Material
 from lowerbound.model import LatentModel
 from lowerbound.plan import Plan, budget_of, objective_settings
@@ -26,7 +26,7 @@ TYPICAL_COLUMNS = 5_000
 LEVEL_ROWS = 1_000  # held-out rows scored by levels, by half the draws of the likelihood
 
 
-def calibrated(plan: Plan, frame: Frame, material: Material, fitted: Fitted) -> Trained:
+def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> Trained:
     """Score the calibration rows, set the threshold and examine the model."""
     model, arguments, history, engine, priors = fitted
     coding, coded, split = material.coding, material.coded, material.split

@@ -78,21 +78,19 @@ class Calibration:
         return Alarm(float(self.scores[n - k]), k / (n + 1), low, high)
 
 
-def benjamini_hochberg(p_values: NDArray[np.floating], rate: float) -> NDArray[np.bool_]:
-    """Return which rows to flag so that at most the share `rate` of the flagged are false.
+def discovery_cut(p_values: NDArray[np.floating], rate: float) -> float:
+    """Return the p-value up to which to flag so that at most the share `rate` of flags is false.
 
     References:
         Benjamini & Hochberg, "Controlling the false discovery rate", 1995.
 
     Args:
-        p_values: (n,).
+        p_values: (n,), in (0, 1].
         rate: the false-discovery rate, in (0, 1).
+
+    Returns:
+        The largest p_(k) that is at most k rate / n; 0, which flags nothing, where none is.
     """
-    p = np.asarray(p_values, np.float64)
-    order = np.argsort(p, kind="stable")
-    within = p[order] <= rate * np.arange(1, len(p) + 1) / len(p)
-    last = np.flatnonzero(within)
-    flagged = np.zeros(len(p), bool)
-    if len(last):
-        flagged[order[: last[-1] + 1]] = True
-    return flagged
+    p = np.sort(np.asarray(p_values, np.float64))
+    within = p[p <= rate * np.arange(1, len(p) + 1) / len(p)]
+    return float(within[-1]) if len(within) else 0.0

@@ -32,6 +32,7 @@ from lowerbound.calibration import Alarm
 from lowerbound.data.coding import is_of_pictures
 from lowerbound.data.source import Frame
 from lowerbound.errors import DataError
+from lowerbound.explaining import explain
 from lowerbound.learning import learn
 from lowerbound.parameters import RandomState, plan_of, seed_of
 from lowerbound.plan import Plan
@@ -307,8 +308,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         frame = self._read(X)
         coded = self.trained_.coding.encode(frame)
-        reasons = self.trained_.explain(frame, coded, np.arange(frame.rows), top)
-        return containers.beside(frame, pa.table(reasons))
+        reasons = explain(self.trained_, frame, coded, np.arange(frame.rows), top)
+        return containers.beside(frame, reasons)
 
     def reconstruct(self, X: Any) -> Any:
         """Return every row as the model would have it, as the kind that X is."""

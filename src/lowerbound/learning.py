@@ -13,11 +13,13 @@ from torch import Tensor, nn
 import lowerbound
 from lowerbound import aggregate_priors, metrics, noise, recipes, training
 from lowerbound.calibrating import calibrated
+from lowerbound.data import streamed
 from lowerbound.data.batches import Rows, fingerprint
 from lowerbound.data.coding import Coded, Coding, coding_for
-from lowerbound.data.source import Frame, read
+from lowerbound.data.source import walk
+from lowerbound.data.streams import Given, Stream
 from lowerbound.errors import DataError, NumericError, UsageError
-from lowerbound.material import Fitted, Material, Say, Split
+from lowerbound.material import CALIBRATION_ROWS, VALID_ROWS, Fitted, Material, Say, Split
 from lowerbound.model import LatentModel
 from lowerbound.plan import (
     OBJECTIVE,
@@ -40,7 +42,7 @@ LATENT_LIMIT = 128
 CLIP = 5.0  # of the gradient's norm, per square root of a column
 
 
-Begin = Callable[[Frame, Coding, Split], None]
+Begin = Callable[[Given, Coding, Split], None]
 
 
 def learn(
@@ -55,7 +57,7 @@ def learn(
     """Fit a model to `data` and calibrate it.
 
     Args:
-        data: a path, an array, a dataframe or a `Frame`.
+        data: a path, an array, a dataframe, a `Frame` or a `Stream`.
         plan: what is chosen for this fit.
         run: an entered run folder: the fit keeps its states there, and goes on from earlier ones.
         report: called after every look at the held-out rows.
@@ -69,17 +71,13 @@ def learn(
         NumericError: E4xx where training diverges.
     """
     plan = plan or Plan()
-    frame = data if isinstance(data, Frame) else read(data)
-    coding = coding_for(plan.recipe, plan.settings).fit(
-        frame, types=plan.types, drop=plan.drop, transform=plan.transform
-    )
-    coded = coding.encode(frame)
+    frame, coding, coded = _coded(data if isinstance(data, Given) else walk(data), plan)
     n = len(coded.rows) // coded.each
     if n < 2:
         raise DataError(
             "E075", f"{frame.origin}: {n} row is too few to learn from", fix="give 2 or more rows"
         )
-    split = Split.of(n, plan.seed)
+    split = Split.of_shuffled(n) if coded.shuffled else Split.of(n, plan.seed)
     if coded.each > 1:
         split = Split.of_crops(n, coded.each, plan.seed)
     begin(frame, coding, split)
@@ -97,7 +95,22 @@ def learn(
     return calibrated(plan, frame, material, fitted._replace(model=model, arguments=arguments))
 
 
-def _configuration(plan: Plan, frame: Frame, coded: Coded) -> dict[str, Any]:
+def _coded(given: Given, plan: Plan) -> tuple[Given, Coding, Coded]:
+    """Code the rows to learn from: into a file those of a large table, of which few are held."""
+    kind = coding_for(plan.recipe, plan.settings)
+    chosen = {"types": plan.types, "drop": plan.drop, "transform": plan.transform}
+    if not (isinstance(given, Stream) and streamed.is_large(given) and streamed.codes(kind)):
+        frame = given.whole() if isinstance(given, Stream) else given
+        coding = kind.fit(frame, **chosen)
+        return frame, coding, coding.encode(frame)
+    coding = kind.fit(streamed.seen_of(given, plan.seed), **chosen)
+    batch, budget = optimiser_of(plan).batch_size, budget_of(plan, given.rows)
+    most = batch * budget.total(given.rows // batch) + VALID_ROWS + CALIBRATION_ROWS
+    coding, coded = streamed.stored(coding, given, most, plan.seed)
+    return replace(given, notes=tuple(coded.notes)), coding, coded
+
+
+def _configuration(plan: Plan, frame: Given, coded: Coded) -> dict[str, Any]:
     """Return everything that the bytes of the result depend on, but for the machine."""
     return {
         "plan": asdict(plan),

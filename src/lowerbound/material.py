@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 class Split:
     """Row numbers of the three parts of the data; they share rows only where there are few."""
 
-    train: Tensor
+    train: Tensor | range
     valid: Tensor
     calibration: Tensor
 
@@ -43,6 +43,13 @@ class Split:
         return cls(order[both:], order[:held], order[held:both])
 
     @classmethod
+    def of_shuffled(cls, n: int) -> Split:
+        """Split n rows that are in random order already: the first ones are held out."""
+        held = min(n // 10, VALID_ROWS)
+        both = held + min(n // 10, CALIBRATION_ROWS)
+        return cls(range(both, n), torch.arange(held), torch.arange(held, both))
+
+    @classmethod
     def of_crops(cls, n: int, each: int, seed: int) -> Split:
         """Split n pictures of so many crops each: those of a picture stay together.
 
@@ -54,7 +61,7 @@ class Split:
             return (index + n * torch.arange(each)[:, None]).flatten()
 
         held = crops(pictures.valid)[:HELD_CROPS], crops(pictures.calibration)[:HELD_CROPS]
-        return cls(crops(pictures.train), *held)
+        return cls(crops(torch.as_tensor(pictures.train)), *held)
 
 
 class Material(NamedTuple):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lowerbound import recipes, tasks
-from lowerbound.calibration import Alarm, Calibration, benjamini_hochberg
+from lowerbound.calibration import Alarm, Calibration, discovery_cut
 from lowerbound.data.coded import Coded
 from lowerbound.data.pairs import restores
 from lowerbound.errors import UsageError, nearest
@@ -112,21 +112,25 @@ class Scoring:
     calibration: Calibration
     alarm: Alarm
 
-    def flag(
-        self, scores: NDArray[np.float64], false_discovery_rate: float | None = None
-    ) -> pa.Table:
+    def flag(self, scores: NDArray[np.float64], cut: float | None = None) -> pa.Table:
         """Return anomaly_score, p_value and is_anomaly for scores.
 
         Args:
             scores: (n,) of the measure, nats.
-            false_discovery_rate: flag by Benjamini-Hochberg at this rate, not by the threshold.
+            cut: flag what has a p-value of at most this, instead of what is above the threshold.
         """
         p = self.calibration.p_values(scores)
-        if false_discovery_rate is None:
-            flagged = scores > self.alarm.threshold
-        else:
-            flagged = benjamini_hochberg(p, false_discovery_rate)
+        flagged = scores > self.alarm.threshold if cut is None else p <= cut
         return pa.table({"anomaly_score": scores, "p_value": p, "is_anomaly": flagged})
+
+    def cut(self, scores: NDArray[np.float64], rate: float) -> float:
+        """Return the p-value up to which to flag so that at most `rate` of the flags are false.
+
+        Args:
+            scores: of all rows that are to be flagged, (n,) nats.
+            rate: the false-discovery rate, in (0, 1).
+        """
+        return discovery_cut(self.calibration.p_values(scores), rate)
 
     def check_parted(self, flag: str) -> None:
         """Refuse to tell the parts of a score that has none.

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from lowerbound import bundle, cards, metrics, recipes, tasks
 from lowerbound.calibration import Alarm, Calibration
 from lowerbound.data.batches import subset
-from lowerbound.data.coding import Coded, Coding, restore, table_of
+from lowerbound.data.coding import Coded, Coding, restore
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
+from lowerbound.explaining import explained
 from lowerbound.model import LatentModel
 from lowerbound.recipes import images
 from lowerbound.scoring import Likelihood, Scoring, kept, scoring_of
 
-EXPLAINED_ROWS = 100  # rows explained beside the flagged ones: those with the highest scores
 PICTURES_AT_ONCE = 1024  # that are decoded together
 ANNEALED_ROWS = 64  # rows that annealed importance sampling looks at
 
@@ -118,44 +118,6 @@ class Trained:
         """
         return scoring_of(self, by)
 
-    def explain(
-        self, frame: Frame, coded: Coded, chosen: NDArray[np.int64], top: int
-    ) -> dict[str, list[Any]]:
-        """Name the columns that add most to the scores of the rows `chosen`.
-
-        Returns:
-            For rank r from 1 to `top`, lists as long as `chosen`: ``top{r}_column``,
-            ``top{r}_nats`` (what the column adds, given the others, above what it adds to a
-            normal row), ``top{r}_value`` and
-            ``top{r}_expected``, the last two as text.
-        """
-        groups = self.coding.groups
-        batch = coded.rows.take(torch.from_numpy(chosen))
-        if batch.context is not None or batch.x.dim() > 2:
-            what = "images" if batch.x.dim() > 2 else "models with a context, such as counts"
-            raise UsageError(
-                "E246",
-                f"explanations are not available for {what}",
-                fix="leave out --explain",
-            )
-        surprise = tasks.explain(self.model, batch.x, [g.parts for g in groups])
-        expected = self.coding.decode(surprise.expected.numpy())
-        actual = table_of(frame).take(pa.array(chosen))
-        typical = self.facts.get("typical_nats", {})
-        excess = surprise.nats - torch.tensor([typical.get(g.column, 0.0) for g in groups])
-        order = excess.argsort(1, descending=True).numpy()
-        result: dict[str, list[Any]] = {}
-        for rank in range(min(top, len(groups))):
-            names = [groups[g].column for g in order[:, rank]]
-            key = f"top{rank + 1}"
-            result[f"{key}_column"] = names
-            result[f"{key}_nats"] = [float(excess[i, g]) for i, g in enumerate(order[:, rank])]
-            result[f"{key}_value"] = [_spell(actual[n][i].as_py()) for i, n in enumerate(names)]
-            result[f"{key}_expected"] = [
-                _spell(expected[n][i].as_py()) for i, n in enumerate(names)
-            ]
-        return result
-
     def score_table(
         self,
         data: object,
@@ -177,30 +139,24 @@ class Trained:
             way.check_parted("--explain")
         frame, coded = self.encode(data)
         scores = way.measure(self.model, coded)
-        table = way.flag(scores, false_discovery_rate)
-        if not explain:
-            return table, coded
-        chosen = self.remarkable(table)
-        for name, values in self.explain(frame, coded, chosen, explain).items():
-            cells: list[Any] = [None] * len(scores)
-            for row, value in zip(chosen, values, strict=True):
-                cells[row] = value
-            table = table.append_column(name, pa.array(cells))
-        return table, coded
-
-    def remarkable(self, scored: pa.Table) -> NDArray[np.int64]:
-        """Return the numbers of the rows that are flagged, and of those that score highest."""
-        scores = scored["anomaly_score"].to_numpy()
-        highest = np.argsort(-scores, kind="stable")[:EXPLAINED_ROWS]
-        return np.union1d(np.flatnonzero(scored["is_anomaly"].to_numpy()), highest)
+        cut = None if false_discovery_rate is None else way.cut(scores, false_discovery_rate)
+        return explained(self, (frame, coded), way.flag(scores, cut), explain), coded
 
     def embed(self, data: object) -> NDArray[np.float32]:
         """Return E[z | x] of every row, (n, latent); of codes, their vectors side by side."""
-        return tasks.embed(self.model, self.encode(data)[1].rows).numpy()
+        return self.embed_coded(self.encode(data)[1])
+
+    def embed_coded(self, coded: Coded) -> NDArray[np.float32]:
+        """Return E[z | x] of rows that are coded already."""
+        return tasks.embed(self.model, coded.rows).numpy()
 
     def reconstruct(self, data: object) -> pa.Table:
         """Return every row as the model would have it: the mean of p(x | E[z | x])."""
-        rows = self.encode(data)[1].rows
+        return self.reconstruct_coded(self.encode(data)[1])
+
+    def reconstruct_coded(self, coded: Coded) -> pa.Table:
+        """Return rows that are coded already as the model would have them."""
+        rows = coded.rows
         if not self.coding.shape:
             return self.coding.decode(tasks.reconstruct(self.model, rows).numpy())
         # Decoded in parts: what the model gives takes four bytes per pixel, a picture one.
@@ -272,7 +228,12 @@ class Trained:
                 returns M completed copies, told apart by the column ``draw``.
             seed: of the draws.
         """
-        frame, coded = self.encode(data)
+        return self.impute_coded(*self.encode(data), draws=draws, seed=seed)
+
+    def impute_coded(
+        self, frame: Frame, coded: Coded, *, draws: int | None = None, seed: int = 0
+    ) -> pa.Table:
+        """Return rows that are coded already with their missing cells filled."""
         if draws is None:
             return self.coding.filled(frame, tasks.impute(self.model, coded.rows).numpy())
         if draws < 1:
@@ -388,11 +349,4 @@ def restored(
         alarm=Alarm(**calibration["alarm"]),
         facts=documents["metrics.json"],
         further=kept(calibration.get("further", {})),
-    )
-
-
-def _spell(value: object) -> str:
-    """Return a cell as short text."""
-    return (
-        "missing" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     )

@@ -13,11 +13,12 @@ import time
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lowerbound.data.source import read
-from lowerbound.data.write import atomic_write, check_output, write_table
-from lowerbound.errors import UsageError
+from lowerbound.data.write import atomic_write, check_output, write_table, write_tables
+from lowerbound.errors import ResourceError, UsageError
 
 NUMBERS = pa.table({"a": [1.5, None, 3.25], "b": [1.0, 2.0, 3.0]})
 MIXED = pa.table(
@@ -170,3 +171,38 @@ def test_check_output_says_early_what_would_fail(tmp_path):
         check_output(tmp_path / "out.csv")
     assert check_output(tmp_path / "out.csv", overwrite=True) == tmp_path / "out.csv"
     assert os.listdir(tmp_path) == ["out.csv"]
+
+
+def test_parts_are_written_as_one_table_would_be(tmp_path):
+    whole = pa.table({"x": np.arange(7.0), "n": np.arange(7), "w": list("abcdefg")})
+    for suffix in (".csv", ".tsv.gz", ".parquet"):
+        parts = write_tables((whole.slice(i, 3) for i in (0, 3, 6)), tmp_path / f"parts{suffix}")
+        one = write_table(whole, tmp_path / f"one{suffix}")
+        if suffix == ".parquet":
+            assert pq.read_table(parts).equals(pq.read_table(one))
+        else:
+            assert parts.read_bytes() == one.read_bytes()
+    numbers = whole.select(["x", "n"])
+    write_tables((numbers.slice(i, 3) for i in (0, 3, 6)), tmp_path / "parts.npy")
+    write_table(numbers, tmp_path / "one.npy")
+    assert (tmp_path / "parts.npy").read_bytes() == (tmp_path / "one.npy").read_bytes()
+
+
+def test_an_array_in_parts_holds_numbers_of_one_kind(tmp_path):
+    parts = [pa.table({"n": [1, 2]}), pa.table({"n": [3, None]})]
+    with pytest.raises(UsageError) as refusal:
+        write_tables(parts, tmp_path / "n.npy")
+    assert refusal.value.code == "E224"
+    assert "from row 2 on" in refusal.value.message
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_between_parts_leaves_nothing(tmp_path):
+    def parts():
+        yield pa.table({"n": [1]})
+        raise OSError("the source is gone")
+
+    for suffix in (".csv", ".parquet", ".npy"):
+        with pytest.raises((OSError, ResourceError)):
+            write_tables(parts(), tmp_path / f"n{suffix}")
+    assert not list(tmp_path.iterdir())

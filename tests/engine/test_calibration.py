@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lowerbound.calibration import Calibration, benjamini_hochberg
+from lowerbound.calibration import Calibration, discovery_cut
 from lowerbound.errors import UsageError
 
 
@@ -51,8 +51,8 @@ def test_scores_that_are_not_finite_do_not_calibrate():
 
 def test_benjamini_hochberg_by_hand():
     p = np.array([0.01, 0.5, 0.02, 0.035, 0.9])
-    assert benjamini_hochberg(p, 0.06).tolist() == [True, False, True, True, False]
-    assert not benjamini_hochberg(p, 0.01).any()
+    assert (p <= discovery_cut(p, 0.06)).tolist() == [True, False, True, True, False]
+    assert not (p <= discovery_cut(p, 0.01)).any()
 
 
 def test_false_discovery_rate_is_controlled():
@@ -60,6 +60,7 @@ def test_false_discovery_rate_is_controlled():
     for _ in range(300):
         calibration = Calibration.of(rng.normal(size=1000))
         scores = np.concatenate([rng.normal(size=180), rng.normal(4.0, 1.0, 20)])
-        flagged = benjamini_hochberg(calibration.p_values(scores), 0.2)
+        p = calibration.p_values(scores)
+        flagged = p <= discovery_cut(p, 0.2)
         shares.append(flagged[:180].sum() / max(1, flagged.sum()))
     assert np.mean(shares) < 0.22

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -86,9 +86,9 @@ class Sparse:
         return Batch(torch.from_numpy(dense), context)
 
 
-def subset(rows: Rows, index: Tensor) -> Rows:
+def subset(rows: Rows, index: Tensor | range) -> Rows:
     """Return the rows at `index` as rows of their own, without a copy of the data."""
-    return _Subset(rows, index)
+    return _Span(rows, index) if isinstance(index, range) else _Subset(rows, index)
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,55 @@ class _Subset:
 
     def take(self, index: Tensor) -> Batch:
         return self.rows.take(self.index.index_select(0, index))
+
+
+@dataclass(frozen=True)
+class _Span:
+    """Rows that follow one another: no list of their numbers is held."""
+
+    rows: Rows
+    span: range
+
+    def __len__(self) -> int:
+        return len(self.span)
+
+    def take(self, index: Tensor) -> Batch:
+        return self.rows.take(index + self.span.start)
+
+    @property
+    def blocks(self) -> list[range]:
+        """What of the blocks of the rows is within, counted from the first row."""
+        first, last = self.span.start, self.span.stop
+        found = (
+            range(max(b.start, first) - first, min(b.stop, last) - first)
+            for b in blocks_of(self.rows)
+        )
+        return [block for block in found if len(block)]
+
+
+def blocks_of(rows: Rows) -> Sequence[range]:
+    """Return which rows are to be read together; of rows in memory, all of them."""
+    return getattr(rows, "blocks", [range(len(rows))])
+
+
+def visits(rows: Rows, source: torch.Generator) -> Iterator[Tensor]:
+    """Yield the numbers of all rows in random order, in pieces: block by block."""
+    blocks = blocks_of(rows)
+    order = [0] if len(blocks) == 1 else torch.randperm(len(blocks), generator=source).tolist()
+    for number in order:
+        block = blocks[number]
+        yield torch.randperm(len(block), generator=source) + block.start
+
+
+def batched(pieces: Iterator[Tensor], size: int) -> Iterator[Tensor]:
+    """Yield whole batches of numbers, which may reach over the ends of pieces."""
+    waiting = torch.empty(0, dtype=torch.long)
+    for piece in pieces:
+        waiting = torch.cat([waiting, piece]) if len(waiting) else piece
+        whole = len(waiting) // size
+        for i in range(whole):
+            yield waiting[i * size : (i + 1) * size]
+        waiting = waiting[whole * size :]
 
 
 def fingerprint(rows: Rows, chunk: int = 8192) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ class Coded:
 
     Attributes:
         rows: the coded rows.
-        log_jacobian: (n,) nats to add to log p(coded) for log p(raw).
+        jacobian: computes `log_jacobian`, which most tasks have no need of.
         surcharge: (n,) nats that the score gains for columns that were constant in training and
             are not any more: log(rows + 2) each, by Laplace's rule of succession.
         unseen: cells per column whose category training never saw.
@@ -35,10 +36,11 @@ class Coded:
         raw: the rows that `view` looks at; `rows` are what it showed once and for all.
         each: how many rows every example gives: row i is of the example i modulo their number.
         digest: of what the rows are made from, where that takes less than to look at them all.
+        shuffled: whether the rows are in random order already.
     """
 
     rows: Rows
-    log_jacobian: NDArray[np.float64]
+    jacobian: Callable[[], NDArray[np.float64]]
     surcharge: NDArray[np.float64]
     unseen: Mapping[str, int] = field(default_factory=dict)
     clipped: Mapping[str, int] = field(default_factory=dict)
@@ -48,11 +50,17 @@ class Coded:
     raw: Rows | None = None
     each: int = 1
     digest: str = ""
+    shuffled: bool = False
+
+    @cached_property
+    def log_jacobian(self) -> NDArray[np.float64]:
+        """What to add to log p(coded) for log p(raw), (n,) nats."""
+        return self.jacobian()
 
     def part(self, index: Tensor) -> Coded:
         """Return the rows at `index` alone, with nothing of what coding came across."""
         i = index.numpy()
-        return Coded(subset(self.rows, index), self.log_jacobian[i], self.surcharge[i])
+        return Coded(subset(self.rows, index), lambda: self.log_jacobian[i], self.surcharge[i])
 
 
 class Group(NamedTuple):

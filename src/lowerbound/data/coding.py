@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -76,6 +76,10 @@ class TableCoding:
         gaps = any(schema.encode(table).missing.values())
         return cls(schema, gaps)
 
+    def with_gaps(self, found: bool) -> Self:
+        """Return the coding, knowing whether cells are missing beyond the rows it was made of."""
+        return replace(self, gaps=self.gaps or found)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """A row is no picture: no shape."""
@@ -107,10 +111,14 @@ class TableCoding:
         """Code the rows of `frame`; columns are found by name."""
         table = table_of(frame)
         coded = self.schema.encode(table, frame.origin)
-        jacobian = self.schema.log_jacobian(coded.values)
+
+        def jacobian() -> NDArray[np.float64]:
+            cells = self.schema.log_jacobian(coded.values)
+            return np.where(np.isnan(coded.values), 0.0, cells).sum(1)
+
         return Coded(
             Dense(torch.from_numpy(coded.values)),
-            np.where(np.isnan(coded.values), 0.0, jacobian).sum(1),
+            jacobian,
             self._surcharge(table),
             unseen=coded.unseen,
             clipped=coded.clipped,
@@ -262,7 +270,7 @@ class CountsCoding:
         totals = np.asarray(matrix.sum(1)).ravel()
         library = torch.from_numpy(np.log(np.maximum(totals, 1.0)).astype(np.float32))[:, None]
         nothing = np.zeros(len(totals))
-        return Coded(Sparse(matrix, library), nothing, nothing)
+        return Coded(Sparse(matrix, library), lambda: nothing, nothing)
 
     def _matrix(self, frame: Frame, places: Sequence[int]) -> sparse.csr_matrix:
         if frame.matrix is not None:

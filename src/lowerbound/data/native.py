@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -27,6 +27,15 @@ class ArrowNative:
         return table
 
 
+PART = 1 << 16  # rows that are worked on together
+PART_CELLS = 1 << 22  # cells of them: fewer rows of wide tables
+
+
+def part_rows(columns: int) -> int:
+    """Return how many rows of a table are worked on together: a function of its width alone."""
+    return min(PART, 1 << max(4, (PART_CELLS // max(columns, 1)).bit_length() - 1))
+
+
 @dataclass(frozen=True)
 class Frame:
     """An input as named columns, as one sparse matrix, or as pictures.
@@ -46,6 +55,7 @@ class Frame:
         labels: the folder of each of these files.
         pictures: pictures of any sizes, (H, W, C) each, for models that restore; or None.
         targets: what is to be made of each of them; None where that is made up.
+        start: the number of the first row in the input that this is a part of.
     """
 
     table: pa.Table | None
@@ -61,6 +71,7 @@ class Frame:
     labels: tuple[str, ...] = ()
     pictures: Sequence[NDArray[Any]] | None = None
     targets: Sequence[NDArray[Any]] | None = None
+    start: int = 0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,6 +92,26 @@ class Frame:
             pictures=None if self.pictures is None else self.pictures[:rows],
             targets=None if self.targets is None else self.targets[:rows],
         )
+
+    def parts(self) -> Iterator[Frame]:
+        """Yield the rows in order, part by part; pictures and sparse matrices are one part."""
+        size = part_rows(len(self.names))
+        if self.table is None or self.rows <= size:
+            yield self
+            return
+        for start in range(0, self.rows, size):
+            yield replace(
+                self,
+                table=self.table.slice(start, size),
+                files=self.files[start : start + size],
+                labels=self.labels[start : start + size],
+                start=start,
+            )
+
+    def renamed(self, names: tuple[str, ...]) -> Self:
+        """Return the same rows under other names of the columns."""
+        table = None if self.table is None else self.table.rename_columns(list(names))
+        return replace(self, table=table, names=names)
 
     def inference(self, types: Mapping[str, str], drop: Sequence[str]) -> dict[str, Any]:
         """Return what `lowerbound.schema.infer` takes for this input, beside its columns."""

@@ -112,7 +112,9 @@ class PairCoding:
     def _coded(self, frame: Frame, rows: Rows, view: View, held_out: Rows) -> Coded:
         nothing, known = np.zeros(len(rows)), _digest(frame, self.document())
         each = len(rows) // frame.rows
-        return Coded(held_out, nothing, nothing, raw=rows, view=view, each=each, digest=known)
+        return Coded(
+            held_out, lambda: nothing, nothing, raw=rows, view=view, each=each, digest=known
+        )
 
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
         """Refuse: what such a model makes are pictures and no rows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 from lowerbound.cells import is_text, listed, pc, place, snippet
 from lowerbound.data import memory
 from lowerbound.data.files import magic, readable, refusal
+from lowerbound.data.streams import Stream
 from lowerbound.errors import DataError
 
+_PAGE = 2**18  # bytes of a column that are fetched at a time
 _HARMLESS = 2**30  # bytes that a column of text may grow to unwatched
 _TEXT_START = b"\t\n\r !\"#$%&'()*+,-./0123456789:;<=>?@"
 
@@ -33,17 +35,7 @@ def read_shards(files: list[Path], root: Path, rows: int | None = None) -> tuple
     Raises:
         DataError: E020 to E022 with the shard's name.
     """
-    opened = [_open(path) for path in files]
-    _same_columns(opened)
-    total = sum(shard.footer.num_rows for shard in opened)
-    if total == 0:
-        raise DataError(
-            "E013",
-            f"{place(files[0])} has no rows"
-            + (f", nor has any of {len(files)} files" * (len(files) > 1)),
-            fix="export it again with its rows",
-            path=str(files[0]),
-        )
+    opened, total = _opened(files)
     _require_memory(opened, rows)
     tables, left = [], rows
     for shard in opened:
@@ -57,6 +49,69 @@ def read_shards(files: list[Path], root: Path, rows: int | None = None) -> tuple
     except pa.ArrowException as error:
         raise _differs(files[0], files[-1], str(error)) from error
     return table.replace_schema_metadata(None), total
+
+
+def stream_shards(files: list[Path], root: Path, origin: str) -> Stream:
+    """Return Parquet files as one table that is read part by part.
+
+    Row groups may have any size: pages are read as they are needed.
+
+    Args:
+        files: the shards, in order.
+        root: the folder under which ``key=value`` folder names are partitions.
+        origin: what to call the table.
+
+    Raises:
+        DataError: E020 to E022 with the shard's name; of damage within a file, once it is met.
+    """
+    opened, total = _opened(files)
+    schemas = [_with_partitions(s.schema.empty_table(), s.path, root).schema for s in opened]
+    try:
+        schema = pa.unify_schemas(schemas, promote_options="permissive").remove_metadata()
+    except pa.ArrowException as error:
+        raise _differs(files[0], files[-1], str(error)) from error
+
+    def tables(size: int) -> Iterator[pa.Table]:
+        for shard in opened:
+            for table in _parts(shard, size):
+                named = _with_partitions(_spelled(shard, table), shard.path, root)
+                yield _as(schema, named.replace_schema_metadata(None))
+
+    return Stream(tuple(schema.names), origin, total, tables, bytes=_need(opened))
+
+
+def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
+    """Return a table with the columns of `schema`, in their order and of their types."""
+    empty = schema.empty_table()
+    return pa.concat_tables([empty, table], promote_options="permissive").cast(schema)
+
+
+def _parts(shard: Shard, size: int) -> Iterator[pa.Table]:
+    """Read a file, so many rows at a time at most.
+
+    With the usual options a whole row group is fetched, and a file may be one row group.
+    """
+    paged = {"pre_buffer": False, "buffer_size": _PAGE}
+    with _intact(shard.path), _reopened(shard, **paged) as file:
+        batches = file.iter_batches(batch_size=size)
+        while (batch := next(batches, None)) is not None:
+            yield pa.Table.from_batches([batch])
+
+
+def _opened(files: list[Path]) -> tuple[list[Shard], int]:
+    """Read the footers of shards; return them with the number of rows of all."""
+    opened = [_open(path) for path in files]
+    _same_columns(opened)
+    total = sum(shard.footer.num_rows for shard in opened)
+    if total == 0:
+        raise DataError(
+            "E013",
+            f"{place(files[0])} has no rows"
+            + (f", nor has any of {len(files)} files" * (len(files) > 1)),
+            fix="export it again with its rows",
+            path=str(files[0]),
+        )
+    return opened, total
 
 
 class Shard(NamedTuple):
@@ -131,12 +186,17 @@ def _text_size(chunk: pa.DictionaryArray) -> int:
 
 def _require_memory(opened: list[Shard], rows: int | None) -> None:
     """Compare the cells that the footers promise with the memory that is there."""
+    fix = "choose some of the files with a pattern, or some of the columns"
+    memory.require(_need(opened, rows), opened[0].path, fix)
+
+
+def _need(opened: list[Shard], rows: int | None = None) -> int:
+    """Return the bytes that the cells of shards take in memory, by their footers."""
     need = 0
     for shard in opened:
         count = shard.footer.num_rows if rows is None else min(rows, shard.footer.num_rows)
         need += count * sum(max(_width(field.type), 1) for field in shard.schema) // 8
-    fix = "choose some of the files with a pattern, or some of the columns"
-    memory.require(need, opened[0].path, fix)
+    return need
 
 
 def _width(kind: pa.DataType) -> int:
@@ -180,8 +240,8 @@ def _read(shard: Shard, rows: int | None) -> pa.Table:
         return pa.Table.from_batches(batches, schema=file.schema_arrow).slice(0, rows)
 
 
-def _reopened(shard: Shard) -> pq.ParquetFile:
-    return pq.ParquetFile(shard.path, read_dictionary=_repeated_texts(shard))
+def _reopened(shard: Shard, **options: Any) -> pq.ParquetFile:
+    return pq.ParquetFile(shard.path, read_dictionary=_repeated_texts(shard), **options)
 
 
 def _same_columns(opened: list[Shard]) -> None:

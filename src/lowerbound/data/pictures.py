@@ -112,7 +112,7 @@ class PictureCoding:
         nats = np.log(self.scale) if self.kind == "grey" else 0.0
         return Coded(
             PixelRows(pixels, shape, last, self.scale),
-            -nats * seen_per_row(pixels).astype(np.float64),
+            lambda: -nats * seen_per_row(pixels).astype(np.float64),
             np.zeros(len(pixels)),
             missing={"pixels": found.missing} if found.missing else {},
         )

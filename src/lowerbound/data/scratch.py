@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,15 +30,27 @@ def room(size: int) -> NDArray[np.uint8]:
 
 
 def _on_disk(size: int) -> NDArray[np.uint8]:
+    with file(size) as opened:
+        return np.memmap(opened, np.uint8, "r+", shape=(size,))
+
+
+def file(size: int) -> BinaryIO:
+    """Return a file of `size` bytes without a name: it is gone once it is closed.
+
+    Raises:
+        ResourceError: E301 where the disk has no room, E302 where it takes no file.
+    """
     folder = tempfile.gettempdir()
     if shutil.disk_usage(folder).free < size:
         raise _full(folder, size)
+    opened = None
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:  # without a name: nothing to clean up
-            # Reserved now: a page that finds the disk full later kills the process.
-            os.posix_fallocate(file.fileno(), 0, size)
-            return np.memmap(file, np.uint8, "r+", shape=(size,))
+        opened = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - whoever asks closes it
+        # Reserved now: a page that finds the disk full later kills the process.
+        os.posix_fallocate(opened.fileno(), 0, size)
     except OSError as error:
+        if opened is not None:
+            opened.close()
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise _full(folder, size) from error
         raise ResourceError(
@@ -46,15 +59,16 @@ def _on_disk(size: int) -> NDArray[np.uint8]:
             fix="name another folder: TMPDIR=/path lowerbound ...",
             path=folder,
         ) from error
+    return opened  # pyright: ignore[reportReturnType] - a wrapper around a BinaryIO
 
 
 def _full(folder: str, size: int) -> ResourceError:
     free = shutil.disk_usage(folder).free
     return ResourceError(
         "E301",
-        f"disk full: {place(folder)} has {free / 1e6:,.1f} MB, and the pixels take "
+        f"disk full: {place(folder)} has {free / 1e6:,.1f} MB, and the data take "
         f"{size / 1e6:,.1f} MB",
-        fix="choose another disk with TMPDIR=/path, or a smaller --size",
+        fix="choose another disk with TMPDIR=/path; of pictures also a smaller --size",
         path=folder,
         have=free,
         need=size,

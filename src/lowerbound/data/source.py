@@ -14,11 +14,12 @@ import pyarrow as pa
 
 from lowerbound.cells import place
 from lowerbound.data import arrayfiles, arrays, files, frames, kinds, parquet, tables
-from lowerbound.data.native import ArrowNative, Frame, Native, size
+from lowerbound.data.native import ArrowNative, Frame, Native, part_rows, size
+from lowerbound.data.streams import Stream
 from lowerbound.data.wanted import ANY, Wanted
 from lowerbound.errors import DataError, UsageError
 
-__all__ = ["Frame", "Native", "read"]
+__all__ = ["Frame", "Native", "Stream", "read", "walk"]
 
 
 def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Frame:
@@ -40,16 +41,34 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Fram
         raise UsageError(
             "E206", f"cannot read {rows!r} rows", fix="pass a whole number of at least 1"
         )
-    if isinstance(data, str | os.PathLike):
-        text = os.fsdecode(data)
-        if kinds.means_pictures(files.standing(text)):
-            # Found by name, so that pillow is imported only by those who use it.
-            pictures = importlib.import_module("lowerbound.data.picturesource")
-            return pictures.read(text, rows, wanted)
-        return _read_files(files.locate(text), Path(text).name, rows)
-    if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
-        return _read_files(files.locate_all([os.fsdecode(p) for p in data]), "the files", rows)
-    return _read_object(data).first(rows)
+    if isinstance(data, str | os.PathLike) and are_picture_files(data):
+        # Found by name, so that pillow is imported only by those who use it.
+        pictures = importlib.import_module("lowerbound.data.picturesource")
+        return pictures.read(os.fsdecode(data), rows, wanted)
+    located = _located(data)
+    return _read_object(data).first(rows) if located is None else _read_files(*located, rows)
+
+
+def walk(data: object, *, wanted: Wanted = ANY) -> Frame | Stream:
+    """Return data to be worked on part by part: Parquet files of many rows are not held.
+
+    Args:
+        data: whatever `read` takes.
+        wanted: what is wanted of pictures in files.
+
+    Raises:
+        DataError: as `read`; of damage within a file, once it is met.
+        UsageError: as `read`.
+    """
+    located = None if are_picture_files(data) else _located(data)
+    if located is None:
+        return read(data, wanted=wanted)
+    kind, notes = _kind_of(located[0])
+    if kind == "parquet":
+        stream = parquet.stream_shards(located[0].files, located[0].root, located[1])
+        if stream.rows > part_rows(len(stream.names)):
+            return replace(stream, notes=notes)
+    return _read_files(*located, None)
 
 
 def are_picture_files(data: object) -> bool:
@@ -73,7 +92,24 @@ def may_be_pictures(data: object) -> bool:
         return False  # which whoever reads it will say
 
 
+def _located(data: object) -> tuple[files.Found, str] | None:
+    """Return the files of a table and what to call it; None where data are an object."""
+    if isinstance(data, str | os.PathLike):
+        found = files.locate(os.fsdecode(data))
+        return found, Path(os.fsdecode(data)).name or str(found.root)
+    if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
+        return files.locate_all([os.fsdecode(path) for path in data]), "the files"
+    return None
+
+
 def _read_files(found: files.Found, name: str, rows: int | None) -> Frame:
+    kind, notes = _kind_of(found)
+    frame = _READERS[kind](found, rows)
+    return replace(frame, origin=name, notes=(*notes, *frame.notes))
+
+
+def _kind_of(found: files.Found) -> tuple[str, tuple[str, ...]]:
+    """Tell what reads the files, by their name and content, and what is to be said of that."""
     kind = files.kind_by_suffix(found.files[0])
     start = files.magic(found.files[0])
     notes = found.notes
@@ -89,8 +125,7 @@ def _read_files(found: files.Found, name: str, rows: int | None) -> Frame:
     if by_content and kind not in (by_content, "parquet"):
         notes += (f"{found.files[0].name}: read as {start}, which its content is",)
         kind = by_content
-    frame = _READERS[kind or "text"](found, rows)
-    return replace(frame, origin=name or str(found.root), notes=(*notes, *frame.notes))
+    return kind or "text", notes
 
 
 def _read_text(found: files.Found, rows: int | None) -> Frame:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.csv as arrow_csv
-import pyarrow.parquet as pq
 
-from lowerbound.cells import is_flat, listed, place, snippet, storage
-from lowerbound.data.cellcolumns import holds_pixels, pixels_of, spread
-from lowerbound.errors import ResourceError, UsageError, nearest
+from lowerbound.cells import place, snippet
+from lowerbound.data.tableformats import writer_of
+from lowerbound.errors import ResourceError, UsageError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -195,22 +191,23 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_table(
-    table: pa.Table,
+def write_tables(
+    tables: Iterable[pa.Table],
     path: str | os.PathLike[str],
     overwrite: bool = False,
     shape: tuple[int, ...] = (),
 ) -> Path:
-    """Write a table in the format that the suffix names.
+    """Write tables of the same columns below one another, as they come, in one file.
 
     ``.csv``, ``.tsv`` (also with ``.gz``) and ``.parquet`` hold any columns; ``.npy`` holds
-    numbers as one array and ``.npz`` the array ``X`` and its ``columns``.
+    numbers as one array and ``.npz`` the array ``X`` and its ``columns``. But for ``.npz``, only
+    one table is in memory at a time.
 
     Args:
-        table: the rows.
+        tables: the rows, one table at least; an error while they come leaves nothing behind.
         path: where to.
         overwrite: replace what is there.
-        shape: of each picture, where the rows are pictures.
+        shape: of each picture, where the rows are pictures, of which there is one table.
 
     Returns:
         The absolute path.
@@ -221,13 +218,23 @@ def write_table(
         ResourceError: what `atomic_write` raises.
     """
     text = os.fspath(path)
-    writer = _writer(text)
-    return atomic_write(text, lambda file: writer(table, file, text, shape), overwrite)
+    writer = writer_of(text)
+    return atomic_write(text, lambda file: writer(iter(tables), file, text, shape), overwrite)
+
+
+def write_table(
+    table: pa.Table,
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    shape: tuple[int, ...] = (),
+) -> Path:
+    """Write one table in the format that the suffix names, as `write_tables` does."""
+    return write_tables([table], path, overwrite, shape)
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     """Raise what `write_table` would raise for this path, before any work is done."""
-    _writer(os.fspath(path))
+    writer_of(os.fspath(path))
     return check_place(path, overwrite)
 
 
@@ -239,111 +246,3 @@ def check_place(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         code = errno.ENOENT if missing else errno.EACCES
         raise refused(target, OSError(code, os.strerror(code)))
     return target
-
-
-Writer = Callable[[pa.Table, BinaryIO, str, tuple[int, ...]], None]
-
-
-def _writer(text: str) -> Writer:
-    name = os.path.basename(text).lower()
-    for suffix, writer in _WRITERS.items():
-        if name.endswith(suffix) and name != suffix:
-            return writer
-    given = "".join(Path(name).suffixes[-2:]) or "none"
-    close = nearest(given, _WRITERS)
-    raise UsageError(
-        "E222",
-        f"the suffix {snippet(given)} of {place(text)} names no format that can be written",
-        fix=(f"did you mean {close}? " if close else "") + f"use one of {', '.join(_WRITERS)}",
-        path=text,
-    )
-
-
-def _write_parquet(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
-    pq.write_table(table, file, compression="zstd")
-
-
-def _separated(delimiter: str, packed: bool) -> Writer:
-    def write(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
-        options = arrow_csv.WriteOptions(delimiter=delimiter, quoting_style="needed")
-        plain = _flat(table, path)
-        if not packed:
-            arrow_csv.write_csv(plain, file, options)
-            return
-        # No time stamp and no name, so that equal results are equal files.
-        with gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as pack:
-            arrow_csv.write_csv(plain, pack, options)
-
-    return write
-
-
-def _flat(table: pa.Table, path: str) -> pa.Table:
-    """Spell out dictionaries, which text files do not have, and refuse nested columns."""
-    _refuse(
-        table, [f.name for f in table.schema if not is_flat(storage(f.type))], path, ".parquet"
-    )
-    columns = {}
-    for field in table.schema:
-        column = table.column(field.name)
-        columns[field.name] = column.cast(storage(field.type))
-    return pa.table(columns)
-
-
-def _refuse(table: pa.Table, names: list[str], path: str, better: str) -> None:
-    if names:
-        types = ", ".join(f"{snippet(n)} is {table.schema.field(n).type}" for n in names[:3])
-        raise UsageError(
-            "E224",
-            f"{place(path)} cannot hold the columns {listed(names)}: {types}",
-            fix=f"choose a path that ends in {better}",
-            columns=names,
-        )
-
-
-def _numbers(table: pa.Table, path: str) -> np.ndarray:
-    """Return the columns side by side; missing cells become NaN."""
-
-    def is_number(kind: pa.DataType) -> bool:
-        return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-
-    _refuse(
-        table, [f.name for f in table.schema if not is_number(f.type)], path, ".csv or .parquet"
-    )
-    columns = [table.column(j).to_numpy() for j in range(table.num_columns)]
-    columns = [c.astype(np.float64) if c.dtype == object else c for c in columns]
-    return np.stack(columns, axis=1) if columns else np.empty((table.num_rows, 0))
-
-
-def _write_npy(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
-    if holds_pixels(table):
-        np.save(file, pixels_of(table, shape), allow_pickle=False)
-        return
-    np.save(file, _numbers(table, path), allow_pickle=False)
-
-
-def _write_npz(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
-    if holds_pixels(table):
-        np.savez_compressed(file, X=pixels_of(table, shape))
-        return
-    numbers, names = _numbers(table, path), np.array(table.column_names, dtype=np.str_)
-    np.savez_compressed(file, X=numbers, columns=names)
-
-
-def _with_cells(writer: Writer) -> Writer:
-    """Return a writer that gives every cell of a picture a column of its own."""
-
-    def write(table: pa.Table, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
-        writer(spread(table, shape), file, path, shape)
-
-    return write
-
-
-_WRITERS: dict[str, Writer] = {
-    ".csv": _with_cells(_separated(",", packed=False)),
-    ".tsv": _with_cells(_separated("\t", packed=False)),
-    ".csv.gz": _with_cells(_separated(",", packed=True)),
-    ".tsv.gz": _with_cells(_separated("\t", packed=True)),
-    ".parquet": _with_cells(_write_parquet),
-    ".npy": _write_npy,
-    ".npz": _write_npz,
-}

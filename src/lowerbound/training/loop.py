@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from lowerbound import machine, metrics, noise
-from lowerbound.data.batches import Batch, Rows, subset
+from lowerbound.data.batches import Batch, Rows, batched, subset, visits
 from lowerbound.data.views import View
 from lowerbound.errors import NumericError
 from lowerbound.training.checkpoints import Checkpoints, State
@@ -191,10 +192,8 @@ class _Trainer:
         """Yield the rows of each step from the present one on: each pass a new permutation."""
         epoch, first = divmod(self.step, self.per_epoch)
         while True:
-            source = noise.generator(self.seed, "order", epoch)
-            order = torch.randperm(len(self.rows), generator=source)
-            for i in range(first, self.per_epoch):
-                yield order[i * self.batch_size : (i + 1) * self.batch_size]
+            pieces = visits(self.rows, noise.generator(self.seed, "order", epoch))
+            yield from islice(batched(pieces, self.batch_size), first, self.per_epoch)
             epoch, first = epoch + 1, 0
 
     def _step(self, batch: Batch) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from lowerbound import heatmaps, tasks
 from lowerbound.data.batches import subset
@@ -15,6 +14,7 @@ from lowerbound.data.coded import Coded
 from lowerbound.data.pictures import PictureCoding
 from lowerbound.data.source import Frame
 from lowerbound.errors import UsageError
+from lowerbound.explaining import remarkable
 from lowerbound.verbs.places import names_of, write_pictures
 
 if TYPE_CHECKING:
@@ -34,17 +34,24 @@ def check(trained: Trained) -> PictureCoding:
 
 def write(
     trained: Trained,
-    given: tuple[Frame, Coded],
-    chosen: NDArray[np.int64],
+    given: tuple[Frame, Coded, pa.Table],
     folder: Path,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Draw the heat maps of the rows `chosen` into `folder`; return the facts about it."""
-    coding, (frame, coded) = check(trained), given
+    """Draw the heat maps of remarkable pictures into `folder`; return the facts about it.
+
+    Args:
+        trained: the model.
+        given: the pictures, coded, and their scores.
+        folder: where to.
+        overwrite: replace what is there.
+    """
+    coding, (frame, coded, scores) = check(trained), given
+    chosen = remarkable(scores)
     rows = subset(coded.rows, torch.from_numpy(chosen))
     heat = heatmaps.smoothed(tasks.pixel_excess(trained.model, rows).numpy())
     pixels = coding.raw(frame)[chosen]
     drawn = heatmaps.draw(coding.shown(pixels), heat)
     names = names_of(frame.files, frame.rows)
     write_pictures(folder, [names[i] for i in chosen], drawn, overwrite)
-    return {"folder": str(folder), "pictures": len(chosen)}
+    return {"heatmaps": {"folder": str(folder), "pictures": len(chosen)}}

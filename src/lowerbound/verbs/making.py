@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pyarrow.compute as pc
 
 from lowerbound.data.cellcolumns import holds_pixels, pixels_of
 from lowerbound.data.ranges import range_of
-from lowerbound.data.source import Frame
+from lowerbound.data.source import Frame, Stream
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
 from lowerbound.verbs.flags import Data, Model, Number, Out, Policy, Renames, Rows, Where
@@ -23,7 +24,7 @@ from lowerbound.verbs.outputs import (
     is_array,
     spell_path,
 )
-from lowerbound.verbs.pictured import open_for
+from lowerbound.verbs.pictured import open_for, walk_for
 from lowerbound.verbs.result import Remarks, Result
 from lowerbound.verbs.using import load, places
 
@@ -85,7 +86,7 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
         )
     typed = {name: _cell(trained, name, value) for name, value in given.items()}
     drawn = trained.sample(n, seed=seed, temperature=temperature, top_k=top_k, where=typed or None)
-    delivered, path = target.deliver(trained, None, drawn.table, overwrite)
+    delivered, path = target.deliver(trained, None, [drawn.table], overwrite)
     effective = drawn.effective_samples
     lines = [f"{n:,} rows drawn, {clock():.1f} s"]
     notes = []
@@ -165,28 +166,38 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
         draws = parsing.at_least(draws, 1, "--draws")
     seed = parsing.at_least(seed, 0, "--seed")
     trained = load(model)
-    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
-    table = trained.impute(frame, draws=draws, seed=seed)
-    delivered, path = _delivered(trained, frame, table, target, draws, overwrite)
-    left = _gaps(table) // (draws or 1)
-    filled = _gaps_of(frame) - left
-    remarks = Remarks.of(frame.notes, coded)
+    # Copies of a table stand one under the other: for these it is held.
+    opened = walk_for if draws is None else open_for
+    given = opened(trained, data, rename, on_bad_file)
+    seen, filled, left = Remarks(given.notes), 0, 0
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal filled, left
+        for part in given.parts() if draws is None else [given]:
+            frame, coded = trained.encode(part)
+            table = trained.impute_coded(frame, coded, draws=draws, seed=seed)
+            seen.add(coded)
+            gaps = _gaps(table) // (draws or 1)
+            filled, left = filled + _gaps_of(frame) - gaps, left + gaps
+            yield table
+
+    delivered, path = _delivered(trained, given, tables(), target, draws, overwrite)
     facts = {
-        "rows": frame.rows,
+        "rows": given.rows,
         "draws": draws,
         "filled": filled,
         "left": left,
         "seconds": clock(),
-        **remarks.facts,
+        **seen.facts,
     }
-    lines = [f"{filled:,} missing cells filled in {frame.rows:,} rows, {clock():.1f} s"]
+    lines = [f"{filled:,} missing cells filled in {given.rows:,} rows, {clock():.1f} s"]
     if left:
         lines.append(f"{left:,} stay missing, in columns that are not modelled (ids, free text)")
     return Result(
         facts,
         table=delivered,
         lines=lines,
-        notes=remarks.lines,
+        notes=seen.lines,
         path=path,
         next=f"lowerbound inspect {spell_path(path, 'full.csv')}",
     )
@@ -194,8 +205,8 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
 
 def _delivered(
     trained: Trained,
-    frame: Frame,
-    table: pa.Table,
+    given: Frame | Stream,
+    tables: Iterable[pa.Table],
     target: Path | None,
     draws: int | None,
     overwrite: bool,
@@ -203,9 +214,10 @@ def _delivered(
     """Write completed rows; of pictures as an array, draws are an axis and no cell."""
     shape = trained.coding.shape
     if shape and draws and is_array(target):
-        cells = table.drop_columns("draw")
-        return table, deliver(frame, cells, target, overwrite, (frame.rows, *shape))[1]
-    return deliver(frame, table, target, overwrite, shape)
+        table = pa.concat_tables(tables)
+        cells = [table.drop_columns("draw")]
+        return table, deliver(given, cells, target, overwrite, (given.rows, *shape))[1]
+    return deliver(given, tables, target, overwrite, shape)
 
 
 def _gaps(table: pa.Table) -> int:

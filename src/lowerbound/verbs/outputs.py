@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from lowerbound.data.cellcolumns import spread
-from lowerbound.data.source import Frame, read
-from lowerbound.data.write import check_output, write_table
+from lowerbound.data.source import Frame, Stream, read
+from lowerbound.data.write import check_output, write_table, write_tables
 from lowerbound.errors import DataError, ResourceError, UsageError, nearest
 from lowerbound.verbs import parsing
+
+Given = TypeVar("Given", bound=Frame | Stream)
 
 
 def check_model_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -96,32 +97,43 @@ def open_data(
         rename: THEIRS=OURS pairs.
         options: further arguments of `read`.
     """
-    frame = data if isinstance(data, Frame) else read(data, **options)
+    return renamed(data if isinstance(data, Frame) else read(data, **options), rename)
+
+
+def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
+    """Give columns the names that the model knows them by.
+
+    Args:
+        given: rows, in memory or in files.
+        rename: THEIRS=OURS pairs.
+
+    Raises:
+        DataError: E239 for a column that is not there, and for a name that is taken.
+    """
     pairs = parsing.pairs(rename, "--rename", "Amount=amount")
     for theirs, ours in pairs.items():
-        if theirs not in frame.names:
-            close = nearest(theirs, frame.names)
+        if theirs not in given.names:
+            close = nearest(theirs, given.names)
             raise DataError(
                 "E239",
-                f"{frame.origin} has no column {theirs!r} to rename",
+                f"{given.origin} has no column {theirs!r} to rename",
                 fix=f"--rename {close}={ours}"
                 if close
                 else "lowerbound inspect lists the columns",
             )
-        if ours in frame.names and ours not in pairs:
+        if ours in given.names and ours not in pairs:
             raise DataError(
                 "E239",
-                f"{frame.origin} has a column {ours!r} already: {theirs!r} cannot get its name",
+                f"{given.origin} has a column {ours!r} already: {theirs!r} cannot get its name",
                 fix=f"leave out --rename {theirs}={ours}",
             )
-    names = tuple(pairs.get(name, name) for name in frame.names)
-    table = None if frame.table is None else frame.table.rename_columns(list(names))
-    return replace(frame, table=table, names=names)
+    return given.renamed(tuple(pairs.get(name, name) for name in given.names)) if pairs else given
 
 
 def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:
     """Put the rows' positions and the input's id columns in front of `table`."""
-    front: dict[str, Any] = {"row": pa.array(range(table.num_rows), pa.int64())}
+    numbers = range(frame.start, frame.start + table.num_rows)
+    front: dict[str, Any] = {"row": pa.array(numbers, pa.int64())}
     for name in ids:
         if frame.table is not None and name in frame.names:
             taken = name in front or name in table.column_names
@@ -133,24 +145,30 @@ def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:
 
 
 def deliver(
-    frame: Frame | None,
-    table: pa.Table,
+    given: Frame | Stream | None,
+    tables: Iterable[pa.Table],
     target: Path | None,
     overwrite: bool,
     shape: tuple[int, ...] = (),
 ) -> tuple[Any, Path | None]:
-    """Write `table` to `target`, or give it back in the kind that came in.
+    """Write rows to `target` as they come, or give them back in the kind that came in.
 
     Args:
-        frame: what came in, or None.
-        table: the rows.
+        given: what came in, or None.
+        tables: the rows, in parts.
         target: where to, or None.
         overwrite: replace what is there.
         shape: of one row where each is a picture: files of arrays hold (n, *shape).
+
+    Returns:
+        The rows, but for those of a `Stream` that were written: they were never held together.
     """
+    if isinstance(given, Stream) and target is not None:
+        return None, write_tables(tables, target, overwrite, shape)
+    table = pa.concat_tables(tables)
     if target is not None:
-        return table, write_table(table, target, overwrite=overwrite, shape=shape)
-    return (spread(table, shape) if frame is None else frame.native.wrap(table)), None
+        return table, write_table(table, target, overwrite, shape)
+    return (spread(table, shape) if given is None else given.native.wrap(table)), None
 
 
 def spell_path(path: object, otherwise: str = "PATH") -> str:

@@ -10,11 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lowerbound.data.badfiles import POLICIES
-from lowerbound.data.native import Frame
+from lowerbound.data.source import Frame, walk
+from lowerbound.data.streams import Given
 from lowerbound.data.wanted import Wanted
 from lowerbound.errors import UsageError
 from lowerbound.verbs import parsing
-from lowerbound.verbs.outputs import open_data
+from lowerbound.verbs.outputs import open_data, renamed
 
 if TYPE_CHECKING:
     from lowerbound.trained import Trained
@@ -48,6 +49,17 @@ def open_for(
     return open_data(data, rename, wanted=wanted_by(trained, on_bad_file))
 
 
+def walk_for(
+    trained: Trained,
+    data: object,
+    rename: Mapping[str, str] | Sequence[str] = (),
+    on_bad_file: str | None = None,
+) -> Given:
+    """Return data to be worked on part by part, as a model takes them."""
+    known = isinstance(data, Given)
+    return renamed(data if known else walk(data, wanted=wanted_by(trained, on_bad_file)), rename)
+
+
 def _policy(text: str | None) -> str:
     if text is None:
         return POLICIES[0]
@@ -55,7 +67,7 @@ def _policy(text: str | None) -> str:
     return text
 
 
-def opened(data: Any, rename: Any, how: Wanted, recipe: str, targets: str | None) -> Frame:
+def opened(data: Any, rename: Any, how: Wanted, recipe: str, targets: str | None) -> Given:
     """Read the data of a fit: rows, pictures of one size, or of any sizes for restoring.
 
     Raises:
@@ -69,7 +81,7 @@ def opened(data: Any, rename: Any, how: Wanted, recipe: str, targets: str | None
                 f"--targets is for denoise, upscale, inpaint and segment, not for {recipe}",
                 fix="--recipe segment --targets MASKS, or leave it out",
             )
-        return open_data(data, rename, wanted=how)
+        return renamed(data if isinstance(data, Given) else walk(data, wanted=how), rename)
     if how.size is not None:
         raise UsageError(
             "E236",

@@ -18,7 +18,7 @@ from lowerbound import drawing
 from lowerbound.data.cellcolumns import pixels_of
 from lowerbound.data.imagefiles import writer_of
 from lowerbound.data.pictures import PictureCoding
-from lowerbound.data.source import Frame
+from lowerbound.data.source import Frame, Stream
 from lowerbound.data.write import check_place
 from lowerbound.data.writefolder import atomic_folder, check_folder
 from lowerbound.errors import UsageError
@@ -39,7 +39,11 @@ class Place(Protocol):
         ...
 
     def deliver(
-        self, trained: Trained, frame: Frame | None, table: pa.Table, overwrite: bool
+        self,
+        trained: Trained,
+        given: Frame | Stream | None,
+        tables: Iterable[pa.Table],
+        overwrite: bool,
     ) -> tuple[Any, Path | None]:
         """Write the rows, or give them back; say what and where."""
         ...
@@ -57,10 +61,14 @@ class Rows:
         return is_array(self.path)
 
     def deliver(
-        self, trained: Trained, frame: Frame | None, table: pa.Table, overwrite: bool
+        self,
+        trained: Trained,
+        given: Frame | Stream | None,
+        tables: Iterable[pa.Table],
+        overwrite: bool,
     ) -> tuple[Any, Path | None]:
         """Write the rows, or give them back."""
-        return deliver(frame, table, self.path, overwrite, trained.coding.shape)
+        return deliver(given, tables, self.path, overwrite, trained.coding.shape)
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,14 @@ class Grid:
     plain: bool = False
 
     def deliver(
-        self, trained: Trained, frame: Frame | None, table: pa.Table, overwrite: bool
+        self,
+        trained: Trained,
+        given: Frame | Stream | None,
+        tables: Iterable[pa.Table],
+        overwrite: bool,
     ) -> tuple[Any, Path | None]:
         """Lay the pictures out in a square."""
+        table = pa.concat_tables(tables)
         shown = _pictures(trained, table, self.path)[:SHOWN]
         three = np.repeat(shown, 3, -1) if shown.shape[-1] == 1 else shown
         sheet = drawing.grid(three, math.ceil(math.sqrt(len(three))))
@@ -88,11 +101,16 @@ class Folder:
     plain: bool = False
 
     def deliver(
-        self, trained: Trained, frame: Frame | None, table: pa.Table, overwrite: bool
+        self,
+        trained: Trained,
+        given: Frame | Stream | None,
+        tables: Iterable[pa.Table],
+        overwrite: bool,
     ) -> tuple[Any, Path | None]:
         """Write all files, or none."""
+        table = pa.concat_tables(tables)
         shown = _pictures(trained, table, self.path)
-        names = names_of(() if frame is None else frame.files, len(shown))
+        names = names_of(given.files if isinstance(given, Frame) else (), len(shown))
         return table, write_pictures(self.path, names, shown, overwrite)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,31 +58,51 @@ class Result:
     model: Any = None
 
 
-@dataclass
-class Remarks:
-    """What reading and coding came across, as facts and as one line each."""
+_TALLIES = {
+    "unseen": "values that training never saw, taken as unknown",
+    "clipped": "values beyond all reason, held at the limit",
+    "missing": "missing cells",
+}
 
-    facts: dict[str, Any] = field(default_factory=dict)
-    lines: list[str] = field(default_factory=list)
+
+class Remarks:
+    """What reading and coding come across, part by part, as facts and as one line each."""
+
+    def __init__(self, notes: Sequence[str] = ()) -> None:
+        self.notes = dict.fromkeys(notes)  # each once, in the order in which they came
+        self.tallies: dict[str, Counter[str]] = {}
 
     @classmethod
-    def of(cls, notes: Sequence[str], coded: Coded | None = None) -> Remarks:
+    def of(cls, notes: Sequence[str], coded: Coded) -> Remarks:
         """Collect the notes of a `Frame` and the tallies of the rows coded from it."""
-        remarks = cls({"notes": list(notes)}, list(notes))
-        if coded is None:
-            return remarks
-        remarks.facts["notes"] += coded.notes
-        remarks.lines += coded.notes
-        remarks._count("unseen", coded.unseen, "values that training never saw, taken as unknown")
-        remarks._count("clipped", coded.clipped, "values beyond all reason, held at the limit")
-        remarks._count("missing", coded.missing, "missing cells")
+        remarks = cls(notes)
+        remarks.add(coded)
         return remarks
 
-    def _count(self, name: str, counts: Any, what: str) -> None:
-        self.facts[name] = dict(counts)
-        if not counts:
-            return
-        most = sorted(counts.items(), key=lambda item: -item[1])
-        named = ", ".join(f"{column} {count:,}" for column, count in most[:4])
-        rest = f" and {len(most) - 4} more columns" if len(most) > 4 else ""
-        self.lines.append(f"{sum(counts.values()):,} {what}: {named}{rest}")
+    def add(self, coded: Coded) -> None:
+        """Count what coding a part came across."""
+        self.notes |= dict.fromkeys(coded.notes)
+        for name in _TALLIES:
+            self.tallies.setdefault(name, Counter()).update(getattr(coded, name))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Plain JSON values: the notes, and counts by column."""
+        counts = {name: dict(counter) for name, counter in self.tallies.items()}
+        return {"notes": list(self.notes), **counts}
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each note, and for each kind of cells that were met."""
+        counted = [
+            _told(self.tallies[name], what)
+            for name, what in _TALLIES.items()
+            if self.tallies.get(name)
+        ]
+        return [*self.notes, *counted]
+
+
+def _told(counts: Counter[str], what: str) -> str:
+    named = ", ".join(f"{column} {count:,}" for column, count in counts.most_common(4))
+    rest = f" and {len(counts) - 4} more columns" if len(counts) > 4 else ""
+    return f"{counts.total():,} {what}: {named}{rest}"

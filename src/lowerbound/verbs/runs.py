@@ -19,7 +19,7 @@ from lowerbound.data.batches import subset
 from lowerbound.data.coding import Coding
 from lowerbound.data.degradations import USUAL_NOISE
 from lowerbound.data.pairs import restores
-from lowerbound.data.source import Frame
+from lowerbound.data.streams import Given
 from lowerbound.errors import CheckFailed
 from lowerbound.learning import learn
 from lowerbound.material import Split
@@ -62,7 +62,7 @@ class Output:
     resume: str = "auto"
 
 
-def train(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> Result:
+def train(frame: Given, plan: Plan, output: Output | None, voice: Voice) -> Result:
     """Learn, save, and say what came of it."""
     if output is None:
         return _told(frame, plan, Clock(), _learn(frame, plan, None, voice))
@@ -77,7 +77,7 @@ def train(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> Resu
             raise KeyboardInterrupt(f"stopped; what was learned is kept in {path.name}") from None
 
 
-def _trained(frame: Frame, plan: Plan, output: Output, run: RunFolder, voice: Voice) -> Result:
+def _trained(frame: Given, plan: Plan, output: Output, run: RunFolder, voice: Voice) -> Result:
     """Learn in a run folder, save, and leave the folder only where there is something to go on."""
     clock = Clock()
     trained = _learn(frame, plan, output.target, voice, run)
@@ -98,7 +98,7 @@ def _trained(frame: Frame, plan: Plan, output: Output, run: RunFolder, voice: Vo
     )
 
 
-def _told(frame: Frame, plan: Plan, clock: Clock, trained: Trained) -> Result:
+def _told(frame: Given, plan: Plan, clock: Clock, trained: Trained) -> Result:
     """Say what came of a fit."""
     return Result(
         {**_facts(trained, frame), "seconds": clock()},
@@ -115,7 +115,7 @@ def _last(trained: Trained) -> dict[str, Any]:
     return trained.facts.get("priors_history", trained.facts["history"])
 
 
-def _then(trained: Trained, frame: Frame, model: str) -> str:
+def _then(trained: Trained, frame: Given, model: str) -> str:
     """Spell the command that uses a new model."""
     if restores(trained.recipe):
         holes = " --mask HOLES" if trained.recipe == "inpaint" else ""
@@ -125,9 +125,9 @@ def _then(trained: Trained, frame: Frame, model: str) -> str:
 
 
 def _learn(
-    frame: Frame, plan: Plan, target: Path | None, voice: Voice, run: RunFolder | None = None
+    frame: Given, plan: Plan, target: Path | None, voice: Voice, run: RunFolder | None = None
 ) -> Trained:
-    def begin(frame: Frame, coding: Coding, split: Split) -> None:
+    def begin(frame: Given, coding: Coding, split: Split) -> None:
         for line in _banner(frame, plan, coding, split, target):
             voice.say(line)
         if run is not None and run.committed():
@@ -137,7 +137,7 @@ def _learn(
 
 
 def _banner(
-    frame: Frame, plan: Plan, coding: Coding, split: Split, target: Path | None
+    frame: Given, plan: Plan, coding: Coding, split: Split, target: Path | None
 ) -> list[str]:
     """Say what is about to happen, before anything long begins."""
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
@@ -159,7 +159,7 @@ def _banner(
     return lines
 
 
-def _size(frame: Frame) -> str:
+def _size(frame: Given) -> str:
     """Say what the rows are."""
     if frame.shape:
         return f"pictures of {' x '.join(map(str, frame.shape))}"
@@ -286,7 +286,7 @@ def _steps(plan: Plan, rows: int) -> int:
     return budget_of(plan, rows).total(max(1, rows // optimiser_of(plan).batch_size))
 
 
-def _facts(trained: Trained, frame: Frame) -> dict[str, Any]:
+def _facts(trained: Trained, frame: Given) -> dict[str, Any]:
     facts = trained.facts
     checks = facts["history"]["checks"]
     return {
@@ -305,7 +305,7 @@ def _facts(trained: Trained, frame: Frame) -> dict[str, Any]:
     }
 
 
-def rehearse(frame: Frame, plan: Plan, output: Output | None, voice: Voice) -> Result:
+def rehearse(frame: Given, plan: Plan, output: Output | None, voice: Voice) -> Result:
     """Do all of a fit but most of the training, and keep nothing."""
     clock = Clock()
     short = replace(

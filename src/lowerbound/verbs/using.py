@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 import lowerbound
@@ -22,15 +20,11 @@ from lowerbound.verbs.outputs import (
     is_array,
     spell_path,
 )
-from lowerbound.verbs.pictured import open_for
+from lowerbound.verbs.pictured import open_for, walk_for
 from lowerbound.verbs.result import Remarks, Result, Sheet
 
 if TYPE_CHECKING:
-    from lowerbound.data.coded import Coded
-    from lowerbound.data.source import Frame
     from lowerbound.trained import Trained
-
-SHOWN = 5  # rows of a result that people see
 
 
 def load(model: Any) -> Trained:
@@ -39,9 +33,14 @@ def load(model: Any) -> Trained:
     return model if isinstance(model, lowerbound.Trained) else lowerbound.Trained.load(model)
 
 
+def _work(name: str) -> Any:
+    """Return a module that does the work of verbs; help does not wait for its torch."""
+    return import_module(f"lowerbound.verbs.{name}")
+
+
 def places() -> Any:
-    """Return the module that knows where pictures go; help does not wait for its torch."""
-    return import_module("lowerbound.verbs.places")
+    """Return the module that knows where pictures go."""
+    return _work("places")
 
 
 def why(trained: Trained) -> str:
@@ -49,11 +48,11 @@ def why(trained: Trained) -> str:
     return " --explain 3" if trained.explains else ""
 
 
-def _counted(n: int, table: pa.Table, shape: Sequence[int]) -> str:
+def _counted(n: int, columns: int, shape: Sequence[int]) -> str:
     """Spell how much there is of rows or pictures."""
     if shape:
         return f"{n:,} pictures of {' x '.join(map(str, shape))}"
-    return f"{n:,} rows x {table.num_columns} columns"
+    return f"{n:,} rows x {columns} columns"
 
 
 def ids_of(trained: Trained) -> list[str]:
@@ -113,16 +112,15 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
     trained = load(model)
     way = trained.scoring(by)
     if heat is not None:
-        import_module("lowerbound.verbs.heating").check(trained)
+        _work("heating").check(trained)
     for flag, asked in [("--explain", explain), ("--heatmaps", heatmaps)]:
         if asked:
             way.check_parted(flag)
-    frame = open_for(trained, data, rename, on_bad_file)
-    scores, coded = trained.score_table(frame, by=by, explain=explain, false_discovery_rate=rate)
-    table = beside(frame, ids_of(trained), scores)
-    n, flagged = scores.num_rows, int(scores["is_anomaly"].to_numpy().sum())
-    took, remarks, top = clock(), Remarks.of(frame.notes, coded), _highest(table)
-    delivered, path = deliver(frame, scores if is_array(target) else table, target, overwrite)
+    given = walk_for(trained, data, rename, on_bad_file)
+    seen = _work("scored").Scored(trained, way, ids_of(trained), explain)
+    tables = seen.tables(given, rate, plain=is_array(target))
+    delivered, path = deliver(given, tables, target, overwrite)
+    took, n, flagged, top = clock(), seen.rows, seen.flagged, seen.highest
     rule = f"above {way.alarm.threshold:.4g}" if rate is None else f"false discovery {rate:g}"
     facts = {
         "rows": n,
@@ -132,16 +130,16 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
         "expected_rate": way.alarm.rate,
         "false_discovery_rate": rate,
         "seconds": took,
-        **remarks.facts,
+        **seen.remarks.facts,
         "highest": top,
-        **_heated(trained, (frame, coded), scores, heat, overwrite),
+        **({} if heat is None else _work("heating").write(trained, seen.last, heat, overwrite)),
     }
     after = f"lowerbound embed {spell_path(model, 'M.vae')} {spell_path(data)} --out embedding.csv"
     return Result(
         facts,
         table=delivered,
         lines=[f"{n:,} rows, {flagged:,} flagged ({flagged / n:.2%}, {rule}), {took:.1f} s"],
-        notes=remarks.lines,
+        notes=seen.remarks.lines,
         sheet=_reasons(top),
         path=path,
         next=after
@@ -150,35 +148,9 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
     )
 
 
-def _heated(
-    trained: Trained,
-    given: tuple[Frame, Coded],
-    scores: pa.Table,
-    folder: Path | None,
-    overwrite: bool,
-) -> dict[str, Any]:
-    """Draw heat maps where they are asked for; return the facts about them."""
-    if folder is None:
-        return {}
-    heating, chosen = import_module("lowerbound.verbs.heating"), trained.remarkable(scores)
-    return {"heatmaps": heating.write(trained, given, chosen, folder, overwrite)}
-
-
 def _again(verb: str, model: Any, data: Any, target: Any) -> str:
     name = "scores.csv" if target is None else spell_path(target.name)
     return f"lowerbound {verb} {spell_path(model, 'M.vae')} {spell_path(data)} --out {name}"
-
-
-def _highest(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the rows with the highest scores, plain values."""
-    order = np.argsort(-table["anomaly_score"].to_numpy(), kind="stable")[:SHOWN]
-    rows = table.take(pa.array(order)).to_pylist()
-    return [{key: plain_value(value) for key, value in row.items()} for row in rows]
-
-
-def plain_value(value: Any) -> Any:
-    """Return a cell as a JSON value."""
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 def _reasons(top: Sequence[dict[str, Any]]) -> Sheet:
@@ -231,18 +203,27 @@ def embed(
     """
     clock, target = Clock(), check_table_target(out, overwrite, data)
     trained = load(model)
-    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
-    z = trained.embed(frame)
-    numbers = pa.table({f"z{i}": z[:, i] for i in range(z.shape[1])})
-    table = numbers if is_array(target) else beside(frame, ids_of(trained), numbers)
-    remarks = Remarks.of(frame.notes, coded)
-    delivered, path = deliver(frame, table, target, overwrite)
-    facts = {"rows": len(z), "latent": z.shape[1], "seconds": clock(), **remarks.facts}
+    given = walk_for(trained, data, rename, on_bad_file)
+    seen, rows = Remarks(given.notes), 0
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal rows
+        for part in given.parts():
+            frame, coded = trained.encode(part)
+            z = trained.embed_coded(coded)
+            seen.add(coded)
+            rows += len(z)
+            numbers = pa.table({f"z{i}": z[:, i] for i in range(z.shape[1])})
+            yield numbers if is_array(target) else beside(frame, ids_of(trained), numbers)
+
+    delivered, path = deliver(given, tables(), target, overwrite)
+    latent = trained.latent
+    facts = {"rows": rows, "latent": latent, "seconds": clock(), **seen.facts}
     return Result(
         facts,
         table=delivered,
-        lines=[f"{len(z):,} rows x {z.shape[1]} latent numbers, {clock():.1f} s"],
-        notes=remarks.lines,
+        lines=[f"{rows:,} rows x {latent} latent numbers, {clock():.1f} s"],
+        notes=seen.lines,
         path=path,
         next=f"lowerbound sample {spell_path(model, 'M.vae')} -n 1000 --out samples.csv",
     )
@@ -275,17 +256,24 @@ def reconstruct(
     """
     clock, target = Clock(), places().check_picture_target(out, overwrite, data)
     trained = load(model)
-    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
-    rows = trained.reconstruct(frame)
-    table = rows if target.plain else beside(frame, ids_of(trained), rows)
-    remarks = Remarks.of(frame.notes, coded)
-    shape = trained.coding.shape
-    delivered, path = target.deliver(trained, frame, table, overwrite)
+    given = walk_for(trained, data, rename, on_bad_file)
+    seen, columns = Remarks(given.notes), 0
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal columns
+        for part in given.parts():
+            frame, coded = trained.encode(part)
+            rows = trained.reconstruct_coded(coded)
+            seen.add(coded)
+            columns = rows.num_columns
+            yield rows if target.plain else beside(frame, ids_of(trained), rows)
+
+    delivered, path = target.deliver(trained, given, tables(), overwrite)
     return Result(
-        {"rows": frame.rows, "seconds": clock(), **remarks.facts},
+        {"rows": given.rows, "seconds": clock(), **seen.facts},
         table=delivered,
-        lines=[f"{_counted(frame.rows, rows, shape)}, {clock():.1f} s"],
-        notes=remarks.lines,
+        lines=[f"{_counted(given.rows, columns, trained.coding.shape)}, {clock():.1f} s"],
+        notes=seen.lines,
         path=path,
         next=f"lowerbound score {spell_path(model, 'M.vae')} {spell_path(data)} "
         f"--out scores.csv{why(trained)}",

@@ -1,0 +1,121 @@
+"""Tables of which only a part is ever in memory: read, worked on and written part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+
+from lowerbound.data import memory
+from lowerbound.data.native import ArrowNative, Frame, part_rows
+
+_MOST_DRAWN = 10**9
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A table in files, read anew by every walk over it.
+
+    Attributes:
+        names: of the columns.
+        origin: what to call the input in messages.
+        rows: how many there are.
+        tables: returns the rows in order, so many at a time at most.
+        notes: lossless repairs that were made and must be reported.
+        bytes: what all rows would take in memory.
+    """
+
+    names: tuple[str, ...]
+    origin: str
+    rows: int
+    tables: Callable[[int], Iterator[pa.Table]]
+    notes: tuple[str, ...] = ()
+    bytes: int = 0
+
+    native = ArrowNative()
+    shape = ()  # rows of a table are no pictures
+    files = ()
+    pictures = targets = None
+
+    def parts(self) -> Iterator[Frame]:
+        """Yield the rows in order; all parts but the last have as many rows.
+
+        Where a part ends follows from the number of columns alone, and not from how the rows are
+        spread over files and row groups.
+        """
+        size, start = part_rows(len(self.names)), 0
+        for table in regrouped(self.tables(size), size):
+            named = table.rename_columns(list(self.names))
+            yield Frame(named, None, self.names, origin=self.origin, total=self.rows, start=start)
+            start += named.num_rows
+
+    def first(self, rows: int) -> Frame:
+        """Return the first so many rows, of one part at most."""
+        return next(self.parts()).first(rows)
+
+    def whole(self) -> Frame:
+        """Return all rows in memory.
+
+        Raises:
+            ResourceError: E303 where they do not fit.
+        """
+        fix = "choose some of the files with a pattern, or some of the columns"
+        memory.require(self.bytes, self.origin, fix)
+        table = pa.concat_tables([part.table for part in self.parts() if part.table is not None])
+        return replace(next(self.parts()), table=table, notes=self.notes)
+
+    def drawn(self, most: int, seed: int) -> Iterator[Frame]:
+        """Yield `most` rows in their order, part by part: any of them with equal probability."""
+        rng, left, wanted = np.random.default_rng(seed), self.rows, min(most, self.rows)
+        for part in self.parts():
+            count = _share(rng, wanted, left, part.rows)
+            left, wanted = left - part.rows, wanted - count
+            if count == part.rows:
+                yield part
+            elif count and part.table is not None:
+                chosen = np.sort(rng.choice(part.rows, count, replace=False))
+                yield replace(part, table=part.table.take(pa.array(chosen)))
+
+    def sample(self, most: int, seed: int) -> Frame:
+        """Return `most` rows in memory: any of them with equal probability."""
+        parts = list(self.drawn(most, seed))
+        table = pa.concat_tables([part.table for part in parts if part.table is not None])
+        return replace(parts[0], table=table, notes=self.notes)
+
+    def renamed(self, names: tuple[str, ...]) -> Self:
+        """Return the same rows under other names of the columns."""
+        return replace(self, names=names)
+
+
+Given = Frame | Stream
+
+
+def _share(rng: np.random.Generator, wanted: int, left: int, rows: int) -> int:
+    """Return how many of `rows` rows to take, where `wanted` of the `left` ones are to be drawn.
+
+    It follows the hypergeometric law of drawing without replacement; beyond the billion rows that
+    NumPy draws it for, the binomial one, from which it cannot be told there.
+    """
+    if wanted == left:
+        return rows
+    if left < _MOST_DRAWN:
+        return int(rng.hypergeometric(wanted, left - wanted, rows))
+    return min(int(rng.binomial(rows, wanted / left)), wanted)
+
+
+def regrouped(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
+    """Yield the rows of tables in tables of `size` rows, but for the last."""
+    waiting: list[pa.Table] = []
+    count = 0
+    for table in tables:
+        waiting.append(table)
+        count += table.num_rows
+        while count >= size:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, size)
+            waiting, count = [whole.slice(size)], count - size
+    if count:
+        yield pa.concat_tables(waiting)

@@ -1,0 +1,124 @@
+"""Verbs on Parquet files that are worked on part by part: what is written is the same."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import lowerbound
+from lowerbound.data import native
+from lowerbound.data.source import read
+from lowerbound.explaining import EXPLAINED_ROWS
+
+PART = 64
+
+
+@pytest.fixture
+def parquet(folder):
+    """The table of tx.csv twice as a folder of shards, and its number of rows."""
+    table = read("tx.csv").table
+    (folder / "tx").mkdir()
+    pq.write_table(table, "tx/0.parquet", row_group_size=50)
+    pq.write_table(table, "tx/1.parquet")
+    return 2 * table.num_rows
+
+
+@pytest.fixture
+def in_parts():
+    """Work on a few rows at a time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "PART", PART)
+        yield
+
+
+@pytest.fixture
+def both(folder, parquet, run):
+    """Run a verb on the shards, whole and then in parts; return the facts and the two outputs."""
+
+    def call(part, verb, words, out):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(native, "PART", part)
+            ran = run(verb, "tx.vae", "tx", *words, "--out", out, "--json")
+        assert ran.code == 0, ran.err
+        return {k: v for k, v in ran.facts.items() if k not in {"seconds", "out"}}
+
+    def command(verb, *words, suffix=".parquet"):
+        outs = [f"whole{suffix}", f"parts{suffix}"]
+        facts = [
+            call(part, verb, words, out) for part, out in zip((10**6, PART), outs, strict=True)
+        ]
+        return facts, [folder / out for out in outs]
+
+    return command
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv.gz", ".npy", ".npz"])
+@pytest.mark.parametrize("verb", [("score",), ("score", "--fdr", "60%"), ("embed",)])
+def test_scores_and_embeddings_are_bit_equal(both, verb, suffix):
+    (whole, parts), (one, other) = both(*verb, suffix=suffix)
+    assert whole == parts
+    if suffix == ".parquet":
+        assert pq.read_table(one).equals(pq.read_table(other))
+        assert pq.ParquetFile(other).metadata.num_row_groups > 1
+    else:
+        assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["reconstruct", "impute"])
+def test_whole_rows_are_bit_equal(both, verb):
+    (whole, parts), (one, other) = both(verb)
+    assert whole == parts
+    assert pq.read_table(one).equals(pq.read_table(other))
+    if verb == "impute":
+        assert whole["filled"] > 50 > whole["left"] == 0
+
+
+def test_every_part_has_its_highest_rows_explained(both, parquet):
+    (whole, parts), (one, other) = both("score", "--explain", "2")
+    assert whole["highest"] == parts["highest"]
+    few, more = pq.read_table(one), pq.read_table(other)
+    assert few["anomaly_score"].equals(more["anomaly_score"])
+    explained = few["top1_column"].is_valid().to_numpy()
+    assert EXPLAINED_ROWS <= explained.sum() < parquet
+    assert more["top1_column"].null_count == 0  # parts of fewer rows than are always explained
+    rows = pa.array(np.flatnonzero(explained))
+    assert few.take(rows).equals(more.take(rows))
+
+
+def test_rows_are_numbered_through_and_keep_their_ids(both, parquet):
+    _, (_, other) = both("score")
+    table = pq.read_table(other)
+    assert table["row"].to_pylist() == list(range(parquet))
+    assert table["account"].to_pylist() == 2 * read("tx.csv").table["account"].to_pylist()
+
+
+def test_columns_are_renamed_in_every_part(parquet, run, in_parts):
+    theirs = read("tx").table
+    names = ["Betrag" if name == "amount" else name for name in theirs.column_names]
+    pq.write_table(theirs.rename_columns(names), "other.parquet")
+    assert run("score", "tx.vae", "tx", "--out", "a.parquet").code == 0
+    words = "--rename", "Betrag=amount", "--out", "b.parquet"
+    assert run("score", "tx.vae", "other.parquet", *words).code == 0
+    assert pq.read_table("a.parquet").equals(pq.read_table("b.parquet"))
+    words = "--rename", "Betrga=amount", "--out", "c.parquet", "--json"
+    refused = run("score", "tx.vae", "other.parquet", *words)
+    assert (refused.code, refused.error["code"]) == (3, "E239")
+
+
+def test_what_is_written_is_not_held_and_what_is_not_written_is_given_back(parquet, in_parts):
+    written = lowerbound.score("tx.vae", "tx", out="s.parquet")
+    given = lowerbound.score("tx.vae", "tx")
+    assert written.table is None
+    assert given.table.equals(pq.read_table("s.parquet"))
+    assert given.facts["rows"] == parquet
+
+
+def test_damage_in_a_late_part_leaves_no_output(folder, parquet, run, in_parts):
+    path = folder / "tx/1.parquet"
+    pq.write_table(pq.read_table(path), path, compression="none")
+    raw = bytearray(path.read_bytes())
+    raw[500:4000] = bytes(3500)
+    path.write_bytes(raw)
+    ran = run("score", "tx.vae", "tx", "--out", "s.csv", "--json")
+    assert (ran.code, ran.error["code"]) == (3, "E020")
+    assert not list(folder.glob("*s.csv*"))

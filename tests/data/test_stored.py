@@ -1,0 +1,120 @@
+"""Rows in a scratch file: each of them once, in an order that says nothing of where they came."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from scipy import stats
+
+from lowerbound import noise
+from lowerbound.data import native, scratch, stored
+from lowerbound.data.batches import Dense, batched, blocks_of, subset, visits
+from lowerbound.data.source import walk
+from lowerbound.data.stored import store
+from lowerbound.errors import ResourceError
+
+ROWS, COLUMNS = 1000, 3
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(stored, "BLOCK", 64)
+    monkeypatch.setattr(native, "PART", 64)
+
+
+def numbered(n=ROWS):
+    return np.arange(n, dtype=np.float32)[:, None] + np.zeros(COLUMNS, np.float32)
+
+
+def kept(seed=0, part=90, n=ROWS):
+    x = numbered(n)
+    return store((x[i : i + part] for i in range(0, n, part)), x.shape, seed)
+
+
+def everything(rows):
+    return rows.take(torch.arange(len(rows))).x.numpy()
+
+
+def test_every_row_is_kept_once_and_found_by_its_place():
+    rows, _ = kept()
+    found = everything(rows)
+    assert np.array_equal(np.sort(found[:, 0]), np.arange(ROWS))
+    assert (found == found[:, :1]).all()
+    index = torch.tensor([999, 0, 64, 63, 500, 0])
+    assert np.array_equal(rows.take(index).x.numpy(), found[index.numpy()])
+
+
+def test_places_are_uniform():
+    """Where the first and the last row of the input end up, over many seeds."""
+    ends = np.array([everything(kept(seed, n=160)[0])[:, 0] for seed in range(600)])
+    for row in (0, 159):
+        places = np.argmax(ends == row, 1)
+        counts = np.bincount(places // 16, minlength=10)
+        assert stats.chisquare(counts).pvalue > 1e-4
+    assert abs(stats.spearmanr(ends.ravel(), np.tile(np.arange(160), 600)).statistic) < 0.02
+
+
+def test_order_is_of_the_seed_and_the_digest_of_the_rows():
+    (one, digest), (same, again), (other, third) = kept(1), kept(1), kept(2)
+    assert np.array_equal(everything(one), everything(same))
+    assert not np.array_equal(everything(one), everything(other))
+    assert digest == again == third
+    changed = numbered()
+    changed[-1] += 1
+    assert store([changed], changed.shape, 1)[1] != digest
+
+
+def test_a_pass_visits_every_row_once_block_by_block():
+    rows, _ = kept()
+    part = subset(rows, range(100, ROWS))
+    order = torch.cat(list(visits(part, noise.generator("a"))))
+    assert torch.equal(order.sort().values, torch.arange(ROWS - 100))
+    assert [len(block) for block in blocks_of(part)][:2] == [28, 64]
+    x = part.take(order[:200]).x[:, 0].numpy()
+    assert np.array_equal(x, everything(rows)[100 + order[:200].numpy(), 0])
+    other = torch.cat(list(visits(part, noise.generator("b"))))
+    assert not torch.equal(order, other)
+
+
+@pytest.mark.parametrize("n", [1, 5, 64, 130, ROWS])
+def test_batches_are_whole_and_reach_over_blocks(n):
+    rows = kept(n=max(n, 1))[0]
+    pieces = list(visits(rows, noise.generator(3)))
+    found = list(batched(iter(pieces), 7))
+    assert all(len(batch) == 7 for batch in found)
+    assert torch.equal(torch.cat([*found, torch.cat(pieces)[len(found) * 7 :]]), torch.cat(pieces))
+    assert len(found) == n // 7
+
+
+def test_rows_in_memory_are_visited_as_ever():
+    """One permutation of all rows: fits of a seed give what they gave before there were blocks."""
+    rows = Dense(torch.zeros(50, 2))
+    order = torch.cat(list(visits(rows, noise.generator("x"))))
+    assert torch.equal(order, torch.randperm(50, generator=noise.generator("x")))
+
+
+def test_rows_are_drawn_without_replacement_and_with_equal_probability(tmp_path):
+    pq.write_table(pa.table({"n": np.arange(300)}), tmp_path / "t.parquet")
+    stream = walk(tmp_path / "t.parquet")
+    counts = np.zeros(300)
+    for seed in range(400):
+        numbers = stream.sample(30, seed).table["n"].to_numpy()
+        assert len(numbers) == 30 == len(np.unique(numbers))
+        assert (np.diff(numbers) > 0).all()
+        counts[numbers] += 1
+    assert stats.chisquare(counts.reshape(30, 10).sum(1)).pvalue > 1e-4
+    assert stream.sample(10**6, 0).table.equals(stream.whole().table)
+    assert stream.sample(30, 5).table.equals(stream.sample(30, 5).table)
+
+
+def test_a_full_disk_is_told_before_anything_is_read(monkeypatch):
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda folder: type("", (), {"free": 10}))
+
+    def never():
+        raise AssertionError
+        yield
+
+    with pytest.raises(ResourceError) as refusal:
+        store(never(), (ROWS, COLUMNS), 0)
+    assert refusal.value.code == "E301"

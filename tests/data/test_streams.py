@@ -1,0 +1,95 @@
+"""Parquet files that are read part by part hold the rows that reading them whole finds."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lowerbound.data import native
+from lowerbound.data.native import part_rows
+from lowerbound.data.source import Frame, Stream, read, walk
+from lowerbound.data.streams import regrouped
+from lowerbound.errors import DataError
+
+ROWS = 1000
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(native, "PART", 64)
+
+
+def rows(n: int, start: int = 0) -> pa.Table:
+    number = np.arange(start, start + n)
+    words = pa.array([None if i % 7 == 0 else f"w{i % 5}" for i in number], pa.string())
+    return pa.table({"number": number, "half": number / 2, "word": words})
+
+
+def joined(given: Frame | Stream) -> pa.Table:
+    return pa.concat_tables([part.table for part in given.parts()])
+
+
+@pytest.mark.parametrize("group", [1, 50, 64, 333, ROWS])
+def test_parts_do_not_depend_on_row_groups(tmp_path, group):
+    path = tmp_path / "t.parquet"
+    pq.write_table(rows(ROWS), path, row_group_size=group)
+    stream = walk(path)
+    assert isinstance(stream, Stream)
+    parts = list(stream.parts())
+    assert [part.rows for part in parts] == [64] * 15 + [40]
+    assert [part.start for part in parts] == list(range(0, ROWS, 64))
+    assert joined(stream).equals(read(path).table)
+    assert joined(stream).equals(rows(ROWS))  # and once more: every walk begins anew
+
+
+def test_shards_of_mixed_types_and_partitions_are_one_table(tmp_path):
+    for number, country in enumerate(["FR", "PE", "DE"]):
+        folder = tmp_path / f"country={country}"
+        folder.mkdir()
+        table = rows(70, 70 * number)
+        if number == 1:  # whole numbers where the others have fractions, and another order
+            table = table.set_column(1, "half", table["half"].cast(pa.int64(), safe=False))
+            table = table.select(["word", "half", "number"])
+        pq.write_table(table, folder / f"part-{number}.parquet")
+    stream, whole = walk(tmp_path), read(tmp_path)
+    assert isinstance(stream, Stream)
+    assert stream.rows == whole.rows == 210
+    assert joined(stream).equals(whole.table)
+    assert {part.table.schema for part in stream.parts()} == {whole.table.schema}
+
+
+def test_few_rows_and_other_kinds_are_held(tmp_path):
+    pq.write_table(rows(64), tmp_path / "few.parquet")
+    assert isinstance(walk(tmp_path / "few.parquet"), Frame)
+    assert isinstance(walk(rows(ROWS)), Frame)
+    assert joined(walk(rows(ROWS))).equals(rows(ROWS))
+
+
+def test_damage_is_told_when_it_is_met(tmp_path):
+    path = tmp_path / "t.parquet"
+    pq.write_table(rows(ROWS), path, row_group_size=100, compression="none")
+    raw = bytearray(path.read_bytes())
+    middle = len(raw) // 2
+    raw[middle : middle + 200] = bytes(200)
+    path.write_bytes(raw)
+    with pytest.raises(DataError) as refusal:
+        joined(walk(path))
+    assert refusal.value.code == "E020"
+    assert "t.parquet" in refusal.value.message
+
+
+def test_a_part_of_a_wide_table_has_fewer_rows(monkeypatch):
+    monkeypatch.setattr(native, "PART", 1 << 16)
+    assert [part_rows(n) for n in (0, 1, 64, 65, 5000, 10**7)] == [65536] * 3 + [32768, 512, 16]
+
+
+def test_regrouping_keeps_every_row():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        sizes = rng.integers(0, 30, 12)
+        starts = np.cumsum([0, *sizes[:-1]])
+        tables = [rows(int(n), int(s)) for n, s in zip(sizes, starts, strict=True)]
+        found = list(regrouped(tables, 8))
+        assert all(table.num_rows == 8 for table in found[:-1])
+        if found:
+            assert pa.concat_tables(found).equals(pa.concat_tables(tables))
