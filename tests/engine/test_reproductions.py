@@ -357,10 +357,28 @@ def test_arms_may_run_on_several_machines(tmp_path, monkeypatch):
     assert both["arms"]["k=1"] == one["arms"]["k=1"]
     assert both["missing"] == []
     assert len(both["checks"]) == 4
-    # What another model or another scale has left is not taken for this one's.
-    for change in ({"scale": "short"}, {"arms": {"k=1": {**one["arms"]["k=1"], "recipe": "iaf"}}}):
+    # What another model or another scale has left is not taken for this one's, nor what the same
+    # scale was before it changed.
+    arm = one["arms"]["k=1"]
+    shorter = {**arm["runs"][0], "epochs": 0.5}
+    changes = [{"scale": "short"}]
+    changes += [{"arms": {"k=1": {**arm, **c}}} for c in ({"recipe": "iaf"}, {"runs": [shorter]})]
+    for change in changes:
         target.write_text(json.dumps({**one, **change}))
         assert run("k=5", "there")["missing"] == ["k=1"]
+
+
+@pytest.mark.parametrize(
+    "changed", [Scale(2, 3, train=300, test=40), Scale(1, 5), Scale(1, 3, test=9)]
+)
+def test_a_result_of_a_scale_that_has_changed_is_not_taken_for_its_own(tmp_path, changed):
+    job = Job(EXPERIMENTS["iwae-mnist"], TINY, "k=1", 0, tmp_path / "k=1-0")
+    run_arm(job)
+    with pytest.raises(UsageError, match="holds a result of 1 epochs and 3 samples") as refused:
+        run_arm(job._replace(scale=changed))
+    assert refused.value.code == "E240"
+    early = {"stopped": "patience", "epochs": 0.5, "samples": 3, "test_rows": 40}
+    assert running.of_scale(early, TINY)
 
 
 def test_the_verb_lists_shows_and_runs(tmp_path, monkeypatch, capsys):

@@ -15,6 +15,7 @@ from lowerbound.progress import Voice
 from lowerbound.reproductions import EXPERIMENTS, Experiment, Job, document, run_arm
 from lowerbound.reproductions.datasets import FILES
 from lowerbound.reproductions.files import fetch
+from lowerbound.reproductions.running import of_scale
 from lowerbound.verbs import parsing
 from lowerbound.verbs.result import Result, Sheet
 
@@ -217,7 +218,8 @@ def _runs(
     model = {"recipe": now.recipe, "arguments": json.loads(json.dumps(dict(now.arguments)))}
     if earlier and model.items() <= earlier.items():
         found = {**{run["seed"]: run for run in earlier["runs"]}, **found}
-    return [found[seed] for seed in sorted(found)]
+    asked = experiment.scales[scale]
+    return [found[seed] for seed in sorted(found) if of_scale(found[seed], asked)]
 
 
 def finished(states: Path, arm: str) -> dict[int, dict[str, Any]]:
