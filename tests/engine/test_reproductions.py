@@ -114,7 +114,7 @@ def test_an_interrupted_arm_has_no_result_and_goes_on(tmp_path, monkeypatch):
 
 
 def test_arms_keep_to_their_own_results(tmp_path):
-    for name, nll in (("beta-10", 3.0), ("beta-2", 2.0), ("beta-tc-0", 1.0)):
+    for name, nll in (("beta-10", 3.0), ("beta-2", 2.0), ("beta-tc-0", 1.0), ("beta-old", 9.0)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(json.dumps({"nll": nll}))
 
@@ -366,6 +366,17 @@ def test_arms_may_run_on_several_machines(tmp_path, monkeypatch):
     for change in changes:
         target.write_text(json.dumps({**one, **change}))
         assert run("k=5", "there")["missing"] == ["k=1"]
+
+
+def test_the_command_of_a_result_tells_all_of_its_seeds(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS["iwae-mnist"].scales, "smoke", TINY)
+    where = ["--states", str(tmp_path / "s"), "--results", str(tmp_path), "--device", "cpu"]
+    for seeds in ("2", "1"):  # the second of them is still there
+        words = ["recipe", "run", "iwae-mnist", "--scale", "smoke", "--arm", "k=1", *where]
+        assert cli.main([*words, "--seeds", seeds]) == 0
+        made = json.loads((tmp_path / "iwae-mnist.smoke.json").read_text())
+        assert len(made["arms"]["k=1"]["runs"]) == 2
+        assert made["command"].endswith("--seeds 2")
 
 
 @pytest.mark.parametrize(

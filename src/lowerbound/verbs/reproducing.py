@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +188,8 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
     target, kept = folder / f"{stem}.json", _kept(stem, folder)
     found = {arm: _runs(experiment, arm, extent.scale, states, kept) for arm in experiment.arms}
     made = document(name, experiment, extent.scale, {a: r for a, r in found.items() if r})
-    command = f"lowerbound recipe run {name} --scale {extent.scale} --seeds {seeds}"
+    told = 1 + max(each["seed"] for each in chain(*found.values()))  # of all that is kept
+    command = f"lowerbound recipe run {name} --scale {extent.scale} --seeds {told}"
     text = json.dumps({"command": command, **made}, indent=1) + "\n"
     atomic_write(target, lambda file: file.writelines([text.encode()]), overwrite=True)
     lines = [_cells(_line(name, arm, made)) for arm in experiment.arms]
@@ -232,7 +234,7 @@ def finished(states: Path, arm: str) -> dict[int, dict[str, Any]]:
     found = {}
     for path in states.glob("*/result.json"):
         name, _, seed = path.parent.name.rpartition("-")
-        if name == arm:
+        if name == arm and seed.isdecimal():
             found[int(seed)] = json.loads(path.read_text("utf-8"))
     return found
 
