@@ -117,12 +117,12 @@ def dci(
 
     Args:
         codes: (n, d) means.
-        factors: (n, f); one that does not vary is left out.
+        factors: (n, f); one that does not vary where it is learned is left out.
         train: rows that the trees learn from.
         test: further rows that they are tested on.
         seed: of the trees.
     """
-    codes, factors = _checked(codes, factors, train + test)
+    codes, factors = _checked(codes, factors, train + test, train)
     importance, right = [], []
     for factor in factors.T:
         trees = GradientBoostingClassifier(random_state=seed)
@@ -160,12 +160,12 @@ def sap(
 
     Args:
         codes: (n, d) means, d at least 2.
-        factors: (n, f); one that does not vary is left out.
+        factors: (n, f); one that does not vary where it is learned is left out.
         train: rows that the machines learn from.
         test: further rows that they are tested on.
         seed: of the machines.
     """
-    codes, factors = _checked(codes, factors, train + test)
+    codes, factors = _checked(codes, factors, train + test, train)
     gaps = []
     for factor in factors.T:
         scores = []
@@ -278,6 +278,12 @@ def _with_one_fixed(
 ) -> tuple[NDArray[np.int64], Factors]:
     """Choose a factor for every vote; draw (count, batch, f) values, that one `shared` or not."""
     able = np.flatnonzero(np.asarray(world.sizes) > 1)
+    if len(able) < 2:
+        raise UsageError(
+            "E240",
+            f"{len(able)} of the world's factors can vary, and a vote tells one from another",
+            fix="a world of 2 factors or more",
+        )
     fixed = able[source.integers(len(able), size=count)]
     values = world.values(source, count, batch)
     if shared:
@@ -291,8 +297,10 @@ def _grouped(world: World, values: Factors) -> Codes:
     return world.codes(values.reshape(-1, values.shape[-1])).reshape(*values.shape[:2], -1)
 
 
-def _checked(codes: Codes, factors: Factors, rows: int = 2) -> tuple[Codes, Factors]:
-    """Return both with the factors that vary, or refuse."""
+def _checked(
+    codes: Codes, factors: Factors, rows: int = 2, learned: int | None = None
+) -> tuple[Codes, Factors]:
+    """Return both with the factors that vary in the first `learned` rows (all), or refuse."""
     if len(codes) != len(factors) or len(codes) < rows:
         raise UsageError(
             "E240",
@@ -301,7 +309,7 @@ def _checked(codes: Codes, factors: Factors, rows: int = 2) -> tuple[Codes, Fact
         )
     if codes.shape[1] < 2:
         raise UsageError("E240", "one code has no second best", fix="a model of 2 latents or more")
-    factors = factors[:, (factors != factors[:1]).any(0)]
+    factors = factors[:, (factors[:learned] != factors[:1]).any(0)]
     if not factors.shape[1]:
         raise UsageError("E240", "no factor varies", fix="draw the factors at random")
     return codes, factors

@@ -110,6 +110,15 @@ def test_what_does_not_vary_is_left_out():
     assert mutual_information_gap(codes, still) == mutual_information_gap(codes, factors)
 
 
+@pytest.mark.parametrize("measure", [dci, sap])
+def test_what_does_not_vary_where_it_is_learned_is_left_out(measure):
+    codes, factors = drawn(perfect)
+    late = (np.arange(len(factors)) >= 200).astype(int)[:, None]
+    later = np.concatenate([late, factors], 1)
+    known = measure(codes, factors, train=200, test=100)
+    assert measure(codes, later, train=200, test=100) == known
+
+
 def test_the_vote_is_won_by_perfect_codes_and_lost_by_chance():
     best = factor_vae(World(SIZES, perfect), FEW)
     assert best == (1.0, 1.0, 3)
@@ -174,6 +183,8 @@ def test_chunks_do_not_change_the_codes(monkeypatch):
         lambda c, f: sap(c[:5], f, train=2, test=2),
         lambda c, f: mutual_information_gap(c[:, :1], f),
         lambda c, f: mutual_information_gap(c, f * 0),
+        lambda c, f: beta_vae(World((1, 5), lambda v: v + 0.0), FEW),
+        lambda c, f: factor_vae(World((1, 5), lambda v: v + 0.0), FEW),
     ],
 )
 def test_what_cannot_be_measured_is_refused(ask):

@@ -114,7 +114,7 @@ def test_an_interrupted_arm_has_no_result_and_goes_on(tmp_path, monkeypatch):
 
 
 def test_arms_keep_to_their_own_results(tmp_path):
-    for name, nll in (("beta-10", 3.0), ("beta-2", 2.0), ("beta-tc-0", 1.0)):
+    for name, nll in (("beta-10", 3.0), ("beta-2", 2.0), ("beta-tc-0", 1.0), ("beta-old", 9.0)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "result.json").write_text(json.dumps({"nll": nll}))
 
@@ -357,10 +357,39 @@ def test_arms_may_run_on_several_machines(tmp_path, monkeypatch):
     assert both["arms"]["k=1"] == one["arms"]["k=1"]
     assert both["missing"] == []
     assert len(both["checks"]) == 4
-    # What another model or another scale has left is not taken for this one's.
-    for change in ({"scale": "short"}, {"arms": {"k=1": {**one["arms"]["k=1"], "recipe": "iaf"}}}):
+    # What another model or another scale has left is not taken for this one's, nor what the same
+    # scale was before it changed.
+    arm = one["arms"]["k=1"]
+    shorter = {**arm["runs"][0], "epochs": 0.5}
+    changes = [{"scale": "short"}]
+    changes += [{"arms": {"k=1": {**arm, **c}}} for c in ({"recipe": "iaf"}, {"runs": [shorter]})]
+    for change in changes:
         target.write_text(json.dumps({**one, **change}))
         assert run("k=5", "there")["missing"] == ["k=1"]
+
+
+def test_the_command_of_a_result_tells_all_of_its_seeds(tmp_path, monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS["iwae-mnist"].scales, "smoke", TINY)
+    where = ["--states", str(tmp_path / "s"), "--results", str(tmp_path), "--device", "cpu"]
+    for seeds in ("2", "1"):  # the second of them is still there
+        words = ["recipe", "run", "iwae-mnist", "--scale", "smoke", "--arm", "k=1", *where]
+        assert cli.main([*words, "--seeds", seeds]) == 0
+        made = json.loads((tmp_path / "iwae-mnist.smoke.json").read_text())
+        assert len(made["arms"]["k=1"]["runs"]) == 2
+        assert made["command"].endswith("--seeds 2")
+
+
+@pytest.mark.parametrize(
+    "changed", [Scale(2, 3, train=300, test=40), Scale(1, 5), Scale(1, 3, test=9)]
+)
+def test_a_result_of_a_scale_that_has_changed_is_not_taken_for_its_own(tmp_path, changed):
+    job = Job(EXPERIMENTS["iwae-mnist"], TINY, "k=1", 0, tmp_path / "k=1-0")
+    run_arm(job)
+    with pytest.raises(UsageError, match="holds a result of 1 epochs and 3 samples") as refused:
+        run_arm(job._replace(scale=changed))
+    assert refused.value.code == "E240"
+    early = {"stopped": "patience", "epochs": 0.5, "samples": 3, "test_rows": 40}
+    assert running.of_scale(early, TINY)
 
 
 def test_the_verb_lists_shows_and_runs(tmp_path, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from torch import Tensor
 from lowerbound import metrics, noise, recipes, training
 from lowerbound.data.batches import Dense, Rows, subset
 from lowerbound.data.views import binarised
+from lowerbound.errors import UsageError
 from lowerbound.reproductions.datasets import DATASETS, Images
 from lowerbound.reproductions.experiment import Arm, Experiment, Scale
 from lowerbound.trace import Trace, posterior_mean
@@ -48,11 +49,20 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
 
     Raises:
         DataError: E001, E009 where the data set is not there.
+        UsageError: E240 where the earlier run was of a scale that has changed since.
         KeyboardInterrupt: after Ctrl-C; the same call goes on from there.
     """
     kept = job.folder / _DONE
     if kept.exists():
-        return json.loads(kept.read_text())
+        found = json.loads(kept.read_text())
+        if not of_scale(found, job.scale):
+            raise UsageError(
+                "E240",
+                f"{kept} holds a result of {found['epochs']:g} epochs and {found['samples']} "
+                f"samples, where {job.scale.epochs} and {job.scale.samples} are asked for",
+                fix=f"remove {job.folder}, or keep new states elsewhere: --states FOLDER",
+            )
+        return found
     job.folder.mkdir(parents=True, exist_ok=True)
     arm, data = job.experiment.arms[job.arm], _data(job)
     with noise.isolated(job.seed, "weights"):
@@ -81,6 +91,13 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
     part.write_text(json.dumps(result, indent=1))
     part.replace(kept)
     return result
+
+
+def of_scale(run: Mapping[str, Any], scale: Scale) -> bool:
+    """Tell whether a run was as long, and evaluated as well, as a scale says now."""
+    ended = run["stopped"] != "epochs" or run["epochs"] == scale.epochs
+    rows = scale.test is None or run["test_rows"] == scale.test
+    return ended and rows and run["samples"] == scale.samples
 
 
 def _data(job: Job) -> _Data:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lowerbound.progress import Voice
 from lowerbound.reproductions import EXPERIMENTS, Experiment, Job, document, run_arm
 from lowerbound.reproductions.datasets import FILES
 from lowerbound.reproductions.files import fetch
+from lowerbound.reproductions.running import of_scale
 from lowerbound.verbs import parsing
 from lowerbound.verbs.result import Result, Sheet
 
@@ -186,7 +188,8 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
     target, kept = folder / f"{stem}.json", _kept(stem, folder)
     found = {arm: _runs(experiment, arm, extent.scale, states, kept) for arm in experiment.arms}
     made = document(name, experiment, extent.scale, {a: r for a, r in found.items() if r})
-    command = f"lowerbound recipe run {name} --scale {extent.scale} --seeds {seeds}"
+    told = 1 + max(each["seed"] for each in chain(*found.values()))  # of all that is kept
+    command = f"lowerbound recipe run {name} --scale {extent.scale} --seeds {told}"
     text = json.dumps({"command": command, **made}, indent=1) + "\n"
     atomic_write(target, lambda file: file.writelines([text.encode()]), overwrite=True)
     lines = [_cells(_line(name, arm, made)) for arm in experiment.arms]
@@ -217,7 +220,8 @@ def _runs(
     model = {"recipe": now.recipe, "arguments": json.loads(json.dumps(dict(now.arguments)))}
     if earlier and model.items() <= earlier.items():
         found = {**{run["seed"]: run for run in earlier["runs"]}, **found}
-    return [found[seed] for seed in sorted(found)]
+    asked = experiment.scales[scale]
+    return [found[seed] for seed in sorted(found) if of_scale(found[seed], asked)]
 
 
 def finished(states: Path, arm: str) -> dict[int, dict[str, Any]]:
@@ -230,7 +234,7 @@ def finished(states: Path, arm: str) -> dict[int, dict[str, Any]]:
     found = {}
     for path in states.glob("*/result.json"):
         name, _, seed = path.parent.name.rpartition("-")
-        if name == arm:
+        if name == arm and seed.isdecimal():
             found[int(seed)] = json.loads(path.read_text("utf-8"))
     return found
 
