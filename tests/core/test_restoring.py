@@ -188,6 +188,9 @@ def test_nothing_given_is_refused(name):
         ("denoise", {"noise": "poisson:0"}, "noise is"),
         ("denoise", {"levels": 9}, "at most 4"),
         ("denoise", {"width": 0}, "width is 0"),
+        ("denoise", {"likelihood": "logistic"}, "likelihood is 'logistic'"),
+        ("upscale", {"likelihood": "softmax"}, "likelihood is 'softmax'"),
+        ("inpaint", {"likelihood": "bits"}, "likelihood is 'bits'"),
     ],
 )
 def test_impossible_arguments_are_refused(name, arguments, told):
