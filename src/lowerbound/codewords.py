@@ -55,6 +55,22 @@ def nearest(z: Tensor, book: Tensor) -> Tensor:
     return torch.cat(found).view(last.shape[:-1])
 
 
+@torch.no_grad()
+def _codes_of(vectors: Tensor, book: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the code of each vector, and whether there is one, (B, *grid) both.
+
+    Two codes may lie closer together than distances are exact, as after a restart at places that
+    are all alike; where the nearest is not the vector itself, all are compared with it bit by bit.
+    """
+    codes = nearest(vectors.double(), book)
+    known = (vectors_of(codes, book) == vectors).all(1)
+    rest = vectors.movedim(1, -1)[~known].split(max(1, CELLS // book.numel()))
+    same = torch.cat([(part[:, None] == book).all(-1) for part in rest])
+    codes[~known] = same.int().argmax(1)
+    known[~known] = same.any(1)
+    return codes, known
+
+
 class Nearest(Unchecked):
     """q(z | x): all mass on the nearest vector of a codebook.
 
@@ -156,9 +172,8 @@ class OnCodebook(Unchecked):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-probability of vectors, (B,) nats; minus infinity off the codebook."""
-        codes = nearest(value.double(), self.book)
-        same = (vectors_of(codes, self.book) == value).flatten(1).all(1)
-        return self.codes.log_prob(codes).masked_fill(~same, -torch.inf)
+        codes, known = _codes_of(value, self.book)
+        return self.codes.log_prob(codes).masked_fill(~known.flatten(1).all(1), -torch.inf)
 
     def sample(self, sample_shape: Size = torch.Size()) -> Tensor:  # noqa: B008
         """Draw vectors (global generator of torch)."""

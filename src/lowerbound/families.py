@@ -177,8 +177,10 @@ class Profiled(Unchecked):
         seen = ~value.isnan()
         error = torch.where(seen, value - self.loc, torch.zeros_like(self.loc))
         variance = error.square().sum() / seen.sum().clamp_min(1)
-        # A batch in which every cell is missing says nothing of sigma.
-        self.family.observe(torch.where(seen.any(), variance, self.family.variance))
+        # A batch in which every cell is missing says nothing of sigma, nor does one whose step is
+        # skipped because a number is not finite: the running mean would never be one again.
+        known = seen.any() & variance.isfinite()
+        self.family.observe(torch.where(known, variance, self.family.variance))
         # Held before the root, whose gradient at zero is infinite.
         scale = variance.clamp_min(self.family.floor**2).sqrt()
         cells = NormalCells(torch.zeros_like(error), scale).log_prob(error)

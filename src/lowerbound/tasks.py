@@ -271,9 +271,8 @@ def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> 
         with noise.isolated("excess"):
             for _ in range(EXPECTING):
                 usual += log_prob_cells(px, px.sample()) / EXPECTING
-        excess = _mix(usual - seen, weights)
-        pixels = excess.sum(1) if excess.dim() == 4 else excess
-        return pixels.masked_fill(batch.x.isnan().all(1), 0.0)
+        excess = _mix(usual - seen, weights).masked_fill(batch.x.isnan(), 0.0)
+        return excess.sum(1) if excess.dim() == 4 else excess
 
     return by_tiles(model, rows, work, most=1)  # alone: the draws are of this picture only
 

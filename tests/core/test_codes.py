@@ -65,6 +65,24 @@ def test_what_is_held_at_a_time_does_not_change_what_is_found(monkeypatch):
     assert torch.equal(nearest(z, book), whole)
 
 
+def test_codes_a_bit_apart_have_their_own_mass_each():
+    book = normals("e", 33, 4).float()
+    book[20, 2] = 1e-3
+    book[7] = book[20]
+    book[7, 2] = torch.nextafter(book[20, 2], torch.tensor(9.0))
+    assert not torch.equal(book[7], book[20])
+    prior = PixelCNN(33, (1, 2), 8, 1)
+    randomise(prior, "a bit apart")
+    grids = torch.tensor([[[7, 20]], [[20, 7]], [[7, 7]], [[20, 3]]])
+    codes = Raster(prior, torch.zeros(4, 0, 1, 2, dtype=torch.float64))
+    z = vectors_of(grids, book)
+    assert torch.equal(OnCodebook(book, codes).log_prob(z), codes.log_prob(grids))
+    z[1, 0, 0, 1] += 0.1
+    z[2, 3, 0, 0] = torch.nextafter(z[2, 3, 0, 0], torch.tensor(9.0))
+    off = OnCodebook(book, codes).log_prob(z).isneginf()
+    assert off.tolist() == [False, True, True, False]
+
+
 @every_book
 def test_a_codebook_gives_its_own_vectors_and_the_gradient_goes_straight_through(kind):
     book = made(kind).eval()

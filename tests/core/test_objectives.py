@@ -294,6 +294,15 @@ def test_the_optimal_sigma_is_frozen_in_evaluation_and_remembers_gaps():
     assert torch.equal(family.variance, before)
 
 
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, 1e30, torch.nan])
+def test_a_batch_that_training_skips_does_not_spoil_the_optimal_sigma(value):
+    family = fam.OptimalSigma().train()
+    family(torch.zeros(4, 2)).log_prob(torch.full((4, 2), 0.5))
+    family(torch.full((4, 2), value)).log_prob(torch.zeros(4, 2))
+    assert family.variance == 0.25
+    assert family.eval()(torch.zeros(1, 2)).log_prob(torch.zeros(1, 2)).isfinite()
+
+
 @pytest.mark.parametrize("error", [0.0, 1e-30, 1e-4])
 def test_a_perfect_reconstruction_does_not_break_the_optimal_sigma(error):
     mu = torch.zeros(5, 2, requires_grad=True)

@@ -16,7 +16,7 @@ from lowerbound.families import Conditional, FixedSigma
 from lowerbound.model import LatentModel, Level
 from lowerbound.networks import Concat
 from lowerbound.posteriors import Residual
-from lowerbound.restoring import Placed, accuracy, decibels, restore
+from lowerbound.restoring import ROWS, Placed, accuracy, decibels, restore, restored_rows
 from lowerbound.trace import Trace, from_prior
 from lowerbound.unet import UNet
 from recipe_parts import RECIPES, recipe
@@ -153,6 +153,25 @@ def test_what_is_measured_on_pairs():
     assert share == pytest.approx(accuracy(recipe("segment"), Dense(some, y)))
 
 
+def test_what_is_measured_counts_every_pixel_alike_however_many_rows_there_are():
+    x = picture(ROWS + 1, 1, 16, 16)
+    y = x + 0.01
+    y[ROWS] += 0.49  # one row alone in the last tile
+    wanted = -10 * (x - y).double().square().mean().log10().item()
+    before, after = decibels(recipe("denoise element"), Dense(x, y))
+    assert before == pytest.approx(wanted, abs=0.01)
+    assert after == pytest.approx(wanted, abs=0.1)
+    model = recipe("segment")
+    given = RECIPES["segment"].data(1)[1].expand(ROWS + 1, -1, -1, -1)
+    blank = torch.zeros_like(given[:, :1])
+    found = torch.cat([mean for mean, _ in restored_rows(model, Dense(blank, given))])
+    right = found.argmax(1, keepdim=True).float()
+    right[ROWS] = torch.nan
+    right[ROWS, 0, 0, 0] = -1  # the one pixel of its row that has a label, and a wrong one
+    share = accuracy(model, Dense(right, given))
+    assert share == pytest.approx(1 - 1 / (ROWS * blank[0].numel() + 1))
+
+
 @pytest.mark.parametrize("name", ["denoise optimal", "segment", "inpaint", "upscale"])
 def test_nothing_given_is_refused(name):
     with pytest.raises(UsageError, match="E247"):
@@ -169,6 +188,9 @@ def test_nothing_given_is_refused(name):
         ("denoise", {"noise": "poisson:0"}, "noise is"),
         ("denoise", {"levels": 9}, "at most 4"),
         ("denoise", {"width": 0}, "width is 0"),
+        ("denoise", {"likelihood": "logistic"}, "likelihood is 'logistic'"),
+        ("upscale", {"likelihood": "softmax"}, "likelihood is 'softmax'"),
+        ("inpaint", {"likelihood": "bits"}, "likelihood is 'bits'"),
     ],
 )
 def test_impossible_arguments_are_refused(name, arguments, told):

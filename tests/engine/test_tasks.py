@@ -191,3 +191,15 @@ def test_active_units_find_the_dimensions_that_matter(model):
     assert 1 <= int(use.active.sum()) <= 2
     assert use.rate[use.active].min() > 5 * use.rate[~use.active].max()
     assert np.isfinite(use.activity.numpy()).all()
+
+
+def test_channels_of_a_pixel_that_are_missing_add_nothing_to_what_it_costs_beyond_the_usual():
+    with noise.isolated(0):
+        net = recipes.conv([3, 8, 8], 2, (8,), "gaussian", missing=True)
+    x = torch.rand(2, 3, 8, 8, generator=noise.generator("grey"))
+    x[:, 1:] = torch.nan
+    x[:, :, 0, 0] = torch.nan
+    excess = tasks.pixel_excess(net, Dense(x))
+    assert not excess[:, 0, 0].any()
+    # Of one channel, N(mu, 1): its expectation is (x - mu)^2 / 2 - 1 / 2.
+    assert excess.mean() > -0.55

@@ -24,17 +24,27 @@ from lowerbound.model import LatentModel, Level
 from lowerbound.networks import Filled, Mapped, Reader
 from lowerbound.pixels import Softmax
 from lowerbound.posteriors import Residual
+from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.images import likelihood_of, positive
 from lowerbound.unet import Beside, Bicubic, Merge, Onto, UNet
 
 _SCALES = 3  # of the U-Net: it sees about 100 pixels around each
 _STRIDES = (8, 2, 4, 1)  # of the levels' latents, in pixels of the U-Net, the coarsest first
 FOLD = 2  # pixels of a picture, in each direction, that the U-Net sees as one
+# Those of values in [0, 1], as pictures are given and wanted here: of codes and bits none is.
+_LIKELIHOODS = {
+    name: name for name in ("optimal", "shared", "element", "gaussian", "continuous_bernoulli")
+}
 
 
 def multiple_of(fold: int) -> int:
     """Return what the height and width of a given picture must be multiples of."""
     return fold * max(_STRIDES)
+
+
+def _of_shares(likelihood: str, channels: int, missing: bool) -> tuple[Family, Mapped]:
+    """Return the family of a likelihood of values in [0, 1], and what reads them."""
+    return likelihood_of(choice("likelihood", likelihood, _LIKELIHOODS), channels, missing)
 
 
 class _Grades(Reader):
@@ -192,7 +202,7 @@ def denoise(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model f
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
         noise: that training adds, see `lowerbound.data.degradations.noise_of`.
     """
-    family, reader = likelihood_of(likelihood, channels, False)
+    family, reader = _of_shares(likelihood, channels, False)
     seen = channels * FOLD**2
     noise_of(noise)  # refused here rather than in the middle of a fit
     return _restorer(
@@ -228,7 +238,7 @@ def upscale(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model f
     """
     if scale not in (2, 3, 4):
         raise UsageError("E240", f"scale is {scale}, not 2, 3 or 4", fix="--set scale=4")
-    family, reader = likelihood_of(likelihood, channels, False)
+    family, reader = _of_shares(likelihood, channels, False)
     enlarged = nn.Sequential(Bicubic(scale), _Folded(scale, channels))
     return _restorer(
         family,
@@ -262,7 +272,7 @@ def inpaint(
         latent: channels of z, at every level.
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
     """
-    family, _ = likelihood_of(likelihood, channels, True)
+    family, _ = _of_shares(likelihood, channels, True)
     reader = Mapped(torch.full((), 2.0), 1.0, False, Filled(channels, False))
     seen = (channels + 1) * FOLD**2
     return _restorer(
