@@ -206,6 +206,11 @@ def test_inspect_tells_of_a_folder(call):
     assert told["labels"] == {"even": 12, "odd": 12, "": 2}
     assert told["sizes"][0]["width"] == 48
     assert (told["deep"], told["grey"]) == (1, 1)
+    then = "lowerbound fit photos/ --on-bad-file skip"  # or it would be refused
+    assert lowerbound.inspect("photos/").next == then
+    os.remove("photos/broken0.jpg")
+    assert lowerbound.inspect("photos/").next == "lowerbound fit photos/"
+    spoil(call.folder / "photos")
     shutil.rmtree("photos/even")
     shutil.rmtree("photos/odd")
     os.remove("photos/deep.png")
