@@ -87,10 +87,13 @@ def _further(plan: Plan, model: LatentModel, held_out: Coded) -> dict[str, Scori
 
 def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Health:
     """Return the health of a model that restores, by what it makes of held-out pairs."""
-    if classes := fitted.arguments.get("classes"):
-        right = restoring.accuracy(fitted.model, valid)
-        told = f"{right:.1%} of the held-out pixels get their class"
-        return doctor.of_restoring(health, told, right > 1 / classes)
+    if fitted.arguments.get("classes"):
+        right, usual = restoring.accuracy(fitted.model, valid), restoring.commonest(valid)
+        told = (
+            f"{right:.1%} of the held-out pixels get their class, and the commonest class has "
+            f"{usual:.1%} of them"
+        )
+        return doctor.of_restoring(health, told, right > usual, "the commonest class everywhere")
     before, after = restoring.decibels(fitted.model, valid)
     told = f"held-out crops come from {before:.2f} dB to {after:.2f} dB"
     return doctor.of_restoring(health, told, after > before)

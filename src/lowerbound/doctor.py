@@ -110,7 +110,9 @@ def examine(model: nn.Module, train: Rows, valid: Rows) -> Health:
     )
 
 
-def of_restoring(health: Health, measured: str, is_better: bool) -> Health:
+def of_restoring(
+    health: Health, measured: str, is_better: bool, than: str = "what is given"
+) -> Health:
     """Return the health of a model that restores: what counts is what it makes of held-out pairs.
 
     Its latents may be idle: where what is given leaves nothing open they have nothing to say.
@@ -118,12 +120,13 @@ def of_restoring(health: Health, measured: str, is_better: bool) -> Health:
     Args:
         health: as `examine` found it.
         measured: what it makes of held-out pairs, in words.
-        is_better: than what was given.
+        is_better: than `than`.
+        than: what anyone has without the model.
     """
     use = f"latents carry {health.rate:.2f} nats; held-out ELBO {health.valid_elbo:.2f}"
     if is_better:
         return replace(health, verdict="healthy", lines=[f"OK: {measured}; {use}."])
-    advice = "WARNING: no better than what is given. Longer training or more pictures may help."
+    advice = f"WARNING: no better than {than}. Longer training or more pictures may help."
     return replace(health, verdict="warning", lines=[advice, f"{measured}; {use}."])
 
 
