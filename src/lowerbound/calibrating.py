@@ -14,6 +14,7 @@ from lowerbound.data.batches import Rows, subset
 from lowerbound.data.coded import Coded
 from lowerbound.data.native import Frame
 from lowerbound.data.pairs import restores
+from lowerbound.data.pictures import values_of
 from lowerbound.material import HELD_CROPS, SMALL, Fitted, Material
 from lowerbound.model import LatentModel
 from lowerbound.plan import Plan, budget_of, objective_settings
@@ -40,7 +41,8 @@ def calibrated(plan: Plan, frame: Frame, material: Material, fitted: Fitted) -> 
         if 0 < len(columns) <= TYPICAL_COLUMNS
         else None
     )
-    health = doctor.examine(model, _some(material.learned, coded), material.valid)
+    learned = _some(material.learned, coded)
+    health = doctor.examine(model, learned, material.valid, values_of(coding))
     if restores(plan.recipe):
         health = _restoring(health, fitted, material.valid)
     facts = {
