@@ -9,6 +9,7 @@ from PIL import Image
 import lowerbound
 from lowerbound.cli import main
 from lowerbound.data.imagefiles import decode
+from lowerbound.verbs.health import doctor
 from picture_files import shades
 
 SIZES = [(40, 30), (64, 80), (33, 57), (50, 50)]
@@ -62,6 +63,15 @@ def test_every_picture_comes_back_with_its_uncertainty_and_draws(call):
             assert page.shape == (*(SIZES * 3)[i], 1 if part == "uncertainty/" else 3)
     overview = decode(call.folder / "made/_overview.png")
     assert overview.shape[1] > 5 * 100
+
+
+@pytest.mark.parametrize("look", [lowerbound.info, doctor])
+def test_what_comes_next_is_the_verb_of_the_model(call, look):
+    assert look("denoise.vae").next == "lowerbound denoise denoise.vae PICTURES --out made"
+    holes = "lowerbound inpaint inpaint.vae PICTURES --mask HOLES --out made"
+    told = look("inpaint.vae")
+    assert told.next == holes
+    assert not any("flags scores" in line for line in told.lines)  # it gives none
 
 
 def test_larger_pictures(call):
