@@ -13,6 +13,7 @@ from lowerbound.calibration import Calibration
 from lowerbound.data.batches import Rows, subset
 from lowerbound.data.coded import Coded
 from lowerbound.data.pairs import restores
+from lowerbound.data.pictures import values_of
 from lowerbound.data.streams import Given
 from lowerbound.material import HELD_CROPS, SMALL, Fitted, Material
 from lowerbound.model import LatentModel
@@ -40,7 +41,8 @@ def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> 
         if 0 < len(columns) <= TYPICAL_COLUMNS
         else None
     )
-    health = doctor.examine(model, _some(material.learned, coded), material.valid)
+    learned = _some(material.learned, coded)
+    health = doctor.examine(model, learned, material.valid, values_of(coding))
     if restores(plan.recipe):
         health = _restoring(health, fitted, material.valid)
     facts = {
@@ -87,10 +89,13 @@ def _further(plan: Plan, model: LatentModel, held_out: Coded) -> dict[str, Scori
 
 def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Health:
     """Return the health of a model that restores, by what it makes of held-out pairs."""
-    if classes := fitted.arguments.get("classes"):
-        right = restoring.accuracy(fitted.model, valid)
-        told = f"{right:.1%} of the held-out pixels get their class"
-        return doctor.of_restoring(health, told, right > 1 / classes)
+    if fitted.arguments.get("classes"):
+        right, usual = restoring.accuracy(fitted.model, valid), restoring.commonest(valid)
+        told = (
+            f"{right:.1%} of the held-out pixels get their class, and the commonest class has "
+            f"{usual:.1%} of them"
+        )
+        return doctor.of_restoring(health, told, right > usual, "the commonest class everywhere")
     before, after = restoring.decibels(fitted.model, valid)
     told = f"held-out crops come from {before:.2f} dB to {after:.2f} dB"
     return doctor.of_restoring(health, told, after > before)

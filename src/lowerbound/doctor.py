@@ -75,10 +75,16 @@ class Health:
         return asdict(self)
 
 
-def examine(model: nn.Module, train: Rows, valid: Rows) -> Health:
+def examine(model: nn.Module, train: Rows, valid: Rows, values: int | None = None) -> Health:
     """Examine a trained model on training and on held-out rows.
 
     Of a model of codes, the codes of a codebook are what is in use or not.
+
+    Args:
+        model: a trained model.
+        train: rows that it learned from.
+        valid: rows that it did not.
+        values: how many a cell may have, where all cells have as many, such as 256 of a pixel.
     """
     train, valid = _some(train), _some(valid)
     use = metrics.latent_use(model, valid)
@@ -96,6 +102,11 @@ def examine(model: nn.Module, train: Rows, valid: Rows) -> Health:
     idle = [] if worst == "collapsed" else _idle(levels)
     if idle:
         worst, lines = "warning", [*idle, *(line.removeprefix("OK: ") for line in lines)]
+    cells = valid.take(torch.zeros(1, dtype=torch.long)).x.numel()
+    guessed = _guessed(-valid_elbo / cells, values)
+    if guessed:
+        worst = "warning" if worst == "healthy" else worst
+        lines = [*guessed, *(line.removeprefix("OK: ") for line in lines)]
     return Health(
         active=active,
         latent=latent,
@@ -110,7 +121,9 @@ def examine(model: nn.Module, train: Rows, valid: Rows) -> Health:
     )
 
 
-def of_restoring(health: Health, measured: str, is_better: bool) -> Health:
+def of_restoring(
+    health: Health, measured: str, is_better: bool, than: str = "what is given"
+) -> Health:
     """Return the health of a model that restores: what counts is what it makes of held-out pairs.
 
     Its latents may be idle: where what is given leaves nothing open they have nothing to say.
@@ -118,12 +131,13 @@ def of_restoring(health: Health, measured: str, is_better: bool) -> Health:
     Args:
         health: as `examine` found it.
         measured: what it makes of held-out pairs, in words.
-        is_better: than what was given.
+        is_better: than `than`.
+        than: what anyone has without the model.
     """
     use = f"latents carry {health.rate:.2f} nats; held-out ELBO {health.valid_elbo:.2f}"
     if is_better:
         return replace(health, verdict="healthy", lines=[f"OK: {measured}; {use}."])
-    advice = "WARNING: no better than what is given. Longer training or more pictures may help."
+    advice = f"WARNING: no better than {than}. Longer training or more pictures may help."
     return replace(health, verdict="warning", lines=[advice, f"{measured}; {use}."])
 
 
@@ -169,6 +183,17 @@ def _idle(levels: list[LevelUse]) -> list[str]:
     return [
         f"WARNING: the {which} collapsed: the model does without. Try --set free_bits=0.5, a "
         "smaller beta, or fewer levels."
+    ]
+
+
+def _guessed(nats: float, values: int | None) -> list[str]:
+    """Return a warning where a held-out cell costs more than a guess among its values would."""
+    if values is None or nats <= math.log(values):
+        return []
+    return [
+        f"WARNING: too little learned: a held-out value takes {nats / math.log(2):.2f} bits, and "
+        f"guessing it takes {math.log2(values):.2f}. Learn for longer (--time-limit 10m), or from "
+        "more."
     ]
 
 

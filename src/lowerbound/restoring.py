@@ -183,6 +183,13 @@ def restored_rows(model: nn.Module, rows: Rows, draws: int = 4) -> Iterator[tupl
             yield mean[:real], Batch(batch.x[:real], batch.context[:real])
 
 
+def commonest(rows: Rows) -> float:
+    """Return the share of the commonest class among the labelled pixels of pairs."""
+    labels = torch.cat([batch.x[:real].flatten() for batch, real in tiles(rows, ROWS)])
+    counts = labels[~labels.isnan()].long().bincount()
+    return (counts.max() / counts.sum()).item() if len(counts) else 1.0
+
+
 def decibels(model: nn.Module, rows: Rows) -> tuple[float, float]:
     """Return the peak signal over noise of pairs in [0, 1], dB: as given, and restored.
 

@@ -10,6 +10,7 @@ import pytest
 import lowerbound
 from lowerbound.cli import main
 from lowerbound.data import imagefiles
+from lowerbound.verbs.health import doctor
 from picture_files import packed, shades
 
 N = 24
@@ -206,10 +207,30 @@ def test_inspect_tells_of_a_folder(call):
     assert told["labels"] == {"even": 12, "odd": 12, "": 2}
     assert told["sizes"][0]["width"] == 48
     assert (told["deep"], told["grey"]) == (1, 1)
+    then = "lowerbound fit photos/ --on-bad-file skip"  # or it would be refused
+    assert lowerbound.inspect("photos/").next == then
+    os.remove("photos/broken0.jpg")
+    assert lowerbound.inspect("photos/").next == "lowerbound fit photos/"
+    spoil(call.folder / "photos")
     shutil.rmtree("photos/even")
     shutil.rmtree("photos/odd")
     os.remove("photos/deep.png")
     assert call("inspect", "photos/", code=3)["code"] == "E084"
+
+
+def test_what_comes_next_is_for_pictures(call):
+    assert lowerbound.info("m.vae").next == "lowerbound score m.vae NEW/ --out scores.csv"
+    assert doctor("m.vae").next == "lowerbound doctor m.vae NEW/"
+    then = lowerbound.embed("m.vae", "photos/").next
+    assert then == "lowerbound sample m.vae -n 16 --out grid.png"
+
+
+def test_a_model_that_is_worse_than_guessing_is_not_called_well(call):
+    health = call("info", "m.vae")["health"]  # of one step
+    assert health["valid_elbo"] < -16 * 16 * 3 * np.log(256)
+    assert health["verdict"] != "healthy"
+    assert "guessing it takes 8.00" in health["lines"][0]
+    assert any("guessing" in line for line in doctor("m.vae", "photos/").lines)
 
 
 def test_unreadable_files_are_skipped_or_not(call):

@@ -81,6 +81,16 @@ def test_help_of_a_command_begins_with_examples(run):
     assert run("help", "score").out == done.out
 
 
+def test_the_lines_of_a_help_break_where_the_terminal_ends(run):
+    told = run("fit", "--help").out
+    for whole in (
+        "After it, or a crash, the same \ncommand goes on where it was",
+        "a folder of   │\n│          such files or of pictures, or",
+        "default there), nvae, vqvae or vqvae2 for pictures:",
+    ):
+        assert whole in told
+
+
 def test_version():
     done = process("--version")
     assert done.returncode == 0

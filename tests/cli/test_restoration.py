@@ -9,6 +9,7 @@ from PIL import Image
 import lowerbound
 from lowerbound.cli import main
 from lowerbound.data.imagefiles import decode
+from lowerbound.verbs.health import doctor
 from picture_files import shades
 
 SIZES = [(40, 30), (64, 80), (33, 57), (50, 50)]
@@ -64,6 +65,15 @@ def test_every_picture_comes_back_with_its_uncertainty_and_draws(call):
     assert overview.shape[1] > 5 * 100
 
 
+@pytest.mark.parametrize("look", [lowerbound.info, doctor])
+def test_what_comes_next_is_the_verb_of_the_model(call, look):
+    assert look("denoise.vae").next == "lowerbound denoise denoise.vae PICTURES --out made"
+    holes = "lowerbound inpaint inpaint.vae PICTURES --mask HOLES --out made"
+    told = look("inpaint.vae")
+    assert told.next == holes
+    assert not any("flags scores" in line for line in told.lines)  # it gives none
+
+
 def test_larger_pictures(call):
     call("upscale", "upscale.vae", "photos", "--out", "large", "--scale", "2")
     page = decode(call.folder / "large/a/0.png")
@@ -94,6 +104,33 @@ def test_a_mask_of_another_size_is_refused(call):
     )
     assert told["code"] == "E089"
     assert not (call.folder / "x").exists()
+
+
+def test_masks_of_another_size_are_not_called_unreadable_pictures(call):
+    write(call.folder / "hole.png", np.zeros((1000, 9), np.uint8))
+    words = ["inpaint", "inpaint.vae", "photos/b", "--mask", "hole.png", "--out", "x"]
+    told = call(*words, code=3)
+    assert told["code"] == "E089"
+    assert told["message"].endswith("has 1000x9 pixels, and its picture 64x80")
+    told = call(*words, "--on-bad-file", "skip", code=3)
+    assert "64x8 " not in told["message"]  # cut short, that is another size
+    assert "..." in told["message"]
+
+
+def test_a_plot_is_refused_by_a_model_that_needs_pictures(call):
+    told = call("plot", "denoise.vae", "samples", "--out", "x.png", code=2)
+    assert (told["code"], told["hint"]) == (
+        "E247",
+        "lowerbound denoise M.vae PICTURES --out FOLDER",
+    )
+
+
+def test_given_pairs_are_not_said_to_be_made(call, capsys):
+    words = ["fit", "grey", "--targets", "masks", "--recipe", "denoise", *SMALL, "--dry-run"]
+    assert main(words) == 0
+    spoken = capsys.readouterr().err
+    assert "denoise, grey: as they are given" in spoken
+    assert "gaussian" not in spoken
 
 
 def test_inpainting_without_a_mask_is_refused(call):

@@ -16,7 +16,15 @@ from lowerbound.families import Conditional, FixedSigma
 from lowerbound.model import LatentModel, Level
 from lowerbound.networks import Concat
 from lowerbound.posteriors import Residual
-from lowerbound.restoring import ROWS, Placed, accuracy, decibels, restore, restored_rows
+from lowerbound.restoring import (
+    ROWS,
+    Placed,
+    accuracy,
+    commonest,
+    decibels,
+    restore,
+    restored_rows,
+)
 from lowerbound.trace import Trace, from_prior
 from lowerbound.unet import UNet
 from recipe_parts import RECIPES, recipe
@@ -151,6 +159,10 @@ def test_what_is_measured_on_pairs():
     share = accuracy(recipe("segment"), Dense(some, y))
     assert 0 <= share <= 1
     assert share == pytest.approx(accuracy(recipe("segment"), Dense(some, y)))
+    some[:, :, 8:] = 0
+    some[:, :, 8:10] = 1
+    assert commonest(Dense(some, y)) == pytest.approx(6 / 8)
+    assert commonest(Dense(some * torch.nan, y)) == 1
 
 
 def test_what_is_measured_counts_every_pixel_alike_however_many_rows_there_are():

@@ -138,3 +138,27 @@ def test_one_level_has_no_levels_to_compare():
     (only,) = health.levels
     assert only.rate == pytest.approx(health.rate, rel=1e-5)
     assert only.latent == health.latent == 2
+
+
+def test_worse_than_guessing_is_too_little_learned():
+    x = (torch.rand(200, 6, generator=noise.generator("guessing")) < 0.5).float()
+    with noise.isolated(0):
+        model = recipes.binary(6, latent=2, hidden=(8,))
+    with torch.no_grad():  # which takes little more than 1 bit for each
+        for weights in model.likelihood.parameters():
+            weights.zero_()
+    lines = doctor.examine(model, Dense(x), Dense(x), values=2).lines
+    assert lines[0].startswith("WARNING: too little learned: a held-out value takes 1.0")
+    for values in (4, None):
+        lines = doctor.examine(model, Dense(x), Dense(x), values).lines
+        assert not any("guessing" in line for line in lines)
+
+
+def test_always_saying_the_commonest_class_is_what_masks_must_beat():
+    x = plane(400)
+    with noise.isolated(0):
+        model = recipes.gaussian(x.shape[1], latent=2, hidden=(8,))
+    health = doctor.examine(model, Dense(x), Dense(x))
+    told = doctor.of_restoring(health, "60.8% right", False, "the commonest class everywhere")
+    assert told.verdict == "warning"
+    assert "no better than the commonest class everywhere" in told.lines[0]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lowerbound.errors import DataError, LowerboundError, UsageError
 
 BAD_SHARE = 0.01  # of unreadable files that are skipped without having been asked
+REASON = 60  # characters of why a file could not be read
 NAMED = 5  # unreadable files that are named
 POLICIES = ("auto", "skip", "fail")
 
@@ -46,7 +47,7 @@ class Tally:
     def check(self) -> None:
         """Raise E084 where more were left out than may be without a word."""
         count = len(self.bad)
-        if count == self.total or (self.policy == "auto" and count > BAD_SHARE * self.total):
+        if count == self.total or (self.policy == "auto" and too_many(count, self.total)):
             skip = "--on-bad-file skip leaves them out (on_bad_file='skip' in Python)"
             raise DataError(
                 "E084",
@@ -73,9 +74,15 @@ class Tally:
         ]
 
 
+def too_many(bad: int, total: int) -> bool:
+    """Tell whether more files are unreadable than are left out without having been asked."""
+    return bad > BAD_SHARE * total
+
+
 def reason_of(error: LowerboundError) -> str:
     """Return why a file could not be read, in a few words."""
-    return str(error.details.get("reason") or error.message.rpartition(": ")[2])[:60]
+    reason = str(error.details.get("reason") or error.message.rpartition(": ")[2])
+    return reason if len(reason) <= REASON else f"{reason[: REASON - 3]}..."
 
 
 def counted(count: int, what: str) -> str:

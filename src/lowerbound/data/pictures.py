@@ -209,6 +209,12 @@ def pictures_for(likelihood: object) -> type[PictureCoding]:
     return PictureCoding if likelihood is None else _BY_KIND[_KINDS.get(str(likelihood), "grey")]
 
 
+def values_of(coding: object) -> int | None:
+    """Return how many values a pixel may have, where the model counts them."""
+    kind = coding.kind if isinstance(coding, PictureCoding) else ""
+    return {"bits": 2, "codes": 256}.get(kind)
+
+
 def _is_last(shape: Sequence[int]) -> bool:
     """Tell whether the channels of a picture come last, as far as its shape tells."""
     return len(shape) == 2 or shape[-1] <= 4

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -51,7 +53,7 @@ def _app(name: str) -> App:
     function = VERBS[name].load()
     app = App(
         name=f"lowerbound {name}",
-        help=_sections(function)[0],
+        help=_sections(_flowing(function))[0],
         help_prologue=_examples(function),
         help_epilogue=EVERYWHERE,
         help_format="plaintext",
@@ -59,8 +61,20 @@ def _app(name: str) -> App:
         version_flags=(),
         default_parameter=Parameter(negative=(), show_default=_worth_showing),
     )
-    app.default(function)
+    app.default(_flowing(function))
     return app
+
+
+def _flowing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a verb whose docstring has a line for each paragraph: a terminal breaks them."""
+
+    @wraps(function)
+    def verb(*args: Any, **flags: Any) -> Any:
+        return function(*args, **flags)
+
+    text = inspect.getdoc(function) or ""
+    verb.__doc__ = re.sub(r"\n {8,}|(?<=[^\n:])\n(?=\S)", " ", text)
+    return verb
 
 
 def _worth_showing(value: Any) -> str | None:

@@ -17,8 +17,10 @@ from scipy import stats
 
 import lowerbound
 from lowerbound import doctor
+from lowerbound.data.pictures import values_of
+from lowerbound.verbs import VERBS
 from lowerbound.verbs.looking import kind_of_units
-from lowerbound.verbs.outputs import spell_bytes, spell_path
+from lowerbound.verbs.outputs import spell_bytes, spell_path, spell_use
 from lowerbound.verbs.pictured import open_for
 from lowerbound.verbs.result import Remarks, Result, Sheet
 from lowerbound.verbs.using import load, why
@@ -105,12 +107,15 @@ def _can_write(folder: Path | None) -> bool:
 
 def model(saved: Any) -> Result:
     """Repeat the verdict of the fit."""
-    health = load(saved).facts.get("health", {})
+    trained = load(saved)
+    health, path = trained.facts.get("health", {}), spell_path(saved, "M.vae")
     return Result(
         {"health": health},
         lines=health.get("lines", ["no verdict is stored in this model"]),
         sheet=_levels(health.get("levels", ())),
-        next=f"lowerbound doctor {spell_path(saved, 'M.vae')} NEW.csv",
+        next=spell_use(trained.recipe, path, "")
+        if trained.recipe in VERBS
+        else f"lowerbound doctor {path} {'NEW/' if trained.coding.shape else 'NEW.csv'}",
     )
 
 
@@ -129,7 +134,7 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
     """Examine the model on rows, and the rows on the model."""
     trained = load(saved)
     frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
-    health = doctor.examine(trained.model, coded.rows, coded.rows)
+    health = doctor.examine(trained.model, coded.rows, coded.rows, values_of(trained.coding))
     scores = trained.score_coded(coded)
     p = trained.calibration.p_values(scores)
     flagged = float((scores > trained.alarm.threshold).mean())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lowerbound import drawing, gallery, metrics, noise, tasks
 from lowerbound.data.batches import Dense, Rows
+from lowerbound.data.pairs import restores
 from lowerbound.data.pictures import LEVELS, PictureCoding
 from lowerbound.errors import UsageError
 from lowerbound.trained import Trained
@@ -91,6 +92,13 @@ def _frame_of(trained: Trained, shape: str | None) -> tuple[tuple[int, int, int]
     if isinstance(trained.coding, PictureCoding):
         size = trained.coding.arguments()["shape"]
         return (size[0], size[1], size[2]), LEVELS if trained.coding.kind == "codes" else 1.0
+    if restores(trained.recipe):
+        raise UsageError(
+            "E247",
+            f"a model of the recipe {trained.recipe!r} makes pictures of given ones, and does "
+            "nothing else",
+            fix=f"lowerbound {trained.recipe} M.vae PICTURES --out FOLDER",
+        )
     cells = sum(len(group.parts) for group in trained.coding.groups)
     found = re.fullmatch(r"(\d+)x(\d+)", shape or "")
     if found is None or int(found[1]) * int(found[2]) != cells:

@@ -16,7 +16,7 @@ from lowerbound.data.source import Frame, are_picture_files
 from lowerbound.errors import CATALOGUE, UsageError, nearest
 from lowerbound.schema import infer
 from lowerbound.verbs.flags import Columns, Data, Model, Renames, Types
-from lowerbound.verbs.outputs import Clock, open_data, spell_bytes, spell_path
+from lowerbound.verbs.outputs import Clock, open_data, spell_bytes, spell_path, spell_use
 from lowerbound.verbs.parsing import pairs, texts
 from lowerbound.verbs.result import Result, Sheet
 
@@ -189,14 +189,12 @@ def info(model: Model, /) -> Result:
     if facts.get("engine"):  # models of 0.1.0 do not say it
         lines.append(_trained_by(facts["objective"], facts["engine"]))
     lines += cards.reservations(facts.get("objective"))
-    if alarm:
+    coding = saved.documents["schema.json"]["coding"]
+    if alarm and coding != "pairs":  # a model that restores gives no scores
         lines.append(_threshold(alarm))
     lines += found["health"].get("lines", [])
-    coding = saved.documents["schema.json"]["coding"]
-    why = (
-        "" if coding in ("counts", "pictures") else " --explain 3"
-    )  # they have no columns to name
-    new = "NEW.npy" if coding == "pictures" else "NEW.csv"
+    pictures = coding == "pictures"
+    why = "" if pictures or coding == "counts" else " --explain 3"  # they have no columns to name
     return Result(
         found,
         lines=lines,
@@ -204,7 +202,9 @@ def info(model: Model, /) -> Result:
             ("column", "kind", "what it holds"),
             [(c["column"], c["kind"], c["holds"]) for c in columns],
         ),
-        next=f"lowerbound score {spell_path(model)} {new} --out scores.csv{why}",
+        next=spell_use(
+            config["recipe"], spell_path(model), "NEW/" if pictures else "NEW.csv", why
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from lowerbound.data.cellcolumns import spread
 from lowerbound.data.source import Frame, Stream, read
 from lowerbound.data.write import check_output, write_table, write_tables
 from lowerbound.errors import DataError, ResourceError, UsageError, nearest
-from lowerbound.verbs import parsing
+from lowerbound.verbs import VERBS, parsing
 
 Given = TypeVar("Given", bound=Frame | Stream)
 
@@ -178,6 +178,14 @@ def spell_path(path: object, otherwise: str = "PATH") -> str:
     absolute, here = Path(path), Path.cwd()
     inside = absolute.is_absolute() and absolute.is_relative_to(here) and absolute != here
     return shlex.quote(str(absolute.relative_to(here) if inside else path))
+
+
+def spell_use(recipe: str, model: str, data: str, why: str = "") -> str:
+    """Spell the command that uses a model: its recipe's own verb, where there is one, or score."""
+    if recipe in VERBS:
+        holes = " --mask HOLES" if recipe == "inpaint" else ""
+        return f"lowerbound {recipe} {model} PICTURES{holes} --out made"
+    return f"lowerbound score {model} {data} --out scores.csv{why}"
 
 
 class Clock:

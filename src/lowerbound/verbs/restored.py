@@ -154,6 +154,8 @@ def _pages(
             given = imagefiles.decode(path)
             hole = None if holes is None else _hole(holes[i], given)
         except LowerboundError as error:
+            if error.code == "E089" and tally.policy != "skip":  # both can be read, and do not fit
+                raise
             tally.add(listing.names[i], error)
             continue
         yield names[i], given, restore_page(trained, given, order, hole)

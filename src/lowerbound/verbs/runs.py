@@ -27,7 +27,7 @@ from lowerbound.plan import PRESETS, Plan, budget_of, device_of, optimiser_of, s
 from lowerbound.progress import Voice
 from lowerbound.trained import Trained
 from lowerbound.training import RunFolder
-from lowerbound.verbs.outputs import Clock, spell_bytes, spell_path, spell_seconds
+from lowerbound.verbs.outputs import Clock, spell_bytes, spell_path, spell_seconds, spell_use
 from lowerbound.verbs.plans import as_toml, plan_from
 from lowerbound.verbs.result import Result
 from lowerbound.verbs.using import why
@@ -117,11 +117,8 @@ def _last(trained: Trained) -> dict[str, Any]:
 
 def _then(trained: Trained, frame: Given, model: str) -> str:
     """Spell the command that uses a new model."""
-    if restores(trained.recipe):
-        holes = " --mask HOLES" if trained.recipe == "inpaint" else ""
-        return f"lowerbound {trained.recipe} {model} PICTURES{holes} --out made"
     data = "NEW/" if frame.files else "NEW.npy" if trained.coding.shape else "NEW.csv"
-    return f"lowerbound score {model} {data} --out scores.csv{why(trained)}"
+    return spell_use(trained.recipe, model, data, why(trained))
 
 
 def _learn(
@@ -147,7 +144,7 @@ def _banner(
         f"({torch.get_num_threads()} threads), seed {plan.seed}",
         f"data       {frame.origin}: {frame.rows:,} {_size(frame)}",
         *(f"           ! {note}" for note in frame.notes),
-        f"{'pairs' if frame.pictures is not None else 'columns':<10} {_kinds(coding)}",
+        f"{'pairs' if frame.pictures is not None else 'columns':<10} {_kinds(coding, frame)}",
         f"split      {len(split.train):,} {what} to learn from, {len(split.valid):,} to stop by, "
         f"{len(split.calibration):,} to calibrate on",
         f"preset     {plan.preset}: {_meaning(plan)}{limit}",
@@ -177,14 +174,14 @@ def _meaning(plan: Plan) -> str:
 _PIXELS = {"bits": "0 and 1", "codes": "codes from 0 to 255", "grey": "grey levels from 0 to 1"}
 
 
-def _kinds(coding: Coding) -> str:
+def _kinds(coding: Coding, frame: Frame) -> str:
     """Count the columns of each kind, and name those that are left out."""
     document = coding.document()
     schema = document.get("schema")
     if document["coding"] == "pictures":
         return f"{math.prod(coding.shape):,} cells, {_PIXELS[document['kind']]}"
     if document["coding"] == "pairs":
-        return _pairs(document)
+        return _pairs(document, made=frame.targets is None)
     if schema is None:
         return f"{len(coding.groups):,} counts"
     columns = schema["columns"]
@@ -196,9 +193,11 @@ def _kinds(coding: Coding) -> str:
     return found + (f"; ignored: {', '.join(others[:5])}{more}" if others else "")
 
 
-def _pairs(document: dict[str, Any]) -> str:
-    """Say what a model that restores is to learn."""
+def _pairs(document: dict[str, Any], made: bool) -> str:
+    """Say what a model that restores is to learn: from pairs that are made, or given."""
     colours = "grey" if document["channels"] == 1 else "colours"
+    if not made and document["recipe"] in ("denoise", "inpaint"):
+        return f"{document['recipe']}, {colours}: as they are given"
     told = {
         "denoise": f"noise {document['settings'].get('noise', USUAL_NOISE)}",
         "upscale": f"{document['scale']} times smaller",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lowerbound.data import imagefiles
-from lowerbound.data.badfiles import counted, reason_of
+from lowerbound.data.badfiles import counted, reason_of, too_many
 from lowerbound.data.folders import Survey, pictures_in, survey
 from lowerbound.data.parallel import in_order
 from lowerbound.data.picturesource import USUAL_SIDE
@@ -63,7 +63,8 @@ def inspect(text: str, full: bool, clock: Clock) -> Result:
         lines=lines,
         notes=_notes(seen, facts),
         sheet=Sheet(("file", "why it cannot be read"), bad[: 4 * LISTED]) if bad else None,
-        next=f"lowerbound fit {spell_path(text)}",
+        next=f"lowerbound fit {spell_path(text)}"
+        + " --on-bad-file skip" * too_many(len(bad), total),
     )
 
 

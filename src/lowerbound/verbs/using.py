@@ -225,7 +225,8 @@ def embed(
         lines=[f"{rows:,} rows x {latent} latent numbers, {clock():.1f} s"],
         notes=seen.lines,
         path=path,
-        next=f"lowerbound sample {spell_path(model, 'M.vae')} -n 1000 --out samples.csv",
+        next=f"lowerbound sample {spell_path(model, 'M.vae')} "
+        + ("-n 16 --out grid.png" if trained.coding.shape else "-n 1000 --out samples.csv"),
     )
 
 
