@@ -174,7 +174,7 @@ def _meaning(plan: Plan) -> str:
 _PIXELS = {"bits": "0 and 1", "codes": "codes from 0 to 255", "grey": "grey levels from 0 to 1"}
 
 
-def _kinds(coding: Coding, frame: Frame) -> str:
+def _kinds(coding: Coding, frame: Given) -> str:
     """Count the columns of each kind, and name those that are left out."""
     document = coding.document()
     schema = document.get("schema")
