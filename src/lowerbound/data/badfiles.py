@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lowerbound.cells import place
 from lowerbound.errors import DataError, LowerboundError, UsageError
 
 BAD_SHARE = 0.01  # of unreadable files that are skipped without having been asked
@@ -75,7 +76,8 @@ class Tally:
 
 def reason_of(error: LowerboundError) -> str:
     """Return why a file could not be read, in a few words."""
-    return str(error.details.get("reason") or error.message.rpartition(": ")[2])[:60]
+    told = error.message.removeprefix(place(error.details.get("path", ""))).strip()
+    return str(error.details.get("reason") or told.rpartition(": ")[2])[:80]
 
 
 def counted(count: int, what: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lowerbound.cells import place
+from lowerbound.cells import place, spelled
 from lowerbound.data import arrayfiles, arrays, files, frames, kinds, parquet, tables
 from lowerbound.data.native import ArrowNative, Frame, Native, size
 from lowerbound.data.wanted import ANY, Wanted
@@ -46,7 +46,7 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Fram
             # Found by name, so that pillow is imported only by those who use it.
             pictures = importlib.import_module("lowerbound.data.picturesource")
             return pictures.read(text, rows, wanted)
-        return _read_files(files.locate(text), Path(text).name, rows)
+        return _read_files(files.locate(text), spelled(Path(text).name), rows)
     if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
         return _read_files(files.locate_all([os.fsdecode(p) for p in data]), "the files", rows)
     return _read_object(data).first(rows)
@@ -90,7 +90,7 @@ def _read_files(found: files.Found, name: str, rows: int | None) -> Frame:
         notes += (f"{found.files[0].name}: read as {start}, which its content is",)
         kind = by_content
     frame = _READERS[kind or "text"](found, rows)
-    return replace(frame, origin=name or str(found.root), notes=(*notes, *frame.notes))
+    return replace(frame, origin=name or spelled(str(found.root)), notes=(*notes, *frame.notes))
 
 
 def _read_text(found: files.Found, rows: int | None) -> Frame:
