@@ -621,6 +621,13 @@ def test_broken_idx_files_are_refused(tmp_path, content, code):
 # --- folders of results --------------------------------------------------------------------
 
 
+def test_a_folder_may_have_a_name_that_is_no_text(tmp_path):
+    target = tmp_path / os.fsdecode(b"out\xe9")
+    with atomic_folder(target) as made:
+        put(made / "a.png", packed(PIXELS))
+    assert os.listdir(os.fsencode(tmp_path)) == [b"out\xe9"]
+
+
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "out"
 
