@@ -59,6 +59,11 @@ def place(path: object, width: int = 160) -> str:
     return f"'{text}'" if len(text) <= width else f"'…{text[-width:]}'"
 
 
+def spelled(name: str) -> str:
+    """Return the name of a file as text, with bytes that are no UTF-8 spelled out."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
     """Join the first few names for a message and say how many more there are."""
     shown = ", ".join(snippet(n, 40) for n in names[:most])

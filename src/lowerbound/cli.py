@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from io import TextIOWrapper
 from typing import NamedTuple
 
 import lowerbound
@@ -51,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def entry() -> None:
     """Run one command as the process that it is, and end with its exit code."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        # A name of a file that is no text, or a sign that the terminal lacks, is no error.
+        unicode = sys.stdout.encoding.lower().startswith("utf")
+        sys.stdout.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")
     code = main()
     if code in (130, 128 + signal.SIGTERM):
         # An interrupt that passed through a library's own start-up code, however well it was

@@ -73,7 +73,8 @@ def moved_aside(target: Path, siblings: Iterable[str]) -> Path | None:
 
 def _prefix(target: Path) -> str:
     """Start every name tried for `target`, and no other's; short, since names are limited."""
-    return f".{target.name[:40]}.{hashlib.sha256(target.name.encode()).hexdigest()[:8]}.saving-"
+    digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()
+    return f".{target.name[:40]}.{digest[:8]}.saving-"
 
 
 def _place(stage: Path, target: Path, overwrite: bool) -> None:

@@ -183,6 +183,42 @@ def test_pictures_come_out_as_a_grid_or_a_folder(call):
     assert call("sample", "m.vae", "--out", "photos/", code=2)["code"] == "E220"
 
 
+def test_pictures_that_are_read_are_never_replaced(call):
+    photos = call.folder / "photos"
+    for path in list((photos / "odd").iterdir()):
+        path.rename(path.with_suffix(".png"))
+    (call.folder / "links").mkdir()
+    (call.folder / "links" / "a.png").symlink_to(photos / "odd" / "01.png")
+    (call.folder / "there").symlink_to(photos)
+    before = {path: path.read_bytes() for path in photos.rglob("*.*")}
+    again, one = ("reconstruct", "m.vae"), "photos/odd/01.png"
+    for words in (
+        (*again, "photos", "--out", one),
+        (*again, one, "--out", one),
+        (*again, "photos/*/*.png", "--out", one),
+        (*again, "links", "--out", one),
+        (*again, "links", "--out", "photos/odd/"),
+        (*again, "photos", "--out", "there/sub/"),
+        ("score", "m.vae", "*/odd/*.png", "--out", "s.csv", "--heatmaps", "photos/odd"),
+        ("plot", "m.vae", "reconstructions", "photos", "--out", one),
+    ):
+        assert call(*words, "--overwrite", code=2)["code"] == "E236", words
+    assert {path: path.read_bytes() for path in photos.rglob("*.*")} == before
+
+
+def test_names_that_are_no_text(call):
+    folder = os.fsdecode(b"photos\xe9")
+    (call.folder / "photos").rename(folder)
+    path = call.folder / folder / "odd" / "01.jpg"
+    path.rename(path.with_name(os.fsdecode(b"\xe9.jpg")))
+    call("score", "m.vae", folder, *OUT)
+    assert "odd/\\xe9.jpg" in [row["file"] for row in rows("s.csv")]
+    call("reconstruct", "m.vae", folder, "--out", "again/")
+    assert (call.folder / "again" / "odd" / "\\xe9.png").is_file()
+    call("fit", folder, "--max-epochs", "1", "--size", "16", "--out", "n.vae")
+    assert call("info", "n.vae")
+
+
 def test_a_model_reads_pictures_in_its_own_size_and_colours(call):
     assert call("score", "grey.vae", "photos/", "--out", "s.csv")["rows"] == N
     array = np.stack([shades(16, 16, i) for i in range(3)])

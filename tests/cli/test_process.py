@@ -23,6 +23,7 @@ def process(*words, **more):
         env=environment(**more),
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         timeout=120,
         check=False,
     )
@@ -120,6 +121,14 @@ def test_odd_environments(folder, more):
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
+
+
+def test_a_name_that_is_no_text(folder):
+    name = os.fsdecode(b"tx\xe9.csv")
+    (folder / "tx.csv").rename(folder / name)
+    done = process("inspect", name, PYTHONIOENCODING="utf-8:strict")
+    assert done.returncode == 0, done.stderr
+    assert "tx\\xe9.csv: 260 rows" in done.stdout
 
 
 def test_reader_that_stops_reading(folder):

@@ -176,6 +176,25 @@ def test_what_cannot_be_read_is_counted_or_refused(call):
     assert call("denoise", "denoise.vae", "some", "--out", "m", "--on-bad-file", "fail", code=3)
 
 
+def test_results_are_pictures_to_go_on_with(call):
+    call("denoise", "denoise.vae", "grey", "--out", "made", "--draws", "1")
+    facts = call("upscale", "upscale.vae", "made", "--out", "large")
+    assert facts["pictures"] == 12
+    assert decode(call.folder / "large/0.png").shape == (80, 60, 1)
+
+
+def test_no_two_pictures_become_one(call):
+    for name in ("a.jpg", "a.png", "a.jpg.png"):
+        write(call.folder / "some" / name, shades(20, 20, 0))
+    call("denoise", "denoise.vae", "some", "--out", "made")
+    assert len(os.listdir("made/uncertainty")) == 3
+    write(call.folder / "some/uncertainty/a.png.png", shades(20, 20, 0))
+    told = call("denoise", "denoise.vae", "some", "--out", "other", code=2)
+    assert told["code"] == "E236"
+    assert "uncertainty/a.png.png" in told["message"]
+    assert not (call.folder / "other").exists()
+
+
 def test_what_is_there_is_not_replaced_unasked(call):
     call("denoise", "denoise.vae", "grey/0.png", "--out", "made")
     assert call("denoise", "denoise.vae", "grey/1.png", "--out", "made", code=2)["code"] == "E220"

@@ -640,6 +640,18 @@ def npy_garbage(tmp, monkeypatch):
     return put(tmp, "t.npy", b"garbage that is no array")
 
 
+@case("E025", "t.npy", "dimension")
+def npy_of_too_many_dimensions(tmp, monkeypatch):
+    head = str({"descr": "|u1", "fortran_order": False, "shape": (1,) * 100}).encode()
+    return put(tmp, "t.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head + b"0")
+
+
+@case("E013", "t.npy", "nothing to read")
+def npy_without_pictures(tmp, monkeypatch):
+    np.save(tmp / "t.npy", np.zeros((0, 28, 28)))
+    return str(tmp / "t.npy")
+
+
 @case("E025", "t.npy", "needs")
 def npy_of_impossible_shape(tmp, monkeypatch):
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 9), }"

@@ -155,6 +155,32 @@ def test_what_is_transparent_is_white(tmp_path):
     assert found[0, 7].tolist() == [255, 255, 255]
 
 
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_in_a_tiff_of_16_bits_0_may_be_white(tmp_path, orientation):
+    deep = (np.arange(8 * 6).reshape(8, 6) * 900).astype(np.uint16)
+    plain = put(tmp_path / "a.tif", packed(deep, "TIFF", tiffinfo={274: orientation}))
+    content, black = plain.read_bytes(), struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert content.count(black) == 1
+    white = content.replace(black, struct.pack("<HHIHH", 262, 3, 1, 0, 0))
+    inverted = imagefiles.decode(put(tmp_path / "b.tif", white))
+    assert np.array_equal(inverted, 65535 - imagefiles.decode(plain))
+
+
+def test_twelve_bits_reach_white(tmp_path):
+    codes = bytes([0, 0x0F, 0xFF, 0x80, 0x08, 0])  # 0 and 4095, 2048 and 2048
+    tags = {256: 2, 257: 2, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 2, 279: len(codes)}
+    body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(codes)) + codes + struct.pack("<H", len(tags))
+    found = imagefiles.decode(put(tmp_path / "a.tif", head + body + bytes(4)))
+    assert found[..., 0].tolist() == [[0, 65535], [32776, 32776]]
+
+
+def test_of_16_bits_too_what_is_transparent_is_white(tmp_path):
+    deep = np.array([[500, 32], [0, 65535]], np.uint16)
+    found = imagefiles.decode(put(tmp_path / "a.png", packed(deep, transparency=32)))
+    assert found[..., 0].tolist() == [[500, 65535], [0, 65535]]
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_stand_upright(tmp_path, kind, orientation):
@@ -283,6 +309,44 @@ def test_a_listing_has_names_labels_and_what_was_ignored(photos):
     assert some.names == [f"{i}.jpg" for i in range(6)]
     assert are_picture_files(str(photos))
     assert not are_picture_files(str(photos / "labels.csv"))
+
+
+def test_what_is_behind_a_link_is_counted(photos):
+    (photos / "more").symlink_to(photos / "good")
+    (photos / "all").symlink_to(photos)
+    assert pictures_in(photos).others["behind a link"] == 2
+
+
+def test_what_stands_beside_earlier_results_is_none_of_them(photos):
+    put(photos / "good" / "_overview.png", packed(PIXELS))
+    for part in ("uncertainty", "draw1", "draw12", "drawn"):
+        put(photos / "good" / part / "0.png", packed(PIXELS))
+    put(photos / "bad" / "uncertainty" / "0.png", packed(PIXELS))
+    listing = pictures_in(photos)
+    assert listing.others["beside earlier results"] == 4
+    assert {"good/drawn/0.png", "bad/uncertainty/0.png"} < set(listing.names)
+    assert pictures_in(photos / "good" / "uncertainty").names == ["0.png"]
+    assert len(pictures_in(f"{photos}/good/*.*").names) == 6
+
+
+def test_a_pattern_counts_what_cannot_be_read(photos):
+    os.mkfifo(photos / "good" / "6.jpg")
+    (photos / "good" / "7.jpg").symlink_to("nothing.jpg")
+    with pytest.raises(DataError, match=r"2 of 8.*6.jpg \(is a pipe.*7.jpg \(is a link to"):
+        gather(pictures_in(f"{photos}/good/*.jpg"))
+
+
+def test_names_that_are_no_text_are_spelled_out(tmp_path):
+    put(tmp_path / os.fsdecode(b"caf\xe9.png"), packed(PIXELS))
+    listing = pictures_in(tmp_path)
+    assert listing.names == ["caf\\xe9.png"]
+    assert imagefiles.decode(listing.files[0]).shape == PIXELS.shape
+
+
+def test_a_long_path_does_not_hide_why_a_file_cannot_be_read(tmp_path):
+    path = put(tmp_path / ("long" * 30) / "empty.png", b"")
+    with pytest.raises(DataError, match=r"empty.png \(is empty \(0 bytes\)\)"):
+        gather(pictures_in(path.parent))
 
 
 def test_pictures_of_any_size_are_gathered_in_order(photos):
@@ -542,9 +606,11 @@ def test_idx_files_are_arrays_of_pictures(tmp_path):
         (b"\0\0\x08\x03" + struct.pack(">3I", 2**31, 2**31, 4), "E017"),
         (b"\x89PNG\r\n\x1a\n", "E025"),
         (gzip.compress(idx(np.zeros((2, 5, 4), np.uint8)))[:-9], "E025"),
+        (b"\0\0\x08\x64" + struct.pack(">100I", *[1] * 100) + b"0", "E025"),
+        (b"\0\0\x08\x03" + struct.pack(">3I", 0, 2**32 - 1, 2**32 - 1), "E025"),
     ],
     # Words, as gzip writes the time into its bytes and every worker must find the same names.
-    ids=["header cut", "too short", "too long", "too many", "a PNG", "gzip cut"],
+    ids=["header cut", "too short", "too long", "too many", "a PNG", "gzip cut", "deep", "vast"],
 )
 def test_broken_idx_files_are_refused(tmp_path, content, code):
     with pytest.raises(DataError) as refused:
@@ -553,6 +619,13 @@ def test_broken_idx_files_are_refused(tmp_path, content, code):
 
 
 # --- folders of results --------------------------------------------------------------------
+
+
+def test_a_folder_may_have_a_name_that_is_no_text(tmp_path):
+    target = tmp_path / os.fsdecode(b"out\xe9")
+    with atomic_folder(target) as made:
+        put(made / "a.png", packed(PIXELS))
+    assert os.listdir(os.fsencode(tmp_path)) == [b"out\xe9"]
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path):

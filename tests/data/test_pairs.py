@@ -1,5 +1,8 @@
 """Crops, degradations and pairs: what models that restore learn from."""
 
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +13,9 @@ from lowerbound.data.batches import Batch
 from lowerbound.data.coding import coding_for, restore
 from lowerbound.data.crops import Crops, Paired, Seen, filled_out, shares
 from lowerbound.data.degradations import noise_of
+from lowerbound.data.folders import Listing
 from lowerbound.data.native import Frame
-from lowerbound.data.pairs import PairCoding, PairsFor, packed_colours, read_pairs
+from lowerbound.data.pairs import PairCoding, PairsFor, matched, packed_colours, read_pairs
 from lowerbound.data.views import Holed, Noisy, Salted, Shrunk, Then, shrunk, turned, with_holes
 from lowerbound.errors import DataError, UsageError
 from lowerbound.material import Split
@@ -217,7 +221,7 @@ def test_pairs_that_do_not_belong_together_are_named(folders):
 def test_targets_of_another_size_are_named(folders):
     Image.new("L", (9, 9)).save(folders / "masks/a/1.png")
     frame = read_pairs(folders / "in", folders / "masks", "segment")
-    with pytest.raises(DataError, match=r"E089.*1 of 3.*64x80 and 9x9"):
+    with pytest.raises(DataError, match=r"1 of 3.*a/1.\w+ 64x80 and 9x9"):
         fitted(frame, "segment")
 
 
@@ -231,6 +235,26 @@ def test_masks_that_are_none_are_refused(folders, colours, told):
     frame = read_pairs(folders / "in", folders / "masks", "segment")
     with pytest.raises(DataError, match=told):
         fitted(frame, "segment")
+
+
+def test_masks_of_16_bits_are_refused_where_8_bits_lose_a_class(folders):
+    paths = list((folders / "masks/a").iterdir())
+    for path in paths:
+        page = np.where(np.asarray(Image.open(path)) == 7, 0, 65535)
+        Image.fromarray(page.astype(np.uint16)).save(path)
+    assert fitted(read_pairs(folders / "in", folders / "masks", "segment"), "segment").classes
+    Image.fromarray((page > 0).astype(np.uint16)).save(path)
+    with pytest.raises(DataError, match="2 grey levels of 16 bits"):
+        read_pairs(folders / "in", folders / "masks", "segment")
+
+
+def test_many_names_are_matched_in_no_time():
+    names = [f"{i:05d}.png" for i in range(20_000)]
+    listing = Listing(Path("."), [Path(name) for name in names], names, [""] * len(names))
+    began = time.process_time()
+    given, wanted = matched(listing, listing.chosen(range(len(names))[::-1]))
+    assert time.process_time() - began < 2
+    assert given.names == wanted.names
 
 
 def test_a_half_that_cannot_be_read_is_an_error(folders):

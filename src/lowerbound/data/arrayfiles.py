@@ -81,7 +81,10 @@ def _read_npy(file: IO[bytes], path: Path, room: int) -> np.ndarray:
     raw = file.read(wanted)
     if len(raw) != wanted:
         raise _broken(path, f"it ends {wanted - len(raw):,} bytes early")
-    return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+    try:
+        return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+    except ValueError as error:  # more dimensions than NumPy has, or longer than it counts
+        raise _broken(path, str(error)) from error
 
 
 def _read_npz(file: IO[bytes], path: Path, rows: int | None) -> Frame:

@@ -104,10 +104,11 @@ def _frame(table: pa.Table, origin: str, notes: tuple[str, ...] = ()) -> Frame:
 def _check_shape(array: np.ndarray, origin: str) -> None:
     if array.ndim == 2 and array.shape[0] and array.shape[1]:
         return
-    if array.ndim == 2:
+    if array.ndim == 2 or (array.ndim > 2 and not array.size):
+        held = size(*array.shape) if array.ndim == 2 else f"the shape {list(array.shape)}"
         raise DataError(
             "E013",
-            f"{origin} has {size(*array.shape)}: nothing to read",
+            f"{origin} has {held}: nothing to read",
             fix="pass an array with at least 1 row and 1 column",
             shape=list(array.shape),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lowerbound.cells import place
 from lowerbound.errors import DataError, LowerboundError, UsageError
 
 BAD_SHARE = 0.01  # of unreadable files that are skipped without having been asked
@@ -81,7 +82,8 @@ def too_many(bad: int, total: int) -> bool:
 
 def reason_of(error: LowerboundError) -> str:
     """Return why a file could not be read, in a few words."""
-    reason = str(error.details.get("reason") or error.message.rpartition(": ")[2])
+    told = error.message.removeprefix(place(error.details.get("path", ""))).strip()
+    reason = str(error.details.get("reason") or told.rpartition(": ")[2])
     return reason if len(reason) <= REASON else f"{reason[: REASON - 3]}..."
 
 

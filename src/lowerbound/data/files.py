@@ -47,6 +47,9 @@ _MAGIC = (
     (b"\x80\x05", "pickle"),
     (b"\x89PNG", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"GIF8", "GIF"),
 )
 _OTHER_SUFFIXES = {
     ".xlsx": "an Excel workbook: save the sheet as CSV",
@@ -93,10 +96,13 @@ def refusal(path: Path | str, error: OSError) -> DataError:
     """Say why the system refused a file."""
     reason = error.strerror or str(error)
     if error.errno == errno.ENOENT:
+        told, fix = "disappeared while it was being read", "keep the file in place, and run again"
+        if os.path.islink(path):
+            told, fix = "is a link to nothing", "repair the link, or remove it"
         return DataError(
             "E009",
-            f"{place(path)} disappeared while it was being read",
-            fix="keep the file in place until reading has ended, then run the command again",
+            f"{place(path)} {told}",
+            fix=fix,
             path=str(path),
         )
     fixes = {
@@ -186,7 +192,7 @@ def locate_all(texts: list[str]) -> Found:
 def _absent(path: Path) -> DataError:
     folder = path.parent
     try:
-        names = [entry.name for entry in os.scandir(folder)]
+        names = [entry.name for entry in os.scandir(folder) if entry.name != path.name]
     except OSError:
         return DataError(
             "E001",
@@ -295,7 +301,8 @@ def _folder(folder: Path) -> Found:
         raise DataError(
             "E007",
             f"the folder {place(folder)} contains no table and no picture",
-            fix=f"it should contain files of the kinds {KNOWN}, or .png, .jpg, .webp, .tif, .bmp",
+            fix=f"it should contain files of the kinds {KNOWN}, or .png, .jpg, .webp, .tif, .bmp; "
+            "links to folders are not followed",
             path=str(folder),
         )
     return _checked(hits, folder, str(folder), deliberate=False)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lowerbound.cells import place
+from lowerbound.cells import place, spelled
 from lowerbound.data import files, imagefiles, scratch
 from lowerbound.data.badfiles import Tally, counted, reason_of
 from lowerbound.data.kinds import PICTURES
@@ -19,6 +20,8 @@ from lowerbound.data.parallel import in_order
 from lowerbound.errors import DataError, LowerboundError
 
 KINDS = 5  # of other files that are named
+# What restored pictures have beside them: a sheet of the first few, and folders of maps and draws.
+OVERVIEW, UNCERTAINTY, DRAW = "_overview.png", "uncertainty", "draw"
 _ARCHIVED = "__MACOSX"  # what archives made on a Mac hold beside the pictures
 
 
@@ -68,7 +71,8 @@ class Listing:
 def pictures_in(path: str | os.PathLike[str]) -> Listing:
     """List the pictures that a folder, a file or a pattern means; nothing is opened.
 
-    A folder is searched with its sub-folders. Hidden files are passed over.
+    A folder is searched with its sub-folders, but not through links to folders. Hidden files are
+    passed over, and so is what stands beside restored pictures: maps, draws and their overview.
 
     Raises:
         DataError: E001 to E007 for a path that is not there, E082 where there is no picture.
@@ -76,8 +80,7 @@ def pictures_in(path: str | os.PathLike[str]) -> Listing:
     text = os.fspath(path)
     found = files.standing(text)
     if found.matches is not None:
-        hits = [hit for hit in found.matches if hit.is_file()]
-        return _listing(found.path, *_parted(hits), text)
+        return _listing(found.path, *_parted(found.matches), text)
     if found.is_folder:
         return _listing(found.path, *_parted(_walk(found.path)), text)
     return _listing(found.path.parent, [found.path], {}, text)
@@ -90,19 +93,35 @@ def _walk(folder: Path) -> Iterator[Path]:
     for here, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [f for f in folders if not f.startswith(".") and f != _ARCHIVED]
         yield from (Path(here) / name for name in names)
+        # Not entered, since they may lead back to here; their count is told.
+        yield from (Path(here) / f for f in folders if os.path.islink(os.path.join(here, f)))
 
 
 def _parted(paths: Iterable[Path]) -> tuple[list[Path], dict[str, int]]:
     """Return the pictures, and the counts of other files by their suffix."""
+    found = list(paths)
+    earlier = {path.parent for path in found if path.name == OVERVIEW}
     hits, others = [], Counter()
-    for path in paths:
+    for path in found:
         if path.name.startswith("."):
             others["hidden"] += 1
+        elif path.name == OVERVIEW or _is_map(path, earlier):
+            others["beside earlier results"] += 1
+        elif path.is_symlink() and path.is_dir():
+            others["behind a link"] += 1
         elif path.suffix.lower() in PICTURES:
             hits.append(path)
         else:
             others[path.suffix.lower() or "without suffix"] += 1
     return hits, dict(others)
+
+
+def _is_map(path: Path, earlier: Set[Path]) -> bool:
+    """Tell whether a picture is an uncertainty or a draw that stands beside an earlier result."""
+    return any(
+        over.parent in earlier and re.fullmatch(rf"{UNCERTAINTY}|{DRAW}\d+", over.name)
+        for over in path.parents
+    )
 
 
 def _listing(root: Path, hits: list[Path], others: dict[str, int], text: str) -> Listing:
@@ -115,7 +134,7 @@ def _listing(root: Path, hits: list[Path], others: dict[str, int], text: str) ->
             f"{PICTURES[5]} or {PICTURES[6]}",
             path=text,
         )
-    named = sorted((path.relative_to(root).as_posix(), path) for path in hits)
+    named = sorted((spelled(path.relative_to(root).as_posix()), path) for path in hits)
     parents = [name.rpartition("/")[0] for name, _ in named]
     return Listing(root, [p for _, p in named], [name for name, _ in named], parents, others)
 

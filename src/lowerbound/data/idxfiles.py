@@ -55,7 +55,11 @@ def _array(file: IO[bytes], path: Path) -> np.ndarray:
     raw = file.read(size + 1)
     if len(raw) != size:
         raise _broken(path, f"shape {shape} needs {size:,} bytes, and {len(raw):,} are there")
-    return np.frombuffer(raw, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    try:
+        array = np.frombuffer(raw, dtype).reshape(shape)
+    except ValueError as error:  # more dimensions than NumPy has, or longer than it counts
+        raise _broken(path, str(error)) from error
+    return array.astype(dtype.newbyteorder("="))
 
 
 def _broken(path: Path, why: str) -> DataError:

@@ -7,8 +7,6 @@ header and compared with a limit before a single pixel is unpacked.
 from __future__ import annotations
 
 import struct
-import threading
-import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from lowerbound.cells import place, snippet
+from lowerbound.data import quiet
 from lowerbound.data.files import check_plain, magic, readable
 from lowerbound.data.write import atomic_write
 from lowerbound.errors import DataError, LowerboundError, UsageError
@@ -29,6 +28,7 @@ MOST_PIXELS = 64_000_000  # of a picture: 64 Mpx
 MOST_WEBP = 2**28  # bytes: its decoder takes the whole file into memory
 _TURNED = (5, 6, 7, 8)  # orientations of EXIF that swap height and width
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _GREY = ("1", "L", "LA", "La", *_DEEP)
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 # What the decoders raise for bytes that are no picture: all kinds of errors, not one of theirs.
@@ -232,44 +232,13 @@ def _page(pixels: NDArray[Any]) -> NDArray[Any]:
     )
 
 
-class _Quiet:
-    """Silences pillow's warnings while any thread decodes.
-
-    They come as errors of ours, or mean nothing to the reader. Filters are global, so the first
-    thread sets and the last one restores them.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._filters: warnings.catch_warnings[Any] | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside and self._filters is not None:
-                self._filters.__exit__(None, None, None)
-
-
-_quiet = _Quiet()
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture whose header is within the limits; what goes wrong is one of our errors."""
     check_plain(path)
     with readable(path), path.open("rb") as file:
         try:
-            with _quiet:
+            with quiet.while_decoding:
                 _check_webp(file, path)
                 with Image.open(file, formats=FORMATS) as image:
                     _check_size(image.size, path)
@@ -334,9 +303,10 @@ def _broken(path: Path, why: str) -> DataError:
 
 def _seems(path: Path) -> str:
     found = magic(path)
-    known = found in ("PNG", "JPEG")
-    tail = f"it seems to be {found}" if found and not known else "its first bytes are no picture's"
-    return "its header is damaged" if known else f"it is none of {', '.join(FORMATS)}; {tail}"
+    if found in FORMATS:
+        return "its header is damaged, or of a kind that is not read"
+    tail = f"it seems to be {found}" if found else "its first bytes are no picture's"
+    return f"it is none of {', '.join(FORMATS)}; {tail}"
 
 
 def _reason(error: BaseException) -> str:
@@ -389,10 +359,18 @@ def _array(image: Image.Image, channels: int | None) -> NDArray[Any]:
 
 def _deep(image: Image.Image) -> NDArray[Any]:
     """Return (H, W, 1) uint16 for grey pictures of 16 bits, or of 32 that hold no more."""
-    values = np.asarray(image)
-    if values.min(initial=0) < 0 or values.max(initial=0) > np.iinfo(np.uint16).max:
+    values, tags, white = np.asarray(image), getattr(image, "tag_v2", {}), np.iinfo(np.uint16).max
+    if values.min(initial=0) < 0:
+        raise ValueError("some of its pixels are negative")
+    if values.max(initial=0) > white:
         raise ValueError("its pixels have more than 16 bits")
-    return values.astype(np.uint16)[..., None]
+    if tags.get(_BITS) == (12,):  # of TIFF, pillow hands out what is stored
+        values = np.rint(values * (white / 4095))
+    deep = values.astype(np.uint16)[..., None]
+    if tags.get(_PHOTOMETRIC) == 0:  # 0 is white
+        deep = white - deep
+    clear = image.info.get("transparency")
+    return deep if clear is None else np.where(deep == clear, white, deep).astype(np.uint16)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

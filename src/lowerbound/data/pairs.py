@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lowerbound.cells import listed
+from lowerbound.cells import listed, spelled
+from lowerbound.data import imagefiles
 from lowerbound.data.batches import Rows
 from lowerbound.data.coded import Coded, Group
 from lowerbound.data.crops import Crops, Paired, Seen
 from lowerbound.data.degradations import USUAL_NOISE, noise_of
-from lowerbound.data.folders import Listing, Pictures, gather, pictures_in
+from lowerbound.data.folders import Listing, Pictures, Survey, decoded, gather, pictures_in, survey
 from lowerbound.data.native import Frame
 from lowerbound.data.views import Holed, Shrunk, Then, View, turned
 from lowerbound.data.wanted import ANY, Wanted
@@ -221,7 +223,7 @@ class PairsFor:
         scale = int(self.settings.get("scale", 4)) if self.recipe == "upscale" else 1
         used = {k: v for k, v in self.settings.items() if k in ("noise", "scale")}
         if frame.targets is not None:
-            _check_sizes(frame.pictures, frame.targets, scale)
+            _check_sizes(frame.files, frame.pictures, frame.targets, scale)
         return PairCoding(self.recipe, channels, scale, used, classes)
 
 
@@ -262,7 +264,9 @@ def _classes(masks: Sequence[NDArray]) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _check_sizes(given: Sequence[NDArray], wanted: Sequence[NDArray], scale: int) -> None:
+def _check_sizes(
+    names: Sequence[str], given: Sequence[NDArray], wanted: Sequence[NDArray], scale: int
+) -> None:
     wrong = [
         i
         for i in range(len(given))
@@ -271,7 +275,7 @@ def _check_sizes(given: Sequence[NDArray], wanted: Sequence[NDArray], scale: int
         )
     ]
     if wrong:
-        told = [f"{_size(given[i])} and {_size(wanted[i])}" for i in wrong[:5]]
+        told = [f"{names[i]} {_size(given[i])} and {_size(wanted[i])}" for i in wrong[:5]]
         raise DataError(
             "E089",
             f"{len(wrong):,} of {len(given):,} targets are not {scale} times the size of their "
@@ -311,8 +315,27 @@ def read_pairs(
         return _frame(data, found, None)
     listing, wanted = matched(listing, pictures_in(targets))
     given = gather(listing, on_bad_file="fail")
-    channels = None if recipe == "segment" else given.shapes[0][2]
-    return _frame(data, given, gather(wanted, channels=channels, on_bad_file="fail"))
+    if recipe != "segment":
+        channels = given.shapes[0][2]
+        return _frame(data, given, gather(wanted, channels=channels, on_bad_file="fail"))
+    seen = survey(wanted, "fail")
+    _check_deep(seen)
+    return _frame(data, given, decoded(seen))
+
+
+def _check_deep(seen: Survey) -> None:
+    """Refuse masks of 16 bits some of whose classes would be one in 8 bits."""
+    deep = [path for path, h in zip(seen.listing.files, seen.headers, strict=True) if h.deep]
+    for path in deep:
+        levels = np.unique(imagefiles.decode(path, 1))
+        if len(np.unique(imagefiles.bytes_of(levels))) < len(levels):
+            raise DataError(
+                "E088",
+                f"the mask {path.name} has {len(levels)} grey levels of 16 bits, and some of them "
+                "are the same in 8 bits",
+                fix="save masks with 8 bits, one grey level or colour for each class",
+                path=str(path),
+            )
 
 
 def _frame(data: str | os.PathLike[str], given: Pictures, targets: Pictures | None) -> Frame:
@@ -321,7 +344,7 @@ def _frame(data: str | os.PathLike[str], given: Pictures, targets: Pictures | No
         None,
         None,
         (),
-        origin=Path(data).name or str(data),
+        origin=spelled(Path(data).name or str(data)),
         notes=tuple(dict.fromkeys(notes)),
         total=len(given),
         files=tuple(given.names),
@@ -344,7 +367,7 @@ def matched(given: Listing, wanted: Listing) -> tuple[Listing, Listing]:
         *(f"{name} has no target" for name in sorted(set(stems[0]) - set(stems[1]))),
         *(f"target {name} has no picture" for name in sorted(set(stems[1]) - set(stems[0]))),
     ]
-    twice = [name for each in stems for name in sorted(set(each)) if each.count(name) > 1]
+    twice = [name for each in stems for name, n in sorted(Counter(each).items()) if n > 1]
     differences = [*alone, *(f"{name} is there twice" for name in twice)]
     if differences:
         raise DataError(

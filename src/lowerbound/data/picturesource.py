@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lowerbound.cells import spelled
 from lowerbound.data.arrays import PictureNative
 from lowerbound.data.folders import Survey, decoded, pictures_in, survey
 from lowerbound.data.native import Frame
@@ -37,7 +38,7 @@ def read(text: str, rows: int | None, wanted: Wanted) -> Frame:
         None,
         (),
         native,
-        Path(text).name or text,
+        spelled(Path(text).name or text),
         (*found.notes, *notes),
         total,
         False,

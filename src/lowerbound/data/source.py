@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lowerbound.cells import place
+from lowerbound.cells import place, spelled
 from lowerbound.data import arrayfiles, arrays, files, frames, kinds, parquet, tables
 from lowerbound.data.native import ArrowNative, Frame, Native, part_rows, size
 from lowerbound.data.streams import Stream
@@ -96,7 +96,7 @@ def _located(data: object) -> tuple[files.Found, str] | None:
     """Return the files of a table and what to call it; None where data are an object."""
     if isinstance(data, str | os.PathLike):
         found = files.locate(os.fsdecode(data))
-        return found, Path(os.fsdecode(data)).name or str(found.root)
+        return found, spelled(Path(os.fsdecode(data)).name or str(found.root))
     if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
         return files.locate_all([os.fsdecode(path) for path in data]), "the files"
     return None

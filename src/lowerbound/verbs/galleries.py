@@ -13,10 +13,12 @@ from lowerbound import drawing, gallery, metrics, noise, tasks
 from lowerbound.data.batches import Dense, Rows
 from lowerbound.data.pairs import restores
 from lowerbound.data.pictures import LEVELS, PictureCoding
+from lowerbound.data.write import check_place
 from lowerbound.errors import UsageError
 from lowerbound.trained import Trained
 from lowerbound.verbs.outputs import Clock
 from lowerbound.verbs.pictured import open_for
+from lowerbound.verbs.places import beside_inputs
 from lowerbound.verbs.result import Remarks, Result
 from lowerbound.verbs.using import load
 
@@ -47,7 +49,8 @@ class Order:
 
 def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) -> Result:
     """Draw one kind of pictures and write them."""
-    clock, target = Clock(), drawing.check_target(out)
+    clock, target = Clock(), check_place(drawing.check_target(out), overwrite)
+    beside_inputs(target, data)
     trained = load(model)
     size, highest = _frame_of(trained, order.shape)
     rows, remarks = _given(trained, data, order.on_bad_file)

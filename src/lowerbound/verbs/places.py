@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,12 +17,13 @@ from numpy.typing import NDArray
 
 from lowerbound import drawing
 from lowerbound.data.cellcolumns import pixels_of
+from lowerbound.data.folders import pictures_in
 from lowerbound.data.imagefiles import writer_of
 from lowerbound.data.pictures import PictureCoding
 from lowerbound.data.source import Frame, Stream
 from lowerbound.data.write import check_place
 from lowerbound.data.writefolder import atomic_folder, check_folder
-from lowerbound.errors import UsageError
+from lowerbound.errors import DataError, UsageError
 from lowerbound.verbs.outputs import check_table_target, deliver, is_array
 
 if TYPE_CHECKING:
@@ -128,7 +130,7 @@ def check_picture_target(
     if text.endswith(("/", os.sep)) or os.path.isdir(text):
         return Folder(check_picture_folder(text, overwrite, data))
     if text.lower().endswith(".png"):
-        return Grid(check_place(text, overwrite))
+        return Grid(beside_inputs(check_place(text, overwrite), data))
     return Rows(check_table_target(out, overwrite, data))
 
 
@@ -136,14 +138,28 @@ def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Pat
     """Return the folder to write, unless it would replace what is read."""
     target = check_folder(text, overwrite)
     if isinstance(data, str | os.PathLike):
-        source = Path(os.path.realpath(data))
-        inside = source == target or source.is_relative_to(target)
-        if inside or target.is_relative_to(source):
+        source, real = Path(os.path.realpath(data)), Path(os.path.realpath(target))
+        if source.is_relative_to(real) or real.is_relative_to(source):
             raise UsageError(
                 "E236",
                 f"{target} and the data {source} are within each other",
                 fix="choose another folder for the results",
             )
+    return beside_inputs(target, data)
+
+
+def beside_inputs(target: Path, data: object) -> Path:
+    """Return the file or folder to write, unless a picture that is read would vanish with it."""
+    if target.exists() and isinstance(data, str | os.PathLike):
+        real = Path(os.path.realpath(target))
+        with suppress(DataError):  # data that cannot be read is told of where it is read
+            for path in pictures_in(data).files:
+                if Path(os.path.realpath(path)).is_relative_to(real):
+                    raise UsageError(
+                        "E236",
+                        f"{target} would replace {path}, which it is made from",
+                        fix="choose another --out",
+                    )
     return target
 
 
@@ -162,11 +178,13 @@ def names_of(files: Sequence[str], count: int) -> list[str]:
     """Return a name that ends in .png for every picture: that of its file, or its number."""
     if not files:
         return [f"{i:0{len(str(count - 1))}d}.png" for i in range(count)]
-    plain = [str(PurePosixPath(name).with_suffix("")) for name in files]
-    twice = {name for name, times in Counter(plain).items() if times > 1}
-    return [
-        f"{file if name in twice else name}.png" for file, name in zip(files, plain, strict=True)
-    ]
+    names, chosen = [], [str(PurePosixPath(name).with_suffix("")) for name in files]
+    while names != chosen:  # a whole name may be the stem of another: a.jpg, a.png, a.jpg.png
+        names, times = chosen, Counter(chosen)
+        chosen = [
+            file if times[name] > 1 else name for file, name in zip(files, names, strict=True)
+        ]
+    return [f"{name}.png" for name in names]
 
 
 def write_pictures(
@@ -177,6 +195,6 @@ def write_pictures(
         for name, picture in zip(names, pictures, strict=True):
             path = made / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("wb") as file:
+            with path.open("xb") as file:
                 writer_of(path, picture)(file)
     return folder

@@ -30,7 +30,6 @@ from lowerbound.verbs.result import Result
 SPREAD = 4.0  # codes of an uncertainty map per code of standard deviation
 SHOWN = 4  # pictures of the overview
 SIDE = 160  # pixels of a picture in the overview
-OVERVIEW = "_overview.png"
 
 Page = NDArray[Any]  # (H, W, C) of 8 or 16 bits
 
@@ -73,7 +72,7 @@ class Pages(NamedTuple):
 def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> Path:
     """Refuse, before anything is computed, a folder that could not be written."""
     target = places.check_picture_folder(os.fspath(out), overwrite, data)
-    if target.is_dir() and not (target / OVERVIEW).is_file() and any(target.iterdir()):
+    if target.is_dir() and not (target / folders.OVERVIEW).is_file() and any(target.iterdir()):
         raise UsageError(
             "E221",
             f"{target} holds other things than restored pictures, so it is not replaced",
@@ -89,10 +88,12 @@ def run(trained: Trained, data: Any, order: Order, target: Path | None, overwrit
     listing, holes = _inputs(data, order.mask)
     alone = len(listing.files) == 1 and order.on_bad_file == "auto"
     tally = Tally(len(listing.files), "fail" if alone else order.on_bad_file)
-    pages = _pages(trained, listing, holes, order, tally)
+    names = places.names_of(listing.names, len(listing.files))
+    pages = _pages(trained, listing, names, holes, order, tally)
     if target is None:
         made = [made for _, _, made in pages]
         return _told(trained, [each.doubt for each in made], tally, clock(), None, made)
+    _check_names(names, order.draws)
     with atomic_folder(target, overwrite) as folder:
         doubts = _written(folder, pages, _classes(trained))
     return _told(trained, doubts, tally, clock(), target)
@@ -124,7 +125,7 @@ def _written(
             row = (given, result, made.uncertainty, *draws)
             rows.append([drawing.thumbnail(page, SIDE) for page in row])
     sheet = drawing.grid(np.stack([page for row in rows for page in row]), len(rows[0]))
-    imagefiles.encode(folder / OVERVIEW, sheet)
+    _save(folder / folders.OVERVIEW, sheet)
     return doubts
 
 
@@ -143,12 +144,12 @@ def _inputs(data: Any, mask: Any) -> tuple[folders.Listing, list[Path] | None]:
 def _pages(
     trained: Trained,
     listing: folders.Listing,
+    names: Sequence[str],
     holes: Sequence[Path] | None,
     order: Order,
     tally: Tally,
 ) -> Iterator[tuple[str, Page, Pages]]:
     """Restore one picture after the other; never more than one is in memory."""
-    names = places.names_of(listing.names, len(listing.files))
     for i, path in enumerate(listing.files):
         try:
             given = imagefiles.decode(path)
@@ -245,25 +246,51 @@ def _masks(trained: Trained, found: Restored, order: Order) -> Pages:
     p = found.mean.clip(1e-12)
     entropy = -(p * np.log(p)).sum(0)
     shown = np.rint((entropy / np.log(len(p))).clip(0, 1) * 255).astype(np.uint8)[..., None]
-    draws = [_coloured(colours[d.argmax(0)]) for d in found.draws[: order.draws]]
-    return Pages(_coloured(colours[p.argmax(0)]), shown, draws, float(entropy.mean()))
+    result, *draws = (
+        _coloured(colours, each.argmax(0)) for each in (p, *found.draws[: order.draws])
+    )
+    return Pages(result, shown, draws, float(entropy.mean()))
 
 
-def _coloured(packed: NDArray[np.int64]) -> Page:
-    """Return packed colours, (H, W), as grey or RGB pixels of 8 bits."""
-    if packed.max() < 256:
+def _coloured(colours: NDArray[np.int64], places: NDArray[np.int64]) -> Page:
+    """Return the packed colours at (H, W) places, as pixels of 8 bits: RGB unless all are grey."""
+    packed = colours[places]
+    if colours.max() < 256:
         return packed.astype(np.uint8)[..., None]
     return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1).astype(np.uint8)
 
 
 def _write(folder: Path, name: str, made: Pages) -> None:
     """Write the pictures of one file under its name, which ends in .png."""
-    pages = {"": made.result, "uncertainty": made.uncertainty}
-    pages |= {f"draw{i + 1}": draw for i, draw in enumerate(made.draws)}
-    for part, page in pages.items():
-        place = folder / part / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        imagefiles.encode(place, page)
+    pages = (made.result, made.uncertainty, *made.draws)
+    for part, page in zip(_parts(len(made.draws)), pages, strict=True):
+        _save(folder / part / name, page)
+
+
+def _save(place: Path, page: Page) -> None:
+    """Write one file of a folder that is not there yet."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("xb") as file:
+        imagefiles.writer_of(place, page)(file)
+
+
+def _parts(draws: int) -> list[str]:
+    """Return the sub-folders of what is written of each picture, in the order of `Pages`."""
+    return ["", folders.UNCERTAINTY, *(f"{folders.DRAW}{i + 1}" for i in range(draws))]
+
+
+def _check_names(names: Sequence[str], draws: int) -> None:
+    """Refuse pictures two of whose results would be the same file."""
+    beside = {f"{part}/{name}" for part in _parts(draws)[1:] for name in names}
+    both = sorted(beside.intersection(names))
+    if both:
+        part, _, name = both[0].partition("/")
+        raise UsageError(
+            "E236",
+            f"{both[0]!r} would be two pictures: what is made of the file of that name, and the "
+            f"{part} of {name!r}",
+            fix=f"rename the folder {part}, or give only the pictures outside it",
+        )
 
 
 def _told(
