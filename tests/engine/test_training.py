@@ -167,6 +167,19 @@ def test_steps_with_numbers_that_are_not_finite_are_skipped_and_counted():
     assert all(torch.isfinite(p).all() for p in m.parameters())
 
 
+def test_a_skipped_step_leaves_running_statistics_as_they_were():
+    with noise.isolated(0):
+        m = recipes.build("ladder", {"features": 5, "latents": [2, 2], "hidden": [8, 8]})
+    x = blob()
+    x[7] = torch.inf
+    history = fit(m, x=x, epochs=3)
+    assert history.skipped == 3
+    running = [b for name, b in m.named_buffers() if "running" in name]
+    assert running
+    assert all(torch.isfinite(b).all() for b in running)
+    assert all(b.abs().sum() > 0 for b in running)
+
+
 def test_a_loss_that_stays_infinite_names_the_column():
     x = blob()
     x[:, 4] = torch.inf

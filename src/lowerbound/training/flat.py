@@ -121,6 +121,46 @@ class Flat:
             p.grad = None
 
 
+class Buffers:
+    """What training changes in a module beside its parameters, as it was before the last step.
+
+    A batch with a number that is not finite changes running statistics for good, and the step
+    that it would have made is skipped: they go back with it.
+
+    Args:
+        module: whose buffers are watched; those that never change are copied only once.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.live = list(module.buffers())
+        self.kept = [buffer.clone() for buffer in self.live]
+        self.versions = [buffer._version for buffer in self.live]
+        # torch does not count the changes that a batch norm makes.
+        norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        self.uncounted = {id(buffer) for norm in norms for buffer in norm.buffers()}
+
+    def _changed(self) -> list[tuple[Tensor, Tensor]]:
+        before, self.versions = self.versions, [buffer._version for buffer in self.live]
+        known = zip(self.kept, self.live, before, self.versions, strict=True)
+        return [
+            (kept, live)
+            for kept, live, old, new in known
+            if old != new or id(live) in self.uncounted
+        ]
+
+    @torch.no_grad()
+    def keep(self) -> None:
+        """Take the present values as good."""
+        for kept, live in self._changed():
+            kept.copy_(live)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Go back to the values that were good last."""
+        for kept, live in self._changed():
+            live.copy_(kept)
+
+
 class Adam:
     """AdamW over flat tensors: Loshchilov & Hutter, "Decoupled weight decay", 2019.
 

@@ -20,7 +20,7 @@ from lowerbound.data.views import View
 from lowerbound.errors import NumericError
 from lowerbound.training.checkpoints import Checkpoints, State
 from lowerbound.training.engine import SMALL_STEP, Engine, choose, flops
-from lowerbound.training.flat import Adam, Average, Flat, Weights
+from lowerbound.training.flat import Adam, Average, Buffers, Flat, Weights
 from lowerbound.training.history import Check, History, Meter, Report
 from lowerbound.training.interrupts import Held
 from lowerbound.training.settings import Budget, Optimiser
@@ -132,6 +132,7 @@ class _Trainer:
         first = valid.take(torch.zeros(1, dtype=torch.long))
         self.columns = math.prod(first.x.shape)
         self.flat = Flat(objective)
+        self.buffers = Buffers(objective)
         given = self.settings
         self.adam = Adam(self.flat, given.weight_decay, given.betas, given.epsilon)
         self.average = Average(self.settings.ema) if self.settings.ema else None
@@ -198,6 +199,7 @@ class _Trainer:
 
     def _step(self, batch: Batch) -> None:
         """Take one optimiser step, or skip it where a number is not finite."""
+        self.buffers.keep()
         x, context = batch.to(self.device)
         x = self.engine.arranged(x)
         source = noise.generator(self.seed, "noise", self.step, device=self.device)
@@ -221,7 +223,8 @@ class _Trainer:
         self.meter.add(value, loss.terms["elbo"], len(batch.x))
 
     def _skip(self, batch: Batch) -> None:
-        """Count a skipped step; give up when they do not end."""
+        """Undo and count a skipped step; give up when they do not end."""
+        self.buffers.restore()
         self.history.skipped += 1
         self.in_a_row += 1
         if self.in_a_row < SKIPPED_LIMIT:
