@@ -1,8 +1,8 @@
-"""Rows that are looked at in several walks need to be encoded only in the first."""
+"""Walks that leave out a part: rows encoded once for several, latents that are not decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,8 +28,30 @@ def encoded_once(model: nn.Module) -> Iterator[None]:
             known.extend([x, context, read(x, context)])
         return known[2] if x is known[0] and context is known[1] else read(x, context)
 
-    encoder.forward = forward
+    with _instead(encoder, forward):
+        yield
+
+
+@contextmanager
+def undecoded(model: nn.Module) -> Iterator[None]:
+    """Let the model's part `likelihood` compute nothing inside the block, and return None.
+
+    For walks of which only the latents are looked at: decoding takes half of their time. A model
+    without such a part is left as it is.
+    """
+    likelihood = dict(model.named_children()).get("likelihood")
+    if likelihood is None or "forward" in vars(likelihood):
+        yield
+        return
+    with _instead(likelihood, lambda h: None):
+        yield
+
+
+@contextmanager
+def _instead(part: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let a part of a model do something else inside the block."""
+    part.forward = forward
     try:
         yield
     finally:
-        del encoder.forward
+        del part.forward

@@ -15,7 +15,7 @@ from lowerbound import noise
 from lowerbound.codewords import activity_of, units
 from lowerbound.data.batches import Batch, Rows, tile_of, tiles
 from lowerbound.distributions import is_certain, is_continuous, kl_per_dimension
-from lowerbound.encoded import encoded_once
+from lowerbound.encoded import encoded_once, undecoded
 from lowerbound.errors import UsageError
 from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
 
@@ -260,7 +260,8 @@ def latent_use(model: nn.Module, rows: Rows, threshold: float = 0.01) -> LatentU
             rates.append(missing if each is None else each.flatten(1))
         return torch.stack([torch.cat(seen, 1), torch.cat(rates, 1)], 2).double()
 
-    seen, rates = by_tiles(model, rows, work).unbind(2)
+    with undecoded(model):
+        seen, rates = by_tiles(model, rows, work).unbind(2)
     parts = seen.split([size for _, size in sites.values()], 1)
     each = zip(sites.values(), parts, strict=True)
     activity = torch.cat([activity_of(q, part) for (q, _), part in each])

@@ -17,6 +17,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 from lowerbound import noise
 from lowerbound.data.batches import Batch, Dense, Rows
 from lowerbound.distributions import Blocks, Observed, log_prob_cells
+from lowerbound.encoded import undecoded
 from lowerbound.greylevels import GreyCodes
 from lowerbound.metrics import by_tiles, log_likelihood
 from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
@@ -39,7 +40,8 @@ def embed(model: nn.Module, rows: Rows) -> Tensor:
         model(batch.x, trace, batch.context)
         return torch.cat([site.z.flatten(1) for site in trace.sites.values()], 1)
 
-    return by_tiles(model, rows, work)
+    with undecoded(model):
+        return by_tiles(model, rows, work)
 
 
 def reconstruct(model: nn.Module, rows: Rows) -> Tensor:

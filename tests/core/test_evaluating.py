@@ -7,11 +7,18 @@ import torch
 from torch import nn
 
 from core_parts import LinearGaussian
-from lowerbound import noise
+from lowerbound import noise, tasks
 from lowerbound.aggregate_priors import Borrowed, Vamp
 from lowerbound.data.batches import Batch, Dense
-from lowerbound.encoded import encoded_once
-from lowerbound.metrics import elbo, log_likelihood, log_weights, rate_distortion
+from lowerbound.encoded import encoded_once, undecoded
+from lowerbound.metrics import (
+    elbo,
+    latent_use,
+    log_likelihood,
+    log_weights,
+    rate_distortion,
+)
+from lowerbound.trace import Trace, posterior_mean
 from recipe_parts import recipe
 
 WORLD = LinearGaussian()
@@ -42,6 +49,35 @@ def test_rows_are_encoded_once_for_all_chunks_of_samples():
     parts = [log_weights(it, Batch(x), k, f).detach() for f, k in [(0, 64), (64, 36)]]
     by_hand = torch.cat(parts, 1).double().logsumexp(1) - torch.tensor(100.0).double().log()
     torch.testing.assert_close(found.log_p, by_hand, atol=1e-5, rtol=0)
+
+
+def test_latents_are_looked_at_without_decoding_them(monkeypatch):
+    it, x, decoded = model(), rows(10), []
+    decode = type(it.likelihood).forward
+
+    def counted(part, h):
+        decoded.extend([h] * (part is it.likelihood))
+        return decode(part, h)
+
+    monkeypatch.setattr(type(it.likelihood), "forward", counted)
+    trace = Trace(posterior_mean, 10)
+    it(x, trace)
+    z = torch.cat([site.z for site in trace.sites.values()], 1)
+    assert len(decoded) == 1
+    decoded.clear()
+    torch.testing.assert_close(tasks.embed(it, Dense(x)), z)
+    before = latent_use(it, Dense(x))
+    assert not decoded
+    with undecoded(it):
+        assert it(x, Trace(posterior_mean, 10)) is None
+        assert torch.equal(latent_use(it, Dense(x)).rate, before.rate)
+        assert "forward" in vars(it.likelihood)
+    assert "forward" not in vars(it.likelihood)
+    with pytest.raises(ZeroDivisionError), undecoded(it):
+        raise ZeroDivisionError
+    assert it(x, Trace(posterior_mean, 10)) is not None
+    with undecoded(nn.Linear(2, 2)) as nothing:
+        assert nothing is None
 
 
 def test_other_rows_are_read_as_always_and_nothing_is_left_behind():
