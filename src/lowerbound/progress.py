@@ -27,6 +27,10 @@ class Voice(Protocol):
         """Pass on how training goes."""
         ...
 
+    def show(self, share: float, line: str) -> None:
+        """Pass on which share of a job is done, and what more is to be said of it."""
+        ...
+
     def close(self) -> None:
         """Take away what is not to stay."""
         ...
@@ -39,6 +43,9 @@ class Silence:
         """Do nothing."""
 
     def report(self, check: Check, budget: Budget) -> None:
+        """Do nothing."""
+
+    def show(self, share: float, line: str) -> None:
         """Do nothing."""
 
     def close(self) -> None:
@@ -64,18 +71,18 @@ def _epochs(check: Check, budget: Budget) -> float:
 
 def status(check: Check, budget: Budget) -> str:
     """Describe how training goes in one line."""
-    speed = check.rows_per_second
-    rows = (
-        f"{speed / 1e6:.1f}M"
-        if speed >= 1e6
-        else f"{speed / 1e3:.0f}k"
-        if speed >= 1e4
-        else f"{speed:.0f}"
-    )
     return (
         f"epoch {check.epoch:.0f}/{_epochs(check, budget):.0f}  ELBO {check.train_elbo:.2f} "
-        f"(valid {check.valid_bound:.2f})  dims used {check.active}/{check.latent}  {rows} rows/s"
+        f"(valid {check.valid_bound:.2f})  dims used {check.active}/{check.latent}  "
+        f"{spell_speed(check.rows_per_second)}"
     )
+
+
+def spell_speed(speed: float) -> str:
+    """Spell rows per second, short."""
+    if speed >= 1e6:
+        return f"{speed / 1e6:.1f}M rows/s"
+    return f"{speed / 1e3:.0f}k rows/s" if speed >= 1e4 else f"{speed:.0f} rows/s"
 
 
 def hanging(line: str, width: int) -> str:
@@ -117,10 +124,14 @@ class Plain:
 
     def report(self, check: Check, budget: Budget) -> None:
         """Print where training stands, if a minute has passed."""
+        self.show(done(check, budget), status(check, budget))
+
+    def show(self, share: float, line: str) -> None:
+        """Print the line, if a minute has passed."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + EVERY
-        self.say(f"{done(check, budget):4.0%}  {status(check, budget)}")
+        self.say(f"{share:4.0%}  {line}")
 
     def close(self) -> None:
         """Do nothing."""
@@ -140,13 +151,15 @@ class Bar:
 
     def report(self, check: Check, budget: Budget) -> None:
         """Move the bar."""
+        self.show(done(check, budget), status(check, budget))
+
+    def show(self, share: float, line: str) -> None:
+        """Move the bar."""
         if self._progress is None:
             self._progress = _bar(self._console)
             self._task = self._progress.add_task("", total=1.0)
             self._progress.start()
-        self._progress.update(
-            self._task, completed=done(check, budget), description=status(check, budget)
-        )
+        self._progress.update(self._task, completed=share, description=line)
 
     def close(self) -> None:
         """Take the bar away."""

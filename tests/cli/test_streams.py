@@ -9,6 +9,7 @@ import lowerbound
 from lowerbound.data import native
 from lowerbound.data.source import read
 from lowerbound.explaining import EXPLAINED_ROWS
+from lowerbound.progress import Silence
 
 PART = 64
 
@@ -122,3 +123,23 @@ def test_damage_in_a_late_part_leaves_no_output(folder, parquet, run, in_parts):
     ran = run("score", "tx.vae", "tx", "--out", "s.csv", "--json")
     assert (ran.code, ran.error["code"]) == (3, "E020")
     assert not list(folder.glob("*s.csv*"))
+
+
+class Heard(Silence):
+    """Remembers what was shown."""
+
+    def __init__(self):
+        self.shares, self.lines = [], []
+
+    def show(self, share, line):
+        self.shares.append(share)
+        self.lines.append(line)
+
+
+def test_people_see_how_many_rows_are_done(parquet, in_parts):
+    heard, one = Heard(), Heard()
+    lowerbound.embed("tx.vae", "tx", out="z.parquet", voice=heard)
+    assert heard.shares == [PART * n / parquet for n in range(1, -(-parquet // PART))]
+    assert heard.lines[0].startswith(f"{PART} of {parquet} rows  ")
+    lowerbound.embed("tx.vae", pa.table(read("tx.csv").table.slice(0, 20)), voice=one)
+    assert not one.shares

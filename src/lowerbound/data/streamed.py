@@ -66,6 +66,9 @@ def stored(coding: TableCoding, stream: Stream, most: int, seed: int) -> tuple[T
             yield coded.rows.x.numpy()
 
     kept, digest = store(parts(), (rows, len(coding.schema.parts)), seed)
+    if tallies["unseen"]:
+        named = ", ".join(f"{name} {count:,}" for name, count in tallies["unseen"].most_common(4))
+        notes[f"values too rare for the sample that tells kinds, taken as unknown: {named}"] = None
     if rows < stream.rows:
         notes[f"{rows:,} rows, drawn at random, are as many as training can look at"] = None
     nothing = np.broadcast_to(np.float64(0.0), rows)

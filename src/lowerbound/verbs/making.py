@@ -15,14 +15,16 @@ from lowerbound.data.cellcolumns import holds_pixels, pixels_of
 from lowerbound.data.ranges import range_of
 from lowerbound.data.source import Frame, Stream
 from lowerbound.errors import UsageError
+from lowerbound.progress import SILENT
 from lowerbound.verbs import parsing
-from lowerbound.verbs.flags import Data, Model, Number, Out, Policy, Renames, Rows, Where
+from lowerbound.verbs.flags import Data, Heard, Model, Number, Out, Policy, Renames, Rows, Where
 from lowerbound.verbs.outputs import (
     Clock,
     check_table_target,
     deliver,
     is_array,
     spell_path,
+    walked,
 )
 from lowerbound.verbs.pictured import open_for, walk_for
 from lowerbound.verbs.result import Remarks, Result
@@ -142,6 +144,7 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
     rename: Renames = (),
     on_bad_file: Policy = None,
     overwrite: bool = False,
+    voice: Heard = SILENT,
 ) -> Result:
     """Fill in missing cells from what the row's other cells tell; observed cells stay as they are.
 
@@ -160,6 +163,7 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
+        voice: hears how it goes; in Python nobody does.
     """
     clock, target = Clock(), check_table_target(out, overwrite, data)
     if draws is not None:
@@ -173,7 +177,7 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
 
     def tables() -> Iterator[pa.Table]:
         nonlocal filled, left
-        for part in given.parts() if draws is None else [given]:
+        for part in walked(given, voice) if draws is None else [given]:
             frame, coded = trained.encode(part)
             table = trained.impute_coded(frame, coded, draws=draws, seed=seed)
             seen.add(coded)

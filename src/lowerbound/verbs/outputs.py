@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from lowerbound.data.cellcolumns import spread
 from lowerbound.data.source import Frame, Stream, read
 from lowerbound.data.write import check_output, write_table, write_tables
 from lowerbound.errors import DataError, ResourceError, UsageError, nearest
+from lowerbound.progress import Voice, spell_speed
 from lowerbound.verbs import VERBS, parsing
 
 Given = TypeVar("Given", bound=Frame | Stream)
@@ -128,6 +129,17 @@ def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
                 fix=f"leave out --rename {theirs}={ours}",
             )
     return given.renamed(tuple(pairs.get(name, name) for name in given.names)) if pairs else given
+
+
+def walked(given: Frame | Stream, voice: Voice) -> Iterator[Frame]:
+    """Yield the parts of data, and show how many of their rows are done."""
+    clock, n = Clock(), 0
+    for part in given.parts():
+        yield part
+        n += part.rows
+        if n < given.rows:
+            speed = spell_speed(n / max(clock(), 1e-9))
+            voice.show(n / given.rows, f"{n:,} of {given.rows:,} rows  {speed}")
 
 
 def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:

@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from lowerbound.data.source import Frame, Stream
 from lowerbound.explaining import explained
+from lowerbound.progress import Voice
 from lowerbound.scoring import Scoring
-from lowerbound.verbs.outputs import beside
+from lowerbound.verbs.outputs import beside, walked
 from lowerbound.verbs.result import Remarks
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Scored:
         self._top: pa.Table | None = None
 
     def tables(
-        self, given: Frame | Stream, rate: float | None, *, plain: bool = False
+        self, given: Frame | Stream, rate: float | None, voice: Voice, *, plain: bool = False
     ) -> Iterator[pa.Table]:
         """Yield the scores of every part.
 
@@ -53,14 +54,15 @@ class Scored:
             given: the rows.
             rate: flag at this rate of false discoveries; that needs the scores of all rows first,
                 8 bytes for each, so that the data are read twice.
+            voice: hears how it goes.
             plain: leave out all but the scores, for which alone arrays have room.
         """
         self.remarks = Remarks(given.notes)
-        every = None if rate is None else [self._measured(part) for part in given.parts()]
+        every = None if rate is None else [self._measured(part) for part in walked(given, voice)]
         cut = None
         if every is not None and rate is not None:
             cut = self.way.cut(np.concatenate(every), rate)
-        for number, part in enumerate(given.parts()):
+        for number, part in enumerate(walked(given, voice)):
             frame, coded = self.trained.encode(part)
             nats = self._measure(coded) if every is None else every[number]
             scores = self.way.flag(nats, cut)

@@ -164,7 +164,7 @@ class _Steps:
 
     def __init__(self, voice: Voice) -> None:
         self._voice = voice
-        self.report = voice.report
+        self.report, self.show = voice.report, voice.show
         self.close = voice.close
 
     def say(self, line: str) -> None:

@@ -10,8 +10,20 @@ import pyarrow as pa
 
 import lowerbound
 from lowerbound.errors import UsageError
+from lowerbound.progress import SILENT
 from lowerbound.verbs import parsing
-from lowerbound.verbs.flags import By, Data, Folder, Model, Number, Out, Policy, Renames, Share
+from lowerbound.verbs.flags import (
+    By,
+    Data,
+    Folder,
+    Heard,
+    Model,
+    Number,
+    Out,
+    Policy,
+    Renames,
+    Share,
+)
 from lowerbound.verbs.outputs import (
     Clock,
     beside,
@@ -19,6 +31,7 @@ from lowerbound.verbs.outputs import (
     deliver,
     is_array,
     spell_path,
+    walked,
 )
 from lowerbound.verbs.pictured import open_for, walk_for
 from lowerbound.verbs.result import Remarks, Result, Sheet
@@ -74,6 +87,7 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
     rename: Renames = (),
     on_bad_file: Policy = None,
     overwrite: bool = False,
+    voice: Heard = SILENT,
 ) -> Result:
     """Score every row: the higher, the more unusual. Says why, where asked.
 
@@ -100,6 +114,7 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
+        voice: hears how it goes; in Python nobody does.
     """
     explain = parsing.at_least(explain, 0, "--explain")
     rate = None if fdr is None else parsing.share(fdr, "--fdr")
@@ -118,7 +133,7 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
             way.check_parted(flag)
     given = walk_for(trained, data, rename, on_bad_file)
     seen = _work("scored").Scored(trained, way, ids_of(trained), explain)
-    tables = seen.tables(given, rate, plain=is_array(target))
+    tables = seen.tables(given, rate, voice, plain=is_array(target))
     delivered, path = deliver(given, tables, target, overwrite)
     took, n, flagged, top = clock(), seen.rows, seen.flagged, seen.highest
     rule = f"above {way.alarm.threshold:.4g}" if rate is None else f"false discovery {rate:g}"
@@ -186,6 +201,7 @@ def embed(
     rename: Renames = (),
     on_bad_file: Policy = None,
     overwrite: bool = False,
+    voice: Heard = SILENT,
 ) -> Result:
     """Give every row a few numbers (its place in latent space), for plots and further models.
 
@@ -200,6 +216,7 @@ def embed(
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
+        voice: hears how it goes; in Python nobody does.
     """
     clock, target = Clock(), check_table_target(out, overwrite, data)
     trained = load(model)
@@ -208,7 +225,7 @@ def embed(
 
     def tables() -> Iterator[pa.Table]:
         nonlocal rows
-        for part in given.parts():
+        for part in walked(given, voice):
             frame, coded = trained.encode(part)
             z = trained.embed_coded(coded)
             seen.add(coded)
@@ -239,6 +256,7 @@ def reconstruct(
     rename: Renames = (),
     on_bad_file: Policy = None,
     overwrite: bool = False,
+    voice: Heard = SILENT,
 ) -> Result:
     """Write every row as the model would have it: what is unusual about it is smoothed away.
 
@@ -254,6 +272,7 @@ def reconstruct(
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
+        voice: hears how it goes; in Python nobody does.
     """
     clock, target = Clock(), places().check_picture_target(out, overwrite, data)
     trained = load(model)
@@ -262,7 +281,7 @@ def reconstruct(
 
     def tables() -> Iterator[pa.Table]:
         nonlocal columns
-        for part in given.parts():
+        for part in walked(given, voice):
             frame, coded = trained.encode(part)
             rows = trained.reconstruct_coded(coded)
             seen.add(coded)
