@@ -58,7 +58,7 @@ def test_people_read_the_threshold_of_what_was_scored(run, folder):
 
 
 def test_the_help_names_every_way(run):
-    text = " ".join(run("score", "--help").out.split())
+    text = " ".join(run("score", "--help").out.replace("│", " ").split())
     told = text[text.index("--by WAY") : text.index("--explain N")]
     assert all(f" {by}" in told for by in WAYS)
     assert "[default: likelihood]" in told
