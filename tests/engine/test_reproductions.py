@@ -184,6 +184,9 @@ def test_an_experiment_runs_where_it_is_told_to(capsys, tmp_path):
     words = ["recipe", "run", "iaf-mnist", "--arm", "diagonal", *where]
     assert cli.main([*words, "--device", "nowhere"]) == 2
     assert "E244" in capsys.readouterr().err
+    assert cli.main([*words[:-4], "--results", str(tmp_path / "none"), "--scale", "smoke"]) == 5
+    assert "E302" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()  # nothing was begun
     assert cli.main([*words, "--device", "cpu"]) == 0
     made = json.loads((tmp_path / "iaf-mnist.smoke.json").read_text())
     assert made["arms"]["diagonal"]["runs"][0]["device"] == "cpu"

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lowerbound.data.write import atomic_write
+from lowerbound.data.write import atomic_write, check_place
 from lowerbound.errors import UsageError, nearest
 from lowerbound.plan import device_of
 from lowerbound.progress import Voice
@@ -172,11 +172,14 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
     Raises:
         UsageError: E241 for an unknown scale or arm, E240 for no seed.
         DataError: E001, E009 where the data set is not there, E078 where it cannot be got.
+        ResourceError: E302 where the results could not be written.
     """
     experiment = EXPERIMENTS[name]
     arms, seeds = _checked(experiment, extent)
     device = str(device_of(extent.device))
     scale = experiment.scales[extent.scale]
+    stem = name if extent.scale != "smoke" else f"{name}.smoke"
+    target = check_place(folder / f"{stem}.json", overwrite=True)  # before hours of work
     if extent.download:
         fetch(FILES[experiment.data], voice.say)
     states = Path(extent.states or f"{name}.states") / extent.scale
@@ -184,8 +187,7 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
         for seed in range(seeds):
             job = Job(experiment, scale, arm, seed, states / f"{arm}-{seed}", device)
             run_arm(job, voice.say)
-    stem = name if extent.scale != "smoke" else f"{name}.smoke"
-    target, kept = folder / f"{stem}.json", _kept(stem, folder)
+    kept = _kept(stem, folder)
     found = {arm: _runs(experiment, arm, extent.scale, states, kept) for arm in experiment.arms}
     made = document(name, experiment, extent.scale, {a: r for a, r in found.items() if r})
     told = 1 + max(each["seed"] for each in chain(*found.values()))  # of all that is kept
