@@ -15,7 +15,7 @@ from lowerbound.data.cellcolumns import holds_pixels, pixels_of
 from lowerbound.data.ranges import range_of
 from lowerbound.data.source import Frame, Stream
 from lowerbound.errors import UsageError
-from lowerbound.progress import SILENT
+from lowerbound.progress import SILENT, Voice
 from lowerbound.verbs import parsing
 from lowerbound.verbs.flags import Data, Heard, Model, Number, Out, Policy, Renames, Rows, Where
 from lowerbound.verbs.outputs import (
@@ -31,6 +31,7 @@ from lowerbound.verbs.result import Remarks, Result
 from lowerbound.verbs.using import load, places
 
 if TYPE_CHECKING:
+    from lowerbound.data.streams import Given
     from lowerbound.trained import Trained
 
 _MOST_CELLS = 10**9  # of a sample: 8 GB of float64
@@ -173,38 +174,61 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
     # Copies of a table stand one under the other: for these it is held.
     opened = walk_for if draws is None else open_for
     given = opened(trained, data, rename, on_bad_file)
-    seen, filled, left = Remarks(given.notes), 0, 0
-
-    def tables() -> Iterator[pa.Table]:
-        nonlocal filled, left
-        for part in walked(given, voice) if draws is None else [given]:
-            frame, coded = trained.encode(part)
-            table = trained.impute_coded(frame, coded, draws=draws, seed=seed)
-            seen.add(coded)
-            gaps = _gaps(table) // (draws or 1)
-            filled, left = filled + _gaps_of(frame) - gaps, left + gaps
-            yield table
-
-    delivered, path = _delivered(trained, given, tables(), target, draws, overwrite)
+    made = _Filled(trained, given, draws)
+    delivered, path = _delivered(
+        trained, given, made.tables(seed, voice), target, draws, overwrite
+    )
     facts = {
         "rows": given.rows,
         "draws": draws,
-        "filled": filled,
-        "left": left,
+        "filled": made.filled,
+        "left": made.left,
         "seconds": clock(),
-        **seen.facts,
+        **made.remarks.facts,
     }
-    lines = [f"{filled:,} missing cells filled in {given.rows:,} rows, {clock():.1f} s"]
-    if left:
-        lines.append(f"{left:,} stay missing, in columns that are not modelled (ids, free text)")
+    lines = [f"{made.filled:,} missing cells filled in {given.rows:,} rows, {clock():.1f} s"]
+    if made.left:
+        lines.append(
+            f"{made.left:,} stay missing, in columns that are not modelled (ids, free text)"
+        )
     return Result(
         facts,
         table=delivered,
         lines=lines,
-        notes=seen.lines,
+        notes=made.remarks.lines,
         path=path,
         next=f"lowerbound inspect {spell_path(path, 'full.csv')}",
     )
+
+
+class _Filled:
+    """Completed rows, part by part, and how many of their gaps were filled.
+
+    Args:
+        trained: the model.
+        given: the rows.
+        draws: copies of the whole table, for which it is one part; None for one.
+
+    Attributes:
+        filled: missing cells that have a value now.
+        left: those that have none.
+        remarks: what reading and coding came across.
+    """
+
+    def __init__(self, trained: Trained, given: Given, draws: int | None) -> None:
+        self.trained, self.given, self.draws = trained, given, draws
+        self.filled = self.left = 0
+        self.remarks = Remarks(given.notes)
+
+    def tables(self, seed: int, voice: Voice) -> Iterator[pa.Table]:
+        """Yield the completed rows of every part."""
+        for part in walked(self.given, voice) if self.draws is None else [self.given]:
+            frame, coded = self.trained.encode(part)
+            table = self.trained.impute_coded(frame, coded, draws=self.draws, seed=seed)
+            self.remarks.add(coded)
+            gaps = _gaps(table) // (self.draws or 1)
+            self.filled, self.left = self.filled + _gaps_of(frame) - gaps, self.left + gaps
+            yield table
 
 
 def _delivered(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 import lowerbound
 from lowerbound.errors import UsageError
-from lowerbound.progress import SILENT
+from lowerbound.progress import SILENT, Voice
 from lowerbound.verbs import parsing
 from lowerbound.verbs.flags import (
     By,
@@ -37,6 +37,11 @@ from lowerbound.verbs.pictured import open_for, walk_for
 from lowerbound.verbs.result import Remarks, Result, Sheet
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lowerbound.data.coded import Coded
+    from lowerbound.data.streams import Given
     from lowerbound.trained import Trained
 
 
@@ -192,6 +197,37 @@ def _why(row: dict[str, Any]) -> str:
     )
 
 
+class _Made:
+    """Tables that are made of rows part by part, and what is to be told of them.
+
+    Args:
+        trained: the model.
+        given: the rows.
+        make: returns as many rows for coded ones.
+
+    Attributes:
+        remarks: what reading and coding came across.
+        columns: of what was made.
+    """
+
+    def __init__(self, trained: Trained, given: Given, make: Callable[[Coded], pa.Table]) -> None:
+        self.trained, self.given, self.make = trained, given, make
+        self.remarks, self.columns = Remarks(given.notes), 0
+
+    def tables(self, voice: Voice, *, plain: bool) -> Iterator[pa.Table]:
+        """Yield what is made of every part: alone, or beside the rows' numbers and ids."""
+        for part in walked(self.given, voice):
+            frame, coded = self.trained.encode(part)
+            table = self.make(coded)
+            self.remarks.add(coded)
+            self.columns = table.num_columns
+            yield table if plain else beside(frame, ids_of(self.trained), table)
+
+
+def _latents(z: NDArray[np.float32]) -> pa.Table:
+    return pa.table({f"z{i}": z[:, i] for i in range(z.shape[1])})
+
+
 def embed(
     model: Model,
     data: Data,
@@ -221,26 +257,16 @@ def embed(
     clock, target = Clock(), check_table_target(out, overwrite, data)
     trained = load(model)
     given = walk_for(trained, data, rename, on_bad_file)
-    seen, rows = Remarks(given.notes), 0
-
-    def tables() -> Iterator[pa.Table]:
-        nonlocal rows
-        for part in walked(given, voice):
-            frame, coded = trained.encode(part)
-            z = trained.embed_coded(coded)
-            seen.add(coded)
-            rows += len(z)
-            numbers = pa.table({f"z{i}": z[:, i] for i in range(z.shape[1])})
-            yield numbers if is_array(target) else beside(frame, ids_of(trained), numbers)
-
-    delivered, path = deliver(given, tables(), target, overwrite)
-    latent = trained.latent
-    facts = {"rows": rows, "latent": latent, "seconds": clock(), **seen.facts}
+    made = _Made(trained, given, lambda coded: _latents(trained.embed_coded(coded)))
+    tables = made.tables(voice, plain=is_array(target))
+    delivered, path = deliver(given, tables, target, overwrite)
+    rows, latent = given.rows, trained.latent
+    facts = {"rows": rows, "latent": latent, "seconds": clock(), **made.remarks.facts}
     return Result(
         facts,
         table=delivered,
         lines=[f"{rows:,} rows x {latent} latent numbers, {clock():.1f} s"],
-        notes=seen.lines,
+        notes=made.remarks.lines,
         path=path,
         next=f"lowerbound sample {spell_path(model, 'M.vae')} "
         + ("-n 16 --out grid.png" if trained.coding.shape else "-n 1000 --out samples.csv"),
@@ -277,23 +303,14 @@ def reconstruct(
     clock, target = Clock(), places().check_picture_target(out, overwrite, data)
     trained = load(model)
     given = walk_for(trained, data, rename, on_bad_file)
-    seen, columns = Remarks(given.notes), 0
-
-    def tables() -> Iterator[pa.Table]:
-        nonlocal columns
-        for part in walked(given, voice):
-            frame, coded = trained.encode(part)
-            rows = trained.reconstruct_coded(coded)
-            seen.add(coded)
-            columns = rows.num_columns
-            yield rows if target.plain else beside(frame, ids_of(trained), rows)
-
-    delivered, path = target.deliver(trained, given, tables(), overwrite)
+    made = _Made(trained, given, trained.reconstruct_coded)
+    tables = made.tables(voice, plain=target.plain)
+    delivered, path = target.deliver(trained, given, tables, overwrite)
     return Result(
-        {"rows": given.rows, "seconds": clock(), **seen.facts},
+        {"rows": given.rows, "seconds": clock(), **made.remarks.facts},
         table=delivered,
-        lines=[f"{_counted(given.rows, columns, trained.coding.shape)}, {clock():.1f} s"],
-        notes=seen.lines,
+        lines=[f"{_counted(given.rows, made.columns, trained.coding.shape)}, {clock():.1f} s"],
+        notes=made.remarks.lines,
         path=path,
         next=f"lowerbound score {spell_path(model, 'M.vae')} {spell_path(data)} "
         f"--out scores.csv{why(trained)}",
