@@ -170,6 +170,7 @@ RECIPES = {
     },
     "iaf of bits": _vector("iaf", bit_rows, flows=1, flow_hidden=[8], likelihood="bernoulli"),
     "ladder": _ladder(),
+    "ladder of normalised heads": _ladder(batch_norm_heads=True),
     "ladder without batch norm": _ladder(batch_norm=False),
     "ladder of plain posteriors": _ladder(batch_norm=False, posterior="plain"),
     **{f"binary {s}": _vector("binary", bit_rows, layers=s) for s in ("silu", "relu", "tanh")},
@@ -208,11 +209,12 @@ RESTORING = {
     n for n, s in RECIPES.items() if s.recipe in ("denoise", "upscale", "inpaint", "segment")
 }
 WHOLE_BATCH = {"sigma optimal", "conv optimal", "denoise optimal", "ladder", "halved twice"}
-WHOLE_BATCH |= TOWERS | FOLLOWING
+WHOLE_BATCH |= {"ladder of normalised heads", *TOWERS, *FOLLOWING}
 # A posterior depends on an earlier draw.
 HIERARCHIES_OF_CODES = {name for name in RECIPES if name.startswith("vqvae2")}
 CHAINED = {
     "ladder",
+    "ladder of normalised heads",
     "ladder without batch norm",
     *TOWERS,
     *HIERARCHIES_OF_CODES,

@@ -11,7 +11,7 @@ from lowerbound.distributions import moments
 from lowerbound.errors import UsageError
 from lowerbound.plan import Plan
 from lowerbound.priors import Mixture, StandardNormal
-from lowerbound.recipes.hierarchies import BatchNorm, halved
+from lowerbound.recipes.hierarchies import SPREAD, BatchNorm, halved
 from lowerbound.refit import refit_prior
 from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
 from recipe_parts import recipe
@@ -120,6 +120,25 @@ def test_one_row_is_a_batch_that_trains():
     loss = trace.kl().sum() if model(rows(1), trace) is None else -trace.log_ratio().sum()
     loss.backward()
     assert loss.isfinite()
+
+
+def test_normalised_heads_begin_with_means_of_unit_spread_in_every_level_and_prior():
+    model, x = (
+        ladder(latents=[4, 3, 2], hidden=[8, 8, 8], batch_norm_heads=True).train(),
+        rows(200),
+    )
+    trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 200)
+    model(x, trace)
+    below = [
+        level.posterior.conditional(f)
+        for level, f in zip(model.levels, model.encoder(x, None), strict=True)
+    ]
+    for made in (*below, *(site.p for site in list(trace.sites.values())[1:])):
+        loc, scale = moments(made)
+        one = torch.ones(loc.shape[1])
+        torch.testing.assert_close(loc.std(0, correction=0), one, atol=0.02, rtol=0)
+        spread = scale.log().std(0, correction=0)
+        torch.testing.assert_close(spread, SPREAD * one, atol=0.02, rtol=0)
 
 
 def test_without_batch_norm_there_is_none():

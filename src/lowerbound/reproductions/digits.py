@@ -145,6 +145,7 @@ _FIVE = {
     "latents": [64, 32, 16, 8, 4],
     "hidden": [512, 256, 128, 64, 32],
     "likelihood": "bernoulli",
+    "batch_norm_heads": True,  # without it all levels above z_1 are off within 20 passes
 }
 
 
