@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code of the process."""
     words = list(sys.argv[1:] if argv is None else argv)
     common, words = _common(words)
+    if _follows():
+        common = Common(json=False, quiet=True, debug=common.debug)
     with warnings.catch_warnings(), _signals() as caught:
         if not common.debug:
             warnings.simplefilter("ignore")  # libraries' warnings are for developers
@@ -41,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         except KeyboardInterrupt as stop:
             again = f"\nnext:  {shlex.join(['lowerbound', *words])}" if stop.args else ""
-            complaints.to_stderr(f"{stop}{again}" if again else "stopped; nothing was written")
+            if not _follows():
+                told = f"{stop}{again}" if again else "stopped; nothing was written"
+                complaints.to_stderr(told)
             code = 130
         except Exception as error:  # the last resort: one clear message whatever happens
             if common.debug:
@@ -134,9 +138,20 @@ def _run(words: Sequence[str], common: Common) -> int:
         words = [*words[1:], "--help"]
     if words[0] not in VERBS:
         raise _unknown_command(words)
+    if "TORCHELASTIC_RUN_ID" in os.environ and words[0] != "fit":
+        raise UsageError(
+            "E253",
+            f"torchrun shares out a fit, and not {words[0]}",
+            fix=shlex.join(["lowerbound", *words]),
+        )
     # Loaded only now: what is above must answer at once.
     commands = import_module("lowerbound.verbs.commands")
     return commands.run(words, as_json=common.json, quiet=common.quiet)
+
+
+def _follows() -> bool:
+    """Tell whether torchrun started this process, and another one that speaks for both."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
 
 
 def _overview() -> str:
@@ -194,6 +209,8 @@ _MEANT = {
 def _report(error: Exception, words: Sequence[str], common: Common) -> int:
     """Print an error as people or programs read it, and return its exit code."""
     told = complaints.known(error)
+    if told.code == "E501" and _follows():
+        return told.exit_code  # the first process says so, or why it was the one that ended
     spelt = complaints.as_json(told) if common.json else complaints.as_lines(told, words)
     complaints.to_stderr(spelt)
     return told.exit_code

@@ -18,6 +18,7 @@ from lowerbound.data.batches import Rows, fingerprint
 from lowerbound.data.coding import Coded, Coding, coding_for
 from lowerbound.data.source import walk
 from lowerbound.data.streams import Given, Stream
+from lowerbound.distributed import ALONE, Team
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.material import CALIBRATION_ROWS, VALID_ROWS, Fitted, Material, Say, Split
 from lowerbound.model import LatentModel
@@ -53,6 +54,7 @@ def learn(
     report: training.Report | None = None,
     say: Say = lambda line: None,
     begin: Begin = lambda frame, coding, split: None,
+    team: Team = ALONE,
 ) -> Trained:
     """Fit a model to `data` and calibrate it.
 
@@ -63,6 +65,8 @@ def learn(
         report: called after every look at the held-out rows.
         say: called with lines for the user.
         begin: called once, when the data are understood and before training.
+        team: the processes that train together: each calls this with the same arguments, and the
+            first one alone with a run folder. All return the same model.
 
     Raises:
         DataError: E0xx where the data cannot be used.
@@ -81,9 +85,12 @@ def learn(
     if coded.each > 1:
         split = Split.of_crops(n, coded.each, plan.seed)
     begin(frame, coding, split)
-    if run is not None:
-        run.configure(_configuration(plan, frame, coded))
-    material = Material(coding, coded, split, report, say, run)
+    if run is not None or team.size > 1:
+        configuration = _configuration(plan, frame, coded)
+        if run is not None:
+            run.configure(configuration)
+        _refuse_other_data(team, configuration["data"])
+    material = Material(coding, coded, split, report, say, run, team)
     fitted = _fit(_first_stage(plan), material, "first")
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, material)
@@ -108,6 +115,18 @@ def _coded(given: Given, plan: Plan) -> tuple[Given, Coding, Coded]:
     most = batch * budget.total(given.rows // batch) + VALID_ROWS + CALIBRATION_ROWS
     coding, coded = streamed.stored(coding, given, most, plan.seed)
     return replace(given, notes=tuple(coded.notes)), coding, coded
+
+
+def _refuse_other_data(team: Team, data: Mapping[str, Any]) -> None:
+    """Refuse to train with processes that have read something else."""
+    theirs = team.first(lambda: dict(data))
+    if theirs != data:
+        differ = [f"{k} {data[k]}, not {theirs[k]}" for k in data if theirs[k] != data[k]]
+        raise UsageError(
+            "E252",
+            f"process {team.rank} has read other data than the first: {'; '.join(differ)[:160]}",
+            fix="give every machine the same files under the same path",
+        )
 
 
 def _configuration(plan: Plan, frame: Given, coded: Coded) -> dict[str, Any]:
@@ -205,6 +224,7 @@ def _trained(
             checkpoints=material.run and material.run.stage(stage),
             report=material.report,
             view=material.coded.view,
+            team=material.team,
         )
     except NumericError as error:
         raise _naming_the_column(error, material.coding) from None

@@ -12,6 +12,7 @@ from torch import Tensor
 from lowerbound import noise, training
 from lowerbound.data.batches import Rows, subset
 from lowerbound.data.coding import Coded, Coding
+from lowerbound.distributed import Team
 from lowerbound.model import LatentModel
 
 VALID_ROWS = 4_000
@@ -73,6 +74,7 @@ class Material(NamedTuple):
     report: training.Report | None
     say: Say
     run: training.RunFolder | None
+    team: Team
 
     @property
     def train(self) -> Rows:

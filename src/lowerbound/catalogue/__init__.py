@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lowerbound.catalogue.data import DATA
 from lowerbound.catalogue.models import MODELS
-from lowerbound.catalogue.running import CHECKS, NUMBERS, RESOURCES
+from lowerbound.catalogue.running import CHECKS, NUMBERS, RESOURCES, STOPS
 from lowerbound.catalogue.usage import USAGE
 
 
@@ -19,6 +19,6 @@ class Entry(NamedTuple):
 
 CATALOGUE: dict[str, Entry] = {
     code: Entry(*entry)
-    for part in (DATA, MODELS, USAGE, RESOURCES, NUMBERS, CHECKS)
+    for part in (DATA, MODELS, USAGE, RESOURCES, NUMBERS, STOPS, CHECKS)
     for code, entry in part.items()
 }

@@ -1,4 +1,4 @@
-"""E3xx, E4xx, E6xx: resources, numbers and checks."""
+"""E3xx, E4xx, E5xx, E6xx: resources, numbers, stops and checks."""
 
 RESOURCES: dict[str, tuple[str, str]] = {
     "E301": (
@@ -30,6 +30,15 @@ NUMBERS: dict[str, tuple[str, str]] = {
         "one another, training stops rather than going on with nothing. The message names the "
         "largest value of the last batch: a column in a wrong unit is the usual cause, a learning "
         "rate that is too high the next.",
+    ),
+}
+
+STOPS: dict[str, tuple[str, str]] = {
+    "E501": (
+        "another process of this fit ended",
+        "Processes that train together wait for one another at every step, so that where one ends "
+        "all end. What the first one committed is kept: the same command goes on from there. With "
+        "torchrun --max-restarts 3 that happens by itself.",
     ),
 }
 

@@ -142,6 +142,16 @@ USAGE: dict[str, tuple[str, str]] = {
         "Two fits in one folder would overwrite each other's states. The lock is dropped by the "
         "system when the other process ends, however it ends.",
     ),
+    "E252": (
+        "processes that train together have read different data",
+        "Each of them reads the data itself, and all must find the same rows in the same order: "
+        "on several machines, the same files under the same path, such as on a shared disk.",
+    ),
+    "E253": (
+        "this command is not for several processes",
+        "torchrun starts the same command many times. Only fit shares its work among them; "
+        "start the others once, on one machine.",
+    ),
     "E254": (
         "a codebook of this size is of no use",
         "It needs at least two codes of at least one dimension; of the kind fsq, at least three, "

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from lowerbound import machine, metrics, noise
 from lowerbound.data.batches import Batch, Rows, batched, subset, visits
 from lowerbound.data.views import View
-from lowerbound.errors import NumericError
+from lowerbound.distributed import ALONE, Team
+from lowerbound.errors import NumericError, UsageError
 from lowerbound.training.checkpoints import Checkpoints, State
 from lowerbound.training.engine import SMALL_STEP, Engine, choose, flops
 from lowerbound.training.flat import Adam, Average, Buffers, Flat, Weights
@@ -47,6 +48,7 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
     checkpoints: Checkpoints | None = None,
     report: Report | None = None,
     view: View | None = None,
+    team: Team = ALONE,
 ) -> History:
     """Train `objective` on `train`, keep the weights with the best bound on `valid`.
 
@@ -62,6 +64,8 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
         checkpoints: where states are kept: a fit that was killed goes on from the last one.
         report: called after every check.
         view: what training sees of a batch, drawn anew at every step: see `data.views`.
+        team: the processes that train together, all of which call this with the same arguments;
+            a batch is that of all of them. Only the first one's `checkpoints` are used.
 
     Returns:
         What happened. Ctrl-C ends the fit in good order, with the best weights so far, once
@@ -70,15 +74,18 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
     Raises:
         NumericError: E401 when the loss or its gradient stays non-finite.
         ResourceError: E301, E302 when a state cannot be kept.
+        UsageError: E240 for more processes than rows in a batch.
     """
+    checkpoints = checkpoints if team.rank == 0 else None
     settings = budget or Budget(), optimiser or Optimiser()
-    saved = None if checkpoints is None else checkpoints.latest()
+    saved = team.first(lambda: None if checkpoints is None else checkpoints.latest())
     if saved is not None:  # as it began, so that it ends in the same bytes
         engine = Engine(**saved.values["engine"])
     elif engine is None:
-        engine = chosen(objective, valid, min(settings[1].batch_size, len(train)))
+        rows = min(settings[1].batch_size, len(train))
+        engine = team.first(lambda: chosen(objective, valid, rows))
     engine.prepare(objective)
-    trainer = _Trainer(objective, (train, valid), settings, seed, engine)
+    trainer = _Trainer(objective, (train, valid), settings, seed, (engine, team))
     trainer.view = view
     if saved is not None:
         trainer.restore(saved)
@@ -118,20 +125,22 @@ class _Trainer:
         data: tuple[Rows, Rows],
         settings: tuple[Budget, Optimiser],
         seed: int,
-        engine: Engine,
+        means: tuple[Engine, Team],
     ) -> None:
         train, valid = data
-        self.objective, self.rows, self.engine = objective, train, engine
+        self.objective, self.rows = objective, train
+        self.engine, self.team = means
         self.budget, self.settings = settings
         self.seed = seed
         self.valid = subset(valid, torch.arange(min(len(valid), CHECK_ROWS)))
-        self.batch_size = min(self.settings.batch_size, len(train))
+        self.batch_size = _whole_batch(min(self.settings.batch_size, len(train)), self.team.size)
         self.per_epoch = max(1, len(train) // self.batch_size)
         self.steps = self.budget.total(self.per_epoch)
         self.every = min(max(self.per_epoch, 100), 1000)
         first = valid.take(torch.zeros(1, dtype=torch.long))
         self.columns = math.prod(first.x.shape)
         self.flat = Flat(objective)
+        self.wrapped = self.team.wrapped(objective)
         self.buffers = Buffers(objective)
         given = self.settings
         self.adam = Adam(self.flat, given.weight_decay, given.betas, given.epsilon)
@@ -166,17 +175,21 @@ class _Trainer:
             for index in self._order():
                 if self.history.stopped:
                     return
-                self._advance(index, report)
-                if checkpoints is not None and (signals.waiting or checkpoints.due()):
+                self._advance(self.team.share(index), report)
+                interrupted = self.team.any(signals.waiting)
+                if checkpoints is not None and (interrupted or checkpoints.due()):
                     checkpoints.commit(*self.state())
                 signals.deliver()
+                if interrupted and self.team.size > 1:  # which another process was
+                    raise KeyboardInterrupt
 
     def _advance(self, index: Tensor, report: Report | None) -> None:
         """Take one step, and look at the held-out rows where it is time."""
         self.step += 1
         batch = self.rows.take(index)
         if self.view is not None:
-            batch = self.view(batch, noise.generator(self.seed, "view", self.step))
+            key = (self.seed, "view", self.step, *self.team.key)
+            batch = self.view(batch, noise.generator(*key))
         self._step(batch)
         last = self.step == self.steps or self._out_of_time()
         if self.step % self.every and not last:
@@ -205,11 +218,13 @@ class _Trainer:
         source = noise.generator(self.seed, "noise", self.step, device=self.device)
         self.flat.clear()
         # Layers that draw for themselves, such as `Hidden`, use torch's own generators.
-        noise.reseed(self.seed, "layers", self.step)
+        noise.reseed(self.seed, "layers", self.step, *self.team.key)
         with self.engine.mixed(self.device):
-            loss = self.objective(x, self.step - 1, noise.Stream(source), context)
+            drawn = self.team.noise(noise.Stream(source))
+            loss = self.wrapped(x, self.step - 1, drawn, context)
         loss.value.backward()
-        norm, value = self.flat.norm(), loss.value.detach()
+        norm = self.flat.norm()
+        value, elbo = self.team.mean(loss.value.detach(), loss.terms["elbo"])
         size = float(norm)
         if not math.isfinite(size + float(value)):
             self._skip(batch)
@@ -220,7 +235,7 @@ class _Trainer:
         self.adam.step(self.settings.rate(self.step, self.rate))
         if self.average is not None:
             self.average.update(self.flat, self.step)
-        self.meter.add(value, loss.terms["elbo"], len(batch.x))
+        self.meter.add(value, elbo, len(batch.x) * self.team.size)
 
     def _skip(self, batch: Batch) -> None:
         """Undo and count a skipped step; give up when they do not end."""
@@ -243,7 +258,8 @@ class _Trainer:
         )
 
     def _out_of_time(self) -> bool:
-        return self.budget.seconds is not None and self.meter.elapsed() >= self.budget.seconds
+        limit = self.budget.seconds
+        return limit is not None and self.team.any(self.meter.elapsed() >= limit)
 
     @property
     def shown(self) -> Weights:
@@ -254,19 +270,16 @@ class _Trainer:
     def _check(self) -> Check:
         """Measure the held-out bound, keep the weights if it is the best, adapt the rate."""
         loss, train_elbo, speed = self.meter.read()
-        model, shown = self.objective.model, self.shown
-        assert isinstance(model, nn.Module)
-        with self.flat.showing(shown):
-            valid_bound = held_out(model, self.valid, self.samples)
-            used = metrics.latent_use(model, self.valid).active
+        shown = self.shown
+        valid_bound, active, latent = self.team.first(lambda: self._look(shown))
         check = Check(
             step=self.step,
             epoch=self.step / self.per_epoch,
             loss=loss,
             train_elbo=train_elbo,
             valid_bound=valid_bound,
-            active=int(used.sum()),
-            latent=len(used),
+            active=active,
+            latent=latent,
             rows_per_second=speed,
             seconds=self.meter.elapsed(),
         )
@@ -288,10 +301,20 @@ class _Trainer:
         self.meter.restart()
         return check
 
+    def _look(self, shown: Weights) -> tuple[float, int, int]:
+        """Return the bound on the held-out rows, and how many latents of how many are in use."""
+        model = self.objective.model
+        assert isinstance(model, nn.Module)
+        with self.flat.showing(shown):
+            bound = held_out(model, self.valid, self.samples)
+            used = metrics.latent_use(model, self.valid).active
+        return bound, int(used.sum()), len(used)
+
     def finish(self) -> None:
         """Put the best weights into the objective, in evaluation mode."""
         if self.kept is not None:
             self.flat.load(self.kept)
+        self.team.align(self.objective)
         self.flat.release()
         self.objective.eval()
 
@@ -308,6 +331,7 @@ class _Trainer:
             "waited": self.waited,
             "in_a_row": self.in_a_row,
             "rate": self.rate,
+            "batch": self.batch_size,
             "seconds": self.meter.elapsed(),
             "engine": self.engine.as_dict(),
         }
@@ -325,6 +349,13 @@ class _Trainer:
     def restore(self, state: State) -> None:
         """Go on from a committed state."""
         values, arrays = state
+        if values["batch"] != self.batch_size:  # of so many processes that share it evenly
+            raise UsageError(
+                "E250",
+                f"the unfinished run has batches of {values['batch']:,} rows, and "
+                f"{self.team.size} processes have {self.batch_size:,}",
+                fix="start as many processes as before, or --resume never to start anew",
+            )
         weights = Weights.restored(arrays, "weights")
         assert weights is not None
         self.flat.load(weights)
@@ -337,6 +368,17 @@ class _Trainer:
         self.meter.restore(arrays["meter"].numpy())
         self.step, self.waited = values["step"], values["waited"]
         self.in_a_row, self.rate = values["in_a_row"], values["rate"]
+
+
+def _whole_batch(rows: int, size: int) -> int:
+    """Return how many rows a batch has that so many processes share evenly."""
+    if rows < size:
+        raise UsageError(
+            "E240",
+            f"{size} processes cannot share batches of {rows} rows",
+            fix=f"start {rows} at most",
+        )
+    return rows - rows % size
 
 
 def held_out(model: nn.Module, rows: Rows, samples: int = CHECK_SAMPLES) -> float:

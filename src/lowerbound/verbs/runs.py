@@ -20,6 +20,7 @@ from lowerbound.data.coding import Coding
 from lowerbound.data.degradations import USUAL_NOISE
 from lowerbound.data.pairs import restores
 from lowerbound.data.streams import Given
+from lowerbound.distributed import ALONE, Team, gathered
 from lowerbound.errors import CheckFailed
 from lowerbound.learning import learn
 from lowerbound.material import Split
@@ -64,23 +65,32 @@ class Output:
 
 def train(frame: Given, plan: Plan, output: Output | None, voice: Voice) -> Result:
     """Learn, save, and say what came of it."""
-    if output is None:
-        return _told(frame, plan, Clock(), _learn(frame, plan, None, voice))
+    with gathered(device_of(plan.device)) as team:
+        if output is None or team.rank:  # the first process alone writes files
+            trained = _learn(frame, plan, Keeping(team=team), voice)
+            return _told(frame, plan, Clock(), trained)
+        return _kept(frame, plan, output, (voice, team))
+
+
+def _kept(frame: Given, plan: Plan, output: Output, hearers: tuple[Voice, Team]) -> Result:
+    """Learn with a run folder, so that whatever ends the fit, the same command goes on."""
     path = run_path(output.target)
     folder = RunFolder(path, fresh=output.resume == "never", replace=output.overwrite)
     with folder as run:
         try:
-            return _trained(frame, plan, output, run, voice)
+            return _trained(frame, plan, output, run, hearers)
         except KeyboardInterrupt:
             if not run.committed():
                 raise
             raise KeyboardInterrupt(f"stopped; what was learned is kept in {path.name}") from None
 
 
-def _trained(frame: Given, plan: Plan, output: Output, run: RunFolder, voice: Voice) -> Result:
+def _trained(
+    frame: Given, plan: Plan, output: Output, run: RunFolder, hearers: tuple[Voice, Team]
+) -> Result:
     """Learn in a run folder, save, and leave the folder only where there is something to go on."""
-    clock = Clock()
-    trained = _learn(frame, plan, output.target, voice, run)
+    (voice, team), clock = hearers, Clock()
+    trained = _learn(frame, plan, Keeping(output.target, run, team), voice)
     run.owns_output()
     checked = bundle.verify(trained.save(output.target, overwrite=run.replace))
     told = _told(frame, plan, clock, trained)
@@ -121,27 +131,43 @@ def _then(trained: Trained, frame: Given, model: str) -> str:
     return spell_use(trained.recipe, model, data, why(trained))
 
 
-def _learn(
-    frame: Given, plan: Plan, target: Path | None, voice: Voice, run: RunFolder | None = None
-) -> Trained:
+@dataclass(frozen=True)
+class Keeping:
+    """Where a fit is kept, and by which of the processes that train together.
+
+    Attributes:
+        target: the model's folder, if any.
+        run: the folder of its states, if any.
+        team: the processes.
+    """
+
+    target: Path | None = None
+    run: RunFolder | None = None
+    team: Team = ALONE
+
+
+def _learn(frame: Given, plan: Plan, kept: Keeping, voice: Voice) -> Trained:
+    run, team = kept.run, kept.team
+
     def begin(frame: Given, coding: Coding, split: Split) -> None:
-        for line in _banner(frame, plan, coding, split, target):
+        for line in _banner(frame, plan, coding, split, kept):
             voice.say(line)
         if run is not None and run.committed():
             voice.say(f"resume     going on with the run in {run.path.name}")
 
-    return learn(frame, plan, run=run, report=voice.report, say=voice.say, begin=begin)
+    return learn(frame, plan, run=run, report=voice.report, say=voice.say, begin=begin, team=team)
 
 
-def _banner(
-    frame: Given, plan: Plan, coding: Coding, split: Split, target: Path | None
-) -> list[str]:
+def _banner(frame: Given, plan: Plan, coding: Coding, split: Split, kept: Keeping) -> list[str]:
     """Say what is about to happen, before anything long begins."""
+    target, several = kept.target, kept.team.size > 1
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
     what = "rows" if frame.pictures is None else "crops"
     lines = [
         f"lowerbound {lowerbound.__version__} on {device_of(plan.device)} "
-        f"({torch.get_num_threads()} threads), seed {plan.seed}",
+        f"({torch.get_num_threads()} threads), seed {plan.seed}"
+        + f", {kept.team.size} processes"
+        * several,
         f"data       {frame.origin}: {frame.rows:,} {_size(frame)}",
         *(f"           ! {note}" for note in frame.notes),
         f"{'pairs' if frame.pictures is not None else 'columns':<10} {_kinds(coding, frame)}",
@@ -310,7 +336,9 @@ def rehearse(frame: Given, plan: Plan, output: Output | None, voice: Voice) -> R
     short = replace(
         plan, time_limit=_REHEARSAL, latent=None if plan.latent == "auto" else plan.latent
     )
-    trained = _learn(frame, short, None if output is None else output.target, voice)
+    with gathered(device_of(plan.device)) as team:
+        target = None if output is None else output.target
+        trained = _learn(frame, short, Keeping(target, team=team), voice)
     few = frame.first(16)
     with tempfile.TemporaryDirectory() as folder:
         copy = Trained.load(trained.save(Path(folder) / "dry.vae"))
