@@ -254,7 +254,11 @@ def creditcard(document: Document) -> str:
 
 def kills(document: Document) -> str:
     """Return what came of trainings that were killed, of data in memory and of a file."""
-    where = {"memory": "an array in memory", "disk": "`lowerbound fit tx.parquet`"}
+    where = {
+        "memory": "an array in memory",
+        "disk": "`lowerbound fit tx.parquet`",
+        "ranks": "the same with two processes, one of them killed",
+    }
     rows = [
         [
             where[run["kind"]],

@@ -185,11 +185,9 @@ def gathered(device: torch.device) -> Iterator[Team]:
         Stopped: E501 where another of them ended.
     """
     begun = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if begun:
-        if device.type == "cuda":
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
+        if begun:
+            _begin(device)
         yield Ranks(device) if dist.is_initialized() else ALONE
     except RuntimeError as error:
         if not _by_another(error):
@@ -200,8 +198,22 @@ def gathered(device: torch.device) -> Iterator[Team]:
             fix="look at what it said; the same command goes on",
         ) from error
     finally:
-        if begun:
+        if begun and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _begin(device: torch.device) -> None:
+    """Set up torch's default group from what torchrun has put into the environment."""
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    store, rank, size = next(dist.rendezvous("env://"))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":
+        # torchrun keeps its store over restarts, with the addresses of processes that are dead
+        # in it: whoever looks before the new ones are there waits for those. Machines do not
+        # count their restarts alike, so of several each must keep its own store (docs/scaling.md).
+        store = dist.PrefixStore(f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def _reason(error: RuntimeError) -> str:

@@ -13,8 +13,9 @@ RESULT = TESTS.parent / "benchmarks" / "results" / "kills.json"
 
 
 def killed(kind, kills, home):
+    program = ["rank_kills.py"] if kind == "ranks" else ["kills.py", kind]
     done = subprocess.run(
-        [sys.executable, str(TESTS / "kills.py"), kind, str(kills), str(home)],
+        [sys.executable, str(TESTS / program[0]), *program[1:], str(kills), str(home)],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]),
@@ -29,8 +30,9 @@ def killed(kind, kills, home):
 
 
 def check(found, kills):
-    assert found["kills"] == kills
-    assert found["killed"]["in commits"] == kills // 2
+    assert sum(found["killed"].values()) == found["kills"] == kills
+    if found["kind"] != "ranks":
+        assert found["killed"]["in commits"] == kills // 2
     assert found["runs_with_identical_result"] == found["runs"] >= 1
     assert found["commits_lost"] == 0
     assert found["leftovers"] == []
@@ -41,9 +43,16 @@ def test_ten_kills(tmp_path, kind):
     check(killed(kind, 10, tmp_path), 10)
 
 
+def test_one_kill_of_one_of_two_processes(tmp_path):
+    check(killed("ranks", 1, tmp_path), 1)
+
+
+MANY = {"memory": 100, "disk": 100, "ranks": 20}  # kills
+
+
 @pytest.mark.nightly
-def test_two_hundred_kills(tmp_path):
-    found = [killed(kind, 100, tmp_path / kind) for kind in ("memory", "disk")]
+def test_two_hundred_and_twenty_kills(tmp_path):
+    found = [killed(kind, kills, tmp_path / kind) for kind, kills in MANY.items()]
     RESULT.write_text(json.dumps({"command": "make nightly", "runs": found}, indent=1) + "\n")
-    for each in found:
-        check(each, 100)
+    for each, kills in zip(found, MANY.values(), strict=True):
+        check(each, kills)
