@@ -9,11 +9,9 @@ Prints one JSON object.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
