@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch.distributed.run import get_args_parser as torchrun
 
 from lowerbound import recipes
 from lowerbound.cli import main
@@ -102,6 +103,8 @@ def test_python_blocks_run_one_after_the_other(page, folder):
 
 def quick(words):
     """What makes a shown command a matter of seconds."""
+    if words[0] == "tune":
+        return ["--max-epochs", "2", "--trials", "2"]
     if words[0] != "fit":
         return []
     narrow = ["--set", "width=8"] if recipes.BATCHES.keys() & set(words) else []
@@ -142,6 +145,7 @@ def test_flags_that_pages_speak_of_exist(capsys):
     for verb in VERBS:
         main([verb, "--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) | {"--help"}
+    known |= set(torchrun()._option_string_actions)
     for page in PAGES:
         prose = re.sub(r"<!--.*?-->", "", page.read_text("utf-8"), flags=re.DOTALL)
         assert set(re.findall(r"(?<![-\w])--[a-z][a-z-]+", prose)) <= known, page.name

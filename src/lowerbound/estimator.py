@@ -69,6 +69,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         alarm_rate: share of normal rows that `predict` may call outliers.
         max_epochs: passes at most, instead of the preset's.
         time_limit: seconds at most.
+        learning_rate: of Adam at its highest, instead of the preset's.
         random_state: a number (the result is then the same every time), a ``RandomState``, or
             None for another result every time. The global random state is never touched.
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
@@ -98,6 +99,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         alarm_rate: float = Plan.alarm_rate,
         max_epochs: int | None = None,
         time_limit: float | None = None,
+        learning_rate: float | None = None,
         random_state: RandomState = Plan.seed,
         device: str | None = None,
         precision: str = Plan.precision,
@@ -112,6 +114,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.alarm_rate = alarm_rate
         self.max_epochs = max_epochs
         self.time_limit = time_limit
+        self.learning_rate = learning_rate
         self.random_state = random_state
         self.device = device
         self.precision = precision

@@ -86,5 +86,6 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "alarm_rate": (_one_of(Real), "a number"),
     "max_epochs": (_one_of(_NOTHING, Integral), "a whole number or None"),
     "time_limit": (_one_of(_NOTHING, Real), "a number of seconds or None"),
+    "learning_rate": (_one_of(_NOTHING, Real), "a number or None"),
     "device": (_one_of(_NOTHING, str), "the name of a device or None"),
 }

@@ -105,6 +105,7 @@ class Plan:
         alarm_rate: share of normal rows that may be flagged.
         max_epochs: passes at most, instead of the preset's.
         time_limit: seconds at most.
+        learning_rate: of Adam at its highest, instead of the preset's.
         seed: of the split, the initial weights, the order and the noise.
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
         precision: of the products while training, "float32" or "bfloat16"; densities stay float32.
@@ -120,6 +121,7 @@ class Plan:
     alarm_rate: float = 0.01
     max_epochs: int | None = None
     time_limit: float | None = None
+    learning_rate: float | None = None
     seed: int = 0
     device: str | None = None
     precision: str = "float32"
@@ -136,7 +138,7 @@ class Plan:
                 f"alarm rate {self.alarm_rate} is not between 0 and 1",
                 fix="--alarm-rate 1%",
             )
-        for name in ("max_epochs", "time_limit"):
+        for name in ("max_epochs", "time_limit", "learning_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 flag = name.replace("_", "-")
@@ -231,11 +233,12 @@ def optimiser_of(plan: Plan, shape: Sequence[int] = ()) -> Optimiser:
             step: with 128 of 128 x 128 a CPU takes some hundred steps in minutes, and no model is
             learned in a hundred steps.
     """
-    usual = PRESETS[plan.preset].optimiser
+    usual, wanted = PRESETS[plan.preset].optimiser, plan.learning_rate
     large = len(shape) == 3 and math.prod(shape) > LARGE_PICTURE
     batch = recipes.BATCHES.get(plan.recipe, FEW_PICTURES if large else None)
     # Fewer rows say less of where to go: shorter steps.
-    return replace(usual, batch_size=batch, learning_rate=1e-3) if batch else usual
+    usual = replace(usual, batch_size=batch, learning_rate=1e-3) if batch else usual
+    return usual if wanted is None else replace(usual, learning_rate=wanted)
 
 
 def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:

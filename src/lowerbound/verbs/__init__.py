@@ -52,6 +52,7 @@ VERBS: dict[str, Verb] = {
         f"{_HERE}.looking:inspect", _BEGIN, "PATH", "what a table or a folder of pictures holds"
     ),
     "fit": Verb(f"{_HERE}.fitting:fit", _BEGIN, "PATH", "learn a model from a table or pictures"),
+    "tune": Verb(f"{_HERE}.tuning:tune", _BEGIN, "PATH", "search for the settings that fit best"),
     "score": Verb(
         f"{_HERE}.using:score",
         _USE,

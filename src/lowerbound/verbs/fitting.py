@@ -21,6 +21,7 @@ from lowerbound.verbs.flags import (
     Pixels,
     Place,
     Policy,
+    Rate,
     Renames,
     Seconds,
     Settings,
@@ -52,6 +53,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     latent: Size = None,
     transform: Name = None,
     max_epochs: Whole = None,
+    learning_rate: Rate = None,
     seed: Whole = None,
     device: Name = None,
     precision: Name = None,
@@ -97,6 +99,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         latent: size of the latent space, or auto to keep only what is in use.
         transform: of numbers: blend (the default), standard or quantile.
         max_epochs: passes over the data at most.
+        learning_rate: of the optimiser at its highest, such as 0.003; by default the preset's.
         seed: of everything random; the same seed gives the same model.
         device: cpu, cuda, cuda:1, ...; by default a GPU where there is one.
         precision: float32 (the default), or bfloat16 for products where the processor has it.
@@ -120,6 +123,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         "alarm_rate": alarm_rate,
         "max_epochs": max_epochs,
         "time_limit": time_limit,
+        "learning_rate": learning_rate,
         "seed": seed,
         "device": device,
         "precision": precision,

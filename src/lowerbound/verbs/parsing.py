@@ -39,6 +39,11 @@ def share(value: object, flag: str = "--alarm-rate") -> float:
     return number
 
 
+def number(value: object, flag: str) -> float:
+    """Read a number such as 0.003 or 3e-3."""
+    return _number(str(value).strip(), flag, "a number such as 0.003", f"{flag} 0.003")
+
+
 def _number(text: str, flag: str, wanted: str, fix: str) -> float:
     try:
         number = float(text)

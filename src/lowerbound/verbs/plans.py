@@ -67,6 +67,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "alarm_rate": parsing.share,
     "max_epochs": partial(parsing.whole, flag="--max-epochs"),
     "time_limit": parsing.seconds,
+    "learning_rate": partial(parsing.number, flag="--learning-rate"),
     "seed": partial(parsing.whole, flag="--seed"),
     "device": partial(parsing.text, flag="--device"),
     "precision": partial(parsing.text, flag="--precision"),
