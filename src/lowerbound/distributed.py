@@ -17,6 +17,8 @@ from typing import Protocol, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Size, Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from lowerbound.errors import Stopped
 from lowerbound.noise import Noise
@@ -206,12 +208,12 @@ def _begin(device: torch.device) -> None:
     """Set up torch's default group from what torchrun has put into the environment."""
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    store, rank, size = next(dist.rendezvous("env://"))
+    store, rank, size = next(rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
         # torchrun keeps its store over restarts, with the addresses of processes that are dead
         # in it: whoever looks before the new ones are there waits for those. Machines do not
         # count their restarts alike, so of several each must keep its own store (docs/scaling.md).
-        store = dist.PrefixStore(f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+        store = PrefixStore(f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import ipc
 
 import lowerbound
 from lowerbound.data import native
@@ -53,12 +54,14 @@ def both(folder, parquet, run):
     return command
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv.gz", ".npy", ".npz"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".csv", ".tsv.gz", ".npy", ".npz"])
 @pytest.mark.parametrize("verb", [("score",), ("score", "--fdr", "60%"), ("embed",)])
 def test_scores_and_embeddings_are_bit_equal(both, verb, suffix):
     (whole, parts), (one, other) = both(*verb, suffix=suffix)
     assert whole == parts
-    if suffix == ".parquet":
+    if suffix == ".arrow":
+        assert ipc.open_file(one).read_all().equals(ipc.open_file(other).read_all())
+    elif suffix == ".parquet":
         assert pq.read_table(one).equals(pq.read_table(other))
         assert pq.ParquetFile(other).metadata.num_row_groups > 1
     else:

@@ -7,6 +7,7 @@ import io
 import random
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
@@ -30,11 +31,22 @@ def saved(save, **arrays) -> bytes:
     return buffer.getvalue()
 
 
+def arrow(compression: str | None) -> bytes:
+    buffer, options = io.BytesIO(), pa.ipc.IpcWriteOptions(compression=compression)
+    words = pa.array([None if i % 7 == 0 else f"w{i % 5}" for i in range(60)])
+    table = pa.table({"a": RNG.normal(size=60), "b": words, "c": words.dictionary_encode()})
+    with pa.ipc.new_file(buffer, table.schema, options=options) as writer:
+        writer.write_table(table, max_chunksize=40)
+    return buffer.getvalue()
+
+
 SEEDS = {
     "t.csv": text(),
     "t.csv.gz": gzip.compress(text()),
     "t.npy": saved(lambda buffer: np.save(buffer, RNG.normal(size=(30, 3)))),
     "t.npz": saved(np.savez_compressed, X=RNG.normal(size=(30, 3)), y=np.zeros(3)),
+    "t.arrow": arrow(None),
+    "t.feather": arrow("zstd"),
     "s.npz": saved(lambda b: sp.save_npz(b, sp.random(30, 20, 0.2, format="csr", rng=RNG))),
 }
 

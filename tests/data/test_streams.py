@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import feather
 
 from lowerbound.data import native
 from lowerbound.data.native import part_rows
@@ -40,6 +41,32 @@ def test_parts_do_not_depend_on_row_groups(tmp_path, group):
     assert [part.start for part in parts] == list(range(0, ROWS, 64))
     assert joined(stream).equals(read(path).table)
     assert joined(stream).equals(rows(ROWS))  # and once more: every walk begins anew
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+@pytest.mark.parametrize("batch", [50, ROWS])
+def test_arrow_files_are_read_part_by_part(tmp_path, batch, compression):
+    path = tmp_path / "t.arrow"
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(path, rows(0).schema, options=options) as writer:
+        writer.write_table(rows(ROWS), max_chunksize=batch)
+    stream = walk(path)
+    assert isinstance(stream, Stream)
+    assert [part.rows for part in stream.parts()] == [64] * 15 + [40]
+    assert joined(stream).equals(rows(ROWS))
+    assert read(path).table.equals(rows(ROWS))
+    assert read(path, rows=120).table.equals(rows(120))
+    assert read(path, rows=120).total == ROWS
+
+
+def test_a_folder_of_arrow_files_is_one_table(tmp_path):
+    for number in range(3):
+        feather.write_feather(rows(70, 70 * number), tmp_path / f"part-{number}.feather")
+    assert joined(walk(tmp_path)).equals(rows(210))
+    (tmp_path / "part-1.feather").write_bytes((tmp_path / "part-1.feather").read_bytes()[:400])
+    with pytest.raises(DataError, match=r"part-1\.feather") as refusal:
+        joined(walk(tmp_path))
+    assert refusal.value.code == "E020"
 
 
 def test_shards_of_mixed_types_and_partitions_are_one_table(tmp_path):

@@ -15,11 +15,14 @@ from typing import NamedTuple
 from lowerbound.cells import listed, place, snippet
 from lowerbound.errors import DataError, nearest
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data")
 VAGUE = (".txt", ".dat", ".data")
-PARQUET_SUFFIXES = (".parquet", ".pq")
-ARRAY_SUFFIXES = (".npy", ".npz")
-KNOWN = f"{', '.join(TEXT_SUFFIXES[:4])} (also .gz), .parquet, .npy, .npz, idx"
+_KINDS = {
+    "text": (".csv", ".tsv", ".tab", *VAGUE),
+    "parquet": (".parquet", ".pq"),
+    "arrow": (".arrow", ".feather", ".ipc"),
+    "array": (".npy", ".npz"),
+}
+KNOWN = ".csv, .tsv, .tab, .txt (also .gz), .parquet, .arrow, .npy, .npz, idx"
 
 # The names of idx files, such as train-images-idx3-ubyte.gz.
 _IDX = re.compile(r"(idx\d?[-.]ubyte|\.idx\d?)(\.gz)?$", re.IGNORECASE)
@@ -34,7 +37,7 @@ _MAGIC = (
     (b"\x93NUMPY", "npy"),
     (b"PK\x03\x04", "zip"),
     (b"\x89HDF", "HDF5"),
-    (b"ARROW1", "Feather"),
+    (b"ARROW1", "Arrow IPC"),
     (b"SQLite", "SQLite"),
     (b"%PDF", "PDF"),
     (b"\xd0\xcf\x11\xe0", "Excel 97"),
@@ -60,8 +63,6 @@ _OTHER_SUFFIXES = {
     ".pt": "a pickle, which can run code when it is opened: save the array as .npy",
     ".json": "JSON: convert it with pandas.read_json(...).to_parquet(...)",
     ".jsonl": "JSON lines: convert them with pandas.read_json(..., lines=True).to_parquet(...)",
-    ".feather": "Feather: convert it with pandas.read_feather(...).to_parquet(...)",
-    ".arrow": "Arrow IPC: convert it to Parquet",
     ".orc": "ORC: convert it to Parquet",
     ".h5": "HDF5: save the array as .npy or the table as Parquet",
     ".h5ad": "AnnData: pass the matrix adata.X or a layer in Python",
@@ -309,19 +310,18 @@ def _folder(folder: Path) -> Found:
 
 
 def kind_by_suffix(path: Path) -> str | None:
-    """Return "text", "parquet" or "array" by the suffix, or None."""
+    """Return "text", "parquet", "arrow" or "array" by the suffix, or None."""
     if is_idx(path):
         return "array"
     suffixes = [s.lower() for s in path.suffixes]
     last = suffixes[-1] if suffixes else ""
     if last == ".gz":
         last = suffixes[-2] if len(suffixes) > 1 else ".csv"
-        return "text" if last in TEXT_SUFFIXES else None
-    if last in TEXT_SUFFIXES:
-        return "text"
-    if last in PARQUET_SUFFIXES:
-        return "parquet"
-    return "array" if last in ARRAY_SUFFIXES else None
+        return "text" if last in _KINDS["text"] else None
+    for kind, known in _KINDS.items():
+        if last in known:
+            return kind
+    return None
 
 
 def is_idx(path: Path) -> bool:

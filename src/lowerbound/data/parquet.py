@@ -1,4 +1,4 @@
-"""Parquet files: one, a folder or pattern of shards, with Hive partitions in folder names."""
+"""Parquet files: what their footers say, and their rows, whole or part by part."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lowerbound.cells import is_text, listed, pc, place, snippet
-from lowerbound.data import memory
+from lowerbound.cells import is_text, pc, place, snippet
+from lowerbound.data import memory, shards
 from lowerbound.data.files import magic, readable, refusal
-from lowerbound.data.streams import Stream
 from lowerbound.errors import DataError
 
 _PAGE = 2**18  # bytes of a column that are fetched at a time
@@ -21,97 +20,16 @@ _HARMLESS = 2**30  # bytes that a column of text may grow to unwatched
 _TEXT_START = b"\t\n\r !\"#$%&'()*+,-./0123456789:;<=>?@"
 
 
-def read_shards(files: list[Path], root: Path, rows: int | None = None) -> tuple[pa.Table, int]:
-    """Read Parquet files as one table.
+def open_all(files: list[Path]) -> list[Shard]:
+    """Read the footers of Parquet files.
 
-    Args:
-        files: the shards, in order.
-        root: the folder under which ``key=value`` folder names are partitions.
-        rows: stop after this many rows.
-
-    Returns:
-        The table, and the number of rows of all shards.
+    Row groups may have any size: where files are read part by part, pages are read as they are
+    needed.
 
     Raises:
-        DataError: E020 to E022 with the shard's name.
+        DataError: E020 or E021 with the file's name; of damage within a file, once it is met.
     """
-    opened, total = _opened(files)
-    _require_memory(opened, rows)
-    tables, left = [], rows
-    for shard in opened:
-        if left is not None and left <= 0 and tables:
-            break
-        table = _with_partitions(_spelled(shard, _read(shard, left)), shard.path, root)
-        tables.append(table)
-        left = None if left is None else left - table.num_rows
-    try:
-        table = pa.concat_tables(tables, promote_options="permissive")
-    except pa.ArrowException as error:
-        raise _differs(files[0], files[-1], str(error)) from error
-    return table.replace_schema_metadata(None), total
-
-
-def stream_shards(files: list[Path], root: Path, origin: str) -> Stream:
-    """Return Parquet files as one table that is read part by part.
-
-    Row groups may have any size: pages are read as they are needed.
-
-    Args:
-        files: the shards, in order.
-        root: the folder under which ``key=value`` folder names are partitions.
-        origin: what to call the table.
-
-    Raises:
-        DataError: E020 to E022 with the shard's name; of damage within a file, once it is met.
-    """
-    opened, total = _opened(files)
-    schemas = [_with_partitions(s.schema.empty_table(), s.path, root).schema for s in opened]
-    try:
-        schema = pa.unify_schemas(schemas, promote_options="permissive").remove_metadata()
-    except pa.ArrowException as error:
-        raise _differs(files[0], files[-1], str(error)) from error
-
-    def tables(size: int) -> Iterator[pa.Table]:
-        for shard in opened:
-            for table in _parts(shard, size):
-                named = _with_partitions(_spelled(shard, table), shard.path, root)
-                yield _as(schema, named.replace_schema_metadata(None))
-
-    return Stream(tuple(schema.names), origin, total, tables, bytes=_need(opened))
-
-
-def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
-    """Return a table with the columns of `schema`, in their order and of their types."""
-    empty = schema.empty_table()
-    return pa.concat_tables([empty, table], promote_options="permissive").cast(schema)
-
-
-def _parts(shard: Shard, size: int) -> Iterator[pa.Table]:
-    """Read a file, so many rows at a time at most.
-
-    With the usual options a whole row group is fetched, and a file may be one row group.
-    """
-    paged = {"pre_buffer": False, "buffer_size": _PAGE}
-    with _intact(shard.path), _reopened(shard, **paged) as file:
-        batches = file.iter_batches(batch_size=size)
-        while (batch := next(batches, None)) is not None:
-            yield pa.Table.from_batches([batch])
-
-
-def _opened(files: list[Path]) -> tuple[list[Shard], int]:
-    """Read the footers of shards; return them with the number of rows of all."""
-    opened = [_open(path) for path in files]
-    _same_columns(opened)
-    total = sum(shard.footer.num_rows for shard in opened)
-    if total == 0:
-        raise DataError(
-            "E013",
-            f"{place(files[0])} has no rows"
-            + (f", nor has any of {len(files)} files" * (len(files) > 1)),
-            fix="export it again with its rows",
-            path=str(files[0]),
-        )
-    return opened, total
+    return [_open(path) for path in files]
 
 
 class Shard(NamedTuple):
@@ -120,6 +38,31 @@ class Shard(NamedTuple):
     path: Path
     footer: pq.FileMetaData
     schema: pa.Schema
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows."""
+        return self.footer.num_rows
+
+    @property
+    def bytes(self) -> int:
+        """Return what the cells take in memory, by the footer."""
+        return self.rows * sum(shards.width(field.type) for field in self.schema) // 8
+
+    def read(self, rows: int | None) -> pa.Table:
+        """Return the first so many rows, or all."""
+        return _spelled(self, _read(self, rows))
+
+    def parts(self, size: int) -> Iterator[pa.Table]:
+        """Yield the rows in order, so many at a time at most.
+
+        With the usual options a whole row group is fetched, and a file may be one row group.
+        """
+        paged = {"pre_buffer": False, "buffer_size": _PAGE}
+        with _intact(self.path), _reopened(self, **paged) as file:
+            batches = file.iter_batches(batch_size=size)
+            while (batch := next(batches, None)) is not None:
+                yield _spelled(self, pa.Table.from_batches([batch]))
 
 
 def _open(path: Path) -> Shard:
@@ -184,28 +127,6 @@ def _text_size(chunk: pa.DictionaryArray) -> int:
     return pc.sum(lengths.take(chunk.indices)).as_py() or 0
 
 
-def _require_memory(opened: list[Shard], rows: int | None) -> None:
-    """Compare the cells that the footers promise with the memory that is there."""
-    fix = "choose some of the files with a pattern, or some of the columns"
-    memory.require(_need(opened, rows), opened[0].path, fix)
-
-
-def _need(opened: list[Shard], rows: int | None = None) -> int:
-    """Return the bytes that the cells of shards take in memory, by their footers."""
-    need = 0
-    for shard in opened:
-        count = shard.footer.num_rows if rows is None else min(rows, shard.footer.num_rows)
-        need += count * sum(max(_width(field.type), 1) for field in shard.schema) // 8
-    return need
-
-
-def _width(kind: pa.DataType) -> int:
-    try:
-        return kind.bit_width
-    except ValueError:  # text and lists have none; they take an offset at least
-        return 32
-
-
 def _encrypted(path: Path) -> DataError:
     return DataError(
         "E021",
@@ -242,73 +163,3 @@ def _read(shard: Shard, rows: int | None) -> pa.Table:
 
 def _reopened(shard: Shard, **options: Any) -> pq.ParquetFile:
     return pq.ParquetFile(shard.path, read_dictionary=_repeated_texts(shard), **options)
-
-
-def _same_columns(opened: list[Shard]) -> None:
-    begin, _, first = opened[0]
-    if not first.names:
-        raise DataError(
-            "E013",
-            f"{place(begin)} has no columns",
-            fix="export it again",
-            path=str(begin),
-        )
-    for name in first.names:
-        if len(set(first.names)) < len(first.names) and first.names.count(name) > 1:
-            raise DataError(
-                "E012",
-                f"{place(begin)} has the column {snippet(name)} more than once",
-                fix="give every column its own name",
-                path=str(begin),
-                columns=[name],
-            )
-    for path, _, schema in opened[1:]:
-        names = schema.names
-        if set(names) != set(first.names):
-            raise other_columns(begin, path, first.names, names)
-        for name in first.names:
-            mine, theirs = first.field(name).type, schema.field(name).type
-            if mine != theirs and not _promotes(mine, theirs):
-                what = f"has column {snippet(name)} as {theirs}, not as {mine}"
-                raise _differs(begin, path, what)
-
-
-def _promotes(one: pa.DataType, other: pa.DataType) -> bool:
-    """Tell whether two types have a common one that holds both."""
-    schemas = [pa.schema([("cell", kind)]) for kind in (one, other)]
-    try:
-        pa.unify_schemas(schemas, promote_options="permissive")
-    except pa.ArrowException:
-        return False
-    return True
-
-
-def other_columns(first: Path, other: Path, names: list[str], others: list[str]) -> DataError:
-    """Say which columns one shard lacks or has besides those of the first."""
-    gone, extra = sorted(set(names) - set(others)), sorted(set(others) - set(names))
-    what = [f"lacks {listed(gone)}"] if gone else []
-    what += [f"has {listed(extra)} besides"] if extra else []
-    return _differs(first, other, " and ".join(what))
-
-
-def _differs(first: Path, other: Path, what: str) -> DataError:
-    return DataError(
-        "E022",
-        f"{place(other)} {what}, unlike {snippet(first.name)}",
-        fix="write all shards with the same columns, or choose some with a pattern",
-        path=str(other),
-    )
-
-
-def _with_partitions(table: pa.Table, path: Path, root: Path) -> pa.Table:
-    """Add the columns that folder names such as ``country=PE`` stand for."""
-    folders = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
-    for folder in folders:
-        name, equals, value = folder.partition("=")
-        if equals and name not in table.column_names:
-            words = pa.array([value], pa.string()).dictionary_encode()
-            repeated = pa.DictionaryArray.from_arrays(
-                pa.array([0] * table.num_rows, pa.int32()), words.dictionary
-            )
-            table = table.append_column(name, repeated.cast(pa.string()))
-    return table

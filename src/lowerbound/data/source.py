@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from lowerbound.cells import place, spelled
-from lowerbound.data import arrayfiles, arrays, files, frames, kinds, parquet, tables
+from lowerbound.data import arrayfiles, arrays, files, frames, ipc, kinds, parquet, shards, tables
 from lowerbound.data.native import ArrowNative, Frame, Native, part_rows, size
 from lowerbound.data.streams import Stream
 from lowerbound.data.wanted import ANY, Wanted
@@ -26,10 +27,10 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Fram
     """Read a table or pictures.
 
     Args:
-        data: a path to a CSV, TSV, Parquet, .npy, .npz or idx file, to a folder of shards or of
-            pictures, or a pattern such as ``"tx/*.parquet"``; a list of such paths; or a NumPy
-            array, a data frame (pandas, polars, Arrow, ...), a dict of columns, a SciPy sparse
-            matrix.
+        data: a path to a CSV, TSV, Parquet, Arrow IPC, .npy, .npz or idx file, to a folder of
+            shards or of pictures, or a pattern such as ``"tx/*.parquet"``; a list of such paths;
+            or a NumPy array, a data frame (pandas, polars, Arrow, ...), a dict of columns, a
+            SciPy sparse matrix.
         rows: stop after this many rows.
         wanted: what is wanted of pictures in files.
 
@@ -50,7 +51,7 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Fram
 
 
 def walk(data: object, *, wanted: Wanted = ANY) -> Frame | Stream:
-    """Return data to be worked on part by part: Parquet files of many rows are not held.
+    """Return data to be worked on part by part: of files of many rows a part is held.
 
     Args:
         data: whatever `read` takes.
@@ -64,8 +65,9 @@ def walk(data: object, *, wanted: Wanted = ANY) -> Frame | Stream:
     if located is None:
         return read(data, wanted=wanted)
     kind, notes = _kind_of(located[0])
-    if kind == "parquet":
-        stream = parquet.stream_shards(located[0].files, located[0].root, located[1])
+    if kind in _SHARDED:
+        opened = _SHARDED[kind](located[0].files)
+        stream = shards.stream(opened, located[0].root, located[1])
         if stream.rows > part_rows(len(stream.names)):
             return replace(stream, notes=notes)
     return _read_files(*located, None)
@@ -115,17 +117,20 @@ def _kind_of(found: files.Found) -> tuple[str, tuple[str, ...]]:
     notes = found.notes
     if files.is_idx(found.files[0]):  # which only its name tells, plain or gzipped
         start = None
-    by_content = {"parquet": "parquet", "npy": "array", "gzip": "text"}.get(start or "")
+    by_content = _BY_CONTENT.get(start or "")
     if kind is None and by_content is None:
         if start or found.files[0].suffix:
             raise files.unreadable_kind(found.files[0], start)
         kind = "text"
     if kind == "text" and start and by_content is None:
         raise files.unreadable_kind(found.files[0], start)
-    if by_content and kind not in (by_content, "parquet"):
+    if by_content and kind not in (by_content, *_SHARDED):
         notes += (f"{found.files[0].name}: read as {start}, which its content is",)
         kind = by_content
     return kind or "text", notes
+
+
+_BY_CONTENT = {"parquet": "parquet", "npy": "array", "gzip": "text", "Arrow IPC": "arrow"}
 
 
 def _read_text(found: files.Found, rows: int | None) -> Frame:
@@ -148,7 +153,7 @@ def _joined(parts: list[tuple[Path, pa.Table]]) -> pa.Table:
     first_path, first = parts[0]
     for path, table in parts[1:]:
         if set(table.column_names) != set(first.column_names):
-            raise parquet.other_columns(first_path, path, first.column_names, table.column_names)
+            raise shards.other_columns(first_path, path, first.column_names, table.column_names)
     types = {name: [table[name].type for _, table in parts] for name in first.column_names}
     text = {n for n, kinds in types.items() if pa.string() in kinds and len(set(kinds)) > 1}
     same = [
@@ -166,8 +171,8 @@ def _joined(parts: list[tuple[Path, pa.Table]]) -> pa.Table:
         ) from error
 
 
-def _read_parquet(found: files.Found, rows: int | None) -> Frame:
-    table, total = parquet.read_shards(found.files, found.root, rows)
+def _read_sharded(kind: str, found: files.Found, rows: int | None) -> Frame:
+    table, total = shards.read(_SHARDED[kind](found.files), found.root, rows)
     return Frame(table, None, tuple(table.column_names), ArrowNative(), "", (), total)
 
 
@@ -182,9 +187,14 @@ def _read_array(found: files.Found, rows: int | None) -> Frame:
     return arrayfiles.read_file(found.files[0], rows)
 
 
+# Formats of which a part can be read at a time.
+_SHARDED: dict[str, Callable[[list[Path]], Sequence[shards.Shard]]] = {
+    "parquet": parquet.open_all,
+    "arrow": ipc.open_all,
+}
 _READERS: dict[str, Callable[[files.Found, int | None], Frame]] = {
     "text": _read_text,
-    "parquet": _read_parquet,
+    **{kind: partial(_read_sharded, kind) for kind in _SHARDED},
     "array": _read_array,
 }
 

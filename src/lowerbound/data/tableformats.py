@@ -51,6 +51,14 @@ def _write_parquet(tables: Tables, file: BinaryIO, path: str, shape: tuple[int, 
             writer.write_table(table.cast(first.schema))
 
 
+def _write_arrow(tables: Tables, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
+    first = next(tables)
+    with pa.ipc.new_file(file, first.schema) as writer:
+        writer.write_table(first)
+        for table in tables:
+            writer.write_table(table.cast(first.schema))
+
+
 def _separated(delimiter: str, packed: bool) -> Writer:
     def spell(tables: Tables, file: Any, path: str) -> None:
         options = arrow_csv.WriteOptions(delimiter=delimiter, quoting_style="needed")
@@ -164,6 +172,8 @@ _WRITERS: dict[str, Writer] = {
     ".csv.gz": _with_cells(_separated(",", packed=True)),
     ".tsv.gz": _with_cells(_separated("\t", packed=True)),
     ".parquet": _with_cells(_write_parquet),
+    ".arrow": _with_cells(_write_arrow),
+    ".feather": _with_cells(_write_arrow),
     ".npy": _write_npy,
     ".npz": _write_npz,
 }

@@ -1,0 +1,98 @@
+"""Arrow IPC files (Feather): their rows, whole or part by part, out of the mapped file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+from pyarrow import dataset
+
+from lowerbound.cells import place
+from lowerbound.data import shards
+from lowerbound.data.files import magic, refusal
+from lowerbound.errors import DataError
+
+_MOST_ROWS = 1 << 20  # that a byte may stand for, however well it is compressed
+
+
+def open_all(files: list[Path]) -> list[Shard]:
+    """Read the footers of Arrow IPC files.
+
+    Raises:
+        DataError: E020 with the file's name; of damage within a file, once it is met.
+    """
+    return [_open(path) for path in files]
+
+
+class Shard(NamedTuple):
+    """What the footer of one file says; files are open only while they are read.
+
+    Nothing of a file that is not compressed is held: record batches are parts of the mapped
+    file. Of a compressed one a record batch is held at a time.
+    """
+
+    path: Path
+    schema: pa.Schema
+    rows: int
+
+    @property
+    def bytes(self) -> int:
+        """Return what the cells take in memory."""
+        return self.rows * sum(shards.width(field.type) for field in self.schema) // 8
+
+    def read(self, rows: int | None) -> pa.Table:
+        """Return the first so many rows, or all."""
+        left = self.rows if rows is None else min(rows, self.rows)
+        tables = [self.schema.empty_table()]
+        for table in self.parts(max(left, 1)):
+            tables.append(table.slice(0, left))
+            left -= tables[-1].num_rows
+            if left <= 0:
+                break
+        return pa.concat_tables(tables)
+
+    def parts(self, size: int) -> Iterator[pa.Table]:
+        """Yield the rows in order, so many at a time at most."""
+        with _intact(self.path), pa.memory_map(str(self.path)) as source:
+            file = pa.ipc.open_file(source)
+            for number in range(file.num_record_batches):
+                batch = file.get_batch(number)
+                batch.validate(full=True)  # offsets of a damaged file point anywhere
+                for start in range(0, batch.num_rows, size):
+                    yield pa.Table.from_batches([batch.slice(start, size)])
+
+
+def _open(path: Path) -> Shard:
+    if magic(path) != "Arrow IPC":
+        raise _damaged(path, "it does not begin with ARROW1, as the files of this format do")
+    with _intact(path), pa.memory_map(str(path)) as source:
+        schema = pa.ipc.open_file(source).schema
+        # Counted by the footers of record batches, which are not unpacked for that.
+        rows = dataset.dataset(str(path), format="ipc").count_rows()
+    size = path.stat().st_size
+    if not 0 <= rows <= size * _MOST_ROWS:
+        raise _damaged(path, f"it promises {rows:,} rows in {size:,} bytes")
+    return Shard(path, schema, rows)
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Tell damage from the system's refusals, which alone have a number."""
+    try:
+        yield
+    except OSError as error:
+        raise (refusal(path, error) if error.errno else _damaged(path, str(error))) from error
+    except (pa.ArrowException, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(
+        "E020",
+        f"{place(path)} is damaged: {(why.strip().splitlines() or ['unknown reason'])[0][:160]}",
+        fix="download or write it again; an incomplete copy has no footer",
+        path=str(path),
+    )
