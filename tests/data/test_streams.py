@@ -59,6 +59,26 @@ def test_arrow_files_are_read_part_by_part(tmp_path, batch, compression):
     assert read(path, rows=120).total == ROWS
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "u1", "?"])
+def test_arrays_in_files_are_read_part_by_part(tmp_path, dtype, order):
+    array = np.asarray(np.arange(3 * ROWS).reshape(-1, 3) % 250, dtype, order=order)
+    np.save(tmp_path / "x.npy", array)
+    stream, whole = walk(tmp_path / "x.npy"), read(tmp_path / "x.npy")
+    assert isinstance(stream, Stream)
+    assert joined(stream).equals(whole.table)
+    for part in stream.parts():
+        assert (part.native, part.typed, part.origin) == (whole.native, False, whole.origin)
+    assert (stream.native.wrap(stream.first(5).table) == array[:5]).all()
+    cut = (tmp_path / "x.npy").read_bytes()[:-9]
+    (tmp_path / "x.npy").write_bytes(cut)
+    with pytest.raises(DataError) as refusal:
+        walk(tmp_path / "x.npy")
+    assert refusal.value.code == "E025"
+    np.save(tmp_path / "y.npy", np.zeros((100, 8, 8)))
+    assert isinstance(walk(tmp_path / "y.npy"), Frame)  # pictures
+
+
 def test_a_folder_of_arrow_files_is_one_table(tmp_path):
     for number in range(3):
         feather.write_feather(rows(70, 70 * number), tmp_path / f"part-{number}.feather")

@@ -8,17 +8,20 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+import pyarrow as pa
 
 from lowerbound.cells import listed, place, snippet
 from lowerbound.data import idxfiles
-from lowerbound.data.arrays import from_array, from_sparse
+from lowerbound.data.arrays import NumpyNative, from_array, from_sparse
 from lowerbound.data.files import is_idx, readable
 from lowerbound.data.native import Frame
+from lowerbound.data.streams import Stream
 from lowerbound.errors import DataError
 
 MOST_BYTES = 2 * 2**30
@@ -53,8 +56,54 @@ def _broken(path: Path, why: str) -> DataError:
     )
 
 
+def mapped(path: Path) -> np.ndarray | None:
+    """Return a table of numbers in an .npy file without reading it; None for anything else.
+
+    Raises:
+        DataError: E025 or E026 where the file is damaged, or holds Python objects.
+    """
+    with readable(path), path.open("rb") as file:
+        if is_idx(path) or file.read(6) != b"\x93NUMPY":
+            return None
+        file.seek(0)
+        shape, fortran, dtype = _header(file, path, path.stat().st_size)
+        if len(shape) != 2 or not min(shape) or dtype.kind not in "buif" or dtype.itemsize > 8:
+            return None
+        if math.prod(shape) * dtype.itemsize > path.stat().st_size - file.tell():
+            raise _broken(path, "it ends early")
+        order = "F" if fortran else "C"
+        return np.memmap(path, dtype, "r", file.tell(), shape, order)
+
+
+def stream(array: np.ndarray, origin: str) -> Stream:
+    """Return the rows of an array that is not held as a table that is read part by part."""
+    rows, columns = array.shape
+
+    def tables(size: int) -> Iterator[pa.Table]:
+        for start in range(0, rows, size):
+            table = from_array(array[start : start + size], origin=origin).table
+            assert table is not None
+            yield table
+
+    names = tuple(f"x{j}" for j in range(columns))
+    return Stream(names, origin, rows, tables, (), array.nbytes, NumpyNative(), typed=False)
+
+
 def _read_npy(file: IO[bytes], path: Path, room: int) -> np.ndarray:
     """Read one array, after its header was compared with the bytes that are there."""
+    shape, fortran, dtype = _header(file, path, room)
+    wanted = math.prod(shape) * dtype.itemsize
+    raw = file.read(wanted)
+    if len(raw) != wanted:
+        raise _broken(path, f"it ends {wanted - len(raw):,} bytes early")
+    try:
+        return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+    except ValueError as error:  # more dimensions than NumPy has, or longer than it counts
+        raise _broken(path, str(error)) from error
+
+
+def _header(file: IO[bytes], path: Path, room: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an .npy file: shape, whether columns come first, and type."""
     try:
         version = np.lib.format.read_magic(file)
         readers = {
@@ -78,13 +127,7 @@ def _read_npy(file: IO[bytes], path: Path, room: int) -> np.ndarray:
     wanted = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or wanted > room or not dtype.itemsize:
         raise _broken(path, f"shape {shape} needs {wanted:,} bytes, and {room:,} are there")
-    raw = file.read(wanted)
-    if len(raw) != wanted:
-        raise _broken(path, f"it ends {wanted - len(raw):,} bytes early")
-    try:
-        return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
-    except ValueError as error:  # more dimensions than NumPy has, or longer than it counts
-        raise _broken(path, str(error)) from error
+    return shape, fortran, dtype
 
 
 def _read_npz(file: IO[bytes], path: Path, rows: int | None) -> Frame:

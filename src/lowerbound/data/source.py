@@ -65,12 +65,18 @@ def walk(data: object, *, wanted: Wanted = ANY) -> Frame | Stream:
     if located is None:
         return read(data, wanted=wanted)
     kind, notes = _kind_of(located[0])
-    if kind in _SHARDED:
-        opened = _SHARDED[kind](located[0].files)
-        stream = shards.stream(opened, located[0].root, located[1])
-        if stream.rows > part_rows(len(stream.names)):
-            return replace(stream, notes=notes)
+    stream = _stream_of(kind, *located)
+    if stream is not None and stream.rows > part_rows(len(stream.names)):
+        return replace(stream, notes=notes)
     return _read_files(*located, None)
+
+
+def _stream_of(kind: str, found: files.Found, origin: str) -> Stream | None:
+    """Return files as a table that is read part by part; None where that cannot be."""
+    if kind in _SHARDED:
+        return shards.stream(_SHARDED[kind](found.files), found.root, origin)
+    array = arrayfiles.mapped(found.files[0]) if kind == "array" and not found.files[1:] else None
+    return None if array is None else arrayfiles.stream(array, origin)
 
 
 def are_picture_files(data: object) -> bool:

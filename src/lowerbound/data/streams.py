@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
 from lowerbound.data import memory
-from lowerbound.data.native import ArrowNative, Frame, part_rows
+from lowerbound.data.native import ArrowNative, Frame, Native, part_rows
 
 _MOST_DRAWN = 10**9
 
@@ -26,6 +26,8 @@ class Stream:
         tables: returns the rows in order, so many at a time at most.
         notes: lossless repairs that were made and must be reported.
         bytes: what all rows would take in memory.
+        native: gives results back in the input's kind.
+        typed: whether columns may be of different kinds, see `Frame`.
     """
 
     names: tuple[str, ...]
@@ -34,8 +36,9 @@ class Stream:
     tables: Callable[[int], Iterator[pa.Table]]
     notes: tuple[str, ...] = ()
     bytes: int = 0
+    native: Native = field(default_factory=ArrowNative)
+    typed: bool = True
 
-    native = ArrowNative()
     shape = ()  # rows of a table are no pictures
     files = ()
     pictures = targets = None
@@ -47,9 +50,10 @@ class Stream:
         spread over files and row groups.
         """
         size, start = part_rows(len(self.names)), 0
+        like = Frame(None, None, self.names, self.native, self.origin, typed=self.typed)
         for table in regrouped(self.tables(size), size):
             named = table.rename_columns(list(self.names))
-            yield Frame(named, None, self.names, origin=self.origin, total=self.rows, start=start)
+            yield replace(like, table=named, total=self.rows, start=start)
             start += named.num_rows
 
     def first(self, rows: int) -> Frame:
