@@ -122,14 +122,14 @@ def _(q: Nearest, z: Tensor) -> Tensor:
 
 
 @singledispatch
-def activity_of(q: Distribution, seen: Tensor) -> Tensor:
-    """Return how much each unit is used, from those of all rows, (n, units): the variance."""
-    return seen.var(0, correction=0)
+def is_counted(q: Distribution) -> bool:
+    """Tell whether units are used as often as their mean says; else as their variance does."""
+    return False
 
 
-@activity_of.register
-def _(q: Nearest, seen: Tensor) -> Tensor:
-    return seen.mean(0)
+@is_counted.register
+def _(q: Nearest) -> bool:
+    return True
 
 
 @draw.register

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Laplace, Normal, StudentT
 
-from lowerbound import metrics, noise
+from lowerbound import metrics, noise, usage
 from lowerbound.codewords import perplexity, units
 from lowerbound.data.batches import Batch, Rows, subset
 from lowerbound.distributions import Blocks, Observed, is_continuous
@@ -87,7 +87,7 @@ def examine(model: nn.Module, train: Rows, valid: Rows, values: int | None = Non
         values: how many a cell may have, where all cells have as many, such as 256 of a pixel.
     """
     train, valid = _some(train), _some(valid)
-    use = metrics.latent_use(model, valid)
+    use = usage.latent_use(model, valid)
     bound, learned = metrics.elbo(model, valid), metrics.elbo(model, train)
     rate = bound.rate.mean().item()
     valid_elbo, train_elbo = bound.elbo.mean().item(), learned.elbo.mean().item()
@@ -145,7 +145,7 @@ def _some(rows: Rows) -> Rows:
     return subset(rows, torch.arange(min(ROWS, len(rows))))
 
 
-def _levels(model: nn.Module, rows: Rows, use: metrics.LatentUse) -> list[LevelUse]:
+def _levels(model: nn.Module, rows: Rows, use: usage.LatentUse) -> list[LevelUse]:
     """Measure every level; `use` is that of the units of all levels in order."""
     sizes: dict[str, int] = {}
     coded: dict[str, bool] = {}

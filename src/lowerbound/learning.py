@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import lowerbound
-from lowerbound import aggregate_priors, metrics, noise, recipes, training
+from lowerbound import aggregate_priors, metrics, noise, recipes, training, usage
 from lowerbound.calibrating import calibrated
 from lowerbound.data import streamed
 from lowerbound.data.batches import Rows, fingerprint
@@ -289,7 +289,7 @@ def _note_library(model: LatentModel, train: Rows) -> None:
 def _with_active_latents(plan: Plan, wide: Fitted, material: Material) -> Fitted:
     """Fit again with as many latents as are in use; keep that where it is no worse."""
     valid = material.valid
-    use = metrics.latent_use(wide.model, valid)
+    use = usage.latent_use(wide.model, valid)
     sizes = _in_use(wide.arguments, use.active)
     if sizes.items() <= wide.arguments.items():
         return wide

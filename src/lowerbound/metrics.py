@@ -1,4 +1,4 @@
-"""Estimates of log p(x) and measures of the latents, all in nats per example."""
+"""Estimates of log p(x), all in nats per example."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from lowerbound import noise
-from lowerbound.codewords import activity_of, units
 from lowerbound.data.batches import Batch, Rows, tile_of, tiles
-from lowerbound.distributions import is_certain, is_continuous, kl_per_dimension
-from lowerbound.encoded import encoded_once, undecoded
+from lowerbound.distributions import is_certain, is_continuous
+from lowerbound.encoded import encoded_once
 from lowerbound.errors import UsageError
-from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
+from lowerbound.trace import Trace, from_posterior, from_prior, replay
 
 T = TypeVar("T", float, Tensor)
 
@@ -221,51 +219,6 @@ def bits_per_dimension(nats: T, dimensions: int) -> T:
             "E240", f"dimensions is {dimensions}, but at least 1 is needed", fix="dimensions=1"
         )
     return nats / (dimensions * math.log(2))
-
-
-class LatentUse(NamedTuple):
-    """How much each latent dimension is used, dimensions of all sites one after the other.
-
-    Of a site of codes, each code is a unit; its activity is its use over the mean use.
-
-    Attributes:
-        activity: (d,) variance over the data of E[z | x].
-        rate: (d,) mean KL, nats; NaN where the prior has no closed form per dimension.
-        active: (d,) bool, activity above the threshold.
-    """
-
-    activity: Tensor
-    rate: Tensor
-    active: Tensor
-
-
-def latent_use(model: nn.Module, rows: Rows, threshold: float = 0.01) -> LatentUse:
-    """Measure active units: A_u = Var_x(E[u | x]) > threshold.
-
-    References:
-        Burda, Grosse & Salakhutdinov, 2016, section 5.
-    """
-    sites: dict[str, tuple[Distribution, int]] = {}
-
-    def work(batch: Batch) -> Tensor:
-        trace = Trace(posterior_mean, len(batch.x))
-        model(batch.x, trace, batch.context)
-        seen, rates = [], []
-        for name, site in trace.sites.items():
-            assert site.q is not None
-            each = kl_per_dimension(site.q, site.p)
-            seen.append(units(site.q, site.z))
-            sites[name] = site.q, seen[-1].shape[1]
-            missing = torch.full_like(seen[-1], torch.nan)
-            rates.append(missing if each is None else each.flatten(1))
-        return torch.stack([torch.cat(seen, 1), torch.cat(rates, 1)], 2).double()
-
-    with undecoded(model):
-        seen, rates = by_tiles(model, rows, work).unbind(2)
-    parts = seen.split([size for _, size in sites.values()], 1)
-    each = zip(sites.values(), parts, strict=True)
-    activity = torch.cat([activity_of(q, part) for (q, _), part in each])
-    return LatentUse(activity, rates.mean(0), activity > threshold)
 
 
 @dataclass(frozen=True)

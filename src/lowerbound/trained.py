@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,19 +12,19 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lowerbound import bundle, cards, metrics, recipes, tasks
+from lowerbound import bundle, cards, recipes, tasks
 from lowerbound.calibration import Alarm, Calibration
 from lowerbound.data.batches import subset
 from lowerbound.data.coding import Coded, Coding, restore
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
+from lowerbound.evaluating import Evaluation
 from lowerbound.explaining import explained
 from lowerbound.model import LatentModel
 from lowerbound.recipes import images
 from lowerbound.scoring import Likelihood, Scoring, kept, scoring_of
 
 PICTURES_AT_ONCE = 1024  # that are decoded together
-ANNEALED_ROWS = 64  # rows that annealed importance sampling looks at
 
 
 class Samples(NamedTuple):
@@ -246,37 +245,9 @@ class Trained:
 
     def evaluate(self, data: object, *, samples: int = 128, ais: bool = False) -> dict[str, Any]:
         """Return likelihood estimates on `data`, nats per row of the raw values."""
-        _, coded = self.encode(data)
-        jacobian = float(coded.log_jacobian.mean())
-        bound = metrics.elbo(self.model, coded.rows)
-        weighted = metrics.log_likelihood(self.model, coded.rows, samples)
-        use = metrics.latent_use(self.model, coded.rows)
-        report = {
-            "rows": len(coded.rows),
-            "elbo": bound.elbo.mean().item() + jacobian,
-            "distortion": bound.distortion.mean().item() - jacobian,
-            "rate": bound.rate.mean().item(),
-            "iw_nll": -weighted.mean - jacobian,
-            "iw_nll_standard_error": weighted.mean_standard_error,
-            "importance_samples": samples,
-            "effective_samples_median": weighted.effective_samples.median().item(),
-            "active_units": int(use.active.sum()),
-            "latent": len(use.active),
-            "unit": "nats per row",
-        }
-        if self.recipe in recipes.FIRST_STAGES:  # whose rate means little without its prior
-            report["prior"] = self.arguments["prior"]
-        if self.coding.shape:
-            cells = math.prod(self.coding.shape)
-            report["bits_per_dimension"] = metrics.bits_per_dimension(-report["elbo"], cells)
-        if ais:
-            batch = coded.rows.take(torch.arange(min(ANNEALED_ROWS, len(coded.rows))))
-            annealed = metrics.ais(self.model, batch)
-            part = float(coded.log_jacobian[: len(batch.x)].mean())
-            report["ais_nll"] = -annealed.mean - part
-            report["ais_rows"] = len(batch.x)
-            report["ais_chains"] = metrics.Annealing().chains
-        return report
+        evaluation = Evaluation(self, samples, ais)
+        evaluation.add(self.encode(data)[1])
+        return evaluation.report()
 
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
         """Return the rows that given latents stand for."""

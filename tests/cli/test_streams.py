@@ -68,6 +68,18 @@ def test_scores_and_embeddings_are_bit_equal(both, verb, suffix):
         assert one.read_bytes() == other.read_bytes()
 
 
+def test_an_evaluation_by_parts_is_that_of_all_rows(parquet, run, monkeypatch):
+    whole = lowerbound.evaluate("tx.vae", "tx", samples=4).facts
+    monkeypatch.setattr(native, "PART", PART)
+    parts = lowerbound.evaluate("tx.vae", "tx", samples=4).facts
+    assert parts["rows"] == whole["rows"] == parquet
+    numbers = [name for name, value in whole.items() if isinstance(value, float)]
+    for name in set(numbers) - {"seconds"}:
+        assert parts[name] == pytest.approx(whole[name], rel=1e-5), name
+    assert parts["active_units"] == whole["active_units"]
+    assert parts["missing"] == whole["missing"]
+
+
 @pytest.mark.parametrize("verb", ["reconstruct", "impute"])
 def test_whole_rows_are_bit_equal(both, verb):
     (whole, parts), (one, other) = both(verb)

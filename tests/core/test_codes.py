@@ -13,7 +13,7 @@ from vector_quantize_pytorch import SimVQ
 from vector_quantize_pytorch.vector_quantize_pytorch import Codebook as Theirs
 
 from core_parts import CODE_PRIORS, CODEBOOKS, quantise, randomise
-from lowerbound import codes, metrics, noise, recipes
+from lowerbound import codes, metrics, noise, recipes, usage
 from lowerbound import distributions as dist
 from lowerbound.code_priors import PixelCodes, Raster, UniformCodes
 from lowerbound.codewords import AllAlike, Nearest, OnCodebook, nearest, perplexity, vectors_of
@@ -589,7 +589,7 @@ def test_draws_of_a_code_are_all_the_same_and_are_decoded_once():
 def test_units_of_a_site_of_codes_are_its_codes():
     model = recipe("vqvae2").eval()
     x, _ = RECIPES["vqvae2"].data(40)
-    use = metrics.latent_use(model, Dense(x))
+    use = usage.latent_use(model, Dense(x))
     assert len(use.active) == 16
     trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 40)
     model(x, trace)

@@ -11,15 +11,16 @@ from lowerbound import noise, tasks
 from lowerbound.aggregate_priors import Borrowed, Vamp
 from lowerbound.data.batches import Batch, Dense
 from lowerbound.encoded import encoded_once, undecoded
+from lowerbound.evaluating import Moments
 from lowerbound.metrics import (
     elbo,
-    latent_use,
     log_likelihood,
     log_weights,
     rate_distortion,
 )
 from lowerbound.trace import Trace, posterior_mean
-from recipe_parts import recipe
+from lowerbound.usage import latent_use, together
+from recipe_parts import RECIPES, recipe
 
 WORLD = LinearGaussian()
 
@@ -128,3 +129,26 @@ def test_the_place_of_a_model_is_its_mean_rate_and_distortion():
     assert wide.distortion > exact.distortion
     (one,) = rate_distortion(models[:1], Dense(x[:1]))
     assert one.rate_error == 0
+
+
+@pytest.mark.parametrize("name", ["ladder", "vqvae", "iaf iaf", "gaussian"])
+def test_the_use_of_latents_over_parts_is_that_over_all(name):
+    it, x = recipe(name).eval(), RECIPES[name].data(50)[0]
+    whole = latent_use(it, Dense(x))
+    parts = [latent_use(it, Dense(part)) for part in x.split([20, 1, 29])]
+    found = together(parts)
+    assert found.rows == whole.rows == 50
+    assert whole.counted.all() == (name == "vqvae")
+    for one, other in zip(found[:3], whole[:3], strict=True):
+        torch.testing.assert_close(one, other, equal_nan=True)
+    assert torch.equal(found.active, whole.active)
+
+
+def test_moments_of_parts_are_those_of_all():
+    x = 1e6 + torch.randn(1000, generator=noise.generator("moments"), dtype=torch.float64)
+    moments = Moments()
+    for part in x.split([1, 300, 2, 697]):
+        moments.add(part)
+    assert moments.count == 1000
+    assert moments.mean == pytest.approx(x.mean().item(), rel=1e-14)
+    assert moments.standard_error == pytest.approx(x.std().item() / 1000**0.5, rel=1e-9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lowerbound import metrics, noise, recipes, tasks
+from lowerbound import metrics, noise, recipes, tasks, usage
 from lowerbound.data.batches import Dense
 from lowerbound.distributions import moments
 from lowerbound.errors import UsageError
@@ -151,7 +151,7 @@ def test_latents_of_all_levels_go_there_and_back(name):
     z = tasks.embed(model, Dense(x))
     assert z.shape == (12, 5 if name.startswith("ladder") else 2)
     torch.testing.assert_close(tasks.decode(model, z), tasks.reconstruct(model, Dense(x)))
-    use = metrics.latent_use(model, Dense(x))
+    use = usage.latent_use(model, Dense(x))
     assert len(use.active) == z.shape[1]
     torch.testing.assert_close(use.activity, z.double().var(0, correction=0))
     assert use.rate.isnan().all() == name.startswith("iaf")

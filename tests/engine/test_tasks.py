@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lowerbound import metrics, noise, objectives, recipes, tasks, training
+from lowerbound import metrics, noise, objectives, recipes, tasks, training, usage
 from lowerbound.data.batches import Batch, Dense
 from lowerbound.errors import UsageError
 from lowerbound.trace import Trace, from_prior
@@ -187,7 +187,7 @@ def test_temperature_narrows_the_prior(model):
 
 
 def test_active_units_find_the_dimensions_that_matter(model):
-    use = metrics.latent_use(model, Dense(rows(500, seed=13)))
+    use = usage.latent_use(model, Dense(rows(500, seed=13)))
     assert 1 <= int(use.active.sum()) <= 2
     assert use.rate[use.active].min() > 5 * use.rate[~use.active].max()
     assert np.isfinite(use.activity.numpy()).all()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lowerbound import metrics, noise, recipes, training
+from lowerbound import metrics, noise, recipes, training, usage
 from lowerbound.data.batches import Dense, Rows, subset
 from lowerbound.data.views import binarised
 from lowerbound.errors import UsageError
@@ -162,7 +162,7 @@ def _evaluate(job: Job, model: torch.nn.Module, data: _Data) -> dict[str, float]
     weighted = metrics.log_likelihood(model, test, samples)
     bound = metrics.elbo(model, test)
     dimensions = float(np.prod(job.experiment.shape))
-    use = metrics.latent_use(model, test)
+    use = usage.latent_use(model, test)
     levels = _active_by_level(model, test, use.active)
     return {
         "nll": -weighted.mean,

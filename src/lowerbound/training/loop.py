@@ -14,7 +14,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from lowerbound import machine, metrics, noise
+from lowerbound import machine, metrics, noise, usage
 from lowerbound.data.batches import Batch, Rows, batched, subset, visits
 from lowerbound.data.views import View
 from lowerbound.distributed import ALONE, Team
@@ -307,7 +307,7 @@ class _Trainer:
         assert isinstance(model, nn.Module)
         with self.flat.showing(shown):
             bound = held_out(model, self.valid, self.samples)
-            used = metrics.latent_use(model, self.valid).active
+            used = usage.latent_use(model, self.valid).active
         return bound, int(used.sum()), len(used)
 
     def finish(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowerbound import drawing, gallery, metrics, noise, tasks
+from lowerbound import drawing, gallery, noise, tasks, usage
 from lowerbound.data.batches import Dense, Rows
 from lowerbound.data.pairs import restores
 from lowerbound.data.pictures import LEVELS, PictureCoding
@@ -137,7 +137,7 @@ def _traversal(trained: Trained, rows: Any, order: Order) -> Drawn:
         drawn = gallery.samples(trained.model, ROWS_LOOKED_AT, seed=order.seed)
         rows = Dense(drawn)
     some = Dense(rows.take(torch.arange(min(len(rows), ROWS_LOOKED_AT))).x)
-    activity = metrics.latent_use(trained.model, some).activity
+    activity = usage.latent_use(trained.model, some).activity
     dimensions = gallery.most_used(activity, order.n)
     z = tasks.embed(trained.model, some).mean(0)
     values = gallery.traversal(trained.model, z, dimensions, order.n)

@@ -33,7 +33,7 @@ from lowerbound.verbs.outputs import (
     spell_path,
     walked,
 )
-from lowerbound.verbs.pictured import open_for, walk_for
+from lowerbound.verbs.pictured import walk_for
 from lowerbound.verbs.result import Remarks, Result, Sheet
 
 if TYPE_CHECKING:
@@ -332,6 +332,7 @@ def evaluate(
     ais: bool = False,
     rename: Renames = (),
     on_bad_file: Policy = None,
+    voice: Heard = SILENT,
 ) -> Result:
     """Measure how well a model fits rows: the ELBO, and a tighter bound on log p(rows).
 
@@ -349,13 +350,19 @@ def evaluate(
         ais: also run annealed importance sampling on a few rows, slow and nearly exact.
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
+        voice: hears how it goes; in Python nobody does.
     """
     samples = parsing.at_least(samples, 1, "--samples")
     clock = Clock()
     trained = load(model)
-    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
-    report = trained.evaluate(frame, samples=samples, ais=ais)
-    remarks = Remarks.of(frame.notes, coded)
+    given = walk_for(trained, data, rename, on_bad_file)
+    evaluating, remarks = import_module("lowerbound.evaluating"), Remarks(given.notes)
+    evaluation = evaluating.Evaluation(trained, samples, ais)
+    for part in walked(given, voice):
+        coded = trained.encode(part)[1]
+        evaluation.add(coded)
+        remarks.add(coded)
+    report = evaluation.report()
     rows = [
         ("ELBO", f"{report['elbo']:.4f}", "a lower bound of log p(row); higher is better"),
         ("distortion", f"{report['distortion']:.4f}", "what reconstruction costs"),
