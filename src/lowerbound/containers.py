@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
+from lowerbound.data.anndatas import is_anndata
 from lowerbound.data.arrays import NumpyNative, PictureNative, SparseNative
 from lowerbound.data.cellcolumns import pixels_of
 from lowerbound.data.frames import FrameNative
@@ -108,7 +109,10 @@ def _is_table(data: object) -> bool:
     known = nw.dependencies
     named = str | os.PathLike | Mapping | pa.RecordBatch
     return (
-        isinstance(data, named) or known.is_into_dataframe(data) or known.is_polars_lazyframe(data)
+        isinstance(data, named)
+        or known.is_into_dataframe(data)
+        or known.is_polars_lazyframe(data)
+        or is_anndata(data)
     )
 
 

@@ -94,7 +94,7 @@ DATA: dict[str, tuple[str, str]] = {
         "The message gives the parser's reason and the place.",
     ),
     "E020": (
-        "the Parquet file is damaged",
+        "the Parquet or Arrow file is damaged",
         "Its footer or one of its pages cannot be decoded: an incomplete download, another kind "
         "of file under this name, or a fault of the disk.",
     ),
@@ -119,7 +119,7 @@ DATA: dict[str, tuple[str, str]] = {
         "what is there on purpose.",
     ),
     "E025": (
-        "the array file is damaged",
+        "the file of an array or of cells is damaged",
         "Its header and its size do not agree, or it is no .npy or .npz file at all.",
     ),
     "E026": (

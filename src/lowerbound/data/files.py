@@ -21,8 +21,9 @@ _KINDS = {
     "parquet": (".parquet", ".pq"),
     "arrow": (".arrow", ".feather", ".ipc"),
     "array": (".npy", ".npz"),
+    "cells": (".h5ad",),
 }
-KNOWN = ".csv, .tsv, .tab, .txt (also .gz), .parquet, .arrow, .npy, .npz, idx"
+KNOWN = ".csv, .tsv, .tab, .txt (also .gz), .parquet, .arrow, .npy, .npz, .h5ad, idx"
 
 # The names of idx files, such as train-images-idx3-ubyte.gz.
 _IDX = re.compile(r"(idx\d?[-.]ubyte|\.idx\d?)(\.gz)?$", re.IGNORECASE)
@@ -65,7 +66,6 @@ _OTHER_SUFFIXES = {
     ".jsonl": "JSON lines: convert them with pandas.read_json(..., lines=True).to_parquet(...)",
     ".orc": "ORC: convert it to Parquet",
     ".h5": "HDF5: save the array as .npy or the table as Parquet",
-    ".h5ad": "AnnData: pass the matrix adata.X or a layer in Python",
     ".mat": "a MATLAB file: save the array as .npy",
     ".sav": "an SPSS file: export it as CSV",
     ".dta": "a Stata file: export it as CSV",
@@ -310,7 +310,7 @@ def _folder(folder: Path) -> Found:
 
 
 def kind_by_suffix(path: Path) -> str | None:
-    """Return "text", "parquet", "arrow" or "array" by the suffix, or None."""
+    """Return the kind of a file by its suffix, one of `_KINDS`, or None."""
     if is_idx(path):
         return "array"
     suffixes = [s.lower() for s in path.suffixes]

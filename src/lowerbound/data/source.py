@@ -14,7 +14,18 @@ import numpy as np
 import pyarrow as pa
 
 from lowerbound.cells import place, spelled
-from lowerbound.data import arrayfiles, arrays, files, frames, ipc, kinds, parquet, shards, tables
+from lowerbound.data import (
+    anndatas,
+    arrayfiles,
+    arrays,
+    files,
+    frames,
+    ipc,
+    kinds,
+    parquet,
+    shards,
+    tables,
+)
 from lowerbound.data.native import ArrowNative, Frame, Native, part_rows, size
 from lowerbound.data.streams import Stream
 from lowerbound.data.wanted import ANY, Wanted
@@ -136,7 +147,12 @@ def _kind_of(found: files.Found) -> tuple[str, tuple[str, ...]]:
     return kind or "text", notes
 
 
-_BY_CONTENT = {"parquet": "parquet", "npy": "array", "gzip": "text", "Arrow IPC": "arrow"}
+_BY_CONTENT = {
+    "parquet": "parquet",
+    "npy": "array",
+    "gzip": "text",
+    "Arrow IPC": "arrow",
+}
 
 
 def _read_text(found: files.Found, rows: int | None) -> Frame:
@@ -193,6 +209,17 @@ def _read_array(found: files.Found, rows: int | None) -> Frame:
     return arrayfiles.read_file(found.files[0], rows)
 
 
+def _read_cells(found: files.Found, rows: int | None) -> Frame:
+    if len(found.files) > 1:
+        raise DataError(
+            "E008",
+            f"{len(found.files):,} AnnData files were found: {files.shards(found.files)}",
+            fix="put them together first: anndata.concat([...]).write_h5ad(path)",
+            path=str(found.root),
+        )
+    return anndatas.read_file(found.files[0], rows)
+
+
 # Formats of which a part can be read at a time.
 _SHARDED: dict[str, Callable[[list[Path]], Sequence[shards.Shard]]] = {
     "parquet": parquet.open_all,
@@ -202,15 +229,20 @@ _READERS: dict[str, Callable[[files.Found, int | None], Frame]] = {
     "text": _read_text,
     **{kind: partial(_read_sharded, kind) for kind in _SHARDED},
     "array": _read_array,
+    "cells": _read_cells,
 }
 
 
 def _read_object(data: Any) -> Frame:
-    for reader in (_from_arrow, _from_sparse, _from_columns, frames.from_frame, _from_array):
+    for reader in _OBJECTS:
         frame = reader(data)
         if frame is not None:
             return frame
     raise _no_table(data)
+
+
+def _from_anndata(data: Any) -> Frame | None:
+    return anndatas.from_anndata(data) if anndatas.is_anndata(data) else None
 
 
 def _no_table(data: object) -> UsageError:
@@ -262,3 +294,13 @@ def _from_array(data: Any) -> Frame | None:
             fix="give every row the same number of values",
         ) from error
     return arrays.from_array(array) if array.ndim else None
+
+
+_OBJECTS = (
+    _from_arrow,
+    _from_anndata,
+    _from_sparse,
+    _from_columns,
+    frames.from_frame,
+    _from_array,
+)

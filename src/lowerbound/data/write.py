@@ -51,7 +51,7 @@ def atomic_write(
         )
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as file:
+            with os.fdopen(handle, "w+b") as file:
                 writer(file)
                 file.flush()
                 # mkstemp makes private files; a result should have the usual permissions.

@@ -6,14 +6,22 @@ import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from lowerbound.data.arrays import NumpyNative
 from lowerbound.data.cellcolumns import spread
 from lowerbound.data.source import Frame, Stream, read
-from lowerbound.data.write import check_output, write_table, write_tables
+from lowerbound.data.write import (
+    atomic_write,
+    check_output,
+    check_place,
+    write_table,
+    write_tables,
+)
 from lowerbound.errors import DataError, ResourceError, UsageError, nearest
 from lowerbound.progress import Voice, spell_speed
 from lowerbound.verbs import VERBS, parsing
@@ -74,6 +82,33 @@ def check_table_target(
             fix="choose another --out",
         )
     return target
+
+
+def check_embedding_target(
+    path: str | os.PathLike[str] | None, overwrite: bool, data: object
+) -> Path | None:
+    """Refuse a place where embeddings could not be written: a table, or the cells once more."""
+    if path is None or not is_cells(Path(path)):
+        return check_table_target(path, overwrite, data)
+    if not (isinstance(data, str | os.PathLike) and is_cells(Path(data))):
+        raise UsageError(
+            "E236",
+            f"{path} would hold cells with their embedding, and the data are no .h5ad file",
+            fix="choose an --out that ends in .parquet",
+        )
+    target = check_place(path, overwrite)
+    if _same(target, Path(data)):
+        raise UsageError(
+            "E236",
+            f"{target} would replace the data that it is made from",
+            fix="choose another --out",
+        )
+    return target
+
+
+def is_cells(target: Path | None) -> bool:
+    """Tell whether a path is that of an AnnData file."""
+    return target is not None and target.suffix.lower() == ".h5ad"
 
 
 def is_array(target: Path | None) -> bool:
@@ -181,6 +216,16 @@ def deliver(
     if target is not None:
         return table, write_table(table, target, overwrite, shape)
     return (spread(table, shape) if given is None else given.native.wrap(table)), None
+
+
+def deliver_beside(
+    data: str | os.PathLike[str], tables: Iterable[pa.Table], target: Path, overwrite: bool
+) -> Path:
+    """Write an .h5ad file once more, with embeddings of its cells."""
+    anndatas = import_module("lowerbound.data.anndatas")
+    z = NumpyNative().wrap(pa.concat_tables(tables))
+    write = anndatas.with_embedding(Path(data), z)
+    return atomic_write(target, write, overwrite, need=Path(data).stat().st_size + z.nbytes)
 
 
 def spell_path(path: object, otherwise: str = "PATH") -> str:

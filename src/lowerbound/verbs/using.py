@@ -27,9 +27,12 @@ from lowerbound.verbs.flags import (
 from lowerbound.verbs.outputs import (
     Clock,
     beside,
+    check_embedding_target,
     check_table_target,
     deliver,
+    deliver_beside,
     is_array,
+    is_cells,
     spell_path,
     walked,
 )
@@ -244,22 +247,27 @@ def embed(
     Examples:
         lowerbound embed fraud.vae new.parquet --out embedding.parquet
         lowerbound embed fraud.vae new.csv --out embedding.npy
+        lowerbound embed pbmc.vae pbmc.h5ad --out embedded.h5ad
 
     Args:
         model: a folder that `lowerbound fit` saved.
         data: rows to embed: a file, a folder or a "pattern*".
-        out: where to write: .csv, .tsv, .parquet, or .npy for the numbers alone.
+        out: where to write: .csv, .tsv, .parquet, or .npy for the numbers alone; of cells in an
+            .h5ad file also .h5ad: the same file with obsm["X_lowerbound"].
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
         voice: hears how it goes; in Python nobody does.
     """
-    clock, target = Clock(), check_table_target(out, overwrite, data)
+    clock, target = Clock(), check_embedding_target(out, overwrite, data)
     trained = load(model)
     given = walk_for(trained, data, rename, on_bad_file)
     made = _Made(trained, given, lambda coded: _latents(trained.embed_coded(coded)))
-    tables = made.tables(voice, plain=is_array(target))
-    delivered, path = deliver(given, tables, target, overwrite)
+    tables = made.tables(voice, plain=is_array(target) or is_cells(target))
+    if target is not None and is_cells(target):
+        delivered, path = None, deliver_beside(data, tables, target, overwrite)
+    else:
+        delivered, path = deliver(given, tables, target, overwrite)
     rows, latent = given.rows, trained.latent
     facts = {"rows": rows, "latent": latent, "seconds": clock(), **made.remarks.facts}
     return Result(

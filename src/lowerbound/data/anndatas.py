@@ -1,0 +1,147 @@
+"""AnnData objects and .h5ad files: raw counts of cells in, embeddings back beside them."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowerbound.cells import place, snippet
+from lowerbound.data.arrays import from_sparse
+from lowerbound.data.files import readable
+from lowerbound.data.native import ArrowNative, Frame
+from lowerbound.errors import DataError, ResourceError
+
+LAYER = "counts"  # the name that raw counts usually have
+EMBEDDING = "X_lowerbound"  # where embeddings are put, as other tools name theirs
+_LOOKED_AT = 1000  # cells that tell whether a matrix holds counts
+
+
+def is_anndata(data: object) -> bool:
+    """Tell whether an object is an AnnData; by name, so that the library need not be there."""
+    return type(data).__module__.partition(".")[0] == "anndata" and hasattr(data, "var_names")
+
+
+def read_file(path: Path, rows: int | None = None) -> Frame:
+    """Read the counts of an .h5ad file, as `from_anndata` chooses them; only they are read.
+
+    Raises:
+        DataError: E025 for a damaged file, and as `from_anndata`.
+        ResourceError: E310 without anndata.
+    """
+    library = _library("anndata")
+    with readable(path), path.open("rb"):
+        pass  # the system's refusals are told before the library meets them
+    with _intact(path):
+        opened = library.read_h5ad(path, backed="r")
+    try:
+        with _intact(path):
+            return from_anndata(opened, rows, path.name)
+    finally:
+        opened.file.close()
+
+
+def from_anndata(data: Any, rows: int | None = None, origin: str = "the AnnData") -> Frame:
+    """Take the raw counts of annotated cells, one column for each gene.
+
+    They are the layer "counts" where there is one; else X where it holds whole numbers; else
+    raw.X where that does. Where none does, X is taken as it is.
+
+    Raises:
+        DataError: E013, E030, E040 or E042.
+    """
+    name, matrix, genes = _counts(data)
+    sparse = importlib.import_module("scipy.sparse")
+    loaded = matrix[: data.n_obs if rows is None else rows]
+    names, repaired = _unique([str(gene) for gene in genes])
+    frame = from_sparse(sparse.csr_matrix(loaded), names, origin)
+    notes = [f"{origin}: {name} was read"] if name != "X" else []
+    notes += [f"{origin}: {repaired}"] if repaired else []
+    notes += frame.notes
+    return replace(frame, native=ArrowNative(), notes=tuple(notes), total=data.n_obs)
+
+
+def _counts(data: Any) -> tuple[str, Any, Any]:
+    """Return what the counts are called, the matrix, and the names of its columns."""
+    if LAYER in data.layers:
+        return f"the layer {LAYER!r}", data.layers[LAYER], data.var_names
+    raw = data.raw
+    if raw is not None and not _whole(data.X) and _whole(raw.X):
+        return "raw.X, since X holds no counts,", raw.X, raw.var_names
+    return "X", data.X, data.var_names
+
+
+def _whole(matrix: Any) -> bool:
+    """Tell whether the first cells hold whole numbers."""
+    first = matrix[:_LOOKED_AT]
+    values = first if isinstance(first, np.ndarray) else np.asarray(first.data)
+    return bool((values == np.floor(values)).all())
+
+
+def _unique(names: list[str]) -> tuple[list[str], str]:
+    """Number names that several columns have, as anndata does: GENE, GENE-1, GENE-2."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not twice:
+        return names, ""
+    library = _library("anndata")
+    index = importlib.import_module("pandas").Index(names)
+    unique = library.utils.make_index_unique(index)
+    told = f"{len(twice):,} names of genes occur more than once, such as {snippet(twice[0])}"
+    return [str(name) for name in unique], f"{told}: they were numbered"
+
+
+def with_embedding(source: Path, z: NDArray[np.floating]) -> Callable[[BinaryIO], None]:
+    """Return what writes an .h5ad file again, with an embedding in ``obsm["X_lowerbound"]``.
+
+    Args:
+        source: the file that the cells are from; nothing else of it changes.
+        z: (cells, latent).
+    """
+    h5py, io = _library("h5py"), importlib.import_module("anndata.io")
+
+    def write(file: BinaryIO) -> None:
+        with readable(source), source.open("rb") as given:
+            shutil.copyfileobj(given, file)
+        file.flush()
+        with h5py.File(file, "r+") as opened:
+            if "obsm" not in opened:
+                io.write_elem(opened, "obsm", {})
+            io.write_elem(opened["obsm"], EMBEDDING, z)
+
+    return write
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Tell what the libraries raise for bytes that are no AnnData as damage."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            "E025",
+            f"{place(path)} is damaged, or no AnnData: {reason[:160]}",
+            fix="write it again: adata.write_h5ad(path)",
+            path=str(path),
+        ) from error
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ResourceError(
+            "E310",
+            f"files of cells need {name}, which is not installed",
+            fix="pip install 'lowerbound[cells]'",
+        ) from error
