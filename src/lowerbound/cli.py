@@ -24,6 +24,7 @@ class Common(NamedTuple):
     json: bool
     quiet: bool
     debug: bool
+    memory: str | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     common, words = _common(words)
     if _follows():
-        common = Common(json=False, quiet=True, debug=common.debug)
+        common = common._replace(json=False, quiet=True)
     with warnings.catch_warnings(), _signals() as caught:
         if not common.debug:
             warnings.simplefilter("ignore")  # libraries' warnings are for developers
@@ -71,12 +72,27 @@ def entry() -> None:
 
 def _common(words: Sequence[str]) -> tuple[Common, list[str]]:
     """Take the common flags out of the words, wherever they stand before ``--``."""
+    words, memory = _memory(words)
     end = words.index("--") if "--" in words else len(words)
     names = {"--json": "json", "-q": "quiet", "--quiet": "quiet", "--debug": "debug"}
     found = {names[word] for word in words[:end] if word in names}
     rest = [word for word in words[:end] if word not in names]
-    common = Common("json" in found, "quiet" in found or "json" in found, "debug" in found)
+    quiet = bool(found & {"json", "quiet"})
+    common = Common("json" in found, quiet, "debug" in found, memory)
     return common, [*rest, *words[end:]]
+
+
+def _memory(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """Take ``--max-memory SIZE`` out of the words."""
+    end = words.index("--") if "--" in words else len(words)
+    for place, word in enumerate(words[:end]):
+        name, equals, value = word.partition("=")
+        if name != "--max-memory":
+            continue
+        if equals:
+            return [*words[:place], *words[place + 1 :]], value
+        return [*words[:place], *words[place + 2 :]], "".join(words[place + 1 : place + 2])
+    return list(words), None
 
 
 @contextmanager
@@ -146,7 +162,10 @@ def _run(words: Sequence[str], common: Common) -> int:
         )
     # Loaded only now: what is above must answer at once.
     commands = import_module("lowerbound.verbs.commands")
-    return commands.run(words, as_json=common.json, quiet=common.quiet)
+    memory = import_module("lowerbound.data.memory")
+    most = None if common.memory is None else memory.size_of(common.memory)
+    with memory.limited(most):
+        return commands.run(words, as_json=common.json, quiet=common.quiet)
 
 
 def _follows() -> bool:

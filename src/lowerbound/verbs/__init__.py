@@ -36,10 +36,11 @@ class Verb(NamedTuple):
 
 EVERYWHERE = """\
 Every command also takes
-  --json         one JSON object instead of text, errors too
-  -q, --quiet    errors only, and the path of what was written
-  --debug        the traceback of an error
-  -h, --help     what the command takes, with examples"""
+  --json             one JSON object instead of text, errors too
+  -q, --quiet        errors only, and the path of what was written
+  --max-memory SIZE  refuse, or keep on the disk, what would take more, such as 2GB
+  --debug            the traceback of an error
+  -h, --help         what the command takes, with examples"""
 
 _BEGIN, _USE, _TRUST = "Begin", "Use a model", "Trust it"
 _HERE = "lowerbound.verbs"
