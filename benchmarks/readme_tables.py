@@ -253,17 +253,17 @@ def creditcard(document: Document) -> str:
 
 
 def kills(document: Document) -> str:
-    """Return what came of trainings that were killed, of data in memory and of a file."""
+    """Return what came of trainings that were killed."""
     where = {
         "memory": "an array in memory",
         "disk": "`lowerbound fit tx.parquet`",
+        "stream": "the same, read part by part",
         "ranks": "the same with two processes, one of them killed",
     }
     rows = [
         [
             where[run["kind"]],
-            f"{run['killed']['in commits']}",
-            f"{run['killed']['at random moments']}",
+            *(f"{run['killed'][when]}" for when in ("in commits", "at random moments")),
             f"{run['commits_lost']}",
             f"{run['runs_with_identical_result']} of {run['runs']}",
         ]

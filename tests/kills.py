@@ -2,6 +2,7 @@
 
     python tests/kills.py memory 10 FOLDER      # data in memory, `training.fit`
     python tests/kills.py disk 10 FOLDER        # `lowerbound fit tx.parquet --out m.vae`
+    python tests/kills.py stream 10 FOLDER      # the same where the file is not held
 
 Every second kill happens inside a commit, at a random system call that leaves a trace on the
 disk; the others at a random moment of the run. Prints one JSON object.
@@ -25,7 +26,9 @@ import pyarrow.parquet as pq
 import torch
 
 from lowerbound import cli, noise, objectives, recipes, training
+from lowerbound.data import native, streamed
 from lowerbound.data.batches import Dense
+from lowerbound.data.source import Stream, walk
 
 TRACED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
@@ -137,6 +140,15 @@ class Disk:
         return hashlib.sha256((self.out / "weights.safetensors").read_bytes()).hexdigest()
 
 
+class Streamed(Disk):
+    """The same where the file is not held: its rows are shuffled into a scratch file."""
+
+    def run(self):
+        native.PART, streamed.HELD_CELLS = 256, 1000
+        assert isinstance(walk(self.home / "tx.parquet"), Stream)
+        super().run()
+
+
 def child(job, die_at=None):
     """Run `job` in a process of its own and return its number."""
     process = os.fork()
@@ -190,7 +202,7 @@ def main(kind, kills, home):
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     home.mkdir(exist_ok=True)
     training.run_folder.OnDisk = Killable
-    job = {"memory": Memory, "disk": Disk}[kind](home)
+    job = {"memory": Memory, "disk": Disk, "stream": Streamed}[kind](home)
     job.clear()
     began = time.monotonic()
     os.waitpid(child(job), 0)

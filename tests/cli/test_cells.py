@@ -1,5 +1,7 @@
 """Cells in .h5ad files: raw counts in, embeddings back beside them."""
 
+import warnings
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -84,6 +86,10 @@ def test_which_counts_are_read(here):
     few = read("raw.h5ad", rows=7)
     assert few.matrix.shape == (7, GENES)
     assert few.total == CELLS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what will be the default of a later anndata
+        raw.write_zarr("raw.zarr")
+    assert (read("raw.zarr").matrix != plain.matrix).nnz == 0
     dense = cells()
     dense.X = dense.X.toarray()
     dense.write_h5ad("dense.h5ad")

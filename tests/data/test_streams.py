@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zarr
 from pyarrow import feather
 
 from lowerbound.data import native
@@ -77,6 +78,33 @@ def test_arrays_in_files_are_read_part_by_part(tmp_path, dtype, order):
     assert refusal.value.code == "E025"
     np.save(tmp_path / "y.npy", np.zeros((100, 8, 8)))
     assert isinstance(walk(tmp_path / "y.npy"), Frame)  # pictures
+
+
+def test_zarr_stores_are_read_part_by_part(tmp_path):
+    array = np.arange(3.0 * ROWS).reshape(-1, 3)
+    for version in (2, 3):
+        path = tmp_path / f"{version}.zarr"
+        zarr.create_array(str(path), data=array, chunks=(70, 2), zarr_format=version)
+        stream, whole = walk(path), read(path)
+        assert isinstance(stream, Stream)
+        assert [part.rows for part in stream.parts()] == [64] * 15 + [40]
+        assert joined(stream).equals(whole.table)
+        assert (whole.native.wrap(whole.table) == array).all()
+        assert read(path, rows=3).rows == 3
+    group = zarr.open_group(str(tmp_path / "g.zarr"), mode="w")
+    group.create_array("one", data=array)
+    assert joined(walk(tmp_path / "g.zarr")).equals(whole.table)
+    group.create_array("two", data=array[:100])
+    with pytest.raises(DataError, match="2 arrays") as refusal:
+        read(tmp_path / "g.zarr")
+    assert refusal.value.code == "E028"
+    assert read(tmp_path / "g.zarr" / "two").rows == 100
+    group.create_array("X", data=array[:50])
+    assert read(tmp_path / "g.zarr").rows == 50
+    (tmp_path / "3.zarr" / "zarr.json").write_text("{}")
+    with pytest.raises(DataError) as refusal:
+        read(tmp_path / "3.zarr")
+    assert refusal.value.code == "E025"
 
 
 def test_a_folder_of_arrow_files_is_one_table(tmp_path):

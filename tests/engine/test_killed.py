@@ -38,7 +38,7 @@ def check(found, kills):
     assert found["leftovers"] == []
 
 
-@pytest.mark.parametrize("kind", ["memory", "disk"])
+@pytest.mark.parametrize("kind", ["memory", "disk", "stream"])
 def test_ten_kills(tmp_path, kind):
     check(killed(kind, 10, tmp_path), 10)
 
@@ -47,11 +47,11 @@ def test_one_kill_of_one_of_two_processes(tmp_path):
     check(killed("ranks", 1, tmp_path), 1)
 
 
-MANY = {"memory": 100, "disk": 100, "ranks": 20}  # kills
+MANY = {"memory": 100, "disk": 100, "stream": 100, "ranks": 20}  # kills
 
 
 @pytest.mark.nightly
-def test_two_hundred_and_twenty_kills(tmp_path):
+def test_three_hundred_and_twenty_kills(tmp_path):
     found = [killed(kind, kills, tmp_path / kind) for kind, kills in MANY.items()]
     RESULT.write_text(json.dumps({"command": "make nightly", "runs": found}, indent=1) + "\n")
     for each, kills in zip(found, MANY.values(), strict=True):

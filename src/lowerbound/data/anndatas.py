@@ -37,11 +37,11 @@ def read_file(path: Path, rows: int | None = None) -> Frame:
         DataError: E025 for a damaged file, and as `from_anndata`.
         ResourceError: E310 without anndata.
     """
-    library = _library("anndata")
+    anndata = library("anndata")
     with readable(path), path.open("rb"):
         pass  # the system's refusals are told before the library meets them
     with _intact(path):
-        opened = library.read_h5ad(path, backed="r")
+        opened = anndata.read_h5ad(path, backed="r")
     try:
         with _intact(path):
             return from_anndata(opened, rows, path.name)
@@ -91,9 +91,9 @@ def _unique(names: list[str]) -> tuple[list[str], str]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not twice:
         return names, ""
-    library = _library("anndata")
+    anndata = library("anndata")
     index = importlib.import_module("pandas").Index(names)
-    unique = library.utils.make_index_unique(index)
+    unique = anndata.utils.make_index_unique(index)
     told = f"{len(twice):,} names of genes occur more than once, such as {snippet(twice[0])}"
     return [str(name) for name in unique], f"{told}: they were numbered"
 
@@ -105,7 +105,7 @@ def with_embedding(source: Path, z: NDArray[np.floating]) -> Callable[[BinaryIO]
         source: the file that the cells are from; nothing else of it changes.
         z: (cells, latent).
     """
-    h5py, io = _library("h5py"), importlib.import_module("anndata.io")
+    h5py, io = library("h5py"), importlib.import_module("anndata.io")
 
     def write(file: BinaryIO) -> None:
         with readable(source), source.open("rb") as given:
@@ -136,7 +136,12 @@ def _intact(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
+    """Return an optional library.
+
+    Raises:
+        ResourceError: E310 where it is not installed.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:

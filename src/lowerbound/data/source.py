@@ -25,6 +25,7 @@ from lowerbound.data import (
     parquet,
     shards,
     tables,
+    zarrs,
 )
 from lowerbound.data.native import ArrowNative, Frame, Native, part_rows, size
 from lowerbound.data.streams import Stream
@@ -86,6 +87,8 @@ def _stream_of(kind: str, found: files.Found, origin: str) -> Stream | None:
     """Return files as a table that is read part by part; None where that cannot be."""
     if kind in _SHARDED:
         return shards.stream(_SHARDED[kind](found.files), found.root, origin)
+    if kind == "zarr":
+        return zarrs.stream(found.files[0], origin)
     array = arrayfiles.mapped(found.files[0]) if kind == "array" and not found.files[1:] else None
     return None if array is None else arrayfiles.stream(array, origin)
 
@@ -114,6 +117,9 @@ def may_be_pictures(data: object) -> bool:
 def _located(data: object) -> tuple[files.Found, str] | None:
     """Return the files of a table and what to call it; None where data are an object."""
     if isinstance(data, str | os.PathLike):
+        if zarrs.is_store(data):
+            path = Path(os.fsdecode(data)).expanduser()
+            return files.Found([path], path.parent), spelled(path.name)
         found = files.locate(os.fsdecode(data))
         return found, spelled(Path(os.fsdecode(data)).name or str(found.root))
     if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
@@ -129,6 +135,8 @@ def _read_files(found: files.Found, name: str, rows: int | None) -> Frame:
 
 def _kind_of(found: files.Found) -> tuple[str, tuple[str, ...]]:
     """Tell what reads the files, by their name and content, and what is to be said of that."""
+    if zarrs.is_store(found.files[0]):
+        return "zarr", found.notes
     kind = files.kind_by_suffix(found.files[0])
     start = files.magic(found.files[0])
     notes = found.notes
@@ -230,6 +238,7 @@ _READERS: dict[str, Callable[[files.Found, int | None], Frame]] = {
     **{kind: partial(_read_sharded, kind) for kind in _SHARDED},
     "array": _read_array,
     "cells": _read_cells,
+    "zarr": lambda found, rows: zarrs.read_store(found.files[0], rows),
 }
 
 
