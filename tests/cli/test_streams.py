@@ -11,6 +11,7 @@ from lowerbound.data import native
 from lowerbound.data.source import read
 from lowerbound.explaining import EXPLAINED_ROWS
 from lowerbound.progress import Silence
+from lowerbound.verbs import examining
 
 PART = 64
 
@@ -78,6 +79,15 @@ def test_an_evaluation_by_parts_is_that_of_all_rows(parquet, run, monkeypatch):
         assert parts[name] == pytest.approx(whole[name], rel=1e-5), name
     assert parts["active_units"] == whole["active_units"]
     assert parts["missing"] == whole["missing"]
+
+
+def test_the_doctor_looks_at_a_sample_of_what_is_not_held(parquet, run, in_parts, monkeypatch):
+    whole = lowerbound.doctor("tx.vae", "tx")
+    assert whole.facts["rows"] == parquet
+    monkeypatch.setattr(examining, "_LOOKED_AT", 150)
+    some = lowerbound.doctor("tx.vae", "tx")
+    assert some.facts["rows"] == 150
+    assert any(f"150 of {parquet} rows, drawn at random" in note for note in some.notes)
 
 
 @pytest.mark.parametrize("verb", ["reconstruct", "impute"])

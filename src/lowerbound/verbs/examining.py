@@ -18,10 +18,12 @@ from scipy import stats
 import lowerbound
 from lowerbound import doctor
 from lowerbound.data.pictures import values_of
+from lowerbound.data.source import Frame, Stream
+from lowerbound.data.streams import Given
 from lowerbound.verbs import VERBS
 from lowerbound.verbs.looking import kind_of_units
 from lowerbound.verbs.outputs import spell_bytes, spell_path, spell_use
-from lowerbound.verbs.pictured import open_for
+from lowerbound.verbs.pictured import walk_for
 from lowerbound.verbs.result import Remarks, Result, Sheet
 from lowerbound.verbs.using import load, why
 
@@ -38,8 +40,11 @@ _LIBRARIES = (
     "rich",
     "pandas",
     "polars",
+    "optuna",
+    "anndata",
 )
 _LITTLE_DISK = 200_000_000  # bytes
+_LOOKED_AT = 100_000  # rows of a table that is not held
 
 
 def computer() -> Result:
@@ -130,10 +135,16 @@ def _levels(levels: Sequence[Mapping[str, Any]]) -> Sheet | None:
     return Sheet(("level", "nats per row", "in use"), told, "levels", right=("nats per row",))
 
 
+def _sampled(given: Given) -> Frame:
+    """Return rows to examine a model on: of a table that is not held, so many at random."""
+    return given.sample(_LOOKED_AT, 0) if isinstance(given, Stream) else given
+
+
 def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
     """Examine the model on rows, and the rows on the model."""
     trained = load(saved)
-    frame, coded = trained.encode(open_for(trained, data, rename, on_bad_file))
+    given = walk_for(trained, data, rename, on_bad_file)
+    frame, coded = trained.encode(_sampled(given))
     health = doctor.examine(trained.model, coded.rows, coded.rows, values_of(trained.coding))
     scores = trained.score_coded(coded)
     p = trained.calibration.p_values(scores)
@@ -143,7 +154,11 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
         trained.alarm.high + 3 * (trained.alarm.high * (1 - trained.alarm.high) / len(p)) ** 0.5
     )
     shifted = flagged > allowed or (drift.pvalue < 1e-6 and drift.statistic > 0.1)
-    remarks = Remarks.of(frame.notes, coded)
+    remarks = Remarks.of(given.notes, coded)
+    if frame.rows < given.rows:
+        remarks.notes[f"{frame.rows:,} of {given.rows:,} rows, drawn at random, tell enough"] = (
+            None
+        )
     verdict = (
         "WARNING: these rows are unlike those that the model was calibrated on: a drift, other "
         f"units, or many anomalies; see the highest scores with `lowerbound score{why(trained)}`"
