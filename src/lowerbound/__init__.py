@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lowerbound.verbs.restoration import segment as segment
     from lowerbound.verbs.restoration import upscale as upscale
     from lowerbound.verbs.showing import demo as demo
+    from lowerbound.verbs.tuning import tune as tune
     from lowerbound.verbs.using import embed as embed
     from lowerbound.verbs.using import evaluate as evaluate
     from lowerbound.verbs.using import reconstruct as reconstruct
@@ -61,6 +62,7 @@ __all__ = [
     "sample",
     "score",
     "segment",
+    "tune",
     "upscale",
     "verify",
 ]

@@ -12,6 +12,7 @@ from lowerbound.data.source import read
 from lowerbound.explaining import EXPLAINED_ROWS
 from lowerbound.progress import Silence
 from lowerbound.verbs import examining
+from lowerbound.verbs.health import doctor
 
 PART = 64
 
@@ -82,10 +83,10 @@ def test_an_evaluation_by_parts_is_that_of_all_rows(parquet, run, monkeypatch):
 
 
 def test_the_doctor_looks_at_a_sample_of_what_is_not_held(parquet, run, in_parts, monkeypatch):
-    whole = lowerbound.doctor("tx.vae", "tx")
+    whole = doctor("tx.vae", "tx")
     assert whole.facts["rows"] == parquet
     monkeypatch.setattr(examining, "_LOOKED_AT", 150)
-    some = lowerbound.doctor("tx.vae", "tx")
+    some = doctor("tx.vae", "tx")
     assert some.facts["rows"] == 150
     assert any(f"150 of {parquet} rows, drawn at random" in note for note in some.notes)
 
