@@ -182,5 +182,6 @@ LADDER = Experiment(
     judge=_judge_ladder,
     values="binarised",
     notes="Warm-up over 100 epochs; a falling rate in place of the 2,000 epochs at a constant "
-    "one; running batch statistics in evaluation.",
+    "one; running batch statistics in evaluation, where the paper's code takes those of all "
+    "training rows. As there, the means and log sigmas of all levels are normalised too.",
 )
