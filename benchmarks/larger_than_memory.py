@@ -16,10 +16,6 @@ million rows take 8 GB of disk per layout, and 11 GB of memory while one row gro
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import results_file
+from peak_memory import measured, told
 
 NUMBERS, FACTORS, NOISE = 29, 4, 0.3
 WRITTEN = 250_000  # rows that are made at a time
@@ -81,24 +78,7 @@ def command(verb: str, data: Path, folder: Path) -> list[str]:
         "score": ["score", model, str(data), "--out", str(folder / "scores.parquet")],
         "embed": ["embed", model, str(data), "--out", str(folder / "embedding.parquet")],
     }
-    return [sys.executable, "-m", "lowerbound.cli", *words[verb], "--overwrite", "--quiet"]
-
-
-def measured(verb: str, data: Path, folder: Path, count: int) -> dict[str, float]:
-    """Run a verb; return its peak of memory, MB, its time and its rows a second."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command(verb, data, folder), stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{verb} {data.name} ended with {process.returncode}")
-    seconds = time.perf_counter() - began
-    return {
-        "peak_mb": usage.ru_maxrss / 1024,
-        "seconds": seconds,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "rows_per_second": count / seconds,
-    }
+    return words[verb]
 
 
 def bars(results: dict[str, Any], fewest: int, most: int) -> dict[str, bool]:
@@ -133,16 +113,11 @@ def main() -> None:
             each = results.setdefault(f"{count} {layout}", {})
             if verb not in each:
                 data = made(options.folder, count, layout)
-                each[verb] = measured(verb, data, options.folder, count)
+                each[verb] = measured(command(verb, data, options.folder), count)
                 results_file.write(
                     file, setting=setting, bars=bars(results, fewest, most), results=results
                 )
-            told = each[verb]
-            print(
-                f"{count:>11,} rows, {layout:6s} {verb:5s}: {told['peak_mb']:,.0f} MB, "
-                f"{told['seconds']:,.1f} s, {told['rows_per_second']:,.0f} rows/s",
-                flush=True,
-            )
+            print(f"{count:>11,} rows, {layout:6s} {verb:5s}: {told(each[verb])}", flush=True)
     print(results_file.RESULTS / f"{file}.json")
 
 
