@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-from pyarrow import dataset
 
 from lowerbound.cells import place
 from lowerbound.data import shards
@@ -71,6 +71,8 @@ def _open(path: Path) -> Shard:
     with _intact(path), pa.memory_map(str(path)) as source:
         schema = pa.ipc.open_file(source).schema
         # Counted by the footers of record batches, which are not unpacked for that.
+        # By name: it imports pandas, where that is installed, for which others need not wait.
+        dataset = importlib.import_module("pyarrow.dataset")
         rows = dataset.dataset(str(path), format="ipc").count_rows()
     size = path.stat().st_size
     if not 0 <= rows <= size * _MOST_ROWS:

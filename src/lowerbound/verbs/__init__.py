@@ -38,7 +38,7 @@ EVERYWHERE = """\
 Every command also takes
   --json             one JSON object instead of text, errors too
   -q, --quiet        errors only, and the path of what was written
-  --max-memory SIZE  refuse, or keep on the disk, what would take more, such as 2GB
+  --max-memory SIZE  hold no more than so much in memory, such as 2GB
   --debug            the traceback of an error
   -h, --help         what the command takes, with examples"""
 
