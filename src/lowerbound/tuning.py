@@ -21,8 +21,9 @@ from lowerbound import noise, recipes
 from lowerbound.data.batches import fingerprint
 from lowerbound.data.coding import Coding, coding_for
 from lowerbound.data.native import Frame
-from lowerbound.errors import DataError, LowerboundError, ResourceError, UsageError
+from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.learning import default_latent, learn
+from lowerbound.optional import library
 from lowerbound.plan import Plan, objective_settings, optimiser_of
 
 JUDGED = 4_000  # rows that trials are judged by, at most
@@ -244,14 +245,7 @@ def changed(plan: Plan, changes: Mapping[str, Any]) -> Plan:
 
 
 def _optuna() -> Any:
-    try:
-        optuna = importlib.import_module("optuna")
-    except ImportError as error:
-        raise ResourceError(
-            "E310",
-            "searches need optuna, which is not installed",
-            fix="pip install 'lowerbound[tune]'",
-        ) from error
+    optuna = library("optuna", "searches need", "tune")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

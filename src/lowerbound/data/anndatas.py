@@ -18,9 +18,11 @@ from lowerbound.cells import place, snippet
 from lowerbound.data.arrays import from_sparse
 from lowerbound.data.files import readable
 from lowerbound.data.native import ArrowNative, Frame
-from lowerbound.errors import DataError, ResourceError
+from lowerbound.errors import DataError
+from lowerbound.optional import library
 
 LAYER = "counts"  # the name that raw counts usually have
+NEEDS = ("files of cells need", "cells")  # what, and the extra that brings the libraries
 EMBEDDING = "X_lowerbound"  # where embeddings are put, as other tools name theirs
 _LOOKED_AT = 1000  # cells that tell whether a matrix holds counts
 
@@ -37,7 +39,7 @@ def read_file(path: Path, rows: int | None = None) -> Frame:
         DataError: E025 for a damaged file, and as `from_anndata`.
         ResourceError: E310 without anndata.
     """
-    anndata = library("anndata")
+    anndata = library("anndata", *NEEDS)
     with readable(path), path.open("rb"):
         pass  # the system's refusals are told before the library meets them
     with _intact(path):
@@ -91,7 +93,7 @@ def _unique(names: list[str]) -> tuple[list[str], str]:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not twice:
         return names, ""
-    anndata = library("anndata")
+    anndata = library("anndata", *NEEDS)
     index = importlib.import_module("pandas").Index(names)
     unique = anndata.utils.make_index_unique(index)
     told = f"{len(twice):,} names of genes occur more than once, such as {snippet(twice[0])}"
@@ -105,7 +107,7 @@ def with_embedding(source: Path, z: NDArray[np.floating]) -> Callable[[BinaryIO]
         source: the file that the cells are from; nothing else of it changes.
         z: (cells, latent).
     """
-    h5py, io = library("h5py"), importlib.import_module("anndata.io")
+    h5py, io = library("h5py", *NEEDS), importlib.import_module("anndata.io")
 
     def write(file: BinaryIO) -> None:
         with readable(source), source.open("rb") as given:
@@ -133,20 +135,4 @@ def _intact(path: Path) -> Iterator[None]:
             f"{place(path)} is damaged, or no AnnData: {reason[:160]}",
             fix="write it again: adata.write_h5ad(path)",
             path=str(path),
-        ) from error
-
-
-def library(name: str) -> Any:
-    """Return an optional library.
-
-    Raises:
-        ResourceError: E310 where it is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ResourceError(
-            "E310",
-            f"files of cells need {name}, which is not installed",
-            fix="pip install 'lowerbound[cells]'",
         ) from error

@@ -207,25 +207,25 @@ def _read_sharded(kind: str, found: files.Found, rows: int | None) -> Frame:
 
 
 def _read_array(found: files.Found, rows: int | None) -> Frame:
-    if len(found.files) > 1:
-        raise DataError(
-            "E008",
-            f"{len(found.files):,} array files were found: {files.shards(found.files)}",
-            fix="give one .npy or .npz file, or store the shards as Parquet",
-            path=str(found.root),
-        )
-    return arrayfiles.read_file(found.files[0], rows)
+    fix = "give one .npy or .npz file, or store the shards as Parquet"
+    return arrayfiles.read_file(_only(found, "array", fix), rows)
 
 
 def _read_cells(found: files.Found, rows: int | None) -> Frame:
+    fix = "put them together first: anndata.concat([...]).write_h5ad(path)"
+    return anndatas.read_file(_only(found, "AnnData", fix), rows)
+
+
+def _only(found: files.Found, kind: str, fix: str) -> Path:
+    """Return the one file, of formats of which several are no table."""
     if len(found.files) > 1:
         raise DataError(
             "E008",
-            f"{len(found.files):,} AnnData files were found: {files.shards(found.files)}",
-            fix="put them together first: anndata.concat([...]).write_h5ad(path)",
+            f"{len(found.files):,} {kind} files were found: {files.shards(found.files)}",
+            fix=fix,
             path=str(found.root),
         )
-    return anndatas.read_file(found.files[0], rows)
+    return found.files[0]
 
 
 # Formats of which a part can be read at a time.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,7 +13,8 @@ from lowerbound.cells import listed, place
 from lowerbound.data import anndatas, arrayfiles, arrays
 from lowerbound.data.native import Frame
 from lowerbound.data.streams import Stream
-from lowerbound.errors import DataError, ResourceError
+from lowerbound.errors import DataError
+from lowerbound.optional import library
 
 _MARKS = ("zarr.json", ".zarray", ".zgroup")  # of the formats 3 and 2
 _TABLE = "X"  # the array of a group, where there are several
@@ -56,7 +56,7 @@ def read_store(path: Path, rows: int | None = None) -> Frame:
     with _intact(path):
         array = _array(opened, path)
         if array is None:
-            cells = anndatas.library("anndata").read_zarr(path)
+            cells = library("anndata", *anndatas.NEEDS).read_zarr(path)
             return anndatas.from_anndata(cells, rows, path.name)
         return arrays.from_array(
             array[: array.shape[0] if rows is None else rows], None, path.name
@@ -86,14 +86,7 @@ def _array(opened: Any, path: Path) -> Any:
 
 
 def _opened(path: Path) -> Any:
-    try:
-        zarr = importlib.import_module("zarr")
-    except ImportError as error:
-        raise ResourceError(
-            "E310",
-            "Zarr stores need zarr, which is not installed",
-            fix="pip install 'lowerbound[cells]'",
-        ) from error
+    zarr = library("zarr", "Zarr stores need", "cells")
     with _intact(path):
         return zarr.open(str(path), mode="r")
 
