@@ -15,6 +15,7 @@ EXPERIMENTS = (
     "iaf-mnist",
     "static-mnist",
     "nvae-mnist",
+    "nvae-lesions",
     "betatc-dsprites",
 )
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lowerbound.verbs.looking import verify as verify
     from lowerbound.verbs.making import impute as impute
     from lowerbound.verbs.making import sample as sample
+    from lowerbound.verbs.measuring import evaluate as evaluate
     from lowerbound.verbs.papers import recipe as recipe
     from lowerbound.verbs.plotting import plot as plot
     from lowerbound.verbs.restoration import denoise as denoise
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from lowerbound.verbs.showing import demo as demo
     from lowerbound.verbs.tuning import tune as tune
     from lowerbound.verbs.using import embed as embed
-    from lowerbound.verbs.using import evaluate as evaluate
     from lowerbound.verbs.using import reconstruct as reconstruct
     from lowerbound.verbs.using import score as score
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 
 import lowerbound
 from lowerbound import VAE, cli
@@ -137,3 +138,52 @@ def test_several_files_of_cells_are_no_table(here):
     cells().write_h5ad("other.h5ad")
     with pytest.raises((DataError, UsageError), match="AnnData files"):
         read(str(here / "*.h5ad"))
+
+
+def test_the_batch_of_a_cell_is_given_to_the_model(here, capsys):
+    batch = ["--types", "site=batch"]
+    assert cli.main(["fit", "pbmc.h5ad", *FIT, *batch, "--out", "m.vae"]) == 0
+    model = lowerbound.Trained.load("m.vae")
+    assert model.coding.arguments() == {"features": GENES, "batches": 2}
+    given = cells()
+    rows = model.coding.encode(read(given)).rows.take(torch.arange(CELLS))
+    assert rows.context[:4, 1:].tolist() == [[1, 0], [0, 1], [1, 0], [0, 1]]
+    known = model.log_likelihood(given)
+    other = cells()
+    other.obs["site"] = ["b", "a"] * (CELLS // 2)
+    assert (model.log_likelihood(other) != known).all()
+    # A batch that training never saw is a little of each; what is not known of a cell too.
+    other.obs["site"] = ["c", None, *["a", "b"] * (CELLS // 2 - 1)]
+    coded = model.coding.encode(read(other))
+    assert dict(coded.unseen) == {"site": 2}
+    assert coded.rows.take(torch.arange(2)).context[:, 1:].tolist() == [[0.5, 0.5]] * 2
+    assert np.isfinite(model.log_likelihood(other)).all()
+    del other.obs["site"]
+    other.obs["sit"] = "a"
+    with pytest.raises(DataError, match="'site' is missing.*similar name: 'sit'"):
+        model.log_likelihood(other)
+
+
+def test_a_column_of_a_table_can_be_the_batch(here):
+    frame = pd.DataFrame(
+        cells().X.toarray().astype(int), columns=[f"gene{j}" for j in range(GENES)]
+    )
+    frame["run"] = np.arange(CELLS) % 4
+    found = VAE(recipe="counts", preset="fast", max_epochs=1, types={"run": "batch"}).fit(frame)
+    assert "run" not in [group.column for group in found.trained_.coding.groups]
+    assert found.trained_.coding.batches == {"0": 20, "1": 20, "2": 20, "3": 20}
+    for types, told in [
+        ({"run": "id"}, "run=id"),
+        ({"run": "batch", "gene0": "batch"}, "only one"),
+    ]:
+        with pytest.raises(UsageError, match=told):
+            VAE(recipe="counts", types=types).fit(frame)
+    with pytest.raises(DataError, match="'runs' is missing"):
+        VAE(recipe="counts", types={"runs": "batch"}).fit(frame)
+
+
+def test_what_is_no_count_is_named_by_its_own_column(here):
+    wrong = cells()
+    wrong.X[3, 5] = 0.5
+    with pytest.raises(DataError, match="0.5 in row 3, column 'gene5'"):
+        VAE(recipe="counts", drop=["gene0", "gene1"]).fit(wrong)

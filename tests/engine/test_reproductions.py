@@ -36,6 +36,7 @@ TINY = Scale(1, 3, train=300, test=40)
 # An NVAE's step is a thousand of another's; the scores of sprites boost trees for 40 classes.
 SLOW = {
     "nvae-mnist": Scale(1, 2, train=100, test=4),
+    "nvae-lesions": Scale(1, 2, train=100, test=4),
     "betatc-dsprites": Scale(1, 3, train=200, test=40, rows=60),
 }
 

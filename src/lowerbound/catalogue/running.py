@@ -21,6 +21,11 @@ RESOURCES: dict[str, tuple[str, str]] = {
         "give rows back as a frame of the same library; `lowerbound export` needs onnx, "
         "onnxscript and onnxruntime.",
     ),
+    "E311": (
+        "no Ray cluster answers",
+        "--ray joins the cluster that RAY_ADDRESS names, and starts one on this machine where it "
+        "names none. The message gives Ray's own reason.",
+    ),
 }
 
 NUMBERS: dict[str, tuple[str, str]] = {
@@ -39,6 +44,12 @@ STOPS: dict[str, tuple[str, str]] = {
         "Processes that train together wait for one another at every step, so that where one ends "
         "all end. What the first one committed is kept: the same command goes on from there. With "
         "torchrun --max-restarts 3 that happens by itself.",
+    ),
+    "E502": (
+        "workers of Ray ended too often",
+        "Where a worker dies, Ray starts it again a few times; then the job ends. What a fit has "
+        "committed is kept: the same command goes on from there. A worker that dies every time is "
+        "often one that has run out of memory.",
     ),
 }
 

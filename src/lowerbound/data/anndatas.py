@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from lowerbound.cells import place, snippet
@@ -68,7 +69,23 @@ def from_anndata(data: Any, rows: int | None = None, origin: str = "the AnnData"
     notes = [f"{origin}: {name} was read"] if name != "X" else []
     notes += [f"{origin}: {repaired}"] if repaired else []
     notes += frame.notes
-    return replace(frame, native=ArrowNative(), notes=tuple(notes), total=data.n_obs)
+    labels = _labels(data.obs[: loaded.shape[0]])
+    known = {"native": ArrowNative(), "notes": tuple(notes), "total": data.n_obs}
+    return replace(frame, beside=labels, **known)
+
+
+def _labels(obs: Any) -> pa.Table:
+    """Return what is known of the cells, but for numbers with fractions: labels, as text."""
+    kept = {
+        str(name): pa.array(
+            [None if missing else str(value) for value, missing in zip(column, gone, strict=True)],
+            pa.string(),
+        ).dictionary_encode()
+        for name, column in obs.items()
+        if column.dtype.kind != "f"
+        for gone in (column.isna(),)
+    }
+    return pa.table(kept)
 
 
 def _counts(data: Any) -> tuple[str, Any, Any]:

@@ -17,6 +17,7 @@ from lowerbound.data.batches import Rows, subset
 from lowerbound.data.source import Frame
 from lowerbound.data.views import View
 from lowerbound.data.wanted import Wanted
+from lowerbound.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,28 @@ class Coding(Protocol):
     def document(self) -> dict[str, Any]:
         """Return plain JSON values that `restore` rebuilds the coding from."""
         ...
+
+
+def table_of(frame: Frame) -> pa.Table:
+    """Return the named columns of `frame`; a sparse matrix becomes dense columns.
+
+    Raises:
+        DataError: E027 where the rows of `frame` are pictures.
+    """
+    if frame.shape:
+        raise DataError(
+            "E027",
+            f"{frame.origin} has {len(frame.shape) + 1} dimensions; a table has 2. Reshape your "
+            "data",
+            fix="array.reshape(len(array), -1) makes each example one row; --recipe conv models "
+            "pictures",
+            shape=[frame.rows, *frame.shape],
+        )
+    if frame.table is not None:
+        return frame.table
+    assert frame.matrix is not None
+    dense = frame.matrix.toarray()
+    return pa.table({name: dense[:, i] for i, name in enumerate(frame.names)})
 
 
 def filled(original: pa.Table, decoded: pa.Table) -> pa.Table:

@@ -10,40 +10,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 
-from lowerbound.data.batches import Dense, Sparse
-from lowerbound.data.coded import Coded, Coding, Group, filled
+from lowerbound.data.batches import Dense
+from lowerbound.data.coded import Coded, Coding, Group, filled, table_of
+from lowerbound.data.countcoding import CountsCoding
 from lowerbound.data.pairs import PairCoding, PairsFor, restores
 from lowerbound.data.pictures import PictureCoding, pictures_for
 from lowerbound.data.source import Frame
 from lowerbound.data.wanted import ANY, Wanted
-from lowerbound.errors import DataError, UsageError, nearest
+from lowerbound.errors import DataError
 from lowerbound.schema import Schema, infer
 
 __all__ = ["Coded", "Coding", "Group", "coding_for", "restore", "table_of"]
-
-
-def table_of(frame: Frame) -> pa.Table:
-    """Return the named columns of `frame`; a sparse matrix becomes dense columns.
-
-    Raises:
-        DataError: E027 where the rows of `frame` are pictures.
-    """
-    if frame.shape:
-        raise DataError(
-            "E027",
-            f"{frame.origin} has {len(frame.shape) + 1} dimensions; a table has 2. Reshape your "
-            "data",
-            fix="array.reshape(len(array), -1) makes each example one row; --recipe conv models "
-            "pictures",
-            shape=[frame.rows, *frame.shape],
-        )
-    if frame.table is not None:
-        return frame.table
-    assert frame.matrix is not None
-    dense = frame.matrix.toarray()
-    return pa.table({name: dense[:, i] for i, name in enumerate(frame.names)})
 
 
 def _grouped(schema: Schema) -> tuple[Group, ...]:
@@ -208,110 +186,6 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
 
 
-@dataclass(frozen=True)
-class CountsCoding:
-    """The coding of the recipe `counts`: raw counts, and log library size as context.
-
-    Args:
-        names: the columns (genes), in the model's order.
-    """
-
-    names: tuple[str, ...]
-
-    @classmethod
-    def fit(
-        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
-    ) -> CountsCoding:
-        """Take every column of `frame` that is not dropped, and check that it holds counts."""
-        if types:
-            raise UsageError(
-                "E240", "the recipe counts takes no --types: all columns are counts", fix="drop it"
-            )
-        coding = cls(tuple(name for name in frame.names if name not in set(drop)))
-        coding.encode(frame)
-        return coding
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """A row is no picture: no shape."""
-        return ()
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """The columns, one part each."""
-        return tuple(Group(name, (i,)) for i, name in enumerate(self.names))
-
-    def arguments(self) -> dict[str, Any]:
-        """The number of columns."""
-        return {"features": len(self.names)}
-
-    def wanted(self) -> Wanted:
-        """Rows are no pictures: nothing is wanted of them."""
-        return ANY
-
-    def encode(self, frame: Frame) -> Coded:
-        """Return the counts with log library size as context.
-
-        Raises:
-            DataError: E031 for a missing column, E073 for values that are no counts.
-        """
-        place = {name: i for i, name in enumerate(frame.names)}
-        for name in self.names:
-            if name not in place:
-                near = nearest(name, place)
-                raise DataError(
-                    "E031",
-                    f"column {name!r} is missing from {frame.origin}"
-                    + (f"; found a similar name: {near!r}" if near else ""),
-                    fix=f"--rename {near}={name}" if near else "add the column",
-                )
-        matrix = self._matrix(frame, [place[name] for name in self.names])
-        _check_counts(matrix, frame)
-        totals = np.asarray(matrix.sum(1)).ravel()
-        library = torch.from_numpy(np.log(np.maximum(totals, 1.0)).astype(np.float32))[:, None]
-        nothing = np.zeros(len(totals))
-        return Coded(Sparse(matrix, library), lambda: nothing, nothing)
-
-    def _matrix(self, frame: Frame, places: Sequence[int]) -> sparse.csr_matrix:
-        if frame.matrix is not None:
-            chosen = frame.matrix[:, list(places)]
-        else:
-            assert frame.table is not None
-            columns = [frame.table.column(i).to_numpy() for i in places]
-            chosen = np.column_stack([np.asarray(c, np.float64) for c in columns])
-        return sparse.csr_matrix(chosen, dtype=np.float64)
-
-    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
-        """Return the counts as integer columns."""
-        whole = np.rint(np.asarray(values, np.float64)).astype(np.int64)
-        return pa.table({name: whole[:, i] for i, name in enumerate(self.names)})
-
-    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
-        """Return the rows of `frame` with their missing cells taken from coded `values`."""
-        return filled(table_of(frame), self.decode(values))
-
-    def document(self) -> dict[str, Any]:
-        """Return the columns' names."""
-        return {"coding": "counts", "names": list(self.names)}
-
-
-def _check_counts(matrix: sparse.csr_matrix, frame: Frame) -> None:
-    data = matrix.data
-    bad = ~np.isfinite(data) | (data < 0) | (data != np.floor(data))
-    if not bad.any():
-        return
-    first = int(bad.argmax())
-    row = int(np.searchsorted(matrix.indptr, first, side="right")) - 1
-    looks_logged = np.isfinite(data).all() and data.min() >= 0 and data.max() < 20
-    raise DataError(
-        "E073",
-        f"{frame.origin}: {int(bad.sum())} values are no counts, the first is "
-        f"{data[first]:.6g} in row {row}, column {frame.names[matrix.indices[first]]!r}"
-        + ("; the values look log-normalised" if looks_logged else ""),
-        fix="give the raw counts, or use --recipe table",
-    )
-
-
 _CODINGS = {"table": TableCoding, "counts": CountsCoding, "binary": BitsCoding}
 _STORED = {"table": TableCoding, "numbers": NumberCoding, "bits": BitsCoding}
 
@@ -341,7 +215,7 @@ def coding_for(recipe: str, settings: Mapping[str, Any]) -> AnyCoding:
 def restore(document: Mapping[str, Any]) -> Coding:
     """Rebuild a coding from its `document`."""
     if document["coding"] == "counts":
-        return CountsCoding(tuple(document["names"]))
+        return CountsCoding.restored(document)
     if document["coding"] == "pictures":
         return PictureCoding.restored(document)
     if document["coding"] == "pairs":

@@ -32,6 +32,11 @@ def limited(size: int | None) -> Iterator[None]:
         _limit.reset(token)
 
 
+def limit() -> int | None:
+    """Return the limit of the block that this is called in, bytes."""
+    return _limit.get()
+
+
 def size_of(text: str) -> int:
     """Read "2GB", "1.5G", "800 MB" or a number of bytes.
 

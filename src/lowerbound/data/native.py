@@ -56,6 +56,7 @@ class Frame:
         pictures: pictures of any sizes, (H, W, C) each, for models that restore; or None.
         targets: what is to be made of each of them; None where that is made up.
         start: the number of the first row in the input that this is a part of.
+        beside: what is known of each row and is no column of its own, as of annotated cells.
     """
 
     table: pa.Table | None
@@ -72,6 +73,7 @@ class Frame:
     pictures: Sequence[NDArray[Any]] | None = None
     targets: Sequence[NDArray[Any]] | None = None
     start: int = 0
+    beside: pa.Table | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,6 +93,7 @@ class Frame:
             labels=self.labels[:rows],
             pictures=None if self.pictures is None else self.pictures[:rows],
             targets=None if self.targets is None else self.targets[:rows],
+            beside=None if self.beside is None else self.beside.slice(0, rows),
         )
 
     def parts(self) -> Iterator[Frame]:

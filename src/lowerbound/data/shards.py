@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
@@ -91,21 +93,26 @@ def stream(shards: Sequence[Shard], root: Path, origin: str) -> Stream:
     Raises:
         DataError: E012, E013 or E022 with the file's name.
     """
-    total = _checked(shards)
+    _checked(shards)
     schemas = [with_partitions(s.schema.empty_table(), s.path, root).schema for s in shards]
     try:
         schema = pa.unify_schemas(schemas, promote_options="permissive").remove_metadata()
     except pa.ArrowException as error:
         raise _differs(shards[0].path, shards[-1].path, str(error)) from error
 
-    def tables(size: int) -> Iterator[pa.Table]:
-        for shard in shards:
-            for table in shard.parts(size):
-                named = with_partitions(table, shard.path, root)
-                yield _as(schema, named.replace_schema_metadata(None))
+    def of(some: Sequence[Shard], start: int = 0) -> Stream:
+        def tables(size: int) -> Iterator[pa.Table]:
+            for shard in some:
+                for table in shard.parts(size):
+                    named = with_partitions(table, shard.path, root)
+                    yield _as(schema, named.replace_schema_metadata(None))
 
-    need = sum(shard.bytes for shard in shards)
-    return Stream(tuple(schema.names), origin, total, tables, bytes=need)
+        rows, need = (sum(each) for each in zip(*((s.rows, s.bytes) for s in some), strict=True))
+        return Stream(tuple(schema.names), origin, rows, tables, bytes=need, start=start)
+
+    starts = accumulate((shard.rows for shard in shards), initial=0)
+    pieces = (of([shard], start) for shard, start in zip(shards, starts, strict=False))
+    return replace(of(shards), pieces=tuple(piece for piece in pieces if piece.rows))
 
 
 def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:

@@ -28,6 +28,8 @@ class Stream:
         bytes: what all rows would take in memory.
         native: gives results back in the input's kind.
         typed: whether columns may be of different kinds, see `Frame`.
+        start: the number of the first row, where this is a piece of a table.
+        pieces: the rows of each file, where there are several that are read by themselves.
     """
 
     names: tuple[str, ...]
@@ -38,6 +40,8 @@ class Stream:
     bytes: int = 0
     native: Native = field(default_factory=ArrowNative)
     typed: bool = True
+    start: int = 0
+    pieces: tuple[Stream, ...] = ()
 
     shape = ()  # rows of a table are no pictures
     files = ()
@@ -49,7 +53,7 @@ class Stream:
         Where a part ends follows from the number of columns alone, and not from how the rows are
         spread over files and row groups.
         """
-        size, start = part_rows(len(self.names)), 0
+        size, start = part_rows(len(self.names)), self.start
         like = Frame(None, None, self.names, self.native, self.origin, typed=self.typed)
         for table in regrouped(self.tables(size), size):
             named = table.rename_columns(list(self.names))
@@ -91,7 +95,8 @@ class Stream:
 
     def renamed(self, names: tuple[str, ...]) -> Self:
         """Return the same rows under other names of the columns."""
-        return replace(self, names=names)
+        pieces = tuple(piece.renamed(names) for piece in self.pieces)
+        return replace(self, names=names, pieces=pieces)
 
 
 Given = Frame | Stream

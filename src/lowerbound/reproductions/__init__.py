@@ -18,5 +18,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "iaf-mnist": digits.IAF,
     "static-mnist": deep.LADDER,
     "nvae-mnist": deep.NVAE,
+    "nvae-lesions": deep.LESIONS,
     "betatc-dsprites": factors.SPRITES,
 }

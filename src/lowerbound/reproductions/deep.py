@@ -69,7 +69,7 @@ LADDER = Experiment(
     arms={
         "ladder": Arm(
             "conv_ladder",
-            {"shape": list(SHAPE), "groups": [2, 1], "channels": 16, "latent_channels": 8},
+            {"shape": list(SHAPE), "groups": [2, 1], "channels": 32, "latent_channels": 4},
             _rising(1 / 6),
             {"nll": Published(79.24)},
             f"<= {BAR}",
@@ -77,13 +77,14 @@ LADDER = Experiment(
     },
     scales={
         "smoke": SMOKE,
-        "short": Scale(30, 1000, test=2000, time="1 h"),
+        "short": Scale(55, 1000, test=1000, time="2 h"),
         "full": Scale(200, 1000, time="6 h"),
     },
     optimiser=partial(_averaged, 100, 2e-3),
     judge=_judge_ladder,
-    notes="A fraction of the published network's size, for two cores. The short scale evaluates "
-    "2,000 test rows, drawn at random.",
+    precision="bfloat16",
+    notes="A fraction of the published network's size, for one core, its products in bfloat16 "
+    "while training. The short scale evaluates 1,000 test rows, drawn at random.",
 )
 
 
@@ -91,46 +92,69 @@ _SMALL = {"shape": list(SHAPE), "groups": [5, 3], "channels": 8, "latent_channel
 _FULL = {"spectral": 0.01}
 
 
-def _nvae(arguments: dict[str, Any] | None = None, **objective: Any) -> Arm:
-    published = {} if arguments or objective else {"nll": Published(78.01, checked=False)}
+def _nvae(
+    published: dict[str, Published] | None = None,
+    tolerance: str = "worse",
+    arguments: dict[str, Any] | None = None,
+    **objective: Any,
+) -> Arm:
     return Arm(
         "nvae",
         {**_SMALL, **(arguments or {})},
         _rising(0.3, **{**_FULL, **objective}),  # as in the paper's table of settings
-        published,
-        f"<= {BAR}" if published else "worse",
+        published or {},
+        tolerance,
     )
 
 
 def _judge_nvae(means: Means) -> Sequence[Check]:
     whole = means["nvae"]["nll"]
+    return [Check(f"{whole:.2f} nats (at most {BAR})", whole <= BAR)]
+
+
+def _judge_lesions(means: Means) -> Sequence[Check]:
+    whole = means["nvae"]["nll"]
     lesions = {name: mean["nll"] - whole for name, mean in means.items() if name != "nvae"}
-    return [
-        Check(f"{whole:.2f} nats (at most {BAR})", whole <= BAR),
-        *(Check(f"{name} costs {worse:.2f} nats", worse > 0) for name, worse in lesions.items()),
-    ]
+    return [Check(f"{name} costs {worse:.2f} nats", worse > 0) for name, worse in lesions.items()]
 
 
 NVAE = Experiment(
-    title="A small NVAE (two scales of 5 and 3 groups), and what each of its parts is worth",
+    title="A small NVAE (two scales of 5 and 3 groups)",
     paper="Vahdat & Kautz, NVAE: a deep hierarchical variational autoencoder, 2020, table 1 "
-    "(MNIST, at 20 times the compute) and tables 3-6",
+    "(MNIST, at 20 times the compute)",
+    data="mnist",
+    shape=SHAPE,
+    arms={"nvae": _nvae({"nll": Published(78.01, checked=False)}, f"<= {BAR}")},
+    scales={
+        "smoke": Scale(1, 3, train=400, test=50, time="1 min"),
+        "short": Scale(15, 200, test=1000, time="2 h"),
+        "full": Scale(60, 1000, time="a GPU: 2 h"),
+    },
+    optimiser=partial(_averaged, 100, 5e-3),
+    judge=_judge_nvae,
+    values="binarised",
+    notes="The short scale, for one core, evaluates 1,000 images, drawn at random.",
+)
+
+LESIONS = Experiment(
+    title="What each part of the small NVAE is worth",
+    paper="Vahdat & Kautz, NVAE: a deep hierarchical variational autoencoder, 2020, tables 3-6",
     data="mnist",
     shape=SHAPE,
     arms={
-        "nvae": _nvae(),
-        "no-residual": _nvae({"residual": False}),
-        "no-squeeze": _nvae({"squeeze_excite": False}),
+        "nvae": _nvae(tolerance=""),
+        "no-residual": _nvae(arguments={"residual": False}),
+        "no-squeeze": _nvae(arguments={"squeeze_excite": False}),
         "no-spectral": _nvae(spectral=0.0),
         "no-balance": _nvae(balance=False),
     },
     scales={
         "smoke": Scale(1, 3, train=400, test=50, time="1 min"),
         "short": Scale(2, 20, train=20_000, test=500, time="30 min"),
-        "full": Scale(60, 1000, time="a GPU: 2 h"),
+        "full": Scale(20, 200, time="a GPU: 4 h"),
     },
     optimiser=partial(_averaged, 100, 5e-3),
-    judge=_judge_nvae,
+    judge=_judge_lesions,
     values="binarised",
     notes="The short scale, for a CPU, learns from 20,000 images and evaluates 500.",
 )

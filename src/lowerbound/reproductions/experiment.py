@@ -95,6 +95,8 @@ class Experiment:
         judge: the verdict on the means of all arms.
         measure: what else is measured of a trained model: (model, rows, seed) -> numbers by name.
         patience: checks without a gain before stopping, None for never.
+        precision: of the products while training, "float32" or "bfloat16"; numbers are always
+            evaluated in float32.
         notes: what differs from the paper.
     """
 
@@ -110,6 +112,7 @@ class Experiment:
     values: str = "bits"
     measure: Callable[[LatentModel, int, int], Mapping[str, float]] | None = None
     patience: int | None = None
+    precision: str = "float32"
     notes: str = ""
 
 

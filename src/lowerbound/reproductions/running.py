@@ -143,13 +143,15 @@ def _train(job: Job, arm: Arm, model: torch.nn.Module, data: _Data, say: Say) ->
             f"{check.active}/{check.latent}  {check.rows_per_second:8.0f} rows/s"
         )
 
+    optimiser = experiment.optimiser(epochs, per_epoch)
     return training.fit(
         objective,
         data.train,
         data.valid,
         budget=Budget(epochs=epochs, patience=experiment.patience or _NEVER),
-        optimiser=experiment.optimiser(epochs, per_epoch),
+        optimiser=optimiser,
         seed=job.seed,
+        engine=training.chosen(objective, data.valid, optimiser.batch_size, experiment.precision),
         checkpoints=training.OnDisk(job.folder),
         report=report,
         view=binarised if experiment.values == "binarised" else None,

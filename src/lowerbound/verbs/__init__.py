@@ -83,7 +83,9 @@ VERBS: dict[str, Verb] = {
     "segment": Verb(
         f"{_HERE}.restoration:segment", _USE, "M.vae PATH", "the class of every pixel", True
     ),
-    "evaluate": Verb(f"{_HERE}.using:evaluate", _USE, "M.vae PATH", "how well a model fits rows"),
+    "evaluate": Verb(
+        f"{_HERE}.measuring:evaluate", _USE, "M.vae PATH", "how well a model fits rows"
+    ),
     "plot": Verb(
         f"{_HERE}.plotting:plot", _USE, "M.vae KIND", "pictures of what an image model learned"
     ),

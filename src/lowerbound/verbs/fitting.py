@@ -33,6 +33,10 @@ from lowerbound.verbs.flags import (
 from lowerbound.verbs.outputs import check_model_target, open_data
 from lowerbound.verbs.result import Result
 
+_SUFFIXES = (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".png")
+_SUFFIXES += (".arrow", ".feather", ".h5ad", ".zarr")
+_OWN = ("data", "ray", "workers", "voice")  # what is not passed on to the workers
+
 
 def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     data: Data,
@@ -62,6 +66,8 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     dry_run: bool = False,
     resume: Name = None,
     overwrite: bool = False,
+    ray: bool = False,
+    workers: Whole = None,
     voice: Heard = SILENT,
 ) -> Result:
     """Learn a model from a table or from pictures, the alarm threshold included.
@@ -81,7 +87,8 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         preset: fast, balanced or best: how large the network is and how long it may learn.
         time_limit: stop after this time and keep the best, such as 90s, 10m or 1h.
         alarm_rate: the share of normal rows that may be flagged, such as 0.1% (default 1%).
-        types: the kind of a column, where it is known better; repeat it, or use commas.
+        types: the kind of a column, where it is known better; repeat it, or use commas. For
+            counts only COLUMN=batch: the experiment that a row is from.
         drop: a column to leave out; repeat it for more.
         rename: give a column of the data another name.
         size: of pictures: each is scaled to cover N x N (or HxW) and cut around its middle.
@@ -108,8 +115,11 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         dry_run: check everything, train for half a second, save nothing.
         resume: auto (the default) goes on with an unfinished run of this model; never forgets it.
         overwrite: replace an earlier model.
+        ray: train in several processes of a Ray cluster, that of RAY_ADDRESS or one started here.
+        workers: how many; by default one for each GPU of it, else for each core.
         voice: hears how it goes; in Python nobody does.
     """
+    flags = {name: value for name, value in locals().items() if name not in _OWN}
     work = import_module("lowerbound.verbs.runs")  # torch: seconds that --help does not wait
 
     fields = {
@@ -138,9 +148,13 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         text = work.as_toml(plan)
         return Result({"config": text}, text=text)
     output = _output(out, data, overwrite, resume, work)
+    clustered = import_module("lowerbound.verbs.clustered") if ray or workers else None
+    processes = None if clustered is None else clustered.count(ray, workers)
     frame = frame or pictured.opened(data, rename, wanted, plan.recipe, targets)
     if usual and plan.recipe == usual["recipe"]:
         voice.say(_chosen(plan))
+    if clustered is not None:
+        return clustered.fit(data, flags, processes, voice)
     if dry_run:
         return work.rehearse(frame, plan, output, voice)
     return work.train(frame, plan, output, voice)
@@ -172,6 +186,6 @@ def _default(data: Any) -> Path:
     """Name a model after its data: ./tx.vae for tx.csv.gz, ./parts.vae for parts/*.parquet."""
     path = Path(data)
     name = path.name if not set(path.name) & set("*?[") else path.parent.name
-    for suffix in (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".png"):
+    for suffix in _SUFFIXES:
         name = name.removesuffix(suffix)
     return Path(f"{name.strip('.') or 'model'}.vae")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,12 @@ class Remarks:
         self.notes |= dict.fromkeys(coded.notes)
         for name in _TALLIES:
             self.tallies.setdefault(name, Counter()).update(getattr(coded, name))
+
+    def absorb(self, facts: Mapping[str, Any]) -> None:
+        """Count what was met elsewhere, from what `facts` said there."""
+        self.notes |= dict.fromkeys(facts["notes"])
+        for name in _TALLIES:
+            self.tallies.setdefault(name, Counter()).update(facts.get(name, {}))
 
     @property
     def facts(self) -> dict[str, Any]:

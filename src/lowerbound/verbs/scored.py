@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Scored:
         flagged: how many of them are anomalies.
         remarks: what reading and coding came across.
         last: the part that was scored last, coded, and its scores.
+        highest: the rows with the highest scores so far, plain values.
     """
 
     def __init__(self, trained: Trained, way: Scoring, ids: Sequence[str], explain: int) -> None:
@@ -43,7 +44,7 @@ class Scored:
         self.rows = self.flagged = 0
         self.remarks = Remarks()
         self.last: tuple[Frame, Coded, pa.Table] | None = None
-        self._top: pa.Table | None = None
+        self.highest: list[dict[str, Any]] = []
 
     def tables(
         self, given: Frame | Stream, rate: float | None, voice: Voice, *, plain: bool = False
@@ -82,19 +83,21 @@ class Scored:
         self.flagged += int(scores["is_anomaly"].to_numpy().sum())
         self.remarks.add(coded)
         self.last = frame, coded, scores
-        known = table if self._top is None else pa.concat_tables([self._top, _highest(table)])
-        self._top = _highest(known)
+        order = np.argsort(-table["anomaly_score"].to_numpy(), kind="stable")[:SHOWN]
+        self._show(table.take(pa.array(order)).to_pylist())
 
-    @property
-    def highest(self) -> list[dict[str, Any]]:
-        """The rows with the highest scores so far, plain values."""
-        rows = [] if self._top is None else self._top.to_pylist()
-        return [{key: plain_value(value) for key, value in row.items()} for row in rows]
+    def absorb(self, facts: Mapping[str, Any]) -> None:
+        """Count the rows of a file that was scored elsewhere."""
+        self.rows += facts["rows"]
+        self.flagged += facts["flagged"]
+        self.remarks.absorb(facts)
+        self._show(facts["highest"])
 
-
-def _highest(table: pa.Table) -> pa.Table:
-    order = np.argsort(-table["anomaly_score"].to_numpy(), kind="stable")[:SHOWN]
-    return table.take(pa.array(order))
+    def _show(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        plain = [{key: plain_value(value) for key, value in row.items()} for row in rows]
+        known = sorted([*self.highest, *plain], key=lambda row: row["row"])
+        known.sort(key=lambda row: -row["anomaly_score"])
+        self.highest = known[:SHOWN]
 
 
 def plain_value(value: Any) -> Any:

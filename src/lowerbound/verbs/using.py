@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from lowerbound.verbs.flags import (
     Policy,
     Renames,
     Share,
+    Whole,
 )
 from lowerbound.verbs.outputs import (
     Clock,
@@ -95,6 +96,8 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
     rename: Renames = (),
     on_bad_file: Policy = None,
     overwrite: bool = False,
+    ray: bool = False,
+    workers: Whole = None,
     voice: Heard = SILENT,
 ) -> Result:
     """Score every row: the higher, the more unusual. Says why, where asked.
@@ -122,13 +125,17 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
+        ray: score the files of a folder on a Ray cluster, that of RAY_ADDRESS or one started here;
+            --out is then a folder of Parquet files, one for each.
+        workers: how many processes of it at most.
         voice: hears how it goes; in Python nobody does.
     """
     explain = parsing.at_least(explain, 0, "--explain")
     rate = None if fdr is None else parsing.share(fdr, "--fdr")
     if rate is not None and not 0 < rate < 1:
         raise UsageError("E240", f"--fdr is {fdr}, not between 0 and 1", fix="--fdr 5%")
-    clock, target = Clock(), check_table_target(out, overwrite, data)
+    cluster = _cluster(ray, workers, {"--fdr": fdr, "--heatmaps": heatmaps})
+    clock, target = Clock(), _target(out, overwrite, data, ray, check_table_target)
     if explain and is_array(target):
         raise UsageError("E236", "an array cannot hold explanations", fix="--out scores.parquet")
     heat = None if heatmaps is None else places().check_picture_folder(heatmaps, overwrite, data)
@@ -141,8 +148,14 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
             way.check_parted(flag)
     given = walk_for(trained, data, rename, on_bad_file)
     seen = _work("scored").Scored(trained, way, ids_of(trained), explain)
-    tables = seen.tables(given, rate, voice, plain=is_array(target))
-    delivered, path = deliver(given, tables, target, overwrite)
+    if ray:
+        walk = _work("clustered").Walk("score", trained, given, {"by": by, "explain": explain})
+        for files in walk.done(target, overwrite, cluster, voice):
+            seen.absorb(files)
+        table, path = None, target
+    else:
+        tables = seen.tables(given, rate, voice, plain=is_array(target))
+        table, path = deliver(given, tables, target, overwrite)
     took, n, flagged, top = clock(), seen.rows, seen.flagged, seen.highest
     rule = f"above {way.alarm.threshold:.4g}" if rate is None else f"false discovery {rate:g}"
     facts = {
@@ -160,7 +173,7 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
     after = f"lowerbound embed {spell_path(model, 'M.vae')} {spell_path(data)} --out embedding.csv"
     return Result(
         facts,
-        table=delivered,
+        table=table,
         lines=[f"{n:,} rows, {flagged:,} flagged ({flagged / n:.2%}, {rule}), {took:.1f} s"],
         notes=seen.remarks.lines,
         sheet=_reasons(top),
@@ -169,6 +182,25 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
         if explain or not (trained.explains and way.measure.parted)
         else f"{_again('score', model, data, target)} --explain 3 --overwrite",
     )
+
+
+def _cluster(ray: bool, workers: object, whole: Mapping[str, object]) -> int | None:
+    """Read --workers, and refuse with --ray what asks for all rows at once."""
+    if not ray and workers is None:
+        return None
+    for flag, asked in whole.items():
+        if ray and asked is not None:
+            raise UsageError(
+                "E236",
+                f"{flag} looks at all rows at once, and --ray at each file by itself",
+                fix=f"leave out --ray, or {flag}",
+            )
+    return _work("clustered").count(ray, workers)
+
+
+def _target(out: Any, overwrite: bool, data: Any, ray: bool, check: Callable[..., Any]) -> Any:
+    """Refuse a place where rows could not be written: a file, or with --ray a folder of them."""
+    return (_work("clustered").check_parts if ray else check)(out, overwrite, data)
 
 
 def _again(verb: str, model: Any, data: Any, target: Any) -> str:
@@ -231,7 +263,7 @@ def _latents(z: NDArray[np.float32]) -> pa.Table:
     return pa.table({f"z{i}": z[:, i] for i in range(z.shape[1])})
 
 
-def embed(
+def embed(  # noqa: PLR0913 - a verb's arguments are its flags
     model: Model,
     data: Data,
     /,
@@ -240,6 +272,8 @@ def embed(
     rename: Renames = (),
     on_bad_file: Policy = None,
     overwrite: bool = False,
+    ray: bool = False,
+    workers: Whole = None,
     voice: Heard = SILENT,
 ) -> Result:
     """Give every row a few numbers (its place in latent space), for plots and further models.
@@ -257,14 +291,23 @@ def embed(
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
+        ray: embed the files of a folder on a Ray cluster, that of RAY_ADDRESS or one started here;
+            --out is then a folder of Parquet files, one for each.
+        workers: how many processes of it at most.
         voice: hears how it goes; in Python nobody does.
     """
-    clock, target = Clock(), check_embedding_target(out, overwrite, data)
+    cluster = _cluster(ray, workers, {})
+    clock, target = Clock(), _target(out, overwrite, data, ray, check_embedding_target)
     trained = load(model)
     given = walk_for(trained, data, rename, on_bad_file)
     made = _Made(trained, given, lambda coded: _latents(trained.embed_coded(coded)))
     tables = made.tables(voice, plain=is_array(target) or is_cells(target))
-    if target is not None and is_cells(target):
+    if ray:
+        walk = _work("clustered").Walk("embed", trained, given, {})
+        for files in walk.done(target, overwrite, cluster, voice):
+            made.remarks.absorb(files)
+        delivered, path = None, target
+    elif target is not None and is_cells(target):
         delivered, path = None, deliver_beside(data, tables, target, overwrite)
     else:
         delivered, path = deliver(given, tables, target, overwrite)
@@ -322,76 +365,4 @@ def reconstruct(
         path=path,
         next=f"lowerbound score {spell_path(model, 'M.vae')} {spell_path(data)} "
         f"--out scores.csv{why(trained)}",
-    )
-
-
-def _in_use(report: dict[str, Any]) -> tuple[str, str, str]:
-    coded = "prior" in report
-    what = "codes in use" if coded else "latent dimensions in use"
-    return "active", f"{report['active_units']} of {report['latent']}", what
-
-
-def evaluate(
-    model: Model,
-    data: Data,
-    /,
-    *,
-    samples: Number = 128,
-    ais: bool = False,
-    rename: Renames = (),
-    on_bad_file: Policy = None,
-    voice: Heard = SILENT,
-) -> Result:
-    """Measure how well a model fits rows: the ELBO, and a tighter bound on log p(rows).
-
-    All numbers are nats per row of the raw values; compare models by iw_nll, lower is better.
-
-    Examples:
-        lowerbound evaluate fraud.vae held_out.csv
-        lowerbound evaluate fraud.vae held_out.csv --samples 1000 --json
-        lowerbound evaluate fraud.vae held_out.csv --ais
-
-    Args:
-        model: a folder that `lowerbound fit` saved.
-        data: rows that training has not seen: a file, a folder or a "pattern*".
-        samples: importance samples per row; more make the bound tighter.
-        ais: also run annealed importance sampling on a few rows, slow and nearly exact.
-        rename: give a column of the data the name that the model knows; repeat it for more.
-        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
-        voice: hears how it goes; in Python nobody does.
-    """
-    samples = parsing.at_least(samples, 1, "--samples")
-    clock = Clock()
-    trained = load(model)
-    given = walk_for(trained, data, rename, on_bad_file)
-    evaluating, remarks = import_module("lowerbound.evaluating"), Remarks(given.notes)
-    evaluation = evaluating.Evaluation(trained, samples, ais)
-    for part in walked(given, voice):
-        coded = trained.encode(part)[1]
-        evaluation.add(coded)
-        remarks.add(coded)
-    report = evaluation.report()
-    rows = [
-        ("ELBO", f"{report['elbo']:.4f}", "a lower bound of log p(row); higher is better"),
-        ("distortion", f"{report['distortion']:.4f}", "what reconstruction costs"),
-        ("rate", f"{report['rate']:.4f}", "what the latents carry"),
-        (
-            "IW-NLL",
-            f"{report['iw_nll']:.4f} +- {report['iw_nll_standard_error']:.4f}",
-            f"-log p(row) from {samples} samples; lower is better",
-        ),
-        _in_use(report),
-    ]
-    if "bits_per_dimension" in report:
-        named = f", with the prior {report['prior']}" if "prior" in report else ""
-        told = f"-ELBO per value of a picture{named}"
-        rows.append(("bits/dim", f"{report['bits_per_dimension']:.4f}", told))
-    if ais:
-        rows.append(("AIS", f"{report['ais_nll']:.4f}", f"on {report['ais_rows']} rows"))
-    return Result(
-        {**report, "seconds": clock(), **remarks.facts},
-        lines=[f"{report['rows']:,} rows, {clock():.1f} s; nats per row of the raw values"],
-        notes=remarks.lines,
-        sheet=Sheet(("measure", "value", "meaning"), rows, right=("value",)),
-        next=f"lowerbound doctor {spell_path(model, 'M.vae')} {spell_path(data)}",
     )
