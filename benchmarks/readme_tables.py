@@ -20,14 +20,12 @@ from typing import Any
 from performance_page import latency_table, profile_table, switches_table, throughput_tables
 from pictures_page import PARTS as PICTURES
 from reproductions_page import EXPERIMENTS, experiment_table
+from scaling_page import PARTS as SCALING
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 OURS = {"ours": "**lowerbound**", "lowerbound": "**lowerbound**"}
-PROTOCOLS = {
-    "paper": "DTE paper's split",
-    "clean": "clean split",
-}
+PROTOCOLS = {"paper": "DTE paper's split", "clean": "clean split"}
 
 Document = Mapping[str, Any]
 Row = Sequence[str]
@@ -344,6 +342,7 @@ PAGES: dict[str, tuple[Part, ...]] = {
     ),
     "docs/reproductions.md": tuple((f"## {n}", n, experiment_table) for n in EXPERIMENTS),
     "docs/pictures.md": PICTURES,
+    "docs/scaling.md": SCALING,
     "docs/performance.md": (
         ("## Against others", "throughput", throughput_tables),
         ("## Where a step goes", "step_profile", profile_table),

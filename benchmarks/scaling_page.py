@@ -1,0 +1,75 @@
+"""What docs/scaling.md says of costs, from the JSON that `scaling.py` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Document = Mapping[str, Any]
+
+
+def _net(name: str, document: Document) -> str:
+    net, cost = document["nets"][name], document["costs"][name]
+    hidden = " and ".join(str(n) for n in net["hidden"])
+    return f"{name} (layers of {hidden}, {cost['parameters']:,} weights, batch {net['batch']:,})"
+
+
+def steps_table(document: Document) -> str:
+    """Return what a step costs in one process and in two."""
+    lines = [
+        "| net | fixed, ms | a row, µs | gradients of two, ms | two processes are |",
+        "| :--- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, cost in document["costs"].items():
+        cells = [
+            _net(name, document),
+            f"{1e3 * cost['seconds_fixed']:.2f}",
+            f"{1e6 * cost['seconds_per_row']:.2f}",
+            f"{1e3 * cost['seconds_together']:.2f}",
+            f"{cost['times_as_fast_with_two']:.2f} times as fast",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    rates = document["rows_per_second"]
+    spoken = ", ".join(f"`{verb}` {rate:,.0f}" for verb, rate in rates.items())
+    return (
+        "A step over 30 columns, one thread per process, two processes on one machine:\n\n"
+        + "\n".join(lines)
+        + f"\n\nRows a second of one process, start-up included: {spoken}."
+    )
+
+
+def _spelled(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{3600 * hours:.1f} s"
+    return f"{60 * hours:.1f} min" if hours < 2 else f"{hours:,.1f} h"
+
+
+def projection(document: Document) -> str:
+    """Return how long a pass takes, on paper."""
+    counts = sorted({row["processes"] for row in document["projected"]})
+    lines = [
+        f"| net, rows, on | {' | '.join(str(n) for n in counts)} |",
+        f"| :--- |{' ---: |' * len(counts)}",
+    ]
+    groups: dict[tuple[str, int], list[Document]] = {}
+    for row in document["projected"]:
+        groups.setdefault((row["net"], row["rows"]), []).append(row)
+    for where, what in (("cores_hours", "cores like these"), ("gpu_hours", "GPUs")):
+        for (net, rows), each in groups.items():
+            cells = [_spelled(row[where]) for row in each]
+            lines.append(f"| {net}, {rows:.0e}, {what} | {' | '.join(cells)} |")
+    assumed = document["assumed"]
+    return (
+        "A pass over so many rows by so many processes, on paper: a step is its fixed cost, plus "
+        "its rows shared out, plus the sum of gradients in a ring. The cores are as measured "
+        f"above. Of a GPU it is assumed that it does {assumed['gpu_flops_per_second']:.0e} "
+        f"operations a second, that a step takes {1e3 * assumed['gpu_seconds_per_step']:g} ms "
+        f"however small it is, that {assumed['bytes_per_second']:.0e} bytes a second go to the "
+        f"next one, and that a message takes {1e6 * assumed['seconds_per_message']:g} µs:\n\n"
+        + "\n".join(lines)
+        + "\n\nWhat is left out: every process reads and codes the data itself, so that a fit's "
+        "preparation does not get shorter with their number."
+    )
+
+
+PARTS = (("### Measured", "scaling", steps_table), ("### On paper", "scaling", projection))
