@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ _USUAL = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",
 }
+_ANSWER = 10.0  # seconds that a cluster has to answer
 _POLL = 0.5  # seconds between two looks at what a worker has said
 
 
@@ -48,21 +50,34 @@ def cluster() -> Iterator[Any]:
         os.environ.setdefault(name, value)
     ray = _part("ray")
     begun = not ray.is_initialized()
-    here = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+    if begun:
+        _join(ray, os.environ.get("RAY_ADDRESS", ""))
     try:
-        if begun:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
         yield ray
-    except (ConnectionError, ray.exceptions.RaySystemError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ResourceError(
-            "E311",
-            f"no Ray cluster answers: {reason}",
-            fix="ray start --head, or unset RAY_ADDRESS to have one started here",
-        ) from error
     finally:
         if begun and ray.is_initialized():
             ray.shutdown()
+
+
+def _join(ray: Any, address: str) -> None:
+    here = {} if address else {"include_dashboard": False}
+    try:
+        _knock(address)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
+    except (OSError, ray.exceptions.RaySystemError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ResourceError(
+            "E311",
+            f"no Ray cluster answers{address and ' at '}{address}: {reason[:200]}",
+            fix="ray start --head, or unset RAY_ADDRESS to have one started here",
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nothing listens, which Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), _ANSWER).close()
 
 
 class _Desk:

@@ -1,12 +1,14 @@
 """Ray: a fit of several workers is that of one, and files that are walked apart come out alike."""
 
 import json
+import socket
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ray import exceptions as ray_exceptions
 
 import ray_jobs
 from lowerbound import Trained, cli, launch
@@ -173,6 +175,28 @@ def test_without_ray_or_its_cluster_is_told(monkeypatch, tmp_path):
         pass
     assert lacks.value.code == "E310"
     assert "lowerbound[ray]" in lacks.value.fix
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(launch, "_part", lambda name: Unstarted)
+    for given in (address, f"ray://{address}"):
+        monkeypatch.setenv("RAY_ADDRESS", given)
+        with pytest.raises(ResourceError, match=address) as refused, launch.cluster():
+            pass
+        assert refused.value.code == "E311"
+
+
+class Unstarted:
+    """Ray before anything of it runs: all that is asked of it before the address is tried."""
+
+    exceptions = ray_exceptions
+
+    @staticmethod
+    def is_initialized():
+        return False
 
 
 def _lacking(library, name, what, extra):
