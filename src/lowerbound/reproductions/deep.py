@@ -77,14 +77,14 @@ LADDER = Experiment(
     },
     scales={
         "smoke": SMOKE,
-        "short": Scale(55, 1000, test=1000, time="2 h"),
+        "short": Scale(55, 1000, test=500, time="2 h"),
         "full": Scale(200, 1000, time="6 h"),
     },
     optimiser=partial(_averaged, 100, 2e-3),
     judge=_judge_ladder,
     precision="bfloat16",
     notes="A fraction of the published network's size, for one core, its products in bfloat16 "
-    "while training. The short scale evaluates 1,000 test rows, drawn at random.",
+    "while training. The short scale evaluates 500 test rows, drawn at random.",
 )
 
 
