@@ -4,6 +4,7 @@ import doctest
 import importlib
 import re
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torch.distributed.run import get_args_parser as torchrun
 
-from lowerbound import recipes
+from lowerbound import launch, recipes
 from lowerbound.cli import main
 from lowerbound.errors import CATALOGUE
 from lowerbound.verbs import VERBS
@@ -79,6 +80,10 @@ def folder(tmp_path, monkeypatch):
     """The folder that the reader sits in."""
     mixed(240, seed=0).to_csv(tmp_path / "tx.csv", index=False)
     mixed(30, seed=1).to_csv(tmp_path / "new.csv", index=False)
+    mixed(240, seed=0).to_parquet(tmp_path / "tx.parquet")
+    (tmp_path / "parts").mkdir()
+    for i in range(2):
+        mixed(30, seed=i).to_parquet(tmp_path / "parts" / f"{i}.parquet")
     for seed, name in enumerate(("photos", "new", "noisy", "torn")):
         pictures(tmp_path / name, 24 if name == "photos" else 3, 100 * seed)
     pictures(tmp_path / "small", 3, 700, shrink=4)
@@ -112,12 +117,15 @@ def quick(words):
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=named)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of what Ray does itself
 def test_commands_run_one_after_the_other(page, folder, capsys):
-    for words in commands(page):
-        code = main([*words, *quick(words)])
-        assert code == 0, f"lowerbound {shlex.join(words)}\n{capsys.readouterr().err}"
-        if "--out" in words:
-            assert (folder / words[words.index("--out") + 1]).exists(), shlex.join(words)
+    shown = commands(page)
+    with launch.cluster() if any("--ray" in words for words in shown) else nullcontext():
+        for words in shown:
+            code = main([*words, *quick(words)])
+            assert code == 0, f"lowerbound {shlex.join(words)}\n{capsys.readouterr().err}"
+            if "--out" in words:
+                assert (folder / words[words.index("--out") + 1]).exists(), shlex.join(words)
 
 
 @pytest.mark.parametrize(
