@@ -187,6 +187,7 @@ def apart(
     """
     with cluster() as ray:
         data, errors = _part("ray.data"), ray.exceptions
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the voice says how it goes
         gpus, most = _places(ray, workers, None)
         context = data.DataContext.get_current()
         context.enable_progress_bars = False

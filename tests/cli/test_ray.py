@@ -117,6 +117,8 @@ def test_files_that_are_walked_apart_come_out_as_the_whole(
     assert told[0] == told[1]
     assert voice.heard[-1] == "1.00 3 of 3 files"
     assert apart.path == out
+    if verb == "score":
+        assert work(out=folder / "again", ray=True).next.endswith("--overwrite --ray")
 
 
 def test_what_a_worker_refuses_is_an_error_here(cluster):

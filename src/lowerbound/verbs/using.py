@@ -180,7 +180,7 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
         path=path,
         next=after
         if explain or not (trained.explains and way.measure.parted)
-        else f"{_again('score', model, data, target)} --explain 3 --overwrite",
+        else f"{_again('score', model, data, target)} --explain 3 --overwrite{' --ray' * ray}",
     )
 
 
