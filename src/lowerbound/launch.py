@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import socket
 import tempfile
 import threading
@@ -160,7 +161,7 @@ def together(
         )
         with _heard(ray, desk, voice):
             try:
-                made = trainer.fit().return_value
+                made = _interruptible(trainer.fit).return_value
             except train.TrainingFailedError as error:
                 raise (ray.get(desk.failed.remote()) or _died(error)) from error
         failed = ray.get(desk.failed.remote())
@@ -258,6 +259,18 @@ def _share(ray: Any, workers: int, gpus: bool) -> dict[str, float]:
     cores = ray.cluster_resources().get("CPU", 1)
     share = min(1.0, cores / (2 * workers))
     return {"CPU": share, **({"GPU": 1} if gpus else {})}
+
+
+def _interruptible(fit: Callable[[], Any]) -> Any:
+    """Let Ctrl-C be a KeyboardInterrupt: Ray's own handler, which stops the workers, exits."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return fit()
+    except SystemExit:
+        raise KeyboardInterrupt("stopped; the same command goes on") from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
