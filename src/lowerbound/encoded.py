@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,16 +34,23 @@ def encoded_once(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def undecoded(model: nn.Module) -> Iterator[None]:
-    """Let the model's part `likelihood` compute nothing inside the block, and return None.
+    """Let what comes after the last latents compute nothing inside the block.
 
-    For walks of which only the latents are looked at: decoding takes half of their time. A model
-    without such a part is left as it is.
+    For walks of which only the latents are looked at: decoding takes half of their time. That is
+    `advance` of the model's last level, and its `likelihood`, which returns None. A model without
+    such parts is left as it is.
     """
-    likelihood = dict(model.named_children()).get("likelihood")
+    parts = dict(model.named_children())
+    levels = parts.get("levels")
+    last = getattr(levels[-1], "advance", None) if isinstance(levels, nn.ModuleList) else None
+    likelihood = parts.get("likelihood")
     if likelihood is None or "forward" in vars(likelihood):
         yield
         return
-    with _instead(likelihood, lambda h: None):
+    with ExitStack() as skipped:
+        skipped.enter_context(_instead(likelihood, lambda h: None))
+        if isinstance(last, nn.Module):
+            skipped.enter_context(_instead(last, lambda h, z: h))
         yield
 
 

@@ -269,11 +269,17 @@ def _optimiser(plan: Plan, rows: Rows) -> training.Optimiser:
 
 
 def _naming_the_column(error: NumericError, coding: Coding) -> NumericError:
-    """Return the error with the raw column's name where training knows only a number."""
-    place = error.details["column"]
-    name = next(g.column for g in coding.groups if place in g.parts)
-    message = error.message.replace(f"in column {place}", f"in column {name!r}")
-    return NumericError(error.code, message, fix=error.fix, **{**error.details, "column": name})
+    """Return the error with the raw column's name where training knows only a number.
+
+    What crops of pictures are made of has no columns: there a number would tell nobody anything.
+    """
+    place, fix = error.details["column"], error.fix
+    name = next((group.column for group in coding.groups if place in group.parts), None)
+    there = "" if name is None else f" in column {name!r}"
+    if name is None:
+        fix = "lower the learning rate: --learning-rate 0.0003"
+    message = error.message.replace(f" in column {place}", there)
+    return NumericError(error.code, message, fix=fix, **{**error.details, "column": name})
 
 
 def _note_library(model: LatentModel, train: Rows) -> None:

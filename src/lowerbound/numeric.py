@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from statistics import NormalDist
 from typing import Literal
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lowerbound.cells import floats, restore, row_of, snippet
 from lowerbound.columns import LIMIT, Column, Part, Tally
 from lowerbound.errors import DataError
+from lowerbound.knots import Knots
 
 _FAR = 20.0  # standard deviations; when most rows lie beyond, the unit has probably changed
 _MOST_LOG = 709.0  # exp of more than this is not a float64
@@ -73,6 +75,14 @@ class Quantiles(BaseModel):
             scores = (mixed[pick] - centre) / spread
         return cls(raw=tuple(values[pick].tolist()), scores=tuple(scores.tolist()))
 
+    @cached_property
+    def _raw(self) -> Knots:
+        return Knots(np.asarray(self.raw))
+
+    @cached_property
+    def _scores(self) -> Knots:
+        return Knots(np.asarray(self.scores))
+
     def slopes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the raw knots, their scores, and d score / d raw before, between and after."""
         raw, scores = np.asarray(self.raw), np.asarray(self.scores)
@@ -86,21 +96,20 @@ class Quantiles(BaseModel):
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Return the Gaussian scores of raw values."""
         raw, scores, slopes = self.slopes()
-        at = np.searchsorted(raw, values)
-        from_knot = np.clip(at - 1, 0, None)
+        at = self._raw.below(values)
+        from_knot = np.maximum(at - 1, 0)
         return scores[from_knot] + slopes[at] * (values - raw[from_knot])
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Return the raw values of Gaussian scores."""
         raw, scores, slopes = self.slopes()
-        at = np.searchsorted(scores, values)
-        from_knot = np.clip(at - 1, 0, None)
+        at = self._scores.below(values)
+        from_knot = np.maximum(at - 1, 0)
         return raw[from_knot] + (values - scores[from_knot]) / slopes[at]
 
     def log_slope(self, values: np.ndarray) -> np.ndarray:
         """Return log d score / d raw at the given scores."""
-        _, scores, slopes = self.slopes()
-        return np.log(slopes)[np.searchsorted(scores, values)]
+        return np.log(self.slopes()[2])[self._scores.below(values)]
 
 
 def _standardised(values: np.ndarray, of: np.ndarray, counts: np.ndarray) -> np.ndarray:

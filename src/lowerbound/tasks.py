@@ -24,6 +24,7 @@ from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, 
 
 SCORE_SAMPLES = 32
 SAMPLE_CHUNK = 8192
+EMBEDDED = 1024  # rows whose latents are computed together: one pass each, and no draws
 EXPECTING = 8  # draws of x at each z that tell what a pixel usually costs
 
 
@@ -41,7 +42,7 @@ def embed(model: nn.Module, rows: Rows) -> Tensor:
         return torch.cat([site.z.flatten(1) for site in trace.sites.values()], 1)
 
     with undecoded(model):
-        return by_tiles(model, rows, work)
+        return by_tiles(model, rows, work, EMBEDDED)
 
 
 def reconstruct(model: nn.Module, rows: Rows) -> Tensor:

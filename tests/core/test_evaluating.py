@@ -73,7 +73,9 @@ def test_latents_are_looked_at_without_decoding_them(monkeypatch):
         assert it(x, Trace(posterior_mean, 10)) is None
         assert torch.equal(latent_use(it, Dense(x)).rate, before.rate)
         assert "forward" in vars(it.likelihood)
+        assert "forward" in vars(it.levels[-1].advance)
     assert "forward" not in vars(it.likelihood)
+    assert "forward" not in vars(it.levels[-1].advance)
     with pytest.raises(ZeroDivisionError), undecoded(it):
         raise ZeroDivisionError
     assert it(x, Trace(posterior_mean, 10)) is not None

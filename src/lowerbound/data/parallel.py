@@ -1,4 +1,4 @@
-"""Work on many files at once, with results in order and few of them waiting."""
+"""Work on many things at once, with results in order and few of them waiting."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
 from lowerbound.errors import LowerboundError
@@ -51,3 +52,16 @@ def in_order(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def ahead(items: Iterable[Out]) -> Iterator[Out]:
+    """Yield the items; a thread makes the next one while the caller works on this one.
+
+    What the items raise is raised in its place, after those before it.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(1, "ahead") as pool:
+        coming = pool.submit(list, islice(source, 1))
+        while item := coming.result():
+            coming = pool.submit(list, islice(source, 1))
+            yield item[0]

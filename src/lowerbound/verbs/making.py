@@ -222,8 +222,11 @@ class _Filled:
 
     def tables(self, seed: int, voice: Voice) -> Iterator[pa.Table]:
         """Yield the completed rows of every part."""
-        for part in walked(self.given, voice) if self.draws is None else [self.given]:
-            frame, coded = self.trained.encode(part)
+        if self.draws is None:
+            walk = walked(self.given, self.trained, voice)
+        else:
+            walk = iter([self.trained.encode(self.given)])
+        for frame, coded in walk:
             table = self.trained.impute_coded(frame, coded, draws=self.draws, seed=seed)
             self.remarks.add(coded)
             gaps = _gaps(table) // (self.draws or 1)

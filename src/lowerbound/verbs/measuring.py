@@ -55,8 +55,7 @@ def evaluate(
     given = walk_for(trained, data, rename, on_bad_file)
     evaluating, remarks = import_module("lowerbound.evaluating"), Remarks(given.notes)
     evaluation = evaluating.Evaluation(trained, samples, ais)
-    for part in walked(given, voice):
-        coded = trained.encode(part)[1]
+    for _, coded in walked(given, trained, voice):
         evaluation.add(coded)
         remarks.add(coded)
     report = evaluation.report()

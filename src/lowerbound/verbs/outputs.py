@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from lowerbound.data.arrays import NumpyNative
 from lowerbound.data.cellcolumns import spread
+from lowerbound.data.parallel import ahead
 from lowerbound.data.source import Frame, Stream, read
 from lowerbound.data.write import (
     atomic_write,
@@ -25,6 +27,10 @@ from lowerbound.data.write import (
 from lowerbound.errors import DataError, ResourceError, UsageError, nearest
 from lowerbound.progress import Voice, spell_speed
 from lowerbound.verbs import VERBS, parsing
+
+if TYPE_CHECKING:
+    from lowerbound.data.coding import Coded
+    from lowerbound.trained import Trained
 
 Given = TypeVar("Given", bound=Frame | Stream)
 
@@ -166,12 +172,15 @@ def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
     return given.renamed(tuple(pairs.get(name, name) for name in given.names)) if pairs else given
 
 
-def walked(given: Frame | Stream, voice: Voice) -> Iterator[Frame]:
-    """Yield the parts of data, and show how many of their rows are done."""
+def walked(given: Frame | Stream, trained: Trained, voice: Voice) -> Iterator[tuple[Frame, Coded]]:
+    """Yield the parts of data, as read and as coded, and show how many of their rows are done.
+
+    The next part is read and coded while the caller works on one.
+    """
     clock, n = Clock(), 0
-    for part in given.parts():
-        yield part
-        n += part.rows
+    for frame, coded in ahead(trained.encode(part) for part in given.parts()):
+        yield frame, coded
+        n += frame.rows
         if n < given.rows:
             speed = spell_speed(n / max(clock(), 1e-9))
             voice.show(n / given.rows, f"{n:,} of {given.rows:,} rows  {speed}")
@@ -179,8 +188,8 @@ def walked(given: Frame | Stream, voice: Voice) -> Iterator[Frame]:
 
 def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:
     """Put the rows' positions and the input's id columns in front of `table`."""
-    numbers = range(frame.start, frame.start + table.num_rows)
-    front: dict[str, Any] = {"row": pa.array(numbers, pa.int64())}
+    numbers = np.arange(frame.start, frame.start + table.num_rows, dtype=np.int64)
+    front: dict[str, Any] = {"row": pa.array(numbers)}
     for name in ids:
         if frame.table is not None and name in frame.names:
             taken = name in front or name in table.column_names

@@ -59,21 +59,17 @@ class Scored:
             plain: leave out all but the scores, for which alone arrays have room.
         """
         self.remarks = Remarks(given.notes)
-        every = None if rate is None else [self._measured(part) for part in walked(given, voice)]
-        cut = None
-        if every is not None and rate is not None:
+        every = cut = None
+        if rate is not None:
+            every = [self._measure(coded) for _, coded in walked(given, self.trained, voice)]
             cut = self.way.cut(np.concatenate(every), rate)
-        for number, part in enumerate(walked(given, voice)):
-            frame, coded = self.trained.encode(part)
+        for number, (frame, coded) in enumerate(walked(given, self.trained, voice)):
             nats = self._measure(coded) if every is None else every[number]
             scores = self.way.flag(nats, cut)
             scores = explained(self.trained, (frame, coded), scores, self.explain)
             table = beside(frame, self.ids, scores)
             self._count(frame, coded, scores, table)
             yield scores if plain else table
-
-    def _measured(self, part: Frame) -> Any:
-        return self._measure(self.trained.encode(part)[1])
 
     def _measure(self, coded: Coded) -> Any:
         return self.way.measure(self.trained.model, coded)

@@ -251,8 +251,7 @@ class _Made:
 
     def tables(self, voice: Voice, *, plain: bool) -> Iterator[pa.Table]:
         """Yield what is made of every part: alone, or beside the rows' numbers and ids."""
-        for part in walked(self.given, voice):
-            frame, coded = self.trained.encode(part)
+        for frame, coded in walked(self.given, self.trained, voice):
             table = self.make(coded)
             self.remarks.add(coded)
             self.columns = table.num_columns
