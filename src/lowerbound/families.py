@@ -7,6 +7,7 @@ a distribution with batch shape (B,) whose log_prob sums over elements, in nats.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -66,12 +67,24 @@ def summed(cells: Distribution) -> Independent:
 
 
 class LatentGaussian(Family):
-    """N(mu, sigma^2) per element with sigma in [1e-4, 1e4]: for latents."""
+    """N(mu, sigma^2) per element with sigma in [1e-4, 1e4]: for latents.
+
+    Args:
+        reach: hold mu and log sigma within +-reach, along a hyperbolic tangent. Where nothing
+            normalises, one strange batch otherwise costs a KL of 1e12 nats, and the fit. The code
+            of Vahdat & Kautz, "NVAE", 2020, does it with 5.
+    """
 
     width = 2
 
+    def __init__(self, reach: float = math.inf) -> None:
+        super().__init__()
+        self.reach = reach
+
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised normal; `numbers` are mu, then log sigma."""
+        if self.reach < math.inf:
+            numbers = self.reach * (numbers / self.reach).tanh()
         loc, raw = numbers.chunk(2, 1)
         return normal(loc, scale_of(raw, 1e-4, 1e4))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -107,11 +108,12 @@ class Residual(nn.Module):
 
     Args:
         net: [h, f] (side by side on axis 1) -> 2 numbers per latent: dmu, then log dsigma.
+        reach: of both, see `lowerbound.families.LatentGaussian`.
     """
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: nn.Module, reach: float = math.inf) -> None:
         super().__init__()
-        self.conditional = Conditional(net, LatentGaussian())
+        self.conditional = Conditional(net, LatentGaussian(reach))
 
     def forward(self, h: Tensor, f: Tensor, p: Distribution) -> Proposal:
         """Return q(z | h, f, p).

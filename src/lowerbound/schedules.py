@@ -41,7 +41,7 @@ class Cosine:
     steps: int
     end: float = 0.0
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         """Return the value at `step`."""
         done = min(1.0, step / max(1, self.steps))
         return self.end + (1 - self.end) * 0.5 * (1 + math.cos(math.pi * done))

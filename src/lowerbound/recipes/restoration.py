@@ -30,6 +30,7 @@ from lowerbound.unet import Beside, Bicubic, Merge, Onto, UNet
 
 _SCALES = 3  # of the U-Net: it sees about 100 pixels around each
 _STRIDES = (8, 2, 4, 1)  # of the levels' latents, in pixels of the U-Net, the coarsest first
+_REACH = 5.0  # of the means and log sigmas of latents, and of how a posterior differs
 FOLD = 2  # pixels of a picture, in each direction, that the U-Net sees as one
 # Those of values in [0, 1], as pictures are given and wanted here: of codes and bits none is.
 _LIKELIHOODS = {
@@ -106,8 +107,9 @@ def _level(name: str, carried: int, width: int, latent: int, stride: int) -> Lev
             last.weight.mul_(0.1)
         return nn.Sequential(nn.Conv2d(inputs, width, 1), nn.SiLU(), *pool, last)
 
-    prior = Conditional(head(state), LatentGaussian())
-    return Level(name, prior, Residual(head(state + width)), Merge(width, latent, stride, 1))
+    prior = Conditional(head(state), LatentGaussian(_REACH))
+    posterior = Residual(head(state + width), _REACH)
+    return Level(name, prior, posterior, Merge(width, latent, stride, 1))
 
 
 def _restorer(  # noqa: PLR0913, PLR0917 - the parts in which the recipes differ

@@ -232,7 +232,9 @@ class _Trainer:
         self.in_a_row = 0
         if size > self.settings.clip:
             self.flat.scale(self.settings.clip / (size + 1e-6))
-        self.adam.step(self.settings.rate(self.step, self.rate))
+        last = self.history.checks[-1] if self.history.checks else None
+        spent = self.budget.spent(self.step, self.steps, last)
+        self.adam.step(self.settings.rate(self.step, self.rate, spent))
         if self.average is not None:
             self.average.update(self.flat, self.step)
         self.meter.add(value, elbo, len(batch.x) * self.team.size)
@@ -270,8 +272,9 @@ class _Trainer:
     def _check(self) -> Check:
         """Measure the held-out bound, keep the weights if it is the best, adapt the rate."""
         loss, train_elbo, speed = self.meter.read()
-        shown = self.shown
-        valid_bound, active, latent = self.team.first(lambda: self._look(shown))
+        shown, look = self.shown, self._look
+        found = self.team.first(lambda: (*look(shown), self.meter.elapsed()))
+        valid_bound, active, latent, seconds = found
         check = Check(
             step=self.step,
             epoch=self.step / self.per_epoch,
@@ -281,7 +284,7 @@ class _Trainer:
             active=active,
             latent=latent,
             rows_per_second=speed,
-            seconds=self.meter.elapsed(),
+            seconds=seconds,
         )
         self.history.checks.append(check)
         best = self.history.checks[self.history.best].valid_bound

@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lowerbound.errors import UsageError
+from lowerbound.schedules import Cosine
+
+if TYPE_CHECKING:
+    from lowerbound.training.history import Check
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,17 @@ class Budget:
         wanted = max(round(self.epochs * per_epoch), self.steps)
         return wanted if self.most is None else min(wanted, self.most)
 
+    def spent(self, step: int, steps: int, last: Check | None) -> float:
+        """Return which share of it is spent at a step: of so many steps, or of the seconds.
+
+        Seconds are those of the last check, and from there on as many for a step as before it: a
+        clock at every step would tell each of the processes that train together something else.
+        """
+        share = step / steps
+        if self.seconds is None or last is None:
+            return share
+        return max(share, last.seconds * step / last.step / self.seconds)
+
 
 @dataclass(frozen=True)
 class Optimiser:
@@ -51,6 +67,8 @@ class Optimiser:
         decay: factor of the learning rate after half of the patience without a gain; 1 leaves it
             alone, and the moving average does its work.
         schedule: a further factor of the learning rate at a step, or None.
+        anneal: a further factor of the learning rate at the end of the budget, reached along half
+            a cosine; 1 leaves it alone.
         betas: Adam's decay rates of the two moments.
         epsilon: Adam's constant beside the root of the second moment.
     """
@@ -63,17 +81,19 @@ class Optimiser:
     ema: float = 0.0
     decay: float = 1.0
     schedule: Callable[[int], float] | None = None
+    anneal: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
     epsilon: float = 1e-8
 
-    def rate(self, step: int, decayed: float) -> float:
+    def rate(self, step: int, decayed: float, spent: float = 0.0) -> float:
         """Return the learning rate of a step, the first of which is 1.
 
         Args:
             step: number of the step.
             decayed: what `decay` has left of the learning rate.
+            spent: share of the budget that is spent, for `anneal`.
         """
-        risen = decayed * min(1.0, step / max(1, self.warmup))
+        risen = decayed * min(1.0, step / max(1, self.warmup)) * Cosine(1, self.anneal)(spent)
         return risen if self.schedule is None else risen * self.schedule(step - 1)
 
     @property
