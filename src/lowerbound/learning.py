@@ -227,7 +227,7 @@ def _trained(
             team=material.team,
         )
     except NumericError as error:
-        raise _naming_the_column(error, material.coding) from None
+        raise _naming_the_column(error, material) from None
     return history, engine
 
 
@@ -268,16 +268,18 @@ def _optimiser(plan: Plan, rows: Rows) -> training.Optimiser:
     return replace(optimiser_of(plan, shape), clip=CLIP * math.sqrt(math.prod(shape)))
 
 
-def _naming_the_column(error: NumericError, coding: Coding) -> NumericError:
+def _naming_the_column(error: NumericError, material: Material) -> NumericError:
     """Return the error with the raw column's name where training knows only a number.
 
     What crops of pictures are made of has no columns: there a number would tell nobody anything.
     """
-    place, fix = error.details["column"], error.fix
-    name = next((group.column for group in coding.groups if place in group.parts), None)
+    place, groups = error.details["column"], material.coding.groups
+    name = next((group.column for group in groups if place in group.parts), None)
     there = "" if name is None else f" in column {name!r}"
-    if name is None:
-        fix = "lower the learning rate: --learning-rate 0.0003"
+    lower = "lower the learning rate: --learning-rate 0.0003"
+    if material.run is not None:  # which holds states of the rate as it was
+        lower += " --resume never"
+    fix = lower if name is None else f"{lower}; or look at that column for a wrong unit or a typo"
     message = error.message.replace(f" in column {place}", there)
     return NumericError(error.code, message, fix=fix, **{**error.details, "column": name})
 

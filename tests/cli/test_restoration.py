@@ -176,6 +176,15 @@ def test_what_cannot_be_read_is_counted_or_refused(call):
     assert call("denoise", "denoise.vae", "some", "--out", "m", "--on-bad-file", "fail", code=3)
 
 
+def test_a_fit_that_diverges_says_what_to_try(call):
+    words = ["fit", "photos", "--recipe", "denoise", *SMALL[2:], "--time-limit", "60s"]
+    told = call(*words, "--learning-rate", "1e30", "--out", "wild.vae", code=6)
+    assert told["code"] == "E401"
+    assert "column" not in told["message"]
+    assert told["fix"].endswith("--learning-rate 0.0003 --resume never")
+    assert not (call.folder / "wild.vae").exists()
+
+
 def test_results_are_pictures_to_go_on_with(call):
     call("denoise", "denoise.vae", "grey", "--out", "made", "--draws", "1")
     facts = call("upscale", "upscale.vae", "made", "--out", "large")

@@ -197,6 +197,40 @@ def test_one_wild_held_out_row_does_not_decide():
     assert calm - 1.5 < training.held_out(m, Dense(x[:100])) < calm + 1.5
 
 
+def test_the_learning_rate_falls_over_what_ends_first_steps_or_seconds():
+    calm = training.Optimiser(learning_rate=0.1, warmup=1, anneal=0.01)
+    rates = [calm.rate(1, 0.1, share) for share in (0.0, 0.5, 1.0, 2.0)]
+    assert rates == pytest.approx([0.1, 0.0505, 0.001, 0.001])
+    look = training.Check(100, 1.0, 0.0, 0.0, 0.0, 0, 0, 0.0, seconds=30.0)
+    assert (
+        training.Budget(seconds=60.0).spent(50, 1000, None) == 0.05
+    )  # nobody has looked at a clock
+    assert training.Budget(seconds=60.0).spent(150, 1000, look) == pytest.approx(0.75)
+    assert training.Budget(seconds=60.0).spent(900, 1000, look) > 1
+    assert training.Budget(seconds=600.0).spent(900, 1000, look) == 0.9
+    assert training.Budget().spent(900, 1000, look) == 0.9
+
+
+def test_annealing_makes_the_last_steps_small():
+    shares = []
+    for anneal in (1.0, 1e-9):
+        m, x, seen = model(), blob(), []
+
+        def keep(*_: object, m=m, seen=seen) -> None:
+            seen.append(torch.nn.utils.parameters_to_vector(m.parameters()).detach().clone())
+
+        training.fit(
+            objectives.Elbo(m),
+            Dense(x[:500]),
+            Dense(x[500:]),
+            budget=training.Budget(epochs=60, patience=99),
+            optimiser=training.Optimiser(batch_size=50, learning_rate=5e-3, anneal=anneal),
+            report=keep,
+        )
+        shares.append(float((seen[-1] - seen[-2]).norm() / (seen[1] - seen[0]).norm()))
+    assert shares[1] < 0.3 * shares[0]
+
+
 def test_moving_average_is_what_is_kept():
     m, x = model(), blob()
     before = training.held_out(m, Dense(x[500:]))
