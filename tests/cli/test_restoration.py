@@ -181,7 +181,7 @@ def test_a_fit_that_diverges_says_what_to_try(call):
     told = call(*words, "--learning-rate", "1e30", "--out", "wild.vae", code=6)
     assert told["code"] == "E401"
     assert "column" not in told["message"]
-    assert told["fix"].endswith("--learning-rate 0.0003 --resume never")
+    assert told["hint"].endswith("--learning-rate 0.0003 --resume never")
     assert not (call.folder / "wild.vae").exists()
 
 
