@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from typing import NamedTuple
 
 import lowerbound
+from lowerbound.data.parallel import share
 from lowerbound.errors import UsageError, nearest
 from lowerbound.verbs import EVERYWHERE, VERBS, complaints
 
@@ -61,6 +62,10 @@ def entry() -> None:
         # A name of a file that is no text, or a sign that the terminal lacks, is no error.
         unicode = sys.stdout.encoding.lower().startswith("utf")
         sys.stdout.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")
+    # Of a container's limit torch knows nothing: it starts a thread for each of the host's
+    # processors, and a fit is a hundred times as slow.
+    if "OMP_NUM_THREADS" not in os.environ and (processors := share()) is not None:
+        os.environ["OMP_NUM_THREADS"] = str(processors)
     code = main()
     if code in (130, 128 + signal.SIGTERM):
         # An interrupt that passed through a library's own start-up code, however well it was

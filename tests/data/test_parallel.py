@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lowerbound.data.parallel import ahead
+from lowerbound.data.parallel import ahead, share, workers
 from lowerbound.errors import DataError
 
 
@@ -29,6 +29,22 @@ def test_the_next_item_is_made_while_this_one_is_used_and_no_more():
         assert len(made) <= i + 2
     assert seen == made == [0, 1, 2, 3, 4]
     assert list(ahead([])) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "limit", "limited"),
+    [
+        ("cpu.max", "max 100000\n", False),
+        ("cpu.max", "150000 100000\n", True),
+        ("cpu/cpu.cfs_quota_us", "-1\n", False),
+        ("cpu/cpu.cfs_quota_us", "200000\n", True),
+    ],
+)
+def test_the_limit_of_a_container_is_seen(tmp_path, name, limit, limited):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(limit)
+    assert share(tmp_path) == (workers() if limited else None)
+    assert share(tmp_path / "nothing") is None
 
 
 def test_an_error_comes_after_the_items_before_it():

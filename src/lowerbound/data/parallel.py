@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from lowerbound.errors import LowerboundError
@@ -16,11 +16,21 @@ Out = TypeVar("Out")
 
 
 def workers() -> int:
-    """Return how many processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # systems that do not tie processes to processors
-        return os.cpu_count() or 1
+    """Return how many processors this process may use, a container's share of them included."""
+    from joblib import cpu_count  # noqa: PLC0415 - `--help` does not wait for it
+
+    return cpu_count()
+
+
+def share(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return how many processors a container's limit leaves, or None where there is no limit."""
+    for name, unlimited in (("cpu.max", "max"), ("cpu/cpu.cfs_quota_us", "-1")):
+        try:
+            limit = (folder / name).read_text()
+        except OSError:
+            continue
+        return None if limit.split()[:1] == [unlimited] else workers()
+    return None
 
 
 def in_order(
