@@ -25,6 +25,7 @@ CROP_SAMPLES = 4  # importance samples of a crop's score
 TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
 TYPICAL_COLUMNS = 5_000
 LEVEL_ROWS = 1_000  # held-out rows scored by levels, by half the draws of the likelihood
+SEEN = 0.1  # dB of a restored picture that anyone would see
 
 
 def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> Trained:
@@ -98,7 +99,7 @@ def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Hea
         return doctor.of_restoring(health, told, right > usual, "the commonest class everywhere")
     before, after = restoring.decibels(fitted.model, valid)
     told = f"held-out crops come from {before:.2f} dB to {after:.2f} dB"
-    return doctor.of_restoring(health, told, after > before)
+    return doctor.of_restoring(health, told, after > before + SEEN)
 
 
 def _some(learned: Rows, coded: Coded) -> Rows:

@@ -166,7 +166,7 @@ def test_pictures_come_out_as_a_grid_or_a_folder(call):
     call("sample", "m.vae", "-n", "9", "--out", "grid.png")
     side = 3 * (64 + 2) + 2
     assert imagefiles.decode(call.folder / "grid.png").shape == (side, side, 3)
-    call("sample", "m.vae", "-n", "12", "--out", "drawn/")
+    call("sample", "m.vae", "-n", "12", "--out", "drawn")
     assert sorted(os.listdir("drawn")) == [f"{i:02d}.png" for i in range(12)]
     assert imagefiles.decode(call.folder / "drawn" / "00.png").shape == (16, 16, 3)
     (call.folder / "photos" / "even" / "00.png").write_bytes(packed(shades()))
@@ -351,6 +351,7 @@ def test_whatever_reads_pictures_leaves_out_a_broken_one_of_many_and_says_so(cal
         ),
         (["sample", "tx.vae", "-n", "4", "--out", "grid.png"], "E246", 2, "rows.csv"),
         (["sample", "tx.vae", "-n", "4", "--out", "many/"], "E246", 2, "rows.csv"),
+        (["reconstruct", "tx.vae", "tx.csv", "--out", "many"], "E246", 2, "rows.csv"),
         (["score", "tx.vae", "photos/", *OUT], "E027", 3, "--recipe conv"),
     ],
 )

@@ -36,7 +36,7 @@ USAGE: dict[str, tuple[str, str]] = {
         "the suffix of the output names no format",
         "Tables are written as .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .npy or .npz, and an "
         "exported score as .onnx. Models of pictures also write .png, a grid, or a folder of PNG "
-        "files, whose name ends in /.",
+        "files: a name without a suffix.",
     ),
     "E223": (
         "no file can be written at this path",

@@ -60,7 +60,7 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
         model: a folder that `lowerbound fit` saved.
         n: how many rows.
         out: where to write them: .csv, .tsv, .parquet or .npy; pictures also as a grid, .png, or
-            as a folder of PNG files, whose name ends in /.
+            as a folder of PNG files, such as pictures/.
         where: a value that a column must have; repeat it for more columns.
         temperature: 1 is the model's own variety, less is tamer, more is wilder.
         top_k: of vqvae and vqvae2: draw each code from this many of the likeliest only.

@@ -88,8 +88,9 @@ class Grid:
         overwrite: bool,
     ) -> tuple[Any, Path | None]:
         """Lay the pictures out in a square."""
+        coding = _of_pictures(trained, self.path)
         table = pa.concat_tables(tables)
-        shown = _pictures(trained, table, self.path)[:SHOWN]
+        shown = coding.shown(pixels_of(table, coding.shape))[:SHOWN]
         three = np.repeat(shown, 3, -1) if shown.shape[-1] == 1 else shown
         sheet = drawing.grid(three, math.ceil(math.sqrt(len(three))))
         return table, drawing.write([sheet], self.path, overwrite=overwrite)
@@ -110,8 +111,9 @@ class Folder:
         overwrite: bool,
     ) -> tuple[Any, Path | None]:
         """Write all files, or none."""
+        coding = _of_pictures(trained, self.path)
         table = pa.concat_tables(tables)
-        shown = _pictures(trained, table, self.path)
+        shown = coding.shown(pixels_of(table, coding.shape))
         names = names_of(given.files if isinstance(given, Frame) else (), len(shown))
         return table, write_pictures(self.path, names, shown, overwrite)
 
@@ -121,13 +123,13 @@ def check_picture_target(
 ) -> Place:
     """Tell where pictures or rows go, refusing a place where they could not be written.
 
-    A name that ends in "/", or a folder that is there, is a folder of PNG files; one that ends in
-    .png is a grid; any other is a file of rows.
+    A name without a suffix or with "/" at its end, or a folder that is there, is a folder of PNG
+    files; one that ends in .png is a grid; any other is a file of rows.
     """
     if out is None:
         return Rows(None)
     text = os.fspath(out)
-    if text.endswith(("/", os.sep)) or os.path.isdir(text):
+    if text.endswith(("/", os.sep)) or not Path(text).suffix or os.path.isdir(text):
         return Folder(check_picture_folder(text, overwrite, data))
     if text.lower().endswith(".png"):
         return Grid(beside_inputs(check_place(text, overwrite), data))
@@ -163,7 +165,8 @@ def beside_inputs(target: Path, data: object) -> Path:
     return target
 
 
-def _pictures(trained: Trained, table: pa.Table, path: Path) -> NDArray[np.uint8]:
+def _of_pictures(trained: Trained, path: Path) -> PictureCoding:
+    """Return the coding of a model's pictures; a model of columns makes none."""
     coding = trained.coding
     if not isinstance(coding, PictureCoding):
         raise UsageError(
@@ -171,7 +174,7 @@ def _pictures(trained: Trained, table: pa.Table, path: Path) -> NDArray[np.uint8
             f"{path.name} is for pictures, and this model is of rows of columns",
             fix="--out rows.csv",
         )
-    return coding.shown(pixels_of(table, coding.shape))
+    return coding
 
 
 def names_of(files: Sequence[str], count: int) -> list[str]:

@@ -344,7 +344,7 @@ def reconstruct(
         model: a folder that `lowerbound fit` saved.
         data: rows: a file, a folder or a "pattern*".
         out: where to write: .csv, .tsv, .parquet or .npy; pictures also as a grid, .png, or as a
-            folder of PNG files, whose name ends in /.
+            folder of PNG files, such as pictures/.
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
