@@ -112,7 +112,7 @@ def quick(words):
         return ["--max-epochs", "2", "--trials", "2"]
     if words[0] != "fit":
         return []
-    narrow = ["--set", "width=8"] if recipes.BATCHES.keys() & set(words) else []
+    narrow = ["--set", "width=8"] if set(recipes.RESTORING) & set(words) else []
     return ["--max-epochs", "2", "--time-limit", "1", *narrow]
 
 

@@ -17,9 +17,11 @@ from lowerbound.data.pictures import values_of
 from lowerbound.data.streams import Given
 from lowerbound.material import HELD_CROPS, SMALL, Fitted, Material
 from lowerbound.model import LatentModel
+from lowerbound.objectives import Elbo
 from lowerbound.plan import Plan, budget_of, objective_settings
 from lowerbound.scoring import Likelihood, Scoring, by_levels, levels_lacking
 from lowerbound.trained import Trained
+from lowerbound.training.engine import flops
 
 CROP_SAMPLES = 4  # importance samples of a crop's score
 TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
@@ -33,7 +35,7 @@ def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> 
     model, arguments, history, engine, priors = fitted
     coding, coded, split = material.coding, material.coded, material.split
     index = split.calibration
-    samples = tasks.SCORE_SAMPLES if coded.each == 1 else CROP_SAMPLES
+    samples = _samples(model, coded)
     calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
     some = subset(coded.rows, index[:TYPICAL_ROWS])
     columns = coding.groups if not coding.shape else ()  # what pictures lack is columns to name
@@ -67,6 +69,7 @@ def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> 
         "valid_elbo": health.valid_elbo,
         "latent": tasks.embed(model, subset(coded.rows, index[:1])).shape[1],
         "health": health.as_dict(),
+        "importance_samples": samples,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     return Trained(
@@ -77,15 +80,23 @@ def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> 
         calibration=calibration,
         alarm=calibration.alarm(plan.alarm_rate),
         facts=facts,
-        further=_further(plan, model, coded.part(index[:LEVEL_ROWS])),
+        further=_further(plan, model, coded.part(index[:LEVEL_ROWS]), samples),
     )
 
 
-def _further(plan: Plan, model: LatentModel, held_out: Coded) -> dict[str, Scoring]:
+def _samples(model: LatentModel, coded: Coded) -> int:
+    """Return the importance samples of a score."""
+    if coded.each > 1:
+        return CROP_SAMPLES
+    first = coded.rows.take(torch.zeros(1, dtype=torch.long))
+    return tasks.samples_worth(flops(Elbo(model), first.to(next(model.parameters()).device)))
+
+
+def _further(plan: Plan, model: LatentModel, held_out: Coded, samples: int) -> dict[str, Scoring]:
     """Calibrate the ways of scoring that need held-out scores of their own."""
     if levels_lacking(plan.recipe, model) is not None:
         return {}
-    return {"levels": by_levels(model, held_out, plan.alarm_rate)}
+    return {"levels": by_levels(model, held_out, plan.alarm_rate, samples)}
 
 
 def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Health:

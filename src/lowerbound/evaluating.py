@@ -14,6 +14,7 @@ from lowerbound.data.coding import Coded
 if TYPE_CHECKING:
     from lowerbound.trained import Trained
 
+TIMES = 4  # as many importance samples as a score takes: 128, fewer of deep networks
 ANNEALED_ROWS = 64  # rows that annealed importance sampling looks at
 
 
@@ -48,12 +49,13 @@ class Evaluation:
 
     Args:
         trained: the model.
-        samples: importance samples per row.
+        samples: importance samples per row; by default `TIMES` as many as of a score.
         ais: also run annealed importance sampling on the first rows.
     """
 
-    def __init__(self, trained: Trained, samples: int = 128, ais: bool = False) -> None:
-        self.trained, self.samples, self.ais = trained, samples, ais
+    def __init__(self, trained: Trained, samples: int | None = None, ais: bool = False) -> None:
+        self.trained, self.ais = trained, ais
+        self.samples = samples or TIMES * trained.importance_samples
         self.distortion, self.rate, self.log_p = Moments(), Moments(), Moments()
         self.jacobian = Moments()
         self._effective: list[Tensor] = []

@@ -47,7 +47,9 @@ def explain(
         raise UsageError(
             "E246", f"explanations are not available for {what}", fix="leave out --explain"
         )
-    surprise = tasks.explain(trained.model, batch.x, [g.parts for g in groups])
+    surprise = tasks.explain(
+        trained.model, batch.x, [g.parts for g in groups], trained.importance_samples
+    )
     expected = trained.coding.decode(surprise.expected.numpy())
     actual = table_of(frame).take(pa.array(chosen))
     typical = trained.facts.get("typical_nats", {})

@@ -192,7 +192,7 @@ def _refuse_blind(recipe: str, settings: Mapping[str, Any]) -> None:
     if not settings.get("adversarial") or "shape" in recipes.parameters(recipe):
         return
     sees = [name for name in recipes.__all__ if "shape" in recipes.parameters(name)]
-    restores = recipe in recipes.BATCHES
+    restores = recipe in recipes.RESTORING
     what = "makes one picture of another" if restores else "models rows of a table"
     raise UsageError(
         "E248",
@@ -240,7 +240,7 @@ def optimiser_of(plan: Plan, shape: Sequence[int] = ()) -> Optimiser:
     # Fewer rows say less of where to go: shorter steps.
     usual = replace(usual, batch_size=batch, learning_rate=1e-3) if batch else usual
     # What restores has no end where it overfits: the last tenths of a decibel come of small steps.
-    usual = replace(usual, anneal=ANNEAL) if plan.recipe in recipes.BATCHES else usual
+    usual = replace(usual, anneal=ANNEAL) if plan.recipe in recipes.RESTORING else usual
     return usual if wanted is None else replace(usual, learning_rate=wanted)
 
 

@@ -63,14 +63,16 @@ class Deviation:
 
     Args:
         usual: what held-out rows score.
+        samples: draws of z for each row.
     """
 
     usual: Typicality
+    samples: int = tasks.SCORE_SAMPLES
     parted: ClassVar[bool] = False
 
     def __call__(self, model: nn.Module, coded: Coded) -> NDArray[np.float64]:
         """Return the score of every row, (n,) nats."""
-        return self.usual.deviation(Likelihood()(model, coded))
+        return self.usual.deviation(Likelihood(self.samples)(model, coded))
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,16 @@ def kept(documents: Mapping[str, Any]) -> dict[str, Scoring]:
     }
 
 
-def by_levels(model: nn.Module, held_out: Coded, alarm_rate: float) -> Scoring:
-    """Calibrate the ratio of a hierarchy's levels on held-out rows."""
-    measure = LevelRatio()
+def by_levels(model: nn.Module, held_out: Coded, alarm_rate: float, samples: int) -> Scoring:
+    """Calibrate the ratio of a hierarchy's levels on held-out rows.
+
+    Args:
+        model: the hierarchy.
+        held_out: the rows.
+        alarm_rate: share of usual rows that may be flagged.
+        samples: draws that the likelihood takes; each of the two bounds takes a quarter of them.
+    """
+    measure = LevelRatio(samples=max(1, samples * LEVEL_SAMPLES // tasks.SCORE_SAMPLES))
     calibration = Calibration.of(measure(model, held_out))
     return Scoring("levels", measure, calibration, calibration.alarm(alarm_rate))
 
@@ -199,13 +208,15 @@ def levels_lacking(recipe: str, model: LatentModel) -> UsageError | None:
 
 
 def _likelihood(trained: Trained) -> Scoring:
-    return Scoring("likelihood", Likelihood(), trained.calibration, trained.alarm)
+    measure = Likelihood(trained.importance_samples)
+    return Scoring("likelihood", measure, trained.calibration, trained.alarm)
 
 
 def _typicality(trained: Trained) -> Scoring:
     usual = Typicality(trained.calibration)
     alarm = usual.calibration.alarm(trained.facts["plan"]["alarm_rate"])
-    return Scoring("typicality", Deviation(usual), usual.calibration, alarm)
+    measure = Deviation(usual, trained.importance_samples)
+    return Scoring("typicality", measure, usual.calibration, alarm)
 
 
 def _levels(trained: Trained) -> Scoring:

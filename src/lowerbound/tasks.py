@@ -6,6 +6,7 @@ model it is given.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import singledispatch
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent
 
 from lowerbound import noise
-from lowerbound.data.batches import Batch, Dense, Rows
+from lowerbound.data.batches import Batch, Dense, Rows, subset
 from lowerbound.distributions import Blocks, Observed, log_prob_cells
 from lowerbound.encoded import undecoded
 from lowerbound.greylevels import GreyCodes
@@ -23,9 +24,22 @@ from lowerbound.metrics import by_tiles, log_likelihood
 from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
 
 SCORE_SAMPLES = 32
+SCORE_WORK = 1e8  # floating-point operations of a pass, up to which a score takes so many of them
 SAMPLE_CHUNK = 8192
 EMBEDDED = 1024  # rows whose latents are computed together: one pass each, and no draws
 EXPECTING = 8  # draws of x at each z that tell what a pixel usually costs
+
+
+def samples_worth(work: float) -> int:
+    """Return the importance samples of a score: as many as cost no more than of a small model.
+
+    Networks of hundreds of layers are tens of times as slow, and their bound is the closer one.
+
+    Args:
+        work: floating-point operations of one pass.
+    """
+    affordable = max(1.0, SCORE_SAMPLES * SCORE_WORK / max(work, SCORE_WORK))
+    return max(2, 2 ** math.floor(math.log2(affordable)))
 
 
 def score(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
@@ -155,12 +169,19 @@ def impute(model: nn.Module, rows: Rows, *, samples: int = 128) -> Tensor:
     """
 
     def work(batch: Batch) -> Tensor:
-        if not batch.x.isnan().any():  # most rows of most tables are complete
-            return batch.x
         px, weights = _weighted(model, batch, samples)
         return torch.where(batch.x.isnan(), average(px, weights), batch.x)
 
-    return by_tiles(model, rows, work, most=32)
+    filled, gaps = _with_gaps(rows)
+    if len(gaps):
+        filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
+    return filled
+
+
+def _with_gaps(rows: Rows) -> tuple[Tensor, Tensor]:
+    """Return all rows, and which have missing cells: of most tables few, and each costs."""
+    x = rows.take(torch.arange(len(rows))).x
+    return x, x.flatten(1).isnan().any(1).nonzero()[:, 0]
 
 
 @torch.no_grad()
@@ -170,9 +191,6 @@ def impute_draws(
     """Return `draws` completed copies of every row, (n, draws, ...): multiple imputation."""
 
     def work(batch: Batch) -> Tensor:
-        x = batch.x[:, None].expand(-1, draws, *batch.x.shape[1:])
-        if not batch.x.isnan().any():
-            return x
         keys = noise.row_keys(*batch)
         trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x), samples)
         px = model(batch.x, trace, batch.context)
@@ -183,10 +201,15 @@ def impute_draws(
         z = {name: site.z[place] for name, site in trace.sites.items()}
         context = None if batch.context is None else batch.context.repeat_interleave(draws, 0)
         values = model(None, Trace(replay(z), len(place)), context).sample()
-        return torch.where(x.isnan(), values.view(x.shape), x)
+        values = values.view(len(batch.x), draws, *batch.x.shape[1:])
+        return torch.where(batch.x.isnan()[:, None], values, batch.x[:, None])
 
-    with noise.isolated("impute", seed):
-        return by_tiles(model, rows, work, most=32)
+    x, gaps = _with_gaps(rows)
+    filled = x.repeat_interleave(draws, 0).view(len(x), draws, *x.shape[1:])
+    if len(gaps):
+        with noise.isolated("impute", seed):
+            filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
+    return filled
 
 
 def _weighted(model: nn.Module, batch: Batch, samples: int) -> tuple[Distribution, Tensor]:

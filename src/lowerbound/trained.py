@@ -89,22 +89,29 @@ class Trained:
         """Whether `explain` can name columns: not of pictures, nor beside a context."""
         return not self.coding.shape and self.recipe != "counts"
 
-    def score(self, data: object, samples: int = tasks.SCORE_SAMPLES) -> NDArray[np.float64]:
+    @property
+    def importance_samples(self) -> int:
+        """Draws of z that a score takes, as many as the held-out scores were taken with."""
+        return self.facts.get("importance_samples", tasks.SCORE_SAMPLES)
+
+    def score(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
         """Return the anomaly score of every row: -log p of the coded row, nats; higher is rarer.
 
         The density is taken in coded units, the same for every column, and not in raw ones: there
         a column's Jacobian would make a row look rare for lying where a unit is stretched.
         `evaluate` reports the density of the raw values, Jacobians included.
+
+        Args:
+            data: rows.
+            samples: draws of z for each row; by default `importance_samples`.
         """
         return self.score_coded(self.encode(data)[1], samples)
 
-    def score_coded(self, coded: Coded, samples: int = tasks.SCORE_SAMPLES) -> NDArray[np.float64]:
+    def score_coded(self, coded: Coded, samples: int | None = None) -> NDArray[np.float64]:
         """Return the anomaly scores of rows that are coded already."""
-        return Likelihood(samples)(self.model, coded)
+        return Likelihood(samples or self.importance_samples)(self.model, coded)
 
-    def log_likelihood(
-        self, data: object, samples: int = tasks.SCORE_SAMPLES
-    ) -> NDArray[np.float64]:
+    def log_likelihood(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
         """Return log p of every raw row, (n,) nats, every transform's Jacobian included."""
         coded = self.encode(data)[1]
         return coded.log_jacobian - self.score_coded(coded, samples)
@@ -243,8 +250,16 @@ class Trained:
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
         )
 
-    def evaluate(self, data: object, *, samples: int = 128, ais: bool = False) -> dict[str, Any]:
-        """Return likelihood estimates on `data`, nats per row of the raw values."""
+    def evaluate(
+        self, data: object, *, samples: int | None = None, ais: bool = False
+    ) -> dict[str, Any]:
+        """Return likelihood estimates on `data`, nats per row of the raw values.
+
+        Args:
+            data: rows.
+            samples: importance samples per row; by default four times `importance_samples`.
+            ais: also run annealed importance sampling on the first rows.
+        """
         evaluation = Evaluation(self, samples, ais)
         evaluation.add(self.encode(data)[1])
         return evaluation.report()

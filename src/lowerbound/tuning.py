@@ -25,6 +25,7 @@ from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.learning import default_latent, learn
 from lowerbound.optional import library
 from lowerbound.plan import Plan, objective_settings, optimiser_of
+from lowerbound.tasks import SCORE_SAMPLES
 
 JUDGED = 4_000  # rows that trials are judged by, at most
 SHARE = 0.2  # of all rows, at most
@@ -231,7 +232,7 @@ class Search:
         history = trained.facts["history"]
         if history["stopped"] == "interrupt":
             raise KeyboardInterrupt
-        nats = trained.log_likelihood(self.parts.judged)
+        nats = trained.log_likelihood(self.parts.judged, SCORE_SAMPLES)  # of all trials alike
         spread = float(nats.std(ddof=1)) / math.sqrt(len(nats))
         seconds = history["checks"][-1]["seconds"]
         return Trial(number, dict(changes), float(nats.mean()), spread, trained.latent, seconds)

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from estimators import correlated, quick
-from lowerbound import Plan, Trained, learn
+from lowerbound import Plan, Trained, learn, tasks
 from lowerbound.calibrating import LEVEL_ROWS
 from lowerbound.calibration import Calibration, discovery_cut
 from lowerbound.errors import UsageError
@@ -45,6 +45,30 @@ def test_typicality_by_hand():
     away = usual.deviation(np.array([3.0, 1.3, 4.7, -0.4, 6.4, 100.0, -100.0]))
     p = usual.calibration.p_values(away)
     assert p == pytest.approx([1.0, 0.6, 0.6, 0.4, 0.4, 0.2, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("work", "samples"), [(1e3, 32), (1e8, 32), (2e8, 16), (7.8e8, 4), (1e12, 2)]
+)
+def test_the_deeper_a_network_the_fewer_samples_of_a_score(work, samples):
+    assert tasks.samples_worth(work) == samples
+
+
+def test_new_rows_are_scored_with_as_many_samples_as_held_out_ones(tmp_path, monkeypatch):
+    rows = correlated(300)
+    plan = Plan(recipe="ladder", preset="fast", max_epochs=1, time_limit=5.0)
+    assert learn(rows, plan).importance_samples == tasks.SCORE_SAMPLES
+    monkeypatch.setattr(tasks, "SCORE_WORK", 1.0)  # so that the ladder counts as deep
+    deep = learn(rows, plan)
+    deep.save(tmp_path / "deep.vae")
+    monkeypatch.undo()
+    kept = Trained.load(tmp_path / "deep.vae")
+    assert deep.importance_samples == kept.importance_samples == 2
+    assert (kept.score(rows) == kept.score(rows, samples=2)).all()
+    assert (kept.score(rows) != kept.score(rows, samples=32)).any()
+    assert kept.scoring().measure.samples == kept.scoring("typicality").measure.samples == 2
+    assert kept.scoring("levels").measure.samples == 1
+    assert kept.evaluate(rows)["importance_samples"] == 8
 
 
 @pytest.mark.parametrize("n", [2, 3, 9, 40])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -11,6 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from lowerbound.cells import listed
 from lowerbound.data.batches import Dense
 from lowerbound.data.coded import Coded, Coding, Group, filled, table_of
 from lowerbound.data.countcoding import CountsCoding
@@ -20,6 +22,8 @@ from lowerbound.data.source import Frame
 from lowerbound.data.wanted import ANY, Wanted
 from lowerbound.errors import DataError
 from lowerbound.schema import Schema, infer
+
+_DROPPED = 20  # columns that a way to repair something names
 
 __all__ = ["Coded", "Coding", "Group", "coding_for", "restore", "table_of"]
 
@@ -153,17 +157,22 @@ class NumberCoding(TableCoding):
         }
         plain = {"exclude_atoms": True, "transform": transform}
         schema = infer(table, types={**numeric, **types}, drop=drop, **plain)  # pyright: ignore
-        odd = [part for part in schema.parts if part.family != cls.family]
+        odd = [part.column for part in schema.parts if part.family != cls.family]
         if odd:
-            names = ", ".join(dict.fromkeys(repr(part.column) for part in odd))
-            raise DataError(
-                "E071",
-                f"{frame.origin}: this recipe models {cls.name}, and {names} "
-                f"{'is' if len(odd) == 1 else 'are'} of another kind",
-                fix=f"--recipe table, or --drop {odd[0].column}",
-                columns=[part.column for part in odd],
-            )
+            raise cls._another_kind(frame.origin, list(dict.fromkeys(odd)))
         return cls(schema, any(schema.encode(table).missing.values()))
+
+    @classmethod
+    def _another_kind(cls, origin: str, columns: list[str]) -> DataError:
+        drop = " ".join(f"--drop {shlex.quote(name)}" for name in columns[:_DROPPED])
+        few = f", or {drop}" if len(columns) <= _DROPPED else ""
+        return DataError(
+            "E071",
+            f"{origin}: this recipe models {cls.name}, and {listed(columns)} "
+            f"{'is' if len(columns) == 1 else 'are'} of another kind",
+            fix=f"--recipe table{few}",
+            columns=columns,
+        )
 
     def arguments(self) -> dict[str, Any]:
         """The number of columns, and whether there are gaps."""

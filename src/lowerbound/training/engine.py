@@ -50,7 +50,9 @@ class Engine:
 
     def __str__(self) -> str:
         """Say what was chosen, and why."""
-        threads = "1 thread (small steps)" if self.threads == 1 else f"{self.threads} threads"
+        threads = f"{self.threads} threads"
+        if self.threads == 1:  # of one, or because it is faster
+            threads = "1 thread (small steps)" if torch.get_num_threads() > 1 else "1 thread"
         kernel = ", oneDNN products (faster here)" if self.linear == "onednn" else ""
         layout = ", channels last (faster here)" if self.channels_last else ""
         return f"{threads}{kernel}{layout}, {self.precision}"

@@ -49,7 +49,8 @@ def write(
     coding, (frame, coded, scores) = check(trained), given
     chosen = remarkable(scores)
     rows = subset(coded.rows, torch.from_numpy(chosen))
-    heat = heatmaps.smoothed(tasks.pixel_excess(trained.model, rows).numpy())
+    excess = tasks.pixel_excess(trained.model, rows, trained.importance_samples)
+    heat = heatmaps.smoothed(excess.numpy())
     pixels = coding.raw(frame)[chosen]
     drawn = heatmaps.draw(coding.shown(pixels), heat)
     names = names_of(frame.files, frame.rows)

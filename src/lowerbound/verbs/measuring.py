@@ -25,7 +25,7 @@ def evaluate(
     data: Data,
     /,
     *,
-    samples: Number = 128,
+    samples: Number | None = None,
     ais: bool = False,
     rename: Renames = (),
     on_bad_file: Policy = None,
@@ -43,18 +43,19 @@ def evaluate(
     Args:
         model: a folder that `lowerbound fit` saved.
         data: rows that training has not seen: a file, a folder or a "pattern*".
-        samples: importance samples per row; more make the bound tighter.
+        samples: importance samples per row; more make the bound tighter. By default 128, fewer
+            where a network is so deep that they would take hours.
         ais: also run annealed importance sampling on a few rows, slow and nearly exact.
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
         voice: hears how it goes; in Python nobody does.
     """
-    samples = parsing.at_least(samples, 1, "--samples")
+    draws = None if samples is None else parsing.at_least(samples, 1, "--samples")
     clock = Clock()
     trained = load(model)
     given = walk_for(trained, data, rename, on_bad_file)
     evaluating, remarks = import_module("lowerbound.evaluating"), Remarks(given.notes)
-    evaluation = evaluating.Evaluation(trained, samples, ais)
+    evaluation = evaluating.Evaluation(trained, draws, ais)
     for _, coded in walked(given, trained, voice):
         evaluation.add(coded)
         remarks.add(coded)
@@ -66,7 +67,7 @@ def evaluate(
         (
             "IW-NLL",
             f"{report['iw_nll']:.4f} +- {report['iw_nll_standard_error']:.4f}",
-            f"-log p(row) from {samples} samples; lower is better",
+            f"-log p(row) from {report['importance_samples']} samples; lower is better",
         ),
         _in_use(report),
     ]

@@ -32,7 +32,7 @@ _DECIDED = {
     "shape",
 }
 # Of these the pictures decide the channels, which elsewhere are those of layers.
-_FROM_PICTURES = {name: {"channels", "classes"} for name in recipes.BATCHES}
+_FROM_PICTURES = {name: {"channels", "classes"} for name in recipes.RESTORING}
 # A model of the smallest table there is, to try settings on before any data are read.
 _SMALLEST = {
     "table": {"families": ["real"], "sizes": [1]},
