@@ -45,24 +45,22 @@ class Shard(NamedTuple):
 
     def read(self, rows: int | None) -> pa.Table:
         """Return the first so many rows, or all."""
-        left = self.rows if rows is None else min(rows, self.rows)
-        tables = [self.schema.empty_table()]
-        for table in self.parts(max(left, 1)):
-            tables.append(table.slice(0, left))
-            left -= tables[-1].num_rows
-            if left <= 0:
-                break
-        return pa.concat_tables(tables)
+        return shards.first(self, rows)
 
     def parts(self, size: int) -> Iterator[pa.Table]:
         """Yield the rows in order, so many at a time at most."""
         with _intact(self.path), pa.memory_map(str(self.path)) as source:
-            file = pa.ipc.open_file(source)
-            for number in range(file.num_record_batches):
-                batch = file.get_batch(number)
+            for batch in batches(pa.ipc.open_file(source), size):
                 batch.validate(full=True)  # offsets of a damaged file point anywhere
-                for start in range(0, batch.num_rows, size):
-                    yield pa.Table.from_batches([batch.slice(start, size)])
+                yield pa.Table.from_batches([batch])
+
+
+def batches(file: pa.ipc.RecordBatchFileReader, size: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of an open file in order, so many at a time at most."""
+    for number in range(file.num_record_batches):
+        batch = file.get_batch(number)
+        for start in range(0, batch.num_rows, size):
+            yield batch.slice(start, size)
 
 
 def _open(path: Path) -> Shard:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -40,17 +43,43 @@ def file(size: int) -> BinaryIO:
     Raises:
         ResourceError: E301 where the disk has no room, E302 where it takes no file.
     """
+    with _refusals(size):
+        opened = _opened(size)
+        try:
+            # Reserved now: a page that finds the disk full later kills the process.
+            os.posix_fallocate(opened.fileno(), 0, size)
+        except OSError:
+            opened.close()
+            raise
+    return opened
+
+
+def written(write: Callable[[BinaryIO], None], size: int) -> mmap.mmap:
+    """Return what `write` writes, about `size` bytes, mapped from a file without a name.
+
+    Raises:
+        ResourceError: E301 where the disk has no room, E302 where it takes no file.
+    """
+    with _refusals(size), _opened(size) as opened:
+        write(opened)
+        opened.flush()
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _opened(size: int) -> BinaryIO:
     folder = tempfile.gettempdir()
     if shutil.disk_usage(folder).free < size:
         raise _full(folder, size)
-    opened = None
+    return tempfile.TemporaryFile(dir=folder)  # pyright: ignore[reportReturnType] - wraps one
+
+
+@contextmanager
+def _refusals(size: int) -> Iterator[None]:
+    """Say what the system has against a scratch file."""
     try:
-        opened = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - whoever asks closes it
-        # Reserved now: a page that finds the disk full later kills the process.
-        os.posix_fallocate(opened.fileno(), 0, size)
+        yield
     except OSError as error:
-        if opened is not None:
-            opened.close()
+        folder = tempfile.gettempdir()
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise _full(folder, size) from error
         raise ResourceError(
@@ -59,7 +88,6 @@ def file(size: int) -> BinaryIO:
             fix="name another folder: TMPDIR=/path lowerbound ...",
             path=folder,
         ) from error
-    return opened  # pyright: ignore[reportReturnType] - a wrapper around a BinaryIO
 
 
 def _full(folder: str, size: int) -> ResourceError:

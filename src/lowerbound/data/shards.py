@@ -79,6 +79,18 @@ def read(shards: Sequence[Shard], root: Path, rows: int | None = None) -> tuple[
     return table.replace_schema_metadata(None), total
 
 
+def first(shard: Shard, rows: int | None) -> pa.Table:
+    """Return the first so many rows of a file that has parts, or all."""
+    left = shard.rows if rows is None else min(rows, shard.rows)
+    tables = [shard.schema.empty_table()]
+    for table in shard.parts(max(left, 1)):
+        tables.append(table.slice(0, left))
+        left -= tables[-1].num_rows
+        if left <= 0:
+            break
+    return pa.concat_tables(tables)
+
+
 FIX = "choose some of the files with a pattern, or some of the columns"
 
 

@@ -22,6 +22,7 @@ from lowerbound.data import (
     frames,
     ipc,
     kinds,
+    longtext,
     parquet,
     shards,
     tables,
@@ -78,19 +79,27 @@ def walk(data: object, *, wanted: Wanted = ANY) -> Frame | Stream:
         return read(data, wanted=wanted)
     kind, notes = _kind_of(located[0])
     stream = _stream_of(kind, *located)
-    if stream is not None and stream.rows > part_rows(len(stream.names)):
-        return replace(stream, notes=notes)
+    if stream is not None and (kind == "text" or stream.rows > part_rows(len(stream.names))):
+        return replace(stream, notes=(*notes, *stream.notes))
     return _read_files(*located, None)
 
 
 def _stream_of(kind: str, found: files.Found, origin: str) -> Stream | None:
     """Return files as a table that is read part by part; None where that cannot be."""
+    if kind == "text":
+        return _long_text(found, origin) if longtext.are_long(found.files) else None
     if kind in _SHARDED:
         return shards.stream(_SHARDED[kind](found.files), found.root, origin)
     if kind == "zarr":
         return zarrs.stream(found.files[0], origin)
     array = arrayfiles.mapped(found.files[0]) if kind == "array" and not found.files[1:] else None
     return None if array is None else arrayfiles.stream(array, origin)
+
+
+def _long_text(found: files.Found, origin: str) -> Stream:
+    opened = longtext.open_all(found.files)
+    notes = tuple(note for shard in opened for note in shard.notes)
+    return replace(shards.stream(opened, found.root, origin), notes=notes)
 
 
 def are_picture_files(data: object) -> bool:
@@ -170,7 +179,7 @@ def _read_text(found: files.Found, rows: int | None) -> Frame:
             break
         table, more = tables.read_table(path, left)
         left = None if left is None else left - table.num_rows
-        parts.append((path, table))
+        parts.append((path, shards.with_partitions(table, path, found.root)))
         notes += more
     table = _joined(parts)
     whole = rows is None or table.num_rows < rows

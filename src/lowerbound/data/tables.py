@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,11 @@ from lowerbound.cells import MISSING_NUMBER, is_text, listed, pc, place, snippet
 from lowerbound.data import memory
 from lowerbound.data.dialect import MARKS, Dialect, find_dialect
 from lowerbound.data.files import readable
-from lowerbound.data.numerals import repair_column
+from lowerbound.data.numerals import Spelling
 from lowerbound.data.textfile import LONGEST_LINE, Scan, Text, load, scan
 from lowerbound.errors import DataError
+
+BLOCK = 2**20  # bytes that are parsed together, more where lines are longer
 
 
 def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str, ...]]:
@@ -36,64 +39,94 @@ def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str
         fix = "convert it to Parquet and drop columns, or read its first rows only"
         with readable(path):
             memory.require(2 * path.stat().st_size, path, fix)
-    text = load(path, None if rows is None else rows + 1)
+    layout = look(path, None if rows is None else rows + 1)
+    table = _parse(layout)
+    if table.num_rows == 0:
+        raise no_rows(layout)
+    table = _keep_codes(table, layout)
+    table, repairs = _repair(table)
+    return table.slice(0, rows), (*layout.notes, *repairs)
+
+
+def look(path: Path, head_lines: int | None = None) -> Layout:
+    """Prepare a text file for the parser, and see how it is written.
+
+    Raises:
+        DataError: E004 and E011 to E017, where it is no table.
+    """
+    text = load(path, head_lines)
     dialect = find_dialect(text)
     seen = scan(text, dialect.delimiter)
     if seen.quotes % 2:
         _refuse_open_quote(text, dialect)
-    table = _parse(text, dialect, seen)
-    if table.num_rows == 0:
-        raise _no_rows(text, dialect)
-    table = _keep_codes(table, text, dialect, seen)
-    table, repairs = _repair(table)
-    return table.slice(0, rows), (*text.notes, *dialect.notes, *repairs)
+    return Layout(text, dialect, seen)
 
 
-def _parse(
-    text: Text,
-    dialect: Dialect,
-    seen: Scan,
-    *,
-    only: list[str] | None = None,
-    on_bad_row: Callable[[arrow_csv.InvalidRow], str] | None = None,
-) -> pa.Table:
+class Layout(NamedTuple):
+    """A text file and how it is written."""
+
+    text: Text
+    dialect: Dialect
+    seen: Scan
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lossless repairs that were made."""
+        return *self.text.notes, *self.dialect.notes
+
+    def options(
+        self, types: Mapping[str, pa.DataType] | None = None, *, only: bool = False
+    ) -> dict[str, Any]:
+        """Return options of the parser. It calls the columns f0, f1, ..., whatever they are.
+
+        Args:
+            types: of columns, by their names; others are found.
+            only: read no other columns.
+        """
+        inner = {name: f"f{j}" for j, name in enumerate(self.dialect.names)}
+        types = types or {}
+        parse = arrow_csv.ParseOptions(
+            delimiter=self.dialect.delimiter,
+            newlines_in_values=self.seen.multiline,
+            # In a single column, an empty line is an empty cell.
+            ignore_empty_lines=len(inner) > 1,
+        )
+        convert = arrow_csv.ConvertOptions(
+            null_values=list(MISSING_NUMBER),
+            column_types={inner[name]: kind for name, kind in types.items()},
+            include_columns=[inner[name] for name in types] if only else [],
+        )
+        reading = arrow_csv.ReadOptions(
+            column_names=list(inner.values()),
+            skip_rows=self.dialect.blank,
+            # Names are ours, so that any header is read; the header itself is then skipped.
+            skip_rows_after_names=1 if self.dialect.header else 0,
+            block_size=max(2 * self.seen.longest, BLOCK),
+        )
+        return {"parse_options": parse, "convert_options": convert, "read_options": reading}
+
+    def error(self, error: Exception) -> DataError:
+        """Return what to say where the parser failed."""
+        text = self.text
+        if "Expected" in str(error):
+            return _ragged(self)
+        if "straddl" in str(error) and self.seen.longest <= LONGEST_LINE:
+            return no_rows(self)  # not even the header ends
+        return _unparsable(text, error)
+
+
+def _parse(layout: Layout, only: Sequence[str] = ()) -> pa.Table:
     """Run the parser; with `only`, read just these columns, as text."""
-    inner = [f"f{j}" for j in range(len(dialect.names))]
-    outer = dict(zip(dialect.names, inner, strict=True))
-    parse = arrow_csv.ParseOptions(
-        delimiter=dialect.delimiter,
-        newlines_in_values=seen.multiline,
-        ignore_empty_lines=len(inner) > 1,  # in a single column, an empty line is an empty cell
-        invalid_row_handler=on_bad_row,
-    )
-    convert = arrow_csv.ConvertOptions(
-        null_values=list(MISSING_NUMBER),
-        column_types={outer[name]: pa.string() for name in only or ()},
-        include_columns=[outer[name] for name in only or ()],
-    )
-    reading = arrow_csv.ReadOptions(
-        column_names=inner,
-        skip_rows=dialect.blank,
-        # Names are ours, so that any header is read; the header itself is then skipped.
-        skip_rows_after_names=1 if dialect.header else 0,
-        block_size=max(2 * seen.longest, 2**20),
-        use_threads=on_bad_row is None,
-    )
+    options = layout.options(dict.fromkeys(only, pa.string()), only=bool(only))
     try:
-        with readable(text.path), text.open() as file:
-            table = arrow_csv.read_csv(
-                file, read_options=reading, parse_options=parse, convert_options=convert
-            )
+        with readable(layout.text.path), layout.text.open() as file:
+            table = arrow_csv.read_csv(file, **options)
     except (pa.ArrowException, UnicodeError) as error:
-        if on_bad_row is None and "Expected" in str(error):
-            raise _ragged(text, dialect, seen) from error
-        if "straddl" in str(error) and seen.longest <= LONGEST_LINE:
-            raise _no_rows(text, dialect) from error  # not even the header ends
-        raise _unparsable(text, error) from error
-    return table.rename_columns(only or dialect.names)
+        raise layout.error(error) from error
+    return table.rename_columns(list(only) or layout.dialect.names)
 
 
-def _ragged(text: Text, dialect: Dialect, seen: Scan) -> DataError:
+def _ragged(layout: Layout) -> DataError:
     """Find the rows with the wrong number of cells, and name the line of the first."""
     bad: list[arrow_csv.InvalidRow] = []
 
@@ -101,7 +134,14 @@ def _ragged(text: Text, dialect: Dialect, seen: Scan) -> DataError:
         bad.append(row)
         return "skip"
 
-    _parse(text, dialect, seen, on_bad_row=collect)
+    text, dialect = layout.text, layout.dialect
+    # As text, so that nothing but the number of cells can be wrong; no more than a block is held.
+    options = layout.options(dict.fromkeys(dialect.names, pa.string()))
+    options["parse_options"].invalid_row_handler = collect
+    options["read_options"].use_threads = False  # so that rows have numbers
+    with readable(text.path), text.open() as file:
+        for _ in arrow_csv.open_csv(file, **options):
+            pass
     first = bad[0]
     line = text.line_of(first.text.splitlines()[0].encode()) or first.number
     more = f"; {len(bad):,} lines are like that" if len(bad) > 1 else ""
@@ -117,12 +157,14 @@ def _ragged(text: Text, dialect: Dialect, seen: Scan) -> DataError:
     )
 
 
-def _no_rows(text: Text, dialect: Dialect) -> DataError:
+def no_rows(layout: Layout) -> DataError:
+    """Return what to say of a file with nothing below its header."""
+    path, names = layout.text.path, layout.dialect.names
     return DataError(
         "E013",
-        f"{place(text.path)} has a header ({listed(dialect.names, 3)}) but no rows",
+        f"{place(path)} has a header ({listed(names, 3)}) but no rows",
         fix="export it again with its rows",
-        path=str(text.path),
+        path=str(path),
     )
 
 
@@ -169,43 +211,70 @@ def _refuse_open_quote(text: Text, dialect: Dialect) -> None:
     )
 
 
-def _keep_codes(table: pa.Table, text: Text, dialect: Dialect, seen: Scan) -> pa.Table:
+def _keep_codes(table: pa.Table, layout: Layout) -> pa.Table:
     """Read numbers again as text where a number would lose digits: 007, or 20-digit ids."""
+    zeros = layout.seen.zeros
     doubtful = [
-        name
-        for name in table.column_names
-        if (seen.zeros and pa.types.is_integer(table[name].type)) or _too_long(table[name])
+        field.name
+        for field in table.schema
+        if may_be_codes(field.type, largest(table[field.name]), zeros)
     ]
     if not doubtful:
         return table
-    words = _parse(text, dialect, seen, only=doubtful)
+    words = _parse(layout, doubtful)
     for name in doubtful:
-        column = words[name]
-        code = pc.any(pc.match_substring_regex(column, r"^\s*[+-]?(0\d+|\d{16,})\s*$")).as_py()
-        if code:
-            blank = pc.is_in(pc.utf8_trim_whitespace(column), value_set=pa.array(MISSING_NUMBER))
-            column = pc.if_else(blank, pa.scalar(None, pa.string()), column)
+        if are_codes(words[name]):
+            column = as_codes(words[name])
             table = table.set_column(table.column_names.index(name), name, column)
     return table
 
 
-def _too_long(column: pa.ChunkedArray) -> bool:
-    """Whether a column of doubles holds whole numbers beyond what a double can tell apart."""
+def may_be_codes(kind: pa.DataType, largest: float, zeros: bool) -> bool:
+    """Tell whether numbers could have lost digits.
+
+    Args:
+        kind: the type that the parser gives them.
+        largest: of them, without its sign.
+        zeros: whether some cell of the file begins with a zero and a further digit.
+    """
+    if pa.types.is_integer(kind):
+        return zeros
+    return pa.types.is_float64(kind) and 2.0**53 < largest < np.inf
+
+
+def largest(column: pa.ChunkedArray) -> float:
+    """Return the largest number of a column of doubles, without its sign; of others 0."""
     if not pa.types.is_float64(column.type):
-        return False
+        return 0.0
     low, high = (bound.as_py() for bound in pc.min_max(column).values())
-    return low is not None and 2.0**53 < max(-low, high) < np.inf
+    return 0.0 if low is None else max(-low, high)
+
+
+def are_codes(words: pa.ChunkedArray) -> bool:
+    """Tell whether a cell has more digits than a number keeps."""
+    pattern = r"^\s*[+-]?(0\d+|\d{16,})\s*$"
+    return bool(pc.any(pc.match_substring_regex(words, pattern)).as_py())
+
+
+def as_codes(words: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Keep the cells as text, but for what means a missing number."""
+    blank = pc.is_in(pc.utf8_trim_whitespace(words), value_set=pa.array(MISSING_NUMBER))
+    return pc.if_else(blank, pa.scalar(None, pa.string()), words)
 
 
 def _repair(table: pa.Table) -> tuple[pa.Table, list[str]]:
     notes, columns = [], []
     for name, column in zip(table.column_names, table.columns, strict=True):
         if is_text(column.type):
-            column, note = repair_column(name, column)  # noqa: PLW2901 the repaired one
-            if note:
-                notes.append(note)
-            else:
-                empty = pc.equal(column, "")
-                column = pc.if_else(empty, pa.scalar(None, column.type), column)  # noqa: PLW2901
+            spelling = Spelling(name)
+            spelling.see(column)
+            repair = spelling.repair()
+            notes += [repair.note] if repair else []
+            column = repair(column) if repair else without_blanks(column)  # noqa: PLW2901
         columns.append(column)
     return pa.Table.from_arrays(columns, names=table.column_names), notes
+
+
+def without_blanks(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Make empty cells of text missing ones."""
+    return pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
