@@ -4,7 +4,7 @@ Every recipe learns MNIST and Fashion-MNIST, 60,000 pictures, for the same time 
 machine, and draws as many new ones as there are test pictures. Their likelihood is a normal of
 one learned sigma for all, but for "gaussian", whose sigma is 1: what differs is the latents.
 
-- vqvae2: codes at two scales and a PixelCNN over them; three fifths of its time are for the codes.
+- vqvae2: codes at two scales and a PixelCNN over them; three tenths of its time are for the codes.
 - sigma: one level, convolutional, sigma learned. gaussian: the same, sigma = 1.
 - ladder: levels of latents at two scales.
 - adversarial: sigma, with a discriminator that pulls at the pixels with 0.3 of the likelihood's

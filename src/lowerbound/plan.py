@@ -23,7 +23,7 @@ PRECISIONS = ("float32", "bfloat16")
 WARM_UP_STEPS = 200  # of the rate's weight
 LARGE_PICTURE = 4096  # pixels times channels from which on a step takes only FEW_PICTURES
 FEW_PICTURES = 16
-ANNEAL = 0.02  # of the learning rate, at the end of a fit of what restores
+ANNEAL = 0.02  # of the learning rate, at the end of a fit by steps of few rows
 
 # What the objective takes, beside the recipe's own arguments, with what stands for "not used".
 OBJECTIVE: dict[str, Any] = {
@@ -239,8 +239,9 @@ def optimiser_of(plan: Plan, shape: Sequence[int] = ()) -> Optimiser:
     batch = recipes.BATCHES.get(plan.recipe, FEW_PICTURES if large else None)
     # Fewer rows say less of where to go: shorter steps.
     usual = replace(usual, batch_size=batch, learning_rate=1e-3) if batch else usual
-    # What restores has no end where it overfits: the last tenths of a decibel come of small steps.
-    usual = replace(usual, anneal=ANNEAL) if plan.recipe in recipes.RESTORING else usual
+    # Steps of few rows are noisy: what is best, such as the last tenths of a decibel, comes of
+    # small ones at the end.
+    usual = replace(usual, anneal=ANNEAL) if plan.recipe in recipes.BATCHES else usual
     return usual if wanted is None else replace(usual, learning_rate=wanted)
 
 

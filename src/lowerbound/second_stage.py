@@ -15,7 +15,9 @@ from lowerbound import noise, recipes
 from lowerbound.model import LatentModel
 from lowerbound.objectives import Elbo
 
-TIME = 0.6  # share of a time limit that is left to the first stage
+# Share of a time limit that is left to the first stage. Codes are soon good enough: what new
+# pictures lack, they lack for want of a better prior, which takes thousands of steps.
+TIME = 0.3
 RATE = 1e-3  # learning rate at most: a PixelCNN is deep and has no normalisation
 
 

@@ -53,9 +53,9 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
 # Recipes that learn to make one picture of another, from crops of thousands of pixels.
 RESTORING = ("denoise", "inpaint", "segment", "upscale")
 
-# Rows of a step where a preset's are too many: crops, or cells of so many layers that 128 small
-# pictures take a core a quarter of a minute.
-BATCHES: dict[str, int] = dict.fromkeys((*RESTORING, "nvae"), 16)
+# Rows of a step where a preset's are too many: crops, cells of so many layers that 128 small
+# pictures take a core a quarter of a minute, and PixelCNNs, a second.
+BATCHES: dict[str, int] = dict.fromkeys((*RESTORING, "nvae", "vqvae", "vqvae2"), 16)
 
 # Recipes that are fitted in two stages: with these arguments first; then as they were asked for,
 # with only the priors left to learn.
