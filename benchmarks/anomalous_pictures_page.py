@@ -68,10 +68,12 @@ def anomalous_pictures(document: Document) -> str:
             f"{'s' * (environment['threads'] > 1)}, of solar cells, which are 5 times as large, "
             f"{setting['solar_minutes']:g}. Bold is above both baselines. *default* is "
             "what `lowerbound fit FOLDER` takes for pictures of the size, *ladder* the recipe "
-            "`conv_ladder` as it is. *likelihood* is -log p(x), *typicality* its distance to the "
-            "mean of held-out pictures, *levels* the ratio LLR^{>1}: how much the finest level "
-            "must say beyond what the coarser ones foretell. PCA keeps 95 % of the variance and "
-            "scores by the error of its reconstruction; the isolation forest sees pixels.",
+            "`conv_ladder` as it is, *conv* one level of 64 latents whose pixels share a sigma "
+            "(`--recipe conv --set likelihood=shared`). *likelihood* is -log p(x), *typicality* "
+            "its distance to the mean of held-out pictures, *levels* the ratio LLR^{>1}: how much "
+            "the finest level must say beyond what the coarser ones foretell. PCA keeps 95 % of "
+            "the variance and scores by the error of its reconstruction; the isolation forest "
+            "sees pixels.",
             auroc_table(document),
             counted(document),
             "Solar cells: defective is what the data's authors give a probability of 2/3 or 1. "
