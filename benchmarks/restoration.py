@@ -69,9 +69,12 @@ PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
     },
 }
 NEAR = 0.05  # dB that the bicubic baseline may be away from the published one
-BARS = {  # what ours must be above, dB
-    "denoise": {"BSD68 above BM3D's 28.57 dB": ("BSD68", 28.57)},
-    "upscale": {"Set5 above 30.0 dB": ("Set5", 30.0)},
+BARS = {  # what ours must be above; the SSIM is that of the repository of DnCNN
+    "denoise": {
+        "BSD68 above BM3D's 28.57 dB": ("BSD68", "psnr", 28.57),
+        "BSD68 above BM3D's SSIM of 0.8017": ("BSD68", "ssim", 0.8017),
+    },
+    "upscale": {"Set5 above 30.0 dB": ("Set5", "psnr", 30.0)},
 }
 
 Scores = dict[str, Any]
@@ -190,8 +193,8 @@ def averaged(scores: Sequence[Scores]) -> Scores:
 
 def bars(task: str, results: Mapping[str, Scores]) -> Iterator[tuple[str, bool]]:
     """Yield what had to be reached, and whether it was."""
-    for claim, (where, value) in BARS[task].items():
-        yield claim, results[where]["psnr"]["ours"] > value
+    for claim, (where, measure, value) in BARS[task].items():
+        yield claim, results[where][measure]["ours"] > value
     if task == "upscale":
         for where, each in results.items():
             yield f"{where} above bicubic", each["psnr"]["ours"] > each["psnr"]["bicubic"]
