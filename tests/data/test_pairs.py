@@ -15,7 +15,15 @@ from lowerbound.data.crops import Crops, Paired, Seen, filled_out, shares
 from lowerbound.data.degradations import noise_of
 from lowerbound.data.folders import Listing
 from lowerbound.data.native import Frame
-from lowerbound.data.pairs import PairCoding, PairsFor, matched, packed_colours, read_pairs
+from lowerbound.data.pairs import (
+    RGB,
+    PairCoding,
+    PairsFor,
+    colours_of,
+    matched,
+    packed_colours,
+    read_pairs,
+)
 from lowerbound.data.views import Holed, Noisy, Salted, Shrunk, Then, shrunk, turned, with_holes
 from lowerbound.errors import DataError, UsageError
 from lowerbound.material import Split
@@ -209,7 +217,20 @@ def test_masks_become_classes(folders):
 
 def test_colours_are_packed():
     page = np.array([[[1, 2, 3], [0, 0, 255]]], np.uint8)
-    assert packed_colours(page).tolist() == [[0x010203, 255]]
+    assert packed_colours(page).tolist() == [[0x1010203, 0x10000FF]]
+    assert packed_colours(page[..., :1]).tolist() == [[1, 0]]
+    black_and_blue = page[:, 1:] * np.array([[[1]], [[0]]], np.uint8)
+    for mask in (page, black_and_blue, page[..., :1]):
+        assert (colours_of(packed_colours(mask)) == mask).all()
+
+
+def test_a_model_file_of_0_1_0_keeps_its_colours():
+    document = {"recipe": "segment", "channels": 1, "scale": 1, "settings": {}}
+    assert PairCoding.restored({**document, "classes": [0, 0xFF0000]}).classes == (
+        RGB,
+        RGB + 0xFF0000,
+    )
+    assert PairCoding.restored({**document, "classes": [0, 255]}).classes == (0, 255)
 
 
 def test_pairs_that_do_not_belong_together_are_named(folders):

@@ -31,6 +31,7 @@ CROP = 64  # pixels of a crop; of the given, where the wanted is larger
 SMALL_CROP = 24  # of the given for enlarging: what is wanted is up to four times as large
 EPOCH = 20_000  # crops in a pass, at least, whatever the number of pictures
 MOST_CLASSES = 64
+RGB = 1 << 24  # of the number of a colour, where it is no grey level
 
 # What is made of a clean picture, by the recipe; of masks nothing can be.
 _MADE: dict[str, Callable[[Mapping[str, Any]], View | None]] = {
@@ -149,7 +150,7 @@ class PairCoding:
             int(document["channels"]),
             int(document["scale"]),
             dict(document["settings"]),
-            tuple(document["classes"]),
+            _with_rgb(document["classes"]),
         )
 
 
@@ -235,9 +236,23 @@ def _no_pictures(frame: Frame, recipe: str) -> DataError:
     )
 
 
+def colours_of(packed: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return pixels, (H, W, C), of which `packed_colours` are the numbers: grey where all are."""
+    if (packed < RGB).all():
+        return packed.astype(np.uint8)[..., None]
+    colours = np.where(packed < RGB, packed * 0x010101, packed)
+    return np.stack([colours >> 16 & 255, colours >> 8 & 255, colours & 255], -1).astype(np.uint8)
+
+
+def _with_rgb(classes: Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers of colours, which in model files of 0.1.0 have no `RGB` added."""
+    bare = 255 < max(classes, default=0) < RGB
+    return tuple(number + RGB * bare for number in classes)
+
+
 def packed_colours(mask: NDArray) -> NDArray[np.int64]:
-    """Return one number for the colour of every pixel, (H, W)."""
-    number = np.zeros(mask.shape[:2], np.int64)
+    """Return one number for the colour of every pixel, (H, W): its grey level, or RGB + r g b."""
+    number = np.full(mask.shape[:2], mask.shape[-1] > 1, np.int64)
     for channel in np.moveaxis(mask, -1, 0):
         number = number * 256 + channel
     return number

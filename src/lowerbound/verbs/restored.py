@@ -16,7 +16,7 @@ from lowerbound import drawing, restoring
 from lowerbound.data import folders, imagefiles
 from lowerbound.data.badfiles import Tally, counted
 from lowerbound.data.crops import shares
-from lowerbound.data.pairs import matched, packed_colours
+from lowerbound.data.pairs import colours_of, matched, packed_colours
 from lowerbound.data.views import with_holes
 from lowerbound.data.writefolder import atomic_folder
 from lowerbound.errors import DataError, LowerboundError, UsageError
@@ -247,17 +247,9 @@ def _masks(trained: Trained, found: Restored, order: Order) -> Pages:
     entropy = -(p * np.log(p)).sum(0)
     shown = np.rint((entropy / np.log(len(p))).clip(0, 1) * 255).astype(np.uint8)[..., None]
     result, *draws = (
-        _coloured(colours, each.argmax(0)) for each in (p, *found.draws[: order.draws])
+        colours_of(colours[each.argmax(0)]) for each in (p, *found.draws[: order.draws])
     )
     return Pages(result, shown, draws, float(entropy.mean()))
-
-
-def _coloured(colours: NDArray[np.int64], places: NDArray[np.int64]) -> Page:
-    """Return the packed colours at (H, W) places, as pixels of 8 bits: RGB unless all are grey."""
-    packed = colours[places]
-    if colours.max() < 256:
-        return packed.astype(np.uint8)[..., None]
-    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], -1).astype(np.uint8)
 
 
 def _write(folder: Path, name: str, made: Pages) -> None:
