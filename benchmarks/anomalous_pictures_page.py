@@ -80,7 +80,6 @@ def anomalous_pictures(document: Document) -> str:
             "What else was looked at, on the same test pictures:",
             further_table(document),
             "Numbers: `benchmarks/results/image_anomalies.json` (lowerbound "
-            f"{environment['lowerbound']}, torch {environment['torch']}), made by "
-            f"`{document['command']}`.",
+            f"{environment['lowerbound']}, torch {environment['torch']}).",
         ]
     )

@@ -86,6 +86,6 @@ def generation(document: Document) -> str:
     )
     parts.append(
         f"Numbers: `benchmarks/results/generation.json` (lowerbound {environment['lowerbound']}, "
-        f"torch {environment['torch']}), made by `{document['command']}`."
+        f"torch {environment['torch']})."
     )
     return "\n\n".join(part for part in parts if part)
