@@ -152,7 +152,7 @@ def default_latent(arguments: Mapping[str, Any]) -> int:
 def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
     """Return the recipe's arguments, with every default filled in."""
     settings = {name: value for name, value in plan.settings.items() if name not in OBJECTIVE}
-    arguments = {**coding.arguments(), **settings}
+    arguments = {**recipes.ARGUMENTS.get(plan.recipe, {}), **coding.arguments(), **settings}
     if "hidden" in recipes.parameters(plan.recipe):
         arguments.setdefault("hidden", list(PRESETS[plan.preset].hidden))
     return {**arguments, **_sizes(plan, arguments)}

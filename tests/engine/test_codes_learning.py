@@ -17,6 +17,7 @@ from lowerbound import (
     learning,
     metrics,
     noise,
+    recipes,
     tasks,
     training,
 )
@@ -206,6 +207,14 @@ def test_a_time_limit_is_shared_by_the_stages(monkeypatch):
     first, second = budgets
     assert first == 100.0 * TIME
     assert 90 < second < 100  # what the first has left
+
+
+def test_a_fit_of_two_scales_has_few_places_unless_told(fitted):
+    assert fitted.arguments["halvings"] == 1
+    assert learning.resolve(Plan("vqvae2"), fitted.coding)["halvings"] == 3
+    assert "halvings" not in learning.resolve(Plan("vqvae"), fitted.coding)
+    # Of model files, whose arguments are all that they are built with, nothing changes.
+    assert recipes.parameters("vqvae2")["halvings"].default == 2
 
 
 def test_the_doctor_counts_codes(fitted):

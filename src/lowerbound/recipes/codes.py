@@ -234,7 +234,8 @@ def vqvae2(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
         dim: as in `vqvae`.
         channels: as in `vqvae`.
         blocks: as in `vqvae`.
-        halvings: from the image to the finest grid; every coarser one is half as large.
+        halvings: from the image to the finest grid; every coarser one is half as large. A fit
+            takes 3 where nothing is said: few places are what the priors learn well.
         codebook: as in `vqvae`; every level has its own.
         likelihood: as in `conv`.
         missing: give the encoder indicators of missing pixels.
