@@ -15,7 +15,7 @@ from lowerbound.cells import MISSING_NUMBER, is_text, listed, pc, place, snippet
 from lowerbound.data import memory
 from lowerbound.data.dialect import MARKS, Dialect, find_dialect
 from lowerbound.data.files import readable
-from lowerbound.data.numerals import Spelling
+from lowerbound.data.numerals import Repair, Spelling
 from lowerbound.data.textfile import LONGEST_LINE, Scan, Text, load, scan
 from lowerbound.errors import DataError
 
@@ -263,16 +263,17 @@ def as_codes(words: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _repair(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    notes, columns = [], []
+    notes, columns = [], {}
     for name, column in zip(table.column_names, table.columns, strict=True):
+        repair = None
         if is_text(column.type):
             spelling = Spelling(name)
             spelling.see(column)
-            repair = spelling.repair()
-            notes += [repair.note] if repair else []
-            column = repair(column) if repair else without_blanks(column)  # noqa: PLW2901
-        columns.append(column)
-    return pa.Table.from_arrays(columns, names=table.column_names), notes
+            repair = spelling.repair() or without_blanks
+        if isinstance(repair, Repair):
+            notes.append(repair.note)
+        columns[name] = repair(column) if repair else column
+    return pa.table(columns), notes
 
 
 def without_blanks(column: pa.ChunkedArray) -> pa.ChunkedArray:
