@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lowerbound.cells import floats, restore, row_of, snippet
 from lowerbound.columns import LIMIT, Column, Part, Tally
 from lowerbound.errors import DataError
-from lowerbound.knots import Knots
+from lowerbound.knots import Knots, by_blocks
 
 _FAR = 20.0  # standard deviations; when most rows lie beyond, the unit has probably changed
 _MOST_LOG = 709.0  # exp of more than this is not a float64
@@ -93,23 +93,38 @@ class Quantiles(BaseModel):
         right = (scores[-1] - scores[-1 - reach]) / (raw[-1] - raw[-1 - reach])
         return raw, scores, np.concatenate([[left], inner, [right]])
 
+    @cached_property
+    def _pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The straight pieces, (knots + 1,) each: a point of it, raw and scored, and its slope."""
+        raw, scores, slopes = self.slopes()
+        return np.append(raw[:1], raw), np.append(scores[:1], scores), slopes
+
     def forward(self, values: np.ndarray) -> np.ndarray:
         """Return the Gaussian scores of raw values."""
-        raw, scores, slopes = self.slopes()
-        at = self._raw.below(values)
-        from_knot = np.maximum(at - 1, 0)
-        return scores[from_knot] + slopes[at] * (values - raw[from_knot])
+        return by_blocks(self._forward, values)
+
+    def _forward(self, values: np.ndarray) -> np.ndarray:
+        (raw, scores, slopes), at = self._pieces, self._raw.below(values)
+        out = values - raw.take(at, mode="clip")
+        out *= slopes.take(at, mode="clip")
+        out += scores.take(at, mode="clip")
+        return out
 
     def inverse(self, values: np.ndarray) -> np.ndarray:
         """Return the raw values of Gaussian scores."""
-        raw, scores, slopes = self.slopes()
-        at = self._scores.below(values)
-        from_knot = np.maximum(at - 1, 0)
-        return raw[from_knot] + (values - scores[from_knot]) / slopes[at]
+        return by_blocks(self._inverse, values)
+
+    def _inverse(self, values: np.ndarray) -> np.ndarray:
+        (raw, scores, slopes), at = self._pieces, self._scores.below(values)
+        out = values - scores.take(at, mode="clip")
+        out /= slopes.take(at, mode="clip")
+        out += raw.take(at, mode="clip")
+        return out
 
     def log_slope(self, values: np.ndarray) -> np.ndarray:
         """Return log d score / d raw at the given scores."""
-        return np.log(self.slopes()[2])[self._scores.below(values)]
+        log = np.log(self._pieces[2])
+        return by_blocks(lambda some: log.take(self._scores.below(some), mode="clip"), values)
 
 
 def _standardised(values: np.ndarray, of: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -171,9 +186,13 @@ class Numeric(Column):
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             scores = self._score(raw)
         far = np.abs(scores)  # NaN compares false below: missing cells are not counted
-        clipped = int((far > LIMIT).sum())
+        missing = int(np.count_nonzero(gone))
+        if np.fmax.reduce(far, initial=0.0) <= _FAR:  # as of nearly all columns: nothing to count
+            out[:, 0] = scores
+            return Tally(missing)
+        clipped = int(np.count_nonzero(far > LIMIT))
         out[:, 0] = np.clip(scores, -LIMIT, LIMIT) if clipped else scores
-        return Tally(int(gone.sum()), clipped=clipped, note=self._unit_note(far))
+        return Tally(missing, clipped=clipped, note=self._unit_note(far))
 
     def _score(self, raw: np.ndarray) -> np.ndarray:
         if self.kind == "positive":

@@ -26,7 +26,7 @@ from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, 
 SCORE_SAMPLES = 32
 SCORE_WORK = 1e8  # floating-point operations of a pass, up to which a score takes so many of them
 SAMPLE_CHUNK = 8192
-EMBEDDED = 1024  # rows whose latents are computed together: one pass each, and no draws
+EMBEDDED = 4096  # rows whose latents are computed together: one pass each, and no draws
 EXPECTING = 8  # draws of x at each z that tell what a pixel usually costs
 
 
