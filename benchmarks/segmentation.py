@@ -37,6 +37,7 @@ from torch.distributions import Distribution
 
 import results_file
 from lowerbound import noise, recipes, restoring
+from lowerbound.aims import objective_of
 from lowerbound.data.batches import Rows, subset
 from lowerbound.data.crops import Crops, Paired, Seen, shares
 from lowerbound.data.degradations import USUAL_NOISE, noise_of
@@ -44,7 +45,7 @@ from lowerbound.data.views import Then, View, turned
 from lowerbound.families import LatentGaussian
 from lowerbound.learning import CLIP
 from lowerbound.model import LatentModel
-from lowerbound.plan import Plan, objective_of, objective_settings, optimiser_of
+from lowerbound.plan import Plan, objective_settings, optimiser_of
 from lowerbound.recipes.restoration import FOLD, multiple_of
 from lowerbound.trace import Trace
 from lowerbound.training import Budget, fit

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import lowerbound
 from lowerbound import aggregate_priors, metrics, noise, recipes, training, usage
+from lowerbound.aims import OBJECTIVE, objective_of, settled
 from lowerbound.calibrating import calibrated
 from lowerbound.data import streamed
 from lowerbound.data.batches import Rows, fingerprint
@@ -22,17 +23,7 @@ from lowerbound.distributed import ALONE, Team
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.material import CALIBRATION_ROWS, VALID_ROWS, Fitted, Material, Say, Split
 from lowerbound.model import LatentModel
-from lowerbound.plan import (
-    OBJECTIVE,
-    PRESETS,
-    Plan,
-    budget_of,
-    device_of,
-    objective_of,
-    objective_settings,
-    optimiser_of,
-    settled,
-)
+from lowerbound.plan import PRESETS, Plan, budget_of, device_of, objective_settings, optimiser_of
 from lowerbound.recipes.hierarchies import halved
 from lowerbound.refit import refit_prior
 from lowerbound.second_stage import RATE, TIME, FrozenElbo, unfrozen

@@ -16,10 +16,10 @@ from lowerbound.adversarial import (
     seen,
     stages,
 )
+from lowerbound.aims import OBJECTIVE, objective_of
 from lowerbound.errors import UsageError
 from lowerbound.families import summed
 from lowerbound.objectives import Elbo, Iwae, Map, StickingTheLanding, ThetaPrior
-from lowerbound.plan import OBJECTIVE, objective_of
 from lowerbound.recipes import images
 from lowerbound.spectral import Spectral, matrix
 from lowerbound.trace import Trace, from_posterior

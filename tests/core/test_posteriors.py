@@ -10,12 +10,12 @@ from core_parts import DEPENDENT, POSTERIORS, PRIORS, RELATIVE, randomise
 from lowerbound import distributions as dist
 from lowerbound import families as fam
 from lowerbound import noise, objectives
+from lowerbound.aims import OBJECTIVE, objective_of
 from lowerbound.errors import UsageError
 from lowerbound.families import Conditional, LatentGaussian
 from lowerbound.model import LatentModel, Level
 from lowerbound.networks import Concat, Empty, Single
 from lowerbound.objectives import Elbo, Iwae, StickingTheLanding
-from lowerbound.plan import OBJECTIVE, objective_of
 from lowerbound.posteriors import Informed, Plain, Precision, Residual
 from lowerbound.priors import StandardNormal
 from lowerbound.recipes.hierarchies import BottomUp, Onward

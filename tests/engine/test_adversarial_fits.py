@@ -13,11 +13,12 @@ from sklearn.datasets import load_digits
 
 from lowerbound import Plan, Trained, learn, noise, objectives, recipes, training
 from lowerbound.adversarial import Adversarial
+from lowerbound.aims import OBJECTIVE, settled, warm_up
 from lowerbound.cli import main
 from lowerbound.data.batches import Dense
 from lowerbound.data.cellcolumns import pixels_of
 from lowerbound.errors import UsageError
-from lowerbound.plan import OBJECTIVE, PRESETS, settled, warm_up
+from lowerbound.plan import PRESETS
 from lowerbound.verbs.plans import plan_from
 
 SMALL = {"likelihood": "shared", "channels": [4, 8]}

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from lowerbound import aggregate, noise, objectives, recipes
+from lowerbound.aims import OBJECTIVE, objective_of
 from lowerbound.errors import UsageError
 from lowerbound.learning import learn
-from lowerbound.plan import OBJECTIVE, Plan, objective_of, objective_settings
+from lowerbound.plan import Plan, objective_settings
 
 CHOICES = {
     "iwae": (4, objectives.Iwae),

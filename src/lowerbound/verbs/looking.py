@@ -219,6 +219,8 @@ def _trained_by(objective: dict[str, Any], engine: dict[str, Any]) -> str:
         bound = f"the ELBO less {objective['mmd']:g} MMD"
     elif objective.get("path"):
         bound = "the ELBO, by its path derivative"
+    elif objective.get("prior_share"):
+        bound = f"the ELBO, {objective['prior_share']:.0%} of it with z from the prior"
     usual = {"beta": 1.0, "free_bits": 0.0, "capacity": 0.0}
     weighed = not samples and not objective.get("tc")
     others = {k: v for k, v in objective.items() if weighed and k in usual and v != usual[k]}

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lowerbound import recipes
+from lowerbound.aims import OBJECTIVE, objective_of
 from lowerbound.errors import LowerboundError, UsageError, nearest
-from lowerbound.plan import OBJECTIVE, Plan, device_of, objective_of
+from lowerbound.plan import Plan, device_of
 from lowerbound.verbs import parsing
 
 # What the data or the fit itself decide, so that --set may not.

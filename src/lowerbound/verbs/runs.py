@@ -13,6 +13,7 @@ import torch
 
 import lowerbound
 from lowerbound import bundle, recipes, tasks
+from lowerbound.aims import settled
 from lowerbound.calibration import Alarm
 from lowerbound.cards import reservations
 from lowerbound.data.batches import subset
@@ -24,7 +25,7 @@ from lowerbound.distributed import ALONE, Team, gathered
 from lowerbound.errors import CheckFailed
 from lowerbound.learning import learn
 from lowerbound.material import Split
-from lowerbound.plan import PRESETS, Plan, budget_of, device_of, optimiser_of, settled
+from lowerbound.plan import PRESETS, Plan, budget_of, device_of, optimiser_of
 from lowerbound.progress import Voice
 from lowerbound.trained import Trained
 from lowerbound.training import RunFolder
