@@ -30,6 +30,7 @@ from lowerbound.distributions import NormalCells, Observed, Unchecked, is_densit
 from lowerbound.scales import SCALE_FLOOR, above, scale_of, soft_clip
 
 LOG_COUNT_LIMIT = 18.4  # log 1e8: no count that float32 holds exactly has a larger mean
+_DECAY = 4  # of the weights of past batches in a running sigma: the fifth of them last seen count
 
 
 class Family(nn.Module):
@@ -139,10 +140,14 @@ class OptimalSigma(Family):
     """N(mu, sigma*^2) with the analytic optimum sigma*^2 = mean of (x - mu)^2.
 
     While training, sigma* is that of the batch. In evaluation it is the running mean over training
-    batches: a sigma computed from the x that is being scored would not be a density.
+    batches: a sigma computed from the x that is being scored would not be a density. The mean is
+    over a window that grows with training, about the last fifth of the batches and at most
+    1 / momentum of them: what the first steps missed by says nothing of the trained network.
 
     References:
         Rybkin, Daniilidis & Levine, 2021, section 3.3 (the paper's eq. 5 lacks a square root).
+        The window: Shamir & Zhang, "Stochastic gradient descent for non-smooth optimization",
+        2013, section 4 (polynomial-decay averaging), https://arxiv.org/abs/1212.1824
     """
 
     variance: Tensor
@@ -166,7 +171,8 @@ class OptimalSigma(Family):
     def observe(self, variance: Tensor) -> None:
         """Move the running variance towards that of a training batch."""
         self.batches += 1
-        weight = (1.0 / self.batches).clamp_min(self.momentum).to(self.variance)
+        recent = (1 + _DECAY) / (self.batches + _DECAY)
+        weight = recent.clamp_min(self.momentum).to(self.variance)
         self.variance += weight * (variance.detach() - self.variance)
 
 

@@ -101,7 +101,7 @@ def _coded(given: Given, plan: Plan) -> tuple[Given, Coding, Coded]:
         frame = given.whole() if isinstance(given, Stream) else given
         coding = kind.fit(frame, **chosen)
         return frame, coding, coding.encode(frame)
-    coding = kind.fit(streamed.seen_of(given, plan.seed), **chosen)
+    coding = streamed.fitted(kind, given, plan.seed, **chosen)
     batch, budget = optimiser_of(plan).batch_size, budget_of(plan, given.rows)
     most = batch * budget.total(given.rows // batch) + VALID_ROWS + CALIBRATION_ROWS
     coding, coded = streamed.stored(coding, given, most, plan.seed)

@@ -186,9 +186,18 @@ def _with_gaps(rows: Rows) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def impute_draws(
-    model: nn.Module, rows: Rows, draws: int, *, samples: int = 128, seed: int = 0
+    model: nn.Module, rows: Rows, draws: int, *, samples: int = 128, seed: int = 0, start: int = 0
 ) -> Tensor:
-    """Return `draws` completed copies of every row, (n, draws, ...): multiple imputation."""
+    """Return `draws` completed copies of every row, (n, draws, ...): multiple imputation.
+
+    Args:
+        model: the model.
+        rows: the rows.
+        draws: copies of each.
+        samples: of z, among which those of the copies are chosen.
+        seed: of the draws.
+        start: the number of the first row in a table of which these are a part.
+    """
 
     def work(batch: Batch) -> Tensor:
         keys = noise.row_keys(*batch)
@@ -207,7 +216,7 @@ def impute_draws(
     x, gaps = _with_gaps(rows)
     filled = x.repeat_interleave(draws, 0).view(len(x), draws, *x.shape[1:])
     if len(gaps):
-        with noise.isolated("impute", seed):
+        with noise.isolated("impute", seed, start):
             filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
     return filled
 

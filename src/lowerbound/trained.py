@@ -244,7 +244,8 @@ class Trained:
             return self.coding.filled(frame, tasks.impute(self.model, coded.rows).numpy())
         if draws < 1:
             raise UsageError("E240", f"{draws} draws were asked for", fix="--draws 5")
-        values = tasks.impute_draws(self.model, coded.rows, draws, seed=seed).numpy()
+        drawn = tasks.impute_draws(self.model, coded.rows, draws, seed=seed, start=frame.start)
+        values = drawn.numpy()
         copies = [self.coding.filled(frame, values[:, m]) for m in range(draws)]
         return pa.concat_tables(
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]

@@ -100,6 +100,29 @@ def test_whole_rows_are_bit_equal(both, verb):
         assert whole["filled"] > 50 > whole["left"] == 0
 
 
+def test_every_part_is_drawn_as_often_as_asked_and_anew(parquet, run, in_parts):
+    told = run("impute", "tx.vae", "tx", "--out", "full.parquet", "--draws", 2, "--json").facts
+    given, made = read("tx").table, pq.read_table("full.parquet")
+    assert pq.ParquetFile("full.parquet").metadata.num_row_groups > 1
+    order = [
+        row
+        for start in range(0, parquet, PART)
+        for _ in range(2)
+        for row in range(start, min(start + PART, parquet))
+    ]
+    twice = given.take(pa.array(order))
+    assert made["account"].equals(twice["account"])
+    seen = twice["fee"].is_valid()
+    assert made.filter(seen)["fee"].equals(twice.filter(seen)["fee"])
+    assert made["fee"].null_count == 0
+    assert told["filled"] == given["fee"].null_count
+    # The second half of the rows is the first one again, and has draws of its own.
+    fees = made.filter(made["draw"].to_numpy() == 0)["fee"].to_numpy()
+    gaps = given["fee"].is_null().to_numpy()[: parquet // 2]
+    first, again = fees[: parquet // 2][gaps], fees[parquet // 2 :][gaps]
+    assert np.mean(first != again) > 0.9
+
+
 def test_every_part_has_its_highest_rows_explained(both, parquet):
     (whole, parts), (one, other) = both("score", "--explain", "2")
     assert whole["highest"] == parts["highest"]

@@ -294,6 +294,18 @@ def test_the_optimal_sigma_is_frozen_in_evaluation_and_remembers_gaps():
     assert torch.equal(family.variance, before)
 
 
+def test_a_wild_first_step_is_forgotten_by_the_optimal_sigma_of_a_short_fit():
+    family = fam.OptimalSigma().train()
+    errors = [30.0, 3.0, *[0.5] * 13]
+    for error in errors:
+        family(torch.zeros(4, 2)).log_prob(torch.full((4, 2), error))
+    # The mean in which batch t counts as t (t + 1) (t + 2) (t + 3).
+    weights = torch.tensor([math.prod(range(t, t + 4)) for t in range(1, 16)]).double()
+    mean = (weights * torch.tensor(errors).double().square()).sum() / weights.sum()
+    assert math.isclose(family.variance.item(), mean.item(), rel_tol=1e-5)
+    assert family.variance < 0.35  # 62 on average, 0.25 at the end
+
+
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, 1e30, torch.nan])
 def test_a_batch_that_training_skips_does_not_spoil_the_optimal_sigma(value):
     family = fam.OptimalSigma().train()

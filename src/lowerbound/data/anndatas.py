@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,15 +17,21 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lowerbound.cells import place, snippet
+from lowerbound.data import memory
 from lowerbound.data.arrays import from_sparse
 from lowerbound.data.files import readable
 from lowerbound.data.native import ArrowNative, Frame
+from lowerbound.data.streams import Stream
 from lowerbound.errors import DataError
 from lowerbound.optional import library
 
 LAYER = "counts"  # the name that raw counts usually have
 NEEDS = ("files of cells need", "cells")  # what, and the extra that brings the libraries
 EMBEDDING = "X_lowerbound"  # where embeddings are put, as other tools name theirs
+_BY_GENE = (
+    "it lies gene by gene; written cell by cell it is read in parts: adata.X = adata.X.tocsr()"
+)
+PART = 1 << 12  # cells that are worked on together, where they are not held
 _LOOKED_AT = 1000  # cells that tell whether a matrix holds counts
 
 
@@ -61,17 +68,116 @@ def from_anndata(data: Any, rows: int | None = None, origin: str = "the AnnData"
     Raises:
         DataError: E013, E030, E040 or E042.
     """
+    matrix, names, notes = _chosen(data, origin)
+    frame = _rows(data, matrix, names, slice(0, data.n_obs if rows is None else rows), origin)
+    return replace(frame, notes=(*notes, *frame.notes), total=data.n_obs)
+
+
+def stream(
+    opened: Callable[[], AbstractContextManager[Any]], path: Path, origin: str
+) -> Stream | None:
+    """Return the counts of a file or store as rows that are read part by part.
+
+    None where they are few, or lie gene by gene (CSC), or the file is older than its format's
+    name. The labels of all cells are held while one walks over them.
+
+    Args:
+        opened: opens the group that is the AnnData.
+        path: where it is.
+        origin: what to call it.
+
+    Raises:
+        DataError: E025 for a damaged file, and as `from_anndata`.
+        ResourceError: E310 without anndata, E303 for more cells by gene than memory holds.
+    """
+    with _intact(path), opened() as group:
+        cells = _Stored.of(group)
+        if cells is None or cells.n_obs <= PART:
+            return None
+        matrix, names, notes = _chosen(cells, path.name)
+        rows, size = cells.n_obs, _bytes(matrix)
+        if getattr(matrix, "format", "csr") != "csr":
+            memory.require(2 * size, path, _BY_GENE)  # as it lies there, and as it is wanted
+            return None
+
+    def frames() -> Iterator[Frame]:
+        with _intact(path), opened() as group:
+            cells = _Stored.of(group)
+            assert cells is not None
+            for start in range(0, rows, PART):
+                part = slice(start, min(start + PART, rows))
+                yield _rows(cells, _counts(cells)[1], names, part, path.name)
+
+    return Stream(tuple(names), origin, rows, frames, tuple(notes), size)
+
+
+def file_stream(path: Path, origin: str) -> Stream | None:
+    """Return the cells of an .h5ad file part by part, see `stream`."""
+    library("anndata", *NEEDS)
+    with readable(path), path.open("rb"):
+        pass  # the system's refusals are told before the library meets them
+    h5py = library("h5py", *NEEDS)
+    return stream(lambda: h5py.File(path, "r"), path, origin)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What of an AnnData in a file is looked at, as it calls them; matrices are not read."""
+
+    obs: Any
+    var_names: Any
+    X: Any
+    layers: Mapping[str, Any]
+    raw: Any
+
+    @classmethod
+    def of(cls, group: Any) -> _Stored | None:
+        """Return the parts of a group; None where it does not say that it is an AnnData."""
+        if group.attrs.get("encoding-type") != "anndata":
+            return None
+        io = importlib.import_module("anndata.io")
+        layers = {name: _matrix(group["layers"][name]) for name in group.get("layers", ())}
+        raw = None
+        if "raw/X" in group:
+            raw = SimpleNamespace(
+                X=_matrix(group["raw/X"]), var_names=io.read_elem(group["raw/var"]).index
+            )
+        genes = io.read_elem(group["var"]).index
+        x = _matrix(group["X"]) if "X" in group else None
+        return cls(io.read_elem(group["obs"]), genes, x, layers, raw)
+
+    @property
+    def n_obs(self) -> int:
+        """The number of cells."""
+        return len(self.obs)
+
+
+def _matrix(element: Any) -> Any:
+    """Return a matrix of which rows are read as they are asked for."""
+    dense = hasattr(element, "shape")
+    return element if dense else importlib.import_module("anndata.io").sparse_dataset(element)
+
+
+def _bytes(matrix: Any) -> int:
+    """Return what a matrix takes in memory, as CSR."""
+    if hasattr(matrix, "group"):
+        return 12 * int(matrix.group["data"].shape[0])
+    return 12 * int(np.prod(matrix.shape))
+
+
+def _chosen(data: Any, origin: str) -> tuple[Any, list[str], list[str]]:
+    """Return the matrix that is read, the names of its columns, and what is to be said of it."""
     name, matrix, genes = _counts(data)
-    sparse = importlib.import_module("scipy.sparse")
-    loaded = matrix[: data.n_obs if rows is None else rows]
     names, repaired = _unique([str(gene) for gene in genes])
-    frame = from_sparse(sparse.csr_matrix(loaded), names, origin)
     notes = [f"{origin}: {name} was read"] if name != "X" else []
-    notes += [f"{origin}: {repaired}"] if repaired else []
-    notes += frame.notes
-    labels = _labels(data.obs[: loaded.shape[0]])
-    known = {"native": ArrowNative(), "notes": tuple(notes), "total": data.n_obs}
-    return replace(frame, beside=labels, **known)
+    return matrix, names, notes + ([f"{origin}: {repaired}"] if repaired else [])
+
+
+def _rows(data: Any, matrix: Any, names: list[str], part: slice, origin: str) -> Frame:
+    """Read some of the cells."""
+    sparse = importlib.import_module("scipy.sparse")
+    frame = from_sparse(sparse.csr_matrix(matrix[part]), names, origin)
+    return replace(frame, native=ArrowNative(), beside=_labels(data.obs[part]))
 
 
 def _labels(obs: Any) -> pa.Table:

@@ -21,7 +21,7 @@ from lowerbound.data import idxfiles
 from lowerbound.data.arrays import NumpyNative, from_array, from_sparse
 from lowerbound.data.files import is_idx, readable
 from lowerbound.data.native import Frame
-from lowerbound.data.streams import Stream
+from lowerbound.data.streams import Stream, of_tables
 from lowerbound.errors import DataError
 
 MOST_BYTES = 2 * 2**30
@@ -86,7 +86,8 @@ def stream(array: np.ndarray, origin: str) -> Stream:
             yield table
 
     names = tuple(f"x{j}" for j in range(columns))
-    return Stream(names, origin, rows, tables, (), array.nbytes, NumpyNative(), typed=False)
+    frames = of_tables(tables, columns)
+    return Stream(names, origin, rows, frames, (), array.nbytes, NumpyNative(), typed=False)
 
 
 def _read_npy(file: IO[bytes], path: Path, room: int) -> np.ndarray:

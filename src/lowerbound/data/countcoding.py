@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,18 +48,38 @@ class CountsCoding:
             UsageError: E240 for `types` that tell of more than one batch column.
             DataError: E031 where that is missing, and as `encode`.
         """
-        batch = _chosen(types)
-        counts = None
-        if batch:
-            found = pc.value_counts(_texts(frame, batch)).to_pylist()
-            counts = {
-                pair["values"]: pair["counts"] for pair in found if pair["values"] is not None
-            }
-            counts = dict(sorted(counts.items()))
-        left = {*drop, batch}
-        coding = cls(tuple(name for name in frame.names if name not in left), batch, counts)
+        coding = cls.seen([frame], frame.names, types=types, drop=drop)
         coding.encode(frame)
         return coding
+
+    @classmethod
+    def seen(
+        cls,
+        parts: Iterable[Frame],
+        names: Sequence[str],
+        *,
+        types: Mapping[str, str],
+        drop: Sequence[str],
+    ) -> CountsCoding:
+        """Take every column that is not dropped, and look at all rows for their batches only.
+
+        Args:
+            parts: the rows.
+            names: of the columns.
+            types: what is known of columns: which one tells the batch.
+            drop: names to leave out.
+
+        Raises:
+            UsageError: E240 for `types` that tell of more than one batch column.
+            DataError: E031 where that is missing.
+        """
+        batch, counts = _chosen(types), Counter[str]()
+        for part in parts if batch else ():
+            found = pc.value_counts(_texts(part, batch)).to_pylist()
+            counts.update({pair["values"]: pair["counts"] for pair in found})
+        known = {name: counts[name] for name in sorted(n for n in counts if n is not None)}
+        left = {*drop, batch}
+        return cls(tuple(n for n in names if n not in left), batch, known if batch else None)
 
     @classmethod
     def restored(cls, document: Mapping[str, Any]) -> CountsCoding:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import Any, Protocol, Self
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -96,6 +98,15 @@ class Frame:
             beside=None if self.beside is None else self.beside.slice(0, rows),
         )
 
+    def take(self, rows: NDArray[np.integer]) -> Frame:
+        """Return the rows of these numbers, of a table or of a sparse matrix."""
+        return replace(
+            self,
+            table=None if self.table is None else self.table.take(pa.array(rows)),
+            matrix=None if self.matrix is None else self.matrix[rows],
+            beside=None if self.beside is None else self.beside.take(pa.array(rows)),
+        )
+
     def parts(self) -> Iterator[Frame]:
         """Yield the rows in order, part by part; pictures and sparse matrices are one part."""
         size = part_rows(len(self.names))
@@ -141,6 +152,22 @@ class Frame:
         if self.pictures is not None:
             return len(self.pictures)
         return 0 if self.matrix is None else int(self.matrix.shape[0])
+
+
+def together(frames: Sequence[Frame]) -> Frame:
+    """Return the rows of tables, or of sparse matrices, under one another: what the first is."""
+    first = frames[0]
+    tables = [frame.table for frame in frames if frame.table is not None]
+    matrices = [frame.matrix for frame in frames if frame.matrix is not None]
+    known = [frame.beside for frame in frames if frame.beside is not None]
+    return replace(
+        first,
+        table=pa.concat_tables(tables) if tables else None,
+        matrix=importlib.import_module("scipy.sparse").vstack(matrices, "csr")
+        if matrices
+        else None,
+        beside=pa.concat_tables(known) if known else None,
+    )
 
 
 def size(rows: int, columns: int) -> str:

@@ -43,7 +43,7 @@ def file(size: int) -> BinaryIO:
     Raises:
         ResourceError: E301 where the disk has no room, E302 where it takes no file.
     """
-    with _refusals(size):
+    with refusals(size):
         opened = _opened(size)
         try:
             # Reserved now: a page that finds the disk full later kills the process.
@@ -60,7 +60,7 @@ def written(write: Callable[[BinaryIO], None], size: int) -> mmap.mmap:
     Raises:
         ResourceError: E301 where the disk has no room, E302 where it takes no file.
     """
-    with _refusals(size), _opened(size) as opened:
+    with refusals(size), _opened(size) as opened:
         write(opened)
         opened.flush()
         return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
@@ -74,8 +74,8 @@ def _opened(size: int) -> BinaryIO:
 
 
 @contextmanager
-def _refusals(size: int) -> Iterator[None]:
-    """Say what the system has against a scratch file."""
+def refusals(size: int) -> Iterator[None]:
+    """Say what the system has against a scratch file of so many bytes."""
     try:
         yield
     except OSError as error:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lowerbound.cells import listed, place, snippet
 from lowerbound.data import memory
-from lowerbound.data.streams import Stream
+from lowerbound.data.streams import Stream, of_tables
 from lowerbound.errors import DataError
 
 
@@ -120,7 +120,9 @@ def stream(shards: Sequence[Shard], root: Path, origin: str) -> Stream:
                     yield _as(schema, named.replace_schema_metadata(None))
 
         rows, need = (sum(each) for each in zip(*((s.rows, s.bytes) for s in some), strict=True))
-        return Stream(tuple(schema.names), origin, rows, tables, bytes=need, start=start)
+        names = tuple(schema.names)
+        frames = of_tables(tables, len(names))
+        return Stream(names, origin, rows, frames, bytes=need, start=start)
 
     starts = accumulate((shard.rows for shard in shards), initial=0)
     pieces = (of([shard], start) for shard, start in zip(shards, starts, strict=False))

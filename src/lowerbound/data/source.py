@@ -92,6 +92,8 @@ def _stream_of(kind: str, found: files.Found, origin: str) -> Stream | None:
         return shards.stream(_SHARDED[kind](found.files), found.root, origin)
     if kind == "zarr":
         return zarrs.stream(found.files[0], origin)
+    if kind == "cells" and not found.files[1:]:
+        return anndatas.file_stream(found.files[0], origin)
     array = arrayfiles.mapped(found.files[0]) if kind == "array" and not found.files[1:] else None
     return None if array is None else arrayfiles.stream(array, origin)
 

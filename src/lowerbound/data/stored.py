@@ -72,19 +72,19 @@ class Stored:
         """Read a block of rows."""
         rows = min(BLOCK, self.shape[0] - number * BLOCK)
         x = np.empty((rows, self.shape[1]), np.float32)
-        _whole(os.preadv, self.file, x, self._place(number * BLOCK))
+        whole(os.preadv, self.file, x, self._place(number * BLOCK))
         return x
 
     def write(self, row: int, x: Rows) -> None:
         """Write rows from `row` on."""
-        _whole(os.pwritev, self.file, np.ascontiguousarray(x), self._place(row))
+        whole(os.pwritev, self.file, np.ascontiguousarray(x), self._place(row))
 
     def _place(self, row: int) -> int:
         return row * self.shape[1] * np.dtype(np.float32).itemsize
 
 
-def _whole(move: Callable[..., int], file: BinaryIO, x: Rows, place: int) -> None:
-    """Read or write all of `x`: a call may move less than it is asked for."""
+def whole(move: Callable[..., int], file: BinaryIO, x: NDArray[np.generic], place: int) -> None:
+    """Read or write all of `x` from a byte on: a call may move less than it is asked for."""
     left = x.data.cast("B")
     while len(left):
         moved = move(file.fileno(), [left], place)

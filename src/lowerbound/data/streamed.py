@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowerbound import noise
-from lowerbound.data.batches import Dense
+from lowerbound.data import stored as dense
+from lowerbound.data import storedsparse as sparse
+from lowerbound.data.batches import Dense, Rows, Sparse
 from lowerbound.data.coded import Coded
 from lowerbound.data.coding import TableCoding
+from lowerbound.data.countcoding import CountsCoding
 from lowerbound.data.native import Frame
-from lowerbound.data.stored import store
 from lowerbound.data.streams import Stream
+
+Streamable = TableCoding | CountsCoding
 
 HELD_CELLS = 1 << 23  # cells of a table that is held; of a larger one, so many tell its kinds
 
@@ -25,9 +29,29 @@ def is_large(stream: Stream) -> bool:
     return stream.rows * len(stream.names) > HELD_CELLS
 
 
-def codes(kind: object) -> TypeGuard[type[TableCoding]]:
-    """Tell whether what makes a coding can make it from some of the rows."""
-    return isinstance(kind, type) and issubclass(kind, TableCoding)
+def codes(kind: object) -> TypeGuard[type[Streamable]]:
+    """Tell whether what makes a coding can make it without all rows in memory."""
+    return isinstance(kind, type) and issubclass(kind, Streamable)
+
+
+def fitted(
+    kind: type[Streamable],
+    stream: Stream,
+    seed: int,
+    *,
+    types: Mapping[str, str],
+    drop: Sequence[str],
+    transform: str,
+) -> Streamable:
+    """Return the coding of a table: from a sample of its rows, or of counts from their batches.
+
+    Raises:
+        UsageError: as the coding's `fit`.
+        DataError: as the coding's `fit`; of damage within a file, once it is met.
+    """
+    if issubclass(kind, CountsCoding):
+        return kind.seen(stream.parts(), stream.names, types=types, drop=drop)
+    return kind.fit(seen_of(stream, seed), types=types, drop=drop, transform=transform)
 
 
 def seen_of(stream: Stream, seed: int) -> Frame:
@@ -36,8 +60,8 @@ def seen_of(stream: Stream, seed: int) -> Frame:
     return stream.sample(most, noise.derive(seed, "kinds"))
 
 
-def stored(coding: TableCoding, stream: Stream, most: int, seed: int) -> tuple[TableCoding, Coded]:
-    """Code rows into a file, in random order.
+def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[Streamable, Coded]:
+    """Code rows into a file: those of a table in random order, counts in their own.
 
     Args:
         coding: made from some of the rows.
@@ -56,23 +80,26 @@ def stored(coding: TableCoding, stream: Stream, most: int, seed: int) -> tuple[T
     tallies = {name: Counter[str]() for name in ("unseen", "clipped", "missing")}
     notes: dict[str, None] = dict.fromkeys(stream.notes)
 
-    def parts() -> Iterator[NDArray[np.float32]]:
+    def parts() -> Iterator[Rows]:
         for part in stream.drawn(rows, noise.derive(seed, "rows")):
             coded = coding.encode(part)
             for name, tally in tallies.items():
                 tally.update(getattr(coded, name))
             notes.update(dict.fromkeys(coded.notes))
-            assert isinstance(coded.rows, Dense)
-            yield coded.rows.x.numpy()
+            yield coded.rows
 
-    kept, digest = store(parts(), (rows, len(coding.schema.parts)), seed)
-    if tallies["unseen"]:
-        named = ", ".join(f"{name} {count:,}" for name, count in tallies["unseen"].most_common(4))
-        notes[f"values too rare for the sample that tells kinds, taken as unknown: {named}"] = None
+    if isinstance(coding, CountsCoding):
+        counts = (p for p in parts() if isinstance(p, Sparse))
+        kept, digest = sparse.store(counts, (rows, len(coding.names)))
+    else:
+        x = (p.x.numpy() for p in parts() if isinstance(p, Dense))
+        kept, digest = dense.store(x, (rows, len(coding.schema.parts)), seed)
+        coding = coding.with_gaps(bool(tallies["missing"]))
+        notes.update(dict.fromkeys(_rare(tallies["unseen"])))
     if rows < stream.rows:
         notes[f"{rows:,} rows, drawn at random, are as many as training can look at"] = None
     nothing = np.broadcast_to(np.float64(0.0), rows)
-    return coding.with_gaps(bool(tallies["missing"])), Coded(
+    return coding, Coded(
         kept,
         _not_kept,
         nothing,
@@ -81,8 +108,15 @@ def stored(coding: TableCoding, stream: Stream, most: int, seed: int) -> tuple[T
         missing=tallies["missing"],
         notes=tuple(notes),
         digest=digest,
-        shuffled=True,
+        shuffled=isinstance(kept, dense.Stored),
     )
+
+
+def _rare(unseen: Counter[str]) -> list[str]:
+    if not unseen:
+        return []
+    named = ", ".join(f"{name} {count:,}" for name, count in unseen.most_common(4))
+    return [f"values too rare for the sample that tells kinds, taken as unknown: {named}"]
 
 
 def _not_kept() -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from lowerbound.data import memory
-from lowerbound.data.native import ArrowNative, Frame, Native, part_rows
+from lowerbound.data.native import ArrowNative, Frame, Native, part_rows, together
 
 _MOST_DRAWN = 10**9
 
@@ -23,7 +23,7 @@ class Stream:
         names: of the columns.
         origin: what to call the input in messages.
         rows: how many there are.
-        tables: returns the rows in order, so many at a time at most.
+        frames: returns the rows in order, part by part; all parts but the last are of one size.
         notes: lossless repairs that were made and must be reported.
         bytes: what all rows would take in memory.
         native: gives results back in the input's kind.
@@ -35,7 +35,7 @@ class Stream:
     names: tuple[str, ...]
     origin: str
     rows: int
-    tables: Callable[[int], Iterator[pa.Table]]
+    frames: Callable[[], Iterator[Frame]]
     notes: tuple[str, ...] = ()
     bytes: int = 0
     native: Native = field(default_factory=ArrowNative)
@@ -48,17 +48,12 @@ class Stream:
     pictures = targets = None
 
     def parts(self) -> Iterator[Frame]:
-        """Yield the rows in order; all parts but the last have as many rows.
-
-        Where a part ends follows from the number of columns alone, and not from how the rows are
-        spread over files and row groups.
-        """
-        size, start = part_rows(len(self.names)), self.start
-        like = Frame(None, None, self.names, self.native, self.origin, typed=self.typed)
-        for table in regrouped(self.tables(size), size):
-            named = table.rename_columns(list(self.names))
-            yield replace(like, table=named, total=self.rows, start=start)
-            start += named.num_rows
+        """Yield the rows in order; all parts but the last have as many rows."""
+        start, known = self.start, {"total": self.rows, "typed": self.typed}
+        for frame in self.frames():
+            named = frame.renamed(self.names)
+            yield replace(named, native=self.native, origin=self.origin, start=start, **known)
+            start += frame.rows
 
     def first(self, rows: int) -> Frame:
         """Return the first so many rows, of one part at most."""
@@ -72,8 +67,7 @@ class Stream:
         """
         fix = "choose some of the files with a pattern, or some of the columns"
         memory.require(self.bytes, self.origin, fix)
-        table = pa.concat_tables([part.table for part in self.parts() if part.table is not None])
-        return replace(next(self.parts()), table=table, notes=self.notes)
+        return replace(together(list(self.parts())), notes=self.notes)
 
     def drawn(self, most: int, seed: int) -> Iterator[Frame]:
         """Yield `most` rows in their order, part by part: any of them with equal probability."""
@@ -83,15 +77,12 @@ class Stream:
             left, wanted = left - part.rows, wanted - count
             if count == part.rows:
                 yield part
-            elif count and part.table is not None:
-                chosen = np.sort(rng.choice(part.rows, count, replace=False))
-                yield replace(part, table=part.table.take(pa.array(chosen)))
+            elif count:
+                yield part.take(np.sort(rng.choice(part.rows, count, replace=False)))
 
     def sample(self, most: int, seed: int) -> Frame:
         """Return `most` rows in memory: any of them with equal probability."""
-        parts = list(self.drawn(most, seed))
-        table = pa.concat_tables([part.table for part in parts if part.table is not None])
-        return replace(parts[0], table=table, notes=self.notes)
+        return replace(together(list(self.drawn(most, seed))), notes=self.notes)
 
     def renamed(self, names: tuple[str, ...]) -> Self:
         """Return the same rows under other names of the columns."""
@@ -113,6 +104,27 @@ def _share(rng: np.random.Generator, wanted: int, left: int, rows: int) -> int:
     if left < _MOST_DRAWN:
         return int(rng.hypergeometric(wanted, left - wanted, rows))
     return min(int(rng.binomial(rows, wanted / left)), wanted)
+
+
+def of_tables(
+    tables: Callable[[int], Iterator[pa.Table]], columns: int
+) -> Callable[[], Iterator[Frame]]:
+    """Return the parts of a table.
+
+    Where a part ends follows from the number of columns alone, and not from how the rows are
+    spread over files and row groups.
+
+    Args:
+        tables: returns the rows in order, so many at a time at most.
+        columns: how many there are.
+    """
+
+    def frames() -> Iterator[Frame]:
+        size = part_rows(columns)
+        for table in regrouped(tables(size), size):
+            yield Frame(table, None, tuple(table.column_names))
+
+    return frames
 
 
 def regrouped(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:

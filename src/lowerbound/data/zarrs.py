@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,17 @@ def is_store(data: object) -> bool:
 
 
 def stream(path: Path, origin: str) -> Stream | None:
-    """Return a table of numbers as one that is read part by part; None for anything else.
+    """Return a table of numbers, or cells, as one that is read part by part; None for others.
 
     Raises:
         DataError: E025 or E028, as `read_store`.
         ResourceError: E310 without zarr.
     """
     array = _array(_opened(path), path)
-    if array is None or array.ndim != 2 or not min(array.shape) or array.dtype.kind not in "buif":
+    if array is None:
+        library("anndata", *anndatas.NEEDS)
+        return anndatas.stream(lambda: nullcontext(_opened(path)), path, origin)
+    if array.ndim != 2 or not min(array.shape) or array.dtype.kind not in "buif":
         return None
     return arrayfiles.stream(array, origin)
 

@@ -157,9 +157,9 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
         model: a folder that `lowerbound fit` saved.
         data: rows with missing cells: a file, a folder or a "pattern*".
         out: where to write the completed rows: .csv, .tsv, .parquet or .npy.
-        draws: instead of the expected value, this many random completions of the whole table,
-            one under the other, told apart by the column `draw` (multiple imputation); arrays of
-            pictures get a first axis of draws instead.
+        draws: instead of the expected value, this many random completions, one under the other,
+            told apart by the column `draw` (multiple imputation); of more than 65,536 rows these
+            for each part of the table; arrays of pictures get a first axis of draws instead.
         seed: of the draws.
         rename: give a column of the data the name that the model knows; repeat it for more.
         on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
@@ -171,8 +171,8 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
         draws = parsing.at_least(draws, 1, "--draws")
     seed = parsing.at_least(seed, 0, "--seed")
     trained = load(model)
-    # Copies of a table stand one under the other: for these it is held.
-    opened = walk_for if draws is None else open_for
+    # Copies of an array stand one under the other: for these it is held.
+    opened = open_for if _stacked(trained, target, draws) else walk_for
     given = opened(trained, data, rename, on_bad_file)
     made = _Filled(trained, given, draws)
     delivered, path = _delivered(
@@ -207,7 +207,7 @@ class _Filled:
     Args:
         trained: the model.
         given: the rows.
-        draws: copies of the whole table, for which it is one part; None for one.
+        draws: copies of each part; None for one.
 
     Attributes:
         filled: missing cells that have a value now.
@@ -222,11 +222,7 @@ class _Filled:
 
     def tables(self, seed: int, voice: Voice) -> Iterator[pa.Table]:
         """Yield the completed rows of every part."""
-        if self.draws is None:
-            walk = walked(self.given, self.trained, voice)
-        else:
-            walk = iter([self.trained.encode(self.given)])
-        for frame, coded in walk:
+        for frame, coded in walked(self.given, self.trained, voice):
             table = self.trained.impute_coded(frame, coded, draws=self.draws, seed=seed)
             self.remarks.add(coded)
             gaps = _gaps(table) // (self.draws or 1)
@@ -244,11 +240,15 @@ def _delivered(
 ) -> tuple[Any, Path | None]:
     """Write completed rows; of pictures as an array, draws are an axis and no cell."""
     shape = trained.coding.shape
-    if shape and draws and is_array(target):
+    if _stacked(trained, target, draws):
         table = pa.concat_tables(tables)
         cells = [table.drop_columns("draw")]
         return table, deliver(given, cells, target, overwrite, (given.rows, *shape))[1]
     return deliver(given, tables, target, overwrite, shape)
+
+
+def _stacked(trained: Trained, target: Path | None, draws: int | None) -> bool:
+    return bool(trained.coding.shape and draws and is_array(target))
 
 
 def _gaps(table: pa.Table) -> int:
