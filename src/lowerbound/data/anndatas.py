@@ -104,9 +104,10 @@ def stream(
         with _intact(path), opened() as group:
             cells = _Stored.of(group)
             assert cells is not None
+            matrix = _counts(cells)[1]
             for start in range(0, rows, PART):
                 part = slice(start, min(start + PART, rows))
-                yield _rows(cells, _counts(cells)[1], names, part, path.name)
+                yield _rows(cells, matrix, names, part, path.name)
 
     return Stream(tuple(names), origin, rows, frames, tuple(notes), size)
 
@@ -136,7 +137,8 @@ class _Stored:
         if group.attrs.get("encoding-type") != "anndata":
             return None
         io = importlib.import_module("anndata.io")
-        layers = {name: _matrix(group["layers"][name]) for name in group.get("layers", ())}
+        known = f"layers/{LAYER}"
+        layers = {LAYER: _matrix(group[known])} if known in group else {}
         raw = None
         if "raw/X" in group:
             raw = SimpleNamespace(
