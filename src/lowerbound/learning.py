@@ -15,7 +15,7 @@ from lowerbound import aggregate_priors, metrics, noise, recipes, training, usag
 from lowerbound.aims import OBJECTIVE, objective_of, settled
 from lowerbound.calibrating import calibrated
 from lowerbound.data import streamed
-from lowerbound.data.batches import Rows, fingerprint
+from lowerbound.data.batches import Rows, fingerprint, subset, tile_of, tiles
 from lowerbound.data.coding import Coded, Coding, coding_for
 from lowerbound.data.source import walk
 from lowerbound.data.streams import Given, Stream
@@ -280,9 +280,14 @@ def _note_library(model: LatentModel, train: Rows) -> None:
     usual = dict(model.start.named_buffers()).get("usual")
     if usual is None:  # a model that draws without a context, or never without one
         return
-    context = train.take(torch.arange(min(len(train), CONTEXT_ROWS))).context
-    if context is not None:
-        usual.copy_(context.mean(0))
+    some = subset(train, torch.arange(min(len(train), CONTEXT_ROWS)))
+    contexts = [  # in tiles: the counts of so many cells are no small thing
+        batch.context[:real]
+        for batch, real in tiles(some, tile_of(some, metrics.TILE))
+        if batch.context is not None
+    ]
+    if contexts:
+        usual.copy_(torch.cat(contexts).mean(0))
 
 
 def _with_active_latents(plan: Plan, wide: Fitted, material: Material) -> Fitted:

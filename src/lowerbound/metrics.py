@@ -25,10 +25,22 @@ CHUNK = 32  # importance samples computed together
 
 @torch.no_grad()
 def by_tiles(
-    model: nn.Module, rows: Rows, work: Callable[[Batch], Tensor], most: int = TILE
+    model: nn.Module,
+    rows: Rows,
+    work: Callable[[Batch], Tensor],
+    most: int = TILE,
+    flat: int = 0,
 ) -> Tensor:
-    """Return `work` of every row, (n, ...), computed in evaluation mode in tiles of fixed size."""
-    tile = tile_of(rows, most)
+    """Return `work` of every row, (n, ...), computed in evaluation mode in tiles of fixed size.
+
+    Args:
+        model: the model.
+        rows: the rows.
+        work: what is done with a tile of them.
+        most: rows of a tile.
+        flat: cells of one, see `tile_of`.
+    """
+    tile = tile_of(rows, most, flat)
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device

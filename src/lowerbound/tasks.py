@@ -26,6 +26,7 @@ from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, 
 SCORE_SAMPLES = 32
 SCORE_WORK = 1e8  # floating-point operations of a pass, up to which a score takes so many of them
 SAMPLE_CHUNK = 8192
+EMBEDDED_CELLS = 1 << 21  # of rows of thousands of numbers: their first weights are read once
 EMBEDDED = 4096  # rows whose latents are computed together: one pass each, and no draws
 EXPECTING = 8  # draws of x at each z that tell what a pixel usually costs
 
@@ -56,7 +57,7 @@ def embed(model: nn.Module, rows: Rows) -> Tensor:
         return torch.cat([site.z.flatten(1) for site in trace.sites.values()], 1)
 
     with undecoded(model):
-        return by_tiles(model, rows, work, EMBEDDED)
+        return by_tiles(model, rows, work, EMBEDDED, EMBEDDED_CELLS)
 
 
 def reconstruct(model: nn.Module, rows: Rows) -> Tensor:

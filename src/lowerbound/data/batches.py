@@ -162,10 +162,17 @@ def fingerprint(rows: Rows, most: int = 8192) -> str:
     return digest.hexdigest()
 
 
-def tile_of(rows: Rows, most: int) -> int:
-    """Return how many of such rows are computed together: a function of their shape alone."""
-    cells = rows.take(torch.zeros(1, dtype=torch.long)).x.numel()
-    return min(most, 1 << max(2, (CELLS // cells).bit_length() - 1))
+def tile_of(rows: Rows, most: int, flat: int = 0) -> int:
+    """Return how many of such rows are computed together: a function of their shape alone.
+
+    Args:
+        rows: the rows.
+        most: of them.
+        flat: the cells that they may have together where a row is no picture, if more than usual.
+    """
+    x = rows.take(torch.zeros(1, dtype=torch.long)).x
+    cells = max(CELLS, flat) if x.dim() == 2 else CELLS
+    return min(most, 1 << max(2, (cells // x.numel()).bit_length() - 1))
 
 
 def tiles(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
