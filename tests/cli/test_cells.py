@@ -38,7 +38,8 @@ def here(tmp_path, monkeypatch):
 
 
 def test_fit_and_embed_back_into_obsm(here, capsys):
-    assert cli.main(["fit", "pbmc.h5ad", *FIT, "--out", "m.vae"]) == 0
+    assert cli.main(["fit", "pbmc.h5ad", *FIT[:-1], "--out", "m.vae"]) == 0
+    assert "lowerbound score m.vae NEW.h5ad" in capsys.readouterr().out
     assert cli.main(["embed", "m.vae", "pbmc.h5ad", "--out", "z.h5ad"]) == 0
     before, after = anndata.read_h5ad("pbmc.h5ad"), anndata.read_h5ad("z.h5ad")
     z = after.obsm["X_lowerbound"]

@@ -37,6 +37,7 @@ from lowerbound.verbs.using import why
 __all__ = ["Output", "as_toml", "may_replace", "plan_from", "rehearse", "train"]
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
+_TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".zarr")  # of which new rows are told to be, too
 
 
 def run_path(target: Path) -> Path:
@@ -128,7 +129,9 @@ def _last(trained: Trained) -> dict[str, Any]:
 
 def _then(trained: Trained, frame: Given, model: str) -> str:
     """Spell the command that uses a new model."""
-    data = "NEW/" if frame.files else "NEW.npy" if trained.coding.shape else "NEW.csv"
+    alike = Path(frame.origin).suffix.lower()
+    table = f"NEW{alike}" if alike in _TABLES else "NEW.csv"
+    data = "NEW/" if frame.files else "NEW.npy" if trained.coding.shape else table
     return spell_use(trained.recipe, model, data, why(trained))
 
 
