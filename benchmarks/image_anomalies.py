@@ -45,7 +45,7 @@ from lowerbound import Plan, Trained, learn
 from lowerbound.data.source import read
 from lowerbound.trace import Trace, posterior_mean
 from lowerbound.typicality import LEVEL_SAMPLES, Typicality, level_bound
-from lowerbound.verbs.pictured import usual_plan
+from lowerbound.verbs.suited import usual_plan
 
 MOST = 2_000  # test pictures of each kind
 LEVELS = 1  # that the score "levels" draws from their prior

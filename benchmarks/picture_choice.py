@@ -20,7 +20,7 @@ import results_file
 from lowerbound import Plan, learn
 from lowerbound.data.folders import pictures_in
 from lowerbound.data.source import read
-from lowerbound.verbs.pictured import usual_plan
+from lowerbound.verbs.suited import usual_plan
 
 SIDE = 128
 

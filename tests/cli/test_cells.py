@@ -188,3 +188,16 @@ def test_what_is_no_count_is_named_by_its_own_column(here):
     wrong.X[3, 5] = 0.5
     with pytest.raises(DataError, match="0.5 in row 3, column 'gene5'"):
         VAE(recipe="counts", drop=["gene0", "gene1"]).fit(wrong)
+
+
+def test_cells_are_counts_unless_another_recipe_is_chosen(here, capsys):
+    few = ["--preset", "fast", "--max-epochs", "1"]
+    assert cli.main(["fit", "pbmc.h5ad", *few, "--out", "m.vae"]) == 0
+    assert "counts, which suits raw counts of cells" in capsys.readouterr().err
+    assert lowerbound.Trained.load("m.vae").recipe == "counts"
+    assert cli.main(["fit", "pbmc.h5ad", *few, "--recipe", "table", "--out", "t.vae"]) == 0
+    assert lowerbound.Trained.load("t.vae").recipe == "table"
+    assert lowerbound.fit(cells(), preset="fast", max_epochs=1).model.recipe == "counts"
+    logged = cells()
+    logged.X = logged.X.log1p()
+    assert lowerbound.fit(logged, preset="fast", max_epochs=1).model.recipe == "table"

@@ -247,6 +247,7 @@ def test_what_is_known_of_such_a_model(call):
         (["photos", "--recipe", "segment"], "E240"),
         (["photos", "--recipe", "denoise", "--size", "64"], "E236"),
         (["grey", "--recipe", "sigma", "--targets", "masks"], "E236"),
+        (["grey", "--targets", "masks"], "E236"),
         (["photos", "--recipe", "denoise", "--set", "noise=snow:1"], "E240"),
         (["photos", "--recipe", "upscale", "--set", "scale=7"], "E240"),
         (["photos", "--recipe", "segment", "--targets", "masks"], "E087"),
@@ -265,6 +266,12 @@ def test_fits_that_cannot_work_are_refused(call, words, code):
     )
     assert told["code"] == code
     assert not (call.folder / "x.vae").exists()
+
+
+def test_a_recipe_that_a_file_names_is_taken(call):
+    (call.folder / "plan.toml").write_text('recipe = "denoise"\n[settings]\nwidth = 4\n')
+    call("fit", "photos", "--config", "plan.toml", "--time-limit", "1s", "--out", "named.vae")
+    assert call("info", "named.vae")["recipe"] == "denoise"
 
 
 def test_a_dry_run_of_a_fit(call):

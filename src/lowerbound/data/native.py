@@ -154,6 +154,14 @@ class Frame:
         return 0 if self.matrix is None else int(self.matrix.shape[0])
 
 
+def holds_counts(frame: Frame) -> bool:
+    """Tell whether a sparse matrix holds nothing but whole numbers from 0."""
+    if frame.matrix is None:
+        return False
+    values = frame.matrix.data
+    return bool((values >= 0).all() and (values == np.floor(values)).all())
+
+
 def together(frames: Sequence[Frame]) -> Frame:
     """Return the rows of tables, or of sparse matrices, under one another: what the first is."""
     first = frames[0]

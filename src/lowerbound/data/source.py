@@ -125,6 +125,18 @@ def may_be_pictures(data: object) -> bool:
         return False  # which whoever reads it will say
 
 
+def may_be_cells(data: object) -> bool:
+    """Tell whether data are an AnnData, or files of which some are, before anything is opened."""
+    if anndatas.is_anndata(data) or zarrs.is_store(data):
+        return True
+    if not isinstance(data, str | os.PathLike):
+        return False
+    try:
+        return files.kind_by_suffix(files.standing(os.fsdecode(data)).path) == "cells"
+    except DataError:
+        return False  # which whoever reads it will say
+
+
 def _located(data: object) -> tuple[files.Found, str] | None:
     """Return the files of a table and what to call it; None where data are an object."""
     if isinstance(data, str | os.PathLike):

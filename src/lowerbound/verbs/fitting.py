@@ -7,7 +7,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lowerbound.data.source import may_be_pictures
 from lowerbound.errors import UsageError
 from lowerbound.progress import SILENT
 from lowerbound.verbs import pictured
@@ -30,8 +29,9 @@ from lowerbound.verbs.flags import (
     Types,
     Whole,
 )
-from lowerbound.verbs.outputs import check_model_target, open_data
+from lowerbound.verbs.outputs import check_model_target
 from lowerbound.verbs.result import Result
+from lowerbound.verbs.suited import spell_choice, suited
 
 _SUFFIXES = (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".png")
 _SUFFIXES += (".arrow", ".feather", ".h5ad", ".zarr")
@@ -139,35 +139,24 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         "precision": precision,
     }
     wanted = pictured.wanted(size, on_bad_file)
-    usual, frame = {}, None
-    if recipe is None and may_be_pictures(data):  # whose kind and size tell which recipe suits
-        frame = open_data(data, rename, wanted=wanted)
-        usual = pictured.usual_plan(frame, fields)
+    frame, usual = (None, {}) if recipe else suited(data, rename, wanted, fields)
     plan = work.plan_from(fields, config, usual)
     if print_config:
         text = work.as_toml(plan)
         return Result({"config": text}, text=text)
+    pictured.refuse_flags(plan.recipe, wanted, targets)
     output = _output(out, data, overwrite, resume, work)
     clustered = import_module("lowerbound.verbs.clustered") if ray or workers else None
     processes = None if clustered is None else clustered.count(ray, workers)
-    frame = frame or pictured.opened(data, rename, wanted, plan.recipe, targets)
-    if usual and plan.recipe == usual["recipe"]:
-        voice.say(_chosen(plan))
+    if frame is None or plan.recipe != usual.get("recipe", plan.recipe):  # the config names it
+        frame = pictured.opened(data, rename, wanted, plan.recipe, targets)
+    elif usual:
+        voice.say(spell_choice(plan))
     if clustered is not None:
         return clustered.fit(data, flags, processes, voice)
     if dry_run:
         return work.rehearse(frame, plan, output, voice)
     return work.train(frame, plan, output, voice)
-
-
-def _chosen(plan: Any) -> str:
-    """Say which model was chosen for pictures, and how to choose another."""
-    settings = ", ".join(f"{name}={value}" for name, value in plan.settings.items())
-    limit = "" if plan.time_limit is None else f" for at most {plan.time_limit:.0f} s"
-    return (
-        f"recipe     {plan.recipe} ({settings}){limit}, which suits pictures of this size; "
-        "--recipe, --preset and --time-limit choose another"
-    )
 
 
 def _output(out: Any, data: Any, overwrite: bool, resume: str | None, work: Any) -> Any:

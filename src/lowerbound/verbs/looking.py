@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lowerbound import bundle, cards
+from lowerbound.data.native import holds_counts
 from lowerbound.data.ranges import range_of
 from lowerbound.data.source import Frame, are_picture_files
 from lowerbound.errors import CATALOGUE, UsageError, nearest
@@ -94,7 +95,7 @@ def _inspect_sparse(frame: Frame, data: object) -> Result:
     assert matrix is not None
     rows, columns = matrix.shape
     values = matrix.data
-    counts = bool((values >= 0).all() and (values == np.floor(values)).all())
+    counts = holds_counts(frame)
     facts = {
         "origin": frame.origin,
         "rows": rows,
