@@ -152,9 +152,9 @@ def batched(pieces: Iterator[Tensor], size: int) -> Iterator[Tensor]:
         waiting = waiting[whole * size :]
 
 
-def fingerprint(rows: Rows, most: int = 8192) -> str:
-    """Return a digest of the values of all rows, in their order."""
-    digest, chunk = hashlib.blake2b(digest_size=16), tile_of(rows, most)
+def fingerprint(rows: Rows, chunk: int = 8192) -> str:
+    """Return a digest of the values of all rows, in their order, so many at a time at most."""
+    digest, chunk = hashlib.blake2b(digest_size=16), tile_of(rows, chunk)
     for start in range(0, len(rows), chunk):
         for part in rows.take(torch.arange(start, min(start + chunk, len(rows)))):
             if part is not None:
