@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from cells_page import PARTS as CELLS
 from performance_page import latency_table, profile_table, switches_table, throughput_tables
 from pictures_page import PARTS as PICTURES
 from reproductions_page import EXPERIMENTS, experiment_table
@@ -342,6 +343,7 @@ PAGES: dict[str, tuple[Part, ...]] = {
     ),
     "docs/reproductions.md": tuple((f"## {n}", n, experiment_table) for n in EXPERIMENTS),
     "docs/pictures.md": PICTURES,
+    "docs/cells.md": CELLS,
     "docs/scaling.md": SCALING,
     "docs/performance.md": (
         ("## Against others", "throughput", throughput_tables),
@@ -357,8 +359,8 @@ def body(root: Path, parts: Sequence[Part]) -> str:
     written = []
     for heading, name, write in parts:
         file = root / "benchmarks" / "results" / f"{name}.json"
-        run = f"python benchmarks/{name}.py"
-        run = f"lowerbound recipe run {name}" if name in EXPERIMENTS else run
+        paper = name in EXPERIMENTS
+        run = f"lowerbound recipe run {name}" if paper else f"python benchmarks/{name}.py"
         text = (
             write(json.loads(file.read_text("utf-8")))
             if file.exists()
@@ -387,11 +389,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     new = {name: filled(old[name], body(options.root, PAGES[name]), name) for name in PAGES}
     stale = [name for name in PAGES if new[name] != old[name]]
     for name in stale:
-        if options.check:
-            print(f"{name} is out of date: make docs")
-        else:
+        if not options.check:
             (options.root / name).write_text(new[name], "utf-8")
-            print(f"{name} written")
+        print(f"{name} is out of date: make docs" if options.check else f"{name} written")
     return int(options.check and bool(stale))
 
 

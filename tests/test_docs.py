@@ -7,10 +7,12 @@ import shlex
 from contextlib import nullcontext
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy.sparse import csr_matrix
 from sklearn.datasets import load_digits
 from torch.distributed.run import get_args_parser as torchrun
 
@@ -67,6 +69,15 @@ def pictures(folder, count, seed, kind="JPEG", shrink=1):
         (folder / name).write_bytes(packed(shades(height, width, seed + i), kind))
 
 
+def cells(rows, seed):
+    """Raw counts of a few genes, from two sites."""
+    rng = np.random.default_rng(seed)
+    means = np.exp(rng.normal(size=(rows, 3)) @ rng.normal(size=(3, 20)) / 2)
+    site = pd.DataFrame({"site": rng.choice(["lima", "oslo"], rows)}, index=map(str, range(rows)))
+    genes = pd.DataFrame(index=[f"gene{j}" for j in range(20)])
+    return anndata.AnnData(csr_matrix(rng.poisson(means).astype(np.float32)), site, genes)
+
+
 def masks(folder, pictures):
     """White where the bright square of `shades` is."""
     folder.mkdir()
@@ -91,6 +102,8 @@ def folder(tmp_path, monkeypatch):
     masks(tmp_path / "masks", tmp_path / "slides")
     masks(tmp_path / "holes", tmp_path / "torn")
     np.save(tmp_path / "digits.npy", load_digits().images)
+    cells(240, seed=0).write_h5ad(tmp_path / "pbmc.h5ad")
+    cells(30, seed=1).write_h5ad(tmp_path / "new.h5ad")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
