@@ -36,7 +36,8 @@ def beside_scvi(document: Document) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     nlls = ", ".join(
-        f"{NAMES[name]} {_middle(document, 'ours', name, 'iw_nll'):,.1f}" for name in NAMES
+        f"{NAMES[name]} {_middle(document, 'ours', name, 'iw_nll'):,.1f}"
+        for name in document["summary"]
     )
     bars = [
         f"- {'holds' if met else '**missed**'}: {bar}" for bar, met in document["bars"].items()
