@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, Log
 from lowerbound.distributions import Unchecked
 
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
+_LOG_THETA = 60.0  # e^60 is far above every mean
+_FAR = -17.0  # log(mu / theta) from which down theta log(1 + mu / theta) is mu
 LARGE_DISPERSION = 1e4  # from here on Stirling's series is more exact than lgamma's difference
 
 
@@ -161,16 +164,17 @@ class NegativeBinomial(Unchecked):
         Most counts are zero, and log p(0) = -theta log(1 + mu / theta) is one term without
         cancellation: float32 is enough for it. Only the others take lgamma and float64.
         """
-        at_zero = -_theta_log1p(self.log_mean, self.log_dispersion)
-        parts = torch.broadcast_tensors(value, at_zero, self.log_mean, self.log_dispersion)
-        if torch.compiler.is_exporting():  # a graph's shapes do not depend on what it is given
-            value, at_zero, log_mean, log_theta = parts
-            others = _counted(value, log_mean, log_theta).to(at_zero.dtype)
+        exporting = torch.compiler.is_exporting()
+        log_p0 = _log_p0 if exporting else _LogP0.apply
+        at_zero = log_p0(self.log_mean, self.log_dispersion)
+        value, at_zero, log_mean = torch.broadcast_tensors(value, at_zero, self.log_mean)
+        if exporting:  # a graph's shapes do not depend on what it is given
+            others = _counted(value, log_mean, self.log_dispersion).to(at_zero.dtype)
             return torch.where(value == 0, at_zero, others)
-        value, at_zero, log_mean, log_theta = (part.reshape(-1) for part in parts)
-        place = value.nonzero().squeeze(1)
-        others = _counted(value[place], log_mean[place], log_theta[place])
-        return at_zero.index_copy(0, place, others.to(at_zero.dtype)).view(parts[0].shape)
+        shape, place = value.shape, value.reshape(-1).nonzero().squeeze(1)
+        value, log_mean = (part.reshape(-1)[place] for part in (value, log_mean))
+        others = _counted(value, log_mean, _at(place, self.log_dispersion, shape))
+        return at_zero.reshape(-1).index_copy(0, place, others.to(at_zero.dtype)).view(shape)
 
     @property
     def mean(self) -> Tensor:
@@ -225,17 +229,63 @@ def _counted(count: Tensor, log_mean: Tensor, log_theta: Tensor) -> Tensor:
     x, log_mean, log_theta = count.double(), log_mean.double(), log_theta.double()
     log_p = _gamma_ratio(x, log_theta.exp(), log_theta) - torch.lgamma(x + 1)
     log_p = log_p + x * (log_mean - _softplus(log_mean - log_theta))
-    return log_p - _theta_log1p(log_mean, log_theta)
+    return log_p + _log_p0(log_mean, log_theta)
 
 
-def _theta_log1p(log_mean: Tensor, log_theta: Tensor) -> Tensor:
-    """Theta * log(1 + mu / theta), stable for every theta; mu itself where theta is far above it.
+def _at(place: Tensor, x: Tensor, shape: Size) -> Tensor:
+    """Return the elements of `x`, were it broadcast to `shape`, at flat places."""
+    if x.shape == shape[-1:]:  # one for each column: no row of them is laid out
+        return x[place % x.numel()]
+    return x.expand(shape).reshape(-1)[place]
 
-    There the two factors would each carry the rounding of a large logarithm.
+
+def _log_p0(log_mean: Tensor, log_theta: Tensor) -> Tensor:
+    """Return log p(0) = -theta * log(1 + mu / theta), stable for every theta.
+
+    It is -mu where theta is far above it: the two factors would each carry the rounding of a
+    large logarithm there.
     """
-    held = log_theta.clamp_max(60.0)  # e^60 is far above every mean
+    held = log_theta.clamp_max(_LOG_THETA)
     log_ratio = log_mean - held
-    return torch.where(log_ratio < -17, log_mean.exp(), held.exp() * _softplus(log_ratio))
+    value = -held.exp() * _softplus(log_ratio)
+    return torch.where(log_ratio < _FAR, -log_mean.exp(), value) if _is_far(log_ratio) else value
+
+
+def _is_far(log_ratio: Tensor) -> bool:
+    """Tell whether theta is far above some mean; an accelerator is not asked, it would stall."""
+    if log_ratio.device.type != "cpu" or torch.compiler.is_exporting() or not log_ratio.numel():
+        return True
+    return bool(log_ratio.amin() < _FAR)
+
+
+class _LogP0(torch.autograd.Function):
+    """`_log_p0` with its gradient written down.
+
+    A step of a model of counts is passes over tens of thousands of columns, nearly all of them
+    zero, and what autograd makes of the expression takes twice as many.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_mean: Tensor, log_theta: Tensor) -> Tensor:
+        """Return log p(0)."""
+        value = _log_p0(log_mean, log_theta)
+        ctx.save_for_backward(log_mean, log_theta, value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradients: by log mu -theta sigmoid(log mu / theta), and what is left."""
+        (gradient,), (log_mean, log_theta, value) = gradients, ctx.saved_tensors
+        held = log_theta.clamp_max(_LOG_THETA)
+        log_ratio = log_mean - held
+        by_mean = log_ratio.sigmoid() * -held.exp()
+        if _is_far(log_ratio):
+            by_mean = torch.where(log_ratio < _FAR, -log_mean.exp(), by_mean)
+        by_mean = by_mean * gradient
+        by_theta = (value * gradient).sum_to_size(log_theta.shape)
+        by_theta = by_theta - by_mean.sum_to_size(log_theta.shape)
+        known = log_theta <= _LOG_THETA
+        return by_mean.sum_to_size(log_mean.shape), by_theta.masked_fill(~known, 0.0)
 
 
 class ZeroInflated(Unchecked):
@@ -252,9 +302,9 @@ class ZeroInflated(Unchecked):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(value) with the two ways to be zero added in the log domain."""
-        counted = self.base.log_prob(value) + F.logsigmoid(-self.gate)
-        at_zero = torch.logaddexp(F.logsigmoid(self.gate), counted)
-        return torch.where(value == 0, at_zero, counted)
+        counted = self.base.log_prob(value)
+        either = torch.where(value == 0, torch.logaddexp(self.gate, counted), counted)
+        return either - _softplus(self.gate)
 
     @property
     def mean(self) -> Tensor:

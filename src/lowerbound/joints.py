@@ -175,18 +175,17 @@ class LibraryCounts(Family):
 
     def forward(self, numbers: Tensor) -> Observed:
         """Return the counts; `numbers` end with the log-library, (B, numbers + 1)."""
-        log_library = numbers[:, -1:]
-        shares = numbers[:, : self.features].log_softmax(1)
+        widths = [*[self.features] * self.numbers(1), 1]
+        shares, *gates, log_library = numbers.split(widths, 1)
         # A share is below 1, so the mean needs no ceiling; log p is finite however small it is.
-        log_mean = shares + log_library
-        return Observed(_COUNTS[self.member](self, log_mean, numbers))
+        log_mean = shares.log_softmax(1) + log_library
+        return Observed(_COUNTS[self.member](self, log_mean, gates))
 
 
 _COUNTS = {
-    "poisson": lambda f, log_mean, numbers: PoissonLog(log_mean),
-    "nb": lambda f, log_mean, numbers: NegativeBinomial(log_mean, dispersion(f.log_dispersion)),
-    "zinb": lambda f, log_mean, numbers: ZeroInflated(
-        NegativeBinomial(log_mean, dispersion(f.log_dispersion)),
-        numbers[:, f.features : 2 * f.features],
+    "poisson": lambda f, log_mean, gates: PoissonLog(log_mean),
+    "nb": lambda f, log_mean, gates: NegativeBinomial(log_mean, dispersion(f.log_dispersion)),
+    "zinb": lambda f, log_mean, gates: ZeroInflated(
+        NegativeBinomial(log_mean, dispersion(f.log_dispersion)), gates[0]
     ),
 }

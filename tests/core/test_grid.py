@@ -264,3 +264,39 @@ def test_a_scale_is_left_alone_inside_its_range_and_never_leaves_it():
     assert torch.allclose(scale, torch.tensor([1e-2] * 3 + [1e6] * 3))
     (gradient,) = torch.autograd.grad(scale.sum(), wild)
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("log_theta", [-3.0, 0.5, 9.0, 25.0, 70.0])
+@pytest.mark.parametrize("per_column", [False, True])
+def test_the_gradient_of_a_zero_count_is_that_of_its_formula(log_theta, per_column):
+    log_mean = torch.linspace(-4.0, 6.0, 15, dtype=torch.float64).view(3, 5).requires_grad_()
+    shape = (5,) if per_column else (3, 5)
+    theta = (log_theta + torch.linspace(-0.5, 0.5, math.prod(shape)).double()).view(shape)
+    theta.requires_grad_()
+    x = torch.tensor([[0.0, 0, 1, 0, 7], [0, 2, 0, 0, 0], [0, 0, 0, 0, 30]], dtype=torch.float64)
+
+    def plain(log_mean, log_theta):
+        at_zero = -log_theta.exp() * torch.log1p((log_mean - log_theta).exp())
+        others = cnt._counted(x, log_mean, log_theta)
+        return torch.where(x == 0, at_zero, others)
+
+    def ours(log_mean, log_theta):
+        return cnt.NegativeBinomial(log_mean, log_theta).log_prob(x)
+
+    weights = torch.linspace(0.5, 1.5, 15, dtype=torch.float64).view(3, 5)
+    expected = torch.autograd.grad((weights * plain(log_mean, theta)).sum(), (log_mean, theta))
+    found = torch.autograd.grad((weights * ours(log_mean, theta)).sum(), (log_mean, theta))
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-6, atol=1e-9)
+    if log_theta < 20:  # beyond, the plain formula's own terms cancel
+        torch.testing.assert_close(found[1], expected[1], rtol=1e-6, atol=1e-7)
+        torch.autograd.gradgradcheck(ours, (log_mean, theta), atol=1e-4)
+    assert all(gradient.isfinite().all() for gradient in found)
+
+
+def test_the_zero_inflated_logarithm_is_the_sum_of_both_ways_to_be_zero():
+    x = torch.tensor([0.0, 0.0, 0.0, 1.0, 4.0], dtype=torch.float64)
+    gate = torch.tensor([-30.0, 0.3, 25.0, -2.0, 3.0], dtype=torch.float64)
+    base = cnt.NegativeBinomial(torch.full_like(x, 0.7), torch.full_like(x, 0.2))
+    inflated = gate.sigmoid()
+    expected = (inflated * (x == 0) + (1 - inflated) * base.log_prob(x).exp()).log()
+    torch.testing.assert_close(cnt.ZeroInflated(base, gate).log_prob(x), expected)
