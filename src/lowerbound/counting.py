@@ -213,6 +213,8 @@ def _gamma_ratio(x: Tensor, theta: Tensor, log_theta: Tensor) -> Tensor:
     """lgamma(x + theta) - lgamma(theta) - x log theta, stable for every theta."""
     moderate = theta.clamp_max(LARGE_DISPERSION)
     direct = torch.lgamma(x + moderate) - torch.lgamma(moderate) - x * log_theta
+    if _never(theta >= LARGE_DISPERSION):
+        return direct
     large = theta.clamp_min(LARGE_DISPERSION)
     total = x + large
     stirling = (total - 0.5) * torch.log1p(x / large) - x + 1 / (12 * total) - 1 / (12 * large)
@@ -248,14 +250,17 @@ def _log_p0(log_mean: Tensor, log_theta: Tensor) -> Tensor:
     held = log_theta.clamp_max(_LOG_THETA)
     log_ratio = log_mean - held
     value = -held.exp() * _softplus(log_ratio)
-    return torch.where(log_ratio < _FAR, -log_mean.exp(), value) if _is_far(log_ratio) else value
+    far = log_ratio < _FAR
+    return value if _never(far) else torch.where(far, -log_mean.exp(), value)
 
 
-def _is_far(log_ratio: Tensor) -> bool:
-    """Tell whether theta is far above some mean; an accelerator is not asked, it would stall."""
-    if log_ratio.device.type != "cpu" or torch.compiler.is_exporting() or not log_ratio.numel():
-        return True
-    return bool(log_ratio.amin() < _FAR)
+def _never(cells: Tensor) -> bool:
+    """Tell whether none is true: the other way to compute it is then spared.
+
+    To ask an accelerator would stall it, and a graph that is exported cannot ask.
+    """
+    asks = cells.device.type == "cpu" and not torch.compiler.is_exporting()
+    return asks and not cells.any()
 
 
 class _LogP0(torch.autograd.Function):
@@ -279,8 +284,9 @@ class _LogP0(torch.autograd.Function):
         held = log_theta.clamp_max(_LOG_THETA)
         log_ratio = log_mean - held
         by_mean = log_ratio.sigmoid() * -held.exp()
-        if _is_far(log_ratio):
-            by_mean = torch.where(log_ratio < _FAR, -log_mean.exp(), by_mean)
+        far = log_ratio < _FAR
+        if not _never(far):
+            by_mean = torch.where(far, -log_mean.exp(), by_mean)
         by_mean = by_mean * gradient
         by_theta = (value * gradient).sum_to_size(log_theta.shape)
         by_theta = by_theta - by_mean.sum_to_size(log_theta.shape)
