@@ -46,7 +46,8 @@ def beside_scvi(document: Document) -> str:
         [
             f"2,700 blood cells (10x Genomics, pbmc3k), the {setting['genes']:,} genes that three "
             f"cells show, one layer of {setting['hidden']} and {setting['latent']} latents, "
-            f"{setting['epochs']} passes, one thread; medians over {len(seeds)} seed{'s' * (len(seeds) > 1)}, by turns. "
+            f"{setting['epochs']} passes, one thread, by turns; medians over {len(seeds)} "
+            f"seed{'s' * (len(seeds) > 1)}. "
             f"The ELBO of {setting['test']} held-out cells is in nats per cell given its total. "
             "SCVI is scvi-tools' own model with the same layers and steps:",
             "",
