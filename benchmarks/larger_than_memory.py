@@ -31,7 +31,7 @@ NUMBERS, FACTORS, NOISE = 29, 4, 0.3
 WRITTEN = 250_000  # rows that are made at a time
 SHARE = 0.05  # that a peak may differ from that of the fewest rows
 EMBEDDED = 4e6  # rows a second
-VERBS = ("fit", "score", "embed")
+VERBS = ("fit", "embed", "score")
 LAYOUTS = ("groups", "one")
 
 

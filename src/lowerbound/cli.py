@@ -14,6 +14,7 @@ from io import TextIOWrapper
 from typing import NamedTuple
 
 import lowerbound
+from lowerbound import allocators
 from lowerbound.data.parallel import share
 from lowerbound.errors import UsageError, nearest
 from lowerbound.verbs import EVERYWHERE, VERBS, complaints
@@ -66,6 +67,7 @@ def entry() -> None:
     # processors, and a fit is a hundred times as slow.
     if "OMP_NUM_THREADS" not in os.environ and (processors := share()) is not None:
         os.environ["OMP_NUM_THREADS"] = str(processors)
+    allocators.give_back()
     code = main()
     if code in (130, 128 + signal.SIGTERM):
         # An interrupt that passed through a library's own start-up code, however well it was

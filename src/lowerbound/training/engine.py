@@ -7,8 +7,6 @@ part of every checkpoint, so that a run goes on as it began.
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -17,15 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lowerbound import noise
+from lowerbound import allocators, noise
 from lowerbound.data.batches import Batch
 from lowerbound.kernels import replaced
 from lowerbound.machine import GAIN, Machine
 
 SMALL_STEP = 4e7  # floating-point operations of a forward pass below which one thread is faster
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_LARGE = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class Engine:
         """Use the machine in this way inside the block."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
-        keep_memory()
+        allocators.keep()
         try:
             with replaced(objective, self.linear):
                 yield
@@ -143,20 +139,3 @@ def flops(objective: nn.Module, batch: Batch) -> int:
         for hook in hooks:
             hook.remove()
     return counted
-
-
-def keep_memory() -> None:
-    """Let glibc keep freed memory instead of giving it back at every step.
-
-    Activations and gradients beyond 128 KiB are mapped anew for every step: their page faults took
-    a third of the time of a 64x64 convolution, and a fifth of that of a 784-400-20 net at batch
-    128 (180 faults a step). Other C libraries are left alone.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2 * _LARGE - 1)
-    except (OSError, AttributeError):  # another C library
-        return

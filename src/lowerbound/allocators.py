@@ -1,0 +1,46 @@
+"""How this process gets memory from the system, and gives it back.
+
+None of it changes what is computed. glibc and Linux only: other systems are left alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT, _PARTS = 1 << 30, 4 << 20  # bytes
+
+
+def give_back() -> None:
+    """Set up a process that works through data of any length: its memory should not grow.
+
+    By default glibc keeps blocks of up to 32 MB once one of them was freed, and Arrow what it had
+    freed; after thousands of parts of a file both hold ever more between what lives longer.
+    Blocks of a whole part are mapped instead, which the tiles of a network are too small for, and
+    of Arrow's allocators the one that returns most is taken. Before Arrow is imported.
+    """
+    if sys.platform == "linux":
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
+    _mallopt(_M_MMAP_THRESHOLD, _PARTS)
+
+
+def keep() -> None:
+    """Let glibc keep freed memory instead of giving it back at every step of a training.
+
+    Activations and gradients beyond 128 KiB are mapped anew for every step: their page faults took
+    a third of the time of a 64x64 convolution, and a fifth of that of a 784-400-20 net at batch
+    128 (180 faults a step).
+    """
+    _mallopt(_M_MMAP_THRESHOLD, _KEPT)
+    _mallopt(_M_TRIM_THRESHOLD, 2 * _KEPT - 1)
+
+
+def _mallopt(what: int, value: int) -> None:
+    if sys.platform != "linux":
+        return
+    try:
+        ctypes.CDLL("libc.so.6").mallopt(what, value)
+    except (OSError, AttributeError):  # another C library
+        return
