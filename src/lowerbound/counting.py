@@ -7,8 +7,8 @@ for every finite parameter, and they know their cdf where one exists. All values
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from scipy import special
 from torch import Size, Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, LogNormal, StudentT
 
+from lowerbound import zerocounts
 from lowerbound.distributions import Unchecked
+from lowerbound.zerocounts import softplus
 
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
-_LOG_THETA = 60.0  # e^60 is far above every mean
-_FAR = -17.0  # log(mu / theta) from which down theta log(1 + mu / theta) is mu
+_TABLE = 4096  # the largest count whose factorial is looked up
 LARGE_DISPERSION = 1e4  # from here on Stirling's series is more exact than lgamma's difference
 
 
@@ -164,17 +165,15 @@ class NegativeBinomial(Unchecked):
         Most counts are zero, and log p(0) = -theta log(1 + mu / theta) is one term without
         cancellation: float32 is enough for it. Only the others take lgamma and float64.
         """
-        exporting = torch.compiler.is_exporting()
-        log_p0 = _log_p0 if exporting else _LogP0.apply
-        at_zero = log_p0(self.log_mean, self.log_dispersion)
-        value, at_zero, log_mean = torch.broadcast_tensors(value, at_zero, self.log_mean)
-        if exporting:  # a graph's shapes do not depend on what it is given
-            others = _counted(value, log_mean, self.log_dispersion).to(at_zero.dtype)
-            return torch.where(value == 0, at_zero, others)
-        shape, place = value.shape, value.reshape(-1).nonzero().squeeze(1)
-        value, log_mean = (part.reshape(-1)[place] for part in (value, log_mean))
-        others = _counted(value, log_mean, _at(place, self.log_dispersion, shape))
-        return at_zero.reshape(-1).index_copy(0, place, others.to(at_zero.dtype)).view(shape)
+        at_zero = zerocounts.log_p0(self.log_mean, self.log_dispersion)
+        return _beside_zeros(value, at_zero, partial(self.counted, value))
+
+    def counted(self, value: Tensor, at: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return log p of those counts that `at` picks, none of them zero, in float64."""
+        log_theta = self.log_dispersion
+        shared = log_theta.shape == value.shape[-1:]  # one for each column, fewer than the counts
+        log_gamma = at(_log_gamma(log_theta.double().exp())) if shared else None
+        return _counted(at(value), at(self.log_mean), at(log_theta), log_gamma)
 
     @property
     def mean(self) -> Tensor:
@@ -204,54 +203,24 @@ class NegativeBinomial(Unchecked):
         return torch.poisson(rate.clamp_max(1e9))
 
 
-def _softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x) to the last bit of float64; torch's default is x itself from x = 20 on."""
-    return F.softplus(x, threshold=40.0)
+def _log_gamma(theta: Tensor) -> Tensor:
+    """Return lgamma(theta) where `_gamma_ratio` takes it."""
+    return torch.lgamma(theta.clamp_max(LARGE_DISPERSION))
 
 
-def _gamma_ratio(x: Tensor, theta: Tensor, log_theta: Tensor) -> Tensor:
+def _gamma_ratio(
+    x: Tensor, theta: Tensor, log_theta: Tensor, log_gamma: Tensor | None = None
+) -> Tensor:
     """lgamma(x + theta) - lgamma(theta) - x log theta, stable for every theta."""
+    log_gamma = _log_gamma(theta) if log_gamma is None else log_gamma
     moderate = theta.clamp_max(LARGE_DISPERSION)
-    direct = torch.lgamma(x + moderate) - torch.lgamma(moderate) - x * log_theta
+    direct = torch.lgamma(x + moderate) - log_gamma - x * log_theta
     if _never(theta >= LARGE_DISPERSION):
         return direct
     large = theta.clamp_min(LARGE_DISPERSION)
     total = x + large
     stirling = (total - 0.5) * torch.log1p(x / large) - x + 1 / (12 * total) - 1 / (12 * large)
     return torch.where(theta < LARGE_DISPERSION, direct, stirling)
-
-
-def _counted(count: Tensor, log_mean: Tensor, log_theta: Tensor) -> Tensor:
-    """Return log p of counts that are not zero, of the negative binomial, in float64.
-
-    Written as A(x, theta) - log x! + x log mu - (x + theta) log(1 + mu / theta) with
-    A = lgamma(x + theta) - lgamma(theta) - x log theta, so that the huge terms that cancel for
-    large theta are never formed.
-    """
-    x, log_mean, log_theta = count.double(), log_mean.double(), log_theta.double()
-    log_p = _gamma_ratio(x, log_theta.exp(), log_theta) - torch.lgamma(x + 1)
-    log_p = log_p + x * (log_mean - _softplus(log_mean - log_theta))
-    return log_p + _log_p0(log_mean, log_theta)
-
-
-def _at(place: Tensor, x: Tensor, shape: Size) -> Tensor:
-    """Return the elements of `x`, were it broadcast to `shape`, at flat places."""
-    if x.shape == shape[-1:]:  # one for each column: no row of them is laid out
-        return x[place % x.numel()]
-    return x.expand(shape).reshape(-1)[place]
-
-
-def _log_p0(log_mean: Tensor, log_theta: Tensor) -> Tensor:
-    """Return log p(0) = -theta * log(1 + mu / theta), stable for every theta.
-
-    It is -mu where theta is far above it: the two factors would each carry the rounding of a
-    large logarithm there.
-    """
-    held = log_theta.clamp_max(_LOG_THETA)
-    log_ratio = log_mean - held
-    value = -held.exp() * _softplus(log_ratio)
-    far = log_ratio < _FAR
-    return value if _never(far) else torch.where(far, -log_mean.exp(), value)
 
 
 def _never(cells: Tensor) -> bool:
@@ -263,54 +232,75 @@ def _never(cells: Tensor) -> bool:
     return asks and not cells.any()
 
 
-class _LogP0(torch.autograd.Function):
-    """`_log_p0` with its gradient written down.
+def _counted(
+    count: Tensor, log_mean: Tensor, log_theta: Tensor, log_gamma: Tensor | None = None
+) -> Tensor:
+    """Return log p of counts that are not zero, of the negative binomial, in float64.
 
-    A step of a model of counts is passes over tens of thousands of columns, nearly all of them
-    zero, and what autograd makes of the expression takes twice as many.
+    Written as A(x, theta) - log x! + x log mu - (x + theta) log(1 + mu / theta) with
+    A = lgamma(x + theta) - lgamma(theta) - x log theta, so that the huge terms that cancel for
+    large theta are never formed. `log_gamma` is `_log_gamma(theta)`, where it is known.
     """
+    x, log_mean, log_theta = count.double(), log_mean.double(), log_theta.double()
+    log_p = _gamma_ratio(x, log_theta.exp(), log_theta, log_gamma) - _log_factorial(x)
+    log_p = log_p + x * (log_mean - softplus(log_mean - log_theta))
+    return log_p + zerocounts.negative_binomial(log_mean, log_theta)
 
-    @staticmethod
-    def forward(ctx: Any, log_mean: Tensor, log_theta: Tensor) -> Tensor:
-        """Return log p(0)."""
-        value = _log_p0(log_mean, log_theta)
-        ctx.save_for_backward(log_mean, log_theta, value)
-        return value
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the gradients: by log mu -theta sigmoid(log mu / theta), and what is left."""
-        (gradient,), (log_mean, log_theta, value) = gradients, ctx.saved_tensors
-        held = log_theta.clamp_max(_LOG_THETA)
-        log_ratio = log_mean - held
-        by_mean = log_ratio.sigmoid() * -held.exp()
-        far = log_ratio < _FAR
-        if not _never(far):
-            by_mean = torch.where(far, -log_mean.exp(), by_mean)
-        by_mean = by_mean * gradient
-        by_theta = (value * gradient).sum_to_size(log_theta.shape)
-        by_theta = by_theta - by_mean.sum_to_size(log_theta.shape)
-        known = log_theta <= _LOG_THETA
-        return by_mean.sum_to_size(log_mean.shape), by_theta.masked_fill(~known, 0.0)
+def _log_factorial(x: Tensor) -> Tensor:
+    """Return log x!, by a table where all are small whole numbers: nearly all counts are few."""
+    if torch.compiler.is_exporting() or x.device.type != "cpu" or not x.numel():
+        return torch.lgamma(x + 1)
+    index = x.long()
+    if index.max() > _TABLE or index.min() < 0 or not torch.equal(index.to(x.dtype), x):
+        return torch.lgamma(x + 1)
+    return torch.lgamma(torch.arange(1, _TABLE + 2, dtype=x.dtype))[index]
+
+
+def _beside_zeros(
+    value: Tensor, at_zero: Tensor, others: Callable[[Callable[[Tensor], Tensor]], Tensor]
+) -> Tensor:
+    """Return log p of counts: that of zero everywhere, and that of the others where they are.
+
+    Args:
+        value: the counts.
+        at_zero: log p of zero.
+        others: given what picks the cells of a tensor where the counts are not zero, log p there.
+    """
+    value, at_zero = torch.broadcast_tensors(value, at_zero)
+    if torch.compiler.is_exporting():  # a graph's shapes do not depend on what it is given
+        return torch.where(value == 0, at_zero, others(lambda x: x).to(at_zero.dtype))
+    place = value.reshape(-1).nonzero().squeeze(1)
+    found = others(lambda x: _at(place, x, value.shape)).to(at_zero.dtype)
+    return at_zero.reshape(-1).index_copy(0, place, found).view(value.shape)
+
+
+def _at(place: Tensor, x: Tensor, shape: Size) -> Tensor:
+    """Return the elements of `x`, were it broadcast to `shape`, at flat places."""
+    if x.shape == shape[-1:]:  # one for each column: no row of them is laid out
+        return x[place % x.numel()]
+    return x.expand(shape).reshape(-1)[place]
 
 
 class ZeroInflated(Unchecked):
-    """With probability sigmoid(gate) zero, else a draw from `base`, a count distribution.
+    """With probability sigmoid(gate) zero, else a draw from `base`.
 
     References:
         Lambert, "Zero-inflated Poisson regression", 1992; Lopez et al., "Deep generative modeling
         for single-cell transcriptomics", 2018, eq. 7.
     """
 
-    def __init__(self, base: Distribution, gate: Tensor) -> None:
+    def __init__(self, base: NegativeBinomial, gate: Tensor) -> None:
         self.base, self.gate = base, gate
         super().__init__(base.batch_shape, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(value) with the two ways to be zero added in the log domain."""
-        counted = self.base.log_prob(value)
-        either = torch.where(value == 0, torch.logaddexp(self.gate, counted), counted)
-        return either - _softplus(self.gate)
+        base, gate = self.base, self.gate
+        at_zero = zerocounts.log_p0(base.log_mean, base.log_dispersion, gate)
+        return _beside_zeros(
+            value, at_zero, lambda at: base.counted(value, at) - softplus(at(gate).double())
+        )
 
     @property
     def mean(self) -> Tensor:

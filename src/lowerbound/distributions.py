@@ -325,12 +325,12 @@ class Observed(Unchecked):
 
     def log_prob_cells(self, value: Tensor) -> Tensor:
         """Return log p of every cell (shape of value), 0 where it is missing."""
-        missing = value.isnan()
         # Most batches have no gaps; to ask costs less than to fill, but stalls an accelerator.
-        # A graph that is exported cannot ask.
+        # A graph that is exported cannot ask. One NaN makes the sum NaN.
         asks = value.device.type == "cpu" and not torch.compiler.is_exporting()
-        if asks and not missing.any():
+        if asks and not value.sum().isnan():
             return self.cells.log_prob(value)
+        missing = value.isnan()
         # 1 lies in the support of every family, so that the unused branch has a finite gradient.
         filled = value.masked_fill(missing, 1.0)
         return self.cells.log_prob(filled).masked_fill(missing, 0.0)

@@ -190,11 +190,13 @@ class Mapped(Reader):
         super().__init__()
         self.shift, self.log, self.filled, self.width = shift, log, filled, filled.width
         self.register_buffer("scale", scale, persistent=False)
+        # Two passes through tens of thousands of columns that would change nothing are left out.
+        self.moved = shift != 0 or bool((scale != 1).any())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, width)."""
         x = x.clamp_min(0).log1p() if self.log else x
-        return self.filled(x * self.scale - self.shift)
+        return self.filled(x * self.scale - self.shift if self.moved else x)
 
 
 def _numbers(sizes: Sequence[int], indicators: bool) -> Reader:

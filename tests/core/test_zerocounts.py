@@ -1,0 +1,92 @@
+"""log p of a count of zero and its written-down gradient, against autograd of the formula."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from lowerbound import counting, zerocounts
+
+MEANS = [-30.0, -8.0, -1.0, 0.0, 2.5, 9.0]
+DISPERSIONS = [-5.0, 0.0, 3.0, 20.0, 70.0]
+GATES = [-200.0, -95.0, -30.0, -4.0, 0.0, 3.0, 40.0, 300.0]
+
+
+def grid(*axes: list[float]) -> list[torch.Tensor]:
+    columns = torch.tensor(list(itertools.product(*axes)), dtype=torch.float64).unbind(1)
+    return [column.clone().requires_grad_() for column in columns]
+
+
+def formula(log_mean, log_theta, gate=None):
+    """log p(0) as it is written in books, where nothing is far beyond another."""
+    log_p = -log_theta.exp() * torch.log1p((log_mean - log_theta).exp())
+    return (
+        log_p if gate is None else torch.logaddexp(gate, log_p) - torch.logaddexp(gate, 0 * gate)
+    )
+
+
+@pytest.mark.parametrize("axes", [(MEANS, DISPERSIONS), (MEANS, DISPERSIONS, GATES)])
+def test_value_and_gradients_are_those_of_the_formula(axes):
+    given = grid(*axes)
+    moderate = given[1] < 10  # beyond, the formula's own terms cancel
+    weights = torch.linspace(-1.5, 2.0, len(given[0]), dtype=torch.float64)
+    expected, found = formula(*given), zerocounts.log_p0(*given)
+    torch.testing.assert_close(found[moderate], expected[moderate], rtol=1e-7, atol=1e-9)
+    slopes = [torch.autograd.grad((weights * v).sum(), given) for v in (expected, found)]
+    for by_formula, written in zip(*slopes, strict=True):
+        assert written.isfinite().all()
+        torch.testing.assert_close(written[moderate], by_formula[moderate], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("axes", [(MEANS, DISPERSIONS), (MEANS, DISPERSIONS, GATES)])
+def test_float32_is_as_near_to_the_exact_numbers_as_its_digits_allow(axes):
+    exact = grid(*axes)
+    given = [part.detach().float().requires_grad_() for part in exact]
+    precise, found = zerocounts.log_p0(*exact), zerocounts.log_p0(*given)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), precise, rtol=1e-5, atol=3e-5)
+    slopes = torch.autograd.grad(precise.sum(), exact), torch.autograd.grad(found.sum(), given)
+    size = 1 + precise.detach().abs()  # by log theta, terms of this size cancel
+    for by_exact, by_float in zip(*slopes, strict=True):
+        torch.testing.assert_close(by_float / size, by_exact / size, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_shared_parameters_get_the_sum_of_the_gradients(gated):
+    log_mean = torch.linspace(-3, 2, 12, dtype=torch.float64).view(4, 3).requires_grad_()
+    log_theta = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    gate = torch.tensor([[0.3], [-2.0], [1.0], [-90.0]], dtype=torch.float64, requires_grad=True)
+    given = (log_mean, log_theta, *[gate] * gated)
+    assert torch.autograd.gradcheck(zerocounts.log_p0, given, atol=1e-6)
+    assert torch.autograd.gradgradcheck(zerocounts.log_p0, given, atol=1e-4)
+    assert torch.equal(zerocounts.log_p0(*given), zerocounts.log_p0(*(p.detach() for p in given)))
+
+
+def test_neither_zeros_nor_empty_batches_need_a_gradient():
+    log_mean, log_theta = torch.zeros(0, 3), torch.zeros(3)
+    assert zerocounts.log_p0(log_mean, log_theta, torch.zeros(0, 3)).shape == (0, 3)
+    with torch.no_grad():
+        value = zerocounts.log_p0(torch.tensor(0.0), torch.tensor(0.0), torch.tensor(-500.0))
+    assert value.item() == pytest.approx(-math.log(2.0))
+
+
+@pytest.mark.parametrize("counts", [[1.0, 7.0, 4096.0], [1.0, 5000.0], [0.5, 2.0], [3.0]])
+def test_factorials_are_those_of_the_gamma_function(counts):
+    x = torch.tensor(counts, dtype=torch.float64)
+    expected = torch.tensor([math.lgamma(value + 1) for value in counts], dtype=torch.float64)
+    torch.testing.assert_close(counting._log_factorial(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_dispersions_of_columns_and_of_cells_give_the_same():
+    torch.manual_seed(0)
+    x = torch.poisson(torch.full((6, 5), 2.0, dtype=torch.float64))
+    log_mean = torch.randn(6, 5, dtype=torch.float64)
+    log_theta = torch.tensor([-2.0, 0.0, 1.5, 9.0, 12.0], dtype=torch.float64, requires_grad=True)
+    every = log_theta.detach().expand(6, 5).clone().requires_grad_()
+    shared = counting.NegativeBinomial(log_mean, log_theta).log_prob(x)
+    spelled = counting.NegativeBinomial(log_mean, every).log_prob(x)
+    torch.testing.assert_close(shared, spelled, rtol=1e-12, atol=1e-12)
+    (by_column,) = torch.autograd.grad(shared.sum(), log_theta)
+    (by_cell,) = torch.autograd.grad(spelled.sum(), every)
+    torch.testing.assert_close(by_column, by_cell.sum(0), rtol=1e-9, atol=1e-9)
