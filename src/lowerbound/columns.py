@@ -131,14 +131,16 @@ class Skipped(Column):
         """Count what is missing; a constant also counts the cells that differ from it."""
         return Tally(missing=cells.null_count)
 
-    def changed(self, cells: pa.Array) -> np.ndarray:
-        """Tell which cells, (n,) bool, hold another value than the constant; missing ones do not.
+    @property
+    def held(self) -> bool:
+        """Whether there is a constant to hold: a column that was always missing has none."""
+        return self.kind == "constant" and self.value is not None
 
-        A column that was always missing has no value to differ from.
-        """
+    def changed(self, cells: pa.Array) -> np.ndarray:
+        """Tell which cells, (n,) bool, hold another value than the constant; gaps do not."""
+        if not self.held:  # the levels of a million ids take a second
+            return np.zeros(len(cells), dtype=bool)
         codes, words = levels(cells, self.name)
-        if self.kind != "constant" or self.value is None:
-            return np.zeros(len(codes), dtype=bool)
         other = np.array([word != self.value for word in words] + [False])
         return other[codes]  # -1, missing, is the last: False
 

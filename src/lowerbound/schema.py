@@ -133,7 +133,7 @@ class Schema(BaseModel):
         return {
             column.name: column.changed(plain(table.column(column.name)))
             for column in self.columns
-            if isinstance(column, Skipped) and column.name in table.column_names
+            if isinstance(column, Skipped) and column.held and column.name in table.column_names
         }
 
     def _require(self, names: Sequence[str], origin: str) -> None:
