@@ -175,10 +175,10 @@ def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
 def walked(given: Frame | Stream, trained: Trained, voice: Voice) -> Iterator[tuple[Frame, Coded]]:
     """Yield the parts of data, as read and as coded, and show how many of their rows are done.
 
-    The next part is coded, and the one after it read, while the caller works on one.
+    The next part is read and coded while the caller works on one.
     """
     clock, n = Clock(), 0
-    for frame, coded in ahead(trained.encode(part) for part in ahead(given.parts())):
+    for frame, coded in ahead(trained.encode(part) for part in given.parts()):
         yield frame, coded
         n += frame.rows
         if n < given.rows:
