@@ -1,4 +1,4 @@
-"""What docs/scaling.md says of costs, from the JSON that `scaling.py` wrote."""
+"""What docs/scaling.md says of costs and memory, from the JSON that benchmarks wrote."""
 
 from __future__ import annotations
 
@@ -72,4 +72,51 @@ def projection(document: Document) -> str:
     )
 
 
-PARTS = (("### Measured", "scaling", steps_table), ("### On paper", "scaling", projection))
+LAYOUTS = {"groups": "row groups of 250,000", "one": "one row group"}
+
+
+def _held(bars: Mapping[str, bool]) -> str:
+    return "\n".join(f"- {'holds' if met else '**missed**'}: {bar}" for bar, met in bars.items())
+
+
+def memory_table(document: Document) -> str:
+    """Return the peaks of memory at few and at many rows, and the bars."""
+    lines = [
+        "| rows | layout | verb | peak, MB | rows a second |",
+        "| ---: | :--- | :--- | ---: | ---: |",
+    ]
+    for name, verbs in document["results"].items():
+        rows, layout = name.split()
+        for verb, found in verbs.items():
+            cells = [
+                f"{int(rows):,}",
+                LAYOUTS[layout],
+                f"`{verb}`",
+                f"{found['peak_mb']:,.0f}",
+                f"{found['rows_per_second']:,.0f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return (
+        f"Parquet files of {document['setting']['columns']} columns, `fit` with the preset "
+        f"{document['setting']['preset']}; each command is a process of its own, start-up "
+        "included:\n\n" + "\n".join(lines) + f"\n\n{_held(document['bars'])}"
+    )
+
+
+def shards_table(document: Document) -> str:
+    """Return the peaks of memory over a folder of many files, and the bars."""
+    setting = document["setting"]
+    lines = ["| verb | peak, MB | rows a second |", "| :--- | ---: | ---: |"]
+    for verb, found in document["results"].items():
+        lines.append(f"| `{verb}` | {found['peak_mb']:,.0f} | {found['rows_per_second']:,.0f} |")
+    return (
+        f"Card transactions, repeated until they are {setting['rows']:,} in {setting['shards']} "
+        "files; the bar is 2,000 MB:\n\n" + "\n".join(lines)
+    )
+
+
+PARTS = (
+    ("### Measured", "scaling", steps_table),
+    ("### Memory, whatever the number of rows", "larger_than_memory", memory_table),
+    ("### On paper", "scaling", projection),
+)

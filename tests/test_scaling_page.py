@@ -61,3 +61,20 @@ def test_the_page_says_what_the_json_says(scaling, page):
     assert "`score` 123,456, `embed` 234,567" in told
     assert "| small, 1e+09, cores like these | 3.0 h | 3.0 h |" in page.projection(document)
     assert "| large, 1e+09, GPUs | 36.0 s | 36.0 s |" in page.projection(document)
+
+
+def test_the_page_says_what_memory_was_taken(page):
+    found = {"peak_mb": 640.4, "rows_per_second": 8_000.0}
+    document = {
+        "setting": {"rows": [1_000, 2_000], "columns": 31, "preset": "fast"},
+        "bars": {"fit, groups: peak within 5%": True, "embed: 4,000,000 rows/s": False},
+        "results": {"1000 groups": {"fit": found}, "2000 one": {"embed": found}},
+    }
+    told = page.memory_table(document)
+    assert "| 1,000 | row groups of 250,000 | `fit` | 640 | 8,000 |" in told
+    assert "| 2,000 | one row group | `embed` | 640 | 8,000 |" in told
+    assert "- holds: fit, groups" in told
+    assert "- **missed**: embed: 4,000,000 rows/s" in told
+    shards = {"setting": {"rows": 30_000_000, "shards": 64}, "results": {"score": found}}
+    assert "30,000,000 in 64 files" in page.shards_table(shards)
+    assert "| `score` | 640 | 8,000 |" in page.shards_table(shards)
