@@ -118,5 +118,6 @@ def shards_table(document: Document) -> str:
 PARTS = (
     ("### Measured", "scaling", steps_table),
     ("### Memory, whatever the number of rows", "larger_than_memory", memory_table),
+    ("### Many files", "creditcard_shards", shards_table),
     ("### On paper", "scaling", projection),
 )
