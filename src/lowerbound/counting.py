@@ -278,8 +278,8 @@ def _beside_zeros(
 def _at(place: Tensor, x: Tensor, shape: Size) -> Tensor:
     """Return the elements of `x`, were it broadcast to `shape`, at flat places."""
     if x.shape == shape[-1:]:  # one for each column: no row of them is laid out
-        return x[place % x.numel()]
-    return x.expand(shape).reshape(-1)[place]
+        return x.index_select(0, place % x.numel())
+    return x.expand(shape).reshape(-1).index_select(0, place)
 
 
 class ZeroInflated(Unchecked):

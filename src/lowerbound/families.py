@@ -55,11 +55,12 @@ class Conditional(nn.Module):
         super().__init__()
         self.net, self.family = net, family
 
-    def forward(self, h: Tensor) -> Distribution:
-        """Return p(. | h). The one mixed-precision boundary: densities are float32 or better."""
+    def forward(self, h: Tensor, *beside: Tensor) -> Distribution:
+        """Return p(. | h). What stands `beside` goes to the family as it is."""
         numbers = self.net(h)
+        # The one mixed-precision boundary: densities are float32 or better.
         wide = numbers if numbers.dtype == torch.float64 else numbers.float()
-        return self.family(wide)
+        return self.family(wide, *beside)
 
 
 def summed(cells: Distribution) -> Independent:
@@ -352,10 +353,9 @@ class Ordinals(Family):
         steps = scale_of(self.steps, 1e-3, 1e3)
         cuts = self.first.unsqueeze(-1) + F.pad(steps, (1, 0)).cumsum(-1)
         sizes = torch.tensor(self.sizes, device=numbers.device)
-        beyond = torch.arange(cuts.shape[1], device=numbers.device) >= (sizes - 1).unsqueeze(-1)
+        grades = torch.arange(cuts.shape[1], device=numbers.device)
         # Grades that a shorter scale does not have lie beyond every location.
-        far = 1e6 + torch.arange(cuts.shape[1], device=numbers.device)
-        cuts = torch.where(beyond, far.to(cuts), cuts)
+        cuts = torch.where(grades < (sizes - 1).unsqueeze(-1), cuts, (1e6 + grades).to(cuts))
         location = soft_clip(numbers, -1e4, 1e4)
         return summed(Codes(ordered_logits(location, cuts).clamp_min(-1e9)))
 
@@ -385,8 +385,8 @@ class ZeroInflatedFamily(Family):
 
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised zero-inflated negative binomial."""
-        log_mean, log_dispersion, gate = numbers.chunk(3, 1)
-        return summed(ZeroInflated(negative_binomial(log_mean, log_dispersion), gate))
+        *base, gate = numbers.chunk(3, 1)
+        return summed(ZeroInflated(negative_binomial(*base), gate))
 
 
 def negative_binomial(log_mean: Tensor, log_dispersion: Tensor) -> NegativeBinomial:

@@ -170,13 +170,17 @@ class LibraryCounts(Family):
             self.log_dispersion = nn.Parameter(torch.zeros(features))
 
     def numbers(self, features: int) -> int:
-        """Shares (and gates) of every gene; the log-library is appended by the likelihood net."""
+        """Shares (and gates) of every gene; the log-library is not one of them."""
         return features * (2 if self.member == "zinb" else 1)
 
-    def forward(self, numbers: Tensor) -> Observed:
-        """Return the counts; `numbers` end with the log-library, (B, numbers + 1)."""
-        widths = [*[self.features] * self.numbers(1), 1]
-        shares, *gates, log_library = numbers.split(widths, 1)
+    def forward(self, numbers: Tensor, log_library: Tensor | None = None) -> Observed:
+        """Return the counts of rows with a log-library, (B, 1); by default the last number.
+
+        Among the numbers it costs a copy of them all, and rows of an odd length.
+        """
+        if log_library is None:
+            numbers, log_library = numbers[:, :-1], numbers[:, -1:]
+        shares, *gates = numbers.split(self.features, 1)
         # A share is below 1, so the mean needs no ceiling; log p is finite however small it is.
         log_mean = shares.log_softmax(1) + log_library
         return Observed(_COUNTS[self.member](self, log_mean, gates))

@@ -112,13 +112,15 @@ def _mixed(log_p: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     As log(g + (1 - g) p) with g = sigmoid(gate), for which one logarithm is enough, unless both
     are so small that their sum loses digits.
     """
+    log_p, gate = torch.broadcast_tensors(log_p, gate)
     closed, p = gate.sigmoid(), log_p.exp()
     opened = gate.neg().sigmoid_()
-    drawn = opened * p
+    drawn = p.mul_(opened)
     total = closed + drawn
-    by_gate = (opened - drawn).mul_(closed).div_(total)
+    by_gate = opened.sub_(drawn).mul_(closed).div_(total)
     if _all_above(total, _SMALL):
-        return total.log(), drawn.div_(total), by_gate
+        share = drawn.div_(total)
+        return total.log_(), share, by_gate
     apart = gate - log_p
     by_gate = torch.where(total > _SMALL, by_gate, apart.sigmoid() - closed)
     return inflated(log_p, gate), apart.neg_().sigmoid_(), by_gate
