@@ -65,12 +65,13 @@ def _join(ray: Any, address: str) -> None:
     try:
         _knock(address)
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **here)
-    except (OSError, ray.exceptions.RaySystemError) as error:
+    except (OSError, ray.exceptions.RayError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ResourceError(
             "E311",
             f"no Ray cluster answers{address and ' at '}{address}: {reason[:200]}",
-            fix="ray start --head, or unset RAY_ADDRESS to have one started here",
+            fix="ray start --head, or unset RAY_ADDRESS to have one started here; a cluster that "
+            "asks for tokens needs RAY_AUTH_MODE=token here too",
         ) from error
 
 

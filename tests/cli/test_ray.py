@@ -201,6 +201,20 @@ class Unstarted:
         return False
 
 
+def test_a_cluster_that_wants_a_token_says_how_to_give_it(monkeypatch):
+    class Locked(Unstarted):
+        @staticmethod
+        def init(**how):
+            raise ray_exceptions.AuthenticationError("the token is missing")
+
+    monkeypatch.setattr(launch, "_part", lambda name: Locked)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(ResourceError, match="the token is missing") as refused, launch.cluster():
+        pass
+    assert refused.value.code == "E311"
+    assert "RAY_AUTH_MODE=token" in refused.value.fix
+
+
 def _lacking(library, name, what, extra):
     return library(f"no_{name}", what, extra)
 
