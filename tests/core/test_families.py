@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch import nn
 
 from core_parts import CASES, ELEMENTWISE, built, draw_numbers, masses, randomise, support
 from lowerbound import noise
 from lowerbound.distributions import elementwise, log_prob_cells
 from lowerbound.families import LogGaussian
+from lowerbound.joints import LibraryCounts
+from lowerbound.recipes.counts import ButLast, OfLibrary
 
 ROWS = 3
 NOT_CODES = [name for name, case in CASES.items() if case.support != "codes"]
@@ -194,3 +197,14 @@ def test_the_log_normal_has_no_mass_at_or_below_zero():
     log_p[2].sum().backward()
     assert numbers.grad is not None
     assert numbers.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("member", ["poisson", "nb", "zinb"])
+def test_a_library_that_stands_beside_the_numbers_is_that_among_them(member):
+    torch.manual_seed(0)
+    family, net = LibraryCounts(7, member), nn.Linear(5, 7 * (2 if member == "zinb" else 1))
+    h = torch.randn(4, 6)
+    x = torch.poisson(torch.full((4, 7), 2.0))
+    among = family(torch.cat([net(h[:, :-1]), h[:, -1:]], 1)).log_prob(x)
+    beside = OfLibrary(ButLast(net), family)(h).log_prob(x)
+    torch.testing.assert_close(beside, among)
