@@ -7,7 +7,7 @@ import pytest
 import zarr
 from pyarrow import feather
 
-from lowerbound.data import native
+from lowerbound.data import native, parquet
 from lowerbound.data.native import part_rows
 from lowerbound.data.source import Frame, Stream, read, walk
 from lowerbound.data.streams import regrouped
@@ -168,3 +168,22 @@ def test_regrouping_keeps_every_row():
         assert all(table.num_rows == 8 for table in found[:-1])
         if found:
             assert pa.concat_tables(found).equals(pa.concat_tables(tables))
+
+
+@pytest.mark.parametrize("rows", [1100, 5000])
+def test_long_dictionaries_of_short_words_are_given_up(tmp_path, monkeypatch, rows):
+    """Arrow keeps a dictionary until the row group ends, which may hold millions of ids."""
+    monkeypatch.setattr(parquet, "_DISTINCT", 1000)
+    monkeypatch.setattr(parquet, "_HARMLESS", 2000)  # bytes: of 100 rows with 19 letters or less
+    number = np.arange(rows)
+    long = [f"{'long' * 10} {i}" for i in number]
+    words = {"id": [f"t{i}" for i in number], "word": [f"w{i % 5}" for i in number], "long": long}
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table(words), path, row_group_size=rows)
+    asked, paged = [], parquet._paged
+    monkeypatch.setattr(parquet, "_paged", lambda *how: asked.append(how[1]) or paged(*how))
+    (shard,) = parquet.open_all([path])
+    parts = list(shard.parts(100))
+    assert [len(part) for part in parts] == [100] * (rows // 100)
+    assert pa.concat_tables(parts).equals(pq.read_table(path))
+    assert asked == [["id", "word", "long"], ["word", "long"]]

@@ -17,6 +17,7 @@ from lowerbound.errors import DataError
 
 _PAGE = 2**18  # bytes of a column that are fetched at a time
 _HARMLESS = 2**30  # bytes that a column of text may grow to unwatched
+_DISTINCT = 2**18  # words of a dictionary, from which on a column is hardly one of repeated words
 _TEXT_START = b"\t\n\r !\"#$%&'()*+,-./0123456789:;<=>?@"
 
 
@@ -58,11 +59,17 @@ class Shard(NamedTuple):
 
         With the usual options a whole row group is fetched, and a file may be one row group.
         """
-        paged = {"pre_buffer": False, "buffer_size": _PAGE}
-        with _intact(self.path), _reopened(self, **paged) as file:
-            batches = file.iter_batches(batch_size=size)
-            while (batch := next(batches, None)) is not None:
-                yield _spelled(self, pa.Table.from_batches([batch]))
+        texts, start, more = _repeated_texts(self), 0, True
+        while more:
+            more = False
+            with _intact(self.path), _paged(self, texts) as file:
+                for table in _behind(file.iter_batches(batch_size=size), start):
+                    yield _spelled(self, table)
+                    start += table.num_rows
+                    if varied := _varied(table, texts, size):
+                        texts = [name for name in texts if name not in varied]
+                        more = start < self.rows
+                        break
 
 
 def _open(path: Path) -> Shard:
@@ -109,6 +116,33 @@ def _repeated_texts(shard: Shard) -> list[str]:
     return [field.name for field in shard.schema if is_text(field.type)] * (worst > _HARMLESS)
 
 
+def _behind(batches: Iterator[pa.RecordBatch], start: int) -> Iterator[pa.Table]:
+    """Yield the rows from `start` on."""
+    end = 0
+    for batch in batches:
+        end += batch.num_rows
+        if end > start:
+            rest = batch.slice(max(0, start - end + batch.num_rows))
+            yield pa.Table.from_batches([rest])
+
+
+def _varied(table: pa.Table, texts: list[str], size: int) -> set[str]:
+    """Name the columns that are better spelled out: their dictionaries are long, of short words.
+
+    Arrow adds to a dictionary until the row group ends, which may hold millions of ids.
+    """
+    found = set()
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if field.name in texts and column.num_chunks:
+            words = column.chunk(0).dictionary
+            if (
+                len(words) > _DISTINCT
+                and pc.max(pc.binary_length(words)).as_py() * size < _HARMLESS
+            ):
+                found.add(field.name)
+    return found
+
+
 def _spelled(shard: Shard, table: pa.Table) -> pa.Table:
     """Give columns that were read as dictionaries their own type back, if that fits."""
     with _intact(shard.path):
@@ -149,7 +183,10 @@ def _damaged(path: Path, error: Exception) -> DataError:
 
 
 def _read(shard: Shard, rows: int | None) -> pa.Table:
-    with _intact(shard.path), _reopened(shard) as file:
+    with (
+        _intact(shard.path),
+        pq.ParquetFile(shard.path, read_dictionary=_repeated_texts(shard)) as file,
+    ):
         if rows is None:
             return file.read()
         batches, got = [], 0
@@ -161,5 +198,6 @@ def _read(shard: Shard, rows: int | None) -> pa.Table:
         return pa.Table.from_batches(batches, schema=file.schema_arrow).slice(0, rows)
 
 
-def _reopened(shard: Shard, **options: Any) -> pq.ParquetFile:
-    return pq.ParquetFile(shard.path, read_dictionary=_repeated_texts(shard), **options)
+def _paged(shard: Shard, texts: list[str]) -> pq.ParquetFile:
+    options: dict[str, Any] = {"pre_buffer": False, "buffer_size": _PAGE}
+    return pq.ParquetFile(shard.path, read_dictionary=texts, **options)
