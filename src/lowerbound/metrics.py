@@ -128,7 +128,7 @@ def log_likelihood(
             "E240", f"samples is {samples}, but at least 1 is needed", fix="samples=1"
         )
 
-    alike = [True] if samples == 1 else []  # whether all draws of a row are
+    alike: list[bool] = []  # whether all draws of a row are
 
     def work(batch: Batch) -> Tensor:
         keys = noise.row_keys(*batch)
