@@ -187,3 +187,18 @@ def test_long_dictionaries_of_short_words_are_given_up(tmp_path, monkeypatch, ro
     assert [len(part) for part in parts] == [100] * (rows // 100)
     assert pa.concat_tables(parts).equals(pq.read_table(path))
     assert asked == [["id", "word", "long"], ["word", "long"]]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+def test_dictionaries_are_given_up_whatever_the_text_and_its_name(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(parquet, "_DISTINCT", 1000)
+    monkeypatch.setattr(parquet, "_HARMLESS", 2000)
+    words = [f"t{i}" for i in range(1500)]
+    path = tmp_path / "t.parquet"
+    columns = [pa.array(words, kind), pa.array(words[::-1], kind)]
+    pq.write_table(pa.table(columns, names=["a.b", "a.b"]), path)
+    (shard,) = parquet.open_all([path])
+    read = pa.concat_tables(shard.parts(100))
+    assert read.column(0).to_pylist() == words
+    assert read.column(1).to_pylist() == words[::-1]
+    assert read.schema.types == [kind, kind]

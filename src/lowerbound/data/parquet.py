@@ -133,7 +133,8 @@ def _varied(table: pa.Table, texts: list[str], size: int) -> set[str]:
     """
     found = set()
     for field, column in zip(table.schema, table.columns, strict=True):
-        if field.name in texts and column.num_chunks:
+        # Of columns with the same name Arrow reads only some as dictionaries.
+        if field.name in texts and pa.types.is_dictionary(column.type) and column.num_chunks:
             words = column.chunk(0).dictionary
             if (
                 len(words) > _DISTINCT
@@ -152,7 +153,9 @@ def _spelled(shard: Shard, table: pa.Table) -> pa.Table:
         if column.type != field.type:
             size = sum(_text_size(chunk) for chunk in column.chunks)
             memory.require(size, shard.path, f"leave the column {field.name} out of the file")
-            table = table.set_column(j, field.name, column.cast(field.type))
+            # In two steps: a dictionary has no cast to every type of text.
+            plain = column.cast(column.type.value_type).cast(field.type)
+            table = table.set_column(j, field.name, plain)
     return table
 
 
