@@ -34,6 +34,7 @@ __all__ = ["Column", "Encoded", "Kind", "Part", "Schema", "infer"]
 AnyColumn = Annotated[Skipped | Numeric | Count | Category | Datetime, Field(discriminator="kind")]
 
 KINDS: tuple[str, ...] = get_args(Kind)
+_CACHE_LINE = 16  # float32 numbers
 _ALIASES = {
     "numeric": "real",
     "number": "real",
@@ -99,6 +100,21 @@ class Schema(BaseModel):
         spans = zip(self.columns, ends, strict=True)
         return tuple((c, slice(int(end) - len(c.parts), int(end))) for c, end in spans)
 
+    @cached_property
+    def _side_by_side(self) -> tuple[tuple[tuple[tuple[AnyColumn, slice], ...], slice], ...]:
+        """Columns whose parts share a cache line of a coded row, and where those parts are.
+
+        A column that is written into the rows alone touches a cache line for every number of its
+        own: a quarter of the time of coding it.
+        """
+        groups: dict[int, list[tuple[AnyColumn, slice]]] = {}
+        for column, span in self._slices:
+            if column.parts:
+                groups.setdefault(span.start // _CACHE_LINE, []).append((column, span))
+        return tuple(
+            (tuple(some), slice(some[0][1].start, some[-1][1].stop)) for some in groups.values()
+        )
+
     def encode(self, table: pa.Table, origin: str = "the table") -> Encoded:
         """Turn raw cells into numbers.
 
@@ -115,10 +131,13 @@ class Schema(BaseModel):
         self._require(table.column_names, origin)
         values = np.empty((table.num_rows, len(self.parts)), dtype=np.float32)
         tallies: dict[str, Tally] = {}
-        for column, span in self._slices:
-            if column.parts:
+        for together, span in self._side_by_side:
+            apart = np.empty((span.stop - span.start, table.num_rows), dtype=np.float32)
+            for column, own in together:
                 cells = plain(table.column(column.name))
-                tallies[column.name] = column.encode(cells, values[:, span])
+                lines = apart[own.start - span.start : own.stop - span.start]
+                tallies[column.name] = column.encode(cells, lines.T)
+            values[:, span] = apart.T
         notes = (f"column {snippet(name)}: {t.note}" for name, t in tallies.items() if t.note)
         return Encoded(
             values=values,
