@@ -1,5 +1,7 @@
 """Verbs on Parquet files that are worked on part by part: what is written is the same."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -68,6 +70,29 @@ def test_scores_and_embeddings_are_bit_equal(both, verb, suffix):
         assert pq.ParquetFile(other).metadata.num_row_groups > 1
     else:
         assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("verb", ["score", "embed", "reconstruct"])
+def test_columns_that_the_model_knows_nothing_of_are_not_read(parquet, run, in_parts, verb):
+    table, word = read("tx").table, b"a word that is found again"
+    beside = pa.array([word.decode()] * table.num_rows)
+    pq.write_table(
+        table.append_column("beside", beside),
+        "b.parquet",
+        compression="none",
+        use_dictionary=False,
+    )
+    raw = Path("b.parquet").read_bytes()
+    Path("b.parquet").write_bytes(raw.replace(word, b"\xff" * len(word)))
+    pq.write_table(table, "plain.parquet")
+    outs = {name: f"{name}-of.parquet" for name in ("b", "plain")}
+    for name, out in outs.items():
+        ran = run(verb, "tx.vae", f"{name}.parquet", "--out", out, "--json")
+        assert ran.code == 0, ran.err
+    one, other = (pq.read_table(out) for out in outs.values())
+    assert one.equals(other)
+    ran = run("impute", "tx.vae", "b.parquet", "--out", "full.parquet", "--json")
+    assert (ran.code, ran.error["code"]) == (3, "E020")  # whole rows are asked for
 
 
 def test_an_evaluation_by_parts_is_that_of_all_rows(parquet, run, monkeypatch):

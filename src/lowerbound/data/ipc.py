@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,7 @@ class Shard(NamedTuple):
     path: Path
     schema: pa.Schema
     rows: int
+    chosen: list[int] | None = None  # places of the columns in the file, where not all are read
 
     @property
     def bytes(self) -> int:
@@ -49,10 +50,17 @@ class Shard(NamedTuple):
 
     def parts(self, size: int) -> Iterator[pa.Table]:
         """Yield the rows in order, so many at a time at most."""
+        options = pa.ipc.IpcReadOptions(included_fields=self.chosen)
         with _intact(self.path), pa.memory_map(str(self.path)) as source:
-            for batch in batches(pa.ipc.open_file(source), size):
+            for batch in batches(pa.ipc.open_file(source, options=options), size):
                 batch.validate(full=True)  # offsets of a damaged file point anywhere
                 yield pa.Table.from_batches([batch])
+
+    def only(self, names: Sequence[str]) -> Shard:
+        """Return the file without columns of other names."""
+        fields = [(j, field) for j, field in enumerate(self.schema) if field.name in names]
+        schema = pa.schema([field for _, field in fields])
+        return self._replace(schema=schema, chosen=[j for j, _ in fields])
 
 
 def batches(file: pa.ipc.RecordBatchFileReader, size: int) -> Iterator[pa.RecordBatch]:

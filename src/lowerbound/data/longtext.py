@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import mmap
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +65,13 @@ class Shard(NamedTuple):
         """Yield the rows in order, so many at a time at most."""
         file = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self.content)))
         for batch in ipc.batches(file, size):
-            yield pa.Table.from_batches([batch]).cast(self.schema)
+            yield pa.Table.from_batches([batch]).select(self.schema.names).cast(self.schema)
             self.content.madvise(mmap.MADV_DONTNEED)  # pages that were read count as ours no more
+
+    def only(self, names: Sequence[str]) -> Shard:
+        """Return the file without columns of other names."""
+        fields = [field for field in self.schema if field.name in names]
+        return self._replace(schema=pa.schema(fields))
 
 
 def are_long(files: list[Path]) -> bool:

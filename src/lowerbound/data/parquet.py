@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,11 +34,19 @@ def open_all(files: list[Path]) -> list[Shard]:
 
 
 class Shard(NamedTuple):
-    """What the footer of one file says; files are open only while they are read."""
+    """What the footer of one file says; files are open only while they are read.
+
+    Attributes:
+        path: of the file.
+        footer: of all its columns.
+        schema: of those that are read.
+        chosen: their names, where not all are.
+    """
 
     path: Path
     footer: pq.FileMetaData
     schema: pa.Schema
+    chosen: list[str] | None = None
 
     @property
     def rows(self) -> int:
@@ -63,13 +71,19 @@ class Shard(NamedTuple):
         while more:
             more = False
             with _intact(self.path), _paged(self, texts) as file:
-                for table in _behind(file.iter_batches(batch_size=size), start):
+                batches = file.iter_batches(batch_size=size, columns=self.chosen)
+                for table in _behind(batches, start):
                     yield _spelled(self, table)
                     start += table.num_rows
                     if varied := _varied(table, texts, size):
                         texts = [name for name in texts if name not in varied]
                         more = start < self.rows
                         break
+
+    def only(self, names: Sequence[str]) -> Shard:
+        """Return the file without columns of other names."""
+        fields = [field for field in self.schema if field.name in names]
+        return self._replace(schema=pa.schema(fields), chosen=[field.name for field in fields])
 
 
 def _open(path: Path) -> Shard:
@@ -147,6 +161,8 @@ def _varied(table: pa.Table, texts: list[str], size: int) -> set[str]:
 def _spelled(shard: Shard, table: pa.Table) -> pa.Table:
     """Give columns that were read as dictionaries their own type back, if that fits."""
     with _intact(shard.path):
+        if shard.chosen is not None:  # "a" stands for a column "a.b" too
+            table = table.select(shard.chosen)
         table.validate(full=True)  # damaged pages can decode to text that is none
     for j, field in enumerate(shard.schema):
         column = table.column(j)

@@ -46,6 +46,10 @@ class Shard(Protocol):
         """Yield the rows in order, so many at a time at most."""
         ...
 
+    def only(self, names: Sequence[str]) -> Shard:
+        """Return the file without columns of other names, which are not read then."""
+        ...
+
 
 def read(shards: Sequence[Shard], root: Path, rows: int | None = None) -> tuple[pa.Table, int]:
     """Read files as one table.
@@ -112,21 +116,32 @@ def stream(shards: Sequence[Shard], root: Path, origin: str) -> Stream:
     except pa.ArrowException as error:
         raise _differs(shards[0].path, shards[-1].path, str(error)) from error
 
-    def of(some: Sequence[Shard], start: int = 0) -> Stream:
+    def of(some: Sequence[Shard], schema: pa.Schema, start: int = 0) -> Stream:
         def tables(size: int) -> Iterator[pa.Table]:
             for shard in some:
                 for table in shard.parts(size):
-                    named = with_partitions(table, shard.path, root)
+                    named = with_partitions(table, shard.path, root).select(schema.names)
                     yield _as(schema, named.replace_schema_metadata(None))
 
-        rows, need = (sum(each) for each in zip(*((s.rows, s.bytes) for s in some), strict=True))
-        names = tuple(schema.names)
-        frames = of_tables(tables, len(names))
-        return Stream(names, origin, rows, frames, bytes=need, start=start)
+        def narrowed(at: Sequence[int]) -> Stream:
+            less = pa.schema([schema.field(j) for j in at])
+            return of([_without(shard, less.names) for shard in some], less, start)
 
+        rows, need = (sum(each) for each in zip(*((s.rows, s.bytes) for s in some), strict=True))
+        frames = of_tables(tables, columns)  # of narrower rows as many: parts stay what they are
+        names = tuple(schema.names)
+        return Stream(names, origin, rows, frames, bytes=need, start=start, narrowed=narrowed)
+
+    columns = len(schema.names)
     starts = accumulate((shard.rows for shard in shards), initial=0)
-    pieces = (of([shard], start) for shard, start in zip(shards, starts, strict=False))
-    return replace(of(shards), pieces=tuple(piece for piece in pieces if piece.rows))
+    pieces = (of([shard], schema, start) for shard, start in zip(shards, starts, strict=False))
+    return replace(of(shards, schema), pieces=tuple(piece for piece in pieces if piece.rows))
+
+
+def _without(shard: Shard, names: Sequence[str]) -> Shard:
+    """Return a file without columns of other names; one stays where all are folders' names."""
+    held = shard.schema.names
+    return shard.only([name for name in held if name in names] or held[:1])
 
 
 def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:

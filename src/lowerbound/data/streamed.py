@@ -14,7 +14,7 @@ from lowerbound.data import stored as dense
 from lowerbound.data import storedsparse as sparse
 from lowerbound.data.batches import Dense, Rows, Sparse
 from lowerbound.data.coded import Coded
-from lowerbound.data.coding import TableCoding
+from lowerbound.data.coding import Coding, TableCoding
 from lowerbound.data.countcoding import CountsCoding
 from lowerbound.data.native import Frame
 from lowerbound.data.streams import Stream
@@ -60,6 +60,18 @@ def seen_of(stream: Stream, seed: int) -> Frame:
     return stream.sample(most, noise.derive(seed, "kinds"))
 
 
+def needed(stream: Stream, coding: Coding) -> Stream:
+    """Return a table with those columns alone that coding looks at, or that tell rows apart.
+
+    All of them stay where a modelled one is missing: the refusal tells of similar ones.
+    """
+    if not isinstance(coding, TableCoding):
+        return stream
+    if not set(coding.schema.modelled).issubset(stream.names):
+        return stream
+    return stream.only([c.name for c in coding.schema.columns if c.kind != "text"])
+
+
 def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[Streamable, Coded]:
     """Code rows into a file: those of a table in random order, counts in their own.
 
@@ -88,6 +100,8 @@ def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[St
             notes.update(dict.fromkeys(coded.notes))
             yield coded.rows
 
+    if isinstance(coding, TableCoding):
+        stream = stream.only(coding.schema.modelled)
     if isinstance(coding, CountsCoding):
         counts = (p for p in parts() if isinstance(p, Sparse))
         kept, digest = sparse.store(counts, (rows, len(coding.names)))

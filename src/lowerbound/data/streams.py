@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -30,6 +30,8 @@ class Stream:
         typed: whether columns may be of different kinds, see `Frame`.
         start: the number of the first row, where this is a piece of a table.
         pieces: the rows of each file, where there are several that are read by themselves.
+        narrowed: returns the rows with the columns at some places alone, where those of a file
+            can be read without the others.
     """
 
     names: tuple[str, ...]
@@ -42,6 +44,7 @@ class Stream:
     typed: bool = True
     start: int = 0
     pieces: tuple[Stream, ...] = ()
+    narrowed: Callable[[Sequence[int]], Stream] | None = None
 
     shape = ()  # rows of a table are no pictures
     files = ()
@@ -88,6 +91,21 @@ class Stream:
         """Return the same rows under other names of the columns."""
         pieces = tuple(piece.renamed(names) for piece in self.pieces)
         return replace(self, names=names, pieces=pieces)
+
+    def only(self, names: Collection[str]) -> Stream:
+        """Return the same rows without other columns, where they need not be read then."""
+        at = [j for j, name in enumerate(self.names) if name in names]
+        if self.narrowed is None or not 0 < len(at) < len(self.names):
+            return self
+        less = self.narrowed(at)
+        return replace(
+            self,
+            names=tuple(self.names[j] for j in at),
+            frames=less.frames,
+            bytes=less.bytes,
+            pieces=tuple(piece.only(names) for piece in self.pieces),
+            narrowed=None,
+        )
 
 
 Given = Frame | Stream

@@ -222,7 +222,7 @@ class _Filled:
 
     def tables(self, seed: int, voice: Voice) -> Iterator[pa.Table]:
         """Yield the completed rows of every part."""
-        for frame, coded in walked(self.given, self.trained, voice):
+        for frame, coded in walked(self.given, self.trained, voice, whole=True):
             table = self.trained.impute_coded(frame, coded, draws=self.draws, seed=seed)
             self.remarks.add(coded)
             gaps = _gaps(table) // (self.draws or 1)

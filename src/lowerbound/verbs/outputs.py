@@ -172,11 +172,17 @@ def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
     return given.renamed(tuple(pairs.get(name, name) for name in given.names)) if pairs else given
 
 
-def walked(given: Frame | Stream, trained: Trained, voice: Voice) -> Iterator[tuple[Frame, Coded]]:
+def walked(
+    given: Frame | Stream, trained: Trained, voice: Voice, *, whole: bool = False
+) -> Iterator[tuple[Frame, Coded]]:
     """Yield the parts of data, as read and as coded, and show how many of their rows are done.
 
-    The next part is read and coded while the caller works on one.
+    The next part is read and coded while the caller works on one. Columns that the model knows
+    nothing of are passed over, unless `whole` rows are asked for.
     """
+    if isinstance(given, Stream) and not whole:
+        # By name: it imports torch, for which help does not wait.
+        given = import_module("lowerbound.data.streamed").needed(given, trained.coding)
     clock, n = Clock(), 0
     for frame, coded in ahead(trained.encode(part) for part in given.parts()):
         yield frame, coded
