@@ -18,6 +18,7 @@ from lowerbound.data import (
     anndatas,
     arrayfiles,
     arrays,
+    datasets,
     files,
     frames,
     ipc,
@@ -42,8 +43,8 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Fram
     Args:
         data: a path to a CSV, TSV, Parquet, Arrow IPC, .npy, .npz or idx file, to a folder of
             shards or of pictures, or a pattern such as ``"tx/*.parquet"``; a list of such paths;
-            or a NumPy array, a data frame (pandas, polars, Arrow, ...), a dict of columns, a
-            SciPy sparse matrix.
+            or a NumPy array, a data frame (pandas, polars, Arrow, ...), a ``pyarrow.dataset``, a
+            dict of columns, a SciPy sparse matrix.
         rows: stop after this many rows.
         wanted: what is wanted of pictures in files.
 
@@ -76,12 +77,17 @@ def walk(data: object, *, wanted: Wanted = ANY) -> Frame | Stream:
     """
     located = None if are_picture_files(data) else _located(data)
     if located is None:
-        return read(data, wanted=wanted)
+        stream = datasets.stream(data) if datasets.is_dataset(data) else None
+        return stream if stream and _has_parts(stream) else read(data, wanted=wanted)
     kind, notes = _kind_of(located[0])
     stream = _stream_of(kind, *located)
-    if stream is not None and (kind == "text" or stream.rows > part_rows(len(stream.names))):
+    if stream is not None and (kind == "text" or _has_parts(stream)):
         return replace(stream, notes=(*notes, *stream.notes))
     return _read_files(*located, None)
+
+
+def _has_parts(stream: Stream) -> bool:
+    return stream.rows > part_rows(len(stream.names))
 
 
 def _stream_of(kind: str, found: files.Found, origin: str) -> Stream | None:
@@ -292,6 +298,10 @@ def _from_arrow(data: Any) -> Frame | None:
     return frames.from_arrow(data) if isinstance(data, pa.Table) else None
 
 
+def _from_dataset(data: Any) -> Frame | None:
+    return datasets.stream(data).whole() if datasets.is_dataset(data) else None
+
+
 def _from_sparse(data: Any) -> Frame | None:
     # Asked by name, so that scipy is imported only by those who use it.
     if not type(data).__module__.startswith("scipy.sparse"):
@@ -330,6 +340,7 @@ def _from_array(data: Any) -> Frame | None:
 
 _OBJECTS = (
     _from_arrow,
+    _from_dataset,
     _from_anndata,
     _from_sparse,
     _from_columns,
