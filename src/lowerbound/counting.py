@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -165,15 +164,7 @@ class NegativeBinomial(Unchecked):
         Most counts are zero, and log p(0) = -theta log(1 + mu / theta) is one term without
         cancellation: float32 is enough for it. Only the others take lgamma and float64.
         """
-        at_zero = zerocounts.log_p0(self.log_mean, self.log_dispersion)
-        return _beside_zeros(value, at_zero, partial(self.counted, value))
-
-    def counted(self, value: Tensor, at: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return log p of those counts that `at` picks, none of them zero, in float64."""
-        log_theta = self.log_dispersion
-        shared = log_theta.shape == value.shape[-1:]  # one for each column, fewer than the counts
-        log_gamma = at(_log_gamma(log_theta.double().exp())) if shared else None
-        return _counted(at(value), at(self.log_mean), at(log_theta), log_gamma)
+        return zerocounts.log_p(value, _others(value), self.log_mean, self.log_dispersion)
 
     @property
     def mean(self) -> Tensor:
@@ -257,29 +248,18 @@ def _log_factorial(x: Tensor) -> Tensor:
     return torch.lgamma(torch.arange(1, _TABLE + 2, dtype=x.dtype))[index]
 
 
-def _beside_zeros(
-    value: Tensor, at_zero: Tensor, others: Callable[[Callable[[Tensor], Tensor]], Tensor]
-) -> Tensor:
-    """Return log p of counts: that of zero everywhere, and that of the others where they are.
+def _others(value: Tensor) -> zerocounts.Rule:
+    """Return what gives log p of those of the counts that are not zero, in float64."""
 
-    Args:
-        value: the counts.
-        at_zero: log p of zero.
-        others: given what picks the cells of a tensor where the counts are not zero, log p there.
-    """
-    value, at_zero = torch.broadcast_tensors(value, at_zero)
-    if torch.compiler.is_exporting():  # a graph's shapes do not depend on what it is given
-        return torch.where(value == 0, at_zero, others(lambda x: x).to(at_zero.dtype))
-    place = value.reshape(-1).nonzero().squeeze(1)
-    found = others(lambda x: _at(place, x, value.shape)).to(at_zero.dtype)
-    return at_zero.reshape(-1).index_copy(0, place, found).view(value.shape)
+    def log_p(
+        at: Callable[[Tensor], Tensor], log_mean: Tensor, log_theta: Tensor, gate: Tensor | None
+    ) -> Tensor:
+        shared = log_theta.shape == value.shape[-1:]  # one for each column, fewer than the counts
+        log_gamma = at(_log_gamma(log_theta.double().exp())) if shared else None
+        found = _counted(at(value), log_mean, at(log_theta), log_gamma)
+        return found if gate is None else found - softplus(gate.double())
 
-
-def _at(place: Tensor, x: Tensor, shape: Size) -> Tensor:
-    """Return the elements of `x`, were it broadcast to `shape`, at flat places."""
-    if x.shape == shape[-1:]:  # one for each column: no row of them is laid out
-        return x.index_select(0, place % x.numel())
-    return x.expand(shape).reshape(-1).index_select(0, place)
+    return log_p
 
 
 class ZeroInflated(Unchecked):
@@ -297,10 +277,7 @@ class ZeroInflated(Unchecked):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(value) with the two ways to be zero added in the log domain."""
         base, gate = self.base, self.gate
-        at_zero = zerocounts.log_p0(base.log_mean, base.log_dispersion, gate)
-        return _beside_zeros(
-            value, at_zero, lambda at: base.counted(value, at) - softplus(at(gate).double())
-        )
+        return zerocounts.log_p(value, _others(value), base.log_mean, base.log_dispersion, gate)
 
     @property
     def mean(self) -> Tensor:

@@ -71,6 +71,80 @@ def test_neither_zeros_nor_empty_batches_need_a_gradient():
     assert value.item() == pytest.approx(-math.log(2.0))
 
 
+COUNTS = torch.tensor([[0, 1, 0], [3, 0, 0], [0, 0, 0], [7, 2, 1]], dtype=torch.float64)
+
+
+def parameters(gated, theta):
+    rng = torch.Generator().manual_seed(1)
+    shapes = [(4, 3), (3,) if theta == "column" else (4, 3), *[(4, 3)] * gated]
+    made = [torch.randn(shape, generator=rng, dtype=torch.float64) for shape in shapes]
+    return [x.requires_grad_() for x in made]
+
+
+def distribution(log_mean, log_theta, gate=None):
+    base = counting.NegativeBinomial(log_mean, log_theta)
+    return base if gate is None else counting.ZeroInflated(base, gate)
+
+
+def plain(log_mean, log_theta, gate=None):
+    """log p of COUNTS with every cell computed both ways, for autograd."""
+    found = counting._counted(COUNTS, log_mean, log_theta.expand(4, 3))
+    if gate is not None:
+        found = found - zerocounts.softplus(gate)
+    return torch.where(COUNTS == 0, formula(log_mean, log_theta, gate), found)
+
+
+@pytest.mark.parametrize("theta", ["column", "cell"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_counts_among_zeros_have_the_gradients_of_the_formula(gated, theta):
+    given = parameters(gated, theta)
+    found, expected = distribution(*given).log_prob(COUNTS), plain(*given)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    one_each = torch.tensor([[0.5], [-1.0], [2.0], [0.3]], dtype=torch.float64)
+    for weights in (one_each, COUNTS + 0.1, torch.ones(3, 4, dtype=torch.float64).T):
+        slopes = [
+            torch.autograd.grad((weights * each).sum(), given, retain_graph=True)
+            for each in (expected, found, found)  # and once more
+        ]
+        for by_formula, written, again in zip(*slopes, strict=True):
+            torch.testing.assert_close(written, by_formula, rtol=1e-8, atol=1e-10)
+            assert torch.equal(written, again)
+    by_row = torch.autograd.grad(distribution(*given).log_prob(COUNTS).sum(1) @ one_each, given)
+    by_cell = torch.autograd.grad((one_each * expected).sum(), given)
+    torch.testing.assert_close(by_row, by_cell, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("theta", ["column", "cell"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_gradients_of_counts_among_zeros_can_be_differentiated(gated, theta):
+    given = parameters(gated, theta)
+
+    def log_p(*known):
+        return distribution(*known).log_prob(COUNTS)
+
+    assert torch.autograd.gradcheck(log_p, given, atol=1e-6)
+    assert torch.autograd.gradgradcheck(log_p, given, atol=1e-4)
+    assert torch.equal(log_p(*given), log_p(*(x.detach() for x in given)))
+    some = [given[0], *(x.detach() for x in given[1:])]  # as of a dispersion that is held
+    assert torch.autograd.gradcheck(lambda x: log_p(x, *some[1:]), some[:1], atol=1e-6)
+
+
+def test_counts_and_parameters_are_broadcast_and_may_lie_in_any_order():
+    mean, theta, gate = parameters(True, "column")
+    cells = distribution(mean, theta, gate).log_prob(COUNTS)
+    both = distribution(mean, theta, gate).log_prob(torch.stack([COUNTS, COUNTS.flip(0)]))
+    torch.testing.assert_close(both[0], cells)
+    few = distribution(mean, theta, gate[:1]).log_prob(COUNTS[:1])
+    wide = [x[:1].expand(4, 3) for x in (gate, COUNTS)]
+    torch.testing.assert_close(few, distribution(mean, theta, wide[0]).log_prob(wide[1]))
+    turned = [x.detach().T.contiguous().T.requires_grad_() for x in (mean, gate)]
+    other = distribution(turned[0], theta, turned[1]).log_prob(COUNTS.T.contiguous().T)
+    torch.testing.assert_close(other, cells)
+    one = torch.autograd.grad((cells * COUNTS).sum(), [mean, gate])
+    two = torch.autograd.grad((other * COUNTS).sum(), turned)
+    torch.testing.assert_close(one, two)
+
+
 @pytest.mark.parametrize("counts", [[1.0, 7.0, 4096.0], [1.0, 5000.0], [0.5, 2.0], [3.0]])
 def test_factorials_are_those_of_the_gamma_function(counts):
     x = torch.tensor(counts, dtype=torch.float64)
