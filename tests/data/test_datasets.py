@@ -9,7 +9,7 @@ import pytest
 import lowerbound
 from lowerbound.data import native
 from lowerbound.data.source import Frame, Stream, read, walk
-from lowerbound.errors import DataError
+from lowerbound.errors import DataError, UsageError
 
 ROWS = 300
 
@@ -72,6 +72,16 @@ def test_a_fit_and_scores_are_those_of_the_table(dataset, tmp_path):
     out = tmp_path / "scores.parquet"
     lowerbound.score(one, some, out=out)
     assert pq.read_table(out)["anomaly_score"].to_pylist() == list(one.score(some))
+
+
+def test_ray_takes_files_and_no_dataset(dataset):
+    for verb in (
+        lambda: lowerbound.fit(dataset, out="m.vae", ray=True),
+        lambda: lowerbound.score("m.vae", dataset, out="scores/", ray=True),
+    ):
+        with pytest.raises(UsageError, match="a FileSystemDataset is given") as refusal:
+            verb()
+        assert refusal.value.code == "E236"
 
 
 def test_what_is_no_table_is_refused(dataset, tmp_path):

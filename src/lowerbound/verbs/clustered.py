@@ -12,6 +12,7 @@ from typing import Any
 
 from lowerbound import launch
 from lowerbound.data import memory
+from lowerbound.data.datasets import is_dataset
 from lowerbound.data.streams import Given
 from lowerbound.data.writefolder import atomic_folder, check_folder
 from lowerbound.errors import UsageError
@@ -65,6 +66,7 @@ def fit(data: Any, flags: Mapping[str, Any], workers: int | None, voice: Voice) 
         workers: processes, or None for as many as there are GPUs or cores.
         voice: hears the first of them.
     """
+    _refuse_datasets(data)
     path = _absolute(data)
     moved = {name: _absolute(flags[name]) for name in _PATHS if flags[name] is not None}
     work = _Fit(path, {**flags, **moved}, str(Path.cwd()), memory.limit())
@@ -72,6 +74,16 @@ def fit(data: Any, flags: Mapping[str, Any], workers: int | None, voice: Voice) 
     if result.path is None:
         return result
     return replace(result, model=Trained.load(result.path))
+
+
+def _refuse_datasets(data: object) -> None:
+    """Refuse what no other process could be given: pyarrow pickles no filters."""
+    if is_dataset(data):
+        raise UsageError(
+            "E236",
+            f"--ray reads files on every machine, and a {type(data).__name__} is given",
+            fix="give the folder of its files, or leave out --ray",
+        )
 
 
 def _absolute(path: Any) -> Any:
@@ -82,9 +94,10 @@ def check_parts(out: str | os.PathLike[str] | None, overwrite: bool, data: objec
     """Refuse, before anything is computed, what is no folder for shards of Parquet.
 
     Raises:
-        UsageError: E232 for none, E236 for the name of a file or the folder of the data, and what
-            `check_folder` raises.
+        UsageError: E232 for none, E236 for the name of a file, the folder of the data or a
+            dataset, and what `check_folder` raises.
     """
+    _refuse_datasets(data)
     if out is None:
         raise UsageError("E232", "--ray writes files: it needs --out", fix="--out scores/")
     if Path(out).suffix:
