@@ -23,6 +23,7 @@ from sklearn.utils import check_array
 from lowerbound.data.anndatas import is_anndata
 from lowerbound.data.arrays import NumpyNative, PictureNative, SparseNative
 from lowerbound.data.cellcolumns import pixels_of
+from lowerbound.data.datasets import is_dataset
 from lowerbound.data.frames import FrameNative
 from lowerbound.data.native import ArrowNative, Native
 from lowerbound.data.source import Frame, read
@@ -79,8 +80,8 @@ def admit(
     """Read what an estimator was given.
 
     Args:
-        data: a path, a data frame, an Arrow table, a dict of columns, an array-like of numbers
-            or a sparse matrix.
+        data: a path, a data frame, an Arrow table, a ``pyarrow.dataset``, a dict of columns, an
+            array-like of numbers or a sparse matrix.
         estimator: named in scikit-learn's messages.
         rows: the least number of rows.
         pictures: let arrays have more than two dimensions.
@@ -110,6 +111,7 @@ def _is_table(data: object) -> bool:
     named = str | os.PathLike | Mapping | pa.RecordBatch
     return (
         isinstance(data, named)
+        or is_dataset(data)
         or known.is_into_dataframe(data)
         or known.is_polars_lazyframe(data)
         or is_anndata(data)

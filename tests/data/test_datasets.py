@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lowerbound
+from lowerbound import VAE
 from lowerbound.data import native
 from lowerbound.data.source import Frame, Stream, read, walk
 from lowerbound.errors import DataError, UsageError
@@ -69,6 +70,8 @@ def test_a_fit_and_scores_are_those_of_the_table(dataset, tmp_path):
     how = {"preset": "fast", "max_epochs": 2, "drop": "n", "seed": 1}
     one, other = (lowerbound.fit(data, **how).model for data in (some, table))
     assert lowerbound.score(one, some).table.equals(lowerbound.score(other, table).table)
+    estimator = VAE(preset="fast", max_epochs=2, random_state=1).fit(some)
+    assert len(estimator.transform(some)) == table.num_rows
     out = tmp_path / "scores.parquet"
     lowerbound.score(one, some, out=out)
     assert pq.read_table(out)["anomaly_score"].to_pylist() == list(one.score(some))
