@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound import noise
-from lowerbound.data.batches import Batch, Rows, tile_of, tiles
+from lowerbound.data.batches import CELLS, Batch, Rows, tile_of, tiles
 from lowerbound.distributions import is_certain, is_continuous
 from lowerbound.encoded import encoded_once
 from lowerbound.errors import UsageError
@@ -21,6 +21,9 @@ T = TypeVar("T", float, Tensor)
 
 TILE = 128  # rows computed together; fixed, so that results do not depend on how many are asked
 CHUNK = 32  # importance samples computed together
+# Cells of rows of thousands of columns that are walked once: with as many draws as a chunk has, a
+# few rows are work enough, but without them a net's widest weights are read for each few anew.
+ONCE = CELLS * CHUNK
 
 
 @torch.no_grad()
@@ -145,7 +148,7 @@ def log_likelihood(
                 twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
         return torch.stack([once, twice], 1)
 
-    once, twice = by_tiles(model, rows, work, most).unbind(1)
+    once, twice = by_tiles(model, rows, work, most, ONCE // min(samples, chunk)).unbind(1)
     effective = (2 * once - twice).exp().clamp(1.0, samples)
     error = ((1 / effective - 1 / samples).clamp_min(0)).sqrt()
     return LogLikelihood(once - math.log(samples), error, effective)
@@ -169,7 +172,7 @@ def elbo(model: nn.Module, rows: Rows, samples: int = 1, most: int = TILE) -> Bo
         both = torch.stack([-log_p, trace.kl()], 1).double()
         return both.view(-1, samples, 2).mean(1)
 
-    distortion, rate = by_tiles(model, rows, work, most).unbind(1)
+    distortion, rate = by_tiles(model, rows, work, most, ONCE // samples).unbind(1)
     return Bound(-distortion - rate, distortion, rate)
 
 

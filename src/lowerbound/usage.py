@@ -13,7 +13,7 @@ from lowerbound.codewords import is_counted, units
 from lowerbound.data.batches import Batch, Rows
 from lowerbound.distributions import kl_per_dimension
 from lowerbound.encoded import undecoded
-from lowerbound.metrics import by_tiles
+from lowerbound.metrics import ONCE, by_tiles
 from lowerbound.trace import Trace, posterior_mean
 
 ACTIVE = 0.01  # variance of E[z | x] from which on a dimension is in use
@@ -66,7 +66,7 @@ def latent_use(model: nn.Module, rows: Rows) -> LatentUse:
         return torch.stack([torch.cat(seen, 1), torch.cat(rates, 1)], 2).double()
 
     with undecoded(model):
-        seen, rates = by_tiles(model, rows, work).unbind(2)
+        seen, rates = by_tiles(model, rows, work, flat=ONCE).unbind(2)
     counted = torch.cat([torch.full((size,), is_counted(q)) for q, size in sites.values()])
     mean = seen.mean(0)
     activity = torch.where(counted, mean, seen.var(0, correction=0))
