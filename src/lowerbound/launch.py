@@ -82,6 +82,13 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), _ANSWER).close()
 
 
+def _here(ray: Any, kind: type) -> Any:
+    """Start an actor on this machine: on another, the job would not outlive it."""
+    at = _part("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
+    node = at(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=node)(kind).remote()
+
+
 class _Desk:
     """What workers have to say; one actor keeps it, and whoever started the job asks for it."""
 
@@ -147,7 +154,7 @@ def together(
     with cluster() as ray, tempfile.TemporaryDirectory(prefix="lowerbound-ray-") as storage:
         train, torch = _part("ray.train"), _part("ray.train.torch")
         gpus, count = _places(ray, workers, device)
-        desk = ray.remote(num_cpus=0)(_Desk).remote()
+        desk = _here(ray, _Desk)
         trainer = torch.TorchTrainer(
             _joined(work, desk),
             scaling_config=train.ScalingConfig(
