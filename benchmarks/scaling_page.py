@@ -82,8 +82,8 @@ def _held(bars: Mapping[str, bool]) -> str:
 def memory_table(document: Document) -> str:
     """Return the peaks of memory at few and at many rows, and the bars."""
     lines = [
-        "| rows | layout | verb | runs | peak, MB | rows a second |",
-        "| ---: | :--- | :--- | ---: | ---: | ---: |",
+        "| rows | layout | verb | peak, MB | rows a second |",
+        "| ---: | :--- | :--- | ---: | ---: |",
     ]
     for name, verbs in document["results"].items():
         rows, layout = name.split()
@@ -92,7 +92,6 @@ def memory_table(document: Document) -> str:
                 f"{int(rows):,}",
                 LAYOUTS[layout],
                 f"`{verb}`",
-                str(len(found["peaks_mb"])),
                 f"{found['peak_mb']:,.0f}",
                 f"{found['rows_per_second']:,.0f}",
             ]
@@ -100,7 +99,7 @@ def memory_table(document: Document) -> str:
     return (
         f"Parquet files of {document['setting']['columns']} columns, `fit` with the preset "
         f"{document['setting']['preset']}; each command is a process of its own, start-up "
-        "included; of several runs, the medians:\n\n"
+        "included; of `embed` the median of three runs:\n\n"
         + "\n".join(lines)
         + f"\n\n{_held(document['bars'])}"
     )
