@@ -67,7 +67,7 @@ def projection(document: Document) -> str:
         f"however small it is, that {assumed['bytes_per_second']:.0e} bytes a second go to the "
         f"next one, and that a message takes {1e6 * assumed['seconds_per_message']:g} µs:\n\n"
         + "\n".join(lines)
-        + "\n\nWhat is left out: every process reads and codes the data itself, so that a fit's "
+        + "\n\nWhat is left out: every machine reads and codes the data itself, so that a fit's "
         "preparation does not get shorter with their number."
     )
 

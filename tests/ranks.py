@@ -11,15 +11,19 @@ import sys
 import traceback
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 
 from lowerbound import noise, objectives, recipes, training
+from lowerbound.data import native, streamed
 from lowerbound.data.batches import Dense
 from lowerbound.distributed import ALONE, Ranks
 from lowerbound.errors import UsageError
-from lowerbound.learning import _refuse_other_data
+from lowerbound.learning import _refuse_other_data, learn
+from lowerbound.plan import Plan
 from recipe_parts import RECIPES, WHOLE_BATCH, recipe
 
 ROWS, BATCH = 8, 64
@@ -102,7 +106,39 @@ def fit(team, folder, **further):
     torch.save(model.state_dict(), folder / f"fit-{team.size}-{team.rank}.pt")
 
 
-JOBS = {"gradients": gradients, "sharded": sharded, "fit": fit}
+def made(team, refusing):
+    """What one process of this machine makes or refuses, in each of them; and who made it."""
+    calls = []
+
+    def make():
+        calls.append(team.rank)
+        if refusing:
+            raise UsageError("E240", "not this")
+        return {"by": team.rank}
+
+    try:
+        return team.per_machine(make), len(calls)
+    except UsageError as error:
+        return error.message, len(calls)
+
+
+def stream(team, folder):
+    """Fit a table that is not held; tell how often it was coded here, and the weights."""
+    native.PART, streamed.HELD_CELLS = 256, 1000
+    table, coded = folder / "table.parquet", []
+    if team.size == 1:
+        g = torch.Generator().manual_seed(2)
+        x = torch.randn(2000, 2, generator=g) @ torch.randn(2, 5, generator=g)
+        pq.write_table(pa.table({f"v{j}": x[:, j].numpy() for j in range(5)}), table)
+    store = streamed.stored
+    streamed.stored = lambda *given: coded.append(team.rank) or store(*given)
+    trained = learn(table, Plan(preset="fast", max_epochs=2, seed=4), team=team)
+    told = {"coded": coded, "made": made(team, False), "refused": made(team, True)}
+    (folder / f"stream-{team.size}-{team.rank}.json").write_text(json.dumps(told))
+    torch.save(trained.model.state_dict(), folder / f"stream-{team.size}-{team.rank}.pt")
+
+
+JOBS = {"gradients": gradients, "sharded": sharded, "fit": fit, "stream": stream}
 
 
 def main(job, size, folder):

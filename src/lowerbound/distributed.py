@@ -12,7 +12,9 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -20,10 +22,12 @@ from torch import Size, Tensor, nn
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from lowerbound.errors import Stopped
+from lowerbound.errors import LowerboundError, Stopped
 from lowerbound.noise import Noise
 
 T = TypeVar("T")
+
+_PATIENCE = timedelta(days=7)  # that processes wait for what one of them makes
 
 
 class Team(Protocol):
@@ -69,6 +73,10 @@ class Team(Protocol):
         """Return what `make` returns in the first process; the others do not call it."""
         ...
 
+    def per_machine(self, make: Callable[[], T]) -> T:
+        """Return what `make` returns in one process of each machine; the others do not call it."""
+        ...
+
     def align(self, module: nn.Module) -> None:
         """Give a module in all processes the numbers that it has in the first."""
         ...
@@ -101,6 +109,10 @@ class Alone:
         return here
 
     def first(self, make: Callable[[], T]) -> T:
+        """Make it."""
+        return make()
+
+    def per_machine(self, make: Callable[[], T]) -> T:
         """Make it."""
         return make()
 
@@ -158,10 +170,46 @@ class Ranks:
         dist.broadcast_object_list(told, device=self.device)
         return told[0]  # pyright: ignore[reportReturnType] - the first one's is there
 
+    def per_machine(self, make: Callable[[], T]) -> T:
+        """Return what `make` returns in one process of each machine; the others do not call it.
+
+        It is pickled for the others, which wait for as long as making it takes. What the one
+        refuses is raised in all of them.
+        """
+        places: list[Any] = [None] * self.size
+        dist.all_gather_object(places, _machine(self.rank))
+        ranks = [[r for r, its in enumerate(places) if its == p] for p in dict.fromkeys(places)]
+        group, _ = dist.new_subgroups_by_enumeration(ranks, _PATIENCE, "gloo")
+        assert isinstance(group, dist.ProcessGroup), "every process is in one"
+        first = next(here[0] for here in ranks if self.rank in here)
+        told = [_tried(make) if self.rank == first else (None, None)]
+        dist.broadcast_object_list(told, first, group)
+        made, refusal = told[0]
+        if refusal is not None:
+            raise refusal
+        return made  # pyright: ignore[reportReturnType] - made, where nothing was refused
+
     def align(self, module: nn.Module) -> None:
         """Give a module in all processes the numbers that it has in the first."""
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), 0)
+
+
+def _machine(rank: int) -> tuple[str, ...]:
+    """Return what processes have in common that can open each other's files without a name."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return boot, os.readlink("/proc/self/ns/pid")
+    except OSError:  # a system that does not show processes as files: each is by itself
+        return (f"process {rank}",)
+
+
+def _tried(make: Callable[[], T]) -> tuple[T | None, LowerboundError | None]:
+    """Return what `make` returns, or what it refuses."""
+    try:
+        return make(), None
+    except LowerboundError as error:
+        return None, error
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def learn(
         NumericError: E4xx where training diverges.
     """
     plan = plan or Plan()
-    frame, coding, coded = _coded(data if isinstance(data, Given) else walk(data), plan)
+    frame, coding, coded = _coded(data if isinstance(data, Given) else walk(data), plan, team)
     n = len(coded.rows) // coded.each
     if n < 2:
         raise DataError(
@@ -93,18 +93,26 @@ def learn(
     return calibrated(plan, frame, material, fitted._replace(model=model, arguments=arguments))
 
 
-def _coded(given: Given, plan: Plan) -> tuple[Given, Coding, Coded]:
-    """Code the rows to learn from: into a file those of a large table, of which few are held."""
+def _coded(given: Given, plan: Plan, team: Team) -> tuple[Given, Coding, Coded]:
+    """Code the rows to learn from: into a file those of a large table, of which few are held.
+
+    One process of each machine writes the file, and the others there read it too.
+    """
     kind = coding_for(plan.recipe, plan.settings)
     chosen = {"types": plan.types, "drop": plan.drop, "transform": plan.transform}
     if not (isinstance(given, Stream) and streamed.is_large(given) and streamed.codes(kind)):
         frame = given.whole() if isinstance(given, Stream) else given
         coding = kind.fit(frame, **chosen)
         return frame, coding, coding.encode(frame)
-    coding = streamed.fitted(kind, given, plan.seed, **chosen)
     batch, budget = optimiser_of(plan).batch_size, budget_of(plan, given.rows)
     most = batch * budget.total(given.rows // batch) + VALID_ROWS + CALIBRATION_ROWS
-    coding, coded = streamed.stored(coding, given, most, plan.seed)
+
+    def stored() -> tuple[Coding, Coded]:
+        return streamed.stored(
+            streamed.fitted(kind, given, plan.seed, **chosen), given, most, plan.seed
+        )
+
+    coding, coded = team.per_machine(stored)
     return replace(given, notes=tuple(coded.notes)), coding, coded
 
 

@@ -1,15 +1,23 @@
 """Rows in a scratch file: each of them once, in an order that says nothing of where they came."""
 
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy import stats
+from scipy.sparse import csr_matrix
 
+import lowerbound
 from lowerbound import noise
-from lowerbound.data import native, scratch, stored
-from lowerbound.data.batches import Dense, batched, blocks_of, subset, visits
+from lowerbound.data import native, scratch, stored, storedsparse
+from lowerbound.data.batches import Dense, Sparse, batched, blocks_of, subset, visits
 from lowerbound.data.source import walk
 from lowerbound.data.stored import store
 from lowerbound.errors import ResourceError
@@ -106,6 +114,39 @@ def test_rows_are_drawn_without_replacement_and_with_equal_probability(tmp_path)
     assert stats.chisquare(counts.reshape(30, 10).sum(1)).pvalue > 1e-4
     assert stream.sample(10**6, 0).table.equals(stream.whole().table)
     assert stream.sample(30, 5).table.equals(stream.sample(30, 5).table)
+
+
+def counts():
+    some = csr_matrix(np.array([[0, 2, 0, 1], [0, 0, 0, 0], [5, 0, 0, 3]], np.float32))
+    return storedsparse.store([Sparse(some, torch.arange(3.0)[:, None])], some.shape)[0]
+
+
+@pytest.mark.parametrize("made", [lambda: kept()[0], counts], ids=["numbers", "counts"])
+def test_another_process_of_this_machine_reads_the_same_file(made, tmp_path):
+    rows = made()
+    (tmp_path / "rows").write_bytes(pickle.dumps(rows))
+    code = "import pickle, sys, torch; rows = pickle.load(open(sys.argv[1], 'rb'));"
+    code += "torch.save(tuple(rows.take(torch.arange(len(rows)))), sys.argv[2])"
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "rows", tmp_path / "seen"],
+        env={**os.environ, "PYTHONPATH": str(Path(lowerbound.__file__).parents[1])},
+        check=True,
+    )
+    for seen, held in zip(
+        torch.load(tmp_path / "seen"), rows.take(torch.arange(len(rows))), strict=True
+    ):
+        assert (seen is held is None) or torch.equal(seen, held)
+
+
+def test_a_scratch_file_that_is_gone_or_another_by_now_is_refused():
+    file, other = scratch.file(1), scratch.file(1)
+    at = scratch.address(file)
+    with pytest.raises(ResourceError, match="it is another file by now"):
+        scratch.reopened(at._replace(number=scratch.address(other).number))
+    file.close()
+    with pytest.raises(ResourceError, match="cannot be opened") as refusal:
+        scratch.reopened(at)
+    assert refusal.value.code == "E302"
 
 
 def test_a_full_disk_is_told_before_anything_is_read(monkeypatch):

@@ -92,6 +92,16 @@ def test_a_fit_of_two_ends_where_that_of_one_does_and_sees_every_row_once_in_a_p
         assert sorted(seen) == list(range(320))
 
 
+def test_a_large_table_is_coded_once_on_a_machine_and_learned_from_as_by_one(told):
+    (alone, first, second), folder = told("stream")
+    close(alone, first)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    two, other = (json.loads((folder / f"stream-2-{rank}.json").read_text()) for rank in (0, 1))
+    assert (two["coded"], other["coded"]) == ([0], [])
+    assert (two["made"], other["made"]) == ([{"by": 0}, 1], [{"by": 0}, 0])
+    assert (two["refused"], other["refused"]) == (["not this", 1], ["not this", 0])
+
+
 def test_batches_are_shared_evenly_or_not_at_all():
     assert _whole_batch(128, 1) == 128
     assert _whole_batch(128, 3) == 126

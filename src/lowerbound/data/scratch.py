@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,52 @@ def file(size: int) -> BinaryIO:
             opened.close()
             raise
     return opened
+
+
+class Address(NamedTuple):
+    """Where a file without a name is found, for as long as who made it has it open.
+
+    Attributes:
+        path: that leads to it through the process that made it (Linux).
+        device: that it is on.
+        number: of the file there.
+    """
+
+    path: str
+    device: int
+    number: int
+
+
+def address(opened: BinaryIO) -> Address:
+    """Return where other processes of this machine find a scratch file."""
+    found = os.fstat(opened.fileno())
+    return Address(f"/proc/{os.getpid()}/fd/{opened.fileno()}", found.st_dev, found.st_ino)
+
+
+def reopened(at: Address) -> BinaryIO:
+    """Open a scratch file of another process of this machine, to read it.
+
+    Raises:
+        ResourceError: E302 where that process has ended, or its files are not to be seen.
+    """
+    try:
+        opened = os.fdopen(os.open(at.path, os.O_RDONLY), "rb")
+    except OSError as error:
+        raise _gone(at, error.strerror or str(error)) from error
+    found = os.fstat(opened.fileno())
+    if (found.st_dev, found.st_ino) != at[1:]:
+        opened.close()
+        raise _gone(at, "it is another file by now")
+    return opened
+
+
+def _gone(at: Address, reason: str) -> ResourceError:
+    return ResourceError(
+        "E302",
+        f"the scratch file of another process, {at.path}, cannot be opened: {reason}",
+        fix="run the processes as one user on a machine whose /proc shows them each other",
+        path=at.path,
+    )
 
 
 def written(write: Callable[[BinaryIO], None], size: int) -> mmap.mmap:

@@ -7,7 +7,7 @@ import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -45,6 +45,10 @@ class Stored:
         """Return the number of rows."""
         return self.shape[0]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how other processes of this machine read the same file."""
+        return _elsewhere, (scratch.address(self.file), self.shape)
+
     @property
     def blocks(self) -> list[range]:
         """The rows that are read together."""
@@ -81,6 +85,10 @@ class Stored:
 
     def _place(self, row: int) -> int:
         return row * self.shape[1] * np.dtype(np.float32).itemsize
+
+
+def _elsewhere(at: scratch.Address, shape: tuple[int, int]) -> Stored:
+    return Stored(scratch.reopened(at), shape)
 
 
 def whole(move: Callable[..., int], file: BinaryIO, x: NDArray[np.generic], place: int) -> None:

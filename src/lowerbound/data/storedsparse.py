@@ -6,7 +6,7 @@ import hashlib
 import os
 import weakref
 from collections.abc import Iterable
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -42,6 +42,10 @@ class StoredSparse:
         """Return the number of rows."""
         return len(self.starts) - 1
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how other processes of this machine read the same file."""
+        return _elsewhere, (scratch.address(self.file), self.starts, self.features, self.context)
+
     def take(self, index: Tensor) -> Batch:
         """Return the rows at `index`, (len(index), features)."""
         x = np.zeros((len(index), self.features), np.float32)
@@ -53,6 +57,10 @@ class StoredSparse:
                 dense[words[0]] = words[1].view(np.float32)
         context = None if self.context is None else self.context.index_select(0, index)
         return Batch(torch.from_numpy(x), context)
+
+
+def _elsewhere(at: scratch.Address, *rest: Any) -> StoredSparse:
+    return StoredSparse(scratch.reopened(at), *rest)
 
 
 def store(parts: Iterable[Sparse], shape: tuple[int, int]) -> tuple[StoredSparse, str]:
