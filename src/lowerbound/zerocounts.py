@@ -160,7 +160,9 @@ class _LogP(torch.autograd.Function):
             full = log_mean, log_theta, gates[0] if gates else None
             value = _formula(*full)
             value = value if others is None else others.beside(value, *full)
-            found = torch.autograd.grad(value, given, gradient, create_graph=True)
+            asked = [x for x in given if x.requires_grad]  # the others are held
+            by = iter(torch.autograd.grad(value, asked, gradient, create_graph=True))
+            found = [next(by) if x.requires_grad else None for x in given]
             return None, *found, *[None] * (3 - len(given))
         by_mean, by_scale, *by_gate = slopes
         # log p(0) is theta times what depends on mu / theta.
