@@ -698,6 +698,13 @@ def npz_flipped(tmp, monkeypatch):
     return put(tmp, "t.npz", bytes(content))
 
 
+@case("E025", "t.npz", "can't decode byte")
+def npz_of_unreadable_names(tmp, monkeypatch):
+    np.savez(tmp / "t.npz", **{"X\u00e9": np.eye(3)})
+    content = (tmp / "t.npz").read_bytes().replace("X\u00e9".encode(), b"X\x80\x80")
+    return put(tmp, "t.npz", content)
+
+
 @case("E025", "t.npz", "damaged")
 def npz_truncated(tmp, monkeypatch):
     np.savez(tmp / "t.npz", X=np.eye(9))

@@ -28,7 +28,10 @@ MOST_BYTES = 2 * 2**30
 _NAME_KEYS = ("columns", "feature_names", "names")
 # What NumPy and zipfile raise for bytes that are no array.
 _NO_ARRAY = (ValueError, TypeError, EOFError, SyntaxError, RecursionError, tokenize.TokenError)
-_NO_ARCHIVE = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, zlib.error)
+_NO_ARCHIVE = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, zlib.error),
+    UnicodeDecodeError,  # of the names of members
+)
 _SPARSE_KEYS = {"data", "indices", "indptr", "shape"}
 
 

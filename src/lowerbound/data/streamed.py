@@ -17,6 +17,7 @@ from lowerbound.data.coded import Coded
 from lowerbound.data.coding import Coding, TableCoding
 from lowerbound.data.countcoding import CountsCoding
 from lowerbound.data.native import Frame
+from lowerbound.data.parallel import ahead
 from lowerbound.data.streams import Stream
 
 Streamable = TableCoding | CountsCoding
@@ -93,7 +94,7 @@ def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[St
     notes: dict[str, None] = dict.fromkeys(stream.notes)
 
     def parts() -> Iterator[Rows]:
-        for part in stream.drawn(rows, noise.derive(seed, "rows")):
+        for part in ahead(stream.drawn(rows, noise.derive(seed, "rows"))):
             coded = coding.encode(part)
             for name, tally in tallies.items():
                 tally.update(getattr(coded, name))
