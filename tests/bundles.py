@@ -94,7 +94,7 @@ def run(script, *arguments, **options):
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
         **options,
     )
     assert done.returncode == 0, done.stderr
