@@ -12,8 +12,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -70,6 +70,21 @@ def this() -> Machine:
         part.write_text(json.dumps({"format": FORMAT, **asdict(measured)}))
         os.replace(part, place)
     return _read(place) or Machine()  # another process may have been first: its word counts
+
+
+@contextmanager
+def one_left() -> Iterator[None]:
+    """Leave one processor to a thread that reads ahead: torch's own take the others.
+
+    Threads of a product wait for each other without giving way: one that has to share its
+    processor with the reading holds up all of them.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before - 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def measure() -> Machine:

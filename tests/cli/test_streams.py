@@ -6,15 +6,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from pyarrow import ipc
 
 import lowerbound
 from lowerbound.data import native
-from lowerbound.data.source import read
+from lowerbound.data.source import read, walk
 from lowerbound.explaining import EXPLAINED_ROWS
 from lowerbound.progress import Silence
-from lowerbound.verbs import examining
+from lowerbound.verbs import examining, outputs
 from lowerbound.verbs.health import doctor
+from lowerbound.verbs.using import load
 
 PART = 64
 
@@ -217,3 +219,15 @@ def test_people_see_how_many_rows_are_done(parquet, in_parts):
     assert heard.lines[0].startswith(f"{PART} of {parquet} rows  ")
     lowerbound.embed("tx.vae", pa.table(read("tx.csv").table.slice(0, 20)), voice=one)
     assert not one.shares
+
+
+def test_a_processor_is_left_to_the_reading(parquet, in_parts):
+    trained, before = load("tx.vae"), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for given, threads in ((walk("tx"), 2), (read("tx"), 3)):
+            seen = [torch.get_num_threads() for _ in outputs.walked(given, trained, Silence())]
+            assert set(seen) == {threads}
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

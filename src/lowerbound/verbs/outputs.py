@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -183,13 +184,16 @@ def walked(
     if isinstance(given, Stream) and not whole:
         # By name: it imports torch, for which help does not wait.
         given = import_module("lowerbound.data.streamed").needed(given, trained.coding)
+    # Columns of several kinds take as long to be coded as to be embedded; a matrix takes nothing.
+    slow = isinstance(given, Stream) and given.typed
     clock, n = Clock(), 0
-    for frame, coded in ahead(trained.encode(part) for part in given.parts()):
-        yield frame, coded
-        n += frame.rows
-        if n < given.rows:
-            speed = spell_speed(n / max(clock(), 1e-9))
-            voice.show(n / given.rows, f"{n:,} of {given.rows:,} rows  {speed}")
+    with import_module("lowerbound.machine").one_left() if slow else nullcontext():
+        for frame, coded in ahead(trained.encode(part) for part in given.parts()):
+            yield frame, coded
+            n += frame.rows
+            if n < given.rows:
+                speed = spell_speed(n / max(clock(), 1e-9))
+                voice.show(n / given.rows, f"{n:,} of {given.rows:,} rows  {speed}")
 
 
 def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:
