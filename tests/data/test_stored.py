@@ -139,11 +139,10 @@ def test_another_process_of_this_machine_reads_the_same_file(made, tmp_path):
 
 
 def test_a_scratch_file_that_is_gone_or_another_by_now_is_refused():
-    file, other = scratch.file(1), scratch.file(1)
-    at = scratch.address(file)
-    with pytest.raises(ResourceError, match="it is another file by now"):
-        scratch.reopened(at._replace(number=scratch.address(other).number))
-    file.close()
+    with scratch.file(1) as file, scratch.file(1) as other:
+        at = scratch.address(file)
+        with pytest.raises(ResourceError, match="it is another file by now"):
+            scratch.reopened(at._replace(number=scratch.address(other).number))
     with pytest.raises(ResourceError, match="cannot be opened") as refusal:
         scratch.reopened(at)
     assert refusal.value.code == "E302"
