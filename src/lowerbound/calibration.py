@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from lowerbound.errors import UsageError
 
@@ -72,9 +72,8 @@ class Calibration:
         if k < 1:
             # Too few rows to resolve the rate: the largest score is the best threshold there is.
             top = float(self.scores[-1]) if n else np.inf
-            return Alarm(top, 1.0 / (n + 1), 0.0, float(stats.beta.ppf(0.975, 1, n)) if n else 1.0)
-        beta = stats.beta(k, n + 1 - k)
-        low, high = (float(beta.ppf(q)) for q in (0.025, 0.975))
+            return Alarm(top, 1.0 / (n + 1), 0.0, _beta_quantile(0.975, 1, n) if n else 1.0)
+        low, high = (_beta_quantile(q, k, n + 1 - k) for q in (0.025, 0.975))
         return Alarm(float(self.scores[n - k]), k / (n + 1), low, high)
 
 
@@ -94,3 +93,8 @@ def discovery_cut(p_values: NDArray[np.floating], rate: float) -> float:
     p = np.sort(np.asarray(p_values, np.float64))
     within = p[p <= rate * np.arange(1, len(p) + 1) / len(p)]
     return float(within[-1]) if len(within) else 0.0
+
+
+def _beta_quantile(share: float, a: int, b: int) -> float:
+    # What scipy.stats.beta.ppf returns, without importing scipy.stats: a second at every start.
+    return float(special.betaincinv(a, b, share))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn import config_context
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from lowerbound import metrics, noise, recipes
@@ -131,7 +129,8 @@ def _aggregate(model: LatentModel, rows: Rows, seed: int) -> NDArray[np.float64]
 @torch.no_grad()
 def _mixture(components: int, z: NDArray[np.float64], seed: int) -> Mixture:
     """Return a mixture fitted to z."""
-    fitted = GaussianMixture(
+    sklearn = import_module("sklearn")  # 75 MB that reading and training do without
+    fitted = import_module("sklearn.mixture").GaussianMixture(
         components,
         covariance_type="diag",
         reg_covar=1e-3,
@@ -140,9 +139,9 @@ def _mixture(components: int, z: NDArray[np.float64], seed: int) -> Mixture:
         random_state=seed % 2**32,
     )
     # The caller's settings of scikit-learn must not reach in here.
-    with warnings.catch_warnings(), config_context(array_api_dispatch=False):
+    with warnings.catch_warnings(), sklearn.config_context(array_api_dispatch=False):
         # EM may stop before it converges: the result is judged by held-out likelihood anyway.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
         fitted.fit(z)
     weights, covariances = np.asarray(fitted.weights_), np.asarray(fitted.covariances_)
     prior = Mixture(components, z.shape[1])

@@ -66,6 +66,13 @@ def test_torch_is_not_imported(folder, words):
     assert "torch" not in modules
 
 
+def test_a_score_waits_for_no_statistics(folder):
+    """scikit-learn and scipy.stats are 75 MB and more than a second of every start."""
+    modules, _ = imported("score", "tx.vae", "tx.csv", "--out", "scores.csv", "--overwrite")
+    assert "torch" in modules
+    assert not {"sklearn", "scipy.stats"} & modules
+
+
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
 def test_overview(run, words):
     done = run(*words)

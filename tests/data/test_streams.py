@@ -170,6 +170,18 @@ def test_regrouping_keeps_every_row():
             assert pa.concat_tables(found).equals(pa.concat_tables(tables))
 
 
+def test_a_part_that_was_worked_on_is_let_go():
+    def tables():
+        for _ in range(6):
+            yield pa.table({"a": np.zeros(1000)}).take(pa.array(range(1000)))
+
+    before, held = pa.total_allocated_bytes(), []
+    for part in regrouped(tables(), 1000):
+        held.append(pa.total_allocated_bytes() - before)
+        del part
+    assert max(held) < 2 * 1000 * 8, "this part and none before it"
+
+
 @pytest.mark.parametrize("rows", [1100, 5000])
 def test_long_dictionaries_of_short_words_are_given_up(tmp_path, monkeypatch, rows):
     """Arrow keeps a dictionary until the row group ends, which may hold millions of ids."""

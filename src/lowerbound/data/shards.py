@@ -146,6 +146,8 @@ def _without(shard: Shard, names: Sequence[str]) -> Shard:
 
 def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
     """Return a table with the columns of `schema`, in their order and of their types."""
+    if table.schema.equals(schema):
+        return table
     empty = schema.empty_table()
     return pa.concat_tables([empty, table], promote_options="permissive").cast(schema)
 

@@ -155,6 +155,7 @@ def regrouped(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         while count >= size:
             whole = pa.concat_tables(waiting)
             yield whole.slice(0, size)
-            waiting, count = [whole.slice(size)], count - size
+            count -= size
+            waiting = [whole.slice(size)] if count else []  # no rows would hold the part in memory
     if count:
         yield pa.concat_tables(waiting)
