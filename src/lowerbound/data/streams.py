@@ -13,6 +13,7 @@ from lowerbound.data import memory
 from lowerbound.data.native import ArrowNative, Frame, Native, part_rows, together
 
 _MOST_DRAWN = 10**9
+_PACKED = 1 << 14  # rows of a sample that lie together
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Stream:
 
     def sample(self, most: int, seed: int) -> Frame:
         """Return `most` rows in memory: any of them with equal probability."""
-        return replace(together(list(self.drawn(most, seed))), notes=self.notes)
+        return replace(together(list(_packed(self.drawn(most, seed)))), notes=self.notes)
 
     def renamed(self, names: tuple[str, ...]) -> Self:
         """Return the same rows under other names of the columns."""
@@ -109,6 +110,27 @@ class Stream:
 
 
 Given = Frame | Stream
+
+
+def _packed(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Yield the rows of small frames in larger ones.
+
+    A few rows of each of many parts are many small blocks, and what they leave behind once they
+    are freed fits nothing that is read later: 30 MB of a sample of 30 million rows.
+    """
+    waiting: list[Frame] = []
+    for frame in frames:
+        waiting.append(frame)
+        if sum(each.rows for each in waiting) >= _PACKED:
+            yield _in_one_piece(waiting)
+            waiting = []
+    if waiting:
+        yield _in_one_piece(waiting)
+
+
+def _in_one_piece(frames: Sequence[Frame]) -> Frame:
+    frame = together(frames)
+    return replace(frame, table=None if frame.table is None else frame.table.combine_chunks())
 
 
 def _share(rng: np.random.Generator, wanted: int, left: int, rows: int) -> int:
