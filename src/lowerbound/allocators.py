@@ -41,10 +41,24 @@ def keep() -> None:
     _mallopt(_M_TRIM_THRESHOLD, 2 * _KEPT - 1)
 
 
+def trim() -> None:
+    """Give the system the pages that are free within the heap, between one part and the next.
+
+    What lives on, a writer's notes of every group of rows, comes to lie between blocks of a part
+    that are freed: over 30 million rows 20 MB of holes, which no later block of another size
+    fills. It takes a millisecond, and a part at least a hundred.
+    """
+    _glibc("malloc_trim", 0)
+
+
 def _mallopt(what: int, value: int) -> None:
+    _glibc("mallopt", what, value)
+
+
+def _glibc(function: str, *arguments: int) -> None:
     if sys.platform != "linux":
         return
     try:
-        ctypes.CDLL("libc.so.6").mallopt(what, value)
+        ctypes.CDLL("libc.so.6")[function](*arguments)
     except (OSError, AttributeError):  # another C library
         return

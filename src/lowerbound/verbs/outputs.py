@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from lowerbound import allocators
 from lowerbound.data.arrays import NumpyNative
 from lowerbound.data.cellcolumns import spread
 from lowerbound.data.parallel import ahead
@@ -190,6 +191,8 @@ def walked(
     with import_module("lowerbound.machine").one_left() if slow else nullcontext():
         for frame, coded in ahead(trained.encode(part) for part in given.parts()):
             yield frame, coded
+            if isinstance(given, Stream):
+                allocators.trim()
             n += frame.rows
             if n < given.rows:
                 speed = spell_speed(n / max(clock(), 1e-9))
