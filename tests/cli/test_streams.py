@@ -74,6 +74,14 @@ def test_scores_and_embeddings_are_bit_equal(both, verb, suffix):
         assert one.read_bytes() == other.read_bytes()
 
 
+def test_free_memory_is_given_back_after_every_part(both, monkeypatch):
+    """Over 30 million rows an embedding would come to hold 20 MB more."""
+    times = []
+    monkeypatch.setattr(outputs.allocators, "trim", lambda: times.append(1))
+    _, (_, parts) = both("embed")
+    assert len(times) == pq.read_metadata(parts).num_row_groups > 1
+
+
 @pytest.mark.parametrize("verb", ["score", "embed", "reconstruct"])
 def test_columns_that_the_model_knows_nothing_of_are_not_read(parquet, run, in_parts, verb):
     table, word = read("tx").table, b"a word that is found again"
