@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 
 import lowerbound
 from lowerbound import noise
-from lowerbound.data import native, scratch, stored, storedsparse
+from lowerbound.data import native, scratch, stored, storedsparse, streams
 from lowerbound.data.batches import Dense, Sparse, batched, blocks_of, subset, visits
 from lowerbound.data.source import walk
 from lowerbound.data.stored import store
@@ -114,6 +114,15 @@ def test_rows_are_drawn_without_replacement_and_with_equal_probability(tmp_path)
     assert stats.chisquare(counts.reshape(30, 10).sum(1)).pvalue > 1e-4
     assert stream.sample(10**6, 0).table.equals(stream.whole().table)
     assert stream.sample(30, 5).table.equals(stream.sample(30, 5).table)
+
+
+def test_nearly_all_of_more_rows_than_numpy_draws_from(tmp_path, monkeypatch):
+    """Beyond a billion rows shares follow another law, which must leave no row too few."""
+    monkeypatch.setattr(streams, "_MOST_DRAWN", 1)
+    pq.write_table(pa.table({"n": np.arange(300)}), tmp_path / "t.parquet")
+    stream = walk(tmp_path / "t.parquet")
+    for seed in range(100):
+        assert len(np.unique(stream.sample(297, seed).table["n"])) == 297
 
 
 def counts():

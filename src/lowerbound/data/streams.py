@@ -143,7 +143,8 @@ def _share(rng: np.random.Generator, wanted: int, left: int, rows: int) -> int:
         return rows
     if left < _MOST_DRAWN:
         return int(rng.hypergeometric(wanted, left - wanted, rows))
-    return min(int(rng.binomial(rows, wanted / left)), wanted)
+    fewest = wanted - (left - rows)  # the rows behind these must suffice for the rest
+    return min(max(int(rng.binomial(rows, wanted / left)), fewest), wanted)
 
 
 def of_tables(
