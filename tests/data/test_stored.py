@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 
 import lowerbound
 from lowerbound import noise
-from lowerbound.data import native, scratch, stored, storedsparse, streams
+from lowerbound.data import native, scratch, shares, stored, storedsparse
 from lowerbound.data.batches import Dense, Sparse, batched, blocks_of, subset, visits
 from lowerbound.data.source import walk
 from lowerbound.data.stored import store
@@ -44,6 +44,13 @@ def everything(rows):
     return rows.take(torch.arange(len(rows))).x.numpy()
 
 
+@pytest.fixture(params=[10**9, 100], ids=["numpy", "beyond"])
+def law(request, monkeypatch):
+    """Shares are drawn as of few rows, and as of more than NumPy draws them from."""
+    monkeypatch.setattr(shares, "_MOST", request.param)
+
+
+@pytest.mark.usefixtures("law")
 def test_every_row_is_kept_once_and_found_by_its_place():
     rows, _ = kept()
     found = everything(rows)
@@ -53,6 +60,7 @@ def test_every_row_is_kept_once_and_found_by_its_place():
     assert np.array_equal(rows.take(index).x.numpy(), found[index.numpy()])
 
 
+@pytest.mark.usefixtures("law")
 def test_places_are_uniform():
     """Where the first and the last row of the input end up, over many seeds."""
     ends = np.array([everything(kept(seed, n=160)[0])[:, 0] for seed in range(600)])
@@ -118,7 +126,7 @@ def test_rows_are_drawn_without_replacement_and_with_equal_probability(tmp_path)
 
 def test_nearly_all_of_more_rows_than_numpy_draws_from(tmp_path, monkeypatch):
     """Beyond a billion rows shares follow another law, which must leave no row too few."""
-    monkeypatch.setattr(streams, "_MOST_DRAWN", 1)
+    monkeypatch.setattr(shares, "_MOST", 1)
     pq.write_table(pa.table({"n": np.arange(300)}), tmp_path / "t.parquet")
     stream = walk(tmp_path / "t.parquet")
     for seed in range(100):

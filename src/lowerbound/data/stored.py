@@ -17,6 +17,7 @@ from torch import Tensor
 from lowerbound import noise
 from lowerbound.data import scratch
 from lowerbound.data.batches import Batch
+from lowerbound.data.shares import dealt
 
 BLOCK = 1 << 14  # rows that are read together
 _KEPT = 4  # blocks in memory: a batch may reach into the next one, and checks look at the first
@@ -128,9 +129,9 @@ def store(parts: Iterable[Rows], shape: tuple[int, int], seed: int) -> tuple[Sto
     digest = hashlib.blake2b(digest_size=16)
     for x in parts:
         digest.update(np.ascontiguousarray(x).data)
-        counts = rng.multivariate_hypergeometric(free, len(x), method="marginals")
+        counts = dealt(rng, len(x), free)
         mixed = x[rng.permutation(len(x))]
-        for block, piece in _dealt(mixed, counts):
+        for block, piece in _cut(mixed, counts):
             stored.write(int(begins[block]), piece)
             begins[block] += len(piece)
         free -= counts
@@ -141,7 +142,7 @@ def store(parts: Iterable[Rows], shape: tuple[int, int], seed: int) -> tuple[Sto
     return stored, digest.hexdigest()
 
 
-def _dealt(x: Rows, counts: NDArray[np.int64]) -> Iterator[tuple[int, Rows]]:
+def _cut(x: Rows, counts: NDArray[np.int64]) -> Iterator[tuple[int, Rows]]:
     ends = np.cumsum(counts)
     for block in np.flatnonzero(counts):
         yield int(block), x[ends[block] - counts[block] : ends[block]]

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from lowerbound.data import memory
 from lowerbound.data.native import ArrowNative, Frame, Native, part_rows, together
+from lowerbound.data.shares import share
 
-_MOST_DRAWN = 10**9
 _PACKED = 1 << 14  # rows of a sample that lie together
 
 
@@ -77,7 +77,7 @@ class Stream:
         """Yield `most` rows in their order, part by part: any of them with equal probability."""
         rng, left, wanted = np.random.default_rng(seed), self.rows, min(most, self.rows)
         for part in self.parts():
-            count = _share(rng, wanted, left, part.rows)
+            count = share(rng, wanted, left, part.rows)
             left, wanted = left - part.rows, wanted - count
             if count == part.rows:
                 yield part
@@ -131,20 +131,6 @@ def _packed(frames: Iterable[Frame]) -> Iterator[Frame]:
 def _in_one_piece(frames: Sequence[Frame]) -> Frame:
     frame = together(frames)
     return replace(frame, table=None if frame.table is None else frame.table.combine_chunks())
-
-
-def _share(rng: np.random.Generator, wanted: int, left: int, rows: int) -> int:
-    """Return how many of `rows` rows to take, where `wanted` of the `left` ones are to be drawn.
-
-    It follows the hypergeometric law of drawing without replacement; beyond the billion rows that
-    NumPy draws it for, the binomial one, from which it cannot be told there.
-    """
-    if wanted == left:
-        return rows
-    if left < _MOST_DRAWN:
-        return int(rng.hypergeometric(wanted, left - wanted, rows))
-    fewest = wanted - (left - rows)  # the rows behind these must suffice for the rest
-    return min(max(int(rng.binomial(rows, wanted / left)), fewest), wanted)
 
 
 def of_tables(
