@@ -99,17 +99,10 @@ def memory_table(document: Document) -> str:
     return (
         f"Parquet files of {document['setting']['columns']} columns, `fit` with the preset "
         f"{document['setting']['preset']}; each command is a process of its own, start-up "
-        "included; of `fit` and `embed` the median of three runs"
-        f"{_when(document.get('taken', {}))}:\n\n"
+        "included; of `fit` and `embed` the median of three runs:\n\n"
         + "\n".join(lines)
         + f"\n\n{_held(document['bars'])}"
     )
-
-
-def _when(taken: dict[str, str]) -> str:
-    """Tell which commit each verb was measured at, where not all were at one."""
-    each = ", ".join(f"`{verb}` at {commit}" for verb, commit in taken.items())
-    return f", {each}" if each else ""
 
 
 def shards_table(document: Document) -> str:
