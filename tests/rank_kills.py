@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from kills import Disk, Killable
@@ -52,6 +54,30 @@ def committed(job):
     return [int(line) for line in told.read_text().split()] if told.exists() else []
 
 
+def newest(job, alive):
+    """Return the newest commit, from a copy: a folder's user clears away what others write there.
+
+    The first process may live, and be about to commit: it stands still meanwhile.
+    """
+    send(alive, signal.SIGSTOP)
+    try:
+        if not job.states.is_dir():
+            return None
+        copy = job.home / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(job.states, copy)
+    finally:
+        send(alive, signal.SIGCONT)
+    return training.OnDisk(copy).latest()
+
+
+def send(processes, what):
+    """Send a signal to those that are there."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, what)
+
+
 def disturbed(job, draw, kills):
     """Run once, and kill a process so many times; return how many kills hit, and what was lost."""
     agent, hit, lost = started(job, kills), 0, 0
@@ -64,7 +90,7 @@ def disturbed(job, draw, kills):
             break  # it ended before the next kill
         os.kill(draw.choice(alive), signal.SIGKILL)
         hit += 1
-        latest = training.OnDisk(job.states).latest() if job.states.is_dir() else None
+        latest = newest(job, alive)
         lost += latest is not None and latest.values["step"] < max(told, default=0)
         time.sleep(1.0)  # until the others have noticed
     assert agent.wait() == 0, (job.home / "log").read_text()[-2000:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -175,6 +176,23 @@ def _without_blanks(cells: pa.DictionaryArray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(
         pa.array(fresh.astype(np.int32), mask=fresh < 0), words.filter(pa.array(keep))
     )
+
+
+def missing(column: pa.ChunkedArray, words: Sequence[str] = MISSING_TEXT) -> pa.ChunkedArray:
+    """Tell of every cell, (n,), whether it holds no value: null, NaN, or a word that says so."""
+    options = pc.NullOptions(nan_is_null=True)
+    gone = pc.call_function("is_null", [column], options)
+    if not is_text(storage(column.type)):
+        return gone
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = pa.chunked_array([c.storage for c in column.chunks], column.type.storage_type)
+    if pa.types.is_run_end_encoded(column.type):
+        spelled = [pc.run_end_decode(chunk) for chunk in column.chunks]
+        return missing(pa.chunked_array(spelled, column.type.value_type), words)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    bare = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
+    return pc.or_(gone, pc.is_in(bare, value_set=pa.array(words, pa.large_string())))
 
 
 def _indices(cells: pa.DictionaryArray) -> np.ndarray:

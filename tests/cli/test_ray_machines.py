@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
 
+from lowerbound.training.checkpoints import EVERY
 from lowerbound.verbs.fitting import fit
 
 pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore")]
@@ -18,13 +19,13 @@ class Taking:
     """Hear a fit, and take a machine away at its first check."""
 
     def __init__(self, take):
-        self.take, self.said, self.epochs = take, [], []
+        self.take, self.said, self.checks = take, [], []
 
     def say(self, line):
         self.said.append(line)
 
     def report(self, check, budget):
-        self.epochs.append(check.epoch)
+        self.checks.append(check)
         take, self.take = self.take, None
         if take:
             take()
@@ -34,6 +35,14 @@ class Taking:
 
     def close(self):
         pass
+
+
+def made_again(checks):
+    """Return over how many seconds the checks reach that were made once more."""
+    again = [i for i in range(1, len(checks)) if checks[i].epoch <= checks[i - 1].epoch]
+    assert len(again) <= 1, "one machine was lost, once"
+    twice = [c.seconds for i in again for c in checks[:i] if c.epoch >= checks[i].epoch]
+    return max(twice, default=0) - min(twice, default=0)
 
 
 @pytest.fixture
@@ -60,8 +69,8 @@ def test_a_machine_that_is_lost_costs_no_more_than_what_was_not_committed(
     made = fit("tx.parquet", out="two.vae", ray=True, workers="2", voice=voice, **HOW)
     assert voice.take is None
     assert any(line.startswith("resume") for line in voice.said), voice.said
-    assert len(voice.epochs) > 2
-    assert voice.epochs == sorted(set(voice.epochs))  # no pass was made twice from its start
+    assert len(voice.checks) > 2
+    assert made_again(voice.checks) < EVERY + 1
     alone = fit("tx.parquet", out="alone.vae", **HOW)
     one, two = (fitted.model.log_likelihood(rows).mean() for fitted in (alone, made))
     assert abs(one - two) < 0.05

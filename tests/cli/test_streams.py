@@ -135,6 +135,19 @@ def test_whole_rows_are_bit_equal(both, verb):
         assert whole["filled"] > 50 > whole["left"] == 0
 
 
+def test_words_that_say_missing_are_counted_and_filled(run):
+    lines = Path("tx.csv").read_text().splitlines()
+    lines[1:4] = [line.replace(",FR,", ",?,").replace(",DE,", ",NA,") for line in lines[1:4]]
+    Path("gaps.csv").write_text("\n".join(lines))
+    country = read("gaps.csv").table["country"].to_pylist()
+    assert {"?", "NA"}.intersection(country)
+    given = run("impute", "tx.vae", "tx.csv", "--out", "one.csv", "--json").facts
+    told = run("impute", "tx.vae", "gaps.csv", "--out", "full.csv", "--json").facts
+    assert told["filled"] == given["filled"] + sum(word in {"?", "NA"} for word in country)
+    assert told["left"] == given["left"]
+    assert not {"?", "NA"}.intersection(read("full.csv").table["country"].to_pylist())
+
+
 def test_every_part_is_drawn_as_often_as_asked_and_anew(parquet, run, in_parts):
     told = run("impute", "tx.vae", "tx", "--out", "full.parquet", "--draws", 2, "--json").facts
     given, made = read("tx").table, pq.read_table("full.parquet")

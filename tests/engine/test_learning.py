@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy import sparse
 
@@ -184,6 +185,24 @@ def test_imputation_leaves_what_was_observed_and_fills_the_rest():
     copies = trained.impute(frame, draws=3).to_pandas()
     assert len(copies) == 3 * len(frame)
     assert copies.groupby("draw")["b"].sum().nunique() == 3
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_words_that_say_missing_are_filled(kind):
+    """A dash is a number that is not there, and as a category an honest level."""
+    rng = np.random.default_rng(0)
+    place = rng.choice(["north", "south", "-", " ? ", "NA", ""], 300)
+    number = np.where(rng.random(300) < 0.2, "-", rng.normal(9, 2, 300).round(2).astype(str))
+    table = pa.table({"place": pa.array(place).cast(kind), "number": pa.array(number)})
+    trained = learn(table, Plan(**QUICK))
+    made = trained.impute(table)
+    assert made.schema.equals(table.schema)
+    found, gone = np.array(made["place"].to_pylist()), np.isin(place, [" ? ", "NA", ""])
+    assert set(found[gone]) <= {"north", "south", "-"}
+    assert (found[~gone] == place[~gone]).all()
+    found, gone = np.array(made["number"].to_pylist()), number == "-"
+    assert np.isfinite(found[gone].astype(float)).all()
+    assert (found[~gone] == number[~gone]).all()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lowerbound.cells import MISSING_NUMBER, MISSING_TEXT, missing
 from lowerbound.data.batches import Rows, subset
 from lowerbound.data.source import Frame
 from lowerbound.data.views import View
@@ -131,16 +132,24 @@ def table_of(frame: Frame) -> pa.Table:
     return pa.table({name: dense[:, i] for i, name in enumerate(frame.names)})
 
 
-def filled(original: pa.Table, decoded: pa.Table) -> pa.Table:
-    """Return `original` with its missing cells taken from `decoded`, cell by cell."""
+def filled(original: pa.Table, decoded: pa.Table, numbers: Collection[str] = ()) -> pa.Table:
+    """Return `original` with its missing cells taken from `decoded`, cell by cell.
+
+    Args:
+        original: the raw cells.
+        decoded: columns of it, as they would be.
+        numbers: those that hold numbers: in text of them more words say that there is none.
+    """
     columns = []
     for name, column in zip(original.column_names, original.columns, strict=True):
+        words = MISSING_NUMBER if name in numbers else MISSING_TEXT
         known = name in decoded.column_names
-        columns.append(_filled(column, decoded[name]) if known else column)
+        columns.append(_filled(column, decoded[name], words) if known else column)
     return pa.table(columns, names=original.column_names)
 
 
-def _filled(column: pa.ChunkedArray, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    options = pc.NullOptions(nan_is_null=True)
-    missing = pc.call_function("is_null", [column], options)
-    return pc.call_function("if_else", [missing, values.cast(column.type, safe=False), column])
+def _filled(
+    column: pa.ChunkedArray, values: pa.ChunkedArray, words: Sequence[str]
+) -> pa.ChunkedArray:
+    gone = missing(column, words)
+    return pc.call_function("if_else", [gone, values.cast(column.type, safe=False), column])

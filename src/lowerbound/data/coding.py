@@ -122,7 +122,8 @@ class TableCoding:
 
     def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with their missing cells taken from coded `values`."""
-        return filled(table_of(frame), self.decode(values))
+        numbers = [c.name for c in self.schema.columns if c.kind in {"real", "positive", "count"}]
+        return filled(table_of(frame), self.decode(values), numbers)
 
     def document(self) -> dict[str, Any]:
         """Return the schema as plain JSON values."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from lowerbound.cells import missing
 from lowerbound.data.cellcolumns import holds_pixels, pixels_of
 from lowerbound.data.ranges import range_of
 from lowerbound.data.source import Frame, Stream
@@ -255,9 +255,7 @@ def _gaps(table: pa.Table) -> int:
     """Count the missing cells."""
     if holds_pixels(table):
         return range_of(pixels_of(table, ())).missing
-    options = pc.NullOptions(nan_is_null=True)
-    gone = (pc.call_function("is_null", [column], options) for column in table.columns)
-    return sum(int(mask.to_numpy().sum()) for mask in gone)
+    return sum(int(missing(column).to_numpy().sum()) for column in table.columns)
 
 
 def _gaps_of(frame: Frame) -> int:
