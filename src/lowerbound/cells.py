@@ -111,6 +111,11 @@ def is_words(kind: pa.DataType) -> bool:
     return pa.types.is_dictionary(kind) and is_text(kind.value_type)
 
 
+def is_number(kind: pa.DataType) -> bool:
+    """Tell whether an Arrow type holds machine numbers, or truth values, which count as such."""
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
 def is_moment(kind: pa.DataType) -> bool:
     """Tell whether an Arrow type is a date or a timestamp."""
     return pa.types.is_date(kind) or pa.types.is_timestamp(kind)
@@ -129,14 +134,32 @@ def storage(kind: pa.DataType) -> pa.DataType:
     return storage(kind.value_type) if pa.types.is_dictionary(kind) else kind
 
 
+def unwrapped(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the cells under extension and run-end wrappers."""
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        parts = [chunk.storage for chunk in column.chunks]
+        return unwrapped(pa.chunked_array(parts, kind.storage_type))
+    if pa.types.is_run_end_encoded(kind):
+        parts = [pc.run_end_decode(chunk) for chunk in column.chunks]
+        return unwrapped(pa.chunked_array(parts, kind.value_type))
+    return column
+
+
+def computable(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return the same cells in a layout that Arrow's functions take: of views few do."""
+    column = unwrapped(column)
+    kind = column.type
+    if is_words(kind) and kind.value_type == pa.string_view():
+        make, wide = pa.DictionaryArray.from_arrays, pa.large_string()
+        parts = [make(c.indices, c.dictionary.cast(wide)) for c in column.chunks]
+        return pa.chunked_array(parts, pa.dictionary(kind.index_type, wide))
+    return column.cast(pa.large_string()) if kind == pa.string_view() else column
+
+
 def plain(column: pa.ChunkedArray) -> pa.Array:
     """Flatten a column: one chunk, no wrappers; strings become a dictionary without blanks."""
-    if isinstance(column.type, pa.BaseExtensionType):
-        parts = [chunk.storage for chunk in column.chunks]
-        return plain(pa.chunked_array(parts, type=column.type.storage_type))
-    if pa.types.is_run_end_encoded(column.type):
-        parts = [pc.run_end_decode(chunk) for chunk in column.chunks]
-        return plain(pa.chunked_array(parts, type=column.type.value_type))
+    column = computable(column)
     if pa.types.is_dictionary(column.type):
         inner = column.type.value_type
         if not is_flat(storage(inner)):
@@ -181,14 +204,10 @@ def _without_blanks(cells: pa.DictionaryArray) -> pa.DictionaryArray:
 def missing(column: pa.ChunkedArray, words: Sequence[str] = MISSING_TEXT) -> pa.ChunkedArray:
     """Tell of every cell, (n,), whether it holds no value: null, NaN, or a word that says so."""
     options = pc.NullOptions(nan_is_null=True)
+    column = computable(column)
     gone = pc.call_function("is_null", [column], options)
     if not is_text(storage(column.type)):
         return gone
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = pa.chunked_array([c.storage for c in column.chunks], column.type.storage_type)
-    if pa.types.is_run_end_encoded(column.type):
-        spelled = [pc.run_end_decode(chunk) for chunk in column.chunks]
-        return missing(pa.chunked_array(spelled, column.type.value_type), words)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     bare = pc.utf8_trim_whitespace(column.cast(pa.large_string()))

@@ -159,10 +159,19 @@ def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> C
 
 
 @torch.no_grad()
-def impute(model: nn.Module, rows: Rows, *, samples: int = 128) -> Tensor:
+def impute(
+    model: nn.Module, rows: Rows, *, groups: Sequence[Sequence[int]] = (), samples: int = 128
+) -> Tensor:
     """Return rows whose missing cells hold E[x_missing | x_observed] (of codes, the most likely).
 
     Draws of z from q(z | x_observed) are weighted by p(x_observed, z) / q(z | x_observed).
+
+    Args:
+        model: the model.
+        rows: the rows.
+        groups: the columns that belong together, such as a number and its atoms: a cell is
+            missing where all of them are, and only rows with such a cell are filled.
+        samples: of z.
 
     References:
         Mattei & Frellsen, "MIWAE: deep generative modelling and imputation of incomplete data
@@ -173,21 +182,31 @@ def impute(model: nn.Module, rows: Rows, *, samples: int = 128) -> Tensor:
         px, weights = _weighted(model, batch, samples)
         return torch.where(batch.x.isnan(), average(px, weights), batch.x)
 
-    filled, gaps = _with_gaps(rows)
+    filled, gaps = _with_gaps(rows, groups)
     if len(gaps):
         filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
     return filled
 
 
-def _with_gaps(rows: Rows) -> tuple[Tensor, Tensor]:
+def _with_gaps(rows: Rows, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Return all rows, and which have missing cells: of most tables few, and each costs."""
     x = rows.take(torch.arange(len(rows))).x
-    return x, x.flatten(1).isnan().any(1).nonzero()[:, 0]
+    gone = x.flatten(1).isnan()
+    for columns in groups:
+        gone[:, columns] &= gone[:, columns].all(1, keepdim=True)
+    return x, gone.any(1).nonzero()[:, 0]
 
 
 @torch.no_grad()
 def impute_draws(
-    model: nn.Module, rows: Rows, draws: int, *, samples: int = 128, seed: int = 0, start: int = 0
+    model: nn.Module,
+    rows: Rows,
+    draws: int,
+    *,
+    groups: Sequence[Sequence[int]] = (),
+    samples: int = 128,
+    seed: int = 0,
+    start: int = 0,
 ) -> Tensor:
     """Return `draws` completed copies of every row, (n, draws, ...): multiple imputation.
 
@@ -195,6 +214,7 @@ def impute_draws(
         model: the model.
         rows: the rows.
         draws: copies of each.
+        groups: the columns that belong together, as in `impute`.
         samples: of z, among which those of the copies are chosen.
         seed: of the draws.
         start: the number of the first row in a table of which these are a part.
@@ -214,7 +234,7 @@ def impute_draws(
         values = values.view(len(batch.x), draws, *batch.x.shape[1:])
         return torch.where(batch.x.isnan()[:, None], values, batch.x[:, None])
 
-    x, gaps = _with_gaps(rows)
+    x, gaps = _with_gaps(rows, groups)
     filled = x.repeat_interleave(draws, 0).view(len(x), draws, *x.shape[1:])
     if len(gaps):
         with noise.isolated("impute", seed, start):

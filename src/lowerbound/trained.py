@@ -240,11 +240,16 @@ class Trained:
         self, frame: Frame, coded: Coded, *, draws: int | None = None, seed: int = 0
     ) -> pa.Table:
         """Return rows that are coded already with their missing cells filled."""
+        # Of pictures every cell is a group of its own.
+        groups = () if self.coding.shape else [group.parts for group in self.coding.groups]
         if draws is None:
-            return self.coding.filled(frame, tasks.impute(self.model, coded.rows).numpy())
+            values = tasks.impute(self.model, coded.rows, groups=groups).numpy()
+            return self.coding.filled(frame, values)
         if draws < 1:
             raise UsageError("E240", f"{draws} draws were asked for", fix="--draws 5")
-        drawn = tasks.impute_draws(self.model, coded.rows, draws, seed=seed, start=frame.start)
+        drawn = tasks.impute_draws(
+            self.model, coded.rows, draws, groups=groups, seed=seed, start=frame.start
+        )
         values = drawn.numpy()
         copies = [self.coding.filled(frame, values[:, m]) for m in range(draws)]
         return pa.concat_tables(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -135,6 +136,18 @@ def test_whole_rows_are_bit_equal(both, verb):
         assert whole["filled"] > 50 > whole["left"] == 0
 
 
+def test_a_column_without_any_value_is_filled(run):
+    table = read("tx.csv").table
+    empty = pa.nulls(table.num_rows)
+    for name in ("country", "amount"):
+        table = table.set_column(table.column_names.index(name), name, empty)
+    pa_csv.write_csv(table, "empty.csv")
+    told = run("impute", "tx.vae", "empty.csv", "--out", "full.csv", "--json").facts
+    full = read("full.csv").table
+    assert full["country"].null_count == full["amount"].null_count == 0
+    assert told["filled"] >= 2 * table.num_rows
+
+
 def test_words_that_say_missing_are_counted_and_filled(run):
     lines = Path("tx.csv").read_text().splitlines()
     lines[1:4] = [line.replace(",FR,", ",?,").replace(",DE,", ",NA,") for line in lines[1:4]]
@@ -146,6 +159,18 @@ def test_words_that_say_missing_are_counted_and_filled(run):
     assert told["filled"] == given["filled"] + sum(word in {"?", "NA"} for word in country)
     assert told["left"] == given["left"]
     assert not {"?", "NA"}.intersection(read("full.csv").table["country"].to_pylist())
+
+
+def test_dashes_among_numbers_in_text_are_counted_and_filled(run):
+    table = read("tx.csv").table
+    amount = ["-" if v is None else str(v) for v in table["amount"].to_pylist()]
+    amount[5:9] = ["-"] * 4
+    place = table.column_names.index("amount")
+    pq.write_table(table.set_column(place, "amount", pa.array(amount)), "dashes.parquet")
+    told = run("impute", "tx.vae", "dashes.parquet", "--out", "full.parquet", "--json").facts
+    gaps = sum(table.column(n).null_count for n in table.column_names if n != "amount")
+    assert told["filled"] + told["left"] == gaps + amount.count("-")
+    assert "-" not in pq.read_table("full.parquet")["amount"].to_pylist()
 
 
 def test_every_part_is_drawn_as_often_as_asked_and_anew(parquet, run, in_parts):

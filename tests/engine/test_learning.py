@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from scipy import sparse
 
-from lowerbound import Plan, Trained, learn
+from lowerbound import Plan, Trained, learn, tasks
 from lowerbound.errors import DataError, UsageError
 from lowerbound.material import Split
 
@@ -187,16 +188,61 @@ def test_imputation_leaves_what_was_observed_and_fills_the_rest():
     assert copies.groupby("draw")["b"].sum().nunique() == 3
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
-def test_words_that_say_missing_are_filled(kind):
+def test_a_number_on_an_atom_is_no_gap(monkeypatch):
+    """Only rows with a missing cell cost anything."""
+    rng = np.random.default_rng(0)
+    gain = np.where(rng.random(400) < 0.6, 0.0, rng.normal(900, 90, 400))
+    table = pa.table({"gain": gain, "age": rng.normal(40, 9, 400)})
+    trained = learn(table, Plan(**QUICK))
+    gaps = np.arange(400) % 100 == 0
+    holes = table.set_column(1, "age", pa.array(table["age"].to_numpy(), mask=gaps))
+    asked = []
+    subset = tasks.subset
+    monkeypatch.setattr(tasks, "subset", lambda rows, i: asked.append(i) or subset(rows, i))
+    made = trained.impute(holes)
+    assert [i.tolist() for i in asked] == [np.flatnonzero(gaps).tolist()]
+    assert made["gain"].equals(table["gain"])
+    assert np.isfinite(made["age"].to_numpy()).all()
+    assert trained.impute(table).equals(table)
+    assert len(trained.impute(holes, draws=2)) == 800
+    assert len(asked) == 2
+
+
+def wrapped(kind, storage):
+    """Return a function that gives text that layout."""
+
+    def give(cells):
+        return pa.ExtensionArray.from_storage(kind, cells.cast(storage))
+
+    return give
+
+
+LAYOUTS = {
+    "text": (lambda cells: cells, pa.string()),
+    "codes": (pc.dictionary_encode, pa.dictionary(pa.int32(), pa.string())),
+    "view": (lambda cells: cells.cast(pa.string_view()), pa.large_string()),
+    "codes of views": (
+        lambda cells: pa.DictionaryArray.from_arrays(
+            cells.dictionary_encode().indices,
+            cells.dictionary_encode().dictionary.cast(pa.string_view()),
+        ),
+        pa.dictionary(pa.int32(), pa.large_string()),
+    ),
+    "runs": (pc.run_end_encode, pa.string()),
+    "extension": (wrapped(pa.json_(pa.string()), pa.string()), pa.string()),
+}
+
+
+@pytest.mark.parametrize(("layout", "filled"), LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_words_that_say_missing_are_filled(layout, filled):
     """A dash is a number that is not there, and as a category an honest level."""
     rng = np.random.default_rng(0)
     place = rng.choice(["north", "south", "-", " ? ", "NA", ""], 300)
     number = np.where(rng.random(300) < 0.2, "-", rng.normal(9, 2, 300).round(2).astype(str))
-    table = pa.table({"place": pa.array(place).cast(kind), "number": pa.array(number)})
+    table = pa.table({"place": layout(pa.array(place)), "number": pa.array(number)})
     trained = learn(table, Plan(**QUICK))
     made = trained.impute(table)
-    assert made.schema.equals(table.schema)
+    assert made.schema.types == [filled, pa.string()]
     found, gone = np.array(made["place"].to_pylist()), np.isin(place, [" ? ", "NA", ""])
     assert set(found[gone]) <= {"north", "south", "-"}
     assert (found[~gone] == place[~gone]).all()

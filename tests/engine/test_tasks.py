@@ -110,6 +110,16 @@ def test_imputation_beats_the_marginal_mean_and_keeps_what_was_seen(model):
     assert error < 0.25 * x[:, 0].var()
 
 
+def test_rows_without_a_cell_missing_whole_are_left_as_they_are(model):
+    x = rows(64, seed=6).nan_to_num()
+    x[::2, 0], x[::4, 3] = torch.nan, torch.nan
+    whole = x[:, 0].isnan() & x[:, 3].isnan()
+    filled = tasks.impute(model, Dense(x), groups=[(0, 3), (1,), (2,)])
+    torch.testing.assert_close(filled[~whole], x[~whole], rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(filled[whole], tasks.impute(model, Dense(x))[whole])
+    assert not filled[whole].isnan().any()
+
+
 def test_imputed_codes_are_codes(model):
     x = rows(200, seed=7)
     x[:, 2:4] = torch.nan

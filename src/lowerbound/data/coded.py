@@ -13,7 +13,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowerbound.cells import MISSING_NUMBER, MISSING_TEXT, missing
+from lowerbound.cells import (
+    MISSING_NUMBER,
+    MISSING_TEXT,
+    computable,
+    is_moment,
+    is_number,
+    is_text,
+    missing,
+    storage,
+)
 from lowerbound.data.batches import Rows, subset
 from lowerbound.data.source import Frame
 from lowerbound.data.views import View
@@ -151,5 +160,48 @@ def filled(original: pa.Table, decoded: pa.Table, numbers: Collection[str] = ())
 def _filled(
     column: pa.ChunkedArray, values: pa.ChunkedArray, words: Sequence[str]
 ) -> pa.ChunkedArray:
+    column, values = computable(column), computable(values)
+    kind = _holding(column.type, values.type)
     gone = missing(column, words)
-    return pc.call_function("if_else", [gone, values.cast(column.type, safe=False), column])
+    return pc.call_function("if_else", [gone, _cast(values, kind), _cast(column, kind)])
+
+
+def _holding(kind: pa.DataType, seen: pa.DataType) -> pa.DataType:
+    """Return a type for the cells of a column and for those that are filled in.
+
+    It follows from types alone, so that all parts of a file have the same.
+
+    Args:
+        kind: of the column: kept, unless it could not hold all that is filled in.
+        seen: in training, and so of what is filled in.
+    """
+    if kind == seen or is_text(storage(kind)):
+        return kind
+    kind, seen = storage(kind), storage(seen)
+    if pa.types.is_null(kind):
+        return seen
+    if kind == seen or (is_moment(kind) and is_moment(seen)):
+        return kind
+    numbers = all(is_number(each) or pa.types.is_decimal(each) for each in (kind, seen))
+    return _of_numbers(kind, seen) if numbers else pa.string()
+
+
+def _of_numbers(kind: pa.DataType, seen: pa.DataType) -> pa.DataType:
+    if pa.types.is_decimal(kind) != pa.types.is_decimal(seen):
+        return pa.float64()
+    if pa.types.is_floating(kind) or pa.types.is_boolean(seen):
+        return kind
+    if pa.types.is_boolean(kind):
+        return seen
+    both = [pa.schema([("", each)]) for each in (kind, seen)]
+    return pa.unify_schemas(both, promote_options="permissive").field(0).type
+
+
+def _cast(cells: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if cells.type == kind:
+        return cells
+    cells = cells.cast(storage(cells.type))
+    try:
+        return cells.cast(storage(kind), safe=False).cast(kind)
+    except pa.ArrowNotImplementedError:  # of truth values to half floats
+        return cells.cast(pa.float64()).cast(kind)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lowerbound.cells import listed
+from lowerbound.cells import is_number, listed
 from lowerbound.data.batches import Dense
 from lowerbound.data.coded import Coded, Coding, Group, filled, table_of
 from lowerbound.data.countcoding import CountsCoding
@@ -154,7 +154,7 @@ class NumberCoding(TableCoding):
         numeric = {
             name: cls.family
             for name, column in zip(table.column_names, table.columns, strict=True)
-            if _is_number(column.type) and name not in types and name not in drop
+            if is_number(column.type) and name not in types and name not in drop
         }
         plain = {"exclude_atoms": True, "transform": transform}
         schema = infer(table, types={**numeric, **types}, drop=drop, **plain)  # pyright: ignore
@@ -190,10 +190,6 @@ class BitsCoding(NumberCoding):
 
     family: ClassVar[str] = "binary"
     name: ClassVar[str] = "bits"
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
 
 
 _CODINGS = {"table": TableCoding, "counts": CountsCoding, "binary": BitsCoding}

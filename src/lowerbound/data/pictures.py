@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lowerbound.cells import is_number
 from lowerbound.data.cellcolumns import as_table, cell_names, pixels_of
 from lowerbound.data.coded import Coded, Group
 from lowerbound.data.native import Frame
@@ -234,15 +235,10 @@ def _assembled(frame: Frame, shape: Sequence[int]) -> Frame:
     if frame.table is None or not set(names) <= set(frame.names):
         return frame
     cells = frame.table.select(names)
-    if not all(_is_number(column.type) for column in cells.columns):
+    if not all(is_number(c.type) or pa.types.is_null(c.type) for c in cells.columns):
         return frame
     flat = np.stack([column.to_numpy() for column in cells.columns], 1).astype(np.float32)
     return replace(frame, table=None, names=(), pixels=flat.reshape(-1, *shape))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    known = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
-    return any(check(kind) for check in known)
 
 
 def _pixels(frame: Frame) -> NDArray[Any]:

@@ -15,7 +15,7 @@ import pyarrow.csv as arrow_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lowerbound.cells import is_flat, listed, place, snippet, storage
+from lowerbound.cells import is_flat, is_number, listed, place, snippet, storage
 from lowerbound.data.cellcolumns import holds_pixels, pixels_of, spread
 from lowerbound.errors import UsageError, nearest
 
@@ -107,10 +107,6 @@ def _refuse(table: pa.Table, names: list[str], path: str, better: str) -> None:
 
 def _numbers(table: pa.Table, path: str) -> NDArray[Any]:
     """Return the columns side by side; missing cells become NaN."""
-
-    def is_number(kind: pa.DataType) -> bool:
-        return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
-
     _refuse(
         table, [f.name for f in table.schema if not is_number(f.type)], path, ".csv or .parquet"
     )

@@ -225,8 +225,8 @@ class _Filled:
         for frame, coded in walked(self.given, self.trained, voice, whole=True):
             table = self.trained.impute_coded(frame, coded, draws=self.draws, seed=seed)
             self.remarks.add(coded)
-            gaps = _gaps(table) // (self.draws or 1)
-            self.filled, self.left = self.filled + _gaps_of(frame) - gaps, self.left + gaps
+            self.filled += sum(coded.missing.values())
+            self.left += _gaps(table) // (self.draws or 1)
             yield table
 
 
@@ -256,9 +256,3 @@ def _gaps(table: pa.Table) -> int:
     if holds_pixels(table):
         return range_of(pixels_of(table, ())).missing
     return sum(int(missing(column).to_numpy().sum()) for column in table.columns)
-
-
-def _gaps_of(frame: Frame) -> int:
-    if frame.pixels is not None:
-        return range_of(frame.pixels).missing
-    return 0 if frame.table is None else _gaps(frame.table)
