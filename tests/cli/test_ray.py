@@ -15,6 +15,7 @@ from lowerbound import Trained, cli, launch
 from lowerbound.data import source
 from lowerbound.errors import DataError, ResourceError, UsageError
 from lowerbound.progress import SILENT
+from lowerbound.verbs import clustered
 from lowerbound.verbs.fitting import fit
 from lowerbound.verbs.using import embed, score
 
@@ -169,6 +170,14 @@ def test_what_makes_no_sense_is_refused_before_anything_starts(
     error = json.loads(capsys.readouterr().err)["error"]
     assert error["code"] == code, error
     assert told in json.dumps(error)
+
+
+def test_a_slash_at_its_end_makes_a_name_with_dots_a_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert clustered.check_parts("scores.2026/", False, "parts") == tmp_path / "scores.2026"
+    with pytest.raises(UsageError) as refused:
+        clustered.check_parts("scores.2026.parquet", False, "parts")
+    assert refused.value.fix == "--out scores.2026/"
 
 
 def test_without_ray_or_its_cluster_is_told(monkeypatch, tmp_path):

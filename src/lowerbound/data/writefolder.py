@@ -15,6 +15,12 @@ from lowerbound.errors import UsageError
 from lowerbound.publishing import publish
 
 
+def names_folder(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a name means a folder: "/" at its end, no suffix, or one that is there."""
+    text = os.fspath(path)
+    return text.endswith(("/", os.sep)) or not Path(text).suffix or os.path.isdir(text)
+
+
 def check_folder(
     path: str | os.PathLike[str], overwrite: bool = False, kinds: Collection[str] = PICTURES
 ) -> Path:

@@ -14,7 +14,7 @@ from lowerbound import launch
 from lowerbound.data import memory
 from lowerbound.data.datasets import is_dataset
 from lowerbound.data.streams import Given
-from lowerbound.data.writefolder import atomic_folder, check_folder
+from lowerbound.data.writefolder import atomic_folder, check_folder, names_folder
 from lowerbound.errors import UsageError
 from lowerbound.progress import Voice
 from lowerbound.trained import Trained
@@ -100,7 +100,7 @@ def check_parts(out: str | os.PathLike[str] | None, overwrite: bool, data: objec
     _refuse_datasets(data)
     if out is None:
         raise UsageError("E232", "--ray writes files: it needs --out", fix="--out scores/")
-    if Path(out).suffix:
+    if not names_folder(out):
         raise UsageError(
             "E236",
             f"with --ray the output is a folder of Parquet files, and {out} is a file's name",

@@ -22,7 +22,7 @@ from lowerbound.data.imagefiles import writer_of
 from lowerbound.data.pictures import PictureCoding
 from lowerbound.data.source import Frame, Stream
 from lowerbound.data.write import check_place
-from lowerbound.data.writefolder import atomic_folder, check_folder
+from lowerbound.data.writefolder import atomic_folder, check_folder, names_folder
 from lowerbound.errors import DataError, UsageError
 from lowerbound.verbs.outputs import check_table_target, deliver, is_array
 
@@ -129,7 +129,7 @@ def check_picture_target(
     if out is None:
         return Rows(None)
     text = os.fspath(out)
-    if text.endswith(("/", os.sep)) or not Path(text).suffix or os.path.isdir(text):
+    if names_folder(text):
         return Folder(check_picture_folder(text, overwrite, data))
     if text.lower().endswith(".png"):
         return Grid(beside_inputs(check_place(text, overwrite), data))
