@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch.distributed as dist
@@ -18,6 +19,12 @@ def summed(voice):
     told = [None] * dist.get_world_size()
     dist.all_gather_object(told, dist.get_rank())
     return sum(told) + len(told)
+
+
+def waiting(voice):
+    """Say something, and then nothing for a minute."""
+    voice.say("one line")
+    time.sleep(60)
 
 
 class Refused:

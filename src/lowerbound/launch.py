@@ -149,7 +149,7 @@ def together(
     Raises:
         LowerboundError: what `work` raised in any of them.
         ResourceError: E310, E311 as `cluster`.
-        Stopped: E502 where workers died too often.
+        Stopped: E502 where workers died too often, or Ray gave up.
     """
     with cluster() as ray, tempfile.TemporaryDirectory(prefix="lowerbound-ray-") as storage:
         train, torch = _part("ray.train"), _part("ray.train.torch")
@@ -170,8 +170,8 @@ def together(
         with _heard(ray, desk, voice):
             try:
                 made = _interruptible(trainer.fit).return_value
-            except train.TrainingFailedError as error:
-                raise (ray.get(desk.failed.remote()) or _died(error)) from error
+            except (train.TrainingFailedError, ray.exceptions.RayError) as error:
+                raise (_refusal(ray, desk) or _died(error)) from error
         failed = ray.get(desk.failed.remote())
         if failed is not None:
             raise failed
@@ -267,6 +267,13 @@ def _share(ray: Any, workers: int, gpus: bool) -> dict[str, float]:
     cores = ray.cluster_resources().get("CPU", 1)
     share = min(1.0, cores / (2 * workers))
     return {"CPU": share, **({"GPU": 1} if gpus else {})}
+
+
+def _refusal(ray: Any, desk: Any) -> LowerboundError | None:
+    """Return what a worker refused, unless the desk is gone as well."""
+    with suppress(ray.exceptions.RayError):
+        return ray.get(desk.failed.remote())
+    return None
 
 
 def _interruptible(fit: Callable[[], Any]) -> Any:

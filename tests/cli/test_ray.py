@@ -2,6 +2,7 @@
 
 import json
 import socket
+import subprocess
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ from ray import exceptions as ray_exceptions
 import ray_jobs
 from lowerbound import Trained, cli, launch
 from lowerbound.data import source
-from lowerbound.errors import DataError, ResourceError, UsageError
+from lowerbound.errors import DataError, ResourceError, Stopped, UsageError
 from lowerbound.progress import SILENT
 from lowerbound.verbs import clustered
 from lowerbound.verbs.fitting import fit
@@ -141,6 +142,23 @@ def test_workers_that_train_together(cluster, tmp_path):
     assert len(list(tmp_path.glob("1-*"))) == 1  # it was not tried again
     assert launch.together(ray_jobs.Killed(tmp_path), 2, voice, "cpu") == 3
     assert (tmp_path / "killed").exists()
+
+
+class Deadly(Voice):
+    """Take what leads the workers away as soon as they are heard."""
+
+    def say(self, line):
+        super().say(line)
+        subprocess.run(["pkill", "-KILL", "-f", "^ray::TrainController"], check=True)
+
+
+@pytest.mark.nightly
+def test_a_job_that_ray_itself_gives_up_is_told(cluster):
+    voice = Deadly()
+    with pytest.raises(Stopped, match="ActorDied") as stopped:
+        launch.together(ray_jobs.waiting, 1, voice, "cpu")
+    assert stopped.value.code == "E502"
+    assert voice.heard == ["one line"]
 
 
 @pytest.mark.parametrize(
