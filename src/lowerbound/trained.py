@@ -228,6 +228,8 @@ class Trained:
     def impute(self, data: object, *, draws: int | None = None, seed: int = 0) -> pa.Table:
         """Return `data` with its missing cells filled; observed cells come back as they were.
 
+        A column keeps its type unless that cannot hold what is filled in.
+
         Args:
             data: rows.
             draws: None fills in the expected value (of categories, the likeliest); a number M

@@ -149,6 +149,9 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
 ) -> Result:
     """Fill in missing cells from what the row's other cells tell; observed cells stay as they are.
 
+    A column keeps its type unless that cannot hold what is filled in: whole numbers become
+    fractions where training saw fractions.
+
     Examples:
         lowerbound impute fraud.vae gaps.csv --out full.csv
         lowerbound impute fraud.vae gaps.csv --out five.parquet --draws 5
