@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from lowerbound.cells import is_number, listed
 from lowerbound.data.batches import Dense
-from lowerbound.data.coded import Coded, Coding, Group, filled, table_of
+from lowerbound.data.coded import Coded, Coding, Group, table_of
 from lowerbound.data.countcoding import CountsCoding
+from lowerbound.data.filling import filled
 from lowerbound.data.pairs import PairCoding, PairsFor, restores
 from lowerbound.data.pictures import PictureCoding, pictures_for
 from lowerbound.data.source import Frame

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from lowerbound.cells import listed, pc
 from lowerbound.data.batches import Sparse
-from lowerbound.data.coded import Coded, Group, filled, table_of
+from lowerbound.data.coded import Coded, Group, table_of
+from lowerbound.data.filling import filled
 from lowerbound.data.native import Frame
 from lowerbound.data.wanted import ANY, Wanted
 from lowerbound.errors import DataError, UsageError, nearest
