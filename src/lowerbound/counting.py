@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import special
 from torch import Size, Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, LogNormal, StudentT
+from torch.distributions.utils import lazy_property
 
 from lowerbound import zerocounts
 from lowerbound.distributions import Unchecked
@@ -53,18 +54,31 @@ class Codes(Categorical):
 
     Args:
         logits: (..., K).
-        known: log-probabilities (..., K) of drawing and of scoring, where they differ: a code that
-            is kept for what training never saw is scored and never drawn. By default both are
-            those of `logits`.
+        kept: of code 0, where it is kept for what training never saw, and so is scored and never
+            drawn: its log-probability (-inf where it is a code like any other), and what that
+            leaves to the others, log(1 - p); both (...).
     """
 
-    def __init__(self, logits: Tensor, known: tuple[Tensor, Tensor] | None = None) -> None:
-        # torch subtracts the log-sum as it is, and so loses the digits of large logits.
-        self._drawn, every = known or [logits.log_softmax(-1)] * 2
-        # torch's own initialiser would normalise once more, at every step.
-        self.logits = self._param = every  # pyright: ignore[reportAttributeAccessIssue]
-        self._num_events = every.shape[-1]
-        Distribution.__init__(self, every.shape[:-1], validate_args=False)
+    def __init__(self, logits: Tensor, kept: tuple[Tensor, Tensor] | None = None) -> None:
+        # torch subtracts the log-sum as it is, and so loses the digits of large logits; its own
+        # initialiser would normalise once more, at every step.
+        self._drawn = self._param = logits.log_softmax(-1)
+        self._kept = kept
+        self._num_events = logits.shape[-1]
+        Distribution.__init__(self, logits.shape[:-1], validate_args=False)
+
+    @lazy_property
+    def logits(self) -> Tensor:
+        """The log-probability of every code, (..., K): a score looks at one of them alone."""
+        if self._kept is None:
+            return self._drawn
+        rest = self._drawn + self._kept[1].unsqueeze(-1)
+        return torch.cat([self._first(rest[..., 0]).unsqueeze(-1), rest[..., 1:]], -1)
+
+    def _first(self, otherwise: Tensor) -> Tensor:
+        assert self._kept is not None
+        fixed = self._kept[0].to(otherwise)
+        return torch.where(fixed > -torch.inf, fixed, otherwise)
 
     def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
         """Draw codes that training saw."""
@@ -78,8 +92,11 @@ class Codes(Categorical):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(code); a code outside 0..K-1 has probability zero."""
         index = value.long()
-        safe = index.clamp(0, self.logits.shape[-1] - 1)
-        chosen = self.logits.expand(*safe.shape, -1).gather(-1, safe.unsqueeze(-1)).squeeze(-1)
+        safe = index.clamp(0, self._num_events - 1)
+        chosen = self._drawn.expand(*safe.shape, -1).gather(-1, safe.unsqueeze(-1)).squeeze(-1)
+        if self._kept is not None:
+            rest = chosen + self._kept[1]
+            chosen = torch.where(safe == 0, self._first(rest), rest)
         return chosen.masked_fill(safe != index, -torch.inf)
 
     def cdf(self, value: Tensor) -> Tensor:

@@ -293,8 +293,7 @@ class Categories(Family):
     place: Tensor
     unused: Tensor
     fixed: Tensor
-    hidden: Tensor
-    shift: Tensor
+    others: Tensor
 
     def __init__(
         self,
@@ -305,20 +304,17 @@ class Categories(Family):
         super().__init__()
         self.sizes = tuple(sizes)
         kept = torch.tensor(list(reserved) or [0.0] * len(sizes))
-        widest = max(self.sizes)
-        place, used = torch.zeros(len(sizes), widest, dtype=torch.long), []
+        place = torch.zeros(len(sizes), max(self.sizes), dtype=torch.long)
         starts = [0, *accumulate(self.sizes)][:-1] if starts is None else starts
         for row, (start, size) in enumerate(zip(starts, self.sizes, strict=True)):
             place[row, :size] = torch.arange(start, start + size)
-            used.append([True] * size + [False] * (widest - size))
-        hidden = torch.zeros(place.shape, dtype=torch.bool)
-        hidden[:, 0] = kept > 0
+        unused = torch.arange(place.shape[1]) >= torch.tensor(self.sizes)[:, None]
+        unused[:, 0] |= kept > 0
         self.register_buffer("place", place, persistent=False)
-        self.register_buffer("unused", ~torch.tensor(used) | hidden, persistent=False)
-        self.register_buffer("hidden", hidden, persistent=False)
-        self.register_buffer("fixed", kept.clamp_min(1e-38).log()[:, None], persistent=False)
-        self.register_buffer("shift", torch.log1p(-kept)[:, None], persistent=False)
-        self.reserves = bool(hidden.any())
+        self.register_buffer("unused", unused, persistent=False)
+        self.register_buffer("fixed", kept.log(), persistent=False)
+        self.register_buffer("others", torch.log1p(-kept), persistent=False)
+        self.start, self.reserves = starts[0], bool((kept > 0).any())
 
     def numbers(self, features: int) -> int:
         """One number per class of every column."""
@@ -326,13 +322,16 @@ class Categories(Family):
 
     def forward(self, numbers: Tensor) -> Independent:
         """Return the independent categoricals; missing classes are padded with probability 0."""
-        picked = numbers.index_select(1, self.place.view(-1)).unflatten(1, self.place.shape)
-        logits = picked.masked_fill(self.unused, -1e9)
-        if not self.reserves:
-            return summed(Codes(logits))
-        drawn = logits.log_softmax(-1)
-        every = torch.where(self.hidden, self.fixed.to(drawn), drawn + self.shift.to(drawn))
-        return summed(Codes(logits, (drawn, every)))
+        # Of thousands of levels every copy takes as long as the softmax.
+        if len(self.sizes) == 1:
+            own = numbers.narrow(1, self.start, self.sizes[0])
+            logits = own.masked_fill(self.unused, -1e9).unsqueeze(1)
+        else:
+            picked = numbers.index_select(1, self.place.view(-1))
+            picked.masked_fill_(self.unused.view(-1), -1e9)
+            logits = picked.unflatten(1, self.place.shape)
+        kept = (self.fixed.to(logits), self.others.to(logits)) if self.reserves else None
+        return summed(Codes(logits, kept))
 
 
 class Ordinals(Family):

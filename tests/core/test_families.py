@@ -11,7 +11,7 @@ from torch import nn
 from core_parts import CASES, ELEMENTWISE, built, draw_numbers, masses, randomise, support
 from lowerbound import noise
 from lowerbound.distributions import elementwise, log_prob_cells
-from lowerbound.families import LogGaussian
+from lowerbound.families import Categories, LogGaussian
 from lowerbound.joints import LibraryCounts
 from lowerbound.recipes.counts import ButLast, OfLibrary
 
@@ -208,3 +208,22 @@ def test_a_library_that_stands_beside_the_numbers_is_that_among_them(member):
     among = family(torch.cat([net(h[:, :-1]), h[:, -1:]], 1)).log_prob(x)
     beside = OfLibrary(ButLast(net), family)(h).log_prob(x)
     torch.testing.assert_close(beside, among)
+
+
+@pytest.mark.parametrize("sizes", [[4], [4, 3]])
+def test_a_reserved_code_has_its_probability_and_is_never_drawn(sizes):
+    torch.manual_seed(0)
+    family = Categories(sizes, [0.1, 0.0][: len(sizes)])
+    numbers = torch.randn(5, sum(sizes))
+    before = numbers.clone()
+    cells = elementwise(family(numbers))
+    assert torch.equal(numbers, before)
+    codes = torch.arange(max(sizes)).float()
+    each = torch.stack([cells.log_prob(codes[k].expand(5, len(sizes))) for k in range(len(codes))])
+    torch.testing.assert_close(each.exp().sum(0), torch.ones(5, len(sizes)))
+    assert torch.equal(each, cells.logits.movedim(-1, 0))
+    torch.testing.assert_close(each[0, :, 0].exp(), torch.full((5,), 0.1))
+    shares = 0.9 * numbers[:, 1:4].softmax(1)
+    torch.testing.assert_close(each[1:4, :, 0].exp().T, shares)
+    drawn = cells.sample(torch.Size([200]))
+    assert (drawn[..., 0] > 0).all()
