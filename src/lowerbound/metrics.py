@@ -48,10 +48,19 @@ def by_tiles(
     model.eval()
     device = next(model.parameters()).device
     try:
-        done = [work(batch.to(device))[:real].cpu() for batch, real in tiles(rows, tile)]
+        # Into one block: kept one by one, what is made of each tile would come to lie between the
+        # blocks that the next tiles work in, and keep them from being used again.
+        made, end = None, 0
+        for batch, real in tiles(rows, tile):
+            some = work(batch.to(device))[:real]
+            if made is None:
+                made = torch.empty(len(rows), *some.shape[1:], dtype=some.dtype)
+            made[end : end + real] = some
+            end += real
     finally:
         model.train(was_training)
-    return torch.cat(done)
+    assert made is not None, "there are rows"
+    return made
 
 
 class LogLikelihood(NamedTuple):
