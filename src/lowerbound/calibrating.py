@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import torch
 
-import lowerbound
 from lowerbound import doctor, restoring, tasks
+from lowerbound._version import __version__
 from lowerbound.calibration import Calibration
 from lowerbound.data.batches import Rows, subset
 from lowerbound.data.coded import Coded
@@ -49,7 +49,7 @@ def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> 
     if restores(plan.recipe):
         health = _restoring(health, fitted, material.valid)
     facts = {
-        "version": lowerbound.__version__,
+        "version": __version__,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "origin": frame.origin,

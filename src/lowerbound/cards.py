@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from lowerbound.trained import Trained
+from lowerbound.state import TrainedState
 
 
 def reservations(objective: Mapping[str, Any] | None) -> list[str]:
@@ -24,7 +23,7 @@ def reservations(objective: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def card(trained: Trained) -> str:
+def card(trained: TrainedState) -> str:
     """Return the model card, Markdown."""
     facts = trained.facts
     shape = trained.coding.shape

@@ -13,8 +13,8 @@ from importlib import import_module
 from io import TextIOWrapper
 from typing import NamedTuple
 
-import lowerbound
 from lowerbound import allocators
+from lowerbound._version import __version__
 from lowerbound.data.parallel import share
 from lowerbound.errors import UsageError, nearest
 from lowerbound.verbs import EVERYWHERE, VERBS, complaints
@@ -155,7 +155,7 @@ def _run(words: Sequence[str], common: Common) -> int:
         print(_overview())
         return 0
     if words in (["--version"], ["-V"]):
-        print(f"lowerbound {lowerbound.__version__}")
+        print(f"lowerbound {__version__}")
         return 0
     if words[0] == "help":
         words = [*words[1:], "--help"]
@@ -183,7 +183,7 @@ def _follows() -> bool:
 def _overview() -> str:
     """List the commands by what one wants; without any library, since it must come at once."""
     lines = [
-        f"lowerbound {lowerbound.__version__}: learn what is normal, in tables and pictures",
+        f"lowerbound {__version__}: learn what is normal, in tables and pictures",
         "",
         "usage: lowerbound COMMAND [ARGUMENTS]",
     ]

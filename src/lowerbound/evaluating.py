@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lowerbound import metrics, recipes, usage
 from lowerbound.data.coding import Coded
-
-if TYPE_CHECKING:
-    from lowerbound.trained import Trained
+from lowerbound.state import TrainedState
 
 TIMES = 4  # as many importance samples as a score takes: 128, fewer of deep networks
 ANNEALED_ROWS = 64  # rows that annealed importance sampling looks at
@@ -53,7 +51,9 @@ class Evaluation:
         ais: also run annealed importance sampling on the first rows.
     """
 
-    def __init__(self, trained: Trained, samples: int | None = None, ais: bool = False) -> None:
+    def __init__(
+        self, trained: TrainedState, samples: int | None = None, ais: bool = False
+    ) -> None:
         self.trained, self.ais = trained, ais
         self.samples = samples or TIMES * trained.importance_samples
         self.distortion, self.rate, self.log_p = Moments(), Moments(), Moments()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +13,13 @@ from lowerbound import tasks
 from lowerbound.data.coding import Coded, table_of
 from lowerbound.data.source import Frame
 from lowerbound.errors import UsageError
-
-if TYPE_CHECKING:
-    from lowerbound.trained import Trained
+from lowerbound.state import TrainedState
 
 EXPLAINED_ROWS = 100  # rows explained beside the flagged ones: those with the highest scores
 
 
 def explain(
-    trained: Trained, frame: Frame, coded: Coded, chosen: NDArray[np.int64], top: int
+    trained: TrainedState, frame: Frame, coded: Coded, chosen: NDArray[np.int64], top: int
 ) -> pa.Table:
     """Name the columns that add most to the scores of the rows `chosen`.
 
@@ -78,7 +76,7 @@ def remarkable(scored: pa.Table) -> NDArray[np.int64]:
 
 
 def explained(
-    trained: Trained, given: tuple[Frame, Coded], scored: pa.Table, top: int
+    trained: TrainedState, given: tuple[Frame, Coded], scored: pa.Table, top: int
 ) -> pa.Table:
     """Return scored rows with the reasons of those that are remarkable; the others have none."""
     if not top:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import lowerbound
 from lowerbound import aggregate_priors, metrics, noise, recipes, training, usage
+from lowerbound._version import __version__
 from lowerbound.aims import OBJECTIVE, objective_of, settled
 from lowerbound.calibrating import calibrated
 from lowerbound.data import streamed
@@ -138,7 +138,7 @@ def _configuration(plan: Plan, frame: Given, coded: Coded) -> dict[str, Any]:
             "columns": list(frame.names),
             "digest": coded.digest or fingerprint(coded.rows),
         },
-        "versions": {"lowerbound": lowerbound.__version__, "torch": str(torch.__version__)},
+        "versions": {"lowerbound": __version__, "torch": str(torch.__version__)},
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +14,15 @@ from numpy.typing import NDArray
 from lowerbound import bundle, cards, recipes, tasks
 from lowerbound.calibration import Alarm, Calibration
 from lowerbound.data.batches import subset
-from lowerbound.data.coding import Coded, Coding, restore
+from lowerbound.data.coding import Coded, restore
 from lowerbound.data.source import Frame, read
 from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
 from lowerbound.evaluating import Evaluation
 from lowerbound.explaining import explained
-from lowerbound.model import LatentModel
+from lowerbound.measures import Likelihood, Scoring, kept
 from lowerbound.recipes import images
-from lowerbound.scoring import Likelihood, Scoring, kept, scoring_of
+from lowerbound.scoring import scoring_of
+from lowerbound.state import TrainedState
 
 PICTURES_AT_ONCE = 1024  # that are decoded together
 
@@ -39,37 +39,8 @@ class Samples(NamedTuple):
     effective_samples: float | None = None
 
 
-@dataclass
-class Trained:
-    """A trained model, its coding, and its calibration.
-
-    Args:
-        recipe: name of the recipe.
-        arguments: the recipe's resolved arguments.
-        coding: raw rows to coded rows and back.
-        model: the network, in evaluation mode.
-        calibration: scores of held-out rows.
-        alarm: the threshold, and the false-alarm rate that it gives.
-        facts: what is known about the fit (plan, history, health, versions), plain JSON values.
-        further: ways of scoring that were calibrated on scores of their own, by name.
-    """
-
-    recipe: str
-    arguments: dict[str, Any]
-    coding: Coding
-    model: LatentModel
-    calibration: Calibration
-    alarm: Alarm
-    facts: dict[str, Any] = field(default_factory=dict)
-    further: dict[str, Scoring] = field(default_factory=dict)
-
-    @property
-    def latent(self) -> int:
-        """The size of z, of all levels together."""
-        if not {"latent", "latents"} & self.arguments.keys():  # counted when it was made
-            return int(self.facts.get("latent", self.facts["health"]["latent"]))
-        sizes = self.arguments.get("latents") or [self.arguments["latent"]]
-        return sum(int(size) for size in sizes)
+class Trained(TrainedState):
+    """A trained model: raw rows in, scores, samples, embeddings and imputations out."""
 
     def encode(self, data: object) -> tuple[Frame, Coded]:
         """Read and code `data`: a path, an array, a dataframe or a `Frame`."""
@@ -83,16 +54,6 @@ class Trained:
         if coded.missing and self.coding.shape:
             images.likelihood_of(self.arguments["likelihood"], self.arguments["shape"][0], True)
         return coded
-
-    @property
-    def explains(self) -> bool:
-        """Whether `explain` can name columns: not of pictures, nor beside a context."""
-        return not self.coding.shape and self.recipe != "counts"
-
-    @property
-    def importance_samples(self) -> int:
-        """Draws of z that a score takes, as many as the held-out scores were taken with."""
-        return self.facts.get("importance_samples", tasks.SCORE_SAMPLES)
 
     def score(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
         """Return the anomaly score of every row: -log p of the coded row, nats; higher is rarer.

@@ -12,7 +12,8 @@ from lowerbound import Plan, Trained, learn, tasks
 from lowerbound.calibrating import LEVEL_ROWS
 from lowerbound.calibration import Calibration, discovery_cut
 from lowerbound.errors import UsageError
-from lowerbound.scoring import WAYS, Scoring, levels_lacking
+from lowerbound.measures import Scoring
+from lowerbound.scoring import WAYS, levels_lacking
 from lowerbound.trained import restored
 from lowerbound.typicality import Typicality, level_ratio
 from recipe_parts import HIERARCHIES_OF_CODES, RECIPES, RESTORING, TOWERS, recipe

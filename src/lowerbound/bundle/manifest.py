@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lowerbound import __version__
+from lowerbound._version import __version__
 from lowerbound.bundle.documents import parse_json
 from lowerbound.errors import ModelFileError
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 from torch.distributions import Distribution
 
-import lowerbound
+from lowerbound._version import __version__
 from lowerbound.data.coding import TableCoding
 from lowerbound.data.write import atomic_write, check_place
 from lowerbound.errors import CheckFailed, ResourceError, UsageError
@@ -199,7 +199,7 @@ def _describe(proto: Any, trained: Trained, samples: int, seed: int) -> None:
     coding = exportable(trained, allow_collapsed=True)
     alarm = trained.alarm
     document = {
-        "lowerbound": lowerbound.__version__,
+        "lowerbound": __version__,
         "format": 1,
         "recipe": trained.recipe,
         "input": {"name": INPUT, "dtype": "float64", "shape": ["rows", "columns"]},
@@ -217,4 +217,4 @@ def _describe(proto: Any, trained: Trained, samples: int, seed: int) -> None:
     }
     entry = proto.metadata_props.add()
     entry.key, entry.value = "lowerbound", json.dumps(document, ensure_ascii=False)
-    proto.producer_name, proto.producer_version = "lowerbound", lowerbound.__version__
+    proto.producer_name, proto.producer_version = "lowerbound", __version__

@@ -6,8 +6,8 @@ rules; `RunFolder` keeps the states of one run on the disk.
 
 from lowerbound.training.checkpoints import Checkpoints, OnDisk, State
 from lowerbound.training.engine import Engine, choose
-from lowerbound.training.history import Check, History, Report
-from lowerbound.training.loop import chosen, fit, held_out
+from lowerbound.training.history import Check, History
+from lowerbound.training.loop import Report, chosen, fit, held_out
 from lowerbound.training.run_folder import RunFolder
 from lowerbound.training.settings import Budget, Optimiser
 

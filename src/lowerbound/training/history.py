@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from lowerbound.training.settings import Budget
 
 
 class Check(NamedTuple):
@@ -80,9 +78,6 @@ class History:
                 row[place] = int(row[place])
             checks.append(Check(*row))
         return cls(checks, **values)
-
-
-Report = Callable[[Check, Budget], None]
 
 
 class Meter:

@@ -8,7 +8,7 @@ was killed goes on from its last commit exactly as if nothing had happened.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import torch
@@ -22,9 +22,11 @@ from lowerbound.errors import NumericError, UsageError
 from lowerbound.training.checkpoints import Checkpoints, State
 from lowerbound.training.engine import SMALL_STEP, Engine, choose, flops
 from lowerbound.training.flat import Adam, Average, Buffers, Flat, Weights
-from lowerbound.training.history import Check, History, Meter, Report
+from lowerbound.training.history import Check, History, Meter
 from lowerbound.training.interrupts import Held
 from lowerbound.training.settings import Budget, Optimiser
+
+Report = Callable[[Check, Budget], None]
 
 SKIPPED_LIMIT = 20  # steps in a row that may be skipped for a loss that is not finite
 CHECK_SAMPLES = 32  # importance samples of a check, fewer where they would cost too much

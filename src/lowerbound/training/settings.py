@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lowerbound.errors import UsageError
 from lowerbound.schedules import Cosine
-
-if TYPE_CHECKING:
-    from lowerbound.training.history import Check
+from lowerbound.training.history import Check
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from scipy import stats
 
-import lowerbound
 from lowerbound import doctor
+from lowerbound._version import __version__
 from lowerbound.data.pictures import values_of
 from lowerbound.data.source import Frame, Stream
 from lowerbound.data.streams import Given
@@ -50,7 +50,7 @@ _LOOKED_AT = 100_000  # rows of a table that is not held
 def computer() -> Result:
     """Gather what a bug report needs."""
     facts: dict[str, Any] = {
-        "lowerbound": lowerbound.__version__,
+        "lowerbound": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "executable": sys.executable,

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-import lowerbound
 from lowerbound import bundle, recipes, tasks
+from lowerbound._version import __version__
 from lowerbound.aims import settled
 from lowerbound.calibration import Alarm
 from lowerbound.cards import reservations
@@ -168,7 +168,7 @@ def _banner(frame: Given, plan: Plan, coding: Coding, split: Split, kept: Keepin
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
     what = "rows" if frame.pictures is None else "crops"
     lines = [
-        f"lowerbound {lowerbound.__version__} on {device_of(plan.device)} "
+        f"lowerbound {__version__} on {device_of(plan.device)} "
         f"({torch.get_num_threads()} threads), seed {plan.seed}"
         + f", {kept.team.size} processes"
         * several,

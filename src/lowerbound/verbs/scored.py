@@ -11,7 +11,7 @@ import pyarrow as pa
 from lowerbound.data.source import Frame, Stream
 from lowerbound.explaining import explained
 from lowerbound.progress import Voice
-from lowerbound.scoring import Scoring
+from lowerbound.measures import Scoring
 from lowerbound.verbs.outputs import beside, walked
 from lowerbound.verbs.result import Remarks
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-import lowerbound
 from lowerbound.errors import UsageError
 from lowerbound.progress import SILENT, Voice
 from lowerbound.verbs import parsing
@@ -51,8 +50,9 @@ if TYPE_CHECKING:
 
 def load(model: Any) -> Trained:
     """Load a saved model; a `Trained` one passes through."""
-    # Through the package, which imports torch only now: --help does not wait for it.
-    return model if isinstance(model, lowerbound.Trained) else lowerbound.Trained.load(model)
+    # Imported only now, since it imports torch: --help does not wait for it.
+    trained = import_module("lowerbound.trained").Trained
+    return model if isinstance(model, trained) else trained.load(model)
 
 
 def _work(name: str) -> Any:
