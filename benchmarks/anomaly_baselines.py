@@ -14,8 +14,8 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from lowerbound.data.coding import TableCoding
-from lowerbound.data.source import read
+from lowerbound.coding.tables import TableCoding
+from lowerbound.files.read import read
 
 
 def knn(X_train, X_test, seed):

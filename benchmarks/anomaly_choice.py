@@ -25,7 +25,7 @@ from sklearn.metrics import roc_auc_score
 import lowerbound
 import results_file
 from anomaly_protocols import PROTOCOLS, load, tables
-from lowerbound import plan
+from lowerbound.training import plan
 
 CACHE = Path(__file__).parent / ".cache" / "choice.jsonl"
 

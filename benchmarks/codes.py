@@ -25,15 +25,18 @@ import torch
 import torch.nn.functional as F
 
 import results_file
-from lowerbound import noise, recipes, tasks
-from lowerbound.codes import KINDS
-from lowerbound.codewords import perplexity
-from lowerbound.data.batches import Batch, Dense
-from lowerbound.metrics import by_tiles
-from lowerbound.objectives import Elbo
-from lowerbound.reproductions.datasets import DATASETS
-from lowerbound.trace import Trace, posterior_mean
-from lowerbound.training import Budget, Engine, Optimiser, fit
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import Batch, Dense
+from lowerbound.nn.distributions.codewords import perplexity
+from lowerbound.nn.latents.codebooks import KINDS
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.nn.trace import Trace, posterior_mean
+from lowerbound.tasks import draws
+from lowerbound.tasks.metrics import by_tiles
+from lowerbound.training.engine.engine import Engine
+from lowerbound.training.engine.loop import fit
+from lowerbound.training.engine.settings import Budget, Optimiser
+from reproductions.datasets import DATASETS
 
 ARGUMENTS: dict[str, Any] = {
     "shape": [1, 32, 32],
@@ -78,7 +81,7 @@ def arm(kind: str, seed: int, steps: int) -> dict[str, Any]:
         model(batch.x, trace)
         return trace.sites["z0"].q.use()
 
-    error = (tasks.reconstruct(model, test) - test.x).square().flatten(1).mean(1)
+    error = (draws.reconstruct(model, test) - test.x).square().flatten(1).mean(1)
     use = by_tiles(model, test, share).double().sum(0)
     return {
         "codes": len(use),

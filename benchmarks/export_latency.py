@@ -25,12 +25,13 @@ import pandas as pd
 import torch
 
 import results_file
-from lowerbound import Plan, Trained, learn, tasks
-from lowerbound.data.batches import Dense
-from lowerbound.exporting import SAMPLES
-from lowerbound.exporting.checking import session
-from lowerbound.exporting.graph import INPUT, OUTPUTS, export_onnx
-from lowerbound.exporting.scorer import Scorer
+from lowerbound import Plan, Trained, learn
+from lowerbound.coding.rows import Dense
+from lowerbound.tasks import draws
+from lowerbound.tasks.onnx import SAMPLES
+from lowerbound.tasks.onnx.checking import session
+from lowerbound.tasks.onnx.graph import INPUT, OUTPUTS, export_onnx
+from lowerbound.tasks.onnx.scorer import Scorer
 
 FEATURES, ROWS = 30, 20_000
 NET = {"hidden": [64, 32]}
@@ -82,7 +83,7 @@ def scorers(trained: Trained, frame: pd.DataFrame, folder: Path) -> dict[str, Ca
     module = Scorer(trained, trained.coding.schema, SAMPLES, 0).eval()
     found[f"torch, the same module, {SAMPLES} draws"] = lambda: module(raw)
     dense = Dense(coded.rows.x)
-    found[f"torch, `tasks.score`, {tasks.SCORE_SAMPLES} draws"] = lambda: tasks.score(
+    found[f"torch, `tasks.score`, {draws.SCORE_SAMPLES} draws"] = lambda: draws.score(
         trained.model, dense
     )
     return found

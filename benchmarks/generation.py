@@ -36,8 +36,8 @@ import torch
 import results_file
 from labelled_pictures import Labelled, labelled
 from lowerbound import Plan, Trained, learn, noise
-from lowerbound.data.cellcolumns import pixels_of
-from lowerbound.trace import Trace, from_prior
+from lowerbound.files.pictures.columns import pixels_of
+from lowerbound.nn.trace import Trace, from_prior
 from picture_quality import Judge, accuracy, classifier
 
 SETS = ("mnist", "fashion-mnist")

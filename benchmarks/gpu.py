@@ -20,7 +20,7 @@ import torch
 from scipy.stats import spearmanr
 
 import lowerbound
-from lowerbound.reproductions import EXPERIMENTS
+from reproductions import EXPERIMENTS
 from results_file import write
 
 # The cheap ones and those that no CPU reaches first: time may end.

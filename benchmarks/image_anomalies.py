@@ -42,10 +42,10 @@ from sklearn.metrics import roc_auc_score
 import results_file
 from labelled_pictures import labelled, solar_cells
 from lowerbound import Plan, Trained, learn
-from lowerbound.data.source import read
-from lowerbound.trace import Trace, posterior_mean
-from lowerbound.typicality import LEVEL_SAMPLES, Typicality, level_bound
-from lowerbound.verbs.suited import usual_plan
+from lowerbound.cli.choose_recipe import usual_plan
+from lowerbound.files.read import read
+from lowerbound.nn.trace import Trace, posterior_mean
+from lowerbound.tasks.typicality import LEVEL_SAMPLES, Typicality, level_bound
 
 MOST = 2_000  # test pictures of each kind
 LEVELS = 1  # that the score "levels" draws from their prior

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lowerbound.reproductions.datasets import DATASETS
+from reproductions.datasets import DATASETS
 
 FOLDERS = {"mnist": "mnist", "fashion-mnist": "fashion_mnist"}
 _HEADER = 8  # bytes before the labels of an idx file

@@ -32,9 +32,11 @@ from scipy import sparse
 
 import lowerbound
 import results_file
-from lowerbound import Plan, Trained, learn, metrics, plan
-from lowerbound.data.source import read
-from lowerbound.training import Budget
+from lowerbound import Plan, Trained, learn
+from lowerbound.files.read import read
+from lowerbound.tasks import metrics
+from lowerbound.training import plan
+from lowerbound.training.engine.settings import Budget
 
 HIDDEN, LATENT, BATCH, RATE = 128, 10, 128, 1e-3
 LEAST_CELLS = 3  # that show a gene

@@ -26,7 +26,7 @@ def measured(words: list[str], count: int) -> dict[str, float]:
         count: of the rows that it works through.
     """
     began = time.perf_counter()
-    command = ["-m", "lowerbound.cli", *words, "--overwrite", "--quiet"]
+    command = ["-m", "lowerbound.cli.main", *words, "--overwrite", "--quiet"]
     starter = [sys.executable, "-S", "-c", _STARTER, *command]
     done = subprocess.run(starter, stdout=subprocess.PIPE, text=True, check=True)
     seconds = time.perf_counter() - began

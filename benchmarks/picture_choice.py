@@ -18,9 +18,9 @@ from PIL import Image
 
 import results_file
 from lowerbound import Plan, learn
-from lowerbound.data.folders import pictures_in
-from lowerbound.data.source import read
-from lowerbound.verbs.suited import usual_plan
+from lowerbound.cli.choose_recipe import usual_plan
+from lowerbound.files.pictures.folders import pictures_in
+from lowerbound.files.read import read
 
 SIDE = 128
 

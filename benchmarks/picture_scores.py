@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from lowerbound.data import imagefiles
+from lowerbound.files.pictures import image_file
 
 Grey = NDArray[np.floating]  # (H, W), 0 to 255
 BINS = 15  # of the calibration error
@@ -23,7 +23,7 @@ def luma(path: Path) -> Grey:
     Pixels of a grey file are left at 0 to 255, as in the evaluation code of published tables:
     that alone gives their bicubic baseline on Set14, which has one.
     """
-    pixels = imagefiles.decode(path).astype(np.float64)
+    pixels = image_file.decode(path).astype(np.float64)
     return pixels[..., 0] if pixels.shape[2] == 1 else np.rint(16 + pixels @ _LUMA)
 
 

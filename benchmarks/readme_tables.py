@@ -20,7 +20,7 @@ from typing import Any
 from cells_page import PARTS as CELLS
 from performance_page import latency_table, profile_table, switches_table, throughput_tables
 from pictures_page import PARTS as PICTURES
-from reproductions_page import EXPERIMENTS, experiment_table
+from reproductions.page import EXPERIMENTS, experiment_table
 from scaling_page import PARTS as SCALING
 
 ROOT = Path(__file__).parent.parent
@@ -360,7 +360,7 @@ def body(root: Path, parts: Sequence[Part]) -> str:
     for heading, name, write in parts:
         file = root / "benchmarks" / "results" / f"{name}.json"
         paper = name in EXPERIMENTS
-        run = f"lowerbound recipe run {name}" if paper else f"python benchmarks/{name}.py"
+        run = f"python -m reproductions run {name}" if paper else f"python benchmarks/{name}.py"
         text = (
             write(json.loads(file.read_text("utf-8")))
             if file.exists()

@@ -36,16 +36,16 @@ import torch.nn.functional as F
 from skimage.restoration import denoise_nl_means, denoise_wavelet
 
 import results_file
-from lowerbound import restoring
-from lowerbound.data import imagefiles
-from lowerbound.data.folders import pictures_in
-from lowerbound.data.pairs import read_pairs
-from lowerbound.data.write import atomic_write
-from lowerbound.learning import learn
-from lowerbound.plan import Plan
+from lowerbound.coding.pairs import read_pairs
+from lowerbound.files.pictures import image_file
+from lowerbound.files.pictures.folders import pictures_in
+from lowerbound.files.write import atomic_write
 from lowerbound.recipes.restoration import FOLD, multiple_of
-from lowerbound.trained import Trained
-from lowerbound.training import RunFolder
+from lowerbound.tasks import restore
+from lowerbound.tasks.trained import Trained
+from lowerbound.training.engine.run_folder import RunFolder
+from lowerbound.training.fit import learn
+from lowerbound.training.plan import Plan
 from picture_scores import Grey, codes, luma, luma_of_grey, psnr, ssim
 
 SIGMA, SCALE = 25.0, 4
@@ -121,7 +121,7 @@ def judged(guesses: Mapping[str, Grey], truth: Grey, shave: int = 0) -> Scores:
     }
 
 
-def sureness(found: restoring.Restored, truth: Grey) -> Scores:
+def sureness(found: restore.Restored, truth: Grey) -> Scores:
     """Return how the uncertainty and the error go together."""
     error, spread = truth / 255 - found.mean[0], found.spread[0]
     return {
@@ -133,11 +133,11 @@ def sureness(found: restoring.Restored, truth: Grey) -> Scores:
 
 def denoised(model: torch.nn.Module, path: Path, number: int) -> Scores:
     """Add noise to one picture, remove it in every way, and look how well."""
-    clean = imagefiles.decode(path, 1)[..., 0].astype(np.float64)
+    clean = image_file.decode(path, 1)[..., 0].astype(np.float64)
     noisy = clean + np.random.default_rng(number).normal(0.0, SIGMA, clean.shape)
     shares, sigma = noisy / 255, SIGMA / 255
     begun = time.perf_counter()
-    found = restoring.restore(
+    found = restore.restore(
         model,
         torch.from_numpy(shares[None]).float(),
         draws=DRAWS,
@@ -160,7 +160,7 @@ def enlarged(model: torch.nn.Module, path: Path, number: int) -> Scores:  # noqa
     truth, small = luma(path), luma(path.parents[1] / f"LRx{SCALE}" / path.name)
     given = torch.from_numpy(small[None] / 255).float()
     begun = time.perf_counter()
-    found = restoring.restore(model, given, draws=DRAWS, scale=SCALE, multiple=multiple_of(1))
+    found = restore.restore(model, given, draws=DRAWS, scale=SCALE, multiple=multiple_of(1))
     seconds = time.perf_counter() - begun
     # With antialiasing torch takes MATLAB's kernel (a = -0.5); enlarging there is none to do.
     x = torch.from_numpy(small)[None, None]

@@ -27,9 +27,10 @@ import torch
 
 import results_file
 from larger_than_memory import made
-from lowerbound import noise, objectives, recipes
-from lowerbound.data.batches import Dense
-from lowerbound.distributed import gathered
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import Dense
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.training.engine.processes import gathered
 from peak_memory import measured
 
 COLUMNS, LATENT, ROUNDS, STEPS = 30, 8, 5, 30
@@ -49,7 +50,7 @@ def steps(net: str, share: int) -> float:
     hidden, batch = NETS[net]
     with gathered(torch.device("cpu")) as team, noise.isolated(0):
         rows = batch // share
-        objective = objectives.Elbo(recipes.sigma(COLUMNS, LATENT, hidden, "shared"))
+        objective = Elbo(recipes.sigma(COLUMNS, LATENT, hidden, "shared"))
         wrapped = team.wrapped(objective)
         optimiser = torch.optim.AdamW(objective.parameters(), 1e-3)
         data = Dense(torch.randn(rows * 4, COLUMNS))

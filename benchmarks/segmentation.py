@@ -36,20 +36,22 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 import results_file
-from lowerbound import noise, recipes, restoring
-from lowerbound.aims import objective_of
-from lowerbound.data.batches import Rows, subset
-from lowerbound.data.crops import Crops, Paired, Seen, shares
-from lowerbound.data.degradations import USUAL_NOISE, noise_of
-from lowerbound.data.views import Then, View, turned
-from lowerbound.families import LatentGaussian
-from lowerbound.learning import CLIP
-from lowerbound.model import LatentModel
-from lowerbound.plan import Plan, objective_settings, optimiser_of
+from lowerbound import noise, recipes
+from lowerbound.coding.augmentations import Then, View, turned
+from lowerbound.coding.crops import Crops, Paired, Seen, shares
+from lowerbound.coding.degradations import USUAL_NOISE, noise_of
+from lowerbound.coding.rows import Rows, subset
+from lowerbound.nn.distributions.families import LatentGaussian
+from lowerbound.nn.model import LatentModel
+from lowerbound.nn.networks.unet import blocks
+from lowerbound.nn.trace import Trace
 from lowerbound.recipes.restoration import FOLD, multiple_of
-from lowerbound.trace import Trace
-from lowerbound.training import Budget, fit
-from lowerbound.unet import blocks
+from lowerbound.tasks import restore
+from lowerbound.training.engine.loop import fit
+from lowerbound.training.engine.settings import Budget
+from lowerbound.training.fit import CLIP
+from lowerbound.training.objective import objective_of
+from lowerbound.training.plan import Plan, objective_settings, optimiser_of
 from picture_scores import calibration_error, counts, dice, reliability
 from segmentation_sets import FOLDS, Case, Pages, Part, membranes, nuclei
 
@@ -209,7 +211,7 @@ def tested(model: nn.Module, part: Part, draws: int) -> Document:
     front, back, bins, begun = [], [], [], time.perf_counter()
     for picture, mask in zip(part.pictures, part.masks, strict=True):
         given = torch.from_numpy(np.moveaxis(shares(picture), -1, 0).copy())
-        found = restoring.restore(model, given, draws=draws, multiple=multiple_of(FOLD))
+        found = restore.restore(model, given, draws=draws, multiple=multiple_of(FOLD))
         p, truth = found.mean[1], mask[..., 0] > 0.5
         front.append(counts(p > 0.5, truth))
         back.append(counts(p <= 0.5, ~truth))

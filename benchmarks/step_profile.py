@@ -20,10 +20,10 @@ from common import Work, dataset
 from run_ours import dense_model
 from workloads import WORKLOADS
 
-from lowerbound import training
-from lowerbound.data.batches import Dense
-from lowerbound.objectives import Elbo
-from lowerbound.training import Budget, Optimiser
+from lowerbound.coding.rows import Dense
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.training.engine import loop
+from lowerbound.training.engine.settings import Budget, Optimiser
 
 CASES = {"mlp_128": 100, "tiny_256_t1": 200, "conv_28": 30}  # steps that are profiled
 KINDS = {
@@ -38,7 +38,7 @@ def fit(name: str, steps: int) -> None:
     work = WORKLOADS[name]
     rows = steps * work.batch
     x = torch.from_numpy(dataset(Work(work.data, rows, work.batch, 1, 0)))
-    training.fit(
+    loop.fit(
         Elbo(dense_model(work.data)),
         Dense(x[:rows]),
         Dense(x[rows : rows + 16]),

@@ -24,11 +24,15 @@ sys.path.insert(0, str(Path(__file__).parent / "peers"))
 from common import Work, dataset
 from run_ours import dense_model
 
-from lowerbound import kernels, metrics, noise
-from lowerbound.data.batches import Dense
-from lowerbound.model import LatentModel
-from lowerbound.objectives import Elbo
-from lowerbound.training import Budget, Engine, Optimiser, fit
+from lowerbound import noise
+from lowerbound.coding.rows import Dense
+from lowerbound.nn.model import LatentModel
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.tasks import metrics
+from lowerbound.training.engine import kernels
+from lowerbound.training.engine.engine import Engine
+from lowerbound.training.engine.loop import fit
+from lowerbound.training.engine.settings import Budget, Optimiser
 
 NETS = {"bits": (25_600, 1), "images28": (25_600, 1)}  # data: rows, epochs; one check, at the end
 BATCH, RATE, CLIP = 128, 1e-3, 100.0

@@ -19,7 +19,8 @@ import pyarrow as pa
 from sklearn.model_selection import train_test_split
 
 import results_file
-from lowerbound import Plan, learn, plan
+from lowerbound import Plan, learn
+from lowerbound.training import plan
 from synthetic_tables import TARGET, adult, judged
 
 CANDIDATES = {

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, MultivariateNormal
 
-from lowerbound import aggregate_priors, code_priors, codes, flows, noise, pixels, priors
-from lowerbound import families as fam
-from lowerbound.distributions import log_prob_cells, normal
-from lowerbound.joints import LibraryCounts, Table, WithMissing
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import MLP, Concat, Empty, Single
-from lowerbound.pixelcnn import PixelCNN
-from lowerbound.posteriors import Flow, Informed, Plain, Precision, Quantise, Residual
+from lowerbound import noise
+from lowerbound.nn.distributions import families as fam
+from lowerbound.nn.distributions import pixels
+from lowerbound.nn.distributions.base import log_prob_cells, normal
+from lowerbound.nn.distributions.table_rows import LibraryCounts, Table, WithMissing
+from lowerbound.nn.latents import code_priors, codebooks, flows, mixture_priors, priors
+from lowerbound.nn.latents.posteriors import Flow, Informed, Plain, Precision, Quantise, Residual
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import MLP, Concat, Empty, Single
+from lowerbound.nn.networks.pixelcnn import PixelCNN
 
 LIBRARY = 3.0  # log of the total count that library families are given
 
@@ -152,8 +154,8 @@ PRIORS: dict[str, Callable[[], nn.Module]] = {
     "standard normal": lambda: priors.StandardNormal(2),
     "learned": lambda: randomise(priors.Learned(2), "learned"),
     "mixture": lambda: randomise(priors.Mixture(3, 2), "mixture", 0.8),
-    "vamp": lambda: randomise(aggregate_priors.Vamp(encode, 3, [4]), "vamp", 0.8),
-    "exemplar": lambda: randomise(aggregate_priors.Exemplar(encode, 3, [4]), "exemplar", 0.3),
+    "vamp": lambda: randomise(mixture_priors.Vamp(encode, 3, [4]), "vamp", 0.8),
+    "exemplar": lambda: randomise(mixture_priors.Exemplar(encode, 3, [4]), "exemplar", 0.3),
     "flow": lambda: randomise(priors.FlowPrior(2, 3, [8]), "flow", 0.2),
 }
 
@@ -191,9 +193,9 @@ DEPENDENT = RELATIVE | {"informed"}  # on an earlier draw, by way of the prior o
 
 
 # (codes, dimensions) -> a codebook; a lattice chooses its dimensions itself.
-CODEBOOKS: dict[str, Callable[[int, int], codes.Codebook]] = dict(codes.KINDS)
+CODEBOOKS: dict[str, Callable[[int, int], codebooks.Codebook]] = dict(codebooks.KINDS)
 # (state's channels, a codebook, the shape of its grid) -> a prior over such grids of codes.
-CODE_PRIORS: dict[str, Callable[[int, codes.Codebook, tuple[int, int]], nn.Module]] = {
+CODE_PRIORS: dict[str, Callable[[int, codebooks.Codebook, tuple[int, int]], nn.Module]] = {
     "uniform": lambda state, book, grid: code_priors.UniformCodes(book, *grid),
     "pixelcnn": lambda state, book, grid: code_priors.PixelCodes(
         book, PixelCNN(book.size, grid, 8, 3, state)

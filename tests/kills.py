@@ -25,15 +25,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from lowerbound import cli, noise, objectives, recipes, training
-from lowerbound.data import native, streamed
-from lowerbound.data.batches import Dense
-from lowerbound.data.source import Stream, walk
+from lowerbound import noise, recipes
+from lowerbound.cli import main as cli
+from lowerbound.coding import large
+from lowerbound.coding.rows import Dense
+from lowerbound.files import frame
+from lowerbound.files.read import Stream, walk
+from lowerbound.nn.objectives.elbo import Elbo, Ramp
+from lowerbound.training import engine
+from lowerbound.training.engine import loop
+from lowerbound.training.engine.checkpoints import OnDisk
+from lowerbound.training.engine.settings import Budget, Optimiser
 
 TRACED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
 
-class Killable(training.OnDisk):
+class Killable(OnDisk):
     """Commits as often as half of the time allows, tells what it committed, and may die of it."""
 
     die_at = None  # (commit, system call) of this process's life
@@ -88,12 +95,12 @@ class Memory:
     def run(self):
         with noise.isolated(3):
             model = recipes.sigma(6, 3, (16,), "optimal")
-        history = training.fit(
-            objectives.Elbo(model, beta=objectives.Ramp(0, 1, 100)),
+        history = loop.fit(
+            Elbo(model, beta=Ramp(0, 1, 100)),
             Dense(self.x[:700]),
             Dense(self.x[700:]),
-            budget=training.Budget(epochs=100, patience=50),
-            optimiser=training.Optimiser(batch_size=64, learning_rate=3e-3, ema=0.9, decay=0.5),
+            budget=Budget(epochs=100, patience=50),
+            optimiser=Optimiser(batch_size=64, learning_rate=3e-3, ema=0.9, decay=0.5),
             checkpoints=Killable(self.states),
         )
         digest = hashlib.sha256()
@@ -144,7 +151,7 @@ class Streamed(Disk):
     """The same where the file is not held: its rows are shuffled into a scratch file."""
 
     def run(self):
-        native.PART, streamed.HELD_CELLS = 256, 1000
+        frame.PART, large.HELD_CELLS = 256, 1000
         assert isinstance(walk(self.home / "tx.parquet"), Stream)
         super().run()
 
@@ -193,7 +200,7 @@ def newest(job):
         return 0, 0
     told = job.states / "log"
     steps = told.read_text().split("\n")[:-1] if told.exists() else ["0"]
-    latest = training.OnDisk(job.states).latest()
+    latest = OnDisk(job.states).latest()
     return (0 if latest is None else latest.values["step"]), int(steps[-1])
 
 
@@ -201,7 +208,7 @@ def main(kind, kills, home):
     torch.set_num_threads(1)
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     home.mkdir(exist_ok=True)
-    training.run_folder.OnDisk = Killable
+    engine.run_folder.OnDisk = Killable
     job = {"memory": Memory, "disk": Disk, "stream": Streamed}[kind](home)
     job.clear()
     began = time.monotonic()

@@ -21,7 +21,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from kills import Disk, Killable
-from lowerbound import cli, training
+from lowerbound.cli import main as cli
+from lowerbound.training import engine
+from lowerbound.training.engine.checkpoints import OnDisk
 
 PROCESSES = 2
 ROUND = 5  # kills of one fit at most
@@ -29,7 +31,7 @@ ROUND = 5  # kills of one fit at most
 
 def worker(words):
     """Be one of the processes: the command line, with commits as often as may be."""
-    training.run_folder.OnDisk = Killable
+    engine.run_folder.OnDisk = Killable
     sys.exit(cli.main(words))
 
 
@@ -68,7 +70,7 @@ def newest(job, alive):
         shutil.copytree(job.states, copy)
     finally:
         send(alive, signal.SIGCONT)
-    return training.OnDisk(copy).latest()
+    return OnDisk(copy).latest()
 
 
 def send(processes, what):

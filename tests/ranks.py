@@ -17,13 +17,18 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import fully_shard
 
-from lowerbound import noise, objectives, recipes, training
-from lowerbound.data import native, streamed
-from lowerbound.data.batches import Dense
-from lowerbound.distributed import ALONE, Ranks
+from lowerbound import noise, recipes
+from lowerbound.coding import large
+from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
-from lowerbound.learning import _refuse_other_data, learn
-from lowerbound.plan import Plan
+from lowerbound.files import frame
+from lowerbound.nn.objectives.elbo import Elbo, Iwae
+from lowerbound.training.engine import loop
+from lowerbound.training.engine.engine import Engine
+from lowerbound.training.engine.processes import ALONE, Ranks
+from lowerbound.training.engine.settings import Budget, Optimiser
+from lowerbound.training.fit import _refuse_other_data, learn
+from lowerbound.training.plan import Plan
 from recipe_parts import RECIPES, WHOLE_BATCH, recipe
 
 ROWS, BATCH = 8, 64
@@ -32,7 +37,7 @@ SPLIT = [name for name in RECIPES if name not in WHOLE_BATCH]  # whose loss is a
 
 def gradient(name, team, wrap):
     """The gradient of one batch, of which each process takes its share."""
-    sample, objective = RECIPES[name], objectives.Elbo(recipe(name))
+    sample, objective = RECIPES[name], Elbo(recipe(name))
     wrapped = wrap(objective)
     batch = Dense(*sample.data(ROWS)).take(team.share(torch.arange(ROWS)))
     stream = noise.Stream(noise.generator("ranks", name))
@@ -90,14 +95,14 @@ def fit(team, folder, **further):
     with noise.isolated(3):
         model = recipes.sigma(6, 3, (16,), "shared")
     Noted.taken.clear()
-    history = training.fit(
-        objectives.Iwae(model, 3),
+    history = loop.fit(
+        Iwae(model, 3),
         Noted(x[:320]),
         Dense(x[320:]),
-        budget=training.Budget(epochs=40, patience=50),
-        optimiser=training.Optimiser(batch_size=BATCH, learning_rate=3e-3, ema=0.9),
+        budget=Budget(epochs=40, patience=50),
+        optimiser=Optimiser(batch_size=BATCH, learning_rate=3e-3, ema=0.9),
         team=team,
-        engine=training.Engine(),
+        engine=Engine(),
         **further,
     )
     checks = [check[:7] for check in history.checks]
@@ -124,14 +129,14 @@ def made(team, refusing):
 
 def stream(team, folder):
     """Fit a table that is not held; tell how often it was coded here, and the weights."""
-    native.PART, streamed.HELD_CELLS = 256, 1000
+    frame.PART, large.HELD_CELLS = 256, 1000
     table, coded = folder / "table.parquet", []
     if team.size == 1:
         g = torch.Generator().manual_seed(2)
         x = torch.randn(2000, 2, generator=g) @ torch.randn(2, 5, generator=g)
         pq.write_table(pa.table({f"v{j}": x[:, j].numpy() for j in range(5)}), table)
-    store = streamed.stored
-    streamed.stored = lambda *given: coded.append(team.rank) or store(*given)
+    store = large.stored
+    large.stored = lambda *given: coded.append(team.rank) or store(*given)
     trained = learn(table, Plan(preset="fast", max_epochs=2, seed=4), team=team)
     told = {"coded": coded, "made": made(team, False), "refused": made(team, True)}
     (folder / f"stream-{team.size}-{team.rank}.json").write_text(json.dumps(told))

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from core_parts import TABLE_FAMILIES, TABLE_SIZES
 from lowerbound import noise, recipes
-from lowerbound.codes import KINDS
-from lowerbound.data.views import with_holes
-from lowerbound.model import LatentModel
-from lowerbound.recipes.latents import PRIORS
+from lowerbound.coding.augmentations import with_holes
+from lowerbound.nn.latents.codebooks import KINDS
+from lowerbound.nn.model import LatentModel
+from lowerbound.recipes.latent_parts import PRIORS
 
 
 @dataclass(frozen=True)

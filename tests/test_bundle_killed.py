@@ -7,7 +7,7 @@ import pytest
 
 import bundles
 from bundles import run
-from lowerbound import publishing as folder
+from lowerbound.files import publish as folder
 
 KILLED = """
 import json, os, random, signal, sys, time

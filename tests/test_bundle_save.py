@@ -11,8 +11,8 @@ import torch
 
 import bundles
 from lowerbound import bundle
-from lowerbound import publishing as folder
 from lowerbound.errors import ModelFileError, ResourceError, UsageError
+from lowerbound.files import publish as folder
 
 Usage = namedtuple("Usage", "total used free")
 

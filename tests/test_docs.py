@@ -16,10 +16,11 @@ from scipy.sparse import csr_matrix
 from sklearn.datasets import load_digits
 from torch.distributed.run import get_args_parser as torchrun
 
-from lowerbound import launch, recipes
-from lowerbound.cli import main
+from lowerbound import recipes
+from lowerbound.cli.main import main
+from lowerbound.cli.verbs import VERBS
+from lowerbound.cli.work import ray
 from lowerbound.errors import CATALOGUE
-from lowerbound.verbs import VERBS
 from picture_files import packed, shades
 
 ROOT = Path(__file__).parent.parent
@@ -133,7 +134,7 @@ def quick(words):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of what Ray does itself
 def test_commands_run_one_after_the_other(page, folder, capsys):
     shown = commands(page)
-    with launch.cluster() if any("--ray" in words for words in shown) else nullcontext():
+    with ray.cluster() if any("--ray" in words for words in shown) else nullcontext():
         for words in shown:
             code = main([*words, *quick(words)])
             assert code == 0, f"lowerbound {shlex.join(words)}\n{capsys.readouterr().err}"

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from estimators import correlated, quick
 from lowerbound import VAE, Plan
 from lowerbound.errors import UsageError
-from lowerbound.parameters import plan_of
+from lowerbound.estimator import plan_of
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,10 @@ import pytest
 from scipy import sparse
 
 from estimators import correlated, quick
-from lowerbound import VAE, containers
+from lowerbound import VAE
 from lowerbound.errors import DataError, ResourceError
-from lowerbound.trained import Trained
+from lowerbound.files import containers
+from lowerbound.tasks.trained import Trained
 
 N = 300
 

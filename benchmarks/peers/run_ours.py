@@ -21,15 +21,18 @@ from common import (
 from torch import Tensor, nn
 from torch_nets import nets_of
 
-from lowerbound import Plan, learn, plan, recipes, training
-from lowerbound.data.batches import Dense
-from lowerbound.families import Bits, Conditional, FixedSigma
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Concat, Empty, Single
-from lowerbound.objectives import Elbo
-from lowerbound.posteriors import Plain
-from lowerbound.priors import StandardNormal
-from lowerbound.training import Budget, History, Optimiser
+from lowerbound import Plan, learn, recipes
+from lowerbound.coding.rows import Dense
+from lowerbound.nn.distributions.families import Bits, Conditional, FixedSigma
+from lowerbound.nn.latents.posteriors import Plain
+from lowerbound.nn.latents.priors import StandardNormal
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import Concat, Empty, Single
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.training import plan
+from lowerbound.training.engine import loop
+from lowerbound.training.engine.history import Check, History
+from lowerbound.training.engine.settings import Budget, Optimiser
 
 NEVER = 10**6  # checks without a gain before stopping early
 
@@ -65,7 +68,7 @@ def train(work: Work, data: np.ndarray) -> Outcome:
     parts = (x[: work.rows], x[work.rows :])
     rows, valid = (Dense(part, log_library(part) if counts else None) for part in parts)
     with Clock() as clock:
-        history = training.fit(
+        history = loop.fit(
             Elbo(model),
             rows,
             valid,
@@ -88,7 +91,7 @@ def fit_table(work: Work, data: dict[str, np.ndarray]) -> Outcome:
     with Clock() as clock:
         trained = learn(table, Plan(settings=settings, latent=TABLE_LATENT, seed=work.seed))
     history = trained.facts["history"]
-    checks = [training.Check(**check) for check in history["checks"]]
+    checks = [Check(**check) for check in history["checks"]]
     outcome = _outcome(clock.seconds, History(checks=checks), work)
     outcome.facts |= {"split": trained.facts["split"], "stopped": history["stopped"]}
     del outcome.facts["samples_per_second_without_checks"]  # the whole fit is what counts here

@@ -2,7 +2,7 @@
 
 Names are loaded when they are first used; importing the package computes nothing. Beside the
 classes, every verb of the command line is a function here (``lowerbound.score`` and so on), but
-for ``doctor``: that name is the module behind `lowerbound.verbs.health.doctor`.
+for ``doctor``: that name is the module behind `lowerbound.cli.commands.doctor.doctor`.
 """
 
 from __future__ import annotations
@@ -13,32 +13,36 @@ from typing import TYPE_CHECKING, Any
 from lowerbound._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from lowerbound.cli.commands.demo import demo as demo
+    from lowerbound.cli.commands.evaluate import evaluate as evaluate
+    from lowerbound.cli.commands.export import export as export
+    from lowerbound.cli.commands.fit import fit as fit
+    from lowerbound.cli.commands.inspect import explain as explain
+    from lowerbound.cli.commands.inspect import info as info
+    from lowerbound.cli.commands.inspect import inspect as inspect
+    from lowerbound.cli.commands.inspect import verify as verify
+    from lowerbound.cli.commands.plot import plot as plot
+    from lowerbound.cli.commands.restore import denoise as denoise
+    from lowerbound.cli.commands.restore import inpaint as inpaint
+    from lowerbound.cli.commands.restore import segment as segment
+    from lowerbound.cli.commands.restore import upscale as upscale
+    from lowerbound.cli.commands.sample import impute as impute
+    from lowerbound.cli.commands.sample import sample as sample
+    from lowerbound.cli.commands.score import embed as embed
+    from lowerbound.cli.commands.score import reconstruct as reconstruct
+    from lowerbound.cli.commands.score import score as score
+    from lowerbound.cli.commands.tune import tune as tune
     from lowerbound.estimator import VAE as VAE
-    from lowerbound.learning import learn as learn
-    from lowerbound.plan import Plan as Plan
-    from lowerbound.trained import Trained as Trained
-    from lowerbound.verbs.exporting import export as export
-    from lowerbound.verbs.fitting import fit as fit
-    from lowerbound.verbs.looking import explain as explain
-    from lowerbound.verbs.looking import info as info
-    from lowerbound.verbs.looking import inspect as inspect
-    from lowerbound.verbs.looking import verify as verify
-    from lowerbound.verbs.making import impute as impute
-    from lowerbound.verbs.making import sample as sample
-    from lowerbound.verbs.measuring import evaluate as evaluate
-    from lowerbound.verbs.papers import recipe as recipe
-    from lowerbound.verbs.plotting import plot as plot
-    from lowerbound.verbs.restoration import denoise as denoise
-    from lowerbound.verbs.restoration import inpaint as inpaint
-    from lowerbound.verbs.restoration import segment as segment
-    from lowerbound.verbs.restoration import upscale as upscale
-    from lowerbound.verbs.showing import demo as demo
-    from lowerbound.verbs.tuning import tune as tune
-    from lowerbound.verbs.using import embed as embed
-    from lowerbound.verbs.using import reconstruct as reconstruct
-    from lowerbound.verbs.using import score as score
+    from lowerbound.tasks.trained import Trained as Trained
+    from lowerbound.training.fit import learn as learn
+    from lowerbound.training.plan import Plan as Plan
 
-_CLASSES = {"VAE": "estimator", "Plan": "plan", "learn": "learning", "Trained": "trained"}
+_CLASSES = {
+    "VAE": "estimator",
+    "Plan": "training.plan",
+    "learn": "training.fit",
+    "Trained": "tasks.trained",
+}
 __all__ = [
     "VAE",
     "Plan",
@@ -57,7 +61,6 @@ __all__ = [
     "inspect",
     "learn",
     "plot",
-    "recipe",
     "reconstruct",
     "sample",
     "score",
@@ -72,7 +75,7 @@ def __getattr__(name: str) -> Any:
     if name in _CLASSES:
         return getattr(import_module(f"lowerbound.{_CLASSES[name]}"), name)
     if name in __all__:
-        return import_module("lowerbound.verbs").VERBS[name].load()
+        return import_module("lowerbound.cli.verbs").VERBS[name].load()
     raise AttributeError(f"module 'lowerbound' has no attribute {name!r}")
 
 

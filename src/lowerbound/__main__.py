@@ -1,5 +1,5 @@
 """``python -m lowerbound`` is the command line."""
 
-from lowerbound.cli import entry
+from lowerbound.cli.main import entry
 
 entry()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from lowerbound.cli import main
+from lowerbound.cli.main import main
 
 
 class Ran(NamedTuple):

@@ -9,12 +9,14 @@ import scipy.sparse as sp
 import torch
 
 import lowerbound
-from lowerbound import cli
-from lowerbound.data import anndatas, native, streamed
-from lowerbound.data.batches import Sparse
-from lowerbound.data.source import Frame, Stream, read, walk
-from lowerbound.data.storedsparse import store
+from lowerbound.cli import main
+from lowerbound.coding import large
+from lowerbound.coding.rows import Sparse
+from lowerbound.coding.stored_sparse import store
 from lowerbound.errors import DataError, ResourceError
+from lowerbound.files import anndata as anndatas
+from lowerbound.files import frame as native
+from lowerbound.files.read import Frame, Stream, read, walk
 
 CELLS, GENES, PART = 90, 12, 32
 FIT = ["--recipe", "counts", "--preset", "fast", "--max-epochs", "3", "-q"]
@@ -77,7 +79,7 @@ def in_parts():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anndatas, "PART", PART)
         patch.setattr(native, "PART", PART)
-        patch.setattr(streamed, "HELD_CELLS", CELLS)
+        patch.setattr(large, "HELD_CELLS", CELLS)
         yield
 
 
@@ -127,7 +129,7 @@ def test_files_by_gene_and_few_cells_are_held(here, in_parts, monkeypatch):
 def test_damage_is_told(here, in_parts):
     whole = (here / written("plain", ".h5ad")).read_bytes()
     (here / "short.h5ad").write_bytes(whole[: len(whole) // 2])
-    assert cli.main(["embed", "m.vae", "short.h5ad", "--out", "z.npy"]) != 0
+    assert main.main(["embed", "m.vae", "short.h5ad", "--out", "z.npy"]) != 0
     with pytest.raises(DataError, match="damaged"):
         walk("short.h5ad")
 
@@ -135,16 +137,16 @@ def test_damage_is_told(here, in_parts):
 @pytest.mark.parametrize("batch", [[], ["--types", "site=batch"]])
 def test_a_fit_that_holds_no_cells_gives_the_same_model(here, batch):
     path = written("layered", ".h5ad")
-    assert cli.main(["fit", path, *FIT, *batch, "--out", "whole.vae"]) == 0
+    assert main.main(["fit", path, *FIT, *batch, "--out", "whole.vae"]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anndatas, "PART", PART)
         patch.setattr(native, "PART", PART)
-        patch.setattr(streamed, "HELD_CELLS", CELLS)
-        assert cli.main(["fit", path, *FIT, *batch, "--out", "parts.vae"]) == 0
+        patch.setattr(large, "HELD_CELLS", CELLS)
+        assert main.main(["fit", path, *FIT, *batch, "--out", "parts.vae"]) == 0
         for verb in (["score"], ["embed"], ["reconstruct"]):
             out = ["--out", f"{verb[0]}.parquet", "-q"]
-            assert cli.main([*verb, "parts.vae", path, *out]) == 0
-        assert cli.main(["embed", "parts.vae", path, "--out", "z.h5ad", "-q"]) == 0
+            assert main.main([*verb, "parts.vae", path, *out]) == 0
+        assert main.main(["embed", "parts.vae", path, "--out", "z.h5ad", "-q"]) == 0
     one, other = lowerbound.Trained.load("whole.vae"), lowerbound.Trained.load("parts.vae")
     assert one.coding == other.coding
     for name, value in one.model.state_dict().items():

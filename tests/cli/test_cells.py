@@ -10,10 +10,11 @@ import scipy.sparse as sp
 import torch
 
 import lowerbound
-from lowerbound import VAE, cli
-from lowerbound.data import anndatas
-from lowerbound.data.source import read
+from lowerbound import VAE
+from lowerbound.cli import main
 from lowerbound.errors import DataError, ResourceError, UsageError
+from lowerbound.files import anndata as anndatas
+from lowerbound.files.read import read
 
 CELLS, GENES = 80, 12
 FIT = ["--recipe", "counts", "--preset", "fast", "--max-epochs", "3", "-q"]
@@ -38,9 +39,9 @@ def here(tmp_path, monkeypatch):
 
 
 def test_fit_and_embed_back_into_obsm(here, capsys):
-    assert cli.main(["fit", "pbmc.h5ad", *FIT[:-1], "--out", "m.vae"]) == 0
+    assert main.main(["fit", "pbmc.h5ad", *FIT[:-1], "--out", "m.vae"]) == 0
     assert "lowerbound score m.vae NEW.h5ad" in capsys.readouterr().out
-    assert cli.main(["embed", "m.vae", "pbmc.h5ad", "--out", "z.h5ad"]) == 0
+    assert main.main(["embed", "m.vae", "pbmc.h5ad", "--out", "z.h5ad"]) == 0
     before, after = anndata.read_h5ad("pbmc.h5ad"), anndata.read_h5ad("z.h5ad")
     z = after.obsm["X_lowerbound"]
     model = lowerbound.Trained.load("m.vae")
@@ -48,16 +49,16 @@ def test_fit_and_embed_back_into_obsm(here, capsys):
     assert (after.X != before.X).nnz == 0
     pd.testing.assert_frame_equal(after.obs, before.obs)
     assert list(after.var_names) == list(before.var_names)
-    assert cli.main(["embed", "m.vae", "z.h5ad", "--out", "again.h5ad", "-q"]) == 0
+    assert main.main(["embed", "m.vae", "z.h5ad", "--out", "again.h5ad", "-q"]) == 0
     np.testing.assert_array_equal(anndata.read_h5ad("again.h5ad").obsm["X_lowerbound"], z)
-    assert cli.main(["score", "m.vae", "pbmc.h5ad", "--out", "s.parquet", "-q"]) == 0
+    assert main.main(["score", "m.vae", "pbmc.h5ad", "--out", "s.parquet", "-q"]) == 0
     capsys.readouterr()
-    assert cli.main(["embed", "m.vae", "pbmc.h5ad", "--out", "pbmc.h5ad", "--overwrite"]) == 2
+    assert main.main(["embed", "m.vae", "pbmc.h5ad", "--out", "pbmc.h5ad", "--overwrite"]) == 2
     assert "would replace the data" in capsys.readouterr().err
     np.save("x.npy", before.X.toarray())
-    assert cli.main(["embed", "m.vae", "x.npy", "--out", "y.h5ad"]) == 2
+    assert main.main(["embed", "m.vae", "x.npy", "--out", "y.h5ad"]) == 2
     assert "no .h5ad file" in capsys.readouterr().err
-    assert cli.main(["embed", "m.vae", "pbmc.h5ad", "--out", "z.h5ad"]) == 2
+    assert main.main(["embed", "m.vae", "pbmc.h5ad", "--out", "z.h5ad"]) == 2
     assert "E220" in capsys.readouterr().err
 
 
@@ -143,7 +144,7 @@ def test_several_files_of_cells_are_no_table(here):
 
 def test_the_batch_of_a_cell_is_given_to_the_model(here, capsys):
     batch = ["--types", "site=batch"]
-    assert cli.main(["fit", "pbmc.h5ad", *FIT, *batch, "--out", "m.vae"]) == 0
+    assert main.main(["fit", "pbmc.h5ad", *FIT, *batch, "--out", "m.vae"]) == 0
     model = lowerbound.Trained.load("m.vae")
     assert model.coding.arguments() == {"features": GENES, "batches": 2}
     given = cells()
@@ -192,10 +193,10 @@ def test_what_is_no_count_is_named_by_its_own_column(here):
 
 def test_cells_are_counts_unless_another_recipe_is_chosen(here, capsys):
     few = ["--preset", "fast", "--max-epochs", "1"]
-    assert cli.main(["fit", "pbmc.h5ad", *few, "--out", "m.vae"]) == 0
+    assert main.main(["fit", "pbmc.h5ad", *few, "--out", "m.vae"]) == 0
     assert "counts, which suits raw counts of cells" in capsys.readouterr().err
     assert lowerbound.Trained.load("m.vae").recipe == "counts"
-    assert cli.main(["fit", "pbmc.h5ad", *few, "--recipe", "table", "--out", "t.vae"]) == 0
+    assert main.main(["fit", "pbmc.h5ad", *few, "--recipe", "table", "--out", "t.vae"]) == 0
     assert lowerbound.Trained.load("t.vae").recipe == "table"
     assert lowerbound.fit(cells(), preset="fast", max_epochs=1).model.recipe == "counts"
     logged = cells()

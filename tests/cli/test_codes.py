@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lowerbound import learning
-from lowerbound.cli import main
+from lowerbound.cli.main import main
 from lowerbound.recipes import BATCHES
+from lowerbound.training import fit as learning
 
 N, HEIGHT, WIDTH = 80, 6, 5
 SMALL = ["codes=8", "dim=3", "channels=4", "blocks=1", "halvings=1", "prior_channels=8"]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import lowerbound
-from lowerbound.cli import main
-from lowerbound.data import imagefiles
-from lowerbound.verbs.health import doctor
+from lowerbound.cli.commands.doctor import doctor
+from lowerbound.cli.main import main
+from lowerbound.files.pictures import image_file
 from picture_files import packed, shades
 
 N = 24
@@ -150,7 +150,7 @@ def test_heat_maps_show_where(call):
     told = call("score", "m.vae", "photos/", "--out", "s.csv", "--heatmaps", "heat/")
     assert told["heatmaps"]["pictures"] == N + 1
     assert os.path.isfile("heat/odd/01.png")
-    drawn = imagefiles.decode(call.folder / "heat" / "strange.png")
+    drawn = image_file.decode(call.folder / "heat" / "strange.png")
     assert drawn.shape == (192, 2 * 192 + 4, 3)
     before = {path: path.read_bytes() for path in (call.folder / "heat").rglob("*.png")}
     words = ["score", "m.vae", "photos/", "--out", "s.csv", "--heatmaps", "heat/"]
@@ -165,10 +165,10 @@ def test_heat_maps_show_where(call):
 def test_pictures_come_out_as_a_grid_or_a_folder(call):
     call("sample", "m.vae", "-n", "9", "--out", "grid.png")
     side = 3 * (64 + 2) + 2
-    assert imagefiles.decode(call.folder / "grid.png").shape == (side, side, 3)
+    assert image_file.decode(call.folder / "grid.png").shape == (side, side, 3)
     call("sample", "m.vae", "-n", "12", "--out", "drawn")
     assert sorted(os.listdir("drawn")) == [f"{i:02d}.png" for i in range(12)]
-    assert imagefiles.decode(call.folder / "drawn" / "00.png").shape == (16, 16, 3)
+    assert image_file.decode(call.folder / "drawn" / "00.png").shape == (16, 16, 3)
     (call.folder / "photos" / "even" / "00.png").write_bytes(packed(shades()))
     call("reconstruct", "m.vae", "photos/", "--out", "again/")
     assert (call.folder / "again" / "even" / "00.jpg.png").is_file()

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from lowerbound import cli
-from lowerbound.data import memory, scratch
-from lowerbound.data.memory import available, limited, size_of
+from lowerbound.cli import main
 from lowerbound.errors import UsageError
+from lowerbound.files import memory, scratch
+from lowerbound.files.memory import available, limited, size_of
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_a_table_that_is_too_large_is_refused_before_it_is_read(tmp_path, capsys
     monkeypatch.chdir(tmp_path)
     (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{i},{i % 7}.5\n" for i in range(50)))
     monkeypatch.setattr(memory, "_resident", lambda: 500 * 10**6 - 100)
-    assert cli.main(["inspect", "t.csv", "--full", "--max-memory", "500MB"]) == 5
+    assert main.main(["inspect", "t.csv", "--full", "--max-memory", "500MB"]) == 5
     assert "E303" in capsys.readouterr().err
-    assert cli.main(["inspect", "--max-memory=1GB", "--full", "t.csv", "-q"]) == 0
-    assert cli.main(["inspect", "t.csv", "--max-memory"]) == 2
+    assert main.main(["inspect", "--max-memory=1GB", "--full", "t.csv", "-q"]) == 0
+    assert main.main(["inspect", "t.csv", "--max-memory"]) == 2
     assert "E240" in capsys.readouterr().err
-    assert cli.main(["inspect", "t.csv", "--max-memory", "much"]) == 2
+    assert main.main(["inspect", "t.csv", "--max-memory", "much"]) == 2

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.csv as pv
 import pytest
 
-from lowerbound.cli import main
+from lowerbound.cli.main import main
 
 N, HEIGHT, WIDTH = 80, 6, 5
 

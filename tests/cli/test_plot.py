@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lowerbound import drawing, gallery, noise, recipes
-from lowerbound.cli import main
+from lowerbound import noise, recipes
+from lowerbound.cli.main import main
+from lowerbound.cli.work import drawing
+from lowerbound.tasks import gallery
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SRC = str(Path(__file__).parents[2] / "src")
-CLI = [sys.executable, "-m", "lowerbound.cli"]
+CLI = [sys.executable, "-m", "lowerbound.cli.main"]
 
 
 def environment(**more):
@@ -32,7 +32,7 @@ def process(*words, **more):
 def imported(*words):
     """Return the modules that a command imported, and the seconds of processor time it took."""
     code = (
-        "import sys, time, lowerbound.cli as c\n"
+        "import sys, time, lowerbound.cli.main as c\n"
         "code = c.main(sys.argv[1:])\n"
         "print(code, time.process_time(), *sys.modules, file=sys.stderr)"
     )
@@ -156,7 +156,7 @@ def test_a_stopped_fit_keeps_its_best(folder, number, code):
     # The signal comes from within, at the third look at the held-out rows: no guess at timing.
     text = (
         "import os, sys\n"
-        "from lowerbound.training import loop\n"
+        "from lowerbound.training.engine import loop\n"
         "check = loop._Trainer._check\n"
         "def counted(self):\n"
         "    found = check(self)\n"
@@ -164,7 +164,7 @@ def test_a_stopped_fit_keeps_its_best(folder, number, code):
         f"        os.kill(os.getpid(), {int(number)})\n"
         "    return found\n"
         "loop._Trainer._check = counted\n"
-        "from lowerbound.cli import main\n"
+        "from lowerbound.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
     words = ["fit", "tx.csv", "--preset", "fast", "--out"]

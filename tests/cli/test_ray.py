@@ -12,13 +12,15 @@ import pytest
 from ray import exceptions as ray_exceptions
 
 import ray_jobs
-from lowerbound import Trained, cli, launch
-from lowerbound.data import source
+from lowerbound import Trained
+from lowerbound.cli import main
+from lowerbound.cli.commands.fit import fit
+from lowerbound.cli.commands.score import embed, score
+from lowerbound.cli.progress import SILENT
+from lowerbound.cli.work import cluster as clustered
+from lowerbound.cli.work import ray as launch
 from lowerbound.errors import DataError, ResourceError, Stopped, UsageError
-from lowerbound.progress import SILENT
-from lowerbound.verbs import clustered
-from lowerbound.verbs.fitting import fit
-from lowerbound.verbs.using import embed, score
+from lowerbound.files import read
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray warns of what it does itself
 
@@ -96,7 +98,7 @@ def test_a_fit_of_two_workers_is_that_of_one(cluster, folder, alone, monkeypatch
 def test_files_that_are_walked_apart_come_out_as_the_whole(
     verb, cluster, folder, alone, monkeypatch
 ):
-    monkeypatch.setattr(source, "part_rows", lambda columns: 50)  # as if no more could be held
+    monkeypatch.setattr(read, "part_rows", lambda columns: 50)  # as if no more could be held
     work = partial({"score": score, "embed": embed}[verb], alone.path, str(folder / "parts"))
     more = {"explain": 2} if verb == "score" else {}
     whole = work(out=folder / f"{verb}.parquet", **more)
@@ -184,7 +186,7 @@ def test_what_makes_no_sense_is_refused_before_anything_starts(
 ):
     monkeypatch.chdir(folder)
     monkeypatch.setattr(launch, "cluster", lambda: pytest.fail("Ray was started"))
-    assert cli.main([*words, "--json"]) in (2, 3)
+    assert main.main([*words, "--json"]) in (2, 3)
     error = json.loads(capsys.readouterr().err)["error"]
     assert error["code"] == code, error
     assert told in json.dumps(error)

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from ray.cluster_utils import Cluster
 
-from lowerbound.training.checkpoints import EVERY
-from lowerbound.verbs.fitting import fit
+from lowerbound.cli.commands.fit import fit
+from lowerbound.training.engine.checkpoints import EVERY
 
 pytestmark = [pytest.mark.nightly, pytest.mark.filterwarnings("ignore")]
 

@@ -216,7 +216,7 @@ def test_what_nobody_foresaw(run, monkeypatch, error, code, exit_code):
     def fail(*arguments, **options):
         raise error
 
-    monkeypatch.setattr("lowerbound.verbs.looking.open_data", fail)
+    monkeypatch.setattr("lowerbound.cli.commands.inspect.open_data", fail)
     done = run("inspect", "tx.csv", "--json")
     assert done.code == exit_code
     assert done.error["code"] == code

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 import lowerbound
-from lowerbound.cli import main
-from lowerbound.data.imagefiles import decode
-from lowerbound.verbs.health import doctor
+from lowerbound.cli.commands.doctor import doctor
+from lowerbound.cli.main import main
+from lowerbound.files.pictures.image_file import decode
 from picture_files import shades
 
 SIZES = [(40, 30), (64, 80), (33, 57), (50, 50)]

@@ -6,7 +6,7 @@ import pytest
 
 import lowerbound
 from lowerbound import Trained
-from lowerbound.scoring import WAYS
+from lowerbound.tasks.scoring import WAYS
 
 
 @pytest.fixture

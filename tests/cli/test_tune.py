@@ -7,11 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lowerbound import Plan, Trained, cli, tuning
-from lowerbound.data.source import read
+from lowerbound import Plan, Trained
+from lowerbound.cli import main
+from lowerbound.cli.commands.tune import tune
 from lowerbound.errors import DataError, NumericError, ResourceError, UsageError
-from lowerbound.tuning import Parts, Search, comparable
-from lowerbound.verbs.tuning import tune
+from lowerbound.files.read import read
+from lowerbound.training import tune as tuning
+from lowerbound.training.tune import Parts, Search, comparable
 
 PLAN = Plan(preset="fast", max_epochs=4)
 SAYS = {"preset": "fast", "max_epochs": 4}
@@ -132,7 +134,7 @@ def test_the_command_shows_a_leaderboard_and_saves_the_best(tmp_path, capsys, mo
 
     pyarrow.csv.write_csv(numbers(), "t.csv")
     words = ["tune", "t.csv", "--preset", "fast", "--max-epochs", "4", "--trials", "3"]
-    assert cli.main([*words, "--out", "m.vae"]) == 0
+    assert main.main([*words, "--out", "m.vae"]) == 0
     shown = capsys.readouterr().out
     assert "log p of rows that no trial learned from" in shown
     assert "Best       trial" in shown
@@ -143,12 +145,12 @@ def test_the_command_shows_a_leaderboard_and_saves_the_best(tmp_path, capsys, mo
     model = Trained.load("m.vae")
     assert model.recipe == best["changes"]["recipe"]
     assert model.facts["plan"]["learning_rate"] == best["changes"]["learning_rate"]
-    assert cli.main([*words, "--json"]) == 0
+    assert main.main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [t["log_p"] for t in told["trials"]] == [t["log_p"] for t in found.facts["trials"]]
     assert "--learning-rate" in found.next
     (tmp_path / "n.tune").mkdir()
-    assert cli.main([*words, "--out", "n.vae"]) == 2
+    assert main.main([*words, "--out", "n.vae"]) == 2
     assert "E221" in capsys.readouterr().err
 
 

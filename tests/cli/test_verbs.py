@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lowerbound
-from lowerbound.verbs import VERBS
+from lowerbound.cli.verbs import VERBS
 
 VISIBLE = ["amount", "fee", "country", "ts", "is_new", "visits"]
 

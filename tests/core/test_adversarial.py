@@ -7,8 +7,11 @@ import torch
 from torch import nn
 from torch.distributions import Laplace
 
-from lowerbound import adversarial, noise, recipes
-from lowerbound.adversarial import (
+from lowerbound import noise, recipes
+from lowerbound.errors import UsageError
+from lowerbound.nn.distributions.families import summed
+from lowerbound.nn.objectives import adversarial
+from lowerbound.nn.objectives.adversarial import (
     Adversarial,
     Discriminator,
     of_discriminator,
@@ -16,13 +19,11 @@ from lowerbound.adversarial import (
     seen,
     stages,
 )
-from lowerbound.aims import OBJECTIVE, objective_of
-from lowerbound.errors import UsageError
-from lowerbound.families import summed
-from lowerbound.objectives import Elbo, Iwae, Map, StickingTheLanding, ThetaPrior
+from lowerbound.nn.objectives.elbo import Elbo, Iwae, Map, StickingTheLanding, ThetaPrior
+from lowerbound.nn.objectives.spectral import Spectral, matrix
+from lowerbound.nn.trace import Trace, from_posterior
 from lowerbound.recipes import images
-from lowerbound.spectral import Spectral, matrix
-from lowerbound.trace import Trace, from_posterior
+from lowerbound.training.objective import OBJECTIVE, objective_of
 
 SHAPE = (1, 9, 8)
 CODES = {"logistic", "logistic_mixture", "softmax"}

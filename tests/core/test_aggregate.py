@@ -10,9 +10,13 @@ import torch
 from torch import nn
 
 from core_parts import LinearGaussian, encode, linear_model, randomise
-from lowerbound import families as fam
 from lowerbound import noise
-from lowerbound.aggregate import (
+from lowerbound.errors import UsageError
+from lowerbound.nn.distributions import families as fam
+from lowerbound.nn.distributions.base import kl_per_dimension, normal
+from lowerbound.nn.latents.flows import Planar
+from lowerbound.nn.latents.posteriors import Flow
+from lowerbound.nn.objectives.aggregate import (
     BetaTc,
     InfoMmd,
     decompose,
@@ -22,12 +26,8 @@ from lowerbound.aggregate import (
     stratified,
     weighted,
 )
-from lowerbound.distributions import kl_per_dimension, normal
-from lowerbound.errors import UsageError
-from lowerbound.flows import Planar
-from lowerbound.objectives import Elbo, Ramp
-from lowerbound.posteriors import Flow
-from lowerbound.trace import Trace, from_posterior
+from lowerbound.nn.objectives.elbo import Elbo, Ramp
+from lowerbound.nn.trace import Trace, from_posterior
 
 WORLD = LinearGaussian()
 X = WORLD.data(12)

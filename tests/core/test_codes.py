@@ -13,15 +13,24 @@ from vector_quantize_pytorch import SimVQ
 from vector_quantize_pytorch.vector_quantize_pytorch import Codebook as Theirs
 
 from core_parts import CODE_PRIORS, CODEBOOKS, quantise, randomise
-from lowerbound import codes, metrics, noise, recipes, usage
-from lowerbound import distributions as dist
-from lowerbound.code_priors import PixelCodes, Raster, UniformCodes
-from lowerbound.codewords import AllAlike, Nearest, OnCodebook, nearest, perplexity, vectors_of
-from lowerbound.data.batches import Batch, Dense
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import Batch, Dense
 from lowerbound.errors import UsageError
-from lowerbound.objectives import Elbo
-from lowerbound.pixelcnn import PixelCNN, Walk
-from lowerbound.trace import Trace, from_posterior, from_prior
+from lowerbound.nn.distributions import base as dist
+from lowerbound.nn.distributions.codewords import (
+    AllAlike,
+    Nearest,
+    OnCodebook,
+    nearest,
+    perplexity,
+    vectors_of,
+)
+from lowerbound.nn.latents import codebooks
+from lowerbound.nn.latents.code_priors import PixelCodes, Raster, UniformCodes
+from lowerbound.nn.networks.pixelcnn import PixelCNN, Walk
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.nn.trace import Trace, from_posterior, from_prior
+from lowerbound.tasks import latent_use, metrics
 from recipe_parts import HIERARCHIES_OF_CODES, QUANTISED, RECIPES, recipe
 
 every_book = pytest.mark.parametrize("kind", CODEBOOKS)
@@ -61,7 +70,7 @@ def test_the_nearest_is_the_nearest_however_far_the_book_is_from_0():
 def test_what_is_held_at_a_time_does_not_change_what_is_found(monkeypatch):
     z, book = normals("z", 5, 4, 6, 7), normals("e", 33, 4)
     whole = nearest(z, book)
-    monkeypatch.setattr("lowerbound.codewords.CELLS", 100)
+    monkeypatch.setattr("lowerbound.nn.distributions.codewords.CELLS", 100)
     assert torch.equal(nearest(z, book), whole)
 
 
@@ -74,12 +83,12 @@ def test_codes_a_bit_apart_have_their_own_mass_each():
     prior = PixelCNN(33, (1, 2), 8, 1)
     randomise(prior, "a bit apart")
     grids = torch.tensor([[[7, 20]], [[20, 7]], [[7, 7]], [[20, 3]]])
-    codes = Raster(prior, torch.zeros(4, 0, 1, 2, dtype=torch.float64))
+    codebooks = Raster(prior, torch.zeros(4, 0, 1, 2, dtype=torch.float64))
     z = vectors_of(grids, book)
-    assert torch.equal(OnCodebook(book, codes).log_prob(z), codes.log_prob(grids))
+    assert torch.equal(OnCodebook(book, codebooks).log_prob(z), codebooks.log_prob(grids))
     z[1, 0, 0, 1] += 0.1
     z[2, 3, 0, 0] = torch.nextafter(z[2, 3, 0, 0], torch.tensor(9.0))
-    off = OnCodebook(book, codes).log_prob(z).isneginf()
+    off = OnCodebook(book, codebooks).log_prob(z).isneginf()
     assert off.tolist() == [False, True, True, False]
 
 
@@ -144,7 +153,7 @@ def batches(steps, rows=40, dim=3):
 def test_moving_averages_are_those_of_the_paper_and_of_the_library():
     book, size, decay = made("ema").train(), 8, 0.99
     theirs = Theirs(
-        dim=3, codebook_size=size, decay=decay, eps=codes.SMOOTHING, threshold_ema_dead_code=0
+        dim=3, codebook_size=size, decay=decay, eps=codebooks.SMOOTHING, threshold_ema_dead_code=0
     )
     theirs.embed.copy_(book.vector[None])
     theirs.embed_avg.copy_(book.vector[None])
@@ -198,7 +207,7 @@ def clusters(key, places=600, spread=0.05):
 
 def test_restarted_codes_begin_at_k_means():
     with noise.isolated("k-means"):
-        book = codes.Restarted(12, 3).double().train()
+        book = codebooks.Restarted(12, 3).double().train()
     z, middle = clusters("k")
     q, _ = book(z)
     assert q.mean.abs().max() < 1  # by the vectors as they were
@@ -232,7 +241,7 @@ def test_dead_codes_are_put_on_places_of_the_batch_and_nobody_elses_draws_change
     places = z[:, :, 0, 0]
     assert torch.cdist(book.vector[7:], places).min(1).values.max() == 0
     assert len(book.vector[7:].unique(dim=0)) == 9
-    assert (book.count[7:] == codes.FRESH * len(places) / 16).all()
+    assert (book.count[7:] == codebooks.FRESH * len(places) / 16).all()
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -263,13 +272,13 @@ def test_perplexity_is_how_many_codes_would_do():
 
 @pytest.mark.parametrize("size", [3, 7, 8, 9, 10, 64, 100, 240, 512, 1000, 1024, 16384])
 def test_a_lattice_has_about_as_many_codes_as_are_asked_for(size):
-    levels = codes.lattice(size)
+    levels = codebooks.lattice(size)
     assert min(levels) >= 3
     assert 0.75 * size <= math.prod(levels) <= size
 
 
 def test_finite_scalar_quantisation_reaches_every_code_and_is_bounded():
-    book = codes.Lattice([4, 5])
+    book = codebooks.Lattice([4, 5])
     z = 4 * normals("z", 4000, 2, 1, 1).float()
     q, penalty = book(z)
     assert len(q.codes.unique()) == 20
@@ -280,7 +289,7 @@ def test_finite_scalar_quantisation_reaches_every_code_and_is_bounded():
 
 
 def test_one_linear_map_of_frozen_vectors_is_the_librarys():
-    ours, theirs = codes.Turned(16, 4), SimVQ(4, 16, rotation_trick=False, channel_first=True)
+    ours, theirs = codebooks.Turned(16, 4), SimVQ(4, 16, rotation_trick=False, channel_first=True)
     theirs.frozen_codebook.copy_(ours.frozen)
     with torch.no_grad():
         theirs.code_transform.weight.copy_(ours.turn)
@@ -295,10 +304,10 @@ def test_one_linear_map_of_frozen_vectors_is_the_librarys():
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: codes.Pulled(1, 4),
-        lambda: codes.Averaged(8, 0),
-        lambda: codes.Lattice([8, 2]),
-        lambda: codes.lattice(2),
+        lambda: codebooks.Pulled(1, 4),
+        lambda: codebooks.Averaged(8, 0),
+        lambda: codebooks.Lattice([8, 2]),
+        lambda: codebooks.lattice(2),
         lambda: recipes.vqvae([1, 8, 8], codes=1),
         lambda: recipes.vqvae([1, 8, 8], codes=2, codebook="fsq"),
     ],
@@ -315,7 +324,7 @@ H = normals("h", 3, 2, 2, 2)
 def prior(name, size=3, state=2, grid=(2, 2)):
     """A prior over grids of the codes of a small codebook, with random weights, and the book."""
     with noise.isolated("prior", name):
-        book = codes.Averaged(size, 2).double()
+        book = codebooks.Averaged(size, 2).double()
         module = randomise(CODE_PRIORS[name](state, book, grid), name, 0.5)
     return module, book
 
@@ -415,7 +424,7 @@ def test_the_kl_of_a_quantised_site_is_exact_and_that_of_its_draw(name, kind):
 
 def test_what_is_not_over_codes_has_no_likeliest():
     normal = dist.normal(torch.zeros(2, 3), torch.ones(2, 3))
-    for p in (normal, UniformCodes(codes.Averaged(3, 2), 2, 2)(H)):
+    for p in (normal, UniformCodes(codebooks.Averaged(3, 2), 2, 2)(H)):
         with pytest.raises(UsageError) as caught:
             from_prior(top_k=3)("z", p, None)
         assert caught.value.code == "E256"
@@ -589,7 +598,7 @@ def test_draws_of_a_code_are_all_the_same_and_are_decoded_once():
 def test_units_of_a_site_of_codes_are_its_codes():
     model = recipe("vqvae2").eval()
     x, _ = RECIPES["vqvae2"].data(40)
-    use = usage.latent_use(model, Dense(x))
+    use = latent_use.latent_use(model, Dense(x))
     assert len(use.active) == 16
     trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 40)
     model(x, trace)

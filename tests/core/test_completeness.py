@@ -19,24 +19,13 @@ from core_parts import (
     quantise,
     table_family,
 )
-from lowerbound import (
-    aggregate_priors,
-    code_priors,
-    codes,
-    families,
-    flows,
-    joints,
-    noise,
-    pixelcnn,
-    pixels,
-    posteriors,
-    priors,
-    recipes,
-    residual_cells,
-)
-from lowerbound.families import Family
-from lowerbound.networks import NONLINEARITIES
-from lowerbound.recipes import images, latents, tables, vectors
+from lowerbound import noise, recipes
+from lowerbound.nn.distributions import families, pixels, table_rows
+from lowerbound.nn.distributions.families import Family
+from lowerbound.nn.latents import code_priors, codebooks, flows, mixture_priors, posteriors, priors
+from lowerbound.nn.networks import pixelcnn, residual_cells
+from lowerbound.nn.networks.mlp import NONLINEARITIES
+from lowerbound.recipes import images, latent_parts, tables, vectors
 from recipe_parts import RECIPES, recipe
 
 
@@ -62,12 +51,12 @@ def contracted() -> set[type]:
     made += [make() for make in PRIORS.values()]
     made += [make(2, 4) for make in FLOWS.values()]
     made += [quantise(kind) for kind in CODEBOOKS]
-    made += [make(2, codes.KINDS["ema"](8, 3), (2, 2)) for make in CODE_PRIORS.values()]
+    made += [make(2, codebooks.KINDS["ema"](8, 3), (2, 2)) for make in CODE_PRIORS.values()]
     return parts_of(made)
 
 
 # Beside the parts there is what makes or serves them, which is no part itself.
-BESIDE = {Family, families.Conditional, aggregate_priors.Reading, codes.Codebook}
+BESIDE = {Family, families.Conditional, mixture_priors.Reading, codebooks.Codebook}
 
 
 @pytest.mark.parametrize(
@@ -75,14 +64,14 @@ BESIDE = {Family, families.Conditional, aggregate_priors.Reading, codes.Codebook
     [
         (posteriors, nn.Module),
         (priors, nn.Module),
-        (aggregate_priors, nn.Module),
+        (mixture_priors, nn.Module),
         (flows, nn.Module),
-        (codes, nn.Module),
+        (codebooks, nn.Module),
         (code_priors, nn.Module),
         (pixelcnn, nn.Module),
         (families, Family),
         (pixels, Family),
-        (joints, Family),
+        (table_rows, Family),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -100,10 +89,10 @@ def test_no_recipe_is_without_a_contract():
 
 # Every value of an argument that names a part, and the recipes of which one at least has each.
 CHOICES = {
-    "prior": (set(latents.PRIORS) - {"standard"}, {"gaussian", "sigma", "binary"}),
+    "prior": (set(latent_parts.PRIORS) - {"standard"}, {"gaussian", "sigma", "binary"}),
     "layers": (set(NONLINEARITIES), {"binary"}),
     "kind": ({"iaf", "spline", "planar"}, {"iaf"}),
-    "codebook": (set(codes.KINDS), {"vqvae"}),
+    "codebook": (set(codebooks.KINDS), {"vqvae"}),
     "posterior": ({"precision", "residual", "informed"}, {"conv_ladder"}),
 }
 LIKELIHOODS = {

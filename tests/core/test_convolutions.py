@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from lowerbound import noise, recipes
-from lowerbound.convolutions import (
+from lowerbound.errors import UsageError
+from lowerbound.nn.distributions.base import log_prob_cells
+from lowerbound.nn.networks.convolutions import (
     Cropped,
     Decoder,
     Doubling,
@@ -15,11 +17,9 @@ from lowerbound.convolutions import (
     Enlarged,
     LearnedStart,
 )
-from lowerbound.distributions import log_prob_cells
-from lowerbound.errors import UsageError
-from lowerbound.objectives import Elbo, Iwae
+from lowerbound.nn.objectives.elbo import Elbo, Iwae
+from lowerbound.nn.trace import Trace, from_posterior, from_prior
 from lowerbound.recipes.images import LIKELIHOODS
-from lowerbound.trace import Trace, from_posterior, from_prior
 
 SIZES = [(28, 28), (32, 32), (33, 47), (64, 64), (1, 1), (5, 3), (2, 9)]
 every_size = pytest.mark.parametrize("size", SIZES, ids=str)

@@ -7,19 +7,15 @@ import torch
 from torch import nn
 
 from core_parts import LinearGaussian
-from lowerbound import noise, tasks
-from lowerbound.aggregate_priors import Borrowed, Vamp
-from lowerbound.data.batches import Batch, Dense
-from lowerbound.encoded import encoded_once, undecoded
-from lowerbound.evaluating import Moments
-from lowerbound.metrics import (
-    elbo,
-    log_likelihood,
-    log_weights,
-    rate_distortion,
-)
-from lowerbound.trace import Trace, posterior_mean
-from lowerbound.usage import latent_use, together
+from lowerbound import noise
+from lowerbound.coding.rows import Batch, Dense
+from lowerbound.nn.latents.mixture_priors import Borrowed, Vamp
+from lowerbound.nn.partial import encoded_once, undecoded
+from lowerbound.nn.trace import Trace, posterior_mean
+from lowerbound.tasks import draws
+from lowerbound.tasks.evaluate import Moments
+from lowerbound.tasks.latent_use import latent_use, together
+from lowerbound.tasks.metrics import elbo, log_likelihood, log_weights, rate_distortion
 from recipe_parts import RECIPES, recipe
 
 WORLD = LinearGaussian()
@@ -66,7 +62,7 @@ def test_latents_are_looked_at_without_decoding_them(monkeypatch):
     z = torch.cat([site.z for site in trace.sites.values()], 1)
     assert len(decoded) == 1
     decoded.clear()
-    torch.testing.assert_close(tasks.embed(it, Dense(x)), z)
+    torch.testing.assert_close(draws.embed(it, Dense(x)), z)
     before = latent_use(it, Dense(x))
     assert not decoded
     with undecoded(it):

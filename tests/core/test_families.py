@@ -10,9 +10,9 @@ from torch import nn
 
 from core_parts import CASES, ELEMENTWISE, built, draw_numbers, masses, randomise, support
 from lowerbound import noise
-from lowerbound.distributions import elementwise, log_prob_cells
-from lowerbound.families import Categories, LogGaussian
-from lowerbound.joints import LibraryCounts
+from lowerbound.nn.distributions.base import elementwise, log_prob_cells
+from lowerbound.nn.distributions.families import Categories, LogGaussian
+from lowerbound.nn.distributions.table_rows import LibraryCounts
 from lowerbound.recipes.counts import ButLast, OfLibrary
 
 ROWS = 3

@@ -12,12 +12,12 @@ from torch import nn
 from torch.distributions import Distribution, Normal
 
 from core_parts import FLOWS, LinearGaussian, randomise
-from lowerbound import distributions as dist
 from lowerbound import noise
 from lowerbound.errors import UsageError
-from lowerbound.flows import OPEN, Autoregressive, Flowed, Planar
-from lowerbound.objectives import Iwae, StickingTheLanding
-from lowerbound.posteriors import Flow
+from lowerbound.nn.distributions import base as dist
+from lowerbound.nn.latents.flows import OPEN, Autoregressive, Flowed, Planar
+from lowerbound.nn.latents.posteriors import Flow
+from lowerbound.nn.objectives.elbo import Iwae, StickingTheLanding
 
 every_flow = pytest.mark.parametrize("name", FLOWS)
 MASKED = [name for name in FLOWS if name != "planar"]

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Laplace, LogNormal, Normal
 
 from core_parts import PLAIN
-from lowerbound import counting as cnt
-from lowerbound import scales
+from lowerbound.nn.distributions import counts as cnt
+from lowerbound.nn.distributions import scales
 
 mp.mp.dps = 50
 TEN = math.log(10.0)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lowerbound import metrics, noise, recipes, tasks, usage
-from lowerbound.data.batches import Dense
-from lowerbound.distributions import moments
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
-from lowerbound.plan import Plan
-from lowerbound.priors import Mixture, StandardNormal
+from lowerbound.nn.distributions.base import moments
+from lowerbound.nn.latents.priors import Mixture, StandardNormal
+from lowerbound.nn.trace import Trace, from_posterior, from_prior, posterior_mean, replay
 from lowerbound.recipes.hierarchies import SPREAD, BatchNorm, halved
-from lowerbound.refit import refit_prior
-from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
+from lowerbound.tasks import draws as tasks
+from lowerbound.tasks import latent_use, metrics
+from lowerbound.training.plan import Plan
+from lowerbound.training.refit_prior import refit_prior
 from recipe_parts import recipe
 
 
@@ -151,7 +153,7 @@ def test_latents_of_all_levels_go_there_and_back(name):
     z = tasks.embed(model, Dense(x))
     assert z.shape == (12, 5 if name.startswith("ladder") else 2)
     torch.testing.assert_close(tasks.decode(model, z), tasks.reconstruct(model, Dense(x)))
-    use = usage.latent_use(model, Dense(x))
+    use = latent_use.latent_use(model, Dense(x))
     assert len(use.active) == z.shape[1]
     torch.testing.assert_close(use.activity, z.double().var(0, correction=0))
     assert use.rate.isnan().all() == name.startswith("iaf")
@@ -199,7 +201,7 @@ def test_a_recipe_without_components_keeps_its_prior():
 
 
 def test_the_size_of_a_hierarchy_is_chosen_from_the_data_or_said_once():
-    from lowerbound.learning import _in_use, resolve
+    from lowerbound.training.fit import _in_use, resolve
 
     class Columns:
         def arguments(self):

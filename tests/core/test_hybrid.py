@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal
 
-from lowerbound import noise, objectives, recipes
-from lowerbound.aims import objective_of
+from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
-from lowerbound.hybrid import Hybrid
-from lowerbound.plan import Plan, objective_settings
+from lowerbound.nn.objectives.elbo import Elbo, Iwae
+from lowerbound.nn.objectives.hybrid import Hybrid
+from lowerbound.training.objective import objective_of
+from lowerbound.training.plan import Plan, objective_settings
 
 ROWS = 40_000
 X, Y = 1.3, 0.4
@@ -99,9 +100,9 @@ def test_segmenting_learns_by_it_unless_told_otherwise():
 
     assert made().share == 0.5
     assert made(prior_share=0.3).share == 0.3
-    assert type(made(prior_share=0.0)) is objectives.Elbo
-    assert type(made(free_bits=0.1)) is objectives.Elbo
-    assert type(made(iwae=2)) is objectives.Iwae
+    assert type(made(prior_share=0.0)) is Elbo
+    assert type(made(free_bits=0.1)) is Elbo
+    assert type(made(iwae=2)) is Iwae
 
 
 @pytest.mark.parametrize(

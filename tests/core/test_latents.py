@@ -10,12 +10,12 @@ from torch import nn
 from torch.distributions import Independent, MixtureSameFamily, Normal, kl_divergence
 
 from core_parts import PRIORS, randomise
-from lowerbound import distributions as dist
 from lowerbound import noise
 from lowerbound.errors import UsageError
-from lowerbound.flows import Flowed
-from lowerbound.posteriors import Plain
-from lowerbound.trace import Trace, from_posterior, from_prior, posterior_mean, replay
+from lowerbound.nn.distributions import base as dist
+from lowerbound.nn.latents.flows import Flowed
+from lowerbound.nn.latents.posteriors import Plain
+from lowerbound.nn.trace import Trace, from_posterior, from_prior, posterior_mean, replay
 from recipe_parts import QUANTISED, RECIPES, SAMPLED, recipe
 
 N = 20_000
@@ -235,7 +235,7 @@ def test_samples_of_a_row_follow_one_another_and_are_encoded_once(name):
 
 
 def test_the_kl_moves_the_mean_at_the_defaults_of_every_recipe():
-    from lowerbound.objectives import Elbo
+    from lowerbound.nn.objectives.elbo import Elbo
 
     for name in RECIPES:
         if name in QUANTISED:  # whose KL is that of a point mass: see test_codes.py

@@ -7,11 +7,11 @@ import torch
 from torch import Size, Tensor
 
 from core_parts import LinearGaussian, linear_model
-from lowerbound import families as fam
 from lowerbound import noise
-from lowerbound.distributions import exact_kl, normal
-from lowerbound.objectives import Elbo, Iwae
-from lowerbound.trace import Trace, from_posterior
+from lowerbound.nn.distributions import families as fam
+from lowerbound.nn.distributions.base import exact_kl, normal
+from lowerbound.nn.objectives.elbo import Elbo, Iwae
+from lowerbound.nn.trace import Trace, from_posterior
 
 WORLD = LinearGaussian()
 X = WORLD.data(16)

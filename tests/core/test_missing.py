@@ -9,9 +9,9 @@ import torch
 
 from core_parts import GAPS, LIBRARIES, TABLE_FAMILIES, TABLE_SIZES, built, randomise, table_family
 from lowerbound import noise
-from lowerbound.distributions import log_prob_cells
-from lowerbound.joints import Table
-from lowerbound.networks import CodeFeatures, Filled, Hidden, TableFeatures
+from lowerbound.nn.distributions.base import log_prob_cells
+from lowerbound.nn.distributions.table_rows import Table
+from lowerbound.nn.networks.mlp import CodeFeatures, Filled, Hidden, TableFeatures
 
 NAMES = [*GAPS, *LIBRARIES, "optimal sigma"]
 

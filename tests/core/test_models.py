@@ -23,13 +23,13 @@ from core_parts import (
     randomise,
 )
 from lowerbound import noise, recipes
-from lowerbound.distributions import centre, log_prob_cells
 from lowerbound.errors import UsageError
-from lowerbound.families import Conditional, LatentGaussian
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import MLP, Concat, Empty, Filled, Mapped, Single, trunk
-from lowerbound.objectives import Elbo, Iwae, StickingTheLanding
-from lowerbound.trace import Trace, from_posterior, from_prior
+from lowerbound.nn.distributions.base import centre, log_prob_cells
+from lowerbound.nn.distributions.families import Conditional, LatentGaussian
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import MLP, Concat, Empty, Filled, Mapped, Single, trunk
+from lowerbound.nn.objectives.elbo import Elbo, Iwae, StickingTheLanding
+from lowerbound.nn.trace import Trace, from_posterior, from_prior
 from recipe_parts import CHAINED, GAPLESS, QUANTISED, RECIPES, recipe
 
 every_recipe = pytest.mark.parametrize("name", RECIPES)

@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from lowerbound import noise
-from lowerbound.objectives import Elbo, Iwae
+from lowerbound.nn.objectives.elbo import Elbo, Iwae
 from recipe_parts import CHAINED, RECIPES, recipe
 
 LIKE = torch.zeros((), dtype=torch.float64)

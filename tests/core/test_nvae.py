@@ -8,10 +8,9 @@ from torch import nn
 from torch.distributions import kl_divergence
 
 from lowerbound import noise, recipes
-from lowerbound.distributions import UnitNormal
 from lowerbound.errors import UsageError
-from lowerbound.objectives import Elbo, Iwae, Ramp, balanced
-from lowerbound.residual_cells import (
+from lowerbound.nn.distributions.base import UnitNormal
+from lowerbound.nn.networks.residual_cells import (
     MaskedConvolution,
     MaskedShift,
     Recomputed,
@@ -19,8 +18,9 @@ from lowerbound.residual_cells import (
     decoder_cell,
     encoder_cell,
 )
-from lowerbound.spectral import Spectral, matrix
-from lowerbound.trace import Trace, from_posterior, from_prior
+from lowerbound.nn.objectives.elbo import Elbo, Iwae, Ramp, balanced
+from lowerbound.nn.objectives.spectral import Spectral, matrix
+from lowerbound.nn.trace import Trace, from_posterior, from_prior
 
 SMALL = {"shape": [1, 7, 6], "groups": [2, 1], "channels": 3, "latent_channels": 2}
 VARIANTS = {

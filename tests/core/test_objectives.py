@@ -11,11 +11,12 @@ import torch
 from torch.distributions import Laplace, Normal
 
 from core_parts import PRIORS, LinearGaussian, linear_model, randomise
-from lowerbound import families as fam
-from lowerbound import noise, objectives
-from lowerbound.distributions import kl_per_dimension
+from lowerbound import noise
 from lowerbound.errors import UsageError
-from lowerbound.objectives import (
+from lowerbound.nn.distributions import families as fam
+from lowerbound.nn.distributions.base import kl_per_dimension
+from lowerbound.nn.objectives.elbo import (
+    Constant,
     Cyclical,
     Elbo,
     Iwae,
@@ -24,7 +25,7 @@ from lowerbound.objectives import (
     StickingTheLanding,
     ThetaPrior,
 )
-from lowerbound.trace import Trace, from_posterior
+from lowerbound.nn.trace import Trace, from_posterior
 from recipe_parts import CHAINED, FOLLOWING, QUANTISED, RECIPES, SAMPLED, WHOLE_BATCH, recipe
 
 WORLD = LinearGaussian()
@@ -47,7 +48,7 @@ def test_schedules():
     assert Ramp(0.0, 1.0, 0)(1) == 1.0
     cycle = Cyclical(3.0, 8, share=0.5)
     assert [cycle(s) for s in range(9)] == [0.0, 0.75, 1.5, 2.25, 3.0, 3.0, 3.0, 3.0, 0.0]
-    assert objectives.Constant(0.7)(123) == 0.7
+    assert Constant(0.7)(123) == 0.7
 
 
 def test_beta_weighs_the_rate_alone_and_follows_its_schedule():

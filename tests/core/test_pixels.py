@@ -11,16 +11,16 @@ from scipy import stats
 from torch.distributions import ContinuousBernoulli, Independent
 
 from lowerbound import noise
-from lowerbound.distributions import elementwise, log_prob_cells, tempered
 from lowerbound.errors import UsageError
-from lowerbound.greylevels import (
+from lowerbound.nn.distributions.base import elementwise, log_prob_cells, tempered
+from lowerbound.nn.distributions.grey_levels import (
     ContinuousBernoulliLogits,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
 )
-from lowerbound.joints import WithMissing
-from lowerbound.metrics import bits_per_dimension
-from lowerbound.pixels import ContinuousBits, LogisticMixture, Logistics
+from lowerbound.nn.distributions.pixels import ContinuousBits, LogisticMixture, Logistics
+from lowerbound.nn.distributions.table_rows import WithMissing
+from lowerbound.tasks.metrics import bits_per_dimension
 
 CODES = torch.arange(256, dtype=torch.float64)
 both_precisions = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

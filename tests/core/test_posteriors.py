@@ -7,19 +7,20 @@ import torch
 from torch import nn
 
 from core_parts import DEPENDENT, POSTERIORS, PRIORS, RELATIVE, randomise
-from lowerbound import distributions as dist
-from lowerbound import families as fam
-from lowerbound import noise, objectives
-from lowerbound.aims import OBJECTIVE, objective_of
+from lowerbound import noise
 from lowerbound.errors import UsageError
-from lowerbound.families import Conditional, LatentGaussian
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Concat, Empty, Single
-from lowerbound.objectives import Elbo, Iwae, StickingTheLanding
-from lowerbound.posteriors import Informed, Plain, Precision, Residual
-from lowerbound.priors import StandardNormal
+from lowerbound.nn.distributions import base as dist
+from lowerbound.nn.distributions import families as fam
+from lowerbound.nn.distributions.families import Conditional, LatentGaussian
+from lowerbound.nn.latents.posteriors import Informed, Plain, Precision, Residual
+from lowerbound.nn.latents.priors import StandardNormal
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import Concat, Empty, Single
+from lowerbound.nn.objectives import elbo
+from lowerbound.nn.objectives.elbo import Elbo, Iwae, StickingTheLanding
+from lowerbound.nn.trace import Trace, from_posterior, from_prior, path_derivative
 from lowerbound.recipes.hierarchies import BottomUp, Onward
-from lowerbound.trace import Trace, from_posterior, from_prior, path_derivative
+from lowerbound.training.objective import OBJECTIVE, objective_of
 from recipe_parts import RECIPES, recipe
 
 H, F, D = 3, 4, 2
@@ -340,7 +341,7 @@ def test_what_is_refused_is_biased_and_what_is_not_is_not(name, monkeypatch):
 
     one, many = (Iwae(chain.model, k, dreg=False) for k in (1, 10))
     assert bias(StickingTheLanding(chain.model), one) < 4.5
-    monkeypatch.setattr(objectives, "_refuse_chains", lambda trace: None)
+    monkeypatch.setattr(elbo, "_refuse_chains", lambda trace: None)
     assert bias(Iwae(chain.model, 10), many) > 6
 
 

@@ -10,24 +10,24 @@ from safetensors.torch import load, save
 from torch import nn
 
 from core_parts import encode, randomise
-from lowerbound import distributions as dist
-from lowerbound import families as fam
 from lowerbound import noise, recipes
-from lowerbound.aggregate_priors import Borrowed, Exemplar, Reading, Vamp, start_from
-from lowerbound.data.batches import Dense
+from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
-from lowerbound.flows import Planar
-from lowerbound.learning import learn
-from lowerbound.metrics import log_likelihood
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Concat, Empty, Single, trunk
-from lowerbound.objectives import Elbo, Iwae
-from lowerbound.plan import Plan
-from lowerbound.posteriors import Flow, Plain
-from lowerbound.priors import FlowPrior, StandardNormal
-from lowerbound.trace import Trace, from_posterior, from_prior
-from lowerbound.trained import Trained
-from lowerbound.training.flat import Flat
+from lowerbound.nn.distributions import base as dist
+from lowerbound.nn.distributions import families as fam
+from lowerbound.nn.latents.flows import Planar
+from lowerbound.nn.latents.mixture_priors import Borrowed, Exemplar, Reading, Vamp, start_from
+from lowerbound.nn.latents.posteriors import Flow, Plain
+from lowerbound.nn.latents.priors import FlowPrior, StandardNormal
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import Concat, Empty, Single, trunk
+from lowerbound.nn.objectives.elbo import Elbo, Iwae
+from lowerbound.nn.trace import Trace, from_posterior, from_prior
+from lowerbound.tasks.metrics import log_likelihood
+from lowerbound.tasks.trained import Trained
+from lowerbound.training.engine.flat import Flat
+from lowerbound.training.fit import learn
+from lowerbound.training.plan import Plan
 
 FEATURES, LATENT, K = 3, 2, 5
 

@@ -9,14 +9,16 @@ import torch
 from torch import nn
 
 from lowerbound import noise, recipes
-from lowerbound.data.batches import Dense
-from lowerbound.distributions import normal
+from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
-from lowerbound.families import Conditional, FixedSigma
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Concat
-from lowerbound.posteriors import Residual
-from lowerbound.restoring import (
+from lowerbound.nn.distributions.base import normal
+from lowerbound.nn.distributions.families import Conditional, FixedSigma
+from lowerbound.nn.latents.posteriors import Residual
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import Concat
+from lowerbound.nn.networks.unet import UNet
+from lowerbound.nn.trace import Trace, from_prior
+from lowerbound.tasks.restore import (
     ROWS,
     Placed,
     accuracy,
@@ -25,8 +27,6 @@ from lowerbound.restoring import (
     restore,
     restored_rows,
 )
-from lowerbound.trace import Trace, from_prior
-from lowerbound.unet import UNet
 from recipe_parts import RECIPES, recipe
 
 
@@ -214,7 +214,7 @@ MEMORY = """
 import torch
 from pathlib import Path
 from lowerbound import recipes
-from lowerbound.restoring import restore
+from lowerbound.tasks.restore import restore
 torch.set_num_threads(1)
 model = recipes.build("denoise", {})
 found = restore(model, torch.rand(1, 3000, 4000), draws=2, keep=1)

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from lowerbound import noise
-from lowerbound.calibration import Calibration
-from lowerbound.data.batches import Dense
-from lowerbound.distributions import normal
+from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
-from lowerbound.metrics import log_weights
+from lowerbound.nn.distributions.base import normal
+from lowerbound.nn.trace import Trace
 from lowerbound.noise import row_keys
-from lowerbound.trace import Trace
-from lowerbound.typicality import Typicality, level_bound, level_ratio, lowest_from_prior
+from lowerbound.tasks.calibration import Calibration
+from lowerbound.tasks.metrics import log_weights
+from lowerbound.tasks.typicality import Typicality, level_bound, level_ratio, lowest_from_prior
 from recipe_parts import HIERARCHIES_OF_CODES, RECIPES, TOWERS, recipe
 
 A, T, W, S = 0.9, 0.7, 1.3, 0.5

@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from lowerbound import counting, zerocounts
+from lowerbound.nn.distributions import counts as counting
+from lowerbound.nn.distributions import zero_counts
 
 MEANS = [-30.0, -8.0, -1.0, 0.0, 2.5, 9.0]
 DISPERSIONS = [-5.0, 0.0, 3.0, 20.0, 70.0]
@@ -31,7 +32,7 @@ def test_value_and_gradients_are_those_of_the_formula(axes):
     given = grid(*axes)
     moderate = given[1] < 10  # beyond, the formula's own terms cancel
     weights = torch.linspace(-1.5, 2.0, len(given[0]), dtype=torch.float64)
-    expected, found = formula(*given), zerocounts.log_p0(*given)
+    expected, found = formula(*given), zero_counts.log_p0(*given)
     torch.testing.assert_close(found[moderate], expected[moderate], rtol=1e-7, atol=1e-9)
     slopes = [torch.autograd.grad((weights * v).sum(), given) for v in (expected, found)]
     for by_formula, written in zip(*slopes, strict=True):
@@ -43,7 +44,7 @@ def test_value_and_gradients_are_those_of_the_formula(axes):
 def test_float32_is_as_near_to_the_exact_numbers_as_its_digits_allow(axes):
     exact = grid(*axes)
     given = [part.detach().float().requires_grad_() for part in exact]
-    precise, found = zerocounts.log_p0(*exact), zerocounts.log_p0(*given)
+    precise, found = zero_counts.log_p0(*exact), zero_counts.log_p0(*given)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), precise, rtol=1e-5, atol=3e-5)
     slopes = torch.autograd.grad(precise.sum(), exact), torch.autograd.grad(found.sum(), given)
@@ -58,16 +59,18 @@ def test_shared_parameters_get_the_sum_of_the_gradients(gated):
     log_theta = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64, requires_grad=True)
     gate = torch.tensor([[0.3], [-2.0], [1.0], [-90.0]], dtype=torch.float64, requires_grad=True)
     given = (log_mean, log_theta, *[gate] * gated)
-    assert torch.autograd.gradcheck(zerocounts.log_p0, given, atol=1e-6)
-    assert torch.autograd.gradgradcheck(zerocounts.log_p0, given, atol=1e-4)
-    assert torch.equal(zerocounts.log_p0(*given), zerocounts.log_p0(*(p.detach() for p in given)))
+    assert torch.autograd.gradcheck(zero_counts.log_p0, given, atol=1e-6)
+    assert torch.autograd.gradgradcheck(zero_counts.log_p0, given, atol=1e-4)
+    assert torch.equal(
+        zero_counts.log_p0(*given), zero_counts.log_p0(*(p.detach() for p in given))
+    )
 
 
 def test_neither_zeros_nor_empty_batches_need_a_gradient():
     log_mean, log_theta = torch.zeros(0, 3), torch.zeros(3)
-    assert zerocounts.log_p0(log_mean, log_theta, torch.zeros(0, 3)).shape == (0, 3)
+    assert zero_counts.log_p0(log_mean, log_theta, torch.zeros(0, 3)).shape == (0, 3)
     with torch.no_grad():
-        value = zerocounts.log_p0(torch.tensor(0.0), torch.tensor(0.0), torch.tensor(-500.0))
+        value = zero_counts.log_p0(torch.tensor(0.0), torch.tensor(0.0), torch.tensor(-500.0))
     assert value.item() == pytest.approx(-math.log(2.0))
 
 
@@ -90,7 +93,7 @@ def plain(log_mean, log_theta, gate=None):
     """log p of COUNTS with every cell computed both ways, for autograd."""
     found = counting._counted(COUNTS, log_mean, log_theta.expand(4, 3))
     if gate is not None:
-        found = found - zerocounts.softplus(gate)
+        found = found - zero_counts.softplus(gate)
     return torch.where(COUNTS == 0, formula(log_mean, log_theta, gate), found)
 
 

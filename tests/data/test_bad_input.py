@@ -21,12 +21,13 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
-from lowerbound.data import memory, textfile
-from lowerbound.data.source import read
-from lowerbound.data.tables import read_table
-from lowerbound.data.write import atomic_write, check_output, write_table
+from lowerbound.columns.schema import infer
 from lowerbound.errors import CATALOGUE, LowerboundError
-from lowerbound.schema import infer
+from lowerbound.files import memory
+from lowerbound.files.read import read
+from lowerbound.files.text import encoding
+from lowerbound.files.text.tables import read_table
+from lowerbound.files.write import atomic_write, check_output, write_table
 
 EXITS = {"0": 3, "2": 2, "3": 5}
 
@@ -325,7 +326,7 @@ def gz_that_is_none(tmp, monkeypatch):
 
 @case("E017", "t.csv.gz", "gunzip -k")
 def gz_bomb(tmp, monkeypatch):
-    monkeypatch.setattr(textfile, "RATIO_FROM", 2**20)
+    monkeypatch.setattr(encoding, "RATIO_FROM", 2**20)
     return put(tmp, "t.csv.gz", gzip.compress(b"a\n" + b"1\n" * 2**22))
 
 

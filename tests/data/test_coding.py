@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lowerbound.cells import arrow_type
-from lowerbound.columns import LIMIT
-from lowerbound.schema import Schema, infer
+from lowerbound.columns.arrow import arrow_type
+from lowerbound.columns.base import LIMIT
+from lowerbound.columns.schema import Schema, infer
 
 RNG = np.random.default_rng(7)
 N = 400

@@ -8,16 +8,16 @@ import pytest
 
 import lowerbound
 from lowerbound import VAE
-from lowerbound.data import native
-from lowerbound.data.source import Frame, Stream, read, walk
 from lowerbound.errors import DataError, UsageError
+from lowerbound.files import frame
+from lowerbound.files.read import Frame, Stream, read, walk
 
 ROWS = 300
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(native, "PART", 64)
+    monkeypatch.setattr(frame, "PART", 64)
 
 
 def rows(n: int = ROWS, start: int = 0) -> pa.Table:

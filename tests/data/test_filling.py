@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from lowerbound import Plan, learn
-from lowerbound.data.filling import filled
+from lowerbound.coding.filling import filled
 
 CELLS = [1, None, 0]
 INTEGERS = [pa.int8(), pa.uint8(), pa.int64(), pa.uint64()]

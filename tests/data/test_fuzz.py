@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
-from lowerbound.data.source import read
+from lowerbound.columns.schema import infer
 from lowerbound.errors import DataError
-from lowerbound.schema import infer
+from lowerbound.files.read import read
 
 RNG = np.random.default_rng(5)
 TOKENS = [b'"', b"\0", b",", b"\n", b"\r", b";", b"\xff", b"\xef\xbb\xbf", b"1e999", b"nan", b"-"]

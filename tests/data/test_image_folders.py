@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lowerbound.data import folders, imagefiles, memory, scratch
-from lowerbound.data.folders import gather, pictures_in, survey
-from lowerbound.data.source import are_picture_files, read
-from lowerbound.data.wanted import Wanted
-from lowerbound.data.writefolder import atomic_folder
 from lowerbound.errors import DataError, LowerboundError, ResourceError, UsageError
+from lowerbound.files import memory, scratch
+from lowerbound.files.pictures import folders, image_file
+from lowerbound.files.pictures.folders import gather, pictures_in, survey
+from lowerbound.files.pictures.options import Wanted
+from lowerbound.files.read import are_picture_files, read
+from lowerbound.files.write_folder import atomic_folder
 from picture_files import BOMBS, packed, png_of, shades, turned
 
 Usage = namedtuple("Usage", "total used free")
@@ -67,8 +68,8 @@ def see_through():
 @pytest.mark.parametrize("pixels", [PIXELS, GREY[..., None]], ids=["colours", "grey"])
 def test_what_is_written_is_read_again(tmp_path, suffix, pixels):
     path = tmp_path / f"a.{suffix}"
-    imagefiles.encode(path, pixels)
-    again = imagefiles.decode(path, pixels.shape[-1])
+    image_file.encode(path, pixels)
+    again = image_file.decode(path, pixels.shape[-1])
     assert again.shape == pixels.shape
     assert again.dtype == np.uint8
     if suffix.startswith("jp"):
@@ -76,21 +77,21 @@ def test_what_is_written_is_read_again(tmp_path, suffix, pixels):
     else:
         assert np.array_equal(again, pixels)
     with pytest.raises(UsageError, match="exists already"):
-        imagefiles.encode(path, pixels)
-    imagefiles.encode(path, pixels, overwrite=True)
+        image_file.encode(path, pixels)
+    image_file.encode(path, pixels, overwrite=True)
     assert os.listdir(tmp_path) == [path.name]
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_sixteen_bits_of_grey_are_kept(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
-    imagefiles.encode(path, DEEP)
-    found = imagefiles.decode(path)
+    image_file.encode(path, DEEP)
+    found = image_file.decode(path)
     assert found.dtype == np.uint16
     assert np.array_equal(found[..., 0], DEEP)
-    assert imagefiles.decode(path, 3).shape == (*DEEP.shape, 3)
-    assert np.array_equal(imagefiles.bytes_of(found)[..., 0], GREY)
-    assert imagefiles.header(path).deep
+    assert image_file.decode(path, 3).shape == (*DEEP.shape, 3)
+    assert np.array_equal(image_file.bytes_of(found)[..., 0], GREY)
+    assert image_file.header(path).deep
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,7 @@ def test_sixteen_bits_of_grey_are_kept(tmp_path, suffix):
 )
 def test_what_cannot_be_written_is_refused(tmp_path, name, pixels, code):
     with pytest.raises(UsageError) as refused:
-        imagefiles.encode(tmp_path / name, pixels)
+        image_file.encode(tmp_path / name, pixels)
     assert refused.value.code == code
     assert not os.listdir(tmp_path)
 
@@ -136,21 +137,21 @@ def test_every_mode_becomes_grey_or_rgb(tmp_path, name):
     content, channels = MODES[name]
     path = put(tmp_path / name, content)
     for wanted in (None, 1, 3):
-        found = imagefiles.decode(path, wanted)
+        found = image_file.decode(path, wanted)
         assert found.dtype == np.uint8
         assert found.shape == (*GREY.shape, wanted or channels)
-    head = imagefiles.header(path)
+    head = image_file.header(path)
     assert (head.height, head.width, head.channels) == (*GREY.shape, channels)
     assert not head.deep
-    assert imagefiles.fitted(path, (16, 24), 3).shape == (16, 24, 3)
+    assert image_file.fitted(path, (16, 24), 3).shape == (16, 24, 3)
     if channels == 3 and "cmyk" not in name:
         # A palette, a colour space and transparency cost a little.
-        assert np.abs(imagefiles.decode(path).astype(int) - PIXELS).mean() < 8
+        assert np.abs(image_file.decode(path).astype(int) - PIXELS).mean() < 8
 
 
 def test_what_is_transparent_is_white(tmp_path):
     path = put(tmp_path / "a.png", packed(see_through()))
-    found = imagefiles.decode(path)
+    found = image_file.decode(path)
     assert found[0, 0].tolist() == [255, 0, 0]
     assert found[0, 7].tolist() == [255, 255, 255]
 
@@ -162,8 +163,8 @@ def test_in_a_tiff_of_16_bits_0_may_be_white(tmp_path, orientation):
     content, black = plain.read_bytes(), struct.pack("<HHIHH", 262, 3, 1, 1, 0)
     assert content.count(black) == 1
     white = content.replace(black, struct.pack("<HHIHH", 262, 3, 1, 0, 0))
-    inverted = imagefiles.decode(put(tmp_path / "b.tif", white))
-    assert np.array_equal(inverted, 65535 - imagefiles.decode(plain))
+    inverted = image_file.decode(put(tmp_path / "b.tif", white))
+    assert np.array_equal(inverted, 65535 - image_file.decode(plain))
 
 
 def test_twelve_bits_reach_white(tmp_path):
@@ -171,13 +172,13 @@ def test_twelve_bits_reach_white(tmp_path):
     tags = {256: 2, 257: 2, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 2, 279: len(codes)}
     body = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
     head = b"II*\0" + struct.pack("<I", 8 + len(codes)) + codes + struct.pack("<H", len(tags))
-    found = imagefiles.decode(put(tmp_path / "a.tif", head + body + bytes(4)))
+    found = image_file.decode(put(tmp_path / "a.tif", head + body + bytes(4)))
     assert found[..., 0].tolist() == [[0, 65535], [32776, 32776]]
 
 
 def test_of_16_bits_too_what_is_transparent_is_white(tmp_path):
     deep = np.array([[500, 32], [0, 65535]], np.uint16)
-    found = imagefiles.decode(put(tmp_path / "a.png", packed(deep, transparency=32)))
+    found = image_file.decode(put(tmp_path / "a.png", packed(deep, transparency=32)))
     assert found[..., 0].tolist() == [[500, 65535], [0, 65535]]
 
 
@@ -187,7 +188,7 @@ def test_pictures_stand_upright(tmp_path, kind, orientation):
     pixels = np.zeros((16, 32, 3), np.uint8)
     pixels[:8, :8] = 250  # the corner
     path = put(tmp_path / f"a.{kind.lower()}", turned(pixels, orientation, kind))
-    found = imagefiles.decode(path)
+    found = image_file.decode(path)
     upright = {
         1: lambda x: x,
         2: np.fliplr,
@@ -200,7 +201,7 @@ def test_pictures_stand_upright(tmp_path, kind, orientation):
     }[orientation](pixels)
     assert found.shape == upright.shape
     assert np.abs(found.astype(int) - upright).mean() < 4
-    head = imagefiles.header(path)
+    head = image_file.header(path)
     assert (head.height, head.width) == upright.shape[:2]
 
 
@@ -210,16 +211,16 @@ def test_of_several_frames_or_pages_the_first_is_taken(tmp_path):
         options = {"lossless": True} if kind == "WEBP" else {}
         content = packed_image(frames[0], kind, save_all=True, append_images=frames[1:], **options)
         path = put(tmp_path / name, content)
-        assert imagefiles.header(path).frames
-        assert (imagefiles.decode(path) == 10).all()
+        assert image_file.header(path).frames
+        assert (image_file.decode(path) == 10).all()
     assert any("several frames" in note for note in gather(pictures_in(tmp_path)).notes)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 100_000), (3, 2)])
 def test_odd_sizes_are_pictures_too(tmp_path, size):
     path = put(tmp_path / "a.png", packed(np.full((*size, 3), 7, np.uint8)))
-    assert imagefiles.decode(path).shape == (*size, 3)
-    assert (imagefiles.fitted(path, (8, 8), 1) == 7).all()
+    assert image_file.decode(path).shape == (*size, 3)
+    assert (image_file.fitted(path, (8, 8), 1) == 7).all()
 
 
 HALF = len(packed(PIXELS)) // 2
@@ -248,7 +249,7 @@ def test_what_is_no_picture_is_one_clear_error(tmp_path, name):
     content, code, told = BROKEN[name]
     path = put(tmp_path / f"a{Path(name).suffix}", content)
     with pytest.raises(LowerboundError) as refused:
-        imagefiles.decode(path)
+        image_file.decode(path)
     error = refused.value
     assert error.code == code, str(error)
     assert error.exit_code == 3
@@ -257,7 +258,7 @@ def test_what_is_no_picture_is_one_clear_error(tmp_path, name):
     assert len(str(error)) < 500
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(LowerboundError):
-        imagefiles.check(path)
+        image_file.check(path)
 
 
 def test_pipes_and_links_to_nothing_do_not_block(tmp_path):
@@ -267,7 +268,7 @@ def test_pipes_and_links_to_nothing_do_not_block(tmp_path):
     codes = set()
     for path in tmp_path.iterdir():
         with pytest.raises(DataError) as refused:
-            imagefiles.decode(path)
+            image_file.decode(path)
         codes.add(refused.value.code)
     assert codes <= {"E001", "E002", "E003", "E009"}
 
@@ -340,7 +341,7 @@ def test_names_that_are_no_text_are_spelled_out(tmp_path):
     put(tmp_path / os.fsdecode(b"caf\xe9.png"), packed(PIXELS))
     listing = pictures_in(tmp_path)
     assert listing.names == ["caf\\xe9.png"]
-    assert imagefiles.decode(listing.files[0]).shape == PIXELS.shape
+    assert image_file.decode(listing.files[0]).shape == PIXELS.shape
 
 
 def test_a_long_path_does_not_hide_why_a_file_cannot_be_read(tmp_path):
@@ -356,7 +357,7 @@ def test_pictures_of_any_size_are_gathered_in_order(photos):
     assert found.names == listing.names
     assert found.labels == listing.labels
     for i, path in enumerate(listing.files):
-        assert np.array_equal(found[i], imagefiles.decode(path))
+        assert np.array_equal(found[i], image_file.decode(path))
         assert found[i].shape == found.shapes[i]
     assert found[-1].shape == found.shapes[-1]
     assert [p.shape for p in found[2:4]] == found.shapes[2:4]
@@ -502,7 +503,7 @@ def test_a_full_disk_is_found_before_it_is_written_to(tmp_path, monkeypatch):
 _MEASURE = """
 import sys
 from pathlib import Path
-from lowerbound.data.folders import pictures_in, survey, gather
+from lowerbound.files.pictures.folders import pictures_in, survey, gather
 from lowerbound.errors import DataError
 listing = pictures_in(sys.argv[1])
 try:
@@ -532,7 +533,7 @@ def test_forty_bombs_take_little_memory_and_time(tmp_path):
 
 
 def test_results_wait_in_bounded_number(tmp_path, monkeypatch):
-    import lowerbound.data.parallel as parallel
+    import lowerbound.files.parallel as parallel
 
     monkeypatch.setattr(parallel, "workers", lambda: 2)
     begun = []
@@ -665,4 +666,4 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
 
 def test_a_png_of_one_bit_within_the_limits_is_read(tmp_path):
     path = put(tmp_path / "a.png", png_of(8, 8, bytes(8 * 2)))
-    assert imagefiles.decode(path).shape == (8, 8, 1)
+    assert image_file.decode(path).shape == (8, 8, 1)

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from lowerbound.data.source import read
-from lowerbound.schema import infer
+from lowerbound.columns.schema import infer
+from lowerbound.files.read import read
 
 RNG = np.random.default_rng(3)
 

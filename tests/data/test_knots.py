@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lowerbound.knots import Knots
+from lowerbound.columns.knots import Knots
 
 _RNG = np.random.default_rng(0)
 SETS = {

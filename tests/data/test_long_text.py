@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lowerbound.data import longtext, memory, tables, textfile
-from lowerbound.data.source import Frame, Stream, read, walk
 from lowerbound.errors import DataError, ResourceError
+from lowerbound.files import memory
+from lowerbound.files.read import Frame, Stream, read, walk
+from lowerbound.files.text import encoding, long, tables
 from text_tables import CSV
 
 OTHER_ENCODINGS = {"utf-16", "utf-16 without mark", "latin-1", "latin-1 header"}
@@ -15,8 +16,8 @@ OTHER_ENCODINGS = {"utf-16", "utf-16 without mark", "latin-1", "latin-1 header"}
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     monkeypatch.setattr(tables, "BLOCK", 64)
-    monkeypatch.setattr(textfile, "_CHUNK", 32)  # twice as much is the block, at least
-    monkeypatch.setattr(longtext, "are_long", lambda files: True)
+    monkeypatch.setattr(encoding, "_CHUNK", 32)  # twice as much is the block, at least
+    monkeypatch.setattr(long, "are_long", lambda files: True)
 
 
 def put(folder, name, content):
@@ -140,7 +141,7 @@ def test_what_is_long_depends_on_the_memory_that_is_free(tmp_path, monkeypatch):
     assert isinstance(walk(path), Stream)
     packed = tmp_path / "t.csv.gz"
     packed.write_bytes(b"")
-    assert not longtext.are_long([path, packed])
+    assert not long.are_long([path, packed])
 
 
 def test_nothing_is_left_behind(tmp_path, monkeypatch):
@@ -149,7 +150,7 @@ def test_nothing_is_left_behind(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     table, _ = walked(put(tmp_path, "t.csv", "a,b\n" + "1,x\n" * 100))
     assert table.num_rows == 100
-    assert len(list(longtext._blocks(tables.look(tmp_path / "t.csv"), {}))) > 3
+    assert len(list(long._blocks(tables.look(tmp_path / "t.csv"), {}))) > 3
     assert not list(scratch.iterdir())
 
 

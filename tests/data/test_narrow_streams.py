@@ -7,17 +7,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lowerbound.data import longtext, native
-from lowerbound.data.source import walk
-from lowerbound.data.streams import Stream
 from lowerbound.errors import DataError
+from lowerbound.files import frame
+from lowerbound.files.read import walk
+from lowerbound.files.stream import Stream
+from lowerbound.files.text import long
 
 ROWS = 300
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(native, "PART", 64)
+    monkeypatch.setattr(frame, "PART", 64)
 
 
 def rows(n: int = ROWS, start: int = 0) -> pa.Table:
@@ -70,7 +71,7 @@ def test_columns_are_chosen_by_the_names_that_they_were_given(tmp_path):
 
 
 def test_text_keeps_its_types(tmp_path, monkeypatch):
-    monkeypatch.setattr(longtext, "are_long", lambda files: True)
+    monkeypatch.setattr(long, "are_long", lambda files: True)
     lines = [f"{i},{i / 2},w{i},00{i}" for i in range(ROWS)]
     (tmp_path / "t.csv").write_text("\n".join(["n,half,word,code", *lines]) + "\n")
     stream = opened(tmp_path / "t.csv")

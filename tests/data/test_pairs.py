@@ -9,13 +9,19 @@ import torch
 from PIL import Image
 
 from lowerbound import noise
-from lowerbound.data.batches import Batch
-from lowerbound.data.coding import coding_for, restore
-from lowerbound.data.crops import Crops, Paired, Seen, filled_out, shares
-from lowerbound.data.degradations import noise_of
-from lowerbound.data.folders import Listing
-from lowerbound.data.native import Frame
-from lowerbound.data.pairs import (
+from lowerbound.coding.augmentations import (
+    Holed,
+    Noisy,
+    Salted,
+    Shrunk,
+    Then,
+    shrunk,
+    turned,
+    with_holes,
+)
+from lowerbound.coding.crops import Crops, Paired, Seen, filled_out, shares
+from lowerbound.coding.degradations import noise_of
+from lowerbound.coding.pairs import (
     RGB,
     PairCoding,
     PairsFor,
@@ -24,9 +30,12 @@ from lowerbound.data.pairs import (
     packed_colours,
     read_pairs,
 )
-from lowerbound.data.views import Holed, Noisy, Salted, Shrunk, Then, shrunk, turned, with_holes
+from lowerbound.coding.rows import Batch
+from lowerbound.coding.tables import coding_for, restore
 from lowerbound.errors import DataError, UsageError
-from lowerbound.material import Split
+from lowerbound.files.frame import Frame
+from lowerbound.files.pictures.folders import Listing
+from lowerbound.training.split import Split
 
 
 def source(*key):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from lowerbound.data.parallel import ahead, share, workers
 from lowerbound.errors import DataError
+from lowerbound.files.parallel import ahead, share, workers
 
 
 def test_the_next_item_is_made_while_this_one_is_used_and_no_more():

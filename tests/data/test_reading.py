@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 
-from lowerbound.data.source import read
 from lowerbound.errors import DataError
+from lowerbound.files.read import read
 from text_tables import CSV, PLAIN
 
 
@@ -371,7 +371,8 @@ def test_arrays_and_files_give_arrays_and_tables(tmp_path):
 
 def test_import_is_light():
     code = (
-        "import sys; import lowerbound.data.source, lowerbound.schema, lowerbound.data.write;"
+        "import sys; import lowerbound.files.read, lowerbound.columns.schema;"
+        "import lowerbound.files.write;"
         "heavy = {'torch', 'pandas', 'polars', 'narwhals', 'sklearn'} & set(sys.modules);"
         "heavy |= {m for m in sys.modules if m.startswith('scipy')};"
         "print(sorted(heavy))"
@@ -431,7 +432,7 @@ def test_many_shards_need_few_open_files(tmp_path):
 
 
 def test_repeated_text_keeps_its_type(tmp_path, monkeypatch):
-    from lowerbound.data import parquet as module
+    from lowerbound.files import parquet as module
 
     monkeypatch.setattr(module, "_HARMLESS", 0)
     for kind in (pa.string(), pa.large_string()):

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lowerbound.data.source import read
-from lowerbound.data.write import write_table
-from lowerbound.schema import Schema, infer
+from lowerbound.columns.schema import Schema, infer
+from lowerbound.files.read import read
+from lowerbound.files.write import write_table
 
 ROOT = os.environ.get("LOWERBOUND_DATA", "")
 

@@ -16,11 +16,12 @@ from scipy.sparse import csr_matrix
 
 import lowerbound
 from lowerbound import noise
-from lowerbound.data import native, scratch, shares, stored, storedsparse
-from lowerbound.data.batches import Dense, Sparse, batched, blocks_of, subset, visits
-from lowerbound.data.source import walk
-from lowerbound.data.stored import store
+from lowerbound.coding import stored, stored_sparse
+from lowerbound.coding.rows import Dense, Sparse, batched, blocks_of, subset, visits
+from lowerbound.coding.stored import store
 from lowerbound.errors import ResourceError
+from lowerbound.files import frame, scratch, shares
+from lowerbound.files.read import walk
 
 ROWS, COLUMNS = 1000, 3
 
@@ -28,7 +29,7 @@ ROWS, COLUMNS = 1000, 3
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(stored, "BLOCK", 64)
-    monkeypatch.setattr(native, "PART", 64)
+    monkeypatch.setattr(frame, "PART", 64)
 
 
 def numbered(n=ROWS):
@@ -135,7 +136,7 @@ def test_nearly_all_of_more_rows_than_numpy_draws_from(tmp_path, monkeypatch):
 
 def counts():
     some = csr_matrix(np.array([[0, 2, 0, 1], [0, 0, 0, 0], [5, 0, 0, 3]], np.float32))
-    return storedsparse.store([Sparse(some, torch.arange(3.0)[:, None])], some.shape)[0]
+    return stored_sparse.store([Sparse(some, torch.arange(3.0)[:, None])], some.shape)[0]
 
 
 @pytest.mark.parametrize("made", [lambda: kept()[0], counts], ids=["numbers", "counts"])

@@ -7,18 +7,18 @@ import pytest
 import zarr
 from pyarrow import feather
 
-from lowerbound.data import native, parquet
-from lowerbound.data.native import part_rows
-from lowerbound.data.source import Frame, Stream, read, walk
-from lowerbound.data.streams import regrouped
 from lowerbound.errors import DataError
+from lowerbound.files import frame, parquet
+from lowerbound.files.frame import part_rows
+from lowerbound.files.read import Frame, Stream, read, walk
+from lowerbound.files.stream import regrouped
 
 ROWS = 1000
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(native, "PART", 64)
+    monkeypatch.setattr(frame, "PART", 64)
 
 
 def rows(n: int, start: int = 0) -> pa.Table:
@@ -154,7 +154,7 @@ def test_damage_is_told_when_it_is_met(tmp_path):
 
 
 def test_a_part_of_a_wide_table_has_fewer_rows(monkeypatch):
-    monkeypatch.setattr(native, "PART", 1 << 16)
+    monkeypatch.setattr(frame, "PART", 1 << 16)
     assert [part_rows(n) for n in (0, 1, 64, 65, 5000, 10**7)] == [65536] * 3 + [32768, 512, 16]
 
 

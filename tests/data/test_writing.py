@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lowerbound.data.source import read
-from lowerbound.data.write import atomic_write, check_output, write_table, write_tables
 from lowerbound.errors import ResourceError, UsageError
+from lowerbound.files.read import read
+from lowerbound.files.write import atomic_write, check_output, write_table, write_tables
 
 NUMBERS = pa.table({"a": [1.5, None, 3.25], "b": [1.0, 2.0, 3.0]})
 MIXED = pa.table(
@@ -148,7 +148,7 @@ def test_killed_while_writing(tmp_path):
     path = tmp_path / "out.bin"
     path.write_bytes(b"precious")
     code = (
-        "import sys, time; from lowerbound.data.write import atomic_write\n"
+        "import sys, time; from lowerbound.files.write import atomic_write\n"
         "def slow(file):\n"
         "    for _ in range(10_000): file.write(b'x' * 1000); file.flush(); time.sleep(0.001)\n"
         f"print('ready', flush=True); atomic_write({str(path)!r}, slow, overwrite=True)"

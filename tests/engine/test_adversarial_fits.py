@@ -11,15 +11,20 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from lowerbound import Plan, Trained, learn, noise, objectives, recipes, training
-from lowerbound.adversarial import Adversarial
-from lowerbound.aims import OBJECTIVE, settled, warm_up
-from lowerbound.cli import main
-from lowerbound.data.batches import Dense
-from lowerbound.data.cellcolumns import pixels_of
+from lowerbound import Plan, Trained, learn, noise, recipes
+from lowerbound.cli.main import main
+from lowerbound.cli.plans import plan_from
+from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
-from lowerbound.plan import PRESETS
-from lowerbound.verbs.plans import plan_from
+from lowerbound.files.pictures.columns import pixels_of
+from lowerbound.nn.objectives.adversarial import Adversarial
+from lowerbound.nn.objectives.elbo import Elbo, Ramp
+from lowerbound.training.engine import loop
+from lowerbound.training.engine.checkpoints import OnDisk
+from lowerbound.training.engine.engine import Engine
+from lowerbound.training.engine.settings import Budget, Optimiser
+from lowerbound.training.objective import OBJECTIVE, settled, warm_up
+from lowerbound.training.plan import PRESETS
 
 SMALL = {"likelihood": "shared", "channels": [4, 8]}
 
@@ -42,7 +47,7 @@ def fit(checkpoints=None, fail_after=None, settled=180):
     """Train a small model; return its objective too, which has the discriminator."""
     with noise.isolated("fit"):
         model = recipes.conv([1, 8, 8], 3, [4, 8], "shared")
-    objective = Adversarial(objectives.Elbo(model), [1, 8, 8], objectives.Ramp(0.0, 0.5, 60))
+    objective = Adversarial(Elbo(model), [1, 8, 8], Ramp(0.0, 0.5, 60))
     x, seen = torch.from_numpy(digits()[:300, None]), []
 
     def report(check, budget):
@@ -50,13 +55,13 @@ def fit(checkpoints=None, fail_after=None, settled=180):
         if len(seen) == fail_after:
             raise Interrupt
 
-    history = training.fit(
+    history = loop.fit(
         objective,
         Dense(x[:240]),
         Dense(x[240:]),
-        budget=training.Budget(epochs=100, steps=400, most=400, settled=settled),
-        optimiser=training.Optimiser(batch_size=40, ema=0.9, learning_rate=3e-3),
-        engine=training.Engine(),
+        budget=Budget(epochs=100, steps=400, most=400, settled=settled),
+        optimiser=Optimiser(batch_size=40, ema=0.9, learning_rate=3e-3),
+        engine=Engine(),
         checkpoints=checkpoints,
         report=report,
     )
@@ -66,9 +71,9 @@ def fit(checkpoints=None, fail_after=None, settled=180):
 def test_a_fit_that_is_broken_off_ends_as_if_it_never_was(tmp_path):
     undisturbed, history = fit()
     with pytest.raises(Interrupt):
-        fit(training.OnDisk(tmp_path, every=0.0, share=1.0), fail_after=2)
-    assert 100 < training.OnDisk(tmp_path).latest().values["step"] < 200
-    resumed, again = fit(training.OnDisk(tmp_path))
+        fit(OnDisk(tmp_path, every=0.0, share=1.0), fail_after=2)
+    assert 100 < OnDisk(tmp_path).latest().values["step"] < 200
+    resumed, again = fit(OnDisk(tmp_path))
     ours, theirs = undisturbed.state_dict(), resumed.state_dict()
     assert any(name.startswith("discriminator.") for name in ours)
     assert ours.keys() == theirs.keys()
@@ -84,7 +89,7 @@ def test_what_is_kept_is_from_after_the_warm_up_and_so_is_its_average():
         ema, start = preset.optimiser.ema, settled(weights, 4000, preset.optimiser)
         assert ema ** (start - warm_up(4000)) <= 0.05
         assert settled(OBJECTIVE, 4000, preset.optimiser) == 0
-    assert settled(weights, 40, training.Optimiser(ema=0.0)) == warm_up(40) == 10
+    assert settled(weights, 40, Optimiser(ema=0.0)) == warm_up(40) == 10
 
 
 def test_the_discriminator_is_not_saved_and_what_was_trained_is_said(tmp_path, capsys):

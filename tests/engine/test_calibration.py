@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lowerbound.calibration import Calibration, discovery_cut
 from lowerbound.errors import UsageError
+from lowerbound.tasks.calibration import Calibration, discovery_cut
 
 
 def test_p_values_are_ranks():

@@ -9,25 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from lowerbound import (
-    Plan,
-    Trained,
-    doctor,
-    gallery,
-    learn,
-    learning,
-    metrics,
-    noise,
-    recipes,
-    tasks,
-    training,
-)
-from lowerbound.data.batches import Dense
-from lowerbound.data.cellcolumns import pixels_of
+from lowerbound import Plan, Trained, learn, noise, recipes
+from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
-from lowerbound.objectives import Elbo
-from lowerbound.second_stage import TIME, FrozenElbo, unfrozen
-from lowerbound.trace import Trace, from_posterior, from_prior
+from lowerbound.files.pictures.columns import pixels_of
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.nn.trace import Trace, from_posterior, from_prior
+from lowerbound.tasks import doctor, draws, gallery, metrics
+from lowerbound.training import fit as learning
+from lowerbound.training.engine import loop
+from lowerbound.training.engine.checkpoints import OnDisk
+from lowerbound.training.engine.engine import Engine
+from lowerbound.training.engine.run_folder import RunFolder
+from lowerbound.training.engine.settings import Budget, Optimiser
+from lowerbound.training.second_stage import TIME, FrozenElbo, unfrozen
 from recipe_parts import RECIPES, recipe
 
 SETTINGS = {
@@ -83,13 +78,13 @@ def test_the_second_stage_leaves_all_but_the_prior_as_it_was_to_the_bit(name):
     told = []
     for parameter, p in model.named_parameters():
         assert p.requires_grad == (".prior." in parameter), parameter
-    history = training.fit(
+    history = loop.fit(
         objective,
         Dense(x[:48]),
         Dense(x[48:]),
-        budget=training.Budget(epochs=0, steps=60, patience=100),
-        optimiser=training.Optimiser(batch_size=16, learning_rate=3e-3, ema=0.9),
-        engine=training.Engine(threads=1),
+        budget=Budget(epochs=0, steps=60, patience=100),
+        optimiser=Optimiser(batch_size=16, learning_rate=3e-3, ema=0.9),
+        engine=Engine(threads=1),
         report=lambda check, budget: told.append(model.training),
     )
     assert told == [False]
@@ -160,7 +155,7 @@ def test_a_fit_that_is_broken_off_in_either_stage_ends_as_if_it_never_was(
     fitted, tmp_path, stage, monkeypatch
 ):
     steps = count()  # on a busy machine the clock might allow no commit before the first check
-    monkeypatch.setattr(training.OnDisk, "due", lambda self: next(steps) % 30 == 29)
+    monkeypatch.setattr(OnDisk, "due", lambda self: next(steps) % 30 == 29)
     path, said, checks = tmp_path / "m.run", [], []
     plan, whole = PLAN, fitted
 
@@ -170,15 +165,15 @@ def test_a_fit_that_is_broken_off_in_either_stage_ends_as_if_it_never_was(
         if second == (stage == "priors") and check.step >= 200:
             raise Interrupt
 
-    with training.RunFolder(path, every=0.0) as run, pytest.raises(Interrupt):
+    with RunFolder(path, every=0.0) as run, pytest.raises(Interrupt):
         learn(DATA, plan, run=run, report=broken, say=said.append)
     stages = sorted(p.name for p in path.iterdir() if p.is_dir())
     assert stages == (["first"] if stage == "first" else ["first", "priors"])
-    kept = training.OnDisk(path / stage).latest()
+    kept = OnDisk(path / stage).latest()
     assert 0 < kept.values["step"] < 250
     assert any("book.count" in name for name in kept.tensors)  # the averages are in the state
     again = []
-    with training.RunFolder(path, every=0.0) as run:
+    with RunFolder(path, every=0.0) as run:
         resumed = learn(DATA, plan, run=run, report=lambda check, budget: again.append(check))
     assert same(whole.model, resumed.model)
     assert len(again) < len(whole.facts["history"]["checks"]) + len(
@@ -269,7 +264,7 @@ def test_what_would_weigh_a_constant_is_refused(name):
 def test_draws_are_of_what_they_were_asked_for(fitted):
     model = fitted.model
     wild, tame, top = (
-        tasks.sample(model, 200, seed=1, **how) for how in ({}, {"temperature": 0.2}, {"top_k": 1})
+        draws.sample(model, 200, seed=1, **how) for how in ({}, {"temperature": 0.2}, {"top_k": 1})
     )
     assert wild.shape == tame.shape == (200, 1, 6, 6)
     with noise.isolated("top"), torch.no_grad():
@@ -280,12 +275,12 @@ def test_draws_are_of_what_they_were_asked_for(fitted):
     spread = [x.std(0).mean() for x in (wild, tame, top)]
     assert spread[0] > spread[1] > spread[2]
     with pytest.raises(UsageError) as caught:
-        tasks.sample(recipe("conv bits"), 3, top_k=2)
+        draws.sample(recipe("conv bits"), 3, top_k=2)
     assert caught.value.code == "E256"
 
 
 def test_a_traversal_is_of_continuous_latents(fitted):
-    z = tasks.embed(fitted.model, fitted.encode(DATA[:2])[1].rows)
+    z = draws.embed(fitted.model, fitted.encode(DATA[:2])[1].rows)
     with pytest.raises(UsageError, match="are codes") as caught:
         gallery.traversal(fitted.model, z[0], [0], 3)
     assert caught.value.code == "E255"

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from lowerbound import noise
-from lowerbound.distributed import ALONE, Ranks, gathered
 from lowerbound.errors import UsageError
-from lowerbound.training.loop import _whole_batch
+from lowerbound.training.engine.loop import _whole_batch
+from lowerbound.training.engine.processes import ALONE, Ranks, gathered
 from ranks import BATCH, SPLIT
 
 TESTS = Path(__file__).parents[1]

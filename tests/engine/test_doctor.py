@@ -3,8 +3,12 @@
 import pytest
 import torch
 
-from lowerbound import doctor, noise, objectives, recipes, training
-from lowerbound.data.batches import Dense
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import Dense
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.tasks import doctor
+from lowerbound.training.engine import loop
+from lowerbound.training.engine.settings import Budget, Optimiser
 
 
 def plane(n=1500, d=8, rank=2, seed=0):
@@ -18,12 +22,12 @@ def fitted(x, *, beta=1.0, latent=5, likelihood="shared", held=None, epochs=30):
     with noise.isolated(0):
         model = recipes.sigma(x.shape[1], latent, (32,), likelihood)
     held = plane(300, x.shape[1], seed=1) if held is None else held
-    training.fit(
-        objectives.Elbo(model, beta=beta),
+    loop.fit(
+        Elbo(model, beta=beta),
         Dense(x),
         Dense(held),
-        budget=training.Budget(epochs=epochs, patience=1000),
-        optimiser=training.Optimiser(batch_size=64, learning_rate=5e-3),
+        budget=Budget(epochs=epochs, patience=1000),
+        optimiser=Optimiser(batch_size=64, learning_rate=5e-3),
     )
     return model
 
@@ -84,12 +88,12 @@ def ladder(x, held):
     """A trained ladder of two levels."""
     with noise.isolated(0):
         model = recipes.ladder(x.shape[1], [3, 2], [32, 16], likelihood="shared")
-    training.fit(
-        objectives.Elbo(model, free_bits=0.2),
+    loop.fit(
+        Elbo(model, free_bits=0.2),
         Dense(x),
         Dense(held),
-        budget=training.Budget(epochs=20, patience=1000),
-        optimiser=training.Optimiser(batch_size=64, learning_rate=5e-3),
+        budget=Budget(epochs=20, patience=1000),
+        optimiser=Optimiser(batch_size=64, learning_rate=5e-3),
     )
     return model
 

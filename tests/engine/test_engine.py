@@ -10,16 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lowerbound import families, kernels, machine, noise, objectives, recipes, training
-from lowerbound.data.batches import Batch, Dense
-from lowerbound.machine import Machine
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Concat, Empty, Single
-from lowerbound.posteriors import Plain
-from lowerbound.priors import StandardNormal
-from lowerbound.training import engine
-from lowerbound.training.flat import Adam, Average, Flat, Weights
-from lowerbound.training.interrupts import Held
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import Batch, Dense
+from lowerbound.nn.distributions import families
+from lowerbound.nn.latents.posteriors import Plain
+from lowerbound.nn.latents.priors import StandardNormal
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import Concat, Empty, Single
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.training.engine import engine, kernels, loop, machine
+from lowerbound.training.engine.engine import Engine
+from lowerbound.training.engine.flat import Adam, Average, Flat, Weights
+from lowerbound.training.engine.interrupts import Held
+from lowerbound.training.engine.machine import Machine
+from lowerbound.training.engine.settings import Budget, Optimiser
 
 
 def net():
@@ -179,17 +183,17 @@ def convolutional():
 
 
 def test_products_are_counted():
-    linear = objectives.Elbo(recipes.gaussian(10, 3, (20,)))
+    linear = Elbo(recipes.gaussian(10, 3, (20,)))
     macs = 10 * 20 + 20 * 6 + 3 * 20 + 20 * 10
     assert engine.flops(linear, Batch(values(7, 10))) == 2 * 7 * macs
-    images = objectives.Elbo(convolutional())
+    images = Elbo(convolutional())
     macs = 16 * 4 * 16 + 64 * 4 + 2 * 64 + 4 * 16 * 16
     assert engine.flops(images, Batch(torch.zeros(3, 1, 8, 8))) == 2 * 3 * macs
 
 
 def test_counting_changes_nothing():
     model = recipes.sigma(4, 2, (8,), "optimal")  # its sigma runs along in training
-    objective = objectives.Elbo(model).train()
+    objective = Elbo(model).train()
     before = copy.deepcopy(objective.state_dict())
     engine.flops(objective, Batch(values(5, 4)))
     assert objective.training
@@ -204,7 +208,7 @@ FASTER = Machine({str(n): [(128 * 64 * 64, 0.5), (128 * 256 * 256, 1.5)] for n i
     [(FASTER, 32, "torch"), (FASTER, 256, "onednn"), (Machine(), 256, "torch")],
 )
 def test_the_kernel_follows_what_was_measured(known, width, kernel):
-    objective = objectives.Elbo(recipes.gaussian(width, 2, (width,)))
+    objective = Elbo(recipes.gaussian(width, 2, (width,)))
     assert engine.choose(objective, Batch(values(128, width)), known).linear == kernel
 
 
@@ -216,33 +220,33 @@ def test_a_kernel_must_win_from_some_size_on():
 
 
 def test_small_steps_run_on_one_thread_and_images_in_their_layout():
-    small = objectives.Elbo(recipes.gaussian(10, 2, (8,)))
+    small = Elbo(recipes.gaussian(10, 2, (8,)))
     chosen = engine.choose(small, Batch(values(16, 10)), Machine())
     assert (chosen.threads, chosen.channels_last) == (1, False)
-    images = objectives.Elbo(convolutional())
+    images = Elbo(convolutional())
     for ratio, wanted in ((0.0, False), (1.0, False), (1.5, True)):
         known = Machine(channels_last=ratio)
         chosen = engine.choose(images, Batch(torch.zeros(2, 1, 8, 8)), known)
         assert chosen.channels_last is wanted
-    depthwise = objectives.Elbo(recipes.nvae([1, 8, 8], [1], 4, 2))
+    depthwise = Elbo(recipes.nvae([1, 8, 8], [1], 4, 2))
     assert engine.choose(depthwise, Batch(torch.zeros(2, 1, 8, 8)), Machine()).channels_last
     before = torch.get_num_threads()
-    with training.Engine(threads=1).running(small):
+    with Engine(threads=1).running(small):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("chosen", [training.Engine(), training.Engine(channels_last=True)])
+@pytest.mark.parametrize("chosen", [Engine(), Engine(channels_last=True)])
 def test_images_train_in_either_layout(chosen):
     x = (values(60, 1, 8, 8) > 0.5).float()
     with noise.isolated("images"):
         model = convolutional()
-    history = training.fit(
-        objectives.Elbo(model),
+    history = loop.fit(
+        Elbo(model),
         Dense(x[:50]),
         Dense(x[50:]),
-        budget=training.Budget(epochs=60, patience=99),
-        optimiser=training.Optimiser(batch_size=25, learning_rate=1e-2),
+        budget=Budget(epochs=60, patience=99),
+        optimiser=Optimiser(batch_size=25, learning_rate=1e-2),
         engine=chosen,
     )
     first, last = history.checks[0], history.checks[-1]

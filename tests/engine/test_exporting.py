@@ -13,13 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from lowerbound import Plan, learn, tasks
-from lowerbound.calibration import Calibration
+from lowerbound import Plan, learn
 from lowerbound.errors import CheckFailed, ResourceError, UsageError
-from lowerbound.exporting import checking, graph
-from lowerbound.exporting.columns import Below, Coder
-from lowerbound.exporting.inputs import inputs_of, matrix
-from lowerbound.exporting.scorer import Fixed, Scorer
+from lowerbound.tasks import draws as tasks
+from lowerbound.tasks.calibration import Calibration
+from lowerbound.tasks.onnx import checking, graph
+from lowerbound.tasks.onnx.columns import Below, Coder
+from lowerbound.tasks.onnx.inputs import inputs_of, matrix
+from lowerbound.tasks.onnx.scorer import Fixed, Scorer
 
 QUICK = {"preset": "fast", "max_epochs": 3}
 KINDS = {"grade": "ordinal:lo<mid<hi", "visits": "count", "many": "categorical"}
@@ -260,7 +261,9 @@ def test_translated_operators_are_exact(tmp_path):
             (torch.zeros(3, 2),),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("rows")},),
-            custom_translation_table=graph.import_module("lowerbound.exporting.operators").table(),
+            custom_translation_table=graph.import_module(
+                "lowerbound.tasks.onnx.operators"
+            ).table(),
             opset_version=18,
             verbose=False,
         )

@@ -7,9 +7,10 @@ import pyarrow.compute as pc
 import pytest
 from scipy import sparse
 
-from lowerbound import Plan, Trained, learn, tasks
+from lowerbound import Plan, Trained, learn
 from lowerbound.errors import DataError, UsageError
-from lowerbound.material import Split
+from lowerbound.tasks import draws
+from lowerbound.training.split import Split
 
 QUICK = {"preset": "fast", "max_epochs": 3}
 
@@ -197,8 +198,8 @@ def test_a_number_on_an_atom_is_no_gap(monkeypatch):
     gaps = np.arange(400) % 100 == 0
     holes = table.set_column(1, "age", pa.array(table["age"].to_numpy(), mask=gaps))
     asked = []
-    subset = tasks.subset
-    monkeypatch.setattr(tasks, "subset", lambda rows, i: asked.append(i) or subset(rows, i))
+    subset = draws.subset
+    monkeypatch.setattr(draws, "subset", lambda rows, i: asked.append(i) or subset(rows, i))
     made = trained.impute(holes)
     assert [i.tolist() for i in asked] == [np.flatnonzero(gaps).tolist()]
     assert made["gain"].equals(table["gain"])

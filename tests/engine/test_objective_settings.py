@@ -9,17 +9,19 @@ import pandas as pd
 import pytest
 import torch
 
-from lowerbound import aggregate, noise, objectives, recipes
-from lowerbound.aims import OBJECTIVE, objective_of
+from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
-from lowerbound.learning import learn
-from lowerbound.plan import Plan, objective_settings
+from lowerbound.nn.objectives import aggregate
+from lowerbound.nn.objectives.elbo import Elbo, Iwae, Map, StickingTheLanding
+from lowerbound.training.fit import learn
+from lowerbound.training.objective import OBJECTIVE, objective_of
+from lowerbound.training.plan import Plan, objective_settings
 
 CHOICES = {
-    "iwae": (4, objectives.Iwae),
+    "iwae": (4, Iwae),
     "tc": (6.0, aggregate.BetaTc),
     "mmd": (10.0, aggregate.InfoMmd),
-    "path": (True, objectives.StickingTheLanding),
+    "path": (True, StickingTheLanding),
 }
 
 
@@ -39,10 +41,10 @@ def test_a_setting_chooses_its_objective(name):
     value, kind = CHOICES[name]
     objective = made({name: value})
     assert type(objective) is kind
-    assert type(made({})) is objectives.Elbo
-    assert type(made({name: OBJECTIVE[name]})) is objectives.Elbo
+    assert type(made({})) is Elbo
+    assert type(made({name: OBJECTIVE[name]})) is Elbo
     mapped = made({name: value, "theta_prior": "normal:1.0"})
-    assert type(mapped) is objectives.Map
+    assert type(mapped) is Map
     assert mapped.model is mapped.objective.model
 
 
@@ -111,7 +113,7 @@ def test_the_importance_weighted_bound_of_a_model_of_given_pictures_has_the_plai
     model = recipes.build("segment", {"width": 4, "levels": 1})
     weights = {**OBJECTIVE, "iwae": 2}
     objective = objective_of(model, weights, examples=10, steps=100)
-    assert isinstance(objective, objectives.Iwae)
+    assert isinstance(objective, Iwae)
     assert not objective.dreg
     y, x = torch.rand(3, 1, 16, 16), torch.randint(0, 2, (3, 1, 16, 16)).float()
     loss = objective(x, 0, noise.Stream(noise.generator("walk")), y)

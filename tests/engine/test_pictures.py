@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from lowerbound import Plan, learn
-from lowerbound.cli import main
-from lowerbound.data.cellcolumns import pixels_of, spread
-from lowerbound.data.coding import coding_for, restore, table_of
-from lowerbound.data.source import read
+from lowerbound.cli.main import main
+from lowerbound.coding.tables import coding_for, restore, table_of
 from lowerbound.errors import DataError, UsageError
+from lowerbound.files.pictures.columns import pixels_of, spread
+from lowerbound.files.read import read
 
 SOURCE = np.random.default_rng(0)
 

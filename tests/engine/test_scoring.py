@@ -8,14 +8,15 @@ import pytest
 from scipy import stats
 
 from estimators import correlated, quick
-from lowerbound import Plan, Trained, learn, tasks
-from lowerbound.calibrating import LEVEL_ROWS
-from lowerbound.calibration import Calibration, discovery_cut
+from lowerbound import Plan, Trained, learn
 from lowerbound.errors import UsageError
-from lowerbound.measures import Scoring
-from lowerbound.scoring import WAYS, levels_lacking
-from lowerbound.trained import restored
-from lowerbound.typicality import Typicality, level_ratio
+from lowerbound.tasks import draws
+from lowerbound.tasks.calibration import Calibration, discovery_cut
+from lowerbound.tasks.measures import Scoring
+from lowerbound.tasks.scoring import WAYS, levels_lacking
+from lowerbound.tasks.trained import restored
+from lowerbound.tasks.typicality import Typicality, level_ratio
+from lowerbound.training.calibrate import LEVEL_ROWS
 from recipe_parts import HIERARCHIES_OF_CODES, RECIPES, RESTORING, TOWERS, recipe
 
 ROWS = 12_000
@@ -52,14 +53,14 @@ def test_typicality_by_hand():
     ("work", "samples"), [(1e3, 32), (1e8, 32), (2e8, 16), (7.8e8, 4), (1e12, 2)]
 )
 def test_the_deeper_a_network_the_fewer_samples_of_a_score(work, samples):
-    assert tasks.samples_worth(work) == samples
+    assert draws.samples_worth(work) == samples
 
 
 def test_new_rows_are_scored_with_as_many_samples_as_held_out_ones(tmp_path, monkeypatch):
     rows = correlated(300)
     plan = Plan(recipe="ladder", preset="fast", max_epochs=1, time_limit=5.0)
-    assert learn(rows, plan).importance_samples == tasks.SCORE_SAMPLES
-    monkeypatch.setattr(tasks, "SCORE_WORK", 1.0)  # so that the ladder counts as deep
+    assert learn(rows, plan).importance_samples == draws.SCORE_SAMPLES
+    monkeypatch.setattr(draws, "SCORE_WORK", 1.0)  # so that the ladder counts as deep
     deep = learn(rows, plan)
     deep.save(tmp_path / "deep.vae")
     monkeypatch.undo()

@@ -6,11 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from estimators import correlated
-from lowerbound import Plan, learn, learning
-from lowerbound.data import native, stored, streamed
+from lowerbound import Plan, learn
+from lowerbound.coding import large, stored
 from lowerbound.errors import DataError, UsageError
-from lowerbound.plan import PRESETS, optimiser_of
-from lowerbound.training import Budget, OnDisk, RunFolder
+from lowerbound.files import frame as native
+from lowerbound.training import fit
+from lowerbound.training.engine.checkpoints import OnDisk
+from lowerbound.training.engine.run_folder import RunFolder
+from lowerbound.training.engine.settings import Budget
+from lowerbound.training.plan import PRESETS, optimiser_of
 
 ROWS = 6_000
 QUICK = Plan(preset="fast", max_epochs=4)
@@ -20,7 +24,7 @@ QUICK = Plan(preset="fast", max_epochs=4)
 def small(monkeypatch):
     monkeypatch.setattr(native, "PART", 512)
     monkeypatch.setattr(stored, "BLOCK", 256)
-    monkeypatch.setattr(streamed, "HELD_CELLS", 4_000)
+    monkeypatch.setattr(large, "HELD_CELLS", 4_000)
 
 
 def table(n=ROWS, seed=0):
@@ -44,7 +48,7 @@ def test_as_good_a_model_as_from_rows_in_memory(path, monkeypatch):
     from_file = learn(path, QUICK)
     assert from_file.facts["rows"] == ROWS
     assert from_file.facts["split"] == {"train": 4800, "valid": 600, "calibration": 600}
-    monkeypatch.setattr(streamed, "HELD_CELLS", 10**9)
+    monkeypatch.setattr(large, "HELD_CELLS", 10**9)
     held = learn(path, QUICK)
     assert held.facts["split"] == from_file.facts["split"]
     assert bound(from_file) == pytest.approx(bound(held), abs=0.25)
@@ -63,8 +67,8 @@ def test_no_more_rows_are_kept_than_training_looks_at(path, monkeypatch):
     said = []
     short = PRESETS["fast"]._replace(budget=Budget(epochs=1, most=3))
     monkeypatch.setitem(PRESETS, "fast", short)
-    monkeypatch.setattr(learning, "VALID_ROWS", 200)
-    monkeypatch.setattr(learning, "CALIBRATION_ROWS", 300)
+    monkeypatch.setattr(fit, "VALID_ROWS", 200)
+    monkeypatch.setattr(fit, "CALIBRATION_ROWS", 300)
     plan = Plan(preset="fast")
     most = 3 * optimiser_of(plan).batch_size + 500
     trained = learn(path, plan, begin=lambda frame, coding, split: said.extend(frame.notes))

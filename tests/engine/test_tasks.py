@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from lowerbound import metrics, noise, objectives, recipes, tasks, training, usage
-from lowerbound.data.batches import Batch, Dense
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import Batch, Dense
 from lowerbound.errors import UsageError
-from lowerbound.trace import Trace, from_prior
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.nn.trace import Trace, from_prior
+from lowerbound.tasks import draws, latent_use, metrics
+from lowerbound.training.engine import loop
+from lowerbound.training.engine.settings import Budget, Optimiser
 
 FAMILIES = ["real", "real", "binary", "categorical", "count"]
 SIZES = [1, 1, 1, 4, 1]
@@ -39,23 +43,23 @@ def model():
     with noise.isolated(0):
         m = recipes.table(FAMILIES, SIZES, latent=3, hidden=(32,), gaps=0.1)
     x = rows()
-    training.fit(
-        objectives.Elbo(m),
+    loop.fit(
+        Elbo(m),
         Dense(x[:700]),
         Dense(x[700:]),
-        budget=training.Budget(epochs=60, patience=100),
-        optimiser=training.Optimiser(batch_size=50, learning_rate=5e-3),
+        budget=Budget(epochs=60, patience=100),
+        optimiser=Optimiser(batch_size=50, learning_rate=5e-3),
     )
     return m
 
 
 def test_score_is_a_function_of_the_row_and_the_model_only(model):
     x = rows(500, seed=1)
-    whole = tasks.score(model, Dense(x))
+    whole = draws.score(model, Dense(x))
     order = torch.randperm(500, generator=noise.generator(0))
-    assert torch.equal(tasks.score(model, Dense(x[order])), whole[order])
+    assert torch.equal(draws.score(model, Dense(x[order])), whole[order])
     for size in (1, 7, 32, 129):
-        assert torch.equal(tasks.score(model, Dense(x[:size])), whole[:size])
+        assert torch.equal(draws.score(model, Dense(x[:size])), whole[:size])
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 32, 64])
@@ -104,7 +108,7 @@ def test_imputation_beats_the_marginal_mean_and_keeps_what_was_seen(model):
     x = x[~x.isnan().any(1)]
     holes = x.clone()
     holes[:, 0] = torch.nan
-    filled = tasks.impute(model, Dense(holes))
+    filled = draws.impute(model, Dense(holes))
     assert torch.equal(filled[:, 1:], x[:, 1:])
     error = (filled[:, 0] - x[:, 0]).square().mean()
     assert error < 0.25 * x[:, 0].var()
@@ -114,16 +118,16 @@ def test_rows_without_a_cell_missing_whole_are_left_as_they_are(model):
     x = rows(64, seed=6).nan_to_num()
     x[::2, 0], x[::4, 3] = torch.nan, torch.nan
     whole = x[:, 0].isnan() & x[:, 3].isnan()
-    filled = tasks.impute(model, Dense(x), groups=[(0, 3), (1,), (2,)])
+    filled = draws.impute(model, Dense(x), groups=[(0, 3), (1,), (2,)])
     torch.testing.assert_close(filled[~whole], x[~whole], rtol=0, atol=0, equal_nan=True)
-    assert torch.equal(filled[whole], tasks.impute(model, Dense(x))[whole])
+    assert torch.equal(filled[whole], draws.impute(model, Dense(x))[whole])
     assert not filled[whole].isnan().any()
 
 
 def test_imputed_codes_are_codes(model):
     x = rows(200, seed=7)
     x[:, 2:4] = torch.nan
-    filled = tasks.impute(model, Dense(x))
+    filled = draws.impute(model, Dense(x))
     assert set(filled[:, 2].unique().tolist()) <= {0.0, 1.0}
     assert set(filled[:, 3].unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
 
@@ -133,7 +137,7 @@ def test_multiple_imputations_differ_and_have_the_right_spread(model):
     x = x[~x.isnan().any(1)]
     holes = x.clone()
     holes[:, 0] = torch.nan
-    drawn = tasks.impute_draws(model, Dense(holes), 20)
+    drawn = draws.impute_draws(model, Dense(holes), 20)
     assert drawn.shape == (len(x), 20, 5)
     assert torch.equal(drawn[:, 3, 1:], x[:, 1:])
     spread = drawn[:, :, 0].std(1).mean()
@@ -141,7 +145,7 @@ def test_multiple_imputations_differ_and_have_the_right_spread(model):
 
 
 def test_samples_have_the_moments_and_frequencies_of_the_data(model):
-    x, drawn = rows(4000, seed=9), tasks.sample(model, 4000, seed=1)
+    x, drawn = rows(4000, seed=9), draws.sample(model, 4000, seed=1)
     for column in (0, 1):
         assert drawn[:, column].mean() == pytest.approx(x[:, column].nanmean().item(), abs=0.15)
     for code in (1.0, 2.0, 3.0):
@@ -150,14 +154,14 @@ def test_samples_have_the_moments_and_frequencies_of_the_data(model):
 
 
 def test_samples_are_a_function_of_the_seed(model):
-    assert torch.equal(tasks.sample(model, 10, seed=3), tasks.sample(model, 10, seed=3))
-    assert not torch.equal(tasks.sample(model, 10, seed=3), tasks.sample(model, 10, seed=4))
+    assert torch.equal(draws.sample(model, 10, seed=3), draws.sample(model, 10, seed=3))
+    assert not torch.equal(draws.sample(model, 10, seed=3), draws.sample(model, 10, seed=4))
 
 
 def test_conditional_samples_obey_the_condition(model):
     given = torch.full((5,), torch.nan)
     given[3] = 3.0
-    drawn = tasks.sample_given(model, given, 500)
+    drawn = draws.sample_given(model, given, 500)
     assert (drawn.values[:, 3] == 3.0).all()
     assert drawn.values[:, 0].mean() > 0.8  # grade 3 means a large hidden number
     assert 100 < drawn.effective_samples < 16384
@@ -167,7 +171,7 @@ def test_surprise_points_at_the_column_that_was_changed(model):
     x = rows(200, seed=10)
     x = x[~x.isnan().any(1)][:20]
     x[:, 1] = x[:, 1] + 4.0
-    surprise = tasks.explain(model, x, [[0], [1], [2], [3], [4]])
+    surprise = draws.explain(model, x, [[0], [1], [2], [3], [4]])
     assert (surprise.nats.argmax(1) == 1).float().mean() > 0.8
     assert torch.isfinite(surprise.expected).all()
 
@@ -175,15 +179,15 @@ def test_surprise_points_at_the_column_that_was_changed(model):
 def test_missing_columns_have_no_surprise(model):
     x = rows(20, seed=11)
     x[:, 2] = torch.nan
-    assert (tasks.explain(model, x, [[0], [1], [2], [3], [4]]).nats[:, 2] == 0).all()
+    assert (draws.explain(model, x, [[0], [1], [2], [3], [4]]).nats[:, 2] == 0).all()
 
 
 def test_embedding_and_reconstruction_have_the_right_shapes(model):
     x = rows(130, seed=12)
-    assert tasks.embed(model, Dense(x)).shape == (130, 3)
-    assert tasks.reconstruct(model, Dense(x)).shape == (130, 5)
-    z = tasks.embed(model, Dense(x))
-    assert torch.equal(tasks.decode(model, z), tasks.reconstruct(model, Dense(x)))
+    assert draws.embed(model, Dense(x)).shape == (130, 3)
+    assert draws.reconstruct(model, Dense(x)).shape == (130, 5)
+    z = draws.embed(model, Dense(x))
+    assert torch.equal(draws.decode(model, z), draws.reconstruct(model, Dense(x)))
 
 
 def test_temperature_narrows_the_prior(model):
@@ -197,7 +201,7 @@ def test_temperature_narrows_the_prior(model):
 
 
 def test_active_units_find_the_dimensions_that_matter(model):
-    use = usage.latent_use(model, Dense(rows(500, seed=13)))
+    use = latent_use.latent_use(model, Dense(rows(500, seed=13)))
     assert 1 <= int(use.active.sum()) <= 2
     assert use.rate[use.active].min() > 5 * use.rate[~use.active].max()
     assert np.isfinite(use.activity.numpy()).all()
@@ -209,7 +213,7 @@ def test_channels_of_a_pixel_that_are_missing_add_nothing_to_what_it_costs_beyon
     x = torch.rand(2, 3, 8, 8, generator=noise.generator("grey"))
     x[:, 1:] = torch.nan
     x[:, :, 0, 0] = torch.nan
-    excess = tasks.pixel_excess(net, Dense(x))
+    excess = draws.pixel_excess(net, Dense(x))
     assert not excess[:, 0, 0].any()
     # Of one channel, N(mu, 1): its expectation is (x - mu)^2 / 2 - 1 / 2.
     assert excess.mean() > -0.55

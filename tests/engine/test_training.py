@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from lowerbound import metrics, noise, objectives, recipes, training
-from lowerbound.data.batches import Dense, subset
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import Dense, subset
 from lowerbound.errors import NumericError, UsageError
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.tasks import metrics
+from lowerbound.training.engine import loop
+from lowerbound.training.engine.history import Check
+from lowerbound.training.engine.settings import Budget, Optimiser
 
 
 def blob(n=600, d=5, seed=0):
@@ -28,12 +33,12 @@ def model(seed=0, d=5, latent=2):
 
 def fit(m, *, seed=0, report=None, x=None, **budget):
     x = blob() if x is None else x
-    return training.fit(
-        objectives.Elbo(m),
+    return loop.fit(
+        Elbo(m),
         Dense(x[:500]),
         Dense(x[500:]),
-        budget=training.Budget(**{"epochs": 10, **budget}),
-        optimiser=training.Optimiser(batch_size=50, learning_rate=5e-3),
+        budget=Budget(**{"epochs": 10, **budget}),
+        optimiser=Optimiser(batch_size=50, learning_rate=5e-3),
         seed=seed,
         report=report,
     )
@@ -45,28 +50,28 @@ def test_training_raises_the_held_out():
     history = fit(m, epochs=30)
     after = metrics.elbo(m, Dense(blob()[500:])).elbo.mean()
     assert after > before + 1.0
-    kept = training.held_out(m, Dense(blob()[500:]))
+    kept = loop.held_out(m, Dense(blob()[500:]))
     assert history.checks[history.best].valid_bound == pytest.approx(kept, abs=1e-6)
 
 
 def test_the_best_weights_are_kept_not_the_last():
     m = model()
     history = fit(m, epochs=60, patience=1000)
-    kept = training.held_out(m, Dense(blob()[500:]))
+    kept = loop.held_out(m, Dense(blob()[500:]))
     assert kept == pytest.approx(max(c.valid_bound for c in history.checks), abs=1e-6)
 
 
 def declining(settled):
     """A fit whose bound falls on its second half: the rate's weight leaps from 1 to 50."""
     m, x = model(), blob()
-    history = training.fit(
-        objectives.Elbo(m, beta=lambda step: 1.0 if step < 350 else 50.0),
+    history = loop.fit(
+        Elbo(m, beta=lambda step: 1.0 if step < 350 else 50.0),
         Dense(x[:500]),
         Dense(x[500:]),
-        budget=training.Budget(epochs=80, patience=1000, settled=settled),
-        optimiser=training.Optimiser(batch_size=50, learning_rate=5e-3),
+        budget=Budget(epochs=80, patience=1000, settled=settled),
+        optimiser=Optimiser(batch_size=50, learning_rate=5e-3),
     )
-    return history, training.held_out(m, Dense(x[500:]))
+    return history, loop.held_out(m, Dense(x[500:]))
 
 
 def test_the_best_is_kept_of_the_checks_from_when_the_objective_has_settled():
@@ -90,9 +95,9 @@ def test_where_a_fit_ends_before_that_its_last_weights_are_kept():
 def test_patience_counts_from_when_the_objective_has_settled():
     x, stops = Dense(blob(200)), []
     for begin in (0, 900):
-        budget = training.Budget(epochs=10**6, steps=0, most=3000, patience=2, settled=begin)
-        still = training.Optimiser(batch_size=50, learning_rate=1e-12)  # nothing is ever gained
-        history = training.fit(objectives.Elbo(model()), x, x, budget=budget, optimiser=still)
+        budget = Budget(epochs=10**6, steps=0, most=3000, patience=2, settled=begin)
+        still = Optimiser(batch_size=50, learning_rate=1e-12)  # nothing is ever gained
+        history = loop.fit(Elbo(model()), x, x, budget=budget, optimiser=still)
         assert history.stopped == "patience"
         stops.append(history.checks[-1].step)
     assert stops == [300, 1100]
@@ -153,7 +158,7 @@ def test_interrupt_keeps_the_best_so_far():
         thread.join()
         signal.signal(signal.SIGINT, before)
     assert history.stopped == "interrupt"
-    kept = training.held_out(m, Dense(blob()[500:]))
+    kept = loop.held_out(m, Dense(blob()[500:]))
     assert kept == pytest.approx(max(c.valid_bound for c in history.checks), abs=1e-6)
     assert not m.training
 
@@ -191,24 +196,22 @@ def test_a_loss_that_stays_infinite_names_the_column():
 
 def test_one_wild_held_out_row_does_not_decide():
     m, x = model(), blob()
-    calm = training.held_out(m, Dense(x[:100]))
+    calm = loop.held_out(m, Dense(x[:100]))
     x[7] = 1e4
     assert metrics.elbo(m, Dense(x[:100])).elbo.mean() < -1e5
-    assert calm - 1.5 < training.held_out(m, Dense(x[:100])) < calm + 1.5
+    assert calm - 1.5 < loop.held_out(m, Dense(x[:100])) < calm + 1.5
 
 
 def test_the_learning_rate_falls_over_what_ends_first_steps_or_seconds():
-    calm = training.Optimiser(learning_rate=0.1, warmup=1, anneal=0.01)
+    calm = Optimiser(learning_rate=0.1, warmup=1, anneal=0.01)
     rates = [calm.rate(1, 0.1, share) for share in (0.0, 0.5, 1.0, 2.0)]
     assert rates == pytest.approx([0.1, 0.0505, 0.001, 0.001])
-    look = training.Check(100, 1.0, 0.0, 0.0, 0.0, 0, 0, 0.0, seconds=30.0)
-    assert (
-        training.Budget(seconds=60.0).spent(50, 1000, None) == 0.05
-    )  # nobody has looked at a clock
-    assert training.Budget(seconds=60.0).spent(150, 1000, look) == pytest.approx(0.75)
-    assert training.Budget(seconds=60.0).spent(900, 1000, look) > 1
-    assert training.Budget(seconds=600.0).spent(900, 1000, look) == 0.9
-    assert training.Budget().spent(900, 1000, look) == 0.9
+    look = Check(100, 1.0, 0.0, 0.0, 0.0, 0, 0, 0.0, seconds=30.0)
+    assert Budget(seconds=60.0).spent(50, 1000, None) == 0.05  # nobody has looked at a clock
+    assert Budget(seconds=60.0).spent(150, 1000, look) == pytest.approx(0.75)
+    assert Budget(seconds=60.0).spent(900, 1000, look) > 1
+    assert Budget(seconds=600.0).spent(900, 1000, look) == 0.9
+    assert Budget().spent(900, 1000, look) == 0.9
 
 
 def test_annealing_makes_the_last_steps_small():
@@ -219,12 +222,12 @@ def test_annealing_makes_the_last_steps_small():
         def keep(*_: object, m=m, seen=seen) -> None:
             seen.append(torch.nn.utils.parameters_to_vector(m.parameters()).detach().clone())
 
-        training.fit(
-            objectives.Elbo(m),
+        loop.fit(
+            Elbo(m),
             Dense(x[:500]),
             Dense(x[500:]),
-            budget=training.Budget(epochs=60, patience=99),
-            optimiser=training.Optimiser(batch_size=50, learning_rate=5e-3, anneal=anneal),
+            budget=Budget(epochs=60, patience=99),
+            optimiser=Optimiser(batch_size=50, learning_rate=5e-3, anneal=anneal),
             report=keep,
         )
         shares.append(float((seen[-1] - seen[-2]).norm() / (seen[1] - seen[0]).norm()))
@@ -233,23 +236,21 @@ def test_annealing_makes_the_last_steps_small():
 
 def test_moving_average_is_what_is_kept():
     m, x = model(), blob()
-    before = training.held_out(m, Dense(x[500:]))
-    training.fit(
-        objectives.Elbo(m),
+    before = loop.held_out(m, Dense(x[500:]))
+    loop.fit(
+        Elbo(m),
         Dense(x[:500]),
         Dense(x[500:]),
-        budget=training.Budget(epochs=20),
-        optimiser=training.Optimiser(batch_size=50, learning_rate=5e-3, ema=0.9),
+        budget=Budget(epochs=20),
+        optimiser=Optimiser(batch_size=50, learning_rate=5e-3, ema=0.9),
     )
-    assert training.held_out(m, Dense(x[500:])) > before + 1.0
+    assert loop.held_out(m, Dense(x[500:])) > before + 1.0
 
 
 def test_rows_fewer_than_a_batch():
     x = blob(12)
     m = model()
-    history = training.fit(
-        objectives.Elbo(m), Dense(x[:7]), Dense(x[7:]), budget=training.Budget(epochs=30)
-    )
+    history = loop.fit(Elbo(m), Dense(x[:7]), Dense(x[7:]), budget=Budget(epochs=30))
     assert history.checks
 
 
@@ -258,7 +259,7 @@ def test_rows_fewer_than_a_batch():
 )
 def test_settings_that_cannot_train_are_refused(bad):
     with pytest.raises(UsageError, match=next(iter(bad))):
-        training.Optimiser(**bad)
+        Optimiser(**bad)
 
 
 def test_every_row_is_seen_once_in_each_epoch():
@@ -272,12 +273,12 @@ def test_every_row_is_seen_once_in_each_epoch():
             seen.extend(index.tolist())
             return Dense(blob(100)).take(index)
 
-    training.fit(
-        objectives.Elbo(model()),
+    loop.fit(
+        Elbo(model()),
         Watched(),
         Dense(blob(20)),
-        budget=training.Budget(epochs=5),
-        optimiser=training.Optimiser(batch_size=20),
+        budget=Budget(epochs=5),
+        optimiser=Optimiser(batch_size=20),
     )
     epochs = [seen[i : i + 100] for i in range(0, 500, 100)]
     assert all(sorted(e) == list(range(100)) for e in epochs)

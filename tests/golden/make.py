@@ -15,7 +15,7 @@ import pyarrow.csv
 
 import lowerbound
 from lowerbound import Plan, learn
-from lowerbound.data.source import read
+from lowerbound.files.read import read
 
 HERE = Path(__file__).parent
 

@@ -6,9 +6,9 @@ import os
 import stat
 from pathlib import Path
 
-from lowerbound import publishing
 from lowerbound.bundle.manifest import MANIFEST
 from lowerbound.errors import ModelFileError, nearest
+from lowerbound.files import publish
 
 _FIT = "train a model of this library's own format: lowerbound fit DATA --out M.vae"
 _SWAPPED = "the model comes before the data: lowerbound score M.vae DATA --out F"
@@ -104,7 +104,7 @@ def _absent(root: Path) -> ModelFileError:
     if not root.parent.is_dir():
         return ModelFileError("E101", f"{message}: {root.parent} does not exist", fix=fix)
     siblings = listing(root.parent)
-    if aside := publishing.moved_aside(root, siblings):
+    if aside := publish.moved_aside(root, siblings):
         message += "; saving its successor was cut short"
         fix = f"mv {aside} {root}"
     elif similar := nearest(root.name, (s for s in siblings if s[0] != ".")):

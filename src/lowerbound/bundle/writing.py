@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lowerbound import publishing
 from lowerbound.bundle import documents as texts
 from lowerbound.bundle import tensors
 from lowerbound.bundle.manifest import (
@@ -27,6 +26,7 @@ from lowerbound.bundle.manifest import (
 )
 from lowerbound.bundle.reading import read_manifest
 from lowerbound.errors import LowerboundError, ModelFileError, ResourceError, UsageError
+from lowerbound.files import publish
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SPARE = 1 << 20  # the manifest, and what the file system needs for itself
@@ -85,7 +85,7 @@ def write_sealed(
     need = sum(len(piece) for pieces in contents.values() for piece in pieces)
     with (
         _target(path, need, overwrite, what) as target,
-        publishing.publish(target, overwrite=overwrite) as stage,
+        publish.publish(target, overwrite=overwrite) as stage,
     ):
         entries = [_write(stage / name, contents[name]) for name in sorted(contents)]
         _write(stage / MANIFEST, [seal(entries)])

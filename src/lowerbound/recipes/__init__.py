@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lowerbound.errors import UsageError, nearest
-from lowerbound.model import LatentModel
+from lowerbound.nn.model import LatentModel
 from lowerbound.recipes.binary import binary
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.codes import vqvae, vqvae2

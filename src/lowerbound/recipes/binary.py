@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lowerbound.families import Bits
-from lowerbound.joints import WithMissing
-from lowerbound.model import LatentModel
-from lowerbound.networks import NONLINEARITIES, Filled
+from lowerbound.nn.distributions.families import Bits
+from lowerbound.nn.distributions.table_rows import WithMissing
+from lowerbound.nn.model import LatentModel
+from lowerbound.nn.networks.mlp import NONLINEARITIES, Filled
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.vectors import vector
 

@@ -12,18 +12,25 @@ from itertools import pairwise
 
 from torch import nn
 
-from lowerbound.code_priors import PRIORS, PixelCodes, UniformCodes
-from lowerbound.codes import KINDS, Codebook
-from lowerbound.convolutions import Cropped, Doubling, Enlarged, Halving, Refined, Unstarted
 from lowerbound.errors import UsageError
-from lowerbound.families import Conditional
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Concat
-from lowerbound.pixelcnn import PixelCNN
-from lowerbound.posteriors import Quantise
+from lowerbound.nn.distributions.families import Conditional
+from lowerbound.nn.latents.code_priors import PRIORS, PixelCodes, UniformCodes
+from lowerbound.nn.latents.codebooks import KINDS, Codebook
+from lowerbound.nn.latents.posteriors import Quantise
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.convolutions import (
+    Cropped,
+    Doubling,
+    Enlarged,
+    Halving,
+    Refined,
+    Unstarted,
+)
+from lowerbound.nn.networks.mlp import Concat
+from lowerbound.nn.networks.pixelcnn import PixelCNN
+from lowerbound.nn.networks.residual_cells import Tower
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.images import channels_and_size, likelihood_of, positive
-from lowerbound.residual_cells import Tower
 
 HEADS = 4  # of the top prior's attention
 

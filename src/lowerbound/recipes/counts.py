@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from lowerbound.families import Conditional
-from lowerbound.joints import LibraryCounts
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Filled, Mapped, Single, trunk
-from lowerbound.posteriors import Plain
-from lowerbound.priors import Mixture, StandardNormal
+from lowerbound.nn.distributions.families import Conditional
+from lowerbound.nn.distributions.table_rows import LibraryCounts
+from lowerbound.nn.latents.posteriors import Plain
+from lowerbound.nn.latents.priors import Mixture, StandardNormal
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import Filled, Mapped, Single, trunk
 from lowerbound.recipes.choosing import choice
 
 

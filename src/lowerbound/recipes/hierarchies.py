@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowerbound.errors import UsageError
-from lowerbound.families import Conditional, LatentGaussian
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Empty, Filled
-from lowerbound.posteriors import Plain, Precision
-from lowerbound.priors import Mixture, StandardNormal
+from lowerbound.nn.distributions.families import Conditional, LatentGaussian
+from lowerbound.nn.latents.posteriors import Plain, Precision
+from lowerbound.nn.latents.priors import Mixture, StandardNormal
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import Empty, Filled
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.vectors import numbers
 

@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from lowerbound import families
-from lowerbound.convolutions import Decoder, Doubling, Encoder
 from lowerbound.errors import UsageError
-from lowerbound.families import Conditional, Family
-from lowerbound.joints import WithMissing
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import NONLINEARITIES, Concat, Empty, Filled, Mapped, Single
-from lowerbound.pixels import ContinuousBits, LogisticMixture, Logistics, Softmax
-from lowerbound.posteriors import Plain
-from lowerbound.priors import Mixture, StandardNormal
+from lowerbound.nn.distributions import families
+from lowerbound.nn.distributions.families import Conditional, Family
+from lowerbound.nn.distributions.pixels import ContinuousBits, LogisticMixture, Logistics, Softmax
+from lowerbound.nn.distributions.table_rows import WithMissing
+from lowerbound.nn.latents.posteriors import Plain
+from lowerbound.nn.latents.priors import Mixture, StandardNormal
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.convolutions import Decoder, Doubling, Encoder
+from lowerbound.nn.networks.mlp import NONLINEARITIES, Concat, Empty, Filled, Mapped, Single
 from lowerbound.recipes.choosing import choice
-from lowerbound.recipes.latents import with_flows
+from lowerbound.recipes.latent_parts import with_flows
 
 LIKELIHOODS: dict[str, Callable[[int], Family]] = {
     "bits": lambda channels: families.Bits(),

@@ -16,17 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lowerbound.data.degradations import USUAL_NOISE, noise_of
+from lowerbound.coding.degradations import USUAL_NOISE, noise_of
 from lowerbound.errors import UsageError
-from lowerbound.families import Conditional, Family, LatentGaussian
-from lowerbound.joints import WithMissing
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Filled, Mapped, Reader
-from lowerbound.pixels import Softmax
-from lowerbound.posteriors import Residual
+from lowerbound.nn.distributions.families import Conditional, Family, LatentGaussian
+from lowerbound.nn.distributions.pixels import Softmax
+from lowerbound.nn.distributions.table_rows import WithMissing
+from lowerbound.nn.latents.posteriors import Residual
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import Filled, Mapped, Reader
+from lowerbound.nn.networks.unet import Beside, Bicubic, Merge, Onto, UNet
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.images import likelihood_of, positive
-from lowerbound.unet import Beside, Bicubic, Merge, Onto, UNet
 
 _SCALES = 3  # of the U-Net: it sees about 100 pixels around each
 _STRIDES = (8, 2, 4, 1)  # of the levels' latents, in pixels of the U-Net, the coarsest first
@@ -202,7 +202,7 @@ def denoise(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model f
         levels: of latents.
         latent: channels of z, at every level.
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
-        noise: that training adds, see `lowerbound.data.degradations.noise_of`.
+        noise: that training adds, see `lowerbound.coding.degradations.noise_of`.
     """
     family, reader = _of_shares(likelihood, channels, False)
     seen = channels * FOLD**2

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from lowerbound.families import Family, Gaussian, LaplaceFamily, Student
-from lowerbound.joints import Table
-from lowerbound.model import LatentModel
-from lowerbound.networks import Hidden, TableFeatures
+from lowerbound.nn.distributions.families import Family, Gaussian, LaplaceFamily, Student
+from lowerbound.nn.distributions.table_rows import Table
+from lowerbound.nn.model import LatentModel
+from lowerbound.nn.networks.mlp import Hidden, TableFeatures
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.vectors import vector
 

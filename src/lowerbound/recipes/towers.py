@@ -12,16 +12,14 @@ from functools import partial
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from lowerbound.convolutions import Cropped, Doubling, Enlarged, Halving, LearnedStart
 from lowerbound.errors import UsageError
-from lowerbound.families import Conditional, LatentGaussian
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import Concat, Mapped
-from lowerbound.posteriors import Flow, Informed, Precision, Residual
-from lowerbound.priors import StandardNormal
-from lowerbound.recipes.choosing import choice
-from lowerbound.recipes.images import channels_and_size, likelihood_of, positive
-from lowerbound.residual_cells import (
+from lowerbound.nn.distributions.families import Conditional, LatentGaussian
+from lowerbound.nn.latents.posteriors import Flow, Informed, Precision, Residual
+from lowerbound.nn.latents.priors import StandardNormal
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.convolutions import Cropped, Doubling, Enlarged, Halving, LearnedStart
+from lowerbound.nn.networks.mlp import Concat, Mapped
+from lowerbound.nn.networks.residual_cells import (
     Cell,
     MaskedShift,
     Recomputed,
@@ -30,6 +28,8 @@ from lowerbound.residual_cells import (
     encoder_cell,
     mirrored_cell,
 )
+from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.images import channels_and_size, likelihood_of, positive
 
 _RULES: dict[str, Callable[[int, int], nn.Module]] = {
     "residual": lambda c, numbers: Residual(nn.Conv2d(2 * c, numbers, 3, 1, 1)),

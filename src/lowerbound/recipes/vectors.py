@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from lowerbound import families
-from lowerbound.families import Conditional, Family
-from lowerbound.joints import WithMissing
-from lowerbound.model import LatentModel, Level
-from lowerbound.networks import SILU, Concat, Empty, Filled, Nonlinearity, Single, trunk
-from lowerbound.posteriors import Plain
+from lowerbound.nn.distributions import families
+from lowerbound.nn.distributions.families import Conditional, Family
+from lowerbound.nn.distributions.table_rows import WithMissing
+from lowerbound.nn.latents.posteriors import Plain
+from lowerbound.nn.model import LatentModel, Level
+from lowerbound.nn.networks.mlp import SILU, Concat, Empty, Filled, Nonlinearity, Single, trunk
 from lowerbound.recipes.choosing import choice
-from lowerbound.recipes.latents import with_flows, with_prior
+from lowerbound.recipes.latent_parts import with_flows, with_prior
 
 
 def vector(  # noqa: PLR0913 - what recipes of one level have in common

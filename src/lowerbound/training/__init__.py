@@ -1,29 +1,12 @@
-"""Training: one fit loop, the state that lets it go on after a kill, and how it uses the machine.
+"""From raw rows to a trained model.
 
-`fit` trains an objective on rows; `Engine` says how the machine is used and `choose` chooses it by
-rules; `RunFolder` keeps the states of one run on the disk.
+- fit: read, code, split, build, train, refit the prior, calibrate
+- plan: everything that is chosen for one fit, and the presets
+- split: training, validation and calibration rows
+- objective: the settings of the objective, and the objective that they make
+- second_stage: train the prior of a model of codes, all else frozen
+- refit_prior: fit the prior once more to the encoder that was learned
+- calibrate: scores and health of held-out rows
+- tune: search for settings
+- engine/: the fit loop, checkpoints, run folder, processes, machine
 """
-
-from lowerbound.training.checkpoints import Checkpoints, OnDisk, State
-from lowerbound.training.engine import Engine, choose
-from lowerbound.training.history import Check, History
-from lowerbound.training.loop import Report, chosen, fit, held_out
-from lowerbound.training.run_folder import RunFolder
-from lowerbound.training.settings import Budget, Optimiser
-
-__all__ = [
-    "Budget",
-    "Check",
-    "Checkpoints",
-    "Engine",
-    "History",
-    "OnDisk",
-    "Optimiser",
-    "Report",
-    "RunFolder",
-    "State",
-    "choose",
-    "chosen",
-    "fit",
-    "held_out",
-]

@@ -1,0 +1,196 @@
+"""Files of public data sets: where they are looked for, their digests, and how to get them.
+
+Nothing is downloaded unless it is asked for by `fetch`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowerbound.errors import DataError, UsageError
+from lowerbound.files.write import atomic_write
+
+PLACE = "LOWERBOUND_DATA"  # the variable that names the folder of all data sets
+_PATIENCE = 60.0  # seconds without an answer
+_MOST = 1 << 30  # bytes of a download
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class File:
+    """One file, as it is published.
+
+    Attributes:
+        path: below the data folder.
+        sha256: of its bytes.
+        home: the page it is from.
+        url: the file itself.
+    """
+
+    path: str
+    sha256: str
+    home: str
+    url: str
+
+    def bytes(self) -> bytes:
+        """Return what is in the file.
+
+        Raises:
+            DataError: E001 where there is none, E009 where it is another one.
+        """
+        place, found = _read(self.path, self.home)
+        return _checked(found, self.sha256, place, self.home)
+
+    def fetch(self) -> None:
+        """Download the file to its place.
+
+        Raises:
+            UsageError: E240 where no folder is named.
+            DataError: E078 where it cannot be downloaded, E009 where another file comes.
+        """
+        place = _reserved(self.path)
+        content = _checked(download(self.url), self.sha256, place, self.home)
+        atomic_write(place, lambda file: file.writelines([content]), overwrite=True)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Arrays in an .npz, made of files that are published in another form.
+
+    Attributes:
+        path: below the data folder.
+        sha256: of the bytes of all arrays, one after the other: an .npz holds the time too.
+        names: of the arrays, in this order.
+        home: the page of the originals.
+        urls: of the originals.
+        pack: their bytes -> the arrays by name.
+    """
+
+    path: str
+    sha256: str
+    names: Sequence[str]
+    home: str
+    urls: Sequence[str]
+    pack: Callable[[Sequence[bytes]], Arrays]
+
+    def arrays(self) -> Arrays:
+        """Return the arrays.
+
+        Raises:
+            DataError: E001 where there is no file, E009 where it holds others.
+        """
+        place, found = _read(self.path, self.home)
+        try:
+            with np.load(BytesIO(found), allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in self.names}
+        except (OSError, ValueError, KeyError, EOFError):
+            arrays = {}
+        return self._same(arrays, place)
+
+    def _same(self, arrays: Arrays, place: Path) -> Arrays:
+        content = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+        _checked(content, self.sha256, place, self.home)
+        return arrays
+
+    def fetch(self) -> None:
+        """Download the originals and pack them.
+
+        Raises:
+            UsageError: E240 where no folder is named.
+            DataError: E078 where they cannot be downloaded, E009 where others come.
+        """
+        place = _reserved(self.path)
+        originals = [download(url) for url in self.urls]
+        try:
+            arrays = self.pack(originals)
+        except (ValueError, KeyError, TypeError):  # not what it was
+            arrays = {}
+        stored: dict[str, Any] = self._same(arrays, place)
+        atomic_write(place, lambda file: np.savez_compressed(file, **stored), overwrite=True)
+
+
+def fetch(files: Sequence[File | Packed], say: Callable[[str], None]) -> None:
+    """Download those of the files that are not in their places yet."""
+    for file in files:
+        if (_folder() / file.path).exists():
+            continue
+        say(f"downloading {file.path} from {file.home}")
+        file.fetch()
+
+
+def download(url: str) -> bytes:
+    """Return what is at an address.
+
+    Raises:
+        DataError: E078 for whatever keeps it from coming.
+    """
+    try:
+        with urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 - addresses of this package
+            content = answer.read(_MOST + 1)
+    except (URLError, OSError, ValueError) as error:
+        raise _not_downloaded(url, str(getattr(error, "reason", error))) from None
+    if len(content) > _MOST:
+        raise _not_downloaded(url, "it is larger than 1 GiB")
+    return content
+
+
+def _not_downloaded(url: str, reason: str) -> DataError:
+    return DataError(
+        "E078",
+        f"{url} could not be downloaded: {reason}",
+        fix="see whether this machine has a network, or put the file in its place by hand",
+        url=url,
+    )
+
+
+def _folder() -> Path:
+    return Path(os.environ.get(PLACE) or ".")
+
+
+def _reserved(path: str) -> Path:
+    """Return the place of a file that is to be written, its folder made."""
+    if not os.environ.get(PLACE):
+        raise UsageError(
+            "E240", f"there is no folder for downloads: {PLACE} is not set", fix=f"{PLACE}=FOLDER"
+        )
+    place = _folder() / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _read(path: str, home: str) -> tuple[Path, bytes]:
+    place = _folder() / path
+    try:
+        return place, place.read_bytes()
+    except OSError:
+        set_up = bool(os.environ.get(PLACE))
+        where = f"{place} is not there" if set_up else f"{PLACE} is not set"
+        raise DataError(
+            "E001",
+            f"the data set {path} was not found: {where}",
+            fix=f"set {PLACE}=FOLDER and add --download; or get it from {home}, to FOLDER/{path}",
+            path=str(place),
+        ) from None
+
+
+def _checked(content: bytes, sha256: str, place: Path, home: str) -> bytes:
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError(
+            "E009",
+            f"{place} is not the published file: its SHA-256 is not {sha256[:12]}...",
+            fix=f"remove it and get it again from {home}",
+            path=str(place),
+        )
+    return content

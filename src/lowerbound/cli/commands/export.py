@@ -1,0 +1,121 @@
+"""The verb export: a model's score as a file that runs without torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lowerbound.cli import parsing
+from lowerbound.cli.commands.score import load
+from lowerbound.cli.flags import Data, File, Model, Number, Renames
+from lowerbound.cli.outputs import Clock, open_data, spell_bytes, spell_path
+from lowerbound.cli.result import Result
+from lowerbound.errors import UsageError
+from lowerbound.files.write import check_place
+from lowerbound.tasks.onnx import SAMPLES
+
+if TYPE_CHECKING:
+    from lowerbound.tasks.onnx.checking import Parity
+
+_SUFFIX = ".onnx"
+
+
+def export(  # noqa: PLR0913 - each flag is a choice of the user's
+    model: Model,
+    /,
+    *,
+    onnx: File = None,
+    check: Data = None,
+    samples: Number = SAMPLES,
+    seed: Number = 0,
+    rename: Renames = (),
+    allow_collapsed: bool = False,
+    overwrite: bool = False,
+) -> Result:
+    """Write the anomaly score as an ONNX file, which needs onnxruntime and numpy and no torch.
+
+    The file takes float64 numbers, one column per column of the table and NaN where a cell is
+    missing, and gives anomaly_score, p_value and is_anomaly of each row. Its metadata `lowerbound`
+    says as JSON what each column is and which levels positions stand for. Before anything is
+    written, it must agree with the model on rows.
+
+    Examples:
+        lowerbound export fraud.vae --onnx fraud.onnx
+        lowerbound export fraud.vae --onnx fraud.onnx --check new.csv
+        lowerbound export fraud.vae --onnx fraud.onnx --samples 64 --overwrite
+
+    Args:
+        model: a folder that `lowerbound fit` saved.
+        onnx: the file to write.
+        check: rows to compare on, at most 10,000; by default rows drawn from the model.
+        samples: draws of z per row, constants of the file: more are more exact, and slower.
+        seed: of these draws.
+        rename: give a column of --check the name that the model knows; repeat it for more.
+        allow_collapsed: export a model whose latents tell nothing, too.
+        overwrite: replace an earlier output.
+    """
+    samples = parsing.at_least(samples, 1, "--samples")
+    seed = parsing.at_least(seed, 0, "--seed")
+    clock, target = Clock(), _target(onnx, overwrite)
+    frame = None if check is None else open_data(check, rename)
+    trained = load(model)
+    work = import_module("lowerbound.tasks.onnx.graph")  # torch: --help does not wait for it
+    made = work.export_onnx(
+        trained,
+        target,
+        samples=samples,
+        seed=seed,
+        check=frame,
+        overwrite=overwrite,
+        allow_collapsed=allow_collapsed,
+    )
+    facts = {
+        "columns": list(made.columns),
+        "samples": samples,
+        "seed": seed,
+        "bytes": made.bytes,
+        "parity": made.parity.facts(),
+        "seconds": clock(),
+    }
+    return Result(
+        facts,
+        lines=[
+            f"{len(made.columns):,} columns, {samples} draws per row, {spell_bytes(made.bytes)}, "
+            f"{clock():.1f} s",
+            *_told(made.parity),
+        ],
+        path=made.path,
+        next=f"lowerbound info {spell_path(model, 'M.vae')}"
+        if check is not None
+        else f"lowerbound export {spell_path(model, 'M.vae')} --onnx {spell_path(target)} "
+        "--check NEW.csv --overwrite",
+    )
+
+
+def _target(path: str | None, overwrite: bool) -> Path:
+    """Refuse, before anything is computed, a place where no file could be written."""
+    if path is None:
+        fix = "--onnx model.onnx"
+        raise UsageError("E232", "export needs --onnx: the file to write", fix=fix)
+    if Path(path).suffix.lower() != _SUFFIX:
+        raise UsageError(
+            "E222",
+            f"{str(path)[:200]!r} does not end in {_SUFFIX}",
+            fix=f"--onnx {spell_path(Path(path).with_suffix(_SUFFIX))}"
+            if Path(path).name
+            else "--onnx model.onnx",
+            path=str(path)[:1000],
+        )
+    return check_place(path, overwrite)
+
+
+def _told(parity: Parity) -> list[str]:
+    """Say how the file's scores compare."""
+    whose = "given" if parity.given else "drawn"
+    return [
+        f"parity on {parity.rows:,} {whose} rows: max |diff| {parity.largest:.1g} nats to torch "
+        "with the same draws",
+        f"to `score`, which takes other draws: median |diff| {parity.typical:.2g} nats "
+        f"({parity.shift:+.2g} in the middle); of {parity.flags:,} flags {parity.flips:,} differ",
+    ]

@@ -1,0 +1,342 @@
+"""Verbs that look without a neural network: inspect, info, verify, explain. None needs torch."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from lowerbound import bundle
+from lowerbound.cli.flags import Columns, Data, Model, Renames, Types
+from lowerbound.cli.outputs import Clock, open_data, spell_bytes, spell_path, spell_use
+from lowerbound.cli.parsing import pairs, texts
+from lowerbound.cli.result import Result, Sheet
+from lowerbound.columns.schema import infer
+from lowerbound.errors import CATALOGUE, UsageError, nearest
+from lowerbound.files.frame import holds_counts
+from lowerbound.files.pictures.ranges import range_of
+from lowerbound.files.read import Frame, are_picture_files
+from lowerbound.tasks import cards
+
+SAMPLE = 100_000
+
+
+def inspect(
+    data: Data,
+    /,
+    *,
+    types: Types = (),
+    drop: Columns = (),
+    rename: Renames = (),
+    full: bool = False,
+) -> Result:
+    """Show what each column of a table holds and what a model would do with it.
+
+    Of pictures, their sizes and colours, and which files cannot be read.
+
+    Examples:
+        lowerbound inspect tx.parquet
+        lowerbound inspect people.csv --types zip=categorical,age=real
+        lowerbound inspect photos/
+
+    Args:
+        data: a CSV, TSV (also .gz), Parquet, npy, npz or idx file, a folder of such files or of
+            pictures, or a "pattern*".
+        types: the kind of a column, where it is known better; repeat it, or use commas.
+        drop: a column to leave out; repeat it for more.
+        rename: give a column another name.
+        full: look at all rows, not only at the first 100,000; decode all pictures.
+    """
+    clock = Clock()
+    if are_picture_files(data):
+        surveying = import_module("lowerbound.cli.work.inspect")  # pillow, for pictures only
+        return surveying.inspect(os.fspath(data), full, clock)
+    frame = open_data(data, rename, rows=None if full else SAMPLE)
+    if frame.shape:
+        return _inspect_pictures(frame, data)
+    if frame.table is None:
+        return _inspect_sparse(frame, data)
+    forced = pairs(types, "--types", "zip=categorical", commas=True)
+    schema = infer(
+        frame.table, transform="blend", **frame.inference(forced, texts(drop, "--drop"))
+    )
+    rows = schema.describe()
+    looked = frame.rows
+    total = looked if full or looked < SAMPLE else frame.total
+    facts = {
+        "origin": frame.origin,
+        "rows": total,
+        "rows_looked_at": looked,
+        "columns": rows,
+        "notes": list(frame.notes),
+    }
+    count = f"at least {looked:,}" if total is None else f"{total:,}"
+    line = f"{frame.origin}: {count} rows x {len(rows):,} columns"
+    line += f" (the first {looked:,} looked at, {clock():.1f} s)" if total != looked else ""
+    kinds = Counter(row["kind"] for row in rows if row["done"] != "ignored")
+    return Result(
+        facts,
+        lines=[line],
+        notes=list(frame.notes),
+        sheet=Sheet(
+            ("column", "kind", "what a model does", "notes"),
+            [(row["column"], row["kind"], row["done"], row["notes"]) for row in rows],
+        ),
+        next=f"lowerbound fit {spell_path(data)}" + ("" if kinds else " --types COLUMN=KIND"),
+    )
+
+
+def _inspect_sparse(frame: Frame, data: object) -> Result:
+    """Describe a sparse matrix as a whole: one line per column would help nobody."""
+    matrix = frame.matrix
+    assert matrix is not None
+    rows, columns = matrix.shape
+    values = matrix.data
+    counts = holds_counts(frame)
+    facts = {
+        "origin": frame.origin,
+        "rows": rows,
+        "columns": columns,
+        "filled": matrix.nnz / max(rows * columns, 1),
+        "counts": counts,
+        "largest": float(values.max(initial=0.0)),
+        "notes": list(frame.notes),
+    }
+    kind = "whole numbers from 0: counts" if counts else "not counts: some are negative or broken"
+    line = (
+        f"{frame.origin}: sparse, {rows:,} rows x {columns:,} columns, {facts['filled']:.1%} "
+        f"filled, largest {facts['largest']:g}; {kind}"
+    )
+    recipe = " --recipe counts" if counts else ""
+    return Result(facts, lines=[line], next=f"lowerbound fit {spell_path(data)}{recipe}")
+
+
+def _inspect_pictures(frame: Frame, data: object) -> Result:
+    """Describe pictures as a whole: one line per pixel would help nobody."""
+    pixels = frame.pixels
+    assert pixels is not None
+    low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
+    missing = range_of(pixels).missing
+    facts = {
+        "origin": frame.origin,
+        "rows": frame.rows,
+        "shape": list(frame.shape),
+        "lowest": low,
+        "highest": high,
+        "missing": missing,
+        "notes": list(frame.notes),
+    }
+    size = " x ".join(map(str, frame.shape))
+    line = (
+        f"{frame.origin}: {frame.rows:,} pictures of {size}, values {low:g} to {high:g}, "
+        f"{missing:,} pixels missing"
+    )
+    return Result(facts, lines=[line], next=f"lowerbound fit {spell_path(data)}")
+
+
+def _latent(arguments: Mapping[str, Any], health: Mapping[str, Any]) -> str:
+    """Spell the size of z; of a hierarchy that of every level, from the data upwards."""
+    found = health.get("levels", ())
+    levels = [level["latent"] for level in found][::-1]
+    sizes = arguments.get("latents") or levels or [arguments.get("latent", health.get("latent"))]
+    return " + ".join(str(n) for n in sizes) + f" {kind_of_units(found)}"
+
+
+def kind_of_units(levels: Sequence[Mapping[str, Any]]) -> str:
+    """Spell what the levels of a model count: their codes, or latent dimensions."""
+    coded = any(level.get("perplexity") is not None for level in levels)
+    return "codes" if coded else "latent dimensions"
+
+
+def info(model: Model, /) -> Result:
+    """Tell what a model is, what it was learned from, and how far to trust it.
+
+    Examples:
+        lowerbound info fraud.vae
+        lowerbound info fraud.vae --json
+
+    Args:
+        model: a folder that `lowerbound fit` saved.
+    """
+    saved = bundle.load(model)
+    config, facts = saved.documents["config.json"], saved.documents.get("metrics.json", {})
+    calibration = saved.documents.get("calibration.json", {})
+    columns = _columns(saved.documents["schema.json"])
+    alarm, plan = calibration.get("alarm", {}), facts.get("plan", {})
+    found = {
+        "path": str(saved.path),
+        "sha256": saved.digest,
+        "bytes": saved.bytes,
+        "recipe": config["recipe"],
+        "arguments": config["arguments"],
+        "columns": columns,
+        "alarm": alarm,
+        "calibration_rows": len(calibration.get("scores", ())),
+        **{key: facts.get(key) for key in ("version", "torch", "origin", "rows", "split")},
+        "plan": plan,
+        "objective": facts.get("objective"),
+        "engine": facts.get("engine"),
+        "health": facts.get("health", {}),
+    }
+    latent = _latent(config["arguments"], found["health"])
+    lines = [
+        f"{saved.path.name}: recipe {config['recipe']}, {latent}, {spell_bytes(saved.bytes)}",
+        f"learned from {facts.get('origin')}, {facts.get('rows', 0):,} rows, by lowerbound "
+        f"{facts.get('version')} (preset {plan.get('preset')}, seed {plan.get('seed')})",
+    ]
+    if facts.get("engine"):  # models of 0.1.0 do not say it
+        lines.append(_trained_by(facts["objective"], facts["engine"]))
+    lines += cards.reservations(facts.get("objective"))
+    coding = saved.documents["schema.json"]["coding"]
+    if alarm and coding != "pairs":  # a model that restores gives no scores
+        lines.append(_threshold(alarm))
+    lines += found["health"].get("lines", [])
+    pictures = coding == "pictures"
+    why = "" if pictures or coding == "counts" else " --explain 3"  # they have no columns to name
+    return Result(
+        found,
+        lines=lines,
+        sheet=Sheet(
+            ("column", "kind", "what it holds"),
+            [(c["column"], c["kind"], c["holds"]) for c in columns],
+        ),
+        next=spell_use(
+            config["recipe"], spell_path(model), "NEW/" if pictures else "NEW.csv", why
+        ),
+    )
+
+
+def _trained_by(objective: dict[str, Any], engine: dict[str, Any]) -> str:
+    """Say what was maximised, and what the bytes of the result depend on beside the seed."""
+    samples, bound = objective["iwae"], "the ELBO"
+    if samples:
+        bound = f"the importance-weighted bound, {samples} samples"
+    elif objective.get("tc"):
+        bound = f"the ELBO with the total correlation weighed {objective['tc']:g}"
+    elif objective.get("mmd"):
+        bound = f"the ELBO less {objective['mmd']:g} MMD"
+    elif objective.get("path"):
+        bound = "the ELBO, by its path derivative"
+    elif objective.get("prior_share"):
+        bound = f"the ELBO, {objective['prior_share']:.0%} of it with z from the prior"
+    usual = {"beta": 1.0, "free_bits": 0.0, "capacity": 0.0}
+    weighed = not samples and not objective.get("tc")
+    others = {k: v for k, v in objective.items() if weighed and k in usual and v != usual[k]}
+    spelt = "".join(f", {key} {value:g}" for key, value in others.items())
+    spelt += ", its levels balanced" * bool(objective.get("balance"))
+    if objective.get("spectral"):
+        spelt += f", spectral norms weighed {objective['spectral']:g}"
+    if objective.get("adversarial"):
+        spelt += f", an adversarial term weighed {objective['adversarial']:g}"
+    prior = f", weights with the prior {objective['theta_prior']}" * bool(objective["theta_prior"])
+    threads = f"{engine['threads']} thread{'' if engine['threads'] == 1 else 's'}"
+    return f"trained by {bound}{spelt}{prior}; on {threads}, {engine['precision']}"
+
+
+def _threshold(alarm: dict[str, float]) -> str:
+    return (
+        f"flags scores above {alarm['threshold']:.6g}: {alarm['rate']:.2%} of normal rows "
+        f"(95 % interval {alarm['low']:.2%} to {alarm['high']:.2%})"
+    )
+
+
+def _columns(document: dict[str, Any]) -> list[dict[str, str]]:
+    """List a saved model's columns: name, kind and what they hold."""
+    if document["coding"] == "counts":
+        return [{"column": n, "kind": "count", "holds": "counts"} for n in document["names"]]
+    if document["coding"] == "pictures":
+        size = " x ".join(map(str, document["shape"]))
+        last = "_".join(str(n - 1) for n in document["shape"])
+        cells = f"cells p{'_'.join('0' for _ in document['shape'])} to p{last}"
+        return [{"column": "pictures", "kind": document["kind"], "holds": f"{size}, {cells}"}]
+    if document["coding"] == "pairs":
+        colours = "grey" if document["channels"] == 1 else "colours"
+        return [
+            {"column": "pictures", "kind": document["recipe"], "holds": f"{colours}, any size"}
+        ]
+    return [
+        {"column": c["name"], "kind": c["kind"], "holds": _holds(c)}
+        for c in document["schema"]["columns"]
+    ]
+
+
+def _holds(column: dict[str, Any]) -> str:
+    if column.get("levels"):
+        shown = ", ".join(column["levels"][:6])
+        more = len(column["levels"]) - 6
+        return shown + (f" and {more:,} more" if more > 0 else "")
+    if column.get("value") is not None:
+        return f"always {column['value']}"
+    if "low" in column and "high" in column:
+        return f"{_short(column['low'])} to {_short(column['high'])}"
+    return "not modelled" if column["kind"] in ("id", "text", "constant") else ""
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def verify(model: Model, /) -> Result:
+    """Check every byte of a model against its digests; nothing in it is run.
+
+    Examples:
+        lowerbound verify fraud.vae
+        lowerbound verify fraud.vae --json
+
+    Args:
+        model: a folder that `lowerbound fit` saved.
+    """
+    clock = Clock()
+    checked = bundle.verify(model)
+    return Result(
+        {
+            "path": str(checked.path),
+            "intact": True,
+            "sha256": checked.digest,
+            "bytes": checked.bytes,
+            "files": list(checked.files),
+        },
+        lines=[
+            f"OK: {len(checked.files)} files, {spell_bytes(checked.bytes)}, every digest holds "
+            f"({clock():.2f} s)",
+            f"sha256 {checked.digest}",
+        ],
+        next=f"lowerbound info {spell_path(model)}",
+    )
+
+
+def explain(code: str | None = None, /) -> Result:
+    """Explain an error code; without one, list them all.
+
+    Examples:
+        lowerbound explain E031
+        lowerbound explain
+
+    Args:
+        code: a code as printed in an error, such as E031.
+    """
+    if code is None:
+        rows = [(known, entry.title) for known, entry in sorted(CATALOGUE.items())]
+        return Result(
+            {"codes": {known: title for known, title in rows}},
+            sheet=Sheet(("code", "meaning"), rows),
+            next="lowerbound explain E031",
+        )
+    digits = code.strip().strip("[]").upper().removeprefix("E")
+    wanted = f"E{digits:0>3}"
+    entry = CATALOGUE.get(wanted)
+    if entry is None:
+        close = nearest(wanted, CATALOGUE)
+        raise UsageError(
+            "E238",
+            f"there is no error code {code!r}",
+            fix=f"lowerbound explain {close}" if close else "lowerbound explain lists them",
+        )
+    return Result(
+        {"code": wanted, "title": entry.title, "explanation": entry.explanation},
+        lines=[f"{wanted}: {entry.title}", entry.explanation],
+    )

@@ -1,0 +1,75 @@
+"""The verb plot: pictures of what an image model has learned."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from lowerbound.cli import parsing
+from lowerbound.cli.flags import Data, Model, Name, Number, Out, Policy, Rows
+from lowerbound.cli.result import Result
+from lowerbound.errors import UsageError, nearest
+
+KINDS = ("samples", "reconstructions", "traversal", "interpolation", "manifold", "levels")
+_NEED_DATA = ("reconstructions", "interpolation")
+
+
+def plot(  # noqa: PLR0913 - a verb's arguments are its flags
+    model: Model,
+    kind: str,
+    data: Data = None,
+    /,
+    *,
+    out: Out = None,
+    n: Rows = 8,
+    shape: Name = None,
+    temperature: float = 1.0,
+    seed: Number = 0,
+    on_bad_file: Policy = None,
+    overwrite: bool = False,
+) -> Result:
+    """Draw what an image model has learned, as a grid of pictures (PNG) or moving (GIF).
+
+    The kinds: samples; reconstructions (of rows of DATA, the originals above them); traversal (one
+    latent at a time moves from -3 to 3); interpolation (between the first two rows of DATA);
+    manifold (a map of two latents); levels (of a hierarchy: each row keeps the levels so far).
+
+    Examples:
+        lowerbound plot digits.vae samples --out samples.png --temperature 0.8
+        lowerbound plot digits.vae reconstructions test.npz --out seen.png
+        lowerbound plot digits.vae traversal --out moving.gif
+
+    Args:
+        model: a folder that `lowerbound fit` saved.
+        kind: samples, reconstructions, traversal, interpolation, manifold or levels.
+        data: pictures, where the kind needs some: a file, a folder or a "pattern*".
+        out: the file to write: .png, or .gif for a traversal or an interpolation.
+        n: pictures per row, and rows of pictures: 8 draws 64 samples.
+        shape: of a picture, such as 28x28, where the model was fitted on columns.
+        temperature: of the prior; less is tamer.
+        seed: of the draws.
+        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
+        overwrite: replace an earlier output.
+    """
+    if kind not in KINDS:
+        close = nearest(kind, KINDS) or KINDS[0]
+        raise UsageError(
+            "E241",
+            f"plot has no kind {kind!r} (it has {', '.join(KINDS)})",
+            fix=f"lowerbound plot M.vae {close} --out {close}.png",
+        )
+    if kind in _NEED_DATA and data is None:
+        raise UsageError(
+            "E232", f"{kind} needs data", fix=f"lowerbound plot M.vae {kind} DATA --out {kind}.png"
+        )
+    if not 0 < temperature < float("inf"):
+        raise UsageError("E240", f"--temperature is {temperature}", fix="--temperature 0.8")
+    work = import_module("lowerbound.cli.work.plot")  # torch: seconds --help does not wait
+    order = work.Order(
+        kind,
+        parsing.at_least(n, 2, "-n"),
+        parsing.at_least(seed, 0, "--seed"),
+        temperature,
+        shape,
+        on_bad_file,
+    )
+    return work.plot(model, data, order, out, overwrite)

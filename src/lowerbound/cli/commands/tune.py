@@ -1,0 +1,255 @@
+"""The verb tune: a search for the settings that fit a table best."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from lowerbound.cli import parsing
+from lowerbound.cli.flags import (
+    Columns,
+    Data,
+    File,
+    Heard,
+    Name,
+    Names,
+    Number,
+    Out,
+    Rate,
+    Renames,
+    Seconds,
+    Settings,
+    Share,
+    Size,
+    Types,
+    Whole,
+)
+from lowerbound.cli.outputs import check_model_target, open_data, spell_seconds
+from lowerbound.cli.progress import SILENT, Voice
+from lowerbound.cli.result import Result, Sheet
+from lowerbound.errors import UsageError
+
+SHOWN = 10  # trials of the leaderboard
+LOG = "trials.log"
+OPTIMISTIC = "the best of several is chosen by the rows that it is judged by: a little optimistic"
+
+
+def tune(  # noqa: PLR0913 - a verb's arguments are its flags
+    data: Data,
+    /,
+    *,
+    out: Out = None,
+    trials: Number = 30,
+    time_limit: Seconds = None,
+    trial_time: Seconds = None,
+    recipe: Names = (),
+    settings: Settings = (),
+    preset: Name = None,
+    latent: Size = None,
+    learning_rate: Rate = None,
+    types: Types = (),
+    drop: Columns = (),
+    rename: Renames = (),
+    transform: Name = None,
+    alarm_rate: Share = None,
+    max_epochs: Whole = None,
+    seed: Whole = None,
+    device: Name = None,
+    config: File = None,
+    resume: Name = None,
+    overwrite: bool = False,
+    voice: Heard = SILENT,
+) -> Result:
+    """Search for the recipe, latent size, beta and learning rate that fit a table best.
+
+    Trials learn from four fifths of the rows, and are judged by the log-likelihood of the others,
+    in nats per row of raw values. The first is fit's own default. With --out the best is fitted
+    again, to all rows, and saved; a search that was stopped goes on with the same command.
+
+    Examples:
+        lowerbound tune tx.parquet --trials 30 --out fraud.vae
+        lowerbound tune tx.csv --recipe sigma --recipe ladder --time-limit 1h
+
+    Args:
+        data: a table, as fit takes it.
+        out: where to save the best model; without it none is made.
+        trials: how many settings are tried, those of an earlier search included.
+        time_limit: of the whole search: no trial begins after it.
+        trial_time: of each trial's training.
+        recipe: a recipe to try; repeat it for more. By default table, and where every column is
+            a number without values that very many rows share also ladder, iaf and sigma: only
+            there log-likelihoods mean the same.
+        settings: a setting that every trial has; beta is then not searched for if it is one.
+        preset: fast, balanced or best, as for fit.
+        latent: size of the latent space, which is then not searched for.
+        learning_rate: of the optimiser, which is then not searched for.
+        types: the kind of a column, where it is known better; repeat it, or use commas.
+        drop: a column to leave out; repeat it for more.
+        rename: give a column of the data another name.
+        transform: of numbers: blend (the default), standard or quantile.
+        alarm_rate: of the model that is saved: the share of normal rows that may be flagged.
+        max_epochs: passes over the data at most.
+        seed: of everything random; the same seed gives the same search.
+        device: cpu, cuda, cuda:1, ...; by default a GPU where there is one.
+        config: a TOML file with fields of a plan; flags go first.
+        resume: auto (the default) goes on with an earlier search; never forgets it.
+        overwrite: replace an earlier model.
+        voice: hears how it goes; in Python nobody does.
+    """
+    runs, tuning = (
+        import_module(f"lowerbound.{name}") for name in ("cli.work.fit", "training.tune")
+    )
+    names = list(recipe) if not isinstance(recipe, str) else [recipe]
+    fields = {
+        "recipe": names[0] if names else None,
+        "settings": settings,
+        "preset": preset,
+        "latent": latent,
+        "learning_rate": learning_rate,
+        "types": types,
+        "drop": drop,
+        "transform": transform,
+        "alarm_rate": alarm_rate,
+        "max_epochs": max_epochs,
+        "time_limit": trial_time,
+        "seed": seed,
+        "device": device,
+    }
+    plan = runs.plan_from(fields, config)
+    count = parsing.at_least(trials, 1, "--trials")
+    limit = None if time_limit is None else parsing.seconds(time_limit)
+    output = _output(out, overwrite, resume, runs)
+    frame = open_data(data, rename)
+    folder = None if output is None else _folder(output.target, fresh=resume == "never")
+    search = tuning.Search(frame, plan, folder, names)
+    _run(search, count, limit, voice)
+    found = _told(search, data)
+    if output is None or folder is None:
+        return found
+    best = search.best()
+    voice.say(f"fitting    the best to all {frame.rows:,} rows")
+    saved = runs.train(frame, replace(best, time_limit=plan.time_limit), output, voice)
+    if not saved.interrupted:
+        shutil.rmtree(folder, ignore_errors=True)
+    return replace(
+        saved,
+        facts={**saved.facts, **found.facts},
+        lines=[*found.lines, *saved.lines],
+        notes=[*found.notes, *saved.notes],
+        sheet=found.sheet,
+    )
+
+
+def _output(out: Any, overwrite: bool, resume: str | None, runs: Any) -> Any:
+    if resume not in (None, "auto", "never"):
+        raise UsageError("E241", f"--resume is {resume!r}", fix="--resume auto, or --resume never")
+    if out is None:
+        return None
+    place = Path(out)
+    may = overwrite or (resume != "never" and runs.may_replace(place))
+    return runs.Output(check_model_target(place, may), overwrite, resume or "auto")
+
+
+def _folder(target: Path, *, fresh: bool) -> Path:
+    """Return where the trials are kept: ``tx.tune`` beside ``tx.vae``."""
+    suffixed = target.suffix == ".vae"
+    folder = target.with_suffix(".tune") if suffixed else Path(f"{target}.tune")
+    if folder.exists() and not (folder / LOG).exists():
+        raise UsageError(
+            "E221",
+            f"{folder} exists and holds no search, so nothing is kept in it",
+            fix="choose another --out",
+            path=str(folder),
+        )
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    (folder / LOG).touch()
+    return folder
+
+
+def _run(search: Any, trials: int, limit: float | None, voice: Voice) -> None:
+    """Try settings, and say of each what came of it."""
+    began, before = time.monotonic(), len(search.done)
+    rows = search.parts
+    voice.say(
+        f"search     {trials} trials of {', '.join(search.names)}: "
+        f"{rows.learned.rows:,} rows to learn from, {rows.judged.rows:,} to judge by"
+    )
+    if before:
+        voice.say(f"resume     {before} of them are done")
+
+    def told(latest: Any, best: Any) -> None:
+        voice.say(f"trial {latest.number:<4d} {_short(latest)}; best {best.log_p:.3f}")
+
+    for number in range(before + 1, trials + 1):
+        search.run(number, told)
+        if limit is not None and time.monotonic() - began >= limit:
+            return
+
+
+def _short(trial: Any) -> str:
+    what = ", ".join(f"{name} {_spelt(value)}" for name, value in trial.changes.items())
+    if trial.log_p is None:
+        return f"failed: {trial.failure} ({what})"
+    return f"{trial.log_p:.3f} nats per row ({what}; {spell_seconds(trial.seconds)})"
+
+
+def _spelt(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _told(search: Any, data: Any) -> Result:
+    """Return the leaderboard."""
+    ranked, tried = search.ranked, search.done
+    usual, best = tried[0], ranked[0]
+    names = list(usual.changes)
+    rows = [
+        [
+            str(trial.number),
+            f"{trial.log_p:.3f}",
+            f"{trial.error:.3f}",
+            *(_spelt(trial.changes.get(name, "")) for name in names),
+            f"{trial.seconds:.0f}",
+        ]
+        for trial in ranked[:SHOWN]
+    ]
+    heads = ["trial", "log p", "+-", *(name.replace("_", " ") for name in names), "s"]
+    gain = best.log_p - usual.log_p
+    same = best.number == usual.number
+    verdict = (
+        "fit's own defaults are the best"
+        if same
+        else f"{gain:.3f} nats per row better than fit's own defaults"
+    )
+    failed = len(tried) - len(ranked)
+    lines = [f"Best       trial {best.number} of {len(tried)}: {verdict}"]
+    lines += [f"Failed     {failed} trials"] * bool(failed)
+    return Result(
+        {
+            "trials": [vars(trial) for trial in tried],
+            "best": best.number,
+            "gain": gain,
+            "plan": vars(search.best()),
+        },
+        lines=lines,
+        notes=[OPTIMISTIC] * (not same),
+        sheet=Sheet(heads, rows, "log p of rows that no trial learned from, nats per row", heads),
+        next=_command(data, best),
+    )
+
+
+def _command(data: Any, best: Any) -> str:
+    """Spell the fit of the best trial."""
+    words = ["lowerbound", "fit", str(data) if isinstance(data, str | Path) else "DATA"]
+    for name, value in best.changes.items():
+        if name == "beta":
+            words += ["--set", f"beta={_spelt(value)}"]
+        else:
+            words += [f"--{name.replace('_', '-')}", _spelt(value)]
+    return shlex.join([*words, "--out", "M.vae"])

@@ -1,0 +1,100 @@
+"""Errors as people and as programs read them. Nothing here can be slow, or fail itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from lowerbound.errors import LowerboundError, ResourceError
+
+_COMMAND = re.compile(r"--[a-z][a-z-]*(?: [^\s,]+)?(?: --rename \S+)*")
+
+
+class Bug(LowerboundError):
+    """An error that nobody foresaw."""
+
+    def __init__(self, error: Exception) -> None:
+        reason = (str(error).splitlines() or [""])[0][:300]
+        super().__init__(
+            "E269",
+            f"this is a bug in lowerbound: {type(error).__name__}: {reason}",
+            fix="please report the command, what it prints with --debug, and "
+            "what `lowerbound doctor --json` prints",
+        )
+
+
+def known(error: Exception) -> LowerboundError:
+    """Return the error as one of ours: as it is, as a lack of memory, or as a bug."""
+    if isinstance(error, LowerboundError):
+        return error
+    text = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate" in text:
+        return ResourceError(
+            "E303",
+            f"there is not enough memory: {(text.splitlines() or [''])[0][:200]}",
+            fix="fewer rows or columns at a time, or a machine with more memory",
+        )
+    return Bug(error)
+
+
+def finite(value: Any) -> Any:
+    """Return `value` with numbers that JSON has no word for replaced by null."""
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def as_lines(error: LowerboundError, command: Sequence[str], program: str = "lowerbound") -> str:
+    """Lay an error out: what and where, how to fix it, where to read more."""
+    head, *rest = error.message.split("\n")
+    lines = [f"error[{error.code}] {head}", *rest]
+    if error.fix:
+        lines.append(f"  fix: {repaired(error.fix, command, program)}")
+    lines.append(f"  why: lowerbound explain {error.code}")
+    return "\n".join(lines)
+
+
+def as_json(error: LowerboundError) -> str:
+    """Return an error as one JSON object."""
+    return json.dumps(
+        {
+            "error": {
+                "code": error.code,
+                "exit": error.exit_code,
+                "message": error.message,
+                "hint": error.fix,
+                "details": finite(error.details),
+            }
+        },
+        ensure_ascii=False,
+        default=str,
+    )
+
+
+def repaired(fix: str, command: Sequence[str], program: str = "lowerbound") -> str:
+    """Return the whole command with the flag that would mend it, where `fix` is such a flag."""
+    if not command or not _COMMAND.fullmatch(fix):
+        return fix
+    words = fix.split(" ")
+    kept = list(command)
+    if words[0] in kept and words[0] != "--rename":
+        at = kept.index(words[0])
+        del kept[at : at + len(words)]
+    return f"{program} {shlex.join([*kept, *words])}"
+
+
+def to_stderr(text: str) -> None:
+    """Print an error, whatever the terminal's encoding can show."""
+    stream = sys.stderr
+    try:
+        stream.write(text + "\n")
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    stream.flush()

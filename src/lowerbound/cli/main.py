@@ -1,0 +1,239 @@
+"""The command line: one command per verb, flags read from the verbs' signatures."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from io import TextIOWrapper
+from typing import NamedTuple
+
+from lowerbound._version import __version__
+from lowerbound.cli import complaints
+from lowerbound.cli.verbs import EVERYWHERE, LOWERBOUND, Program
+from lowerbound.errors import UsageError, nearest
+from lowerbound.files import allocators
+from lowerbound.files.parallel import share
+
+
+class Common(NamedTuple):
+    """The flags that every command takes."""
+
+    json: bool
+    quiet: bool
+    debug: bool
+    memory: str | None = None
+
+
+def main(argv: Sequence[str] | None = None, program: Program = LOWERBOUND) -> int:
+    """Run one command of a program and return the exit code of the process."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    common, words = _common(words)
+    if _follows():
+        common = common._replace(json=False, quiet=True)
+    with warnings.catch_warnings(), _signals() as caught:
+        if not common.debug:
+            warnings.simplefilter("ignore")  # libraries' warnings are for developers
+        try:
+            code = _run(words, common, program)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            _close_stdout()
+            return 0
+        except KeyboardInterrupt as stop:
+            again = f"\nnext:  {program.name} {shlex.join(words)}" if stop.args else ""
+            if not _follows():
+                told = f"{stop}{again}" if again else "stopped; nothing was written"
+                complaints.to_stderr(told)
+            code = 130
+        except Exception as error:  # the last resort: one clear message whatever happens
+            if common.debug:
+                raise
+            code = _report(error, words, common, program)
+    return 128 + signal.SIGTERM if code == 130 and signal.SIGTERM in caught else code
+
+
+def entry(program: Program = LOWERBOUND) -> None:
+    """Run one command as the process that it is, and end with its exit code."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        # A name of a file that is no text, or a sign that the terminal lacks, is no error.
+        unicode = sys.stdout.encoding.lower().startswith("utf")
+        sys.stdout.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")
+    # Of a container's limit torch knows nothing: it starts a thread for each of the host's
+    # processors, and a fit is a hundred times as slow.
+    if "OMP_NUM_THREADS" not in os.environ and (processors := share()) is not None:
+        os.environ["OMP_NUM_THREADS"] = str(processors)
+    allocators.give_back()
+    code = main(program=program)
+    if code in (130, 128 + signal.SIGTERM):
+        # An interrupt that passed through a library's own start-up code, however well it was
+        # caught, makes Python end itself by SIGINT instead of returning the code.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _common(words: Sequence[str]) -> tuple[Common, list[str]]:
+    """Take the common flags out of the words, wherever they stand before ``--``."""
+    words, memory = _memory(words)
+    end = words.index("--") if "--" in words else len(words)
+    names = {"--json": "json", "-q": "quiet", "--quiet": "quiet", "--debug": "debug"}
+    found = {names[word] for word in words[:end] if word in names}
+    rest = [word for word in words[:end] if word not in names]
+    quiet = bool(found & {"json", "quiet"})
+    common = Common("json" in found, quiet, "debug" in found, memory)
+    return common, [*rest, *words[end:]]
+
+
+def _memory(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """Take ``--max-memory SIZE`` out of the words."""
+    end = words.index("--") if "--" in words else len(words)
+    for place, word in enumerate(words[:end]):
+        name, equals, value = word.partition("=")
+        if name != "--max-memory":
+            continue
+        if equals:
+            return [*words[:place], *words[place + 1 :]], value
+        return [*words[:place], *words[place + 2 :]], "".join(words[place + 1 : place + 2])
+    return list(words), None
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Let SIGTERM end the work as Ctrl-C does; yield the list of signals that came.
+
+    Neither breaks off an import: a library's start-up code may swallow the interrupt, and go on
+    as if nothing had been said, or abort the process. It comes again as soon as that is over.
+    """
+    caught: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        caught.append(number)
+        if _AGAIN is None or not _importing():
+            raise KeyboardInterrupt
+        signal.setitimer(signal.ITIMER_REAL, _PAUSE)
+
+    def again(number: int, frame: object) -> None:
+        # To whoever handles it now: it may be held back until a step is whole.
+        signal.raise_signal(caught[-1])
+
+    handlers = {signal.SIGTERM: stop, **({} if _AGAIN is None else {_AGAIN: again})}
+    if callable(signal.getsignal(signal.SIGINT)):  # not where a shell has it ignored
+        handlers[signal.SIGINT] = stop
+    try:
+        before = {number: signal.signal(number, take) for number, take in handlers.items()}
+    except ValueError:  # not in the main thread
+        yield caught
+        return
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_AGAIN = getattr(signal, "SIGALRM", None)  # which Windows has not
+_PAUSE = 0.02  # seconds until an interrupt that met an import comes again
+
+
+def _importing() -> bool:
+    """Tell whether an import is under way in this thread."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _run(words: Sequence[str], common: Common, program: Program) -> int:
+    if not words or words in (["--help"], ["-h"], ["help"]):
+        print(_overview(program))
+        return 0
+    if words in (["--version"], ["-V"]):
+        print(f"{program.name} {__version__}")
+        return 0
+    if words[0] == "help":
+        words = [*words[1:], "--help"]
+    if words[0] not in program.verbs:
+        raise _unknown_command(words, program)
+    if "TORCHELASTIC_RUN_ID" in os.environ and words[0] != "fit":
+        raise UsageError(
+            "E253",
+            f"torchrun shares out a fit, and not {words[0]}",
+            fix=shlex.join(["lowerbound", *words]),
+        )
+    # Loaded only now: what is above must answer at once.
+    parser = import_module("lowerbound.cli.parser")
+    memory = import_module("lowerbound.files.memory")
+    most = None if common.memory is None else memory.size_of(common.memory)
+    with memory.limited(most):
+        return parser.run(program, words, as_json=common.json, quiet=common.quiet)
+
+
+def _follows() -> bool:
+    """Tell whether torchrun started this process, and another one that speaks for both."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
+
+
+def _overview(program: Program) -> str:
+    """List the commands by what one wants; without any library, since it must come at once."""
+    lines = [
+        f"{program.name} {__version__}: {program.summary}",
+        "",
+        f"usage: {program.name} COMMAND [ARGUMENTS]",
+    ]
+    group = ""
+    width = max(len(name) + len(verb.arguments) for name, verb in program.verbs.items()) + 1
+    for name, verb in program.verbs.items():
+        if verb.group != group:
+            group = verb.group
+            lines += ["", group]
+        lines.append(f"  {f'{name} {verb.arguments}':<{width}}   {verb.summary}")
+    return "\n".join([*lines, "", EVERYWHERE, "", f"begin with:  {program.name} {program.begin}"])
+
+
+def _unknown_command(words: Sequence[str], program: Program) -> UsageError:
+    word = words[0]
+    if word.startswith("-"):
+        return UsageError(
+            "E230", f"the command comes first, and {word} is none", fix=f"{program.name} --help"
+        )
+    close = nearest(word, program.verbs) or program.synonyms.get(word.lower())
+    return UsageError(
+        "E230",
+        f"there is no command {word!r}",
+        fix=f"{program.name} {shlex.join([close, *words[1:]])}"
+        if close
+        else f"{program.name} --help lists them",
+        similar=close,
+    )
+
+
+def _report(error: Exception, words: Sequence[str], common: Common, program: Program) -> int:
+    """Print an error as people or programs read it, and return its exit code."""
+    told = complaints.known(error)
+    if told.code == "E501" and _follows():
+        return told.exit_code  # the first process says so, or why it was the one that ended
+    spelt = (
+        complaints.as_json(told) if common.json else complaints.as_lines(told, words, program.name)
+    )
+    complaints.to_stderr(spelt)
+    return told.exit_code
+
+
+def _close_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not complain."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # stdout is no file
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,299 @@
+"""Inputs and outputs as verbs see them: checked before any work, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from lowerbound.cli import parsing
+from lowerbound.cli.progress import Voice, spell_speed
+from lowerbound.cli.verbs import VERBS
+from lowerbound.errors import DataError, ResourceError, UsageError, nearest
+from lowerbound.files import allocators
+from lowerbound.files.arrays import NumpyNative
+from lowerbound.files.parallel import ahead
+from lowerbound.files.pictures.columns import spread
+from lowerbound.files.read import Frame, Stream, read
+from lowerbound.files.write import (
+    atomic_write,
+    check_output,
+    check_place,
+    write_table,
+    write_tables,
+)
+
+if TYPE_CHECKING:
+    from lowerbound.coding.tables import Coded
+    from lowerbound.tasks.trained import Trained
+
+Given = TypeVar("Given", bound=Frame | Stream)
+
+
+def check_model_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
+    """Refuse, before anything is computed, a place where the model could not be saved."""
+    target = _place(path)
+    if not os.path.lexists(target):
+        return target
+    if not (target / "manifest.json").is_file():
+        raise UsageError(
+            "E221",
+            f"{target} is no saved model, so it is not replaced",
+            fix="choose another --out",
+            path=str(target),
+        )
+    if not overwrite:
+        raise UsageError("E220", f"{target} exists already", fix="--overwrite", path=str(target))
+    return target
+
+
+def _place(path: str | os.PathLike[str]) -> Path:
+    try:
+        target = Path(path).absolute()
+        if not target.parent.is_dir():
+            raise OSError("there is no such folder")
+        if not os.access(target.parent, os.W_OK | os.X_OK):
+            raise OSError("you may not write there")
+        os.path.lexists(target)  # a NUL in the name
+        target.lstat()  # a name that is too long
+    except FileNotFoundError:
+        return target
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ResourceError(
+            "E302",
+            f"{str(path)[:200]!r} cannot be written: {reason}",
+            fix=f"mkdir -p {str(Path(path).parent)[:200]}, or choose another --out",
+            path=str(path)[:1000],
+        ) from None
+    return target
+
+
+def check_table_target(
+    path: str | os.PathLike[str] | None, overwrite: bool, data: object = None
+) -> Path | None:
+    """Refuse, before anything is computed, a place where rows could not be written."""
+    if path is None:
+        return None
+    target = check_output(path, overwrite)
+    if isinstance(data, str | os.PathLike) and _same(target, Path(data)):
+        raise UsageError(
+            "E236",
+            f"{target} would replace the data that it is made from",
+            fix="choose another --out",
+        )
+    return target
+
+
+def check_embedding_target(
+    path: str | os.PathLike[str] | None, overwrite: bool, data: object
+) -> Path | None:
+    """Refuse a place where embeddings could not be written: a table, or the cells once more."""
+    if path is None or not is_cells(Path(path)):
+        return check_table_target(path, overwrite, data)
+    if not (isinstance(data, str | os.PathLike) and is_cells(Path(data))):
+        raise UsageError(
+            "E236",
+            f"{path} would hold cells with their embedding, and the data are no .h5ad file",
+            fix="choose an --out that ends in .parquet",
+        )
+    target = check_place(path, overwrite)
+    if _same(target, Path(data)):
+        raise UsageError(
+            "E236",
+            f"{target} would replace the data that it is made from",
+            fix="choose another --out",
+        )
+    return target
+
+
+def is_cells(target: Path | None) -> bool:
+    """Tell whether a path is that of an AnnData file."""
+    return target is not None and target.suffix.lower() == ".h5ad"
+
+
+def is_array(target: Path | None) -> bool:
+    """Tell whether only numbers can be written there, so that ids must be left out."""
+    return target is not None and target.suffix.lower() in (".npy", ".npz")
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.exists() and other.exists() and one.samefile(other)
+    except (OSError, ValueError):
+        return False
+
+
+def open_data(
+    data: object, rename: Mapping[str, str] | Sequence[str] = (), **options: Any
+) -> Frame:
+    """Read data and give its columns the names that the model knows them by.
+
+    Args:
+        data: whatever `lowerbound.files.read.read` takes.
+        rename: THEIRS=OURS pairs.
+        options: further arguments of `read`.
+    """
+    return renamed(data if isinstance(data, Frame) else read(data, **options), rename)
+
+
+def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
+    """Give columns the names that the model knows them by.
+
+    Args:
+        given: rows, in memory or in files.
+        rename: THEIRS=OURS pairs.
+
+    Raises:
+        DataError: E239 for a column that is not there, and for a name that is taken.
+    """
+    pairs = parsing.pairs(rename, "--rename", "Amount=amount")
+    for theirs, ours in pairs.items():
+        if theirs not in given.names:
+            close = nearest(theirs, given.names)
+            raise DataError(
+                "E239",
+                f"{given.origin} has no column {theirs!r} to rename",
+                fix=f"--rename {close}={ours}"
+                if close
+                else "lowerbound inspect lists the columns",
+            )
+        if ours in given.names and ours not in pairs:
+            raise DataError(
+                "E239",
+                f"{given.origin} has a column {ours!r} already: {theirs!r} cannot get its name",
+                fix=f"leave out --rename {theirs}={ours}",
+            )
+    return given.renamed(tuple(pairs.get(name, name) for name in given.names)) if pairs else given
+
+
+def walked(
+    given: Frame | Stream, trained: Trained, voice: Voice, *, whole: bool = False
+) -> Iterator[tuple[Frame, Coded]]:
+    """Yield the parts of data, as read and as coded, and show how many of their rows are done.
+
+    The next part is read and coded while the caller works on one. Columns that the model knows
+    nothing of are passed over, unless `whole` rows are asked for.
+    """
+    if isinstance(given, Stream) and not whole:
+        # By name: it imports torch, for which help does not wait.
+        given = import_module("lowerbound.coding.large").needed(given, trained.coding)
+    # Columns of several kinds take as long to be coded as to be embedded; a matrix takes nothing.
+    slow = isinstance(given, Stream) and given.typed
+    clock, n = Clock(), 0
+    with import_module("lowerbound.training.engine.machine").one_left() if slow else nullcontext():
+        for frame, coded in ahead(trained.encode(part) for part in given.parts()):
+            yield frame, coded
+            if isinstance(given, Stream):
+                allocators.trim()
+            n += frame.rows
+            if n < given.rows:
+                speed = spell_speed(n / max(clock(), 1e-9))
+                voice.show(n / given.rows, f"{n:,} of {given.rows:,} rows  {speed}")
+
+
+def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:
+    """Put the rows' positions and the input's id columns in front of `table`."""
+    numbers = np.arange(frame.start, frame.start + table.num_rows, dtype=np.int64)
+    front: dict[str, Any] = {"row": pa.array(numbers)}
+    for name in ids:
+        if frame.table is not None and name in frame.names:
+            taken = name in front or name in table.column_names
+            front[f"{name} of input" if taken else name] = frame.table[name]
+    if frame.files:
+        front["file"] = pa.array(frame.files)
+    columns = [*front.values(), *table.columns]
+    return pa.table(columns, names=[*front, *table.column_names])
+
+
+def deliver(
+    given: Frame | Stream | None,
+    tables: Iterable[pa.Table],
+    target: Path | None,
+    overwrite: bool,
+    shape: tuple[int, ...] = (),
+) -> tuple[Any, Path | None]:
+    """Write rows to `target` as they come, or give them back in the kind that came in.
+
+    Args:
+        given: what came in, or None.
+        tables: the rows, in parts.
+        target: where to, or None.
+        overwrite: replace what is there.
+        shape: of one row where each is a picture: files of arrays hold (n, *shape).
+
+    Returns:
+        The rows, but for those of a `Stream` that were written: they were never held together.
+    """
+    if isinstance(given, Stream) and target is not None:
+        return None, write_tables(tables, target, overwrite, shape)
+    table = pa.concat_tables(tables)
+    if target is not None:
+        return table, write_table(table, target, overwrite, shape)
+    return (spread(table, shape) if given is None else given.native.wrap(table)), None
+
+
+def deliver_beside(
+    data: str | os.PathLike[str], tables: Iterable[pa.Table], target: Path, overwrite: bool
+) -> Path:
+    """Write an .h5ad file once more, with embeddings of its cells."""
+    anndatas = import_module("lowerbound.files.anndata")
+    z = NumpyNative().wrap(pa.concat_tables(tables))
+    write = anndatas.with_embedding(Path(data), z)
+    return atomic_write(target, write, overwrite, need=Path(data).stat().st_size + z.nbytes)
+
+
+def spell_path(path: object, otherwise: str = "PATH") -> str:
+    """Spell a path in a command, as short as it can be; `otherwise` stands for what is no path."""
+    if not isinstance(path, str | Path):
+        return otherwise
+    absolute, here = Path(path), Path.cwd()
+    inside = absolute.is_absolute() and absolute.is_relative_to(here) and absolute != here
+    return shlex.quote(str(absolute.relative_to(here) if inside else path))
+
+
+def spell_use(recipe: str, model: str, data: str, why: str = "") -> str:
+    """Spell the command that uses a model: its recipe's own verb, where there is one, or score."""
+    if recipe in VERBS:
+        holes = " --mask HOLES" if recipe == "inpaint" else ""
+        return f"lowerbound {recipe} {model} PICTURES{holes} --out made"
+    return f"lowerbound score {model} {data} --out scores.csv{why}"
+
+
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        return time.monotonic() - self._began
+
+
+def spell_seconds(seconds: float) -> str:
+    """Spell a duration as people do."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
+
+
+def spell_bytes(count: int) -> str:
+    """Spell a size as people do."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} bytes"

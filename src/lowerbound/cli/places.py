@@ -1,0 +1,203 @@
+"""Where pictures go: a file of rows, one grid to look at, or a folder of PNG files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lowerbound.cli.outputs import check_table_target, deliver, is_array
+from lowerbound.cli.work import drawing
+from lowerbound.coding.pictures import PictureCoding
+from lowerbound.errors import DataError, UsageError
+from lowerbound.files.pictures.columns import pixels_of
+from lowerbound.files.pictures.folders import pictures_in
+from lowerbound.files.pictures.image_file import writer_of
+from lowerbound.files.read import Frame, Stream
+from lowerbound.files.write import check_place
+from lowerbound.files.write_folder import atomic_folder, check_folder, names_folder
+
+if TYPE_CHECKING:
+    from lowerbound.tasks.trained import Trained
+
+SHOWN = 400  # pictures of a grid at most: more are too small to see
+
+
+class Place(Protocol):
+    """Where rows are delivered to."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether there is room for the rows' own numbers only."""
+        ...
+
+    def deliver(
+        self,
+        trained: Trained,
+        given: Frame | Stream | None,
+        tables: Iterable[pa.Table],
+        overwrite: bool,
+    ) -> tuple[Any, Path | None]:
+        """Write the rows, or give them back; say what and where."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A file of rows or arrays, or none: then the rows are given back."""
+
+    path: Path | None
+
+    @property
+    def plain(self) -> bool:
+        """Arrays have no room for ids."""
+        return is_array(self.path)
+
+    def deliver(
+        self,
+        trained: Trained,
+        given: Frame | Stream | None,
+        tables: Iterable[pa.Table],
+        overwrite: bool,
+    ) -> tuple[Any, Path | None]:
+        """Write the rows, or give them back."""
+        return deliver(given, tables, self.path, overwrite, trained.coding.shape)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One picture of all of them."""
+
+    path: Path
+    plain: bool = False
+
+    def deliver(
+        self,
+        trained: Trained,
+        given: Frame | Stream | None,
+        tables: Iterable[pa.Table],
+        overwrite: bool,
+    ) -> tuple[Any, Path | None]:
+        """Lay the pictures out in a square."""
+        coding = _of_pictures(trained, self.path)
+        table = pa.concat_tables(tables)
+        shown = coding.shown(pixels_of(table, coding.shape))[:SHOWN]
+        three = np.repeat(shown, 3, -1) if shown.shape[-1] == 1 else shown
+        sheet = drawing.grid(three, math.ceil(math.sqrt(len(three))))
+        return table, drawing.write([sheet], self.path, overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A PNG file for each."""
+
+    path: Path
+    plain: bool = False
+
+    def deliver(
+        self,
+        trained: Trained,
+        given: Frame | Stream | None,
+        tables: Iterable[pa.Table],
+        overwrite: bool,
+    ) -> tuple[Any, Path | None]:
+        """Write all files, or none."""
+        coding = _of_pictures(trained, self.path)
+        table = pa.concat_tables(tables)
+        shown = coding.shown(pixels_of(table, coding.shape))
+        names = names_of(given.files if isinstance(given, Frame) else (), len(shown))
+        return table, write_pictures(self.path, names, shown, overwrite)
+
+
+def check_picture_target(
+    out: str | os.PathLike[str] | None, overwrite: bool, data: object = None
+) -> Place:
+    """Tell where pictures or rows go, refusing a place where they could not be written.
+
+    A name without a suffix or with "/" at its end, or a folder that is there, is a folder of PNG
+    files; one that ends in .png is a grid; any other is a file of rows.
+    """
+    if out is None:
+        return Rows(None)
+    text = os.fspath(out)
+    if names_folder(text):
+        return Folder(check_picture_folder(text, overwrite, data))
+    if text.lower().endswith(".png"):
+        return Grid(beside_inputs(check_place(text, overwrite), data))
+    return Rows(check_table_target(out, overwrite, data))
+
+
+def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Path:
+    """Return the folder to write, unless it would replace what is read."""
+    target = check_folder(text, overwrite)
+    if isinstance(data, str | os.PathLike):
+        source, real = Path(os.path.realpath(data)), Path(os.path.realpath(target))
+        if source.is_relative_to(real) or real.is_relative_to(source):
+            raise UsageError(
+                "E236",
+                f"{target} and the data {source} are within each other",
+                fix="choose another folder for the results",
+            )
+    return beside_inputs(target, data)
+
+
+def beside_inputs(target: Path, data: object) -> Path:
+    """Return the file or folder to write, unless a picture that is read would vanish with it."""
+    if target.exists() and isinstance(data, str | os.PathLike):
+        real = Path(os.path.realpath(target))
+        with suppress(DataError):  # data that cannot be read is told of where it is read
+            for path in pictures_in(data).files:
+                if Path(os.path.realpath(path)).is_relative_to(real):
+                    raise UsageError(
+                        "E236",
+                        f"{target} would replace {path}, which it is made from",
+                        fix="choose another --out",
+                    )
+    return target
+
+
+def _of_pictures(trained: Trained, path: Path) -> PictureCoding:
+    """Return the coding of a model's pictures; a model of columns makes none."""
+    coding = trained.coding
+    if not isinstance(coding, PictureCoding):
+        raise UsageError(
+            "E246",
+            f"{path.name} is for pictures, and this model is of rows of columns",
+            fix="--out rows.csv",
+        )
+    return coding
+
+
+def names_of(files: Sequence[str], count: int) -> list[str]:
+    """Return a name that ends in .png for every picture: that of its file, or its number."""
+    if not files:
+        return [f"{i:0{len(str(count - 1))}d}.png" for i in range(count)]
+    names, chosen = [], [str(PurePosixPath(name).with_suffix("")) for name in files]
+    while names != chosen:  # a whole name may be the stem of another: a.jpg, a.png, a.jpg.png
+        names, times = chosen, Counter(chosen)
+        chosen = [
+            file if times[name] > 1 else name for file, name in zip(files, names, strict=True)
+        ]
+    return [f"{name}.png" for name in names]
+
+
+def write_pictures(
+    folder: Path, names: Sequence[str], pictures: Iterable[NDArray[np.uint8]], overwrite: bool
+) -> Path:
+    """Write a folder of PNG files, all of them or none."""
+    with atomic_folder(folder, overwrite) as made:
+        for name, picture in zip(names, pictures, strict=True):
+            path = made / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                writer_of(path, picture)(file)
+    return folder

@@ -1,0 +1,265 @@
+"""From flags and a configuration file to a `Plan`, with every problem in one message."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lowerbound import recipes
+from lowerbound.cli import parsing
+from lowerbound.errors import LowerboundError, UsageError, nearest
+from lowerbound.training.objective import OBJECTIVE, objective_of
+from lowerbound.training.plan import Plan, device_of
+
+# What the data or the fit itself decide, so that --set may not.
+_DECIDED = {
+    "families",
+    "sizes",
+    "reserved",
+    "features",
+    "missing",
+    "components",
+    "latent",
+    "batches",
+    "shape",
+}
+# Of these the pictures decide the channels, which elsewhere are those of layers.
+_FROM_PICTURES = {name: {"channels", "classes"} for name in recipes.RESTORING}
+# A model of the smallest table there is, to try settings on before any data are read.
+_SMALLEST = {
+    "table": {"families": ["real"], "sizes": [1]},
+    "conv": {"shape": [1, 8, 8]},
+    "conv_ladder": {"shape": [1, 8, 8]},
+    "nvae": {"shape": [1, 8, 8]},
+    "vqvae": {"shape": [1, 8, 8]},
+    "vqvae2": {"shape": [1, 8, 8]},
+    **dict.fromkeys(_FROM_PICTURES, {"channels": 1}),
+}
+_MOST_BYTES = 1 << 20
+
+
+def _settings(value: object) -> dict[str, Any]:
+    found = parsing.pairs(value, "--set", "beta=2")
+    return {key: parsing.value_of(word) for key, word in found.items()}
+
+
+def _types(value: object) -> dict[str, str]:
+    found = parsing.pairs(value, "--types", "zip=categorical", commas=True)
+    return {key: parsing.text(kind, "--types") for key, kind in found.items()}
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "recipe": partial(parsing.text, flag="--recipe"),
+    "settings": _settings,
+    "preset": partial(parsing.text, flag="--preset"),
+    "latent": parsing.latent,
+    "types": _types,
+    "drop": partial(parsing.texts, flag="--drop"),
+    "transform": partial(parsing.text, flag="--transform"),
+    "alarm_rate": parsing.share,
+    "max_epochs": partial(parsing.whole, flag="--max-epochs"),
+    "time_limit": parsing.seconds,
+    "learning_rate": partial(parsing.number, flag="--learning-rate"),
+    "seed": partial(parsing.whole, flag="--seed"),
+    "device": partial(parsing.text, flag="--device"),
+    "precision": partial(parsing.text, flag="--precision"),
+}
+assert set(_READERS) == {field.name for field in fields(Plan)}
+
+
+def plan_from(
+    flags: Mapping[str, object],
+    config: str | os.PathLike[str] | None = None,
+    usual: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Make the plan of a fit; flags go before the configuration file.
+
+    Args:
+        flags: values of the plan's fields as people write them; None and empty mean not given.
+        config: a TOML file whose keys are the plan's fields.
+        usual: fields that suit the data, where neither of them chooses a recipe.
+
+    Raises:
+        UsageError: what is wrong, all of it in one message.
+    """
+    given, problems = read_config(config) if config is not None else ({}, [])
+    values, found = parsing.all_of(given, _READERS)
+    problems += found
+    said = {name: value for name, value in flags.items() if value is not None and value != ()}
+    spoken, found = parsing.all_of(said, _READERS)
+    problems += found
+    for name, value in spoken.items():
+        both = isinstance(value, dict) and name in values
+        values[name] = {**values[name], **value} if both else value
+    if usual and "recipe" not in values:
+        settings = {**usual.get("settings", {}), **values.get("settings", {})}
+        values = {**usual, **values, "settings": settings}
+    recipe, refused = values.get("recipe", "table"), set()
+    is_known = recipe in recipes.__all__
+    for name, value in values.items():
+        # Each alone, so that one problem does not hide another; but settings are of a recipe.
+        beside = {"recipe": recipe} if name == "settings" and is_known else {}
+        try:
+            device_of(Plan(**{**beside, name: value}).device)
+        except UsageError as error:
+            problems.append(error)
+            refused.add(name)
+    if is_known:
+        given = values.get("settings", {})
+        misnamed = _misnamed(recipe, given)
+        problems += misnamed
+        if not misnamed and "settings" not in refused:
+            problems += _tried(recipe, given)
+    parsing.raise_all(problems)
+    return Plan(**values)
+
+
+def read_config(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Any], list[LowerboundError]]:
+    """Read a configuration file; unknown keys come back as problems."""
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise OSError("it is no file" if path.exists() else "there is no such file")
+        if path.stat().st_size > _MOST_BYTES:
+            raise OSError("it has more than 1 MB, which no configuration needs")
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            "E234",
+            f"the configuration {path} cannot be read: {reason}",
+            fix="lowerbound fit PATH --print-config > config.toml makes one",
+        ) from None
+    problems: list[LowerboundError] = []
+    for key in [key for key in content if key not in _READERS]:
+        close = nearest(key, _READERS)
+        problems.append(
+            UsageError(
+                "E235",
+                f"{path} has the unknown key {key!r}",
+                fix=f"did you mean {close!r}?" if close else f"the keys are {', '.join(_READERS)}",
+            )
+        )
+        del content[key]
+    return content, problems
+
+
+def _misnamed(recipe: str, settings: Mapping[str, Any]) -> list[LowerboundError]:
+    """Find what is wrong with --set by name and by type."""
+    known = _known_settings(recipe)
+    problems: list[LowerboundError] = []
+    for key, value in settings.items():
+        if key not in known:
+            problems.append(_unknown_setting(recipe, key, known))
+            continue
+        wanted = _WANTED[type(known[key])]
+        if not wanted.fits(value):
+            example = f"--set {key}={json.dumps(known[key])}"
+            problems.append(parsing.refusal(f"--set {key}", value, wanted.what, example))
+    return problems
+
+
+def _tried(recipe: str, settings: Mapping[str, Any]) -> list[LowerboundError]:
+    """Find what is wrong with --set by building a tiny model."""
+    known, problems = _known_settings(recipe), []
+    arguments = {key: value for key, value in settings.items() if key not in OBJECTIVE}
+    weights = {**OBJECTIVE, **{key: settings[key] for key in OBJECTIVE if key in settings}}
+    try:
+        model = recipes.build(recipe, {**_SMALLEST.get(recipe, {"features": 2}), **arguments})
+        objective_of(model, weights, examples=1, steps=1)
+    except LowerboundError as error:
+        problems.append(error)
+    except (TypeError, ValueError, RuntimeError) as error:
+        word = ", ".join(f"{key}={json.dumps(value)}" for key, value in arguments.items())
+        fix = ", ".join(f"{key}={json.dumps(known[key])}" for key in arguments)
+        problems.append(
+            UsageError(
+                "E231",
+                f"--set {word} makes no model: {str(error).splitlines()[0][:120]}",
+                fix=f"values that work: --set {fix}",
+            )
+        )
+    return problems
+
+
+def _known_settings(recipe: str) -> dict[str, Any]:
+    """Return the settings of a recipe with their defaults."""
+    parameters = inspect.signature(getattr(recipes, recipe)).parameters
+    decided = _DECIDED | _FROM_PICTURES.get(recipe, set())
+    own = {name: p.default for name, p in parameters.items() if name not in decided}
+    return {**own, **OBJECTIVE}
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value >= 0
+
+
+def _are_widths(value: Any) -> bool:
+    is_list = isinstance(value, Sequence) and not isinstance(value, str)
+    return is_list and bool(value) and all(type(v) is int and v > 0 for v in value)
+
+
+class _Wanted(NamedTuple):
+    """What a setting may be, told by the type of its default."""
+
+    what: str
+    fits: Callable[[Any], bool]
+
+
+_WANTED = {
+    float: _Wanted("a number from 0", _is_number),
+    int: _Wanted("a whole number from 0", lambda value: type(value) is int and value >= 0),
+    str: _Wanted("a word", lambda value: isinstance(value, str)),
+    bool: _Wanted("true or false", lambda value: isinstance(value, bool)),
+    tuple: _Wanted("a list of whole numbers such as [128,128]", _are_widths),
+    type(None): _Wanted("a share from 0 to 1", lambda v: v is None or _is_number(v) and v <= 1),
+}
+
+
+def _unknown_setting(recipe: str, key: str, known: Mapping[str, Any]) -> UsageError:
+    if key == "latent":
+        return UsageError("E236", "the latent size has a flag of its own", fix="--latent 16")
+    close = nearest(key, known)
+    return UsageError(
+        "E242",
+        f"the recipe {recipe!r} has no setting {key!r}; it has {', '.join(sorted(known))}",
+        fix=f"did you mean --set {close}=...?" if close else "leave it out",
+        similar=close,
+    )
+
+
+def as_toml(plan: Plan) -> str:
+    """Write a plan as a configuration file; what is left to the data is a comment."""
+    plain, sections = ["# lowerbound fit PATH --config FILE"], []
+    for field in fields(plan):
+        value = getattr(plan, field.name)
+        if isinstance(value, Mapping):
+            sections.append(f"\n[{field.name}]")
+            known = {key: item for key, item in value.items() if item is not None}
+            sections += [f"{_key(key)} = {_toml(item)}" for key, item in known.items()]
+        elif value is None:
+            plain.append(f"# {field.name}: left to the data, the preset and the computer")
+        else:
+            plain.append(f"{field.name} = {_toml(value)}")
+    return "\n".join([*plain, *sections]) + "\n"
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else _toml(name)
+
+
+def _toml(value: Any) -> str:
+    # JSON's strings, numbers, truth values and lists are TOML's too.
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

@@ -1,0 +1,69 @@
+"""What people see of a result: lines and small tables, at the width of their terminal."""
+
+from __future__ import annotations
+
+import json
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lowerbound.cli.complaints import finite
+from lowerbound.cli.progress import hanging
+from lowerbound.cli.result import Result, Sheet
+
+
+class _Terminal(Console):
+    """A console that leaves it to the command line what a closed pipe means."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error instead of leaving the process with exit code 1."""
+        raise BrokenPipeError
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a terminal as wide as it is, or 80 columns; NO_COLOR and dumb ones stay plain."""
+    return _Terminal(stderr=stderr, highlight=False, emoji=False, markup=False)
+
+
+def show(result: Result, out: Console) -> None:
+    """Print what a verb found, then what it wrote, then what could come next."""
+    if result.text:
+        out.print(result.text, soft_wrap=True, end="")
+    for line in result.lines:
+        out.print(hanging(line, out.width), soft_wrap=True)
+    for note in result.notes:
+        out.print(hanging(f"! {note}", out.width), soft_wrap=True, style="yellow")
+    if result.sheet is not None and result.sheet.rows:
+        out.print(_table(result.sheet), "")
+    if result.path is not None:
+        out.print(str(result.path), soft_wrap=True, style="bold")
+    if result.next:
+        out.print(f"next:  {result.next}", soft_wrap=True, style="dim")
+
+
+def _table(sheet: Sheet) -> Table:
+    table = Table(
+        title=sheet.title or None,
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    for name in sheet.columns:
+        right = name in sheet.right
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    # The first column is what one looks for: it keeps its width when space is short.
+    longest = max(len(row[0]) for row in sheet.rows)
+    table.columns[0].min_width = min(24, max(longest, len(sheet.columns[0])))
+    for row in sheet.rows:
+        table.add_row(*row)
+    return table
+
+
+def as_json(result: Result) -> str:
+    """Return the facts of a verb as one JSON object."""
+    facts = finite(result.facts)
+    if result.path is not None:
+        facts["out"] = str(result.path)
+    return json.dumps(facts, ensure_ascii=False, allow_nan=False, default=str)

@@ -1,0 +1,140 @@
+"""The commands of the command line, each a plain function, in one table.
+
+The command line and the package's own namespace read `VERBS`; a function's signature gives the
+flags and its docstring the help text. Nothing is imported until a verb is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+
+class Verb(NamedTuple):
+    """Where a verb is, and how it is announced.
+
+    Attributes:
+        place: ``module:function``.
+        group: the heading that it stands under in the list of commands.
+        arguments: what it takes, for the list of commands.
+        summary: what it does, in at most fifty characters.
+        writes: whether it makes a file, so that the command line insists on ``--out``.
+    """
+
+    place: str
+    group: str
+    arguments: str
+    summary: str
+    writes: bool = False
+
+    def load(self) -> Callable[..., Any]:
+        """Import the function."""
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)
+
+
+EVERYWHERE = """\
+Every command also takes
+  --json             one JSON object instead of text, errors too
+  -q, --quiet        errors only, and the path of what was written
+  --max-memory SIZE  hold no more than so much in memory, such as 2GB
+  --debug            the traceback of an error
+  -h, --help         what the command takes, with examples"""
+
+_BEGIN, _USE, _TRUST = "Begin", "Use a model", "Trust it"
+_HERE = "lowerbound.cli.commands"
+
+VERBS: dict[str, Verb] = {
+    "demo": Verb(f"{_HERE}.demo:demo", _BEGIN, "", "see it all work on a medical table (1 min)"),
+    "inspect": Verb(
+        f"{_HERE}.inspect:inspect", _BEGIN, "PATH", "what a table or a folder of pictures holds"
+    ),
+    "fit": Verb(f"{_HERE}.fit:fit", _BEGIN, "PATH", "learn a model from a table or pictures"),
+    "tune": Verb(f"{_HERE}.tune:tune", _BEGIN, "PATH", "search for the settings that fit best"),
+    "score": Verb(
+        f"{_HERE}.score:score",
+        _USE,
+        "M.vae PATH",
+        "how unusual each row or picture is, and why",
+        True,
+    ),
+    "embed": Verb(f"{_HERE}.score:embed", _USE, "M.vae PATH", "a few numbers for each row", True),
+    "sample": Verb(
+        f"{_HERE}.sample:sample", _USE, "M.vae", "new rows or pictures like the ones learned", True
+    ),
+    "impute": Verb(f"{_HERE}.sample:impute", _USE, "M.vae PATH", "fill in missing cells", True),
+    "reconstruct": Verb(
+        f"{_HERE}.score:reconstruct", _USE, "M.vae PATH", "rows as the model expects them", True
+    ),
+    "denoise": Verb(
+        f"{_HERE}.restore:denoise", _USE, "M.vae PATH", "pictures without their noise", True
+    ),
+    "upscale": Verb(f"{_HERE}.restore:upscale", _USE, "M.vae PATH", "larger pictures", True),
+    "inpaint": Verb(
+        f"{_HERE}.restore:inpaint",
+        _USE,
+        "M.vae PATH",
+        "pictures without their holes",
+        True,
+    ),
+    "segment": Verb(
+        f"{_HERE}.restore:segment", _USE, "M.vae PATH", "the class of every pixel", True
+    ),
+    "evaluate": Verb(
+        f"{_HERE}.evaluate:evaluate", _USE, "M.vae PATH", "how well a model fits rows"
+    ),
+    "plot": Verb(
+        f"{_HERE}.plot:plot", _USE, "M.vae KIND", "pictures of what an image model learned"
+    ),
+    "export": Verb(
+        f"{_HERE}.export:export", _USE, "M.vae", "the score as an ONNX file, without torch"
+    ),
+    "info": Verb(f"{_HERE}.inspect:info", _TRUST, "M.vae", "what a model is and was learned from"),
+    "verify": Verb(f"{_HERE}.inspect:verify", _TRUST, "M.vae", "whether a model file is intact"),
+    "doctor": Verb(
+        f"{_HERE}.doctor:doctor", _TRUST, "[M.vae [PATH]]", "is this computer, or a model, well?"
+    ),
+    "explain": Verb(f"{_HERE}.inspect:explain", _TRUST, "CODE", "what an error code means"),
+}
+
+
+class Program(NamedTuple):
+    """A command-line program: its name and the commands that it has.
+
+    Attributes:
+        name: the words that start it.
+        summary: what it is for, in one line.
+        verbs: the commands by name.
+        synonyms: what other tools call a command, and its name here.
+        begin: the command to try first.
+    """
+
+    name: str
+    summary: str
+    verbs: Mapping[str, Verb]
+    synonyms: Mapping[str, str]
+    begin: str
+
+
+LOWERBOUND = Program(
+    "lowerbound",
+    "learn what is normal, in tables and pictures",
+    VERBS,
+    {
+        "train": "fit",
+        "learn": "fit",
+        "predict": "score",
+        "detect": "score",
+        "anomaly": "score",
+        "transform": "embed",
+        "encode": "embed",
+        "generate": "sample",
+        "fill": "impute",
+        "describe": "inspect",
+        "show": "info",
+        "check": "verify",
+        "eval": "evaluate",
+    },
+    "demo",
+)

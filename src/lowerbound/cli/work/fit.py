@@ -1,0 +1,379 @@
+"""Fits as the verb runs them: the banner, the training, the verdict; and the dry run."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lowerbound import bundle, recipes
+from lowerbound._version import __version__
+from lowerbound.cli.commands.score import why
+from lowerbound.cli.outputs import Clock, spell_bytes, spell_path, spell_seconds, spell_use
+from lowerbound.cli.plans import as_toml, plan_from
+from lowerbound.cli.progress import Voice
+from lowerbound.cli.result import Result
+from lowerbound.coding.degradations import USUAL_NOISE
+from lowerbound.coding.pairs import restores
+from lowerbound.coding.rows import subset
+from lowerbound.coding.tables import Coding
+from lowerbound.errors import CheckFailed
+from lowerbound.files.stream import Given
+from lowerbound.tasks import draws
+from lowerbound.tasks.calibration import Alarm
+from lowerbound.tasks.cards import reservations
+from lowerbound.tasks.trained import Trained
+from lowerbound.training.engine.processes import ALONE, Team, gathered
+from lowerbound.training.engine.run_folder import RunFolder
+from lowerbound.training.fit import learn
+from lowerbound.training.objective import settled
+from lowerbound.training.plan import PRESETS, Plan, budget_of, device_of, optimiser_of
+from lowerbound.training.split import Split
+
+__all__ = ["Output", "as_toml", "may_replace", "plan_from", "rehearse", "train"]
+
+_REHEARSAL = 0.5  # seconds of training in a dry run
+_TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".zarr")  # of which new rows are told to be, too
+
+
+def run_path(target: Path) -> Path:
+    """Return where the fit of a model keeps its states: ``tx.run`` beside ``tx.vae``."""
+    return target.with_suffix(".run") if target.suffix == ".vae" else Path(f"{target}.run")
+
+
+def may_replace(target: Path) -> bool:
+    """Tell whether an unfinished run was told that it may replace what is at `target`."""
+    return RunFolder.allows_replacing(run_path(target))
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a fit leaves its model, and how.
+
+    Attributes:
+        target: the model's folder.
+        overwrite: whether an earlier model is replaced.
+        resume: "auto" goes on with an unfinished run, "never" forgets it.
+    """
+
+    target: Path
+    overwrite: bool = False
+    resume: str = "auto"
+
+
+def train(frame: Given, plan: Plan, output: Output | None, voice: Voice) -> Result:
+    """Learn, save, and say what came of it."""
+    with gathered(device_of(plan.device)) as team:
+        if output is None or team.rank:  # the first process alone writes files
+            trained = _learn(frame, plan, Keeping(team=team), voice)
+            return _told(frame, plan, Clock(), trained)
+        return _kept(frame, plan, output, (voice, team))
+
+
+def _kept(frame: Given, plan: Plan, output: Output, hearers: tuple[Voice, Team]) -> Result:
+    """Learn with a run folder, so that whatever ends the fit, the same command goes on."""
+    path = run_path(output.target)
+    folder = RunFolder(path, fresh=output.resume == "never", replace=output.overwrite)
+    with folder as run:
+        try:
+            return _trained(frame, plan, output, run, hearers)
+        except KeyboardInterrupt:
+            if not run.committed():
+                raise
+            raise KeyboardInterrupt(f"stopped; what was learned is kept in {path.name}") from None
+
+
+def _trained(
+    frame: Given, plan: Plan, output: Output, run: RunFolder, hearers: tuple[Voice, Team]
+) -> Result:
+    """Learn in a run folder, save, and leave the folder only where there is something to go on."""
+    (voice, team), clock = hearers, Clock()
+    trained = _learn(frame, plan, Keeping(output.target, run, team), voice)
+    run.owns_output()
+    checked = bundle.verify(trained.save(output.target, overwrite=run.replace))
+    told = _told(frame, plan, clock, trained)
+    size = spell_bytes(checked.bytes)
+    line = f"saved      {output.target.name} ({size}, sha256 {checked.digest[:12]}...)"
+    saved = {"path": str(checked.path), "bytes": checked.bytes, "sha256": checked.digest}
+    if not told.interrupted:
+        run.remove()
+    return replace(
+        told,
+        facts={**told.facts, **saved},
+        lines=[*told.lines, line],
+        path=output.target,
+        next=_then(trained, frame, spell_path(output.target)),
+    )
+
+
+def _told(frame: Given, plan: Plan, clock: Clock, trained: Trained) -> Result:
+    """Say what came of a fit."""
+    return Result(
+        {**_facts(trained, frame), "seconds": clock()},
+        lines=_lines(trained, plan, clock()),
+        notes=_doubts(trained, plan),
+        next=_then(trained, frame, "M.vae"),
+        interrupted=_last(trained)["stopped"] == "interrupt",
+        model=trained,
+    )
+
+
+def _last(trained: Trained) -> dict[str, Any]:
+    """Return the history of the last stage, of which models of codes have a second one."""
+    return trained.facts.get("priors_history", trained.facts["history"])
+
+
+def _then(trained: Trained, frame: Given, model: str) -> str:
+    """Spell the command that uses a new model."""
+    alike = Path(frame.origin).suffix.lower()
+    table = f"NEW{alike}" if alike in _TABLES else "NEW.csv"
+    data = "NEW/" if frame.files else "NEW.npy" if trained.coding.shape else table
+    return spell_use(trained.recipe, model, data, why(trained))
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Where a fit is kept, and by which of the processes that train together.
+
+    Attributes:
+        target: the model's folder, if any.
+        run: the folder of its states, if any.
+        team: the processes.
+    """
+
+    target: Path | None = None
+    run: RunFolder | None = None
+    team: Team = ALONE
+
+
+def _learn(frame: Given, plan: Plan, kept: Keeping, voice: Voice) -> Trained:
+    run, team = kept.run, kept.team
+
+    def begin(frame: Given, coding: Coding, split: Split) -> None:
+        for line in _banner(frame, plan, coding, split, kept):
+            voice.say(line)
+        if run is not None and run.committed():
+            voice.say(f"resume     going on with the run in {run.path.name}")
+
+    return learn(frame, plan, run=run, report=voice.report, say=voice.say, begin=begin, team=team)
+
+
+def _banner(frame: Given, plan: Plan, coding: Coding, split: Split, kept: Keeping) -> list[str]:
+    """Say what is about to happen, before anything long begins."""
+    target, several = kept.target, kept.team.size > 1
+    limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
+    what = "rows" if frame.pictures is None else "crops"
+    lines = [
+        f"lowerbound {__version__} on {device_of(plan.device)} "
+        f"({torch.get_num_threads()} threads), seed {plan.seed}"
+        + f", {kept.team.size} processes"
+        * several,
+        f"data       {frame.origin}: {frame.rows:,} {_size(frame)}",
+        *(f"           ! {note}" for note in frame.notes),
+        f"{'pairs' if frame.pictures is not None else 'columns':<10} {_kinds(coding, frame)}",
+        f"split      {len(split.train):,} {what} to learn from, {len(split.valid):,} to stop by, "
+        f"{len(split.calibration):,} to calibrate on",
+        f"preset     {plan.preset}: {_meaning(plan)}{limit}",
+    ]
+    if target is not None:
+        lines.append(f"output     {target}")
+        again = f"the same command goes on ({run_path(target).name})"
+        lines.append(f"           Ctrl-C and crashes are safe: {again}")
+    return lines
+
+
+def _size(frame: Given) -> str:
+    """Say what the rows are."""
+    if frame.shape:
+        return f"pictures of {' x '.join(map(str, frame.shape))}"
+    if frame.pictures is not None:
+        return "pictures" + ("" if frame.targets is None else " and what is to be made of each")
+    return f"rows x {len(frame.names):,} columns"
+
+
+def _meaning(plan: Plan) -> str:
+    """Say what the preset stands for; its widths are those of layers that some recipes have."""
+    meaning = PRESETS[plan.preset].meaning
+    return meaning if "hidden" in recipes.parameters(plan.recipe) else meaning.split(", ", 1)[1]
+
+
+_PIXELS = {"bits": "0 and 1", "codes": "codes from 0 to 255", "grey": "grey levels from 0 to 1"}
+
+
+def _kinds(coding: Coding, frame: Given) -> str:
+    """Count the columns of each kind, and name those that are left out."""
+    document = coding.document()
+    schema = document.get("schema")
+    if document["coding"] == "pictures":
+        return f"{math.prod(coding.shape):,} cells, {_PIXELS[document['kind']]}"
+    if document["coding"] == "pairs":
+        return _pairs(document, made=frame.targets is None)
+    if schema is None:
+        return f"{len(coding.groups):,} counts"
+    columns = schema["columns"]
+    left_out = {"id", "text", "constant"}
+    kinds = Counter(c["kind"] for c in columns if c["kind"] not in left_out)
+    found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    others = [f"{c['name']} ({c['kind']})" for c in columns if c["kind"] in left_out]
+    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+    return found + (f"; ignored: {', '.join(others[:5])}{more}" if others else "")
+
+
+def _pairs(document: dict[str, Any], made: bool) -> str:
+    """Say what a model that restores is to learn: from pairs that are made, or given."""
+    colours = "grey" if document["channels"] == 1 else "colours"
+    if not made and document["recipe"] in ("denoise", "inpaint"):
+        return f"{document['recipe']}, {colours}: as they are given"
+    told = {
+        "denoise": f"noise {document['settings'].get('noise', USUAL_NOISE)}",
+        "upscale": f"{document['scale']} times smaller",
+        "inpaint": "holes",
+        "segment": f"{len(document['classes'])} classes",
+    }
+    return f"{document['recipe']}, {colours}: {told[document['recipe']]}"
+
+
+def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
+    """Say how training ended, how healthy the model is, and what it will flag."""
+    facts, alarm = trained.facts, trained.alarm
+    history = _last(trained)
+    checks = history["checks"]
+    why = {
+        "patience": f"no gain for {facts['patience']} checks",
+        "epochs": "all passes done",
+        "time": "the time limit was reached",
+        "interrupt": "stopped by you; this is the best model so far",
+    }[history["stopped"]]
+    passes = f"{checks[-1]['epoch']:.0f} passes, " if checks else ""
+    done = "OK" if facts["health"]["verdict"] == "healthy" else "Done"
+    first, *others = facts["health"]["lines"]
+    return [
+        f"{done:<10} trained in {spell_seconds(seconds)}: {passes}{why}",
+        f"Health     {first}",
+        *(f"           {line}" for line in others),
+        *(f"Objective  {line}" for line in reservations(facts["objective"])),
+        *([] if restores(trained.recipe) else [_threshold(alarm)]),
+    ]
+
+
+def _threshold(alarm: Alarm) -> str:
+    """Say what is flagged from now on."""
+    return (
+        f"Threshold  {alarm.threshold:.5g} -> {alarm.rate:.2%} of normal rows flagged "
+        f"(95 % interval {alarm.low:.2%} to {alarm.high:.2%})"
+    )
+
+
+def _doubts(trained: Trained, plan: Plan) -> list[str]:
+    """Say what the numbers cannot promise."""
+    notes, rows = [], len(trained.calibration.scores)
+    if restores(trained.recipe):
+        return notes
+    if plan.alarm_rate * (rows + 1) < 1:
+        notes.append(
+            f"{rows:,} calibration rows cannot resolve an alarm rate of {plan.alarm_rate:.3%}: "
+            f"the threshold is their highest score, which flags {trained.alarm.rate:.2%}"
+        )
+    if trained.facts["shared_held_out"]:
+        notes.append(
+            "few rows: the same held-out rows stopped training and set the threshold, "
+            "which makes it a little optimistic"
+        )
+    notes += _unsettled(trained, plan)
+    stages = [trained.facts[key] for key in _STAGES if key in trained.facts]
+    skipped = sum(stage["skipped"] for stage in stages)
+    if skipped:
+        notes.append(f"{skipped:,} steps were skipped because the loss was not finite")
+    return notes
+
+
+_STAGES = ("history", "priors_history")
+
+
+def _unsettled(trained: Trained, plan: Plan) -> list[str]:
+    """Say so where a fit with an adversarial term was too short to choose what is kept."""
+    facts = trained.facts
+    steps = _steps(plan, facts["split"]["train"])
+    begin, checks = (
+        settled(facts["objective"], steps, optimiser_of(plan)),
+        facts["history"]["checks"],
+    )
+    if not checks or checks[-1]["step"] >= begin:
+        return []
+    return [
+        f"the fit ended at step {checks[-1]['step']:,}, before the adversarial term had settled "
+        f"(step {begin:,}): the last weights were kept"
+    ]
+
+
+def _steps(plan: Plan, rows: int) -> int:
+    """Return how many steps a fit to so many rows takes at most."""
+    return budget_of(plan, rows).total(max(1, rows // optimiser_of(plan).batch_size))
+
+
+def _facts(trained: Trained, frame: Given) -> dict[str, Any]:
+    facts = trained.facts
+    checks = facts["history"]["checks"]
+    return {
+        "rows": frame.rows,
+        "columns": len(frame.names) or math.prod(frame.shape),
+        "recipe": trained.recipe,
+        "latent": trained.latent,
+        "plan": facts["plan"],
+        "split": facts["split"],
+        "stopped": _last(trained)["stopped"],
+        "epochs": checks[-1]["epoch"] if checks else 0.0,
+        "valid_elbo": facts["valid_elbo"],
+        "health": facts["health"],
+        "alarm": trained.alarm._asdict(),
+        "notes": list(frame.notes),
+    }
+
+
+def rehearse(frame: Given, plan: Plan, output: Output | None, voice: Voice) -> Result:
+    """Do all of a fit but most of the training, and keep nothing."""
+    clock = Clock()
+    short = replace(
+        plan, time_limit=_REHEARSAL, latent=None if plan.latent == "auto" else plan.latent
+    )
+    with gathered(device_of(plan.device)) as team:
+        target = None if output is None else output.target
+        trained = _learn(frame, short, Keeping(target, team=team), voice)
+    few = frame.first(16)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Trained.load(trained.save(Path(folder) / "dry.vae"))
+        size = bundle.verify(Path(folder) / "dry.vae").bytes
+    rows = subset(trained.encode(few)[1].rows, torch.arange(min(16, few.rows)))
+    one, other = (draws.score(each.model, rows) for each in (copy, trained))
+    if not bool((one == other).all()):
+        raise CheckFailed("E601", "a saved and loaded model gives other scores on this machine")
+    last = trained.facts["history"]["checks"][-1]
+    learned = trained.facts["split"]["train"]
+    batch = min(optimiser_of(plan, trained.coding.shape).batch_size, learned)
+    stages = sum(key in trained.facts for key in _STAGES)
+    rows = stages * batch * _steps(plan, learned)
+    longest = rows / max(last["rows_per_second"], 1.0)
+    longest = min(longest, plan.time_limit or longest)
+    return Result(
+        {
+            "dry_run": True,
+            "rows": frame.rows,
+            "rows_per_second": last["rows_per_second"],
+            "longest_seconds": longest,
+            "bytes": size,
+            "plan": trained.facts["plan"],
+            "seconds": clock(),
+        },
+        lines=[
+            f"OK         dry run: {last['step']:,} steps, saved, loaded and scored alike; "
+            "nothing was kept",
+            f"Forecast   at most {spell_seconds(longest)} of training "
+            f"({last['rows_per_second']:,.0f} rows/s), usually less; {spell_bytes(size)} on disk",
+        ],
+        next="the same command without --dry-run",
+    )

@@ -1,0 +1,59 @@
+"""The heat maps of the verb score: which pictures are drawn, and where they go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import torch
+
+from lowerbound.cli.places import names_of, write_pictures
+from lowerbound.cli.work import overlay
+from lowerbound.coding.base import Coded
+from lowerbound.coding.pictures import PictureCoding
+from lowerbound.coding.rows import subset
+from lowerbound.errors import UsageError
+from lowerbound.files.read import Frame
+from lowerbound.tasks import draws
+from lowerbound.tasks.explain import remarkable
+
+if TYPE_CHECKING:
+    from lowerbound.tasks.trained import Trained
+
+
+def check(trained: Trained) -> PictureCoding:
+    """Return the coding of a model of pictures; refuse any other model."""
+    if not isinstance(trained.coding, PictureCoding):
+        raise UsageError(
+            "E246",
+            "--heatmaps is for models of pictures, and this one is of rows of columns",
+            fix="--explain 3",
+        )
+    return trained.coding
+
+
+def write(
+    trained: Trained,
+    given: tuple[Frame, Coded, pa.Table],
+    folder: Path,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Draw the heat maps of remarkable pictures into `folder`; return the facts about it.
+
+    Args:
+        trained: the model.
+        given: the pictures, coded, and their scores.
+        folder: where to.
+        overwrite: replace what is there.
+    """
+    coding, (frame, coded, scores) = check(trained), given
+    chosen = remarkable(scores)
+    rows = subset(coded.rows, torch.from_numpy(chosen))
+    excess = draws.pixel_excess(trained.model, rows, trained.importance_samples)
+    heat = overlay.smoothed(excess.numpy())
+    pixels = coding.raw(frame)[chosen]
+    drawn = overlay.draw(coding.shown(pixels), heat)
+    names = names_of(frame.files, frame.rows)
+    write_pictures(folder, [names[i] for i in chosen], drawn, overwrite)
+    return {"heatmaps": {"folder": str(folder), "pictures": len(chosen)}}

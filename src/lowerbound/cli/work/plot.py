@@ -1,0 +1,173 @@
+"""What the verb plot does: compute the pictures, lay them out, write the file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lowerbound import noise
+from lowerbound.cli.commands.score import load
+from lowerbound.cli.inputs import open_for
+from lowerbound.cli.outputs import Clock
+from lowerbound.cli.places import beside_inputs
+from lowerbound.cli.result import Remarks, Result
+from lowerbound.cli.work import drawing
+from lowerbound.coding.pairs import restores
+from lowerbound.coding.pictures import LEVELS, PictureCoding
+from lowerbound.coding.rows import Dense, Rows
+from lowerbound.errors import UsageError
+from lowerbound.files.write import check_place
+from lowerbound.tasks import draws, gallery, latent_use
+from lowerbound.tasks.trained import Trained
+
+ROWS_LOOKED_AT = 1000  # to tell which latents are used most
+_MOVING = ("traversal", "interpolation")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be drawn.
+
+    Attributes:
+        kind: one of `plotting.KINDS`.
+        n: pictures per row, and rows.
+        seed: of the draws.
+        temperature: of the prior.
+        shape: "28x28" of a picture that the model knows as columns, or None.
+        on_bad_file: skip or fail, of unreadable pictures, or None.
+    """
+
+    kind: str
+    n: int
+    seed: int
+    temperature: float
+    shape: str | None
+    on_bad_file: str | None = None
+
+
+def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) -> Result:
+    """Draw one kind of pictures and write them."""
+    clock, target = Clock(), check_place(drawing.check_target(out), overwrite)
+    beside_inputs(target, data)
+    trained = load(model)
+    size, highest = _frame_of(trained, order.shape)
+    rows, remarks = _given(trained, data, order.on_bad_file)
+    values, columns, told = _DRAW[order.kind](trained, rows, order)
+    pictures = drawing.shades(values.view(-1, *size).numpy(), highest)
+    if target.suffix.lower() == ".gif":
+        if order.kind not in _MOVING:
+            raise UsageError(
+                "E222",
+                f"{order.kind} do not move: {target.name} must end in .png",
+                fix=f"--out {target.with_suffix('.png')}",
+            )
+        moving = pictures.reshape(-1, columns, *pictures.shape[1:])
+        side = max(1, round(len(moving) ** 0.5))
+        frames = [drawing.grid(moving[:, step], side) for step in range(columns)]
+    else:
+        frames = [drawing.grid(pictures, columns)]
+    written = drawing.write(frames, target, overwrite=overwrite)
+    height, width = frames[0].shape[:2]
+    facts = {
+        "kind": order.kind,
+        "pictures": len(pictures),
+        "frames": len(frames),
+        "size": [width, height],
+        "seconds": clock(),
+        **remarks.facts,
+    }
+    lines = [f"{len(pictures)} pictures, {width} x {height} pixels, {clock():.1f} s", *told]
+    return Result(facts, lines=lines, notes=remarks.lines, path=written)
+
+
+def _given(trained: Trained, data: Any, on_bad_file: str | None) -> tuple[Rows | None, Remarks]:
+    """Read the pictures that are given, if any, and say what was come across."""
+    if data is None:
+        return None, Remarks()
+    frame, coded = trained.encode(open_for(trained, data, on_bad_file=on_bad_file))
+    return coded.rows, Remarks.of(frame.notes, coded)
+
+
+def _frame_of(trained: Trained, shape: str | None) -> tuple[tuple[int, int, int], float]:
+    """Return (C, H, W) of a picture and the value that is white."""
+    if isinstance(trained.coding, PictureCoding):
+        size = trained.coding.arguments()["shape"]
+        return (size[0], size[1], size[2]), LEVELS if trained.coding.kind == "codes" else 1.0
+    if restores(trained.recipe):
+        raise UsageError(
+            "E247",
+            f"a model of the recipe {trained.recipe!r} makes pictures of given ones, and does "
+            "nothing else",
+            fix=f"lowerbound {trained.recipe} M.vae PICTURES --out FOLDER",
+        )
+    cells = sum(len(group.parts) for group in trained.coding.groups)
+    found = re.fullmatch(r"(\d+)x(\d+)", shape or "")
+    if found is None or int(found[1]) * int(found[2]) != cells:
+        raise UsageError(
+            "E240",
+            f"the model knows {cells} columns and no pictures: which shape have they?",
+            fix=f"--shape HEIGHTxWIDTH, whose product is {cells}",
+        )
+    return (1, int(found[1]), int(found[2])), 1.0
+
+
+Drawn = tuple[Tensor, int, list[str]]  # values, pictures per row, lines
+
+
+def _samples(trained: Trained, rows: Any, order: Order) -> Drawn:
+    drawn = gallery.samples(
+        trained.model, order.n**2, seed=order.seed, temperature=order.temperature
+    )
+    return drawn, order.n, []
+
+
+def _reconstructions(trained: Trained, rows: Any, order: Order) -> Drawn:
+    source = noise.generator("plot", order.seed)
+    chosen = torch.randperm(len(rows), generator=source)[: order.n]
+    x = rows.take(chosen).x
+    again = draws.reconstruct(trained.model, Dense(x))
+    return torch.cat([x, again.view_as(x)]), len(x), ["above the originals, below the model's"]
+
+
+def _traversal(trained: Trained, rows: Any, order: Order) -> Drawn:
+    """Move the latents that are used most; without data, those that change the picture most."""
+    if rows is None:
+        drawn = gallery.samples(trained.model, ROWS_LOOKED_AT, seed=order.seed)
+        rows = Dense(drawn)
+    some = Dense(rows.take(torch.arange(min(len(rows), ROWS_LOOKED_AT))).x)
+    activity = latent_use.latent_use(trained.model, some).activity
+    dimensions = gallery.most_used(activity, order.n)
+    z = draws.embed(trained.model, some).mean(0)
+    values = gallery.traversal(trained.model, z, dimensions, order.n)
+    told = ", ".join(map(str, dimensions))
+    return values, order.n, [f"a row per latent, the most used ones first: {told}"]
+
+
+def _interpolation(trained: Trained, rows: Any, order: Order) -> Drawn:
+    ends = rows.take(torch.tensor([0, min(1, len(rows) - 1)])).x
+    return gallery.interpolation(trained.model, ends, order.n), order.n, []
+
+
+def _manifold(trained: Trained, rows: Any, order: Order) -> Drawn:
+    return gallery.manifold(trained.model, trained.latent, order.n), order.n, []
+
+
+def _levels(trained: Trained, rows: Any, order: Order) -> Drawn:
+    names, values = gallery.levels(
+        trained.model, order.n, seed=order.seed, temperature=order.temperature
+    )
+    return values, order.n, [f"rows keep the levels up to: {', '.join(names)}"]
+
+
+_DRAW = {
+    "samples": _samples,
+    "reconstructions": _reconstructions,
+    "traversal": _traversal,
+    "interpolation": _interpolation,
+    "manifold": _manifold,
+    "levels": _levels,
+}

@@ -1,0 +1,314 @@
+"""What the verbs denoise, upscale, inpaint and segment do with one picture after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lowerbound.cli import places
+from lowerbound.cli.outputs import Clock
+from lowerbound.cli.result import Result
+from lowerbound.cli.work import drawing
+from lowerbound.coding.augmentations import with_holes
+from lowerbound.coding.crops import shares
+from lowerbound.coding.pairs import colours_of, matched, packed_colours
+from lowerbound.errors import DataError, LowerboundError, UsageError
+from lowerbound.files.pictures import folders, image_file
+from lowerbound.files.pictures.bad_files import Tally, counted
+from lowerbound.files.write_folder import atomic_folder
+from lowerbound.recipes import restoration
+from lowerbound.tasks import restore
+from lowerbound.tasks.restore import Restored
+from lowerbound.tasks.trained import Trained
+
+SPREAD = 4.0  # codes of an uncertainty map per code of standard deviation
+SHOWN = 4  # pictures of the overview
+SIDE = 160  # pixels of a picture in the overview
+
+Page = NDArray[Any]  # (H, W, C) of 8 or 16 bits
+
+
+@dataclass(frozen=True)
+class Order:
+    """How pictures are restored.
+
+    Attributes:
+        draws: that are written beside the result.
+        samples: draws that the result is the mean of.
+        seed: of the draws.
+        on_bad_file: "auto", "skip" or "fail".
+        mask: where holes are, a path; or None.
+    """
+
+    draws: int
+    samples: int
+    seed: int
+    on_bad_file: str
+    mask: Any = None
+
+
+class Pages(NamedTuple):
+    """What is written of one picture.
+
+    Attributes:
+        result: the restored picture, or the mask.
+        uncertainty: (H, W, 1) of 8 bits.
+        draws: further pictures or masks.
+        doubt: mean uncertainty: codes of standard deviation, or nats of entropy.
+    """
+
+    result: Page
+    uncertainty: Page
+    draws: list[Page]
+    doubt: float
+
+
+def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> Path:
+    """Refuse, before anything is computed, a folder that could not be written."""
+    target = places.check_picture_folder(os.fspath(out), overwrite, data)
+    if target.is_dir() and not (target / folders.OVERVIEW).is_file() and any(target.iterdir()):
+        raise UsageError(
+            "E221",
+            f"{target} holds other things than restored pictures, so it is not replaced",
+            fix="choose another --out",
+            path=str(target),
+        )
+    return target
+
+
+def run(trained: Trained, data: Any, order: Order, target: Path | None, overwrite: bool) -> Result:
+    """Restore the pictures at `data`: into a folder, or, without one, as arrays in the result."""
+    clock = Clock()
+    listing, holes = _inputs(data, order.mask)
+    alone = len(listing.files) == 1 and order.on_bad_file == "auto"
+    tally = Tally(len(listing.files), "fail" if alone else order.on_bad_file)
+    names = places.names_of(listing.names, len(listing.files))
+    pages = _pages(trained, listing, names, holes, order, tally)
+    if target is None:
+        made = [made for _, _, made in pages]
+        return _told(trained, [each.doubt for each in made], tally, clock(), None, made)
+    _check_names(names, order.draws)
+    with atomic_folder(target, overwrite) as folder:
+        doubts = _written(folder, pages, _classes(trained))
+    return _told(trained, doubts, tally, clock(), target)
+
+
+def _classes(trained: Trained) -> NDArray[np.int64]:
+    """Return the packed colours of the classes that a model tells apart, if it does."""
+    return np.asarray(trained.coding.document()["classes"], np.int64)
+
+
+def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
+    """Return a mask in greys that eyes tell apart, whatever its colours; else the page itself."""
+    if not len(classes):
+        return page
+    place = np.searchsorted(classes, packed_colours(page))
+    return np.rint(place * (255 / (len(classes) - 1))).astype(np.uint8)[..., None]
+
+
+def _written(
+    folder: Path, pages: Iterator[tuple[str, Page, Pages]], classes: NDArray[np.int64]
+) -> list[float]:
+    """Write all pictures and the overview of the first few; return their uncertainties."""
+    doubts, rows = [], []
+    for name, given, made in pages:
+        _write(folder, name, made)
+        doubts.append(made.doubt)
+        if len(rows) < SHOWN:
+            result, *draws = (_visible(p, classes) for p in (made.result, *made.draws))
+            row = (given, result, made.uncertainty, *draws)
+            rows.append([drawing.thumbnail(page, SIDE) for page in row])
+    sheet = drawing.grid(np.stack([page for row in rows for page in row]), len(rows[0]))
+    _save(folder / folders.OVERVIEW, sheet)
+    return doubts
+
+
+def _inputs(data: Any, mask: Any) -> tuple[folders.Listing, list[Path] | None]:
+    """List the pictures, and the masks of their holes in the same order."""
+    listing = folders.pictures_in(data)
+    if mask is None:
+        return listing, None
+    masks = folders.pictures_in(mask)
+    if len(masks.files) == 1:
+        return listing, masks.files * len(listing.files)
+    listing, masks = matched(listing, masks)
+    return listing, masks.files
+
+
+def _pages(
+    trained: Trained,
+    listing: folders.Listing,
+    names: Sequence[str],
+    holes: Sequence[Path] | None,
+    order: Order,
+    tally: Tally,
+) -> Iterator[tuple[str, Page, Pages]]:
+    """Restore one picture after the other; never more than one is in memory."""
+    for i, path in enumerate(listing.files):
+        try:
+            given = image_file.decode(path)
+            hole = None if holes is None else _hole(holes[i], given)
+        except LowerboundError as error:
+            if error.code == "E089" and tally.policy != "skip":  # both can be read, and do not fit
+                raise
+            tally.add(listing.names[i], error)
+            continue
+        yield names[i], given, restore_page(trained, given, order, hole)
+    tally.check()
+
+
+def _hole(path: Path, given: Page) -> NDArray[np.bool_]:
+    """Return where a mask is white, (H, W)."""
+    mask = shares(image_file.decode(path, 1))[..., 0] > 0.5
+    if mask.shape != given.shape[:2]:
+        raise DataError(
+            "E089",
+            f"the mask {path.name} has {mask.shape[0]}x{mask.shape[1]} pixels, and its picture "
+            f"{given.shape[0]}x{given.shape[1]}",
+            fix="give a mask of the picture's size",
+            path=str(path),
+        )
+    return mask
+
+
+def restore_page(
+    trained: Trained, given: Page, order: Order, hole: NDArray[np.bool_] | None = None
+) -> Pages:
+    """Restore one picture, (H, W, C) of 8 or 16 bits, as the model's recipe asks.
+
+    A model of another number of channels sees each channel of the picture by itself; one that
+    tells classes sees their mean.
+    """
+    known = int(trained.arguments["channels"])
+    x = torch.from_numpy(np.moveaxis(shares(given), -1, 0).copy())
+    if trained.recipe == "segment":
+        return _masks(trained, _restored(trained, _seen(x, known), order), order)
+    parts = [x] if known == len(x) else [_seen(part[None], known) for part in x]
+    if hole is not None:
+        place = torch.from_numpy(hole)[None, None]
+        parts = [with_holes(part[None], place).context[0] for part in parts]  # pyright: ignore
+    found = [_restored(trained, part, order) for part in parts]
+    if len(found) > 1 or known != len(x):
+        found = [_averaged(each) for each in found]
+    joined = Restored(*(np.concatenate(part, -3) for part in zip(*found, strict=True)))
+    return _pictures(joined, given, order, hole)
+
+
+def _seen(x: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return a picture in as many channels as a model knows: grey, or the same three times."""
+    if len(x) == channels:
+        return x
+    return x.mean(0, keepdim=True).expand(channels, -1, -1).contiguous()
+
+
+def _averaged(found: Restored) -> Restored:
+    """Return a result of one channel: that of a model of colours that was shown grey."""
+    return Restored(*(part.mean(-3, keepdims=True) for part in found))
+
+
+def _restored(trained: Trained, given: torch.Tensor, order: Order) -> Restored:
+    scale = int(trained.arguments.get("scale", 1))
+    return restore.restore(
+        trained.model,
+        given,
+        draws=max(order.samples, order.draws),
+        seed=order.seed,
+        scale=scale,
+        multiple=restoration.multiple_of(1 if scale > 1 else restoration.FOLD),
+        keep=order.draws,
+    )
+
+
+def _pictures(found: Restored, given: Page, order: Order, hole: NDArray[np.bool_] | None) -> Pages:
+    """Return restored pictures in the bits of the given one."""
+    highest = np.iinfo(given.dtype).max
+
+    def page(x: NDArray[np.float32]) -> Page:
+        made = np.rint(np.moveaxis(x, 0, -1).clip(0, 1) * highest).astype(given.dtype)
+        return made if hole is None else np.where(hole[..., None], made, given)
+
+    spread = found.spread if hole is None else found.spread * hole
+    codes = np.sqrt(np.square(spread).mean(0)) * 255
+    shown = np.rint((codes * SPREAD).clip(0, 255)).astype(np.uint8)[..., None]
+    doubt = float(codes.mean() if hole is None else codes[hole].mean() if hole.any() else 0.0)
+    return Pages(page(found.mean), shown, [page(d) for d in found.draws[: order.draws]], doubt)
+
+
+def _masks(trained: Trained, found: Restored, order: Order) -> Pages:
+    """Return masks in the colours of those that were learned from."""
+    colours = _classes(trained)
+    p = found.mean.clip(1e-12)
+    entropy = -(p * np.log(p)).sum(0)
+    shown = np.rint((entropy / np.log(len(p))).clip(0, 1) * 255).astype(np.uint8)[..., None]
+    result, *draws = (
+        colours_of(colours[each.argmax(0)]) for each in (p, *found.draws[: order.draws])
+    )
+    return Pages(result, shown, draws, float(entropy.mean()))
+
+
+def _write(folder: Path, name: str, made: Pages) -> None:
+    """Write the pictures of one file under its name, which ends in .png."""
+    pages = (made.result, made.uncertainty, *made.draws)
+    for part, page in zip(_parts(len(made.draws)), pages, strict=True):
+        _save(folder / part / name, page)
+
+
+def _save(place: Path, page: Page) -> None:
+    """Write one file of a folder that is not there yet."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("xb") as file:
+        image_file.writer_of(place, page)(file)
+
+
+def _parts(draws: int) -> list[str]:
+    """Return the sub-folders of what is written of each picture, in the order of `Pages`."""
+    return ["", folders.UNCERTAINTY, *(f"{folders.DRAW}{i + 1}" for i in range(draws))]
+
+
+def _check_names(names: Sequence[str], draws: int) -> None:
+    """Refuse pictures two of whose results would be the same file."""
+    beside = {f"{part}/{name}" for part in _parts(draws)[1:] for name in names}
+    both = sorted(beside.intersection(names))
+    if both:
+        part, _, name = both[0].partition("/")
+        raise UsageError(
+            "E236",
+            f"{both[0]!r} would be two pictures: what is made of the file of that name, and the "
+            f"{part} of {name!r}",
+            fix=f"rename the folder {part}, or give only the pictures outside it",
+        )
+
+
+def _told(
+    trained: Trained,
+    doubts: list[float],
+    tally: Tally,
+    seconds: float,
+    target: Path | None,
+    made: list[Pages] | None = None,
+) -> Result:
+    """Say how many pictures were made, and how sure they are."""
+    doubt, classes = float(np.mean(doubts)), trained.recipe == "segment"
+    unit = "nats per pixel" if classes else "codes of 8 bits"
+    what = "mean entropy" if classes else "mean uncertainty"
+    facts = {
+        "pictures": len(doubts),
+        "skipped": [bad.name for bad in tally.bad],
+        "uncertainty": doubt,
+        "unit": unit,
+        "seconds": seconds,
+    }
+    return Result(
+        facts,
+        table=made,
+        lines=[f"{counted(len(doubts), 'picture')}, {what} {doubt:.3g} {unit}, {seconds:.1f} s"],
+        notes=tally.notes,
+        path=target,
+    )

@@ -1,0 +1,101 @@
+"""The walk of the verb score: part by part, with what is to be told about all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from lowerbound.cli.outputs import beside, walked
+from lowerbound.cli.progress import Voice
+from lowerbound.cli.result import Remarks
+from lowerbound.files.read import Frame, Stream
+from lowerbound.tasks.explain import explained
+from lowerbound.tasks.measures import Scoring
+
+if TYPE_CHECKING:
+    from lowerbound.coding.base import Coded
+    from lowerbound.tasks.trained import Trained
+
+SHOWN = 5  # rows of a result that people see
+
+
+class Scored:
+    """Rows as they are scored, and what they come to.
+
+    Args:
+        trained: the model.
+        way: how to score.
+        ids: names of the columns that only tell rows apart.
+        explain: how many columns to name.
+
+    Attributes:
+        rows: how many have been scored.
+        flagged: how many of them are anomalies.
+        remarks: what reading and coding came across.
+        last: the part that was scored last, coded, and its scores.
+        highest: the rows with the highest scores so far, plain values.
+    """
+
+    def __init__(self, trained: Trained, way: Scoring, ids: Sequence[str], explain: int) -> None:
+        self.trained, self.way, self.ids, self.explain = trained, way, ids, explain
+        self.rows = self.flagged = 0
+        self.remarks = Remarks()
+        self.last: tuple[Frame, Coded, pa.Table] | None = None
+        self.highest: list[dict[str, Any]] = []
+
+    def tables(
+        self, given: Frame | Stream, rate: float | None, voice: Voice, *, plain: bool = False
+    ) -> Iterator[pa.Table]:
+        """Yield the scores of every part.
+
+        Args:
+            given: the rows.
+            rate: flag at this rate of false discoveries; that needs the scores of all rows first,
+                8 bytes for each, so that the data are read twice.
+            voice: hears how it goes.
+            plain: leave out all but the scores, for which alone arrays have room.
+        """
+        self.remarks = Remarks(given.notes)
+        every = cut = None
+        if rate is not None:
+            every = [self._measure(coded) for _, coded in walked(given, self.trained, voice)]
+            cut = self.way.cut(np.concatenate(every), rate)
+        for number, (frame, coded) in enumerate(walked(given, self.trained, voice)):
+            nats = self._measure(coded) if every is None else every[number]
+            scores = self.way.flag(nats, cut)
+            scores = explained(self.trained, (frame, coded), scores, self.explain)
+            table = beside(frame, self.ids, scores)
+            self._count(frame, coded, scores, table)
+            yield scores if plain else table
+
+    def _measure(self, coded: Coded) -> Any:
+        return self.way.measure(self.trained.model, coded)
+
+    def _count(self, frame: Frame, coded: Coded, scores: pa.Table, table: pa.Table) -> None:
+        self.rows += scores.num_rows
+        self.flagged += int(scores["is_anomaly"].to_numpy().sum())
+        self.remarks.add(coded)
+        self.last = frame, coded, scores
+        order = np.argsort(-table["anomaly_score"].to_numpy(), kind="stable")[:SHOWN]
+        self._show(table.take(pa.array(order)).to_pylist())
+
+    def absorb(self, facts: Mapping[str, Any]) -> None:
+        """Count the rows of a file that was scored elsewhere."""
+        self.rows += facts["rows"]
+        self.flagged += facts["flagged"]
+        self.remarks.absorb(facts)
+        self._show(facts["highest"])
+
+    def _show(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        plain = [{key: plain_value(value) for key, value in row.items()} for row in rows]
+        known = sorted([*self.highest, *plain], key=lambda row: row["row"])
+        known.sort(key=lambda row: -row["anomaly_score"])
+        self.highest = known[:SHOWN]
+
+
+def plain_value(value: Any) -> Any:
+    """Return a cell as a JSON value."""
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)

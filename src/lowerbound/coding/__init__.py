@@ -1,0 +1,10 @@
+"""What a model takes: rows of tensors made of tables, counts and pictures.
+
+- rows: rows that batches are taken from
+- base: coded rows, and the raw column that each number belongs to
+- tables, counts, pictures, pairs: the coding of each shape of data
+- crops, augmentations, degradations: crops, random changes, damage to undo
+- pixel_rows, stored, stored_sparse: rows kept as bytes, or in scratch files
+- large: tables larger than memory
+- filling: missing values from a model, back in the table
+"""

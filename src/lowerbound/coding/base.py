@@ -1,0 +1,130 @@
+"""What coding gives: rows for a model, and what belongs to which raw column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowerbound.coding.augmentations import View
+from lowerbound.coding.rows import Rows, subset
+from lowerbound.errors import DataError
+from lowerbound.files.pictures.options import Wanted
+from lowerbound.files.read import Frame
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Rows that a model can take, and what coding them came across.
+
+    Attributes:
+        rows: the coded rows.
+        jacobian: computes `log_jacobian`, which most tasks have no need of.
+        surcharge: (n,) nats that the score gains for columns that were constant in training and
+            are not any more: log(rows + 2) each, by Laplace's rule of succession.
+        unseen: cells per column whose category training never saw.
+        clipped: cells per column that were held back to the coded range.
+        missing: missing cells per column.
+        notes: what else the user should know.
+        view: what training sees of `raw`, drawn anew at every step; None: `rows` as they are.
+        raw: the rows that `view` looks at; `rows` are what it showed once and for all.
+        each: how many rows every example gives: row i is of the example i modulo their number.
+        digest: of what the rows are made from, where that takes less than to look at them all.
+        shuffled: whether the rows are in random order already.
+    """
+
+    rows: Rows
+    jacobian: Callable[[], NDArray[np.float64]]
+    surcharge: NDArray[np.float64]
+    unseen: Mapping[str, int] = field(default_factory=dict)
+    clipped: Mapping[str, int] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    view: View | None = None
+    raw: Rows | None = None
+    each: int = 1
+    digest: str = ""
+    shuffled: bool = False
+
+    @cached_property
+    def log_jacobian(self) -> NDArray[np.float64]:
+        """What to add to log p(coded) for log p(raw), (n,) nats."""
+        return self.jacobian()
+
+    def part(self, index: Tensor) -> Coded:
+        """Return the rows at `index` alone, with nothing of what coding came across."""
+        i = index.numpy()
+        return Coded(subset(self.rows, index), lambda: self.log_jacobian[i], self.surcharge[i])
+
+
+class Group(NamedTuple):
+    """A raw column and where its coded parts stand."""
+
+    column: str
+    parts: tuple[int, ...]
+
+
+class Coding(Protocol):
+    """How raw rows become coded rows and back."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one raw example where each is a picture, else ()."""
+        ...
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The raw columns that are modelled."""
+        ...
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the recipe's arguments that the data decide."""
+        ...
+
+    def wanted(self) -> Wanted:
+        """Return what pictures in files must become to be encoded."""
+        ...
+
+    def encode(self, frame: Frame) -> Coded:
+        """Code the rows of `frame`."""
+        ...
+
+    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
+        """Return raw columns for coded rows; `bounded` holds them to the range seen."""
+        ...
+
+    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+        """Return the rows of `frame` with their missing cells taken from coded `values`."""
+        ...
+
+    def document(self) -> dict[str, Any]:
+        """Return plain JSON values that `restore` rebuilds the coding from."""
+        ...
+
+
+def table_of(frame: Frame) -> pa.Table:
+    """Return the named columns of `frame`; a sparse matrix becomes dense columns.
+
+    Raises:
+        DataError: E027 where the rows of `frame` are pictures.
+    """
+    if frame.shape:
+        raise DataError(
+            "E027",
+            f"{frame.origin} has {len(frame.shape) + 1} dimensions; a table has 2. Reshape your "
+            "data",
+            fix="array.reshape(len(array), -1) makes each example one row; --recipe conv models "
+            "pictures",
+            shape=[frame.rows, *frame.shape],
+        )
+    if frame.table is not None:
+        return frame.table
+    assert frame.matrix is not None
+    dense = frame.matrix.toarray()
+    return pa.table({name: dense[:, i] for i, name in enumerate(frame.names)})

@@ -1,0 +1,222 @@
+"""Counts, as of single cells, as a model takes them: with their library size and their batch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from lowerbound.coding.base import Coded, Group, table_of
+from lowerbound.coding.filling import filled
+from lowerbound.coding.rows import Sparse
+from lowerbound.columns.arrow import listed, pc
+from lowerbound.errors import DataError, UsageError, nearest
+from lowerbound.files.frame import Frame
+from lowerbound.files.pictures.options import ANY, Wanted
+
+KIND = "batch"  # of the one column that tells which experiment a row is from
+
+
+@dataclass(frozen=True)
+class CountsCoding:
+    """The coding of the recipe `counts`: raw counts, and log library size as context.
+
+    Args:
+        names: the columns (genes), in the model's order.
+        batch: the column that tells which experiment a row is from, or nothing.
+        batches: what is in it, and how many rows of each there were.
+    """
+
+    names: tuple[str, ...]
+    batch: str = ""
+    batches: Mapping[str, int] | None = None
+
+    @classmethod
+    def fit(
+        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+    ) -> CountsCoding:
+        """Take every column of `frame` that is not dropped, and check that it holds counts.
+
+        Raises:
+            UsageError: E240 for `types` that tell of more than one batch column.
+            DataError: E031 where that is missing, and as `encode`.
+        """
+        coding = cls.seen([frame], frame.names, types=types, drop=drop)
+        coding.encode(frame)
+        return coding
+
+    @classmethod
+    def seen(
+        cls,
+        parts: Iterable[Frame],
+        names: Sequence[str],
+        *,
+        types: Mapping[str, str],
+        drop: Sequence[str],
+    ) -> CountsCoding:
+        """Take every column that is not dropped, and look at all rows for their batches only.
+
+        Args:
+            parts: the rows.
+            names: of the columns.
+            types: what is known of columns: which one tells the batch.
+            drop: names to leave out.
+
+        Raises:
+            UsageError: E240 for `types` that tell of more than one batch column.
+            DataError: E031 where that is missing.
+        """
+        batch, counts = _chosen(types), Counter[str]()
+        for part in parts if batch else ():
+            found = pc.value_counts(_texts(part, batch)).to_pylist()
+            counts.update({pair["values"]: pair["counts"] for pair in found})
+        known = {name: counts[name] for name in sorted(n for n in counts if n is not None)}
+        left = {*drop, batch}
+        return cls(tuple(n for n in names if n not in left), batch, known if batch else None)
+
+    @classmethod
+    def restored(cls, document: Mapping[str, Any]) -> CountsCoding:
+        """Rebuild a coding from its `document`."""
+        names = tuple(document["names"])
+        return cls(names, document.get("batch", ""), document.get("batches"))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """A row is no picture: no shape."""
+        return ()
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The columns, one part each."""
+        return tuple(Group(name, (i,)) for i, name in enumerate(self.names))
+
+    def arguments(self) -> dict[str, Any]:
+        """The number of columns, and of batches where there are any."""
+        batches = {"batches": len(self.batches)} if self.batches else {}
+        return {"features": len(self.names), **batches}
+
+    def wanted(self) -> Wanted:
+        """Rows are no pictures: nothing is wanted of them."""
+        return ANY
+
+    def encode(self, frame: Frame) -> Coded:
+        """Return the counts with log library size, and the batch, as context.
+
+        Raises:
+            DataError: E031 for a missing column, E073 for values that are no counts.
+        """
+        place = {name: i for i, name in enumerate(frame.names)}
+        for name in self.names:
+            if name not in place:
+                raise _missing(name, frame, frame.names)
+        matrix = self._matrix(frame, [place[name] for name in self.names])
+        _check_counts(matrix, frame, self.names)
+        totals = np.asarray(matrix.sum(1)).ravel()
+        context = torch.from_numpy(np.log(np.maximum(totals, 1.0)).astype(np.float32))[:, None]
+        unseen = {}
+        if self.batches:
+            shares, unknown = self._shares(frame)
+            context = torch.cat([context, shares], 1)
+            unseen = {self.batch: unknown} if unknown else {}
+        nothing = np.zeros(len(totals))
+        return Coded(Sparse(matrix, context), lambda: nothing, nothing, unseen=unseen)
+
+    def _shares(self, frame: Frame) -> tuple[Tensor, int]:
+        """Return how much each row is of each batch, (n, batches), and how many are of none.
+
+        A row of a batch that training never saw is a little of each, as much as there were rows.
+        """
+        assert self.batches
+        known = pa.array(list(self.batches))
+        codes = pc.index_in(_texts(frame, self.batch), value_set=known).fill_null(-1)
+        codes = torch.from_numpy(codes.to_numpy(zero_copy_only=False).astype(np.int64))
+        usual = torch.tensor(list(self.batches.values()), dtype=torch.float32)
+        rows = torch.cat([torch.eye(len(known)), (usual / usual.sum())[None]])
+        return rows[codes], int((codes < 0).sum())
+
+    def _matrix(self, frame: Frame, places: Sequence[int]) -> sparse.csr_matrix:
+        if frame.matrix is not None:
+            chosen = frame.matrix[:, list(places)]
+        else:
+            assert frame.table is not None
+            columns = [frame.table.column(i).to_numpy() for i in places]
+            chosen = np.column_stack([np.asarray(c, np.float64) for c in columns])
+        return sparse.csr_matrix(chosen, dtype=np.float64)
+
+    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
+        """Return the counts as integer columns."""
+        whole = np.rint(np.asarray(values, np.float64)).astype(np.int64)
+        return pa.table({name: whole[:, i] for i, name in enumerate(self.names)})
+
+    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+        """Return the rows of `frame` with their missing cells taken from coded `values`."""
+        return filled(table_of(frame), self.decode(values))
+
+    def document(self) -> dict[str, Any]:
+        """Return the columns' names, and the batches."""
+        batch = {"batch": self.batch, "batches": dict(self.batches)} if self.batches else {}
+        return {"coding": "counts", "names": list(self.names), **batch}
+
+
+def _chosen(types: Mapping[str, str]) -> str:
+    """Return the column of batches, which alone may have a kind of its own."""
+    others = {name: kind for name, kind in types.items() if kind != KIND}
+    if others or len(types) > 1:
+        what = f"not {listed([f'{n}={k}' for n, k in others.items()])}" if others else "only one"
+        raise UsageError(
+            "E240",
+            "of the recipe counts all columns are counts, but for one that tells the batch of a "
+            f"row: {what}",
+            fix="--types COLUMN=batch, or leave it out",
+        )
+    return next(iter(types), "")
+
+
+def _texts(frame: Frame, name: str) -> pa.ChunkedArray:
+    """Return a column as text: one that stands beside the counts, or one of theirs."""
+    for table in (frame.beside, frame.table):
+        if table is not None and name in table.column_names:
+            column = table[name]
+            plain = column.cast(column.type.value_type) if _coded(column) else column
+            return plain.cast(pa.string())
+    known = () if frame.beside is None else tuple(frame.beside.column_names)
+    raise _missing(name, frame, (*known, *frame.names))
+
+
+def _coded(column: pa.ChunkedArray) -> bool:
+    return pa.types.is_dictionary(column.type)
+
+
+def _missing(name: str, frame: Frame, known: Sequence[str]) -> DataError:
+    near = nearest(name, known)
+    return DataError(
+        "E031",
+        f"column {name!r} is missing from {frame.origin}"
+        + (f"; found a similar name: {near!r}" if near else ""),
+        fix=f"--rename {near}={name}" if near in frame.names else "add the column",
+    )
+
+
+def _check_counts(matrix: sparse.csr_matrix, frame: Frame, names: Sequence[str]) -> None:
+    data = matrix.data
+    bad = ~np.isfinite(data) | (data < 0) | (data != np.floor(data))
+    if not bad.any():
+        return
+    first = int(bad.argmax())
+    row = int(np.searchsorted(matrix.indptr, first, side="right")) - 1
+    looks_logged = np.isfinite(data).all() and data.min() >= 0 and data.max() < 20
+    raise DataError(
+        "E073",
+        f"{frame.origin}: {int(bad.sum())} values are no counts, the first is "
+        f"{data[first]:.6g} in row {row}, column {names[matrix.indices[first]]!r}"
+        + ("; the values look log-normalised" if looks_logged else ""),
+        fix="give the raw counts, or use --recipe table",
+    )

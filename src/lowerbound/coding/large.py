@@ -1,0 +1,138 @@
+"""Learning from tables that are not held: what they look like, and the rows that are looked at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowerbound import noise
+from lowerbound.coding import stored as dense
+from lowerbound.coding import stored_sparse as sparse
+from lowerbound.coding.base import Coded
+from lowerbound.coding.counts import CountsCoding
+from lowerbound.coding.rows import Dense, Rows, Sparse
+from lowerbound.coding.tables import Coding, TableCoding
+from lowerbound.files.frame import Frame
+from lowerbound.files.parallel import ahead
+from lowerbound.files.stream import Stream
+
+Streamable = TableCoding | CountsCoding
+
+HELD_CELLS = 1 << 23  # cells of a table that is held; of a larger one, so many tell its kinds
+
+
+def is_large(stream: Stream) -> bool:
+    """Tell whether a table is learned from without being held."""
+    return stream.rows * len(stream.names) > HELD_CELLS
+
+
+def codes(kind: object) -> TypeGuard[type[Streamable]]:
+    """Tell whether what makes a coding can make it without all rows in memory."""
+    return isinstance(kind, type) and issubclass(kind, Streamable)
+
+
+def fitted(
+    kind: type[Streamable],
+    stream: Stream,
+    seed: int,
+    *,
+    types: Mapping[str, str],
+    drop: Sequence[str],
+    transform: str,
+) -> Streamable:
+    """Return the coding of a table: from a sample of its rows, or of counts from their batches.
+
+    Raises:
+        UsageError: as the coding's `fit`.
+        DataError: as the coding's `fit`; of damage within a file, once it is met.
+    """
+    if issubclass(kind, CountsCoding):
+        return kind.seen(stream.parts(), stream.names, types=types, drop=drop)
+    return kind.fit(seen_of(stream, seed), types=types, drop=drop, transform=transform)
+
+
+def seen_of(stream: Stream, seed: int) -> Frame:
+    """Return a random sample of rows, from which kinds and statistics of columns are told."""
+    most = max(1, HELD_CELLS // max(1, len(stream.names)))
+    return stream.sample(most, noise.derive(seed, "kinds"))
+
+
+def needed(stream: Stream, coding: Coding) -> Stream:
+    """Return a table with those columns alone that coding looks at, or that tell rows apart.
+
+    All of them stay where a modelled one is missing: the refusal tells of similar ones.
+    """
+    if not isinstance(coding, TableCoding):
+        return stream
+    if not set(coding.schema.modelled).issubset(stream.names):
+        return stream
+    return stream.only([c.name for c in coding.schema.columns if c.kind != "text"])
+
+
+def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[Streamable, Coded]:
+    """Code rows into a file: those of a table in random order, counts in their own.
+
+    Args:
+        coding: made from some of the rows.
+        stream: the table.
+        most: rows that are looked at; of more, so many are drawn at random.
+        seed: of the draw and of the order.
+
+    Returns:
+        The coding, which knows now whether cells are missing, and the rows.
+
+    Raises:
+        DataError: what coding raises; of damage within a file, once it is met.
+        ResourceError: E301 where the disk has no room.
+    """
+    rows = min(most, stream.rows)
+    tallies = {name: Counter[str]() for name in ("unseen", "clipped", "missing")}
+    notes: dict[str, None] = dict.fromkeys(stream.notes)
+
+    def parts() -> Iterator[Rows]:
+        for part in ahead(stream.drawn(rows, noise.derive(seed, "rows"))):
+            coded = coding.encode(part)
+            for name, tally in tallies.items():
+                tally.update(getattr(coded, name))
+            notes.update(dict.fromkeys(coded.notes))
+            yield coded.rows
+
+    if isinstance(coding, TableCoding):
+        stream = stream.only(coding.schema.modelled)
+    if isinstance(coding, CountsCoding):
+        counts = (p for p in parts() if isinstance(p, Sparse))
+        kept, digest = sparse.store(counts, (rows, len(coding.names)))
+    else:
+        x = (p.x.numpy() for p in parts() if isinstance(p, Dense))
+        kept, digest = dense.store(x, (rows, len(coding.schema.parts)), seed)
+        coding = coding.with_gaps(bool(tallies["missing"]))
+        notes.update(dict.fromkeys(_rare(tallies["unseen"])))
+    if rows < stream.rows:
+        notes[f"{rows:,} rows, drawn at random, are as many as training can look at"] = None
+    nothing = np.broadcast_to(np.float64(0.0), rows)
+    return coding, Coded(
+        kept,
+        _not_kept,
+        nothing,
+        unseen=tallies["unseen"],
+        clipped=tallies["clipped"],
+        missing=tallies["missing"],
+        notes=tuple(notes),
+        digest=digest,
+        shuffled=isinstance(kept, dense.Stored),
+    )
+
+
+def _rare(unseen: Counter[str]) -> list[str]:
+    if not unseen:
+        return []
+    named = ", ".join(f"{name} {count:,}" for name, count in unseen.most_common(4))
+    return [f"values too rare for the sample that tells kinds, taken as unknown: {named}"]
+
+
+def _not_kept() -> NDArray[np.float64]:
+    raise AssertionError("nothing in a fit asks for the Jacobians of the rows learned from")

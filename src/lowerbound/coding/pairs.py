@@ -1,0 +1,408 @@
+"""The coding of models that restore: crops of pictures, and what is given of each of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lowerbound.coding.augmentations import Holed, Shrunk, Then, View, turned
+from lowerbound.coding.base import Coded, Group
+from lowerbound.coding.crops import Crops, Paired, Seen
+from lowerbound.coding.degradations import USUAL_NOISE, noise_of
+from lowerbound.coding.rows import Rows
+from lowerbound.columns.arrow import listed, spelled
+from lowerbound.errors import DataError, UsageError
+from lowerbound.files.frame import Frame
+from lowerbound.files.pictures import image_file
+from lowerbound.files.pictures.folders import (
+    Listing,
+    Pictures,
+    Survey,
+    decoded,
+    gather,
+    pictures_in,
+    survey,
+)
+from lowerbound.files.pictures.options import ANY, Wanted
+
+CROP = 64  # pixels of a crop; of the given, where the wanted is larger
+SMALL_CROP = 24  # of the given for enlarging: what is wanted is up to four times as large
+EPOCH = 20_000  # crops in a pass, at least, whatever the number of pictures
+MOST_CLASSES = 64
+RGB = 1 << 24  # of the number of a colour, where it is no grey level
+
+# What is made of a clean picture, by the recipe; of masks nothing can be.
+_MADE: dict[str, Callable[[Mapping[str, Any]], View | None]] = {
+    "denoise": lambda settings: noise_of(settings.get("noise", USUAL_NOISE)),
+    "upscale": lambda settings: Shrunk(int(settings.get("scale", 4))),
+    "inpaint": lambda settings: Holed(),
+    "segment": lambda settings: None,
+}
+
+
+def restores(recipe: str) -> bool:
+    """Tell whether a recipe makes models of one picture given another."""
+    return recipe in _MADE
+
+
+@dataclass(frozen=True)
+class PairCoding:
+    """How pictures of any sizes become pairs of crops: what is given, and what is wanted.
+
+    Args:
+        recipe: denoise, upscale, inpaint or segment.
+        channels: 1 for grey, 3 for colours, of what is given.
+        scale: how many times larger the wanted picture is.
+        settings: of the recipe that tell what is made of clean pictures.
+        classes: the code in the mask files of each class, in order; () where there are none.
+    """
+
+    recipe: str
+    channels: int
+    scale: int
+    settings: Mapping[str, Any]
+    classes: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Pictures have any size: no shape."""
+        return ()
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """No columns."""
+        return ()
+
+    def wanted(self) -> Wanted:
+        """Any picture: such a model reads none through a `Frame`."""
+        return ANY
+
+    def arguments(self) -> dict[str, Any]:
+        """The channels, and the number of classes where pixels have one."""
+        return {
+            "channels": self.channels,
+            **({"classes": len(self.classes)} if self.classes else {}),
+        }
+
+    def encode(self, frame: Frame) -> Coded:
+        """Return the pairs of crops of the pictures, many of each picture.
+
+        Raises:
+            UsageError: E247 where `frame` was read for a model of another kind.
+        """
+        given, wanted = frame.pictures, frame.targets
+        if given is None:
+            raise UsageError(
+                "E247",
+                f"a model of the recipe {self.recipe!r} makes pictures of given ones, and does "
+                "nothing else",
+                fix=f"lowerbound {self.recipe} M.vae PICTURES --out FOLDER",
+            )
+        each = max(1, -(-EPOCH // len(given)))
+        made = None if wanted is not None else _MADE[self.recipe](self.settings)
+        small = SMALL_CROP if self.scale > 1 else CROP
+        if made is not None:
+            clean, view = Crops(given, small * self.scale, each), Then(turned, made)
+            return self._coded(frame, clean, view, Seen(clean, made))
+        assert wanted is not None
+        target = _Numbered(wanted, self.classes) if self.classes else wanted
+        size = small * self.scale
+        pairs = Paired(Crops(target, size, each, self.scale), Crops(given, small, each))
+        return self._coded(frame, pairs, turned, pairs)
+
+    def _coded(self, frame: Frame, rows: Rows, view: View, held_out: Rows) -> Coded:
+        nothing, known = np.zeros(len(rows)), _digest(frame, self.document())
+        each = len(rows) // frame.rows
+        return Coded(
+            held_out, lambda: nothing, nothing, raw=rows, view=view, each=each, digest=known
+        )
+
+    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
+        """Refuse: what such a model makes are pictures and no rows."""
+        raise UsageError(
+            "E247",
+            f"a model of the recipe {self.recipe!r} makes no rows",
+            fix=f"lowerbound {self.recipe} M.vae PATH --out FOLDER",
+        )
+
+    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+        """Refuse, as `decode` does."""
+        return self.decode(values)
+
+    def document(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "coding": "pairs",
+            "recipe": self.recipe,
+            "channels": self.channels,
+            "scale": self.scale,
+            "settings": dict(self.settings),
+            "classes": list(self.classes),
+        }
+
+    @classmethod
+    def restored(cls, document: Mapping[str, Any]) -> PairCoding:
+        """Rebuild a coding from its `document`."""
+        return cls(
+            str(document["recipe"]),
+            int(document["channels"]),
+            int(document["scale"]),
+            dict(document["settings"]),
+            _with_rgb(document["classes"]),
+        )
+
+
+def _digest(frame: Frame, document: Mapping[str, Any]) -> str:
+    """Return a digest of all pictures and of what is made of them."""
+    digest = hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=16)
+    for pictures in (frame.pictures or (), frame.targets or ()):
+        for i in range(len(pictures)):
+            digest.update(repr(pictures[i].shape).encode())
+            digest.update(np.ascontiguousarray(pictures[i]).data)
+    return digest.hexdigest()
+
+
+class _Numbered(Sequence[NDArray[np.float32]]):
+    """Masks as the numbers of their classes, (H, W, 1); NaN where a colour is none of them."""
+
+    def __init__(self, masks: Sequence[NDArray], classes: tuple[int, ...]) -> None:
+        self.masks, self.classes = masks, np.asarray(classes)
+
+    def __len__(self) -> int:
+        """Return the number of masks."""
+        return len(self.masks)
+
+    def __getitem__(self, i):  # noqa: ANN001, ANN204 - as Sequence has it; slices are not used
+        """Return one mask."""
+        packed = packed_colours(self.masks[i])
+        place = np.searchsorted(self.classes, packed).clip(0, len(self.classes) - 1)
+        known = self.classes[place] == packed
+        return np.where(known, place, np.nan).astype(np.float32)[..., None]
+
+
+@dataclass(frozen=True)
+class PairsFor:
+    """Makes the coding of one recipe, with the settings that are asked for.
+
+    Args:
+        recipe: denoise, upscale, inpaint or segment.
+        settings: of the plan.
+    """
+
+    recipe: str
+    settings: Mapping[str, Any]
+
+    def fit(
+        self, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+    ) -> PairCoding:
+        """Tell channels and classes from the pictures.
+
+        Raises:
+            UsageError: E240 for kinds or columns, or for masks that are not given.
+            DataError: E076 where `frame` holds no pictures, E088 for masks that are none.
+        """
+        if types or drop:
+            raise UsageError(
+                "E240",
+                "a recipe of images takes no --types and no --drop: pictures have no columns",
+                fix="leave them out",
+            )
+        if frame.pictures is None:
+            raise _no_pictures(frame, self.recipe)
+        channels = frame.pictures[0].shape[2]
+        classes: tuple[int, ...] = ()
+        if self.recipe == "segment":
+            if frame.targets is None:
+                raise UsageError(
+                    "E240",
+                    "the recipe segment learns from masks, and none are given",
+                    fix="--targets MASKS, a folder with a mask of the same name for each picture",
+                )
+            classes = _classes(frame.targets)
+        scale = int(self.settings.get("scale", 4)) if self.recipe == "upscale" else 1
+        used = {k: v for k, v in self.settings.items() if k in ("noise", "scale")}
+        if frame.targets is not None:
+            _check_sizes(frame.files, frame.pictures, frame.targets, scale)
+        return PairCoding(self.recipe, channels, scale, used, classes)
+
+
+def _no_pictures(frame: Frame, recipe: str) -> DataError:
+    return DataError(
+        "E076",
+        f"{frame.origin} is no folder of pictures, and the recipe {recipe} learns from pictures",
+        fix="give a folder of PNG, JPEG, WebP, TIFF or BMP files",
+    )
+
+
+def colours_of(packed: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return pixels, (H, W, C), of which `packed_colours` are the numbers: grey where all are."""
+    if (packed < RGB).all():
+        return packed.astype(np.uint8)[..., None]
+    colours = np.where(packed < RGB, packed * 0x010101, packed)
+    return np.stack([colours >> 16 & 255, colours >> 8 & 255, colours & 255], -1).astype(np.uint8)
+
+
+def _with_rgb(classes: Sequence[int]) -> tuple[int, ...]:
+    """Return the numbers of colours, which in model files of 0.1.0 have no `RGB` added."""
+    bare = 255 < max(classes, default=0) < RGB
+    return tuple(number + RGB * bare for number in classes)
+
+
+def packed_colours(mask: NDArray) -> NDArray[np.int64]:
+    """Return one number for the colour of every pixel, (H, W): its grey level, or RGB + r g b."""
+    number = np.full(mask.shape[:2], mask.shape[-1] > 1, np.int64)
+    for channel in np.moveaxis(mask, -1, 0):
+        number = number * 256 + channel
+    return number
+
+
+def _classes(masks: Sequence[NDArray]) -> tuple[int, ...]:
+    """Return the colours that masks have, in order."""
+    found: set[int] = set()
+    for i in range(len(masks)):
+        found.update(np.unique(packed_colours(masks[i])).tolist())
+        if len(found) > MOST_CLASSES:
+            raise DataError(
+                "E088",
+                f"the masks have more than {MOST_CLASSES} colours: they are no masks, or JPEG has "
+                "blurred their borders",
+                fix="save masks as PNG, with one grey level or colour for each class",
+            )
+    if len(found) < 2:
+        raise DataError(
+            "E088",
+            "all masks are of one colour: there is nothing to tell apart",
+            fix="give masks with one grey level or colour for each class",
+        )
+    return tuple(sorted(found))
+
+
+def _check_sizes(
+    names: Sequence[str], given: Sequence[NDArray], wanted: Sequence[NDArray], scale: int
+) -> None:
+    wrong = [
+        i
+        for i in range(len(given))
+        if any(
+            a * scale != b for a, b in zip(given[i].shape[:2], wanted[i].shape[:2], strict=True)
+        )
+    ]
+    if wrong:
+        told = [f"{names[i]} {_size(given[i])} and {_size(wanted[i])}" for i in wrong[:5]]
+        raise DataError(
+            "E089",
+            f"{len(wrong):,} of {len(given):,} targets are not {scale} times the size of their "
+            f"picture: {'; '.join(told)}",
+            fix="give targets of the right size",
+            count=len(wrong),
+        )
+
+
+def _size(picture: NDArray) -> str:
+    height, width = picture.shape[:2]
+    return f"{height}x{width}"
+
+
+def read_pairs(
+    data: str | os.PathLike[str],
+    targets: str | os.PathLike[str] | None,
+    recipe: str,
+    on_bad_file: str = "auto",
+) -> Frame:
+    """Read a folder of pictures of any sizes, and what is to be made of each, if that is given.
+
+    Args:
+        data: a folder, a file or a pattern: clean pictures, or with `targets` what is given.
+        targets: likewise; matched by the files' names.
+        recipe: the pairs are for.
+        on_bad_file: "auto", "skip" or "fail", as of `folders.gather`; of pairs, neither half is
+            left out: the first that cannot be read is an error.
+
+    Raises:
+        DataError: E082 to E085 for pictures that are not there or cannot be read, E087 for
+            targets that do not belong to them.
+    """
+    listing = pictures_in(data)
+    if targets is None:
+        found = gather(listing, on_bad_file=on_bad_file)
+        return _frame(data, found, None)
+    listing, wanted = matched(listing, pictures_in(targets))
+    given = gather(listing, on_bad_file="fail")
+    if recipe != "segment":
+        channels = given.shapes[0][2]
+        return _frame(data, given, gather(wanted, channels=channels, on_bad_file="fail"))
+    seen = survey(wanted, "fail")
+    _check_deep(seen)
+    return _frame(data, given, decoded(seen))
+
+
+def _check_deep(seen: Survey) -> None:
+    """Refuse masks of 16 bits some of whose classes would be one in 8 bits."""
+    deep = [path for path, h in zip(seen.listing.files, seen.headers, strict=True) if h.deep]
+    for path in deep:
+        levels = np.unique(image_file.decode(path, 1))
+        if len(np.unique(image_file.bytes_of(levels))) < len(levels):
+            raise DataError(
+                "E088",
+                f"the mask {path.name} has {len(levels)} grey levels of 16 bits, and some of them "
+                "are the same in 8 bits",
+                fix="save masks with 8 bits, one grey level or colour for each class",
+                path=str(path),
+            )
+
+
+def _frame(data: str | os.PathLike[str], given: Pictures, targets: Pictures | None) -> Frame:
+    notes = [*given.notes, *(() if targets is None else targets.notes)]
+    return Frame(
+        None,
+        None,
+        (),
+        origin=spelled(Path(data).name or str(data)),
+        notes=tuple(dict.fromkeys(notes)),
+        total=len(given),
+        files=tuple(given.names),
+        labels=tuple(given.labels),
+        pictures=given,
+        targets=targets,
+    )
+
+
+def matched(given: Listing, wanted: Listing) -> tuple[Listing, Listing]:
+    """Return two listings in the same order, one target for each picture, by their names.
+
+    A suffix may differ: ``a/1.jpg`` and ``a/1.png`` belong together.
+
+    Raises:
+        DataError: E087 naming the first five differences.
+    """
+    stems = [[_stem(name) for name in listing.names] for listing in (given, wanted)]
+    alone = [
+        *(f"{name} has no target" for name in sorted(set(stems[0]) - set(stems[1]))),
+        *(f"target {name} has no picture" for name in sorted(set(stems[1]) - set(stems[0]))),
+    ]
+    twice = [name for each in stems for name, n in sorted(Counter(each).items()) if n > 1]
+    differences = [*alone, *(f"{name} is there twice" for name in twice)]
+    if differences:
+        raise DataError(
+            "E087",
+            f"pictures and targets do not belong together, {len(differences):,} differences: "
+            f"{listed(differences, 5)}",
+            fix="give each picture a target of the same name, in the same sub-folder",
+            count=len(differences),
+        )
+    place = {stem: i for i, stem in enumerate(stems[1])}
+    return given, wanted.chosen([place[stem] for stem in stems[0]])
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]

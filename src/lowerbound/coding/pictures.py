@@ -1,0 +1,276 @@
+"""The coding of image models: arrays of pictures as (channels, height, width) numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lowerbound.coding.base import Coded, Group
+from lowerbound.coding.pixel_rows import PixelRows
+from lowerbound.columns.arrow import is_number
+from lowerbound.errors import DataError, UsageError
+from lowerbound.files.frame import Frame
+from lowerbound.files.pictures.columns import as_table, cell_names, pixels_of
+from lowerbound.files.pictures.options import Wanted
+from lowerbound.files.pictures.ranges import Range, range_of, seen_per_row
+
+LEVELS = 255.0  # the highest code of 8 bits
+
+# What is modelled where no likelihood is asked for, by the kind of the values.
+_USUAL = {"bits": "bits", "codes": "logistic", "grey": "shared"}
+_KINDS = {"bits": "bits", "logistic": "codes", "logistic_mixture": "codes", "softmax": "codes"}
+
+
+@dataclass(frozen=True)
+class PictureCoding:
+    """How arrays of pictures become what an image model takes, and back.
+
+    Args:
+        shape: of one picture as it is given: (H, W), (H, W, C) or (C, H, W).
+        last: whether the channels come last.
+        kind: of the coded values: "bits" (0 and 1), "codes" (0 to 255) or "grey" ([0, 1]).
+        scale: raw values are coded ones times this: 255 for grey levels of 8 bits.
+        gaps: whether any training pixel was missing.
+    """
+
+    shape: tuple[int, ...]
+    last: bool
+    kind: str
+    scale: float
+    gaps: bool
+
+    forced: ClassVar[str | None] = None  # the kind that the likelihood asks for
+
+    @classmethod
+    def fit(
+        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+    ) -> PictureCoding:
+        """Tell what the values are: bits, 8-bit codes or shares.
+
+        Raises:
+            UsageError: E240 for kinds or columns, which pictures do not have.
+            DataError: E076 where `frame` holds no pictures, E077 for values of another range.
+        """
+        if types or drop:
+            raise UsageError(
+                "E240",
+                "a recipe of images takes no --types and no --drop: pictures have no columns",
+                fix="leave them out",
+            )
+        found = range_of(_pixels(frame))
+        kind, scale = _kind(found, cls.forced, frame.origin)
+        return PictureCoding(frame.shape, _is_last(frame.shape), kind, scale, found.missing > 0)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """One group per cell of a picture, named by its place."""
+        return tuple(Group(name, (i,)) for i, name in enumerate(cell_names(self.shape)))
+
+    def arguments(self) -> dict[str, Any]:
+        """The shape, the usual likelihood of such values, and whether there are gaps."""
+        return {
+            "shape": list(self._coded_shape()),
+            "likelihood": _USUAL[self.kind],
+            "missing": self.gaps,
+        }
+
+    def _coded_shape(self) -> tuple[int, int, int]:
+        return _coded(self.shape, self.last)
+
+    def wanted(self) -> Wanted:
+        """Pictures in files are brought to the size and the colours of the model's."""
+        channels, height, width = self._coded_shape()
+        return Wanted((height, width), channels if channels in (1, 3) else None)
+
+    def encode(self, frame: Frame) -> Coded:
+        """Return the pictures as (n, C, H, W); a table may hold them, one column per cell.
+
+        Channels may stand elsewhere than in those that the model was fitted on.
+
+        Raises:
+            DataError: E076 where they have another shape, E077 another range of values.
+        """
+        frame = _assembled(frame, self.shape)
+        pixels, shape = _pixels(frame), self._coded_shape()
+        last = self.last if frame.shape == self.shape else _is_last(frame.shape)
+        if _coded(frame.shape, last) != shape:
+            raise DataError(
+                "E076",
+                f"{frame.origin} holds pictures of shape {list(frame.shape)}; the model's are "
+                f"{list(self.shape)}",
+                fix="resize them, or fit a model of this size",
+                shape=list(frame.shape),
+            )
+        found = range_of(pixels)
+        highest = self.scale * (LEVELS if self.kind == "codes" else 1.0)
+        if found.low < 0 or found.high > highest or not (found.whole or self.kind == "grey"):
+            raise _wrong_range(frame.origin, self.kind)
+        nats = np.log(self.scale) if self.kind == "grey" else 0.0
+        return Coded(
+            PixelRows(pixels, shape, last, self.scale),
+            lambda: -nats * seen_per_row(pixels).astype(np.float64),
+            np.zeros(len(pixels)),
+            missing={"pixels": found.missing} if found.missing else {},
+        )
+
+    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
+        """Return a table of pictures (`cellcolumns.as_table`), in the shape that was given.
+
+        Always in the range of their kind, or what comes out could not go in again.
+        """
+        x = np.asarray(values).reshape(len(values), *self._coded_shape())
+        x = np.moveaxis(x, 1, -1) if len(self.shape) == 3 and self.last else x
+        codes = self.scale != 1.0 or self.kind != "grey"
+        pixels = np.empty((len(x), *self.shape), np.uint8 if codes else np.float64)
+        highest = 1.0 if self.kind == "bits" or not codes else LEVELS
+        for place, picture in enumerate(x):  # one at a time: floats of all would be 8 times this
+            raw = picture.astype(np.float64).reshape(self.shape) * self.scale
+            pixels[place] = (np.rint(raw) if codes else raw).clip(0, highest)
+        return as_table(pixels)
+
+    def raw(self, frame: Frame) -> NDArray[Any]:
+        """Return the pictures of `frame`, (n, *shape) in the model's own layout."""
+        pixels = _pixels(_assembled(frame, self.shape))
+        if pixels.ndim == 4 and pixels.shape[1:] != self.shape and len(self.shape) == 3:
+            pixels = np.moveaxis(pixels, *((1, -1) if self.last else (-1, 1)))
+        return pixels.reshape(len(pixels), *self.shape)
+
+    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+        """Return the pictures of `frame` with their missing cells taken from coded `values`."""
+        raw = self.raw(frame)
+        if raw.dtype.kind != "f":  # nothing can be missing
+            return as_table(raw)
+        return as_table(np.where(np.isnan(raw), pixels_of(self.decode(values), self.shape), raw))
+
+    def shown(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+        """Return raw pictures, (n, *shape), as (n, H, W, C) of 8 bits, to be looked at.
+
+        Of other numbers of channels than 1 and 3, the first is shown; what is missing is black.
+        """
+        x = pixels[..., None] if len(self.shape) == 2 else pixels
+        if len(self.shape) == 3 and not self.last:
+            x = np.moveaxis(x, 1, -1)
+        x = x if x.shape[-1] == 3 else x[..., :1]
+        white = 1.0 if self.kind == "bits" or (self.kind == "grey" and self.scale == 1) else LEVELS
+        if white == LEVELS and x.dtype == np.uint8:
+            return x
+        return np.rint(np.nan_to_num(x.astype(np.float32)) * (LEVELS / white)).astype(np.uint8)
+
+    def document(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "coding": "pictures",
+            "shape": list(self.shape),
+            "last": self.last,
+            "kind": self.kind,
+            "scale": self.scale,
+            "gaps": self.gaps,
+        }
+
+    @classmethod
+    def restored(cls, document: Mapping[str, Any]) -> PictureCoding:
+        """Rebuild a coding from its `document`."""
+        return cls(
+            tuple(document["shape"]),
+            bool(document["last"]),
+            str(document["kind"]),
+            float(document["scale"]),
+            bool(document["gaps"]),
+        )
+
+
+class BitPictures(PictureCoding):
+    """Pictures of 0 and 1."""
+
+    forced = "bits"
+
+
+class CodePictures(PictureCoding):
+    """Pictures of codes from 0 to 255."""
+
+    forced = "codes"
+
+
+class GreyPictures(PictureCoding):
+    """Pictures of shares from 0 to 1; codes become shares of 255."""
+
+    forced = "grey"
+
+
+_BY_KIND = {"bits": BitPictures, "codes": CodePictures, "grey": GreyPictures}
+
+
+def pictures_for(likelihood: object) -> type[PictureCoding]:
+    """Return the coding of pictures that a likelihood asks for; None lets the values decide."""
+    return PictureCoding if likelihood is None else _BY_KIND[_KINDS.get(str(likelihood), "grey")]
+
+
+def values_of(coding: object) -> int | None:
+    """Return how many values a pixel may have, where the model counts them."""
+    kind = coding.kind if isinstance(coding, PictureCoding) else ""
+    return {"bits": 2, "codes": 256}.get(kind)
+
+
+def _is_last(shape: Sequence[int]) -> bool:
+    """Tell whether the channels of a picture come last, as far as its shape tells."""
+    return len(shape) == 2 or shape[-1] <= 4
+
+
+def _coded(shape: Sequence[int], last: bool) -> tuple[int, int, int]:
+    """Return (C, H, W) of a picture of a given shape."""
+    if len(shape) == 2:
+        return 1, shape[0], shape[1]
+    first, second, third = shape
+    return (third, first, second) if last else (first, second, third)
+
+
+def _assembled(frame: Frame, shape: Sequence[int]) -> Frame:
+    """Return the pictures of a table whose columns are their cells, as `decode` writes them."""
+    names = cell_names(shape)
+    if frame.table is None or not set(names) <= set(frame.names):
+        return frame
+    cells = frame.table.select(names)
+    if not all(is_number(c.type) or pa.types.is_null(c.type) for c in cells.columns):
+        return frame
+    flat = np.stack([column.to_numpy() for column in cells.columns], 1).astype(np.float32)
+    return replace(frame, table=None, names=(), pixels=flat.reshape(-1, *shape))
+
+
+def _pixels(frame: Frame) -> NDArray[Any]:
+    """Return the pictures, (n, *shape)."""
+    if frame.pixels is None:
+        raise DataError(
+            "E076",
+            f"{frame.origin} is a table, and this recipe models pictures",
+            fix="give an array of shape (n, height, width) or (n, height, width, channels)",
+        )
+    return frame.pixels
+
+
+def _kind(values: Range, forced: str | None, origin: str) -> tuple[str, float]:
+    """Return the kind of the coded values, and what raw ones are multiples of."""
+    found = "codes" if values.high > 1 else "bits" if values.whole else "grey"
+    wanted = forced or found
+    fits = {"bits": found == "bits", "codes": values.whole and values.high > 1, "grey": True}
+    outside = values.low < 0 or values.high > LEVELS
+    if outside or (found == "codes" and not values.whole) or not fits[wanted]:
+        raise _wrong_range(origin, wanted)
+    return wanted, LEVELS if wanted == "grey" and found == "codes" else 1.0
+
+
+def _wrong_range(origin: str, kind: str) -> DataError:
+    told = {
+        "bits": "0 and 1",
+        "codes": "whole numbers from 0 to 255",
+        "grey": "numbers from 0 to 1, or whole numbers from 0 to 255",
+    }
+    return DataError(
+        "E077",
+        f"the pixels of {origin} are not {told[kind]}",
+        fix="rescale them, or choose the likelihood that suits them: --set likelihood=shared",
+    )

@@ -1,0 +1,231 @@
+"""Between what a user has (a `Frame`) and what a model takes (rows of coded numbers)."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from lowerbound.coding.base import Coded, Coding, Group, table_of
+from lowerbound.coding.counts import CountsCoding
+from lowerbound.coding.filling import filled
+from lowerbound.coding.pairs import PairCoding, PairsFor, restores
+from lowerbound.coding.pictures import PictureCoding, pictures_for
+from lowerbound.coding.rows import Dense
+from lowerbound.columns.arrow import is_number, listed
+from lowerbound.columns.schema import Schema, infer
+from lowerbound.errors import DataError
+from lowerbound.files.pictures.options import ANY, Wanted
+from lowerbound.files.read import Frame
+
+_DROPPED = 20  # columns that a way to repair something names
+
+__all__ = ["Coded", "Coding", "Group", "coding_for", "restore", "table_of"]
+
+
+def _grouped(schema: Schema) -> tuple[Group, ...]:
+    places: dict[str, list[int]] = {}
+    for i, part in enumerate(schema.parts):
+        places.setdefault(part.column, []).append(i)
+    return tuple(Group(column, tuple(parts)) for column, parts in places.items())
+
+
+@dataclass(frozen=True)
+class TableCoding:
+    """The coding of the recipe `table`: every column by its kind, gaps kept as NaN.
+
+    Args:
+        schema: kinds and statistics of the columns.
+        gaps: whether any training cell was missing.
+    """
+
+    schema: Schema
+    gaps: bool
+
+    @classmethod
+    def fit(
+        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+    ) -> TableCoding:
+        """Infer kinds and statistics from `frame`."""
+        table = table_of(frame)
+        hints = replace(frame, table=table).inference(types, drop)
+        schema = infer(table, transform=transform, **hints)  # pyright: ignore
+        gaps = any(schema.encode(table).missing.values())
+        return cls(schema, gaps)
+
+    def with_gaps(self, found: bool) -> Self:
+        """Return the coding, knowing whether cells are missing beyond the rows it was made of."""
+        return replace(self, gaps=self.gaps or found)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """A row is no picture: no shape."""
+        return ()
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The raw columns that are modelled."""
+        return _grouped(self.schema)
+
+    def arguments(self) -> dict[str, Any]:
+        """Families and sizes of the coded columns, and whether there are gaps."""
+        parts = self.schema.parts
+        rows = {column.name: column.rows for column in self.schema.columns}
+        unseen = [1.0 / (rows[part.column] + 2) if part.unknown else 0.0 for part in parts]
+        return {
+            "families": [part.family for part in parts],
+            "sizes": [part.size for part in parts],
+            # Laplace's rule of succession: the next value is new once in rows + 2.
+            "reserved": unseen,
+            **({"gaps": 0.0} if self.gaps else {}),
+        }
+
+    def wanted(self) -> Wanted:
+        """Rows are no pictures: nothing is wanted of them."""
+        return ANY
+
+    def encode(self, frame: Frame) -> Coded:
+        """Code the rows of `frame`; columns are found by name."""
+        table = table_of(frame)
+        coded = self.schema.encode(table, frame.origin)
+
+        def jacobian() -> NDArray[np.float64]:
+            cells = self.schema.log_jacobian(coded.values)
+            return np.where(np.isnan(coded.values), 0.0, cells).sum(1)
+
+        return Coded(
+            Dense(torch.from_numpy(coded.values)),
+            jacobian,
+            self._surcharge(table),
+            unseen=coded.unseen,
+            clipped=coded.clipped,
+            missing=coded.missing,
+            notes=(*frame.notes, *coded.notes),
+        )
+
+    def _surcharge(self, table: pa.Table) -> NDArray[np.float64]:
+        """Return -log p of every change of a constant, p = 1 / (rows + 2), summed by row."""
+        rows = {column.name: column.rows for column in self.schema.columns}
+        total = np.zeros(table.num_rows)
+        for name, changed in self.schema.changed_constants(table).items():
+            total[changed] += np.log(rows[name] + 2.0)
+        return total
+
+    def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
+        """Return raw columns for coded rows; `bounded` holds them to the range seen."""
+        return self.schema.decode(np.asarray(values), bounded=bounded)
+
+    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+        """Return the rows of `frame` with their missing cells taken from coded `values`."""
+        numbers = [c.name for c in self.schema.columns if c.kind in {"real", "positive", "count"}]
+        return filled(table_of(frame), self.decode(values), numbers)
+
+    def document(self) -> dict[str, Any]:
+        """Return the schema as plain JSON values."""
+        return {
+            "coding": "table",
+            "gaps": self.gaps,
+            "schema": self.schema.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class NumberCoding(TableCoding):
+    """The coding of the recipes for real vectors: every column a standardised number."""
+
+    family: ClassVar[str] = "real"
+    name: ClassVar[str] = "numbers"
+
+    @classmethod
+    def fit(
+        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+    ) -> NumberCoding:
+        """Infer statistics, with every numeric column as one of the coding's family.
+
+        Raises:
+            DataError: E071 for a column of another family.
+        """
+        table = table_of(frame)
+        numeric = {
+            name: cls.family
+            for name, column in zip(table.column_names, table.columns, strict=True)
+            if is_number(column.type) and name not in types and name not in drop
+        }
+        plain = {"exclude_atoms": True, "transform": transform}
+        schema = infer(table, types={**numeric, **types}, drop=drop, **plain)  # pyright: ignore
+        odd = [part.column for part in schema.parts if part.family != cls.family]
+        if odd:
+            raise cls._another_kind(frame.origin, list(dict.fromkeys(odd)))
+        return cls(schema, any(schema.encode(table).missing.values()))
+
+    @classmethod
+    def _another_kind(cls, origin: str, columns: list[str]) -> DataError:
+        drop = " ".join(f"--drop {shlex.quote(name)}" for name in columns[:_DROPPED])
+        few = f", or {drop}" if len(columns) <= _DROPPED else ""
+        return DataError(
+            "E071",
+            f"{origin}: this recipe models {cls.name}, and {listed(columns)} "
+            f"{'is' if len(columns) == 1 else 'are'} of another kind",
+            fix=f"--recipe table{few}",
+            columns=columns,
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """The number of columns, and whether there are gaps."""
+        return {"features": len(self.schema.parts), "missing": self.gaps}
+
+    def document(self) -> dict[str, Any]:
+        """Return the schema as plain JSON values."""
+        return {**super().document(), "coding": self.name}
+
+
+@dataclass(frozen=True)
+class BitsCoding(NumberCoding):
+    """The coding of the recipe `binary`: every column 0 or 1."""
+
+    family: ClassVar[str] = "binary"
+    name: ClassVar[str] = "bits"
+
+
+_CODINGS = {"table": TableCoding, "counts": CountsCoding, "binary": BitsCoding}
+_STORED = {"table": TableCoding, "numbers": NumberCoding, "bits": BitsCoding}
+
+
+_OF_PICTURES = ("conv", "conv_ladder", "nvae", "vqvae", "vqvae2")
+
+
+def is_of_pictures(recipe: str) -> bool:
+    """Tell whether a recipe models pictures and not rows of columns."""
+    return recipe in _OF_PICTURES
+
+
+AnyCoding = type[TableCoding] | type[CountsCoding] | type[PictureCoding] | PairsFor
+
+
+def coding_for(recipe: str, settings: Mapping[str, Any]) -> AnyCoding:
+    """Return what makes the coding that a recipe's models read, with the settings asked for."""
+    likelihood = settings.get("likelihood")
+    if recipe in _OF_PICTURES:
+        return pictures_for(likelihood)
+    if restores(recipe):
+        return PairsFor(recipe, settings)
+    usual = BitsCoding if likelihood == "bernoulli" else NumberCoding
+    return _CODINGS.get(recipe, usual)
+
+
+def restore(document: Mapping[str, Any]) -> Coding:
+    """Rebuild a coding from its `document`."""
+    if document["coding"] == "counts":
+        return CountsCoding.restored(document)
+    if document["coding"] == "pictures":
+        return PictureCoding.restored(document)
+    if document["coding"] == "pairs":
+        return PairCoding.restored(document)
+    kind = _STORED[document["coding"]]
+    return kind(Schema.model_validate(document["schema"]), bool(document["gaps"]))

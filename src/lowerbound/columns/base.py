@@ -1,0 +1,151 @@
+"""What every coded column has in common, and the columns that are not modelled."""
+
+from __future__ import annotations
+
+import abc
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from lowerbound.columns.arrow import levels, spell
+
+Kind = Literal[
+    "real",
+    "positive",
+    "count",
+    "binary",
+    "categorical",
+    "ordinal",
+    "datetime",
+    "id",
+    "text",
+    "constant",
+]
+Family = Literal["real", "count", "binary", "categorical", "ordinal"]
+
+# Coded reals are kept within this many standard deviations, so that float32 squares of them
+# stay finite; rows that were held back are counted.
+LIMIT = 1e4
+
+
+class Part(BaseModel):
+    """One coded number per row: what the model sees.
+
+    Attributes:
+        name: unique in a schema, such as ``amount``, ``amount#atom`` or ``ts#hour``.
+        column: the raw column that it belongs to.
+        family: the family of distributions that fits it.
+        size: the number of categories, or 1.
+        unknown: whether code 0 stands for values that training never saw; it is never sampled.
+        step: the spacing of whole numbers in coded units, 0 for a continuous part. A density
+            of a column of whole numbers times this is (nearly) their probability.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    column: str
+    family: Family
+    size: int = Field(default=1, ge=1)
+    unknown: bool = False
+    step: float = Field(default=0.0, ge=0)
+
+
+class Tally(NamedTuple):
+    """What happened to the cells of one column while they were coded."""
+
+    missing: int = 0
+    unseen: int = 0
+    clipped: int = 0
+    note: str = ""
+
+
+class Column(BaseModel, abc.ABC):
+    """One raw column: its kind, its type, and how its cells become numbers.
+
+    Attributes:
+        name: the raw column's name.
+        kind: what the column holds.
+        dtype: its Arrow type, as text.
+        rows: the number of rows that the statistics were taken from.
+        missing: how many of them were missing.
+        notes: what a reader should know, in plain words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    kind: Kind
+    dtype: str
+    rows: int = Field(default=0, ge=0)
+    missing: int = Field(default=0, ge=0)
+    notes: tuple[str, ...] = ()
+
+    @property
+    @abc.abstractmethod
+    def parts(self) -> tuple[Part, ...]:
+        """The coded numbers of this column, in order."""
+
+    @property
+    @abc.abstractmethod
+    def action(self) -> str:
+        """What is done with the column, in a few words for a table."""
+
+    @abc.abstractmethod
+    def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
+        """Write the codes of `cells` into `out` (n, parts), NaN where missing."""
+
+    @abc.abstractmethod
+    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
+        """Turn codes (n, parts) back into raw cells.
+
+        Args:
+            values: codes, NaN where missing.
+            bounded: hold real numbers within the range that was seen at fit time.
+        """
+
+    def log_jacobian(self, values: np.ndarray) -> np.ndarray:
+        """Return log |d coded / d raw| per part; 0 for what is discrete or missing."""
+        return np.zeros(values.shape)
+
+
+class Skipped(Column):
+    """A column that is reported but not modelled: an id, free text, or one constant value."""
+
+    kind: Literal["id", "text", "constant"]
+    value: str | None = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """No parts."""
+        return ()
+
+    @property
+    def action(self) -> str:
+        """Say that the column is left out."""
+        return "kept as it is" if self.kind == "constant" else "ignored"
+
+    def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
+        """Count what is missing; a constant also counts the cells that differ from it."""
+        return Tally(missing=cells.null_count)
+
+    @property
+    def held(self) -> bool:
+        """Whether there is a constant to hold: a column that was always missing has none."""
+        return self.kind == "constant" and self.value is not None
+
+    def changed(self, cells: pa.Array) -> np.ndarray:
+        """Tell which cells, (n,) bool, hold another value than the constant; gaps do not."""
+        if not self.held:  # the levels of a million ids take a second
+            return np.zeros(len(cells), dtype=bool)
+        codes, words = levels(cells, self.name)
+        other = np.array([word != self.value for word in words] + [False])
+        return other[codes]  # -1, missing, is the last: False
+
+    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
+        """Repeat the constant."""
+        known = self.value is not None
+        codes = np.full(len(values), 0 if known else -1)
+        return spell(codes, [self.value] if self.value is not None else [], self.dtype)

@@ -1,0 +1,71 @@
+"""Columns of a few distinct values: binary, categorical, ordinal."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from lowerbound.columns.arrow import levels, spell
+from lowerbound.columns.base import Column, Part, Tally
+
+MOST_LEVELS = 1_000_000
+
+
+class Category(Column):
+    """Levels in a fixed order, spelled as text so that 1, 1.0 and "1" are the same level.
+
+    Code 0 of a categorical column means a value that training never saw; its levels are
+    1, 2, ... Binary and ordinal columns have no such code: an unseen value is missing there,
+    and counted.
+    """
+
+    kind: Literal["binary", "categorical", "ordinal"]
+    levels: tuple[str, ...] = Field(min_length=1, max_length=MOST_LEVELS)
+    counts: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Category:
+        if len(set(self.levels)) != len(self.levels) or len(self.counts) != len(self.levels):
+            raise ValueError("levels must be distinct and each must have a count")
+        if self.kind == "binary" and len(self.levels) > 2:
+            raise ValueError("a binary column has two levels")
+        return self
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """One part."""
+        open_ended = self.kind == "categorical"
+        size = 1 if self.kind == "binary" else len(self.levels) + open_ended
+        part = Part(
+            name=self.name, column=self.name, family=self.kind, size=size, unknown=open_ended
+        )
+        return (part,)
+
+    @property
+    def action(self) -> str:
+        """Give the levels, or their number."""
+        if len(self.levels) > 5:
+            return f"{len(self.levels):,} levels"
+        between = " < " if self.kind == "ordinal" else ", "
+        return between.join(self.levels)
+
+    def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
+        """Look the levels up; what is not among them is unknown, or missing, and counted."""
+        codes, words = levels(cells, self.name)
+        place = {word: code for code, word in enumerate(self.levels)}
+        offset = 1 if self.kind == "categorical" else 0
+        unseen = 0.0 if offset else np.nan
+        table = np.array([place[w] + offset if w in place else unseen for w in words] + [np.nan])
+        out[:, 0] = table[codes]
+        strange = np.array([w not in place for w in words] + [False])
+        return Tally(int((codes < 0).sum()), unseen=int(strange[codes].sum()))
+
+    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
+        """Spell the levels; the unknown level becomes a missing cell."""
+        offset = 1 if self.kind == "categorical" else 0
+        codes = np.rint(np.nan_to_num(values[:, 0], nan=-1.0 + offset)).astype(np.int64) - offset
+        codes = np.where(codes < len(self.levels), codes, -1)
+        return spell(codes, list(self.levels), self.dtype)

@@ -1,0 +1,255 @@
+"""Dates and times: a bijection to week, weekday and hour."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from lowerbound.columns.arrow import arrow_type, is_moment, is_text, pc, row_of, snippet, storage
+from lowerbound.columns.base import LIMIT, Column, Part, Tally
+from lowerbound.errors import DataError
+
+DAY, HOUR = 86_400, 3_600
+_YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799  # first and last second of most calendars
+EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, and weeks begin on Monday
+_TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+ISO = "ISO 8601"
+# Tried in order on text that is not ISO 8601. Day-first and month-first are told apart only
+# when one of them fails; see `read_format`.
+FORMATS = tuple(
+    f"{date}{time}"
+    for date in ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y")
+    for time in ("", " %H:%M", " %H:%M:%S")
+)
+
+
+def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
+    """Return seconds since 1970 (UTC, or the wall clock of naive times), NaN where missing.
+
+    Args:
+        cells: a date, timestamp or text column.
+        column: its name, for messages.
+        pattern: how text is written: `ISO`, a strptime format, or None to find out.
+    """
+    if pa.types.is_dictionary(cells.type):
+        pattern = pattern or find_format(cells.dictionary, column) or _likeliest(cells.dictionary)
+        parsed = _parse(cells.dictionary, pattern)
+        codes = np.asarray(cells.indices.cast(pa.int64()).fill_null(-1))
+        table = np.append(seconds(parsed, column, None), np.nan)
+        wrong = np.isnan(table[codes]) & (codes >= 0)
+        if wrong.any():
+            first = row_of(wrong)
+            raise DataError(
+                "E032",
+                f"column {snippet(column)} must be dates, but row {first:,} holds "
+                f"{snippet(cells.dictionary[int(codes[first - 1])])} "
+                f"({int(wrong.sum()):,} of {len(codes):,} rows)",
+                fix="write dates as 2024-01-31 or 2024-01-31T18:05:00, or leave them empty",
+                column=column,
+                row=first,
+                count=int(wrong.sum()),
+            )
+        return table[codes]
+    if pa.types.is_null(cells.type):
+        return np.full(len(cells), np.nan)
+    if not is_moment(cells.type):
+        raise DataError(
+            "E032",
+            f"column {snippet(column)} must be dates, but its type is {cells.type}",
+            fix="convert it to dates, written as 2024-01-31 or 2024-01-31T18:05:00",
+            column=column,
+        )
+    per_second = _per_second(cells.type)
+    ticks = cells.cast(pa.int32()) if cells.type == pa.date32() else cells
+    whole = np.asarray(ticks.cast(pa.int64()).fill_null(0))
+    out = whole / per_second if per_second >= 1 else whole * float(DAY)
+    out[np.asarray(cells.is_null())] = np.nan
+    return out
+
+
+def _per_second(kind: pa.DataType) -> float:
+    if kind == pa.date32():
+        return 1 / DAY
+    return 1e3 if kind == pa.date64() else _TICKS[kind.unit]
+
+
+def _parse(words: pa.Array, pattern: str | None) -> pa.Array:
+    """Read text as timestamps, null where it does not fit the pattern."""
+    text = pc.utf8_trim_whitespace(words)
+    if pattern is None:
+        return pa.nulls(len(words), pa.timestamp("us"))
+    if pattern != ISO:
+        return pc.strptime(text, format=pattern, unit="us", error_is_null=True)
+    zoned = pc.match_substring_regex(text, r"[T ]\d\d:?\d\d.*(Z|[+-]\d\d:?\d\d)$")
+    fits = pc.match_substring_regex(
+        text, r"^\d{4}-\d\d-\d\d([T ]\d\d(:?\d\d(:?\d\d(\.\d{1,9})?)?)?(Z|[+-]\d\d:?\d\d)?)?$"
+    )
+    with_zone = pc.if_else(pc.and_(fits, zoned), text, pa.scalar(None, text.type))
+    without = pc.if_else(pc.and_(fits, pc.invert(zoned)), text, pa.scalar(None, text.type))
+    try:
+        utc = with_zone.cast(pa.timestamp("us", tz="UTC")).cast(pa.timestamp("us"))
+        return pc.coalesce(utc, without.cast(pa.timestamp("us")))
+    except pa.ArrowInvalid:  # the shape of a date, but no such day
+        if len(words) <= 1:
+            return pa.nulls(len(words), pa.timestamp("us"))
+        halves = words[: len(words) // 2], words[len(words) // 2 :]
+        return pa.concat_arrays([_parse(half, ISO) for half in halves])
+
+
+def find_format(words: pa.Array, column: str) -> str | None:
+    """Find the one way in which all these words are dates, or None.
+
+    Raises:
+        DataError: E041 when day-first and month-first both fit and disagree.
+    """
+    if not len(words):
+        return None
+    if not _parse(words, ISO).null_count:
+        return ISO
+    # A few words rule out most formats before the whole column is tried.
+    fits = [f for f in FORMATS if not _parse(words[:20], f).null_count]
+    fits = [f for f in fits if not _parse(words, f).null_count]
+    if len(fits) > 1 and not _parse(words, fits[0]).equals(_parse(words, fits[1])):
+        raise DataError(
+            "E041",
+            f"column {snippet(column)} holds dates such as {snippet(words[0])}: whether the day "
+            "or the month comes first cannot be told",
+            fix="write dates as 2024-01-31, or ignore the column's dates: "
+            f"--types {column}=categorical",
+            column=column,
+        )
+    return fits[0] if fits else None
+
+
+def _likeliest(words: pa.Array) -> str:
+    """Return the format that fits the most words, so that a message can name the others."""
+    return min((ISO, *FORMATS), key=lambda pattern: _parse(words, pattern).null_count)
+
+
+class Datetime(Column):
+    """A moment as week (real), weekday and hour (categories); the rest of the hour is uniform.
+
+    Without a time of day the three are a bijection with the date. With one, the position
+    within the hour is taken as uniform and drawn at its middle, unless every row of the
+    training data has the same one, which is then remembered.
+    """
+
+    kind: Literal["datetime"]
+    mean: float  # of the week's index
+    std: float = Field(gt=0)
+    first: int
+    last: int
+    hours: bool
+    rest: float | None = Field(default=None, ge=0, lt=DAY)
+    pattern: str | None = None
+
+    @classmethod
+    def fit(cls, moments: np.ndarray, **common: object) -> Datetime:
+        """Take the statistics of moments given as seconds, NaN where missing."""
+        week, _, hour, rest = split(moments[~np.isnan(moments)])
+        hours = bool((hour != hour[0]).any() or (rest != rest[0]).any())
+        even = bool((rest == rest[0]).all())
+        constant = float(rest[0] if hours else hour[0] * HOUR + rest[0])
+        return cls.model_validate(
+            {
+                "kind": "datetime",
+                "mean": float(week.mean()),
+                "std": float(week.std()) or 1.0,
+                "first": int(week.min()),
+                "last": int(week.max()),
+                "hours": hours,
+                "rest": constant if even else None,
+                **common,
+            }
+        )
+
+    @property
+    def _weeks(self) -> bool:
+        """Whether the week varies; within one week only weekday and hour are modelled."""
+        return self.last > self.first
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Week, weekday, hour: those that can vary."""
+        week = Part(name=self.name, column=self.name, family="real", step=1 / self.std)
+        day = Part(name=f"{self.name}#weekday", column=self.name, family="categorical", size=7)
+        hour = Part(name=f"{self.name}#hour", column=self.name, family="categorical", size=24)
+        return ((week,) if self._weeks else ()) + (day,) + ((hour,) if self.hours else ())
+
+    @property
+    def action(self) -> str:
+        """Name the parts."""
+        names = ["week"] * self._weeks + ["weekday"] + ["hour"] * self.hours
+        return ", ".join(names)
+
+    def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
+        """Split moments into week, weekday and hour."""
+        moments = seconds(cells, self.name, self.pattern)
+        gone = np.isnan(moments)
+        week, day, hour, rest = split(np.where(gone, 0.0, moments))
+        columns = [day]
+        outside = np.zeros(len(gone), dtype=bool)
+        if self._weeks:
+            score = (week - self.mean) / self.std
+            outside |= np.abs(score) > LIMIT
+            columns.insert(0, np.clip(score, -LIMIT, LIMIT))
+        else:
+            outside |= week != self.first
+        if self.hours:
+            columns.append(hour)
+        if self.rest is not None:
+            outside |= (rest if self.hours else hour * HOUR + rest) != self.rest
+        out[:] = np.stack(columns, axis=1)
+        out[gone] = np.nan
+        return Tally(int(gone.sum()), clipped=int((outside & ~gone).sum()))
+
+    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
+        """Put the moment together again, in the middle of the hour where the rest varied."""
+        gone = np.isnan(values).any(axis=1)
+        codes = iter(np.nan_to_num(values.astype(np.float64)).T)
+        week = np.rint(next(codes) * self.std + self.mean) if self._weeks else float(self.first)
+        if bounded:
+            week = np.clip(week, self.first, self.last)
+        moments = (week * 7 + np.rint(next(codes)) - EPOCH_WEEKDAY) * DAY
+        moments = moments + (np.rint(next(codes)) * HOUR if self.hours else 0)
+        moments = moments + (HOUR / 2 if self.rest is None else self.rest)
+        return _restore(np.where(gone, np.nan, moments), self.dtype, self.pattern)
+
+    def log_jacobian(self, values: np.ndarray) -> np.ndarray:
+        """Return the log density of a second, or of a day where there is no time of day."""
+        out = np.zeros(values.shape)
+        scale = -np.log(self.std) if self._weeks else 0.0
+        uniform = -np.log(HOUR) if self.rest is None else 0.0
+        out[:, 0] = np.where(np.isnan(values[:, 0]), 0.0, scale + uniform)
+        return out
+
+
+def split(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Split seconds into week index, weekday (Monday = 0), hour and seconds within the hour."""
+    day, second = np.divmod(moments, DAY)
+    week, weekday = np.divmod(day + EPOCH_WEEKDAY, 7)
+    hour, rest = np.divmod(second, HOUR)
+    return week, weekday, hour, rest
+
+
+def _restore(moments: np.ndarray, dtype: str, pattern: str | None) -> pa.Array:
+    kind = storage(arrow_type(dtype))
+    gone = np.isnan(moments)
+    if is_text(kind):
+        stamps = _restore(moments, "timestamp[s]", None)
+        midnight = not (np.nan_to_num(moments) % DAY).any()
+        shape = "%Y-%m-%d" if midnight else "%Y-%m-%dT%H:%M:%S"
+        return pc.strftime(stamps, format=shape if pattern in (ISO, None) else pattern).cast(kind)
+    per_second = _per_second(kind)
+    reach = 9.2e18 / per_second if per_second >= 1 else np.inf  # of 64 bits of nanoseconds
+    held = np.clip(np.nan_to_num(moments), max(-reach, _YEAR_1), min(reach, _YEAR_9999))
+    if kind == pa.date32():
+        return pa.array((held // DAY).astype(np.int32), mask=gone).cast(kind)
+    if kind == pa.date64():
+        held = held // DAY * DAY
+    ticks = np.rint(held).astype(np.int64) * int(per_second)
+    ticks += np.rint((held - np.rint(held)) * per_second).astype(np.int64)
+    return pa.array(ticks, mask=gone).cast(kind)

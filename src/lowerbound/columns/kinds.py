@@ -1,0 +1,400 @@
+"""Decide what a raw column holds, and take the statistics that code it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from lowerbound.columns import arrow as raw
+from lowerbound.columns.arrow import NUMBER, listed, pc, row_of, snippet
+from lowerbound.columns.base import Column, Skipped
+from lowerbound.columns.categories import MOST_LEVELS, Category
+from lowerbound.columns.dates import Datetime, find_format, seconds
+from lowerbound.columns.numbers import Count, Numeric, Quantiles, refuse_not_counts
+from lowerbound.columns.spread import Spread
+from lowerbound.errors import DataError, UsageError
+
+Transform = Literal["blend", "standard", "quantile"]
+
+ATOM_SHARE = 0.05
+_MOST_ATOMS = 10
+_MANY = 50  # distinct values from which a column of numbers may have atoms
+_FEW = 20
+
+_ID_NAME = re.compile(
+    r"(?i:(^|[^a-z])(id|ids|uuid|guid|rowid|row_?num(ber)?|idx)($|[^a-z])|^index$|^unnamed)"
+    r"|[a-z]I[dD]$"
+    r"|(?i:(user|customer|client|account|order|transaction|record|session|device|patient)id$)"
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One column at fit time, with what the user asked for it."""
+
+    name: str
+    cells: pa.Array
+    dtype: str
+    transform: Transform
+    exclude_atoms: bool
+    ordered: bool  # a dictionary that says that its levels are in order
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Return the fields that every kind of column has."""
+        gone = self.cells.null_count
+        if pa.types.is_floating(self.cells.type):
+            gone = int(pc.sum(pc.is_null(self.cells, nan_is_null=True)).as_py() or 0)
+        return {"name": self.name, "dtype": self.dtype, "rows": len(self.cells), "missing": gone}
+
+
+def infer_column(sample: Sample) -> Column:
+    """Decide the kind of a column from its cells and build it."""
+    name, cells = sample.name, sample.cells
+    if not raw.is_flat(cells.type):
+        raise raw.nested(name, cells.type)
+    distinct = _distinct(cells)
+    if distinct <= 1:
+        return _constant(sample)
+    if raw.is_moment(cells.type):
+        return _datetime(sample)
+    if pa.types.is_boolean(cells.type):
+        return _category(sample, "binary")
+    if pa.types.is_dictionary(cells.type):
+        return _infer_words(sample)
+    return _infer_numbers(sample)
+
+
+def _distinct(cells: pa.Array) -> int:
+    """Return 0, 1, or at least 2: whether the column is empty, constant, or varies."""
+    if pa.types.is_null(cells.type):
+        return 0
+    if pa.types.is_dictionary(cells.type):
+        return len(cells.dictionary)
+    if pa.types.is_floating(cells.type):
+        wide = cells.cast(pa.float64())
+        low, high = pc.min_max(pc.if_else(pc.is_nan(wide), None, wide)).values()
+        return 0 if low.as_py() is None else 1 + (low != high)
+    if pa.types.is_duration(cells.type) or pa.types.is_time(cells.type):
+        cells = cells.cast(pa.int32() if cells.type.bit_width == 32 else pa.int64())
+    low, high = pc.min_max(cells).values()
+    return 0 if low.as_py() is None else 1 + (low != high)
+
+
+def _infer_numbers(sample: Sample) -> Column:
+    numbers = raw.floats(sample.cells, sample.name)
+    spread = Spread.of(numbers)
+    distinct = len(spread.values)
+    if pa.types.is_integer(sample.cells.type) and np.abs(spread.values).max() >= 2.0**53:
+        return _skip(sample, "id", "whole numbers of more than 15 digits")
+    if distinct == 2 and (spread.whole or spread.rows >= _FEW):
+        return _category(sample, "binary")
+    if spread.whole and _ID_NAME.search(sample.name):
+        if distinct > 100 or distinct * 2 > spread.rows:
+            return _skip(sample, "id", f"{distinct:,} distinct values")
+        return _category(sample, "categorical")
+    if _looks_like_counts(spread):
+        return _count(sample)
+    return _numeric(sample, "positive" if _heavy_tailed(spread, sample) else "real", spread)
+
+
+def _looks_like_counts(spread: Spread) -> bool:
+    """Whole numbers from 0 up, mostly small, without great gaps, skewed and overdispersed."""
+    if not spread.whole or spread.values[0] != 0 or len(spread.values) < 3:
+        return False
+    positive = spread.where(spread.values > 0)
+    usual = positive.quantile(0.9)
+    dense = np.searchsorted(positive.values, usual, side="right") >= 0.3 * usual
+    mean, std = spread.moments()
+    return bool(
+        positive.quantile(0.5) <= _MANY
+        and dense
+        and spread.values[-1] < 2**24
+        and std**2 >= 0.8 * mean
+        and spread.skewness() >= 1
+    )
+
+
+def _heavy_tailed(spread: Spread, sample: Sample) -> bool:
+    """Whether the logarithm takes most of the skewness of a positive column away."""
+    positive = spread.where(spread.values > 0)
+    zeros_allowed = not sample.exclude_atoms and spread.values[0] == 0
+    if (spread.values[0] <= 0 and not zeros_allowed) or len(positive.values) < _FEW:
+        return False
+    skew = positive.skewness()
+    logs = Spread(np.log(positive.values), positive.counts).skewness()
+    return skew > 1.5 and abs(logs) < skew / 2
+
+
+def _atoms(spread: Spread, kind: str, sample: Sample) -> np.ndarray:
+    """Find the values that very many rows share, in a column of many values.
+
+    In a heavy-tailed positive column zero is always an atom: it has no logarithm.
+    """
+    if sample.exclude_atoms:
+        return np.zeros(len(spread.values), dtype=bool)
+    usual = max(float(np.median(spread.counts)), 1.0)
+    often = spread.counts >= max(ATOM_SHARE * spread.rows, _FEW, 5 * usual)
+    if len(spread.values) < _MANY or (~often).sum() < _FEW or often.sum() > _MOST_ATOMS:
+        often[:] = False
+    if kind == "positive":
+        often |= spread.values == 0
+    return often
+
+
+def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
+    atoms = _atoms(spread, kind, sample)
+    rest = spread.where(~atoms)
+    logs = Spread(np.log(rest.values), rest.counts) if kind == "positive" else rest
+    mean, std = logs.moments()
+    weight = _score_weight(sample.transform, rest.rows) if len(logs.values) > 2 else 0.0
+    return Numeric.model_validate(
+        {
+            **sample.common,
+            "kind": kind,
+            "mean": mean,
+            "std": std,
+            "low": float(spread.values[0]),
+            "high": float(spread.values[-1]),
+            "whole": rest.whole,
+            "atoms": tuple(spread.values[atoms].tolist()),
+            "quantiles": Quantiles.fit(logs.values, logs.counts, weight) if weight else None,
+            "notes": _number_notes(sample, spread),
+        }
+    )
+
+
+def _score_weight(transform: Transform, rows: int) -> float:
+    """Return the share of Gaussian scores in the coding; the rest is standardised values.
+
+    The ranks of few rows are mostly noise, so a blend has less of them.
+    """
+    shares = {"standard": 0.0, "quantile": 1.0, "blend": 0.5 * rows / (rows + 300)}
+    return shares[transform]
+
+
+def _number_notes(sample: Sample, spread: Spread) -> tuple[str, ...]:
+    notes = []
+    if pa.types.is_dictionary(sample.cells.type):
+        notes.append("numbers stored as text")
+    if spread.whole and len(spread.values) <= 10:
+        notes.append(f"only {len(spread.values)} values: ordinal or categorical may fit better")
+    return tuple(notes)
+
+
+def _count(sample: Sample) -> Column:
+    numbers = raw.floats(sample.cells, sample.name)
+    refuse_not_counts(numbers, sample.name)
+    high = int(np.nanmax(numbers))
+    return Count.model_validate({**sample.common, "kind": "count", "high": high})
+
+
+def _infer_words(sample: Sample) -> Column:
+    words, name = sample.cells.dictionary, sample.name
+    distinct, seen = len(words), len(sample.cells) - sample.cells.null_count
+    if sample.ordered or distinct == 2:
+        return _category(sample, "ordinal" if sample.ordered else "binary")
+    try:
+        pattern = find_format(words, name)
+    except DataError as ambiguous:
+        return _infer_labels(sample, ambiguous.message)
+    if pattern is not None:
+        return _datetime(sample, pattern)
+    if _ID_NAME.search(name) and (distinct > 100 or distinct * 2 > seen):
+        return _skip(sample, "id", f"{distinct:,} distinct values")
+    numbers = np.asarray(pc.match_substring_regex(words, NUMBER))
+    zeros = pc.any(pc.match_substring_regex(words, r"^\s*0\d")).as_py()
+    if distinct > _FEW and not zeros and numbers.mean() >= 0.9:
+        return _infer_spelled_numbers(sample, numbers)
+    return _infer_labels(sample)
+
+
+def _infer_spelled_numbers(sample: Sample, numbers: np.ndarray) -> Column:
+    """Treat text that is all numbers as numbers; almost all is a mistake worth stopping for."""
+    spelled = np.asarray(
+        pc.is_in(
+            sample.cells.dictionary, value_set=pa.array(raw.MISSING_NUMBER, pa.large_string())
+        )
+    )
+    if (numbers | spelled).all():
+        return _infer_numbers(sample)
+    wrong = np.append(~(numbers | spelled), False)
+    rows = wrong[np.asarray(sample.cells.indices.cast(pa.int64()).fill_null(-1))]
+    first = row_of(rows)
+    raise DataError(
+        "E034",
+        f"column {snippet(sample.name)} is nearly all numbers, but {int(rows.sum()):,} of "
+        f"{len(rows):,} rows are not, the first {snippet(sample.cells[first - 1].as_py())} in "
+        f"row {first:,}",
+        fix="correct these cells or leave them empty, or take the column as labels: "
+        f"--types {sample.name}=categorical",
+        column=sample.name,
+        row=first,
+        count=int(rows.sum()),
+    )
+
+
+def _infer_labels(sample: Sample, note: str = "") -> Column:
+    words = sample.cells.dictionary
+    distinct, seen = len(words), len(sample.cells) - sample.cells.null_count
+    repeated = distinct * 2 <= seen or (distinct <= 10 and distinct < seen)
+    spaces = float(pc.mean(pc.count_substring(words, pattern=" ")).as_py())
+    prose = spaces >= 3 and distinct > 0.3 * seen
+    if repeated and not prose and distinct <= MOST_LEVELS:
+        return _category(sample, "categorical", note)
+    kind = "text" if spaces >= 1 else "id"
+    return _skip(sample, kind, note or f"{distinct:,} distinct values in {seen:,} rows")
+
+
+def _skip(sample: Sample, kind: str, note: str) -> Column:
+    return Skipped.model_validate({**sample.common, "kind": kind, "notes": (note,)})
+
+
+def _constant(sample: Sample) -> Column:
+    words = raw.levels(sample.cells, sample.name).words
+    words = [w for w in words if w is not None]
+    if len(words) > 1:
+        raise _impossible(sample, "constant", f"it has {len(words):,} distinct values")
+    common = sample.common
+    note = "always missing" if not words else f"always {snippet(words[0])}"
+    if words and common["missing"]:
+        note += " where it is not missing"
+    return Skipped.model_validate(
+        {**common, "kind": "constant", "value": words[0] if words else None, "notes": (note,)}
+    )
+
+
+def _datetime(sample: Sample, pattern: str | None = None) -> Column:
+    moments = seconds(sample.cells, sample.name, pattern)
+    if np.isnan(moments).all():
+        return _constant(sample)
+    return Datetime.fit(moments, pattern=pattern, **sample.common)
+
+
+def _sorted_words(sample: Sample) -> tuple[list[str], np.ndarray]:
+    """Return levels in an order that does not depend on the rows': by number, else by text."""
+    codes, words = raw.levels(sample.cells, sample.name)
+    counts = np.bincount(codes[codes >= 0], minlength=len(words))
+    pairs = [(w, int(c)) for w, c in zip(words, counts, strict=True) if w is not None and c]
+    if all(re.fullmatch(NUMBER, w) for w, _ in pairs):
+        pairs.sort(key=lambda pair: (float(pair[0]), pair[0]))
+    else:
+        pairs.sort()
+    return [w for w, _ in pairs], np.array([c for _, c in pairs], dtype=np.int64)
+
+
+def _category(sample: Sample, kind: str, note: str = "", order: list[str] | None = None) -> Column:
+    words, counts = _sorted_words(sample)
+    if len(words) > MOST_LEVELS:
+        raise DataError(
+            "E039",
+            f"column {snippet(sample.name)} has {len(words):,} levels; at most "
+            f"{MOST_LEVELS:,} can be modelled",
+            fix=f"group its rare levels, or leave it out: --drop {sample.name}",
+            column=sample.name,
+        )
+    if kind == "binary" and len(words) > 2:
+        raise _impossible(sample, kind, f"it has {len(words):,} levels: {listed(words)}")
+    if sample.ordered and order is None:
+        kept = set(words)
+        order = [w for w in sample.cells.dictionary.to_pylist() if w in kept]
+    if order is not None:
+        if strange := [w for w in words if w not in order]:
+            raise _impossible(
+                sample, kind, f"{listed(strange)} is not in the order given", strange
+            )
+        found = dict(zip(words, counts.tolist(), strict=True))
+        words, counts = order, np.array([found.get(w, 0) for w in order])
+    rare = int((counts < 10).sum())
+    share = counts[counts < 10].sum() / max(counts.sum(), 1)
+    notes = [note] if note else []
+    if rare and len(words) > 2:
+        notes.append(f"{rare:,} levels occur fewer than 10 times ({share:.1%} of rows)")
+    return Category.model_validate(
+        {
+            **sample.common,
+            "kind": kind,
+            "levels": tuple(words),
+            "counts": tuple(counts.tolist()),
+            "notes": tuple(notes),
+        }
+    )
+
+
+def _impossible(sample: Sample, kind: str, why: str, values: list[str] | None = None) -> DataError:
+    details: dict[str, Any] = {"column": sample.name, "kind": kind}
+    where = ""
+    if values:
+        codes, words = raw.levels(sample.cells, sample.name)
+        details["row"] = row_of(codes == words.index(values[0]))
+        where = f" (row {details['row']:,})"
+    return DataError(
+        "E033",
+        f"column {snippet(sample.name)} cannot be {kind}: {why}{where}",
+        fix=f"correct the cells, or leave --types {sample.name}=... away",
+        **details,
+    )
+
+
+def _force_numeric(sample: Sample, kind: str) -> Column:
+    numbers = raw.floats(sample.cells, sample.name)
+    spread = Spread.of(numbers)
+    if len(spread.values) <= 1:
+        return _constant(sample)
+    lowest = 0 if sample.exclude_atoms else -np.finfo(float).tiny
+    if kind == "positive" and spread.values[0] <= lowest:
+        with np.errstate(invalid="ignore"):
+            wrong = numbers <= lowest
+        why = f"row {row_of(wrong):,} holds {numbers[wrong][0]:g}"
+        raise _impossible(sample, kind, why)
+    return _numeric(sample, kind, spread)
+
+
+def _force_ordinal(sample: Sample, order: list[str] | None) -> Column:
+    words, _ = _sorted_words(sample)
+    if order is None and not sample.ordered and not all(re.fullmatch(NUMBER, w) for w in words):
+        raise UsageError(
+            "E205",
+            f"the order of the levels of column {snippet(sample.name)} is not known: "
+            f"{listed(words)}",
+            fix=f"--types '{sample.name}=ordinal:{'<'.join(words[:6])}' (lowest first)",
+            column=sample.name,
+        )
+    return _category(sample, "ordinal", order=order)
+
+
+def _force_datetime(sample: Sample) -> Column:
+    pattern = None
+    if pa.types.is_dictionary(sample.cells.type):
+        pattern = find_format(sample.cells.dictionary, sample.name)
+    return _datetime(sample, pattern)
+
+
+_FORCED: dict[str, Callable[[Sample], Column]] = {
+    "real": lambda sample: _force_numeric(sample, "real"),
+    "positive": lambda sample: _force_numeric(sample, "positive"),
+    "count": _count,
+    "binary": lambda sample: _category(sample, "binary"),
+    "categorical": lambda sample: _category(sample, "categorical"),
+    "datetime": _force_datetime,
+    "id": lambda sample: _skip(sample, "id", "as told"),
+    "text": lambda sample: _skip(sample, "text", "as told"),
+    "constant": _constant,
+}
+
+
+def force_column(sample: Sample, kind: str, order: list[str] | None) -> Column:
+    """Build a column of the kind that the user gave, or say why it cannot be that."""
+    if kind not in ("id", "text"):
+        if not raw.is_flat(sample.cells.type):
+            raise raw.nested(sample.name, sample.cells.type)
+        if not _distinct(sample.cells):
+            return _constant(sample)
+    if kind == "ordinal":
+        return _force_ordinal(sample, order)
+    return _FORCED[kind](sample)

@@ -1,0 +1,287 @@
+"""Columns of numbers: reals, heavy-tailed positives, counts, and the atoms among them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lowerbound.columns.arrow import floats, restore, row_of, snippet
+from lowerbound.columns.base import LIMIT, Column, Part, Tally
+from lowerbound.columns.knots import Knots, by_blocks
+from lowerbound.errors import DataError
+
+_FAR = 20.0  # standard deviations; when most rows lie beyond, the unit has probably changed
+_MOST_LOG = 709.0  # exp of more than this is not a float64
+
+
+NEAREST = 1e-300  # of two knots: the slope between nearer ones would be no float64
+
+
+class Quantiles(BaseModel):
+    """A monotone map through quantiles to Gaussian scores, straight between knots and beyond.
+
+    Its inverse and its slope are exact, so a density on scores is a density on raw values.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    raw: tuple[float, ...] = Field(min_length=2, max_length=1000)
+    scores: tuple[float, ...] = Field(min_length=2, max_length=1000)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Quantiles:
+        for knots in (self.raw, self.scores):
+            if len(self.raw) != len(self.scores) or not (np.diff(knots) > 0).all():
+                raise ValueError("knots must rise and come in pairs")
+        return self
+
+    @classmethod
+    def fit(
+        cls, values: np.ndarray, counts: np.ndarray, weight: float = 1.0, most: int = 1000
+    ) -> Quantiles:
+        """Choose knots from the sorted distinct `values` that occur `counts` times each.
+
+        Ties share the middle of their ranks, so the map does not depend on the rows' order.
+
+        Args:
+            values: sorted and distinct.
+            counts: how often each occurs.
+            weight: share of the Gaussian scores; the rest is the standardised value, and the
+                mixture of both is standardised again.
+            most: knots at most.
+        """
+        ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
+        pick = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round())
+        if len(values) > most:  # equal steps in probability, and both ends
+            wanted = np.linspace(ranks[0], ranks[-1], most)
+            pick = np.unique(np.clip(np.searchsorted(ranks, wanted), 0, len(values) - 1))
+        pick = pick.astype(int)
+        apart = np.diff(values[pick], prepend=-np.inf) >= NEAREST
+        pick = pick[apart] if apart.sum() > 1 else pick
+        normal = NormalDist()
+        scores = np.array([normal.inv_cdf(float(r)) for r in ranks[pick]])
+        if weight < 1.0:
+            # All rows, not only the knots, say what mean and spread are.
+            every = np.interp(values, values[pick], scores)
+            plain, share = _standardised(values, values, counts), counts / counts.sum()
+            mixed = (1 - weight) * plain + weight * _standardised(every, every, counts)
+            centre = share @ mixed
+            spread = np.sqrt(share @ (mixed - centre) ** 2)
+            scores = (mixed[pick] - centre) / spread
+        return cls(raw=tuple(values[pick].tolist()), scores=tuple(scores.tolist()))
+
+    @cached_property
+    def _raw(self) -> Knots:
+        return Knots(np.asarray(self.raw))
+
+    @cached_property
+    def _scores(self) -> Knots:
+        return Knots(np.asarray(self.scores))
+
+    def slopes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the raw knots, their scores, and d score / d raw before, between and after."""
+        raw, scores = np.asarray(self.raw), np.asarray(self.scores)
+        inner = np.diff(scores) / np.diff(raw)
+        # One tail segment may be steep by chance: the outer twentieth of the knots sets it.
+        reach = max(len(raw) // 20, 1)
+        left = (scores[reach] - scores[0]) / (raw[reach] - raw[0])
+        right = (scores[-1] - scores[-1 - reach]) / (raw[-1] - raw[-1 - reach])
+        return raw, scores, np.concatenate([[left], inner, [right]])
+
+    @cached_property
+    def _pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The straight pieces, (knots + 1,) each: a point of it, raw and scored, and its slope."""
+        raw, scores, slopes = self.slopes()
+        return np.append(raw[:1], raw), np.append(scores[:1], scores), slopes
+
+    def forward(self, values: np.ndarray) -> np.ndarray:
+        """Return the Gaussian scores of raw values."""
+        return by_blocks(self._forward, values)
+
+    def _forward(self, values: np.ndarray) -> np.ndarray:
+        (raw, scores, slopes), at = self._pieces, self._raw.below(values)
+        out = values - raw.take(at, mode="clip")
+        out *= slopes.take(at, mode="clip")
+        out += scores.take(at, mode="clip")
+        return out
+
+    def inverse(self, values: np.ndarray) -> np.ndarray:
+        """Return the raw values of Gaussian scores."""
+        return by_blocks(self._inverse, values)
+
+    def _inverse(self, values: np.ndarray) -> np.ndarray:
+        (raw, scores, slopes), at = self._pieces, self._scores.below(values)
+        out = values - scores.take(at, mode="clip")
+        out /= slopes.take(at, mode="clip")
+        out += raw.take(at, mode="clip")
+        return out
+
+    def log_slope(self, values: np.ndarray) -> np.ndarray:
+        """Return log d score / d raw at the given scores."""
+        log = np.log(self._pieces[2])
+        return by_blocks(lambda some: log.take(self._scores.below(some), mode="clip"), values)
+
+
+def _standardised(values: np.ndarray, of: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return values in standard deviations from the mean of `of`, each counted `counts` times."""
+    share = counts / counts.sum()
+    size = float(np.abs(of).max()) or 1.0
+    scaled = of / size  # the squares of 1e200 are no float64
+    mean = share @ scaled
+    return (values / size - mean) / np.sqrt(share @ (scaled - mean) ** 2)
+
+
+class Numeric(Column):
+    """Real numbers, standardised; heavy-tailed positive ones after their logarithm.
+
+    A value that very many rows share (an atom, such as 0 in ``capital-gain``) has a part of
+    its own that says which atom a row sits on, the last code meaning none. There the
+    continuous part is NaN, so the two together are a valid mixed density.
+    """
+
+    kind: Literal["real", "positive"]
+    mean: float
+    std: float = Field(gt=0)
+    low: float
+    high: float
+    whole: bool = False
+    atoms: tuple[float, ...] = ()
+    quantiles: Quantiles | None = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The continuous part, and the atoms' part if there are atoms."""
+        even = self.whole and self.kind == "real" and self.quantiles is None
+        step = 1 / self.std if even else 0.0
+        main = Part(name=self.name, column=self.name, family="real", step=step)
+        if not self.atoms:
+            return (main,)
+        size, name = len(self.atoms) + 1, f"{self.name}#atom"
+        return main, Part(name=name, column=self.name, family="categorical", size=size)
+
+    @property
+    def action(self) -> str:
+        """Name the transform and the atoms."""
+        start = "log, then " if self.kind == "positive" else ""
+        scale = "scaled" if self.quantiles else "standardised"
+        atoms = ", ".join(f"{a:g}" for a in self.atoms)
+        return f"{start}{scale}" + (f"; atom at {atoms}" if atoms else "")
+
+    def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
+        """Standardise; values beyond `LIMIT` standard deviations are held there and counted."""
+        raw = floats(cells, self.name)
+        gone = np.isnan(raw)
+        if self.atoms:
+            atom = np.full(len(raw), float(len(self.atoms)))
+            for code, value in enumerate(self.atoms):
+                atom[raw == value] = code
+            raw = np.where(atom < len(self.atoms), np.nan, raw)
+            atom[gone] = np.nan
+            out[:, 1] = atom
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            scores = self._score(raw)
+        far = np.abs(scores)  # NaN compares false below: missing cells are not counted
+        missing = int(np.count_nonzero(gone))
+        if np.fmax.reduce(far, initial=0.0) <= _FAR:  # as of nearly all columns: nothing to count
+            out[:, 0] = scores
+            return Tally(missing)
+        clipped = int(np.count_nonzero(far > LIMIT))
+        out[:, 0] = np.clip(scores, -LIMIT, LIMIT) if clipped else scores
+        return Tally(missing, clipped=clipped, note=self._unit_note(far))
+
+    def _score(self, raw: np.ndarray) -> np.ndarray:
+        if self.kind == "positive":
+            # A value that this column cannot take lies infinitely far below: it is clipped.
+            raw = np.log(np.where(raw <= 0, 0.0, raw))
+        return self.quantiles.forward(raw) if self.quantiles else (raw - self.mean) / self.std
+
+    def _unit_note(self, far: np.ndarray) -> str:
+        seen = int((~np.isnan(far)).sum())
+        beyond = int((far > _FAR).sum())
+        if beyond * 2 <= seen:
+            return ""
+        return (
+            f"{beyond:,} of {seen:,} values lie more than {_FAR:g} standard deviations from "
+            f"the training data ({self.low:g} to {self.high:g}): has the unit changed?"
+        )
+
+    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
+        """Undo the transform; whole numbers are rounded."""
+        scores = values[:, 0].astype(np.float64)
+        raw = self.quantiles.inverse(scores) if self.quantiles else scores * self.std + self.mean
+        if self.kind == "positive":
+            raw = np.exp(np.minimum(raw, _MOST_LOG))
+        if self.whole:
+            raw = np.rint(raw)
+        if bounded:
+            raw = np.clip(raw, self.low, self.high)
+        if self.atoms:
+            atom = values[:, 1]
+            for code, value in enumerate(self.atoms):
+                raw[atom == code] = value
+            raw[np.isnan(atom)] = np.nan
+        return restore(raw, self.dtype)
+
+    def log_jacobian(self, values: np.ndarray) -> np.ndarray:
+        """Return log |d z / d x| of the continuous part at the coded values."""
+        scores = values[:, 0].astype(np.float64)
+        out = np.zeros(values.shape)
+        if self.quantiles:
+            slope, log_raw = self.quantiles.log_slope(scores), self.quantiles.inverse(scores)
+        else:
+            slope, log_raw = -np.log(self.std), scores * self.std + self.mean
+        out[:, 0] = slope - log_raw if self.kind == "positive" else slope
+        out[np.isnan(scores), 0] = 0.0
+        return out
+
+
+class Count(Column):
+    """Counts of things: whole numbers from 0, kept raw for a distribution of counts."""
+
+    kind: Literal["count"]
+    high: int = Field(ge=0)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """One part."""
+        return (Part(name=self.name, column=self.name, family="count", step=1.0),)
+
+    @property
+    def action(self) -> str:
+        """Say that counts stay as they are."""
+        return "kept as counts"
+
+    def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
+        """Check that the cells are counts and copy them."""
+        raw = floats(cells, self.name)
+        refuse_not_counts(raw, self.name)
+        out[:, 0] = raw
+        return Tally(int(np.isnan(raw).sum()))
+
+    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
+        """Round to whole numbers from 0."""
+        raw = np.maximum(np.rint(values[:, 0].astype(np.float64)), 0)
+        return restore(np.minimum(raw, self.high) if bounded else raw, self.dtype)
+
+
+def refuse_not_counts(raw: np.ndarray, column: str) -> None:
+    """Raise E035 when a value is negative or no whole number."""
+    with np.errstate(invalid="ignore"):
+        wrong = (raw < 0) | (raw != np.rint(raw)) & ~np.isnan(raw)
+    if wrong.any():
+        first = row_of(wrong)
+        raise DataError(
+            "E035",
+            f"column {snippet(column)} is a count, but {int(wrong.sum()):,} of {len(raw):,} "
+            f"values are negative or no whole numbers, the first {raw[first - 1]:g} in row "
+            f"{first:,}",
+            fix=f"--types {column}=real when fitting, or pass the raw counts",
+            column=column,
+            row=first,
+            count=int(wrong.sum()),
+        )

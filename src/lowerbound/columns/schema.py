@@ -1,0 +1,370 @@
+"""A table's columns, what each of them holds, and the exact map between cells and numbers.
+
+>>> import pyarrow as pa
+>>> table = pa.table({"size": [1.5, 2.0, 4.0, 3.5], "colour": ["red", "blue", "red", None]})
+>>> schema = infer(table)
+>>> [part.name for part in schema.parts]
+['size', 'colour']
+>>> schema.decode(schema.encode(table).values)["colour"].to_pylist()
+['red', 'blue', 'red', None]
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, get_args
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lowerbound.columns.arrow import declared, listed, plain, snippet
+from lowerbound.columns.base import Column, Kind, Part, Skipped, Tally
+from lowerbound.columns.categories import Category
+from lowerbound.columns.dates import Datetime
+from lowerbound.columns.kinds import Sample, Transform, force_column, infer_column
+from lowerbound.columns.numbers import Count, Numeric
+from lowerbound.errors import DataError, UsageError, nearest
+
+__all__ = ["Column", "Encoded", "Kind", "Part", "Schema", "infer"]
+
+AnyColumn = Annotated[Skipped | Numeric | Count | Category | Datetime, Field(discriminator="kind")]
+
+KINDS: tuple[str, ...] = get_args(Kind)
+_CACHE_LINE = 16  # float32 numbers
+_ALIASES = {
+    "numeric": "real",
+    "number": "real",
+    "float": "real",
+    "num": "real",
+    "cat": "categorical",
+    "category": "categorical",
+    "bool": "binary",
+    "ord": "ordinal",
+    "time": "datetime",
+    "date": "datetime",
+    "timestamp": "datetime",
+}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A table as the numbers that a model sees, and what was noticed on the way.
+
+    Attributes:
+        values: (n, parts) float32, NaN where a cell is missing.
+        unseen: per column, how many cells hold a level that training never saw.
+        clipped: per column, how many cells lie outside what the coding can express.
+        missing: per column, how many cells are missing.
+        notes: changes of unit and the like, in plain words.
+    """
+
+    values: np.ndarray
+    unseen: dict[str, int] = field(default_factory=dict)
+    clipped: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Schema(BaseModel):
+    """The columns of a table and how they are coded; plain JSON, part of the model file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    columns: list[AnyColumn]
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Schema:
+        for names in ([c.name for c in self.columns], [p.name for p in self.parts]):
+            if len(set(names)) != len(names):
+                raise ValueError("columns and parts must have distinct names")
+        return self
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The coded numbers of a row, column after column."""
+        return tuple(part for column in self.columns for part in column.parts)
+
+    @cached_property
+    def modelled(self) -> tuple[str, ...]:
+        """The names of the raw columns that the model sees."""
+        return tuple(column.name for column in self.columns if column.parts)
+
+    @cached_property
+    def _slices(self) -> tuple[tuple[AnyColumn, slice], ...]:
+        """Each column with the positions of its parts."""
+        ends = np.cumsum([len(column.parts) for column in self.columns])
+        spans = zip(self.columns, ends, strict=True)
+        return tuple((c, slice(int(end) - len(c.parts), int(end))) for c, end in spans)
+
+    @cached_property
+    def _side_by_side(self) -> tuple[tuple[tuple[tuple[AnyColumn, slice], ...], slice], ...]:
+        """Columns whose parts share a cache line of a coded row, and where those parts are.
+
+        A column that is written into the rows alone touches a cache line for every number of its
+        own: a quarter of the time of coding it.
+        """
+        groups: dict[int, list[tuple[AnyColumn, slice]]] = {}
+        for column, span in self._slices:
+            if column.parts:
+                groups.setdefault(span.start // _CACHE_LINE, []).append((column, span))
+        return tuple(
+            (tuple(some), slice(some[0][1].start, some[-1][1].stop)) for some in groups.values()
+        )
+
+    def encode(self, table: pa.Table, origin: str = "the table") -> Encoded:
+        """Turn raw cells into numbers.
+
+        Columns are found by name: their order does not matter and others are ignored.
+
+        Args:
+            table: the raw columns.
+            origin: what to call the table in messages.
+
+        Raises:
+            DataError: E031 when a column is missing, E030 and E032 to E035 when its cells
+                cannot be coded.
+        """
+        self._require(table.column_names, origin)
+        values = np.empty((table.num_rows, len(self.parts)), dtype=np.float32)
+        tallies: dict[str, Tally] = {}
+        for together, span in self._side_by_side:
+            apart = np.empty((span.stop - span.start, table.num_rows), dtype=np.float32)
+            for column, own in together:
+                cells = plain(table.column(column.name))
+                lines = apart[own.start - span.start : own.stop - span.start]
+                tallies[column.name] = column.encode(cells, lines.T)
+            values[:, span] = apart.T
+        notes = (f"column {snippet(name)}: {t.note}" for name, t in tallies.items() if t.note)
+        return Encoded(
+            values=values,
+            unseen={name: t.unseen for name, t in tallies.items() if t.unseen},
+            clipped={name: t.clipped for name, t in tallies.items() if t.clipped},
+            missing={name: t.missing for name, t in tallies.items() if t.missing},
+            notes=tuple(notes),
+        )
+
+    def changed_constants(self, table: pa.Table) -> dict[str, np.ndarray]:
+        """Return, per column that was constant, which rows (n,) hold another value now."""
+        return {
+            column.name: column.changed(plain(table.column(column.name)))
+            for column in self.columns
+            if isinstance(column, Skipped) and column.held and column.name in table.column_names
+        }
+
+    def _require(self, names: Sequence[str], origin: str) -> None:
+        """Raise E031 naming every modelled column that is absent or ambiguous."""
+        given, wanted = set(names), self.modelled
+        absent = [name for name in wanted if name not in given]
+        if absent:
+            spare = sorted(given.difference(wanted))
+            close = {name: nearest(name, spare) for name in absent}
+            renames = [f"{theirs}={ours}" for ours, theirs in close.items() if theirs]
+            noun = "column" if len(absent) == 1 else f"{len(absent):,} columns:"
+            message = f"{noun} {listed(absent)} missing from {origin}"
+            if renames:
+                message += f"; similar there: {listed([n for n in close.values() if n])}"
+            raise DataError(
+                "E031",
+                message,
+                fix=" ".join(f"--rename {r}" for r in renames[:3])
+                or f"add the column (empty cells are allowed); {origin} has {listed(list(names))}",
+                columns=absent,
+                similar=close,
+            )
+        if len(given) < len(names):
+            _refuse_duplicates([name for name in names if name in wanted])
+
+    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Table:
+        """Turn numbers back into raw columns with their own types; NaN becomes null.
+
+        Ids and free text are left out, constants are repeated.
+
+        Args:
+            values: (n, parts) codes.
+            bounded: hold numbers within the range seen at fit time, as a sample must be.
+        """
+        if values.ndim != 2 or values.shape[1] != len(self.parts):
+            raise ValueError(f"expected (n, {len(self.parts)}) codes, got {values.shape}")
+        return pa.table(
+            {
+                column.name: column.decode(values[:, span], bounded=bounded)
+                for column, span in self._slices
+                if column.parts or column.kind == "constant"
+            }
+        )
+
+    def log_jacobian(self, values: np.ndarray) -> np.ndarray:
+        """Return log |d coded / d raw| (n, parts) in nats, so densities are of raw values.
+
+        ``log p(raw) = log p(coded) + log_jacobian``; 0 where a part is discrete or missing.
+        """
+        out = np.zeros(values.shape)
+        for column, span in self._slices:
+            if column.parts:
+                out[:, span] = column.log_jacobian(values[:, span])
+        return out
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return one row per column for printing: column, kind, done, missing share, notes."""
+        rows = []
+        for column in self.columns:
+            share = column.missing / column.rows if column.rows else 0.0
+            notes = [f"{share:.1%} missing"] if share else []
+            rows.append(
+                {
+                    "column": column.name,
+                    "kind": column.kind,
+                    "done": column.action,
+                    "missing": share,
+                    "notes": "; ".join([*notes, *column.notes]),
+                }
+            )
+        return rows
+
+
+def infer(
+    table: pa.Table,
+    *,
+    types: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    transform: Transform = "standard",
+    exclude_atoms: bool = False,
+) -> Schema:
+    """Find out what each column of a table holds and take the statistics to code it.
+
+    Args:
+        table: the raw columns, all the rows that statistics may use.
+        types: kinds that the user knows better, such as ``{"zip": "categorical"}``; an
+            ordinal may carry its order: ``"ordinal:low<mid<high"``. A key may be a pattern
+            such as ``"x*"``; an exact name wins over a pattern.
+        drop: columns to leave out altogether; patterns are allowed too.
+        transform: "standard", or "quantile" for Gaussian scores through quantiles.
+        exclude_atoms: do not look for values that very many rows share.
+
+    Raises:
+        UsageError: for a kind or column that does not exist.
+        DataError: for cells that no kind allows, or if nothing can be modelled.
+    """
+    _refuse_duplicates(table.column_names)
+    dropped = set(_match(drop, table.column_names, "drop"))
+    forced = _kinds(types or {}, table.column_names)
+    if table.num_rows < 2:
+        raise DataError(
+            "E038",
+            f"the table has {table.num_rows} row{'s' * (table.num_rows != 1)}; what columns hold "
+            "cannot be learned from fewer than 2",
+            fix="give more rows",
+            rows=table.num_rows,
+        )
+    columns = []
+    for name in table.column_names:
+        if name in dropped:
+            continue
+        column = table.column(name)
+        kind = column.type
+        ordered = pa.types.is_dictionary(kind) and bool(kind.ordered)
+        sample = Sample(
+            name, plain(column), str(declared(kind)), transform, exclude_atoms, ordered
+        )
+        columns.append(
+            force_column(sample, *forced[name]) if name in forced else infer_column(sample)
+        )
+    schema = _build(columns)
+    if not schema.parts:
+        found = [f"{c.name} ({c.kind})" for c in columns]
+        raise DataError(
+            "E037",
+            f"no column can be modelled: {listed(found) if found else 'every column was dropped'}",
+            fix="give a kind yourself, such as --types NAME=categorical",
+        )
+    return schema
+
+
+def _build(columns: list[Any]) -> Schema:
+    names = {column.name for column in columns}
+    for column in columns:
+        for part in column.parts[1:]:
+            if part.name in names:
+                raise DataError(
+                    "E012",
+                    f"the name {snippet(part.name)} is needed for a part of column "
+                    f"{snippet(column.name)}, but another column has it",
+                    fix=f"rename the column {part.name}",
+                    column=part.name,
+                )
+    return Schema(columns=columns)
+
+
+def _refuse_duplicates(names: Iterable[str]) -> None:
+    names = list(names)
+    if len(set(names)) == len(names):
+        return
+    twice = sorted({name for name in names if names.count(name) > 1})
+    raise DataError(
+        "E012",
+        f"{len(twice)} column names occur more than once: {listed(twice)}",
+        fix="give every column its own name",
+        columns=twice,
+    )
+
+
+def _match(keys: Iterable[str], names: Sequence[str], flag: str) -> list[str]:
+    """Expand exact names and patterns, or raise E203 with the nearest name."""
+    found: list[str] = []
+    for key in keys:
+        hits = [key] if key in names else fnmatch.filter(names, key)
+        if not hits:
+            close = nearest(key, names)
+            raise UsageError(
+                "E203",
+                f"--{flag} names the column {snippet(key)}, which the table does not have",
+                fix=f"did you mean {snippet(close)}?"
+                if close
+                else f"it has {listed(list(names))}",
+                column=key,
+                similar=close,
+            )
+        found.extend(hits)
+    return found
+
+
+def _kinds(
+    types: Mapping[str, str], names: Sequence[str]
+) -> dict[str, tuple[str, list[str] | None]]:
+    """Resolve --types to a kind and, for an ordinal, the order of its levels."""
+    forced: dict[str, tuple[str, list[str] | None]] = {}
+    exact_last = sorted(types, key=lambda key: key in names)
+    for key in exact_last:
+        word, _, spec = str(types[key]).partition(":")
+        kind = _ALIASES.get(word.strip().lower(), word.strip().lower())
+        if kind not in KINDS:
+            close = nearest(word, (*KINDS, *_ALIASES))
+            raise UsageError(
+                "E202",
+                f"{snippet(word)} is no kind of column (given for {snippet(key)})",
+                fix=(f"did you mean {close}? " if close else "")
+                + f"the kinds are {', '.join(KINDS)}",
+                column=key,
+                similar=close,
+            )
+        order = _order(key, kind, spec)
+        forced |= {name: (kind, order) for name in _match([key], names, "types")}
+    return forced
+
+
+def _order(column: str, kind: str, spec: str) -> list[str] | None:
+    if not spec:
+        return None
+    order = [word.strip() for word in spec.split("<")]
+    if kind != "ordinal" or len(order) < 2 or len(set(order)) != len(order) or "" in order:
+        raise UsageError(
+            "E205",
+            f"the order {snippet(spec)} given for column {snippet(column)} is not usable",
+            fix=f"--types '{column}=ordinal:low<mid<high', each level once, lowest first",
+            column=column,
+        )
+    return order

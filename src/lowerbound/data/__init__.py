@@ -1,1 +1,0 @@
-"""Reading, coding and writing of data; nothing here knows a model."""

@@ -1,0 +1,11 @@
+"""Files and containers to tables, matrices and pictures, and back. No torch.
+
+- read, paths, modality: from a path to what it holds
+- frame, stream: what was read, whole or part by part
+- containers, dataframes, arrays, anndata: what is given in memory
+- parquet, ipc, shards, datasets, array_files, idx, zarr: file formats
+- text/: CSV and TSV
+- pictures/: picture files and folders
+- write, write_folder, publish, formats: output, all or nothing
+- memory, allocators, scratch, shares, parallel: limits, scratch files, processors
+"""

@@ -1,0 +1,263 @@
+"""AnnData objects and .h5ad files: raw counts of cells in, embeddings back beside them."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lowerbound.columns.arrow import place, snippet
+from lowerbound.errors import DataError
+from lowerbound.files import memory
+from lowerbound.files.arrays import from_sparse
+from lowerbound.files.frame import ArrowNative, Frame
+from lowerbound.files.paths import readable
+from lowerbound.files.stream import Stream
+from lowerbound.optional import library
+
+LAYER = "counts"  # the name that raw counts usually have
+NEEDS = ("files of cells need", "cells")  # what, and the extra that brings the libraries
+EMBEDDING = "X_lowerbound"  # where embeddings are put, as other tools name theirs
+_BY_GENE = (
+    "it lies gene by gene; written cell by cell it is read in parts: adata.X = adata.X.tocsr()"
+)
+PART = 1 << 12  # cells that are worked on together, where they are not held
+_LOOKED_AT = 1000  # cells that tell whether a matrix holds counts
+
+
+def is_anndata(data: object) -> bool:
+    """Tell whether an object is an AnnData; by name, so that the library need not be there."""
+    return type(data).__module__.partition(".")[0] == "anndata" and hasattr(data, "var_names")
+
+
+def read_file(path: Path, rows: int | None = None) -> Frame:
+    """Read the counts of an .h5ad file, as `from_anndata` chooses them; only they are read.
+
+    Raises:
+        DataError: E025 for a damaged file, and as `from_anndata`.
+        ResourceError: E310 without anndata.
+    """
+    anndata = library("anndata", *NEEDS)
+    with readable(path), path.open("rb"):
+        pass  # the system's refusals are told before the library meets them
+    with _intact(path):
+        opened = anndata.read_h5ad(path, backed="r")
+    try:
+        with _intact(path):
+            return from_anndata(opened, rows, path.name)
+    finally:
+        opened.file.close()
+
+
+def from_anndata(data: Any, rows: int | None = None, origin: str = "the AnnData") -> Frame:
+    """Take the raw counts of annotated cells, one column for each gene.
+
+    They are the layer "counts" where there is one; else X where it holds whole numbers; else
+    raw.X where that does. Where none does, X is taken as it is.
+
+    Raises:
+        DataError: E013, E030, E040 or E042.
+    """
+    matrix, names, notes = _chosen(data, origin)
+    frame = _rows(data, matrix, names, slice(0, data.n_obs if rows is None else rows), origin)
+    return replace(frame, notes=(*notes, *frame.notes), total=data.n_obs)
+
+
+def stream(
+    opened: Callable[[], AbstractContextManager[Any]], path: Path, origin: str
+) -> Stream | None:
+    """Return the counts of a file or store as rows that are read part by part.
+
+    None where they are few, or lie gene by gene (CSC), or the file is older than its format's
+    name. The labels of all cells are held while one walks over them.
+
+    Args:
+        opened: opens the group that is the AnnData.
+        path: where it is.
+        origin: what to call it.
+
+    Raises:
+        DataError: E025 for a damaged file, and as `from_anndata`.
+        ResourceError: E310 without anndata, E303 for more cells by gene than memory holds.
+    """
+    with _intact(path), opened() as group:
+        cells = _Stored.of(group)
+        if cells is None or cells.n_obs <= PART:
+            return None
+        matrix, names, notes = _chosen(cells, path.name)
+        rows, size = cells.n_obs, _bytes(matrix)
+        if getattr(matrix, "format", "csr") != "csr":
+            memory.require(2 * size, path, _BY_GENE)  # as it lies there, and as it is wanted
+            return None
+
+    def frames() -> Iterator[Frame]:
+        with _intact(path), opened() as group:
+            cells = _Stored.of(group)
+            assert cells is not None
+            matrix = _counts(cells)[1]
+            for start in range(0, rows, PART):
+                part = slice(start, min(start + PART, rows))
+                yield _rows(cells, matrix, names, part, path.name)
+
+    return Stream(tuple(names), origin, rows, frames, tuple(notes), size)
+
+
+def file_stream(path: Path, origin: str) -> Stream | None:
+    """Return the cells of an .h5ad file part by part, see `stream`."""
+    library("anndata", *NEEDS)
+    with readable(path), path.open("rb"):
+        pass  # the system's refusals are told before the library meets them
+    h5py = library("h5py", *NEEDS)
+    return stream(lambda: h5py.File(path, "r"), path, origin)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What of an AnnData in a file is looked at, as it calls them; matrices are not read."""
+
+    obs: Any
+    var_names: Any
+    X: Any
+    layers: Mapping[str, Any]
+    raw: Any
+
+    @classmethod
+    def of(cls, group: Any) -> _Stored | None:
+        """Return the parts of a group; None where it does not say that it is an AnnData."""
+        if group.attrs.get("encoding-type") != "anndata":
+            return None
+        io = importlib.import_module("anndata.io")
+        known = f"layers/{LAYER}"
+        layers = {LAYER: _matrix(group[known])} if known in group else {}
+        raw = None
+        if "raw/X" in group:
+            raw = SimpleNamespace(
+                X=_matrix(group["raw/X"]), var_names=io.read_elem(group["raw/var"]).index
+            )
+        genes = io.read_elem(group["var"]).index
+        x = _matrix(group["X"]) if "X" in group else None
+        return cls(io.read_elem(group["obs"]), genes, x, layers, raw)
+
+    @property
+    def n_obs(self) -> int:
+        """The number of cells."""
+        return len(self.obs)
+
+
+def _matrix(element: Any) -> Any:
+    """Return a matrix of which rows are read as they are asked for."""
+    dense = hasattr(element, "shape")
+    return element if dense else importlib.import_module("anndata.io").sparse_dataset(element)
+
+
+def _bytes(matrix: Any) -> int:
+    """Return what a matrix takes in memory, as CSR."""
+    if hasattr(matrix, "group"):
+        return 12 * int(matrix.group["data"].shape[0])
+    return 12 * int(np.prod(matrix.shape))
+
+
+def _chosen(data: Any, origin: str) -> tuple[Any, list[str], list[str]]:
+    """Return the matrix that is read, the names of its columns, and what is to be said of it."""
+    name, matrix, genes = _counts(data)
+    names, repaired = _unique([str(gene) for gene in genes])
+    notes = [f"{origin}: {name} was read"] if name != "X" else []
+    return matrix, names, notes + ([f"{origin}: {repaired}"] if repaired else [])
+
+
+def _rows(data: Any, matrix: Any, names: list[str], part: slice, origin: str) -> Frame:
+    """Read some of the cells."""
+    sparse = importlib.import_module("scipy.sparse")
+    frame = from_sparse(sparse.csr_matrix(matrix[part]), names, origin)
+    return replace(frame, native=ArrowNative(), beside=_labels(data.obs[part]))
+
+
+def _labels(obs: Any) -> pa.Table:
+    """Return what is known of the cells, but for numbers with fractions: labels, as text."""
+    kept = {
+        str(name): pa.array(
+            [None if missing else str(value) for value, missing in zip(column, gone, strict=True)],
+            pa.string(),
+        ).dictionary_encode()
+        for name, column in obs.items()
+        if column.dtype.kind != "f"
+        for gone in (column.isna(),)
+    }
+    return pa.table(kept)
+
+
+def _counts(data: Any) -> tuple[str, Any, Any]:
+    """Return what the counts are called, the matrix, and the names of its columns."""
+    if LAYER in data.layers:
+        return f"the layer {LAYER!r}", data.layers[LAYER], data.var_names
+    raw = data.raw
+    if raw is not None and not _whole(data.X) and _whole(raw.X):
+        return "raw.X, since X holds no counts,", raw.X, raw.var_names
+    return "X", data.X, data.var_names
+
+
+def _whole(matrix: Any) -> bool:
+    """Tell whether the first cells hold whole numbers."""
+    first = matrix[:_LOOKED_AT]
+    values = first if isinstance(first, np.ndarray) else np.asarray(first.data)
+    return bool((values == np.floor(values)).all())
+
+
+def _unique(names: list[str]) -> tuple[list[str], str]:
+    """Number names that several columns have, as anndata does: GENE, GENE-1, GENE-2."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if not twice:
+        return names, ""
+    anndata = library("anndata", *NEEDS)
+    index = importlib.import_module("pandas").Index(names)
+    unique = anndata.utils.make_index_unique(index)
+    told = f"{len(twice):,} names of genes occur more than once, such as {snippet(twice[0])}"
+    return [str(name) for name in unique], f"{told}: they were numbered"
+
+
+def with_embedding(source: Path, z: NDArray[np.floating]) -> Callable[[BinaryIO], None]:
+    """Return what writes an .h5ad file again, with an embedding in ``obsm["X_lowerbound"]``.
+
+    Args:
+        source: the file that the cells are from; nothing else of it changes.
+        z: (cells, latent).
+    """
+    h5py, io = library("h5py", *NEEDS), importlib.import_module("anndata.io")
+
+    def write(file: BinaryIO) -> None:
+        with readable(source), source.open("rb") as given:
+            shutil.copyfileobj(given, file)
+        file.flush()
+        with h5py.File(file, "r+") as opened:
+            if "obsm" not in opened:
+                io.write_elem(opened, "obsm", {})
+            io.write_elem(opened["obsm"], EMBEDDING, z)
+
+    return write
+
+
+@contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Tell what the libraries raise for bytes that are no AnnData as damage."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            "E025",
+            f"{place(path)} is damaged, or no AnnData: {reason[:160]}",
+            fix="write it again: adata.write_h5ad(path)",
+            path=str(path),
+        ) from error

@@ -1,0 +1,311 @@
+"""What an estimator is given, as a `Frame`, and how its answers go back in the same kind.
+
+Tables with names (data frames, Arrow, paths) are read as `lowerbound.files.read` reads them.
+Arrays and sparse matrices pass scikit-learn's own check first, so that what scikit-learn accepts,
+refuses and says about them holds here too.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from lowerbound.errors import DataError, ResourceError
+from lowerbound.files.anndata import is_anndata
+from lowerbound.files.arrays import NumpyNative, PictureNative, SparseNative
+from lowerbound.files.dataframes import FrameNative
+from lowerbound.files.datasets import is_dataset
+from lowerbound.files.frame import ArrowNative, Native
+from lowerbound.files.pictures.columns import pixels_of
+from lowerbound.files.pictures.options import ANY, Wanted
+from lowerbound.files.read import Frame, read
+
+_ARRAYS: dict[str, Any] = {
+    "accept_sparse": "csr",
+    "ensure_all_finite": "allow-nan",
+    "input_name": "X",
+}
+DENSE_BYTES = 4 * 2**30  # of a sparse matrix that a model of dense columns would have to unpack
+
+
+class Given(NamedTuple):
+    """An input, and whether its columns have names that mean something."""
+
+    frame: Frame
+    named: bool
+
+
+class Seen(NamedTuple):
+    """What a model remembers of the container that it was fitted on.
+
+    Attributes:
+        names: of all columns, in order.
+        named: whether the names mean something.
+        kind: of container, as `wrap` knows it.
+    """
+
+    names: list[str]
+    named: bool
+    kind: str
+
+
+def seen(facts: Mapping[str, Any]) -> Seen:
+    """Return what the facts of a `Trained` say of its input.
+
+    An estimator notes it under "input"; `lowerbound fit` reads paths, which are Arrow tables.
+    """
+    names = facts["columns"]
+    named = any(name != f"x{place}" for place, name in enumerate(names))
+    return Seen(names, **{"named": named, "kind": "arrow", **facts.get("input", {})})
+
+
+def admit(
+    data: object,
+    *,
+    estimator: object,
+    rows: int = 1,
+    pictures: bool = False,
+    wanted: Wanted = ANY,
+) -> Given:
+    """Read what an estimator was given.
+
+    Args:
+        data: a path, a data frame, an Arrow table, a ``pyarrow.dataset``, a dict of columns, an
+            array-like of numbers or a sparse matrix.
+        estimator: named in scikit-learn's messages.
+        rows: the least number of rows.
+        pictures: let arrays have more than two dimensions.
+        wanted: of pictures in files.
+
+    Raises:
+        ValueError: scikit-learn's, for arrays that are no table of finite or missing numbers.
+        DataError: E0xx for paths and data frames that cannot be read.
+    """
+    if isinstance(data, Frame):
+        return Given(data, True)
+    if nw.dependencies.is_pandas_like_dataframe(data) and not _has_names(data):
+        return Given(_numbered(data), False)
+    if _is_table(data):
+        frame = read(data, wanted=wanted)
+        return Given(frame, not is_array(kind_of(frame.native)))
+    if np.ma.isMaskedArray(data):
+        data = np.ma.asarray(data, dtype=np.float64).filled(np.nan)
+    checked = check_array(
+        data, ensure_min_samples=rows, estimator=estimator, allow_nd=pictures, **_ARRAYS
+    )
+    return Given(read(checked), False)
+
+
+def _is_table(data: object) -> bool:
+    known = nw.dependencies
+    named = str | os.PathLike | Mapping | pa.RecordBatch
+    return (
+        isinstance(data, named)
+        or is_dataset(data)
+        or known.is_into_dataframe(data)
+        or known.is_polars_lazyframe(data)
+        or is_anndata(data)
+    )
+
+
+def _has_names(data: Any) -> bool:
+    return all(isinstance(label, str) for label in data.columns)
+
+
+def _numbered(data: Any) -> Frame:
+    """Read a pandas frame whose columns nobody named: 0, 1, ... are places, not names."""
+    names = [f"x{place}" for place in range(len(data.columns))]
+    frame = read(data.set_axis(names, axis=1))
+    return replace(
+        frame, native=Numbered(frame.native, dict(zip(names, data.columns, strict=True)))
+    )
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Data frames whose columns have labels that Arrow cannot express, such as numbers.
+
+    Args:
+        native: how their rows go back.
+        labels: the labels, by the names that stand in for them.
+    """
+
+    native: Native
+    labels: Mapping[str, Any]
+
+    def wrap(self, table: pa.Table) -> Any:
+        """Return a data frame with its own labels."""
+        back = self.native.wrap(table)
+        back.columns = [self.labels.get(name, name) for name in back.columns]
+        return back
+
+
+def matched(frame: Frame, named: bool, seen: Seen, estimator: str) -> Frame:
+    """Return `frame` with the names seen in `fit`: by name where both have names, else in order.
+
+    Raises:
+        DataError: E080 for another number of columns.
+    """
+    if named and seen.named:
+        return frame
+    if named or seen.named:
+        doubt = (
+            f"X has feature names, but {estimator} was fitted without feature names"
+            if named
+            else "X does not have valid feature names, but "
+            f"{estimator} was fitted with feature names"
+        )
+        warnings.warn(doubt, stacklevel=4)
+    return by_position(frame, seen.names, estimator)
+
+
+def by_position(frame: Frame, names: Sequence[str], estimator: str) -> Frame:
+    """Return `frame` with its columns called `names`, in order.
+
+    Raises:
+        DataError: E080 for another number of columns.
+    """
+    if len(frame.names) != len(names):
+        raise DataError(
+            "E080",
+            f"X has {len(frame.names)} features, but {estimator} is expecting {len(names)} "
+            "features as input",
+            fix="give the columns that the model was fitted on, or a data frame with their names",
+            given=len(frame.names),
+            expected=len(names),
+        )
+    table = None if frame.table is None else frame.table.rename_columns(list(names))
+    return replace(frame, table=table, names=tuple(names))
+
+
+def refuse_huge(frame: Frame) -> None:
+    """Raise E303 for a sparse matrix that does not fit into memory as a dense one."""
+    if frame.matrix is None or np.prod(frame.matrix.shape, dtype=float) * 8 <= DENSE_BYTES:
+        return
+    rows, columns = frame.matrix.shape
+    raise ResourceError(
+        "E303",
+        f"{frame.origin} takes {rows * columns * 8 / 2**30:,.0f} GB as dense columns, which this "
+        f"recipe needs ({DENSE_BYTES / 2**30:,.0f} GB at most)",
+        fix="recipe='counts' keeps counts sparse; or score fewer rows at a time",
+    )
+
+
+@singledispatch
+def kind_of(native: Native) -> str:
+    """Return the name under which `wrap` makes the same kind of container again."""
+    return "arrow"
+
+
+@kind_of.register
+def _(native: NumpyNative) -> str:
+    return "numpy"
+
+
+@kind_of.register
+def _(native: SparseNative) -> str:
+    return "sparse"
+
+
+@kind_of.register
+def _(native: FrameNative) -> str:
+    return native.narwhal.implementation.value
+
+
+@kind_of.register
+def _(native: Numbered) -> str:
+    return kind_of(native.native)
+
+
+_FIXED: dict[str, Native] = {
+    "numpy": NumpyNative(),
+    "sparse": SparseNative(),
+    "arrow": ArrowNative(),
+}
+
+
+def wrap(kind: str, table: pa.Table) -> Any:
+    """Return `table` as a container of the given kind.
+
+    Raises:
+        ResourceError: E310 where the library of that kind is not installed.
+    """
+    if kind in _FIXED:
+        return _FIXED[kind].wrap(table)
+    try:
+        return nw.from_arrow(table, backend=kind).to_native()  # pyright: ignore[reportArgumentType]
+    except ModuleNotFoundError:
+        raise ResourceError(
+            "E310",
+            f"the model was fitted on a data frame of {kind}, which is not installed here",
+            fix=f"pip install {kind}",
+        ) from None
+
+
+def pictures(table: pa.Table, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a table of pictures as an array, (n, *shape)."""
+    return PictureNative(shape).wrap(table)
+
+
+def is_array(kind: str) -> bool:
+    """Tell whether containers of this kind know columns by place only."""
+    return kind in ("numpy", "sparse")
+
+
+def completed(kind: str, table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return `table` with every column of `names`, where `kind` knows columns by place only.
+
+    A column that is not modelled has no values to give: its cells are missing.
+    """
+    if not is_array(kind):
+        return table
+    gone = pa.nulls(table.num_rows, pa.float64())
+    known = set(table.column_names)
+    return pa.table({name: table[name] if name in known else gone for name in names})
+
+
+def _records(table: pa.Table) -> NDArray[Any]:
+    """Return a table of mixed columns as a structured array, one field per column."""
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    result = np.empty(table.num_rows, dtype=[(n, c.dtype) for n, c in columns.items()])
+    for name, column in columns.items():
+        result[name] = column
+    return result
+
+
+def beside(frame: Frame, table: pa.Table) -> Any:
+    """Return a table of results about the rows of `frame`; a structured array for an array."""
+    if is_array(kind_of(frame.native)):
+        return _records(table)
+    return frame.native.wrap(table)
+
+
+def like(frame: Frame, table: pa.Table) -> Any:
+    """Return other versions of the rows of `frame` as the kind that it is."""
+    if frame.shape:
+        return frame.native.wrap(table)
+    return frame.native.wrap(completed(kind_of(frame.native), table, frame.names))
+
+
+def copies(frame: Frame, table: pa.Table, number: int) -> Any:
+    """Return copies of `frame`, one below the other in `table` and counted in its last column.
+
+    Arrays are put behind one another instead: (number, n, columns), or of pictures
+    (number, n, *shape).
+    """
+    if not is_array(kind_of(frame.native)):
+        return frame.native.wrap(table)
+    if frame.shape:
+        return pixels_of(table, (frame.rows, *frame.shape))
+    cells = NumpyNative().wrap(table.select(frame.names))
+    return cells.reshape(number, frame.rows, len(frame.names))

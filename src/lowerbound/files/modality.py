@@ -1,0 +1,39 @@
+"""Whether a path means pictures or tables, told by the names of the files alone."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from lowerbound.files.paths import VAGUE, Standing, kind_by_suffix
+
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
+
+
+def means_pictures(found: Standing) -> bool:
+    """Tell whether a path means pictures: of a folder or pattern, most of what can be read.
+
+    A list of labels beside the pictures does not make them a table, nor does a plot beside the
+    shards of a table make it pictures.
+    """
+    if found.matches is None and not found.is_folder:
+        return found.path.suffix.lower() in PICTURES
+    names = found.matches if found.matches is not None else _beneath(found.path)
+    kinds = Counter(_kind(path) for path in names)
+    return kinds["picture"] > kinds["table"]
+
+
+def _beneath(folder: Path) -> Iterator[Path]:
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(here) / name for name in names if not name.startswith("."))
+
+
+def _kind(path: Path) -> str:
+    if path.suffix.lower() in PICTURES:
+        return "picture"
+    if path.suffix.lower() in VAGUE:  # notes beside the pictures
+        return "other"
+    return "table" if kind_by_suffix(path) else "other"

@@ -1,0 +1,321 @@
+"""Folders of pictures: which files there are, and all of their pixels within bounded memory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lowerbound.columns.arrow import place, spelled
+from lowerbound.errors import DataError, LowerboundError
+from lowerbound.files import paths as files
+from lowerbound.files import scratch
+from lowerbound.files.modality import PICTURES
+from lowerbound.files.parallel import in_order
+from lowerbound.files.pictures import image_file
+from lowerbound.files.pictures.bad_files import Tally, counted, reason_of
+
+KINDS = 5  # of other files that are named
+# What restored pictures have beside them: a sheet of the first few, and folders of maps and draws.
+OVERVIEW, UNCERTAINTY, DRAW = "_overview.png", "uncertainty", "draw"
+_ARCHIVED = "__MACOSX"  # what archives made on a Mac hold beside the pictures
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The picture files that a path means.
+
+    Attributes:
+        root: the folder, or the parent of a single file.
+        files: the pictures, in the order of their names.
+        names: of the files, relative to `root`, with "/" between the parts.
+        labels: the sub-folder that each file is in, "" at the root.
+        others: how many files of other kinds there are beside them, by suffix.
+    """
+
+    root: Path
+    files: list[Path]
+    names: list[str]
+    labels: list[str]
+    others: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def ignored(self) -> int:
+        """The number of files that are no pictures, or of kinds that are not read."""
+        return sum(self.others.values())
+
+    def first(self, count: int | None) -> Listing:
+        """Return the first so many pictures; None means all."""
+        return self.chosen(range(len(self.files))[:count])
+
+    def chosen(self, index: Iterable[int]) -> Listing:
+        """Return the pictures at these places, in this order."""
+        places = list(index)
+        parts = ([column[i] for i in places] for column in (self.files, self.names, self.labels))
+        return replace(self, **dict(zip(("files", "names", "labels"), parts, strict=True)))
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know about what was left out."""
+        if not self.others:
+            return []
+        kinds = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
+        told = ", ".join(f"{count:,} {suffix}" for suffix, count in kinds[:KINDS])
+        return [f"{counted(self.ignored, 'file')} ignored, no pictures that are read: {told}"]
+
+
+def pictures_in(path: str | os.PathLike[str]) -> Listing:
+    """List the pictures that a folder, a file or a pattern means; nothing is opened.
+
+    A folder is searched with its sub-folders, but not through links to folders. Hidden files are
+    passed over, and so is what stands beside restored pictures: maps, draws and their overview.
+
+    Raises:
+        DataError: E001 to E007 for a path that is not there, E082 where there is no picture.
+    """
+    text = os.fspath(path)
+    found = files.standing(text)
+    if found.matches is not None:
+        return _listing(found.path, *_parted(found.matches), text)
+    if found.is_folder:
+        return _listing(found.path, *_parted(_walk(found.path)), text)
+    return _listing(found.path.parent, [found.path], {}, text)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    def fail(error: OSError) -> None:
+        raise files.refusal(error.filename or folder, error) from error
+
+    for here, folders, names in os.walk(folder, onerror=fail):
+        folders[:] = [f for f in folders if not f.startswith(".") and f != _ARCHIVED]
+        yield from (Path(here) / name for name in names)
+        # Not entered, since they may lead back to here; their count is told.
+        yield from (Path(here) / f for f in folders if os.path.islink(os.path.join(here, f)))
+
+
+def _parted(paths: Iterable[Path]) -> tuple[list[Path], dict[str, int]]:
+    """Return the pictures, and the counts of other files by their suffix."""
+    found = list(paths)
+    earlier = {path.parent for path in found if path.name == OVERVIEW}
+    hits, others = [], Counter()
+    for path in found:
+        if path.name.startswith("."):
+            others["hidden"] += 1
+        elif path.name == OVERVIEW or _is_map(path, earlier):
+            others["beside earlier results"] += 1
+        elif path.is_symlink() and path.is_dir():
+            others["behind a link"] += 1
+        elif path.suffix.lower() in PICTURES:
+            hits.append(path)
+        else:
+            others[path.suffix.lower() or "without suffix"] += 1
+    return hits, dict(others)
+
+
+def _is_map(path: Path, earlier: Set[Path]) -> bool:
+    """Tell whether a picture is an uncertainty or a draw that stands beside an earlier result."""
+    return any(
+        over.parent in earlier and re.fullmatch(rf"{UNCERTAINTY}|{DRAW}\d+", over.name)
+        for over in path.parents
+    )
+
+
+def _listing(root: Path, hits: list[Path], others: dict[str, int], text: str) -> Listing:
+    if not hits:
+        kinds = f" (only {', '.join(sorted(others)[:KINDS])})" if others else ""
+        raise DataError(
+            "E082",
+            f"{place(text)} contains no picture{kinds}",
+            fix=f"it should contain files such as {', '.join(PICTURES[:2])}, "
+            f"{PICTURES[5]} or {PICTURES[6]}",
+            path=text,
+        )
+    named = sorted((spelled(path.relative_to(root).as_posix()), path) for path in hits)
+    parents = [name.rpartition("/")[0] for name, _ in named]
+    return Listing(root, [p for _, p in named], [name for name, _ in named], parents, others)
+
+
+class Pictures(Sequence[NDArray[np.uint8]]):
+    """Pictures in 8 bits, held in one piece; ``p[i]`` is (H, W, C), without a copy.
+
+    Args:
+        store: (bytes,) the pixels of all pictures, one after the other.
+        shapes: (H, W, C) of each picture.
+        names: of the files, relative to their folder.
+        labels: the sub-folders that they are in.
+        notes: what the user should know.
+    """
+
+    def __init__(
+        self,
+        store: NDArray[np.uint8],
+        shapes: list[tuple[int, int, int]],
+        names: list[str],
+        labels: list[str],
+        notes: list[str],
+    ) -> None:
+        self.shapes, self.names, self.labels, self.notes = shapes, names, labels, notes
+        self._store = store
+        self._starts = np.concatenate([[0], np.cumsum([h * w * c for h, w, c in shapes])])
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.shapes)
+
+    def __getitem__(self, place):  # noqa: ANN001, ANN204 - as Sequence has it
+        """Return one picture, (H, W, C) uint8, or a list of them for a slice."""
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        place = range(len(self))[place]
+        start, stop = self._starts[place : place + 2]
+        return self._store[start:stop].reshape(self.shapes[place])
+
+    def stacked(self) -> NDArray[np.uint8]:
+        """Return all pictures as one array, (n, H, W, C), without a copy.
+
+        Raises:
+            DataError: E086 where they have several sizes.
+        """
+        sizes = Counter(self.shapes)
+        if len(sizes) > 1:
+            (most, count), *_ = sizes.most_common()
+            raise DataError(
+                "E086",
+                f"the pictures have {len(sizes)} sizes; {count:,} of {len(self):,} have "
+                f"{most[0]} x {most[1]}",
+                fix="bring them to one: --size 64, or --size 64x96",
+                sizes=len(sizes),
+            )
+        return self._store[: self._starts[-1]].reshape(len(self), *self.shapes[0])
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the headers of the pictures say.
+
+    Attributes:
+        listing: of the files whose headers could be read.
+        headers: of each of them.
+        tally: of the others.
+    """
+
+    listing: Listing
+    headers: list[image_file.Header]
+    tally: Tally
+
+    @property
+    def channels(self) -> int:
+        """1 where every picture is grey, else 3."""
+        return max(h.channels for h in self.headers)
+
+    @property
+    def sizes(self) -> Counter[tuple[int, int]]:
+        """How many pictures have each (height, width)."""
+        return Counter((h.height, h.width) for h in self.headers)
+
+    @property
+    def bad(self) -> list[tuple[str, str]]:
+        """The name of every file that cannot be read, and why."""
+        return [(bad.name, reason_of(bad.error)) for bad in self.tally.bad]
+
+
+def survey(listing: Listing, on_bad_file: str = "auto") -> Survey:
+    """Read the header of every picture; nothing is decoded.
+
+    Raises:
+        DataError: E083 or E085 at the first unreadable file where `on_bad_file` is "fail".
+    """
+    tally, kept, headers = Tally(len(listing.files), on_bad_file), [], []
+    for i, found in in_order(image_file.header, listing.files):
+        if isinstance(found, LowerboundError):
+            tally.add(listing.names[i], found)
+        else:
+            kept.append(i)
+            headers.append(found)
+    return Survey(listing.chosen(kept), headers, tally)
+
+
+def gather(
+    listing: Listing,
+    *,
+    channels: int | None = None,
+    on_bad_file: str = "auto",
+    resize: tuple[int, int] | None = None,
+) -> Pictures:
+    """Decode the pictures of a listing, in parallel and in its order, to 8 bits.
+
+    They are held in memory where they take less than a quarter of what is free, and otherwise in
+    a scratch file that vanishes with them.
+
+    Args:
+        listing: what `pictures_in` found.
+        channels: 1 or 3; None takes 1 where all pictures are grey.
+        on_bad_file: "auto" leaves out unreadable files up to 1 % of all and names them; "skip"
+            leaves out any number, "fail" stops at the first.
+        resize: (height, width): every picture is scaled to cover it, then cut around its middle;
+            None keeps their sizes.
+
+    Raises:
+        DataError: E083 or E085 for an unreadable file, E084 where there are too many of them.
+        ResourceError: E301 where the pixels fit neither into memory nor on the disk.
+    """
+    return decoded(survey(listing, on_bad_file), channels=channels, resize=resize)
+
+
+def decoded(
+    seen: Survey, *, channels: int | None = None, resize: tuple[int, int] | None = None
+) -> Pictures:
+    """Decode the pictures whose headers were read; as `gather`."""
+    seen.tally.check()
+    deepest = channels or seen.channels
+    shapes = [(*(resize or (h.height, h.width)), deepest) for h in seen.headers]
+    store = scratch.room(sum(h * w * c for h, w, c in shapes))
+
+    def pixels(i: int) -> NDArray[np.uint8]:
+        path = seen.listing.files[i]
+        if resize is not None:
+            return image_file.fitted(path, resize, deepest)
+        found = image_file.bytes_of(image_file.decode(path, deepest))
+        if found.shape != shapes[i]:
+            raise files.refusal(path, FileNotFoundError(2, "it changed"))
+        return found
+
+    kept, end = [], 0
+    for i, found in in_order(pixels, range(len(shapes))):
+        if isinstance(found, LowerboundError):
+            seen.tally.add(seen.listing.names[i], found)
+            continue
+        store[end : end + found.size] = found.ravel()
+        end += found.size
+        kept.append(i)
+    seen.tally.check()
+    left = seen.listing.chosen(kept)
+    notes = [*left.notes, *seen.tally.notes, *_remarks([seen.headers[i] for i in kept], resize)]
+    return Pictures(store, [shapes[i] for i in kept], left.names, left.labels, notes)
+
+
+def _remarks(headers: list[image_file.Header], resize: tuple[int, int] | None) -> list[str]:
+    """Say what was lost or made up on the way."""
+    frames, deep = (sum(getattr(h, name) for h in headers) for name in ("frames", "deep"))
+    notes = []
+    if frames:
+        notes.append(
+            f"{counted(frames, 'picture')} with several frames or pages: the first is taken"
+        )
+    if deep:
+        notes.append(f"{counted(deep, 'picture')} of 16 bits: rounded to 8")
+    if resize is not None:
+        height, width = resize
+        scaled = sum((h.height, h.width) != resize for h in headers)
+        if scaled:
+            notes.append(f"{counted(scaled, 'picture')} scaled and cut to {height} x {width}")
+        small = sum(h.height < height or h.width < width for h in headers)
+        if small:
+            notes.append(f"{counted(small, 'picture')} smaller than {height} x {width}: enlarged")
+    return notes

@@ -1,0 +1,378 @@
+"""One picture file: its size before anything is decoded, its pixels, and how it is written.
+
+Only PNG, JPEG, WebP, TIFF and BMP are opened, whatever the suffix says; the size is read from the
+header and compared with a limit before a single pixel is unpacked.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from lowerbound.columns.arrow import place, snippet
+from lowerbound.errors import DataError, LowerboundError, UsageError
+from lowerbound.files.paths import check_plain, magic, readable
+from lowerbound.files.pictures import quiet
+from lowerbound.files.write import atomic_write
+
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+MOST_PIXELS = 64_000_000  # of a picture: 64 Mpx
+MOST_WEBP = 2**28  # bytes: its decoder takes the whole file into memory
+_TURNED = (5, 6, 7, 8)  # orientations of EXIF that swap height and width
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
+_BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
+_GREY = ("1", "L", "LA", "La", *_DEEP)
+_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+# What the decoders raise for bytes that are no picture: all kinds of errors, not one of theirs.
+_BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+class Header(NamedTuple):
+    """What is known of a picture before it is decoded.
+
+    Attributes:
+        height: pixels, after the turn that EXIF asks for.
+        width: pixels.
+        channels: 1 for grey, 3 for colours.
+        deep: whether the pixels have 16 bits.
+        frames: whether there is more than one frame or page, of which the first is taken.
+    """
+
+    height: int
+    width: int
+    channels: int
+    deep: bool
+    frames: bool
+
+
+def header(path: Path) -> Header:
+    """Read what `decode` will give, without decoding.
+
+    Raises:
+        DataError: E002 to E004 or E009 for what is no plain file, E083 for what is no picture,
+            E085 for one that is too large.
+    """
+    with _opened(path) as image:
+        width, height = image.size
+        # Of TIFF, pillow swaps height and width itself.
+        if image.format != "TIFF" and _orientation(image) in _TURNED:
+            height, width = width, height
+        frames = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
+        return Header(height, width, _channels(image), image.mode in _DEEP, frames)
+
+
+def check(path: Path) -> None:
+    """Read a picture to its end, at as few pixels as its format allows, and forget it.
+
+    Raises:
+        DataError: as `header`, and E083 where the file is cut short or damaged.
+    """
+    with _opened(path) as image:
+        image.draft(None, (1, 1))
+        image.load()
+        if image.mode in _DEEP:
+            _deep(image)
+
+
+def decode(path: Path, channels: int | None = None) -> NDArray[Any]:
+    """Return the pixels of a picture, turned as its EXIF asks, what is transparent on white.
+
+    Palettes, 1-bit, CMYK and the like become grey or RGB; of several frames or pages the first
+    is taken. Colours of 16 bits per channel come as 8 bits.
+
+    Args:
+        path: a PNG, JPEG, WebP, TIFF or BMP file.
+        channels: 1 or 3; None gives what the file has: 1 where it is grey, else 3.
+
+    Returns:
+        (H, W, C) uint8, or uint16 for grey pictures of 16 bits.
+
+    Raises:
+        DataError: as `header`.
+    """
+    with _opened(path) as image:
+        return _array(_upright(image), channels)
+
+
+def fitted(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    """Return a picture in 8 bits, scaled to cover `size` and cut around its middle.
+
+    Args:
+        path: as of `decode`.
+        size: (height, width) of the result.
+        channels: 1 or 3.
+
+    Returns:
+        (height, width, channels) uint8.
+
+    Raises:
+        DataError: as `header`.
+    """
+    height, width = size
+    with _opened(path) as image:
+        # A JPEG is decoded at a half, a quarter or an eighth where that leaves twice the size.
+        side = 2 * max(size)
+        image.draft(None, (side, side))
+        whole = Image.fromarray(_page(bytes_of(_array(_upright(image), channels))))
+        scale = min(whole.height / height, whole.width / width)
+        h, w = height * scale, width * scale
+        left, top = (whole.width - w) / 2, (whole.height - h) / 2
+        box = (left, top, left + w, top + h)
+        small = whole.resize((width, height), Image.Resampling.LANCZOS, box=box)
+        return np.asarray(small).reshape(height, width, channels)
+
+
+def bytes_of(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return pixels of 16 bits as the nearest of 8 bits; those of 8 bits as they are."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def encode(path: Path, pixels: NDArray[Any], *, overwrite: bool = False) -> None:
+    """Write a picture, whole or not at all, in the format that the suffix names.
+
+    PNG, TIFF and WebP keep every pixel; JPEG is written in quality 95.
+
+    Args:
+        path: ends in .png, .jpg, .jpeg, .webp, .tif or .tiff.
+        pixels: (H, W) or (H, W, C), C being 1 or 3: uint8; or uint16 where C is 1, in PNG or TIFF.
+        overwrite: replace what is there.
+
+    Raises:
+        UsageError: E222 for another suffix, E224 for pixels that the format cannot hold, and what
+            `atomic_write` raises.
+        ResourceError: what `atomic_write` raises.
+    """
+    atomic_write(path, writer_of(path, pixels), overwrite)
+
+
+def writer_of(path: Path, pixels: NDArray[Any]) -> Callable[[BinaryIO], None]:
+    """Return what writes a picture to an open file, in the format that the suffix names.
+
+    Raises:
+        UsageError: E222 or E224, as `encode`.
+    """
+    kind = _WRITTEN.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(
+            "E222",
+            f"the suffix {snippet(path.suffix or 'none')} of {place(path)} names no picture that "
+            "can be written",
+            fix=f"use one of {', '.join(_WRITTEN)}",
+            path=str(path),
+        )
+    page = _page(pixels)
+    deep = page.dtype == np.uint16
+    if page.dtype not in (np.uint8, np.uint16) or (deep and (page.ndim > 2 or kind in _SHALLOW)):
+        what = f"{page.dtype} pixels in {1 if page.ndim == 2 else page.shape[-1]} channels"
+        raise UsageError(
+            "E224",
+            f"{place(path)} cannot hold {what}",
+            fix="give 8 bits per channel (uint8), or grey uint16 with the suffix .png or .tif",
+            path=str(path),
+        )
+    image = Image.fromarray(page)
+
+    def save(file: BinaryIO) -> None:
+        image.save(file, kind, **_OPTIONS.get(kind, {}))
+
+    return save
+
+
+_WRITTEN = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+_SHALLOW = ("JPEG", "WEBP")
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95},
+    "WEBP": {"lossless": True},
+    "TIFF": {"compression": "tiff_lzw"},
+}
+
+
+def _page(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return (H, W) of one channel and (H, W, 3) of three, as pillow takes them."""
+    if pixels.ndim == 3 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[-1] == 3):
+        return np.ascontiguousarray(pixels)
+    raise UsageError(
+        "E224",
+        f"an array of shape {list(pixels.shape)} is no picture",
+        fix="give (height, width), (height, width, 1) or (height, width, 3)",
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture whose header is within the limits; what goes wrong is one of our errors."""
+    check_plain(path)
+    with readable(path), path.open("rb") as file:
+        try:
+            with quiet.while_decoding:
+                _check_webp(file, path)
+                with Image.open(file, formats=FORMATS) as image:
+                    _check_size(image.size, path)
+                    if image.mode == "F":
+                        raise _broken(path, "its pixels are floating-point numbers")
+                    yield image
+        except LowerboundError:
+            raise
+        except Image.UnidentifiedImageError as error:
+            raise _broken(path, _seems(path)) from error
+        except Image.DecompressionBombError as error:
+            raise _too_large(path, str(error)[:100]) from error
+        except _BROKEN as error:
+            raise _broken(path, _reason(error)) from error
+
+
+def _check_webp(file: BinaryIO, path: Path) -> None:
+    """Refuse a WebP file by its first bytes: to open one with pillow is to take all of it in."""
+    head = file.read(30)
+    file.seek(0)
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
+        return
+    if path.stat().st_size > MOST_WEBP:
+        raise _too_large(path, f"{path.stat().st_size:,} bytes of WebP")
+    word = int.from_bytes
+    if head[12:16] == b"VP8X":
+        size = 1 + word(head[24:27], "little"), 1 + word(head[27:30], "little")
+    elif head[12:16] == b"VP8L":
+        bits = word(head[21:25], "little")
+        size = 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    else:
+        size = word(head[26:28], "little") & 0x3FFF, word(head[28:30], "little") & 0x3FFF
+    _check_size(size, path)
+
+
+def _check_size(size: tuple[int, int], path: Path) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise _broken(path, f"it has {width} x {height} pixels")
+    if width * height > MOST_PIXELS:
+        raise _too_large(path, f"{width:,} x {height:,} pixels")
+
+
+def _too_large(path: Path, what: str) -> DataError:
+    return DataError(
+        "E085",
+        f"{place(path)} is too large: {what}; {MOST_PIXELS:,} pixels are read at most",
+        fix="cut it into smaller pictures, or remove it",
+        path=str(path),
+    )
+
+
+def _broken(path: Path, why: str) -> DataError:
+    return DataError(
+        "E083",
+        f"{place(path)} cannot be read as a picture: {why}",
+        fix="open it in a viewer, save it again as PNG, or remove it",
+        path=str(path),
+        reason=why,
+    )
+
+
+def _seems(path: Path) -> str:
+    found = magic(path)
+    if found in FORMATS:
+        return "its header is damaged, or of a kind that is not read"
+    tail = f"it seems to be {found}" if found else "its first bytes are no picture's"
+    return f"it is none of {', '.join(FORMATS)}; {tail}"
+
+
+def _reason(error: BaseException) -> str:
+    """Say what a decoder complained about, in our words where they are known."""
+    told = str(error).strip()
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    if "truncated" in told.lower() or isinstance(error, EOFError):
+        return "it is cut short"
+    return snippet(told.splitlines()[0] if told else type(error).__name__, 80)[1:-1]
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the turn that EXIF asks for; damaged EXIF asks for none."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except _BROKEN:
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def _channels(image: Image.Image) -> int:
+    """Return 1 for grey pictures, also those by a palette of greys, and else 3."""
+    if image.mode in _GREY:
+        return 1
+    if image.mode != "P" or image.palette is None:
+        return 3
+    colours = np.frombuffer(image.palette.tobytes(), np.uint8)
+    if image.palette.mode != "RGB" or len(colours) % 3:
+        return 3
+    triples = colours.reshape(-1, 3)
+    return 1 if (triples == triples[:, :1]).all() else 3
+
+
+def _array(image: Image.Image, channels: int | None) -> NDArray[Any]:
+    """Return (H, W, C) for a loaded picture of any mode."""
+    channels = channels or _channels(image)
+    if image.mode in _DEEP:
+        deep = _deep(image)
+        return deep if channels == 1 else np.repeat(deep, 3, -1)
+    if image.mode in _ALPHA or "transparency" in image.info:
+        image = _on_white(image)
+    plain = image.convert("L" if channels == 1 else "RGB")
+    return np.asarray(plain).reshape(plain.height, plain.width, channels)
+
+
+def _deep(image: Image.Image) -> NDArray[Any]:
+    """Return (H, W, 1) uint16 for grey pictures of 16 bits, or of 32 that hold no more."""
+    values, tags, white = np.asarray(image), getattr(image, "tag_v2", {}), np.iinfo(np.uint16).max
+    if values.min(initial=0) < 0:
+        raise ValueError("some of its pixels are negative")
+    if values.max(initial=0) > white:
+        raise ValueError("its pixels have more than 16 bits")
+    if tags.get(_BITS) == (12,):  # of TIFF, pillow hands out what is stored
+        values = np.rint(values * (white / 4095))
+    deep = values.astype(np.uint16)[..., None]
+    if tags.get(_PHOTOMETRIC) == 0:  # 0 is white
+        deep = white - deep
+    clear = image.info.get("transparency")
+    return deep if clear is None else np.where(deep == clear, white, deep).astype(np.uint16)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    seen = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, (255,) * 4), seen)

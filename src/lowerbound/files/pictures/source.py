@@ -1,0 +1,66 @@
+"""Pictures in files as a `Frame`: one array, and the file and the folder of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lowerbound.columns.arrow import spelled
+from lowerbound.files.arrays import PictureNative
+from lowerbound.files.frame import Frame
+from lowerbound.files.pictures.folders import Survey, decoded, pictures_in, survey
+from lowerbound.files.pictures.options import Wanted
+
+USUAL_SIDE = 64  # of pictures of several sizes, where nobody says which one is wanted
+_LARGE = 128  # pixels of a side, above which a model on a CPU takes long
+
+
+def read(text: str, rows: int | None, wanted: Wanted) -> Frame:
+    """Read the pictures of a folder, a file or a pattern.
+
+    Raises:
+        DataError: E001 to E007, E082 to E085.
+        ResourceError: E301 where there is no room for them.
+    """
+    listing = pictures_in(text)
+    total = len(listing.files)
+    # Of a single file, the reason is worth more than a count.
+    policy = "fail" if total == 1 and wanted.on_bad_file == "auto" else wanted.on_bad_file
+    seen = survey(listing.first(rows), policy)
+    seen.tally.check()
+    size, notes = _size(seen, wanted)
+    found = decoded(seen, channels=wanted.channels, resize=size)
+    pixels = found.stacked()
+    if pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    native = PictureNative(pixels.shape[1:])
+    return Frame(
+        None,
+        None,
+        (),
+        native,
+        spelled(Path(text).name or text),
+        (*found.notes, *notes),
+        total,
+        False,
+        pixels,
+        tuple(found.names),
+        tuple(found.labels),
+    )
+
+
+def _size(seen: Survey, wanted: Wanted) -> tuple[tuple[int, int] | None, list[str]]:
+    """Return the size to bring the pictures to, or None, and what to say about it."""
+    sizes = seen.sizes
+    if wanted.size is not None:
+        return (None if set(sizes) == {wanted.size} else wanted.size), []
+    if len(sizes) == 1:
+        ((height, width),) = sizes
+        large = max(height, width) > _LARGE
+        told = f"pictures of {height} x {width} take long to learn from; --size 64 is faster"
+        return None, [told] if large else []
+    (low, *_, high) = sorted(sizes)
+    told = (
+        f"there are {len(sizes):,} sizes, {low[0]} x {low[1]} to {high[0]} x {high[1]}, and no "
+        "--size that says which one is wanted; --size 128 would keep more"
+    )
+    return (USUAL_SIDE, USUAL_SIDE), [told]

@@ -1,0 +1,165 @@
+"""Read columns of text that are numbers in another country's clothes: 1.234,50 or $1,200 or 12%.
+
+Only whole columns are changed, only when there is one way to read them, and every change is
+reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from lowerbound.columns.arrow import MISSING_NUMBER, pc, snippet
+from lowerbound.errors import DataError
+
+_SYMBOLS = "$€£¥"
+_SIGNS = (*_SYMBOLS, "%", "")  # one of them stands at every number, or none at all
+_POINT = r"^[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?$"  # 1,234.5
+_COMMA = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$"  # 1.234,5
+_MARKED = r"[.,'%$€£¥\x{00a0}\x{202f}]"
+_LIKE_A_NUMBER = rf"^[-+]?[{_SYMBOLS}]?\s?[+-]?\d.*$"
+_GAP = r"['\x{00a0}\x{202f}](\d{3})"  # a thousands mark that is neither point nor comma
+
+
+@dataclass(frozen=True)
+class Repair:
+    """How to read the cells of a column as numbers.
+
+    Attributes:
+        sign: the currency or percent sign that is taken off, or none.
+        thousands: the mark that is left out.
+        decimal: the mark that becomes a point.
+        note: what a user is told.
+    """
+
+    sign: str
+    thousands: str
+    decimal: str
+    note: str
+
+    def __call__(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Return the cells as numbers."""
+        cells = column.combine_chunks().dictionary_encode()
+        words = _without(_bare(cells.dictionary), self.sign)
+        words = pc.replace_substring(words, self.thousands, "")
+        words = pc.replace_substring(words, self.decimal, ".")
+        numbers = pc.replace_substring_regex(words, r"^\+", "").cast(pa.float64())
+        return pa.chunked_array([numbers.take(cells.indices)])
+
+
+@dataclass
+class _Style:
+    """What is true of all words so far, one sign being taken off each."""
+
+    point: bool = True
+    comma: bool = True
+    commas: bool = False
+    points: bool = False
+    example: str = ""  # the first with a mark
+
+    def see(self, words: pa.Array) -> None:
+        self.point = self.point and _all(words, _POINT)
+        self.comma = self.comma and _all(words, _COMMA)
+        self.commas = self.commas or _any(words, ",")
+        self.points = self.points or _any(words, r"\.")
+        if not self.example and (self.commas or self.points):
+            self.example = words.filter(pc.match_substring_regex(words, "[.,]"))[0].as_py()
+
+    @property
+    def possible(self) -> bool:
+        return self.point or self.comma
+
+
+@dataclass
+class Spelling:
+    """How a column of text spells numbers, if that is what it holds; it is seen part by part.
+
+    Args:
+        name: of the column.
+    """
+
+    name: str
+    _styles: dict[str, _Style] = field(default_factory=lambda: {s: _Style() for s in _SIGNS})
+    _seen: bool = False
+    _marked: bool = False
+
+    def see(self, column: pa.ChunkedArray) -> None:
+        """Look at some cells."""
+        if not self._styles:
+            return
+        full = _bare(pc.unique(column)).drop_null()
+        # Of words that are no numbers a few are enough to tell.
+        if not (_all(full[:100], _LIKE_A_NUMBER) and _all(full, _LIKE_A_NUMBER)):
+            self._styles.clear()
+            return
+        self._seen = self._seen or len(full) > 0
+        self._marked = self._marked or _any(full, _MARKED)
+        for sign, style in list(self._styles.items()):
+            if sign and not _all(pc.replace_substring_regex(full, _GAP, r"\1"), _beside(sign)):
+                del self._styles[sign]
+                continue
+            style.see(_without(full, sign))
+            if not style.possible:
+                del self._styles[sign]
+
+    def repair(self) -> Repair | None:
+        """Return how to read all cells as numbers; None where they are to stay text.
+
+        Raises:
+            DataError: E018 when they can be read in two ways.
+        """
+        if not (self._styles and self._seen and self._marked):
+            return None
+        sign, style = next(iter(self._styles.items()))
+        point = style.point
+        either = point and style.comma and (style.commas or style.points)
+        if either and not (sign in ("$", "£") or (sign and not style.commas)):
+            raise self._two_ways(style.example)
+        thousands, decimal = (",", ".") if point else (".", ",")
+        changed = [f"the symbol {sign}"] if sign else []
+        if style.commas if point else style.points:
+            changed.append(f"thousands marks '{thousands}'")
+        if not point and style.commas:
+            changed.append("decimal commas")
+        told = f"column {snippet(self.name)}: read as numbers"
+        without = f", without {' and '.join(changed)}" if changed else ""
+        return Repair(sign, thousands, decimal, told + without)
+
+    def _two_ways(self, example: str) -> DataError:
+        return DataError(
+            "E018",
+            f"column {snippet(self.name)} holds numbers such as {snippet(example)}, which can "
+            f"mean {example.replace(',', '')} or {example.replace(',', '.')}",
+            fix="write a point for decimals and no mark for thousands",
+            column=self.name,
+            value=example,
+        )
+
+
+def _bare(words: pa.Array) -> pa.Array:
+    """Take spaces off, and whatever means a missing cell."""
+    bare = pc.utf8_trim_whitespace(words)
+    blank = pc.is_in(bare, value_set=pa.array(MISSING_NUMBER, bare.type))
+    return pc.if_else(blank, pa.scalar(None, bare.type), bare)
+
+
+def _all(words: pa.Array, pattern: str) -> bool:
+    return pc.all(pc.match_substring_regex(words, pattern)).as_py() is not False
+
+
+def _any(words: pa.Array, pattern: str) -> bool:
+    return bool(pc.any(pc.match_substring_regex(words, pattern)).as_py())
+
+
+def _beside(sign: str) -> str:
+    """Return the pattern of a number with the sign at one of its ends."""
+    return "%$" if sign == "%" else rf"^[+-]?[{sign}]|[{sign}]$"
+
+
+def _without(words: pa.Array, sign: str) -> pa.Array:
+    """Take one currency or percent sign off, and marks between groups of three digits."""
+    words = pc.replace_substring_regex(words, _GAP, r"\1")
+    if not sign:
+        return words
+    return pc.utf8_trim_whitespace(pc.replace_substring(words, sign, "", max_replacements=1))

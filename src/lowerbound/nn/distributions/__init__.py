@@ -1,0 +1,10 @@
+"""Distributions, and the families that turn a network's output into them.
+
+- base: operations of the trace, dispatched on the type of distribution; joint distributions
+- families: Gaussian, Student, Laplace, Bernoulli and others; `Conditional`
+- table_rows: rows of mixed columns, missing values, counts with a library size
+- counts, zero_counts: Poisson, negative binomial and their zero-inflated forms
+- grey_levels, pixels: pixels of 8 bits and shares from 0 to 1
+- codewords: vectors of a codebook
+- scales: positive and bounded numbers from unbounded ones
+"""

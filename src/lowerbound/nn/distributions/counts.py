@@ -1,0 +1,354 @@
+"""Distributions over counts and codes, in the stable forms that training needs.
+
+torch's own versions take rates and probabilities; these take logarithms, so that they stay finite
+for every finite parameter, and they know their cdf where one exists. All values are in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import special
+from torch import Size, Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, LogNormal, StudentT
+from torch.distributions.utils import lazy_property
+
+from lowerbound.nn.distributions import zero_counts
+from lowerbound.nn.distributions.base import Unchecked
+from lowerbound.nn.distributions.zero_counts import softplus
+
+_HALF_LOG_PI = 0.5 * math.log(math.pi)
+_TABLE = 4096  # the largest count whose factorial is looked up
+LARGE_DISPERSION = 1e4  # from here on Stirling's series is more exact than lgamma's difference
+
+
+def _array(x: Tensor) -> NDArray[np.float64]:
+    """Return `x` for scipy, without its gradient."""
+    return x.detach().double().cpu().numpy()
+
+
+class BernoulliLogits(Bernoulli):
+    """Bernoulli from logits, with the cdf and an unambiguous mode."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(logits=logits, validate_args=False)
+
+    @property
+    def mode(self) -> Tensor:
+        """1 where p > 1/2, else 0."""
+        return (self.logits > 0).to(self.logits.dtype)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value)."""
+        below_one = torch.where(value >= 0, 1 - self.probs, torch.zeros_like(self.probs))
+        return torch.where(value >= 1, torch.ones_like(below_one), below_one)
+
+
+class Codes(Categorical):
+    """Categorical over the codes 0..K-1, from logits (..., K); codes come as floats.
+
+    Args:
+        logits: (..., K).
+        kept: of code 0, where it is kept for what training never saw, and so is scored and never
+            drawn: its log-probability (-inf where it is a code like any other), and what that
+            leaves to the others, log(1 - p); both (...).
+    """
+
+    def __init__(self, logits: Tensor, kept: tuple[Tensor, Tensor] | None = None) -> None:
+        # torch subtracts the log-sum as it is, and so loses the digits of large logits; its own
+        # initialiser would normalise once more, at every step.
+        self._drawn = self._param = logits.log_softmax(-1)
+        self._kept = kept
+        self._num_events = logits.shape[-1]
+        Distribution.__init__(self, logits.shape[:-1], validate_args=False)
+
+    @lazy_property
+    def logits(self) -> Tensor:
+        """The log-probability of every code, (..., K): a score looks at one of them alone."""
+        if self._kept is None:
+            return self._drawn
+        rest = self._drawn + self._kept[1].unsqueeze(-1)
+        return torch.cat([self._first(rest[..., 0]).unsqueeze(-1), rest[..., 1:]], -1)
+
+    def _first(self, otherwise: Tensor) -> Tensor:
+        assert self._kept is not None
+        fixed = self._kept[0].to(otherwise)
+        return torch.where(fixed > -torch.inf, fixed, otherwise)
+
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw codes that training saw."""
+        return Categorical(logits=self._drawn, validate_args=False).sample(Size(sample_shape))
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable code that training saw."""
+        return self._drawn.argmax(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(code); a code outside 0..K-1 has probability zero."""
+        index = value.long()
+        safe = index.clamp(0, self._num_events - 1)
+        chosen = self._drawn.expand(*safe.shape, -1).gather(-1, safe.unsqueeze(-1)).squeeze(-1)
+        if self._kept is not None:
+            rest = chosen + self._kept[1]
+            chosen = torch.where(safe == 0, self._first(rest), rest)
+        return chosen.masked_fill(safe != index, -torch.inf)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(code <= value): meaningful where codes are ordered."""
+        codes = torch.arange(self.logits.shape[-1], device=value.device)
+        return (self.probs * (codes <= value.unsqueeze(-1))).sum(-1)
+
+
+def ordered_logits(location: Tensor, cutpoints: Tensor) -> Tensor:
+    """Return log p(code = k) of the proportional-odds model.
+
+    p(code <= k) = sigmoid(cutpoint_k - location) (McCullagh, "Regression models for ordinal
+    data", 1980). Differences of sigmoids are taken in the log domain, so that no class underflows
+    to a probability of zero.
+
+    Args:
+        location: (...,).
+        cutpoints: (..., K-1), increasing.
+
+    Returns:
+        (..., K) log-probabilities that sum to one.
+    """
+    gap = cutpoints - location.unsqueeze(-1)
+    upper = F.pad(F.logsigmoid(gap), (0, 1))  # log P(code <= k); the last is log 1
+    lower = F.pad(F.logsigmoid(-gap), (1, 0))  # log P(code > k - 1); the first is log 1
+    step = cutpoints.diff(dim=-1)
+    # P(k) = sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) for a < b.
+    inner = torch.log(-torch.expm1(-step))
+    return upper + lower + F.pad(inner, (1, 1))
+
+
+class PoissonLog(Unchecked):
+    """Poisson with log-rate `log_rate`; log p = x log rate - rate - log x!."""
+
+    def __init__(self, log_rate: Tensor) -> None:
+        self.log_rate = log_rate
+        super().__init__(log_rate.shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value), computed in float64 because its terms cancel."""
+        x, log_rate = value.double(), self.log_rate.double()
+        return (x * log_rate - log_rate.exp() - torch.lgamma(x + 1)).to(self.log_rate.dtype)
+
+    @property
+    def mean(self) -> Tensor:
+        """The rate."""
+        return self.log_rate.exp()
+
+    @property
+    def mode(self) -> Tensor:
+        """The largest most probable count."""
+        return self.mean.floor()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value)."""
+        count = value.double().floor().clamp_min(0)
+        inside = torch.special.gammaincc(count + 1, self.log_rate.double().exp())
+        return torch.where(value < 0, 0.0, inside).to(self.log_rate.dtype)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw counts."""
+        return torch.poisson(self.mean.expand(Size(sample_shape) + self.log_rate.shape))
+
+
+class NegativeBinomial(Unchecked):
+    """Counts with mean exp(log_mean) and variance mean + mean^2 / exp(log_dispersion).
+
+    Args:
+        log_mean: log mu.
+        log_dispersion: log theta, the inverse over-dispersion; large theta is Poisson.
+    """
+
+    def __init__(self, log_mean: Tensor, log_dispersion: Tensor) -> None:
+        self.log_mean, self.log_dispersion = log_mean, log_dispersion
+        shape = torch.broadcast_shapes(log_mean.shape, log_dispersion.shape)
+        super().__init__(shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value).
+
+        Most counts are zero, and log p(0) = -theta log(1 + mu / theta) is one term without
+        cancellation: float32 is enough for it. Only the others take lgamma and float64.
+        """
+        return zero_counts.log_p(value, _others(value), self.log_mean, self.log_dispersion)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean count."""
+        return self.log_mean.exp().expand(self.batch_shape)
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable count: floor(mu (1 - 1 / theta)), at least 0."""
+        return (self.mean * (1 - (-self.log_dispersion).exp())).clamp_min(0).floor()
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value), by the incomplete beta function (scipy; no gradient)."""
+        k = _array(value.floor().clamp_min(0))
+        log_mean, log_theta = _array(self.log_mean), _array(self.log_dispersion)
+        below = special.betainc(np.exp(log_theta), k + 1, special.expit(log_theta - log_mean))
+        inside = torch.as_tensor(below, dtype=self.log_mean.dtype, device=value.device)
+        return torch.where(value < 0, torch.zeros_like(inside), inside)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw counts as a Poisson whose rate is Gamma(theta, mu / theta)."""
+        shape = Size(sample_shape) + self.batch_shape
+        theta = self.log_dispersion.exp().expand(shape)
+        shares = Gamma(theta, torch.ones_like(theta), validate_args=False).sample()
+        rate = shares * (self.log_mean - self.log_dispersion).exp()
+        return torch.poisson(rate.clamp_max(1e9))
+
+
+def _log_gamma(theta: Tensor) -> Tensor:
+    """Return lgamma(theta) where `_gamma_ratio` takes it."""
+    return torch.lgamma(theta.clamp_max(LARGE_DISPERSION))
+
+
+def _gamma_ratio(
+    x: Tensor, theta: Tensor, log_theta: Tensor, log_gamma: Tensor | None = None
+) -> Tensor:
+    """lgamma(x + theta) - lgamma(theta) - x log theta, stable for every theta."""
+    log_gamma = _log_gamma(theta) if log_gamma is None else log_gamma
+    moderate = theta.clamp_max(LARGE_DISPERSION)
+    direct = torch.lgamma(x + moderate) - log_gamma - x * log_theta
+    if _never(theta >= LARGE_DISPERSION):
+        return direct
+    large = theta.clamp_min(LARGE_DISPERSION)
+    total = x + large
+    stirling = (total - 0.5) * torch.log1p(x / large) - x + 1 / (12 * total) - 1 / (12 * large)
+    return torch.where(theta < LARGE_DISPERSION, direct, stirling)
+
+
+def _never(cells: Tensor) -> bool:
+    """Tell whether none is true: the other way to compute it is then spared.
+
+    To ask an accelerator would stall it, and a graph that is exported cannot ask.
+    """
+    asks = cells.device.type == "cpu" and not torch.compiler.is_exporting()
+    return asks and not cells.any()
+
+
+def _counted(
+    count: Tensor, log_mean: Tensor, log_theta: Tensor, log_gamma: Tensor | None = None
+) -> Tensor:
+    """Return log p of counts that are not zero, of the negative binomial, in float64.
+
+    Written as A(x, theta) - log x! + x log mu - (x + theta) log(1 + mu / theta) with
+    A = lgamma(x + theta) - lgamma(theta) - x log theta, so that the huge terms that cancel for
+    large theta are never formed. `log_gamma` is `_log_gamma(theta)`, where it is known.
+    """
+    x, log_mean, log_theta = count.double(), log_mean.double(), log_theta.double()
+    log_p = _gamma_ratio(x, log_theta.exp(), log_theta, log_gamma) - _log_factorial(x)
+    log_p = log_p + x * (log_mean - softplus(log_mean - log_theta))
+    return log_p + zero_counts.negative_binomial(log_mean, log_theta)
+
+
+def _log_factorial(x: Tensor) -> Tensor:
+    """Return log x!, by a table where all are small whole numbers: nearly all counts are few."""
+    if torch.compiler.is_exporting() or x.device.type != "cpu" or not x.numel():
+        return torch.lgamma(x + 1)
+    index = x.long()
+    if index.max() > _TABLE or index.min() < 0 or not torch.equal(index.to(x.dtype), x):
+        return torch.lgamma(x + 1)
+    return torch.lgamma(torch.arange(1, _TABLE + 2, dtype=x.dtype))[index]
+
+
+def _others(value: Tensor) -> zero_counts.Rule:
+    """Return what gives log p of those of the counts that are not zero, in float64."""
+
+    def log_p(
+        at: Callable[[Tensor], Tensor], log_mean: Tensor, log_theta: Tensor, gate: Tensor | None
+    ) -> Tensor:
+        shared = log_theta.shape == value.shape[-1:]  # one for each column, fewer than the counts
+        log_gamma = at(_log_gamma(log_theta.double().exp())) if shared else None
+        found = _counted(at(value), log_mean, at(log_theta), log_gamma)
+        return found if gate is None else found - softplus(gate.double())
+
+    return log_p
+
+
+class ZeroInflated(Unchecked):
+    """With probability sigmoid(gate) zero, else a draw from `base`.
+
+    References:
+        Lambert, "Zero-inflated Poisson regression", 1992; Lopez et al., "Deep generative modeling
+        for single-cell transcriptomics", 2018, eq. 7.
+    """
+
+    def __init__(self, base: NegativeBinomial, gate: Tensor) -> None:
+        self.base, self.gate = base, gate
+        super().__init__(base.batch_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value) with the two ways to be zero added in the log domain."""
+        base, gate = self.base, self.gate
+        return zero_counts.log_p(value, _others(value), base.log_mean, base.log_dispersion, gate)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean count."""
+        return torch.sigmoid(-self.gate) * self.base.mean
+
+    @property
+    def mode(self) -> Tensor:
+        """The most probable count of the two candidates, zero and the base's mode."""
+        peak = self.base.mode
+        zero = torch.zeros_like(peak)
+        return torch.where(self.log_prob(peak) > self.log_prob(zero), peak, zero)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value)."""
+        closed = torch.sigmoid(self.gate)
+        inside = closed + (1 - closed) * self.base.cdf(value)
+        return torch.where(value < 0, torch.zeros_like(inside), inside)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw counts."""
+        counts = self.base.sample(Size(sample_shape))
+        closed = torch.rand_like(counts) < torch.sigmoid(self.gate)
+        return counts.masked_fill(closed, 0.0)
+
+
+class PositiveLogNormal(LogNormal):
+    """torch's log-normal, with the density and the cdf of values that are not positive: zero."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value), minus infinity at or below zero."""
+        inside = super().log_prob(torch.where(value > 0, value, torch.ones_like(value)))
+        return inside.masked_fill(value <= 0, -torch.inf)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value)."""
+        inside = super().cdf(torch.where(value > 0, value, torch.ones_like(value)))
+        return inside.masked_fill(value <= 0, 0.0)
+
+
+class StudentTCdf(StudentT):
+    """torch's Student-t in float64 inside, with its cdf (scipy; no gradient)."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value); lgamma's two large terms cancel, which float32 cannot show."""
+        df, scale = self.df.double(), self.scale.double()
+        z = (value.double() - self.loc.double()) / scale
+        constant = torch.lgamma(0.5 * (df + 1)) - torch.lgamma(0.5 * df) - 0.5 * df.log()
+        kernel = -0.5 * (df + 1) * torch.log1p(z.square() / df)
+        return (constant - _HALF_LOG_PI - scale.log() + kernel).to(self.loc.dtype)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(X <= value)."""
+        z = (_array(value) - _array(self.loc)) / _array(self.scale)
+        below = special.stdtr(_array(self.df), z)
+        return torch.as_tensor(below, dtype=value.dtype, device=value.device)

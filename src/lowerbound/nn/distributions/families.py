@@ -1,0 +1,399 @@
+"""Families turn a network's numbers into a distribution; `Conditional` joins the two.
+
+Parameters come as (B, numbers, ...): the first axis after the batch holds the numbers of every
+element, so that the same family serves vectors (B, D) and images (B, C, H, W). Every family gives
+a distribution with batch shape (B,) whose log_prob sums over elements, in nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Laplace
+
+from lowerbound.nn.distributions.base import NormalCells, Observed, Unchecked, is_density, normal
+from lowerbound.nn.distributions.counts import (
+    BernoulliLogits,
+    Codes,
+    NegativeBinomial,
+    PoissonLog,
+    PositiveLogNormal,
+    StudentTCdf,
+    ZeroInflated,
+    ordered_logits,
+)
+from lowerbound.nn.distributions.scales import SCALE_FLOOR, above, scale_of, soft_clip
+
+LOG_COUNT_LIMIT = 18.4  # log 1e8: no count that float32 holds exactly has a larger mean
+_DECAY = 4  # of the weights of past batches in a running sigma: the fifth of them last seen count
+
+
+class Family(nn.Module):
+    """Turns numbers from a network into a distribution."""
+
+    width: int = 1
+
+    def numbers(self, features: int) -> int:
+        """How many numbers the network must give for `features` elements."""
+        return self.width * features
+
+
+class Conditional(nn.Module):
+    """p(. | h): a network and a family. Encoder heads, priors and likelihoods are all this.
+
+    Args:
+        net: h -> the family's numbers.
+        family: numbers -> distribution.
+    """
+
+    def __init__(self, net: nn.Module, family: Family) -> None:
+        super().__init__()
+        self.net, self.family = net, family
+
+    def forward(self, h: Tensor, *beside: Tensor) -> Distribution:
+        """Return p(. | h). What stands `beside` goes to the family as it is."""
+        numbers = self.net(h)
+        # The one mixed-precision boundary: densities are float32 or better.
+        wide = numbers if numbers.dtype == torch.float64 else numbers.float()
+        return self.family(wide, *beside)
+
+
+def summed(cells: Distribution) -> Independent:
+    """Return the joint of independent cells: their first axis is the batch."""
+    return Independent(cells, len(cells.batch_shape) - 1, validate_args=False)
+
+
+class LatentGaussian(Family):
+    """N(mu, sigma^2) per element with sigma in [1e-4, 1e4]: for latents.
+
+    Args:
+        reach: hold mu and log sigma within +-reach, along a hyperbolic tangent. Where nothing
+            normalises, one strange batch otherwise costs a KL of 1e12 nats, and the fit. The code
+            of Vahdat & Kautz, "NVAE", 2020, does it with 5.
+    """
+
+    width = 2
+
+    def __init__(self, reach: float = math.inf) -> None:
+        super().__init__()
+        self.reach = reach
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised normal; `numbers` are mu, then log sigma."""
+        if self.reach < math.inf:
+            numbers = self.reach * (numbers / self.reach).tanh()
+        loc, raw = numbers.chunk(2, 1)
+        return normal(loc, scale_of(raw, 1e-4, 1e4))
+
+
+class FixedSigma(Family):
+    """N(mu, sigma^2) with one given sigma: unit variance is the textbook Gaussian VAE."""
+
+    sigma: Tensor
+
+    def __init__(self, sigma: float = 1.0) -> None:
+        super().__init__()
+        self.register_buffer("sigma", torch.tensor(float(sigma)))
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised normal."""
+        return normal(numbers, self.sigma.expand_as(numbers))
+
+
+class SharedSigma(Family):
+    """N(mu, sigma^2) with one learned sigma for all elements.
+
+    References:
+        Rybkin, Daniilidis & Levine, "Simple and effective VAE training with calibrated decoders",
+        2021, section 3.2, https://arxiv.org/abs/2006.13202
+    """
+
+    def __init__(self, floor: float = SCALE_FLOOR) -> None:
+        super().__init__()
+        self.floor = floor
+        self.log_sigma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised normal."""
+        return normal(numbers, scale_of(self.log_sigma, self.floor).expand_as(numbers))
+
+
+class FeatureSigma(Family):
+    """N(mu, sigma_d^2) with one learned sigma per feature (or per channel of an image)."""
+
+    def __init__(self, features: int, floor: float = SCALE_FLOOR) -> None:
+        super().__init__()
+        self.floor = floor
+        self.log_sigma = nn.Parameter(torch.zeros(features))
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised normal."""
+        shape = (1, -1, *[1] * (numbers.dim() - 2))
+        return normal(numbers, scale_of(self.log_sigma, self.floor).view(shape).expand_as(numbers))
+
+
+class OptimalSigma(Family):
+    """N(mu, sigma*^2) with the analytic optimum sigma*^2 = mean of (x - mu)^2.
+
+    While training, sigma* is that of the batch. In evaluation it is the running mean over training
+    batches: a sigma computed from the x that is being scored would not be a density. The mean is
+    over a window that grows with training, about the last fifth of the batches and at most
+    1 / momentum of them: what the first steps missed by says nothing of the trained network.
+
+    References:
+        Rybkin, Daniilidis & Levine, 2021, section 3.3 (the paper's eq. 5 lacks a square root).
+        The window: Shamir & Zhang, "Stochastic gradient descent for non-smooth optimization",
+        2013, section 4 (polynomial-decay averaging), https://arxiv.org/abs/1212.1824
+    """
+
+    variance: Tensor
+    batches: Tensor
+
+    def __init__(self, floor: float = SCALE_FLOOR, momentum: float = 0.01) -> None:
+        super().__init__()
+        self.floor, self.momentum = floor, momentum
+        self.register_buffer("variance", torch.ones(()))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+    def forward(self, numbers: Tensor) -> Distribution:
+        """Return the NaN-aware normal, or while training its profile over sigma."""
+        if self.training:
+            return Profiled(numbers, self)
+        scale = self.variance.sqrt().clamp_min(self.floor).expand_as(numbers)
+        # Aware of gaps, as the training face is.
+        return Observed(NormalCells(numbers, scale))
+
+    @torch.no_grad()
+    def observe(self, variance: Tensor) -> None:
+        """Move the running variance towards that of a training batch."""
+        self.batches += 1
+        recent = (1 + _DECAY) / (self.batches + _DECAY)
+        weight = recent.clamp_min(self.momentum).to(self.variance)
+        self.variance += weight * (variance.detach() - self.variance)
+
+
+class Profiled(Unchecked):
+    """The training-time face of `OptimalSigma`: sigma is the best one for the x it is asked about.
+
+    Not a density, which is why only `OptimalSigma` in training mode makes one.
+    """
+
+    def __init__(self, loc: Tensor, family: OptimalSigma) -> None:
+        self.loc, self.family = loc, family
+        super().__init__(loc.shape[:1], loc.shape[1:], validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """The location."""
+        return self.loc
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the (B,) log-likelihood under sigma*, and tell the family what sigma* was."""
+        seen = ~value.isnan()
+        error = torch.where(seen, value - self.loc, torch.zeros_like(self.loc))
+        variance = error.square().sum() / seen.sum().clamp_min(1)
+        # A batch in which every cell is missing says nothing of sigma, nor does one whose step is
+        # skipped because a number is not finite: the running mean would never be one again.
+        known = seen.any() & variance.isfinite()
+        self.family.observe(torch.where(known, variance, self.family.variance))
+        # Held before the root, whose gradient at zero is infinite.
+        scale = variance.clamp_min(self.family.floor**2).sqrt()
+        cells = NormalCells(torch.zeros_like(error), scale).log_prob(error)
+        return (cells * seen).flatten(1).sum(1)
+
+
+@is_density.register
+def _(d: Profiled) -> bool:
+    return False
+
+
+class Gaussian(Family):
+    """N(mu, sigma^2) with mu and sigma of every element from the network."""
+
+    width = 2
+
+    def __init__(self, floor: float = SCALE_FLOOR) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised normal; `numbers` are mu, then a number that raises sigma."""
+        loc, raw = numbers.chunk(2, 1)
+        return normal(loc, above(raw, self.floor))
+
+
+class LogGaussian(Gaussian):
+    """exp of a `Gaussian`: for positive values, per element."""
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised log-normal; `numbers` are mu, then log sigma, of log x."""
+        loc, raw = numbers.chunk(2, 1)
+        return summed(PositiveLogNormal(loc, scale_of(raw, self.floor, 20.0), validate_args=False))
+
+
+class Student(Family):
+    """Student-t with location and scale from the network and one learned degree of freedom.
+
+    References:
+        Takahashi et al., "Student-t variational autoencoder for robust density estimation", 2018.
+    """
+
+    width = 2
+
+    def __init__(self, floor: float = SCALE_FLOOR) -> None:
+        super().__init__()
+        self.floor = floor
+        self.raw_df = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised Student-t; df > 2, so the variance exists."""
+        loc, raw = numbers.chunk(2, 1)
+        df = 2.0 + scale_of(self.raw_df, 1e-2, 1e3)
+        return summed(StudentTCdf(df, loc, scale_of(raw, self.floor), validate_args=False))
+
+
+class LaplaceFamily(Family):
+    """Laplace with location and scale of every element from the network."""
+
+    width = 2
+
+    def __init__(self, floor: float = SCALE_FLOOR) -> None:
+        super().__init__()
+        self.floor = floor
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised Laplace."""
+        loc, raw = numbers.chunk(2, 1)
+        return summed(Laplace(loc, scale_of(raw, self.floor), validate_args=False))
+
+
+class Bits(Family):
+    """Bernoulli from logits: for binary data only."""
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised Bernoulli."""
+        return summed(BernoulliLogits(numbers))
+
+
+class Categories(Family):
+    """One categorical per column, columns with different numbers of classes side by side.
+
+    Args:
+        sizes: number of classes of each column.
+        reserved: the fixed probability of each column's code 0, where that stands for values that
+            training never saw; 0 where code 0 is like the others. Empty: none is reserved.
+        starts: where the numbers of each column begin; by default one after the other.
+    """
+
+    place: Tensor
+    unused: Tensor
+    fixed: Tensor
+    others: Tensor
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        reserved: Sequence[float] = (),
+        starts: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        kept = torch.tensor(list(reserved) or [0.0] * len(sizes))
+        place = torch.zeros(len(sizes), max(self.sizes), dtype=torch.long)
+        starts = [0, *accumulate(self.sizes)][:-1] if starts is None else starts
+        for row, (start, size) in enumerate(zip(starts, self.sizes, strict=True)):
+            place[row, :size] = torch.arange(start, start + size)
+        unused = torch.arange(place.shape[1]) >= torch.tensor(self.sizes)[:, None]
+        unused[:, 0] |= kept > 0
+        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("unused", unused, persistent=False)
+        self.register_buffer("fixed", kept.log(), persistent=False)
+        self.register_buffer("others", torch.log1p(-kept), persistent=False)
+        self.start, self.reserves = starts[0], bool((kept > 0).any())
+
+    def numbers(self, features: int) -> int:
+        """One number per class of every column."""
+        return sum(self.sizes)
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the independent categoricals; missing classes are padded with probability 0."""
+        # Of thousands of levels every copy takes as long as the softmax.
+        if len(self.sizes) == 1:
+            own = numbers.narrow(1, self.start, self.sizes[0])
+            logits = own.masked_fill(self.unused, -1e9).unsqueeze(1)
+        else:
+            picked = numbers.index_select(1, self.place.view(-1))
+            picked.masked_fill_(self.unused.view(-1), -1e9)
+            logits = picked.unflatten(1, self.place.shape)
+        kept = (self.fixed.to(logits), self.others.to(logits)) if self.reserves else None
+        return summed(Codes(logits, kept))
+
+
+class Ordinals(Family):
+    """One ordered scale per column: a location from the network against learned cutpoints.
+
+    Args:
+        sizes: number of grades of each column.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.first = nn.Parameter(torch.tensor([-0.5 * (s - 2) for s in self.sizes]))
+        self.steps = nn.Parameter(torch.zeros(len(self.sizes), max(0, max(self.sizes) - 2)))
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the independent ordered categoricals; `numbers` are (B, columns)."""
+        steps = scale_of(self.steps, 1e-3, 1e3)
+        cuts = self.first.unsqueeze(-1) + F.pad(steps, (1, 0)).cumsum(-1)
+        sizes = torch.tensor(self.sizes, device=numbers.device)
+        grades = torch.arange(cuts.shape[1], device=numbers.device)
+        # Grades that a shorter scale does not have lie beyond every location.
+        cuts = torch.where(grades < (sizes - 1).unsqueeze(-1), cuts, (1e6 + grades).to(cuts))
+        location = soft_clip(numbers, -1e4, 1e4)
+        return summed(Codes(ordered_logits(location, cuts).clamp_min(-1e9)))
+
+
+class PoissonFamily(Family):
+    """Poisson from the log-rate."""
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised Poisson."""
+        return summed(PoissonLog(soft_clip(numbers, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)))
+
+
+class NegativeBinomialFamily(Family):
+    """Negative binomial with log-mean and log-dispersion of every element from the network."""
+
+    width = 2
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised negative binomial."""
+        return summed(negative_binomial(*numbers.chunk(2, 1)))
+
+
+class ZeroInflatedFamily(Family):
+    """Zero-inflated negative binomial: log-mean, log-dispersion and gate from the network."""
+
+    width = 3
+
+    def forward(self, numbers: Tensor) -> Independent:
+        """Return the factorised zero-inflated negative binomial."""
+        *base, gate = numbers.chunk(3, 1)
+        return summed(ZeroInflated(negative_binomial(*base), gate))
+
+
+def negative_binomial(log_mean: Tensor, log_dispersion: Tensor) -> NegativeBinomial:
+    """Return the negative binomial with both numbers held where float32 can count."""
+    mean = soft_clip(log_mean, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)
+    return NegativeBinomial(mean, dispersion(log_dispersion))
+
+
+def dispersion(raw: Tensor) -> Tensor:
+    """Return a log-dispersion held between e^-18 and e^27.6, where the binomial is Poisson."""
+    return soft_clip(raw, -LOG_COUNT_LIMIT, 27.6)

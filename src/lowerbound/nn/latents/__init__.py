@@ -1,0 +1,9 @@
+"""Latent variables: their posteriors, priors and flows.
+
+- posteriors: rules that make q(z | h, f, p)
+- priors: p(z | h)
+- mixture_priors: VampPrior and exemplars
+- codebooks: vector quantisation
+- code_priors: priors over grids of codes
+- flows: invertible maps with a cheap log determinant
+"""

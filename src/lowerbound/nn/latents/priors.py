@@ -1,0 +1,218 @@
+"""Priors p(z | h): modules from the state to a distribution over one level's latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Size, Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from lowerbound.nn.distributions.base import Unchecked, UnitNormal, normal, tempered
+from lowerbound.nn.distributions.scales import scale_of, soft_clip
+from lowerbound.nn.networks.mlp import MLP
+
+
+class StandardNormal(nn.Module):
+    """p(z) = N(0, I), z of the given shape."""
+
+    zero: Tensor
+    one: Tensor
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("zero", torch.zeros(shape), persistent=False)
+        self.register_buffer("one", torch.ones(shape), persistent=False)
+
+    def forward(self, h: Tensor) -> Independent:
+        """Return N(0, I) for every row of h."""
+        shape = h.shape[0], *self.shape
+        cells = UnitNormal(self.zero.expand(shape), self.one.expand(shape))
+        return Independent(cells, len(self.shape), validate_args=False)
+
+
+class Learned(nn.Module):
+    """p(z) = N(mu, sigma^2) with learned mu and sigma, the same for every row."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(torch.zeros(shape))
+        self.raw_scale = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, h: Tensor) -> Independent:
+        """Return the learned normal for every row of h."""
+        shape = (h.shape[0], *self.loc.shape)
+        return normal(self.loc.expand(shape), scale_of(self.raw_scale, 1e-4, 1e4).expand(shape))
+
+
+class Mixture(nn.Module):
+    """p(z) = sum_k w_k N(mu_k, diag sigma_k^2): fitted to the aggregate posterior after training.
+
+    The best prior for a fixed encoder and decoder is the aggregate posterior E_x q(z | x)
+    (Tomczak & Welling, "VAE with a VampPrior", 2018, eq. 5); a mixture is its density estimate.
+
+    Args:
+        components: K.
+        latent: size of z.
+    """
+
+    def __init__(self, components: int, latent: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.loc = nn.Parameter(torch.zeros(components, latent))
+        self.log_scale = nn.Parameter(torch.zeros(components, latent))
+
+    def forward(self, h: Tensor) -> Distribution:
+        """Return the mixture for every row of h."""
+        return DiagonalMixture(
+            self.logits, self.loc, scale_of(self.log_scale, 1e-4, 1e4), h.shape[0]
+        )
+
+
+class DiagonalMixture(MixtureSameFamily):
+    """The same mixture of diagonal normals for every row.
+
+    Args:
+        logits: (K,) unnormalised log-weights, or (rows, K) where each row has its own.
+        loc: (K, d).
+        scale: (K, d).
+        rows: the batch size.
+    """
+
+    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, rows: int) -> None:
+        k, d = loc.shape
+        self.parameters = logits, loc, scale
+        cells = Normal(loc.expand(rows, k, d), scale.expand(rows, k, d), validate_args=False)
+        super().__init__(
+            Categorical(logits=logits.expand(rows, k), validate_args=False),
+            Independent(cells, 1, validate_args=False),
+            validate_args=False,
+        )
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of (..., d) values.
+
+        As the components are the same for every row, the squares expand into two matrix products:
+        torch's own way needs rows x K x d numbers, and took most of the time of a score. The
+        products cancel, so they are taken in float64.
+        """
+        logits, loc, scale = (t.double() for t in self.parameters)
+        z, precision = value.double(), scale**-2
+        square = z.square() @ precision.T - 2 * z @ (loc * precision).T
+        square = square + (loc.square() * precision).sum(1)
+        constant = scale.log().sum(1) + 0.5 * loc.shape[1] * math.log(2 * math.pi)
+        log_p = (logits.log_softmax(-1) - constant - 0.5 * square).logsumexp(-1)
+        return log_p.to(value.dtype)
+
+
+class Coupling(nn.Module):
+    """y_b = (z_b - m(z_a)) / s(z_a), y_a = z_a: half of the variables move, seen by the other.
+
+    References:
+        Dinh, Sohl-Dickstein & Bengio, "Density estimation using real NVP", 2017, eq. 4-8,
+        https://arxiv.org/abs/1605.08803
+
+    Args:
+        latent: d, at least 2.
+        hidden: widths of the network's hidden layers.
+        odd: which half moves.
+    """
+
+    still: Tensor
+    moving: Tensor
+    places: Tensor
+
+    def __init__(self, latent: int, hidden: Sequence[int], odd: bool) -> None:
+        super().__init__()
+        still, moving = (torch.arange(first, latent, 2) for first in (1 - int(odd), int(odd)))
+        self.register_buffer("still", still, persistent=False)
+        self.register_buffer("moving", moving, persistent=False)
+        self.register_buffer("places", torch.cat([still, moving]).argsort(), persistent=False)
+        self.net = MLP([len(still), *hidden, 2 * len(moving)])
+
+    def split(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return z_a, z_b, and the shift and log-scale of z_b, float32 or better."""
+        a, b = z.index_select(-1, self.still), z.index_select(-1, self.moving)
+        m, raw = self.net(a).to(z.dtype).chunk(2, -1)
+        return a, b, m, soft_clip(raw, -_FOLD, _FOLD)
+
+    def merge(self, a: Tensor, b: Tensor) -> Tensor:
+        """Put the halves back in their places."""
+        return torch.cat([a, b], -1).index_select(-1, self.places)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return y and log|det dy/dz|, nats: the way of a density."""
+        a, b, m, log_s = self.split(z)
+        return self.merge(a, (b - m) * (-log_s).exp()), -log_s.sum(-1)
+
+    def back(self, y: Tensor) -> Tensor:
+        """Return z: the way of a draw."""
+        a, b, m, log_s = self.split(y)
+        return self.merge(a, b * log_s.exp() + m)
+
+
+_FOLD = 4.0  # log of the most that one coupling stretches
+
+
+class Coupled(Unchecked):
+    """The distribution of z = f^-1(e), e ~ base, with cheap maps both ways; z: (rows, d).
+
+    Args:
+        base: of e, with batch shape (rows,).
+        steps: from z to e, each with `forward` and `back`.
+    """
+
+    def __init__(self, base: Distribution, steps: Sequence[Coupling]) -> None:
+        self.base, self.steps = base, tuple(steps)
+        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of (..., d) values, nats."""
+        e, total = value, value.new_zeros(())
+        for step in self.steps:
+            e, log_det = step(e)
+            total = total + log_det
+        return self.base.log_prob(e) + total
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+        """Draw (global generator of torch)."""
+        z = self.base.sample(Size(sample_shape))
+        for step in reversed(self.steps):
+            z = step.back(z)
+        return z
+
+
+@tempered.register
+def _(p: Coupled, temperature: float) -> Distribution:
+    # As for Glow: the base is widened, and what it stands for follows.
+    return Coupled(tempered(p.base, temperature), p.steps)
+
+
+class FlowPrior(nn.Module):
+    """p(z) by coupling layers over a learned normal: density and draws cost one pass each.
+
+    A temperature multiplies the scale of the normal at the end of the layers (Kingma & Dhariwal,
+    "Glow", 2018, section 6). With one latent there is nothing to couple: it is that normal.
+
+    References:
+        Dinh et al., 2017; Chen et al., "Variational lossy autoencoder", 2017, section 3.2 (flows
+        as priors), https://arxiv.org/abs/1611.02731
+
+    Args:
+        latent: size of z.
+        steps: number of couplings.
+        hidden: widths of each coupling's network.
+    """
+
+    def __init__(self, latent: int, steps: int = 4, hidden: Sequence[int] = (64,)) -> None:
+        super().__init__()
+        self.base = Learned(latent)
+        count = steps if latent > 1 else 0
+        self.steps = nn.ModuleList(Coupling(latent, hidden, i % 2 == 1) for i in range(count))
+
+    def forward(self, h: Tensor) -> Distribution:
+        """Return the flow for every row of h."""
+        return Coupled(self.base(h), list(self.steps))  # pyright: ignore[reportArgumentType]

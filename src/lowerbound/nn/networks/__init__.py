@@ -1,0 +1,8 @@
+"""Networks: modules that know nothing of probability.
+
+- mlp: fully connected networks and readers of rows
+- convolutions: convolutional networks for pictures of any size
+- residual_cells: the residual cells of NVAE
+- pixelcnn: a gated PixelCNN over grids of codes
+- unet: fully convolutional networks for restoration
+"""

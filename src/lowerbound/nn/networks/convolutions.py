@@ -1,0 +1,219 @@
+"""Convolutional networks for images of any height and width: what is cut is put back exactly.
+
+They know nothing of probability, nor of files. Shapes are (B, C, H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lowerbound.nn.networks.mlp import SILU, Nonlinearity
+
+
+def halvings(size: int, times: int) -> list[int]:
+    """Return `size` and what is left of it after each halving, rounded up.
+
+    >>> halvings(33, 3)
+    [33, 17, 9, 5]
+    """
+    sizes = [size]
+    for _ in range(times):
+        sizes.append((sizes[-1] + 1) // 2)
+    return sizes
+
+
+class Halving(nn.Conv2d):
+    """A 4 x 4 convolution of stride 2: (B, C, H, W) -> (B, D, H / 2, W / 2), rounded up.
+
+    An odd height or width gets a row or column of zeros at its end.
+
+    Args:
+        inputs: C.
+        outputs: D.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 4, 2, 1)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Return the smaller image."""
+        height, width = input.shape[2:]
+        return super().forward(F.pad(input, (0, width % 2, 0, height % 2)))
+
+
+class Doubling(nn.ConvTranspose2d):
+    """The transpose of `Halving`: (B, D, H / 2, W / 2) -> (B, C, H, W), exactly.
+
+    Args:
+        inputs: D.
+        outputs: C.
+        size: (H, W); half of it, rounded up, comes in.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: tuple[int, int]) -> None:
+        super().__init__(inputs, outputs, 4, 2, 1)
+        self.size = size
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002
+        """Return the larger image."""
+        height, width = self.size
+        return super().forward(input, output_size)[..., :height, :width]
+
+
+class Encoder(nn.Sequential):
+    """Halvings, then all pixels side by side: (B, C, H, W) -> (B, features).
+
+    Args:
+        inputs: C, numbers per pixel that come in.
+        size: (H, W).
+        channels: of every halving.
+        after: each halving.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        size: tuple[int, int],
+        channels: Sequence[int],
+        after: Nonlinearity = SILU,
+    ) -> None:
+        layers: list[nn.Module] = []
+        for wide, narrow in pairwise([inputs, *channels]):
+            layers += [Halving(wide, after.width * narrow), after.make()]
+        super().__init__(*layers, nn.Flatten())
+        height, width = (halvings(n, len(channels))[-1] for n in size)
+        self.features = channels[-1] * height * width
+
+
+class Decoder(nn.Sequential):
+    """The way back but for the last doubling: (B, latent) -> (B, channels[0], H / 2, W / 2).
+
+    Args:
+        latent: numbers that come in.
+        size: (H, W) of the image.
+        channels: those of the `Encoder`, in its order.
+        after: each layer.
+    """
+
+    def __init__(
+        self,
+        latent: int,
+        size: tuple[int, int],
+        channels: Sequence[int],
+        after: Nonlinearity = SILU,
+    ) -> None:
+        heights, widths = (halvings(n, len(channels))[::-1] for n in size)
+        first = channels[-1], heights[0], widths[0]
+        layers: list[nn.Module] = [
+            nn.Linear(latent, after.width * first[0] * first[1] * first[2]),
+            after.make(),
+            nn.Unflatten(1, first),
+        ]
+        sizes = list(zip(heights, widths, strict=True))[1:-1]
+        for (wide, narrow), reached in zip(pairwise(channels[::-1]), sizes, strict=True):
+            layers += [Doubling(wide, after.width * narrow, reached), after.make()]
+        super().__init__(*layers)
+
+
+def margins(size: int, multiple: int) -> tuple[int, int]:
+    """Return how much to put before and behind `size` to make it a multiple.
+
+    >>> margins(28, 8), margins(33, 4), margins(32, 8)
+    ((2, 2), (1, 2), (0, 0))
+    """
+    missing = -size % multiple
+    return missing // 2, missing - missing // 2
+
+
+class Enlarged(nn.Module):
+    """Repeat an image's border until its height and width are multiples of a number.
+
+    Args:
+        size: (H, W) that comes in.
+        multiple: of the height and width that go out.
+    """
+
+    def __init__(self, size: tuple[int, int], multiple: int) -> None:
+        super().__init__()
+        top, left = (margins(n, multiple) for n in size)
+        self.around = (*left, *top)
+        self.size = size[0] + sum(top), size[1] + sum(left)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the larger image, the given one in its middle."""
+        return F.pad(x, self.around, mode="replicate") if any(self.around) else x
+
+
+class Cropped(nn.Module):
+    """Take what `Enlarged` put around an image away again.
+
+    Args:
+        size: (H, W) that goes out.
+        multiple: as given to `Enlarged`.
+    """
+
+    def __init__(self, size: tuple[int, int], multiple: int) -> None:
+        super().__init__()
+        (self.top, _), (self.left, _) = (margins(n, multiple) for n in size)
+        self.height, self.width = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the middle of the image."""
+        rows = slice(self.top, self.top + self.height)
+        return x[..., rows, self.left : self.left + self.width]
+
+
+class LearnedStart(nn.Module):
+    """A first state that is learned: the same (C, H, W) for every row."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.state = nn.Parameter(torch.rand(shape))
+
+    def forward(self, context: Tensor | None, batch: int) -> Tensor:
+        """Return (batch, C, H, W)."""
+        return self.state.expand(batch, *self.state.shape)
+
+
+class Unstarted(nn.Module):
+    """The first state where there is nothing to say: (B, 0, H, W)."""
+
+    anchor: Tensor
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("anchor", torch.zeros(0, height, width), persistent=False)
+
+    def forward(self, context: Tensor | None, batch: int) -> Tensor:
+        """Return (batch, 0, H, W) on the model's device."""
+        return self.anchor.expand(batch, *self.anchor.shape)
+
+
+class Refined(nn.Module):
+    """x + net(x), two convolutions with no batch in them: (B, C, H, W) to the same.
+
+    References:
+        He, Zhang, Ren & Sun, "Identity mappings in deep residual networks", 2016.
+
+    Args:
+        channels: C.
+        hidden: channels between the two convolutions.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.SiLU(),
+            nn.Conv2d(channels, hidden, 3, 1, 1),
+            nn.SiLU(),
+            nn.Conv2d(hidden, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the refined image."""
+        return x + self.net(x)

@@ -1,0 +1,9 @@
+"""Objectives: what training minimises, in nats per example.
+
+- elbo: ELBO, IWAE, DReG, MAP
+- aggregate: MMD and total correlation
+- adversarial: a discriminator beside another objective
+- hybrid: latents of both the posterior and the prior
+- spectral: spectral regularisation
+- schedules: weights that change with the step
+"""

@@ -1,0 +1,357 @@
+"""Objectives: what training minimises, in nats per example.
+
+An objective holds the model, so that DDP, FSDP and torch.compile wrap the objective (the KL lives
+in the trace, not in the model's output). Each returns the loss and, beside it, the plain ELBO:
+a bound with beta other than 1 or with free bits is not an ELBO, and is never reported as one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound.errors import UsageError
+from lowerbound.nn.distributions.base import is_density, kl_per_dimension
+from lowerbound.nn.trace import Trace, from_posterior, path_derivative
+from lowerbound.noise import Noise
+
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value at every step."""
+
+    value: float
+
+    def __call__(self, step: int) -> float:
+        """Return the value."""
+        return self.value
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """From `start` to `end` in a straight line over `steps` steps: warm-up, or growing capacity.
+
+    References:
+        Sonderby et al., "Ladder variational autoencoders", 2016 (warm-up);
+        Burgess et al., "Understanding disentangling in beta-VAE", 2018 (capacity).
+    """
+
+    start: float
+    end: float
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        """Return the value at `step`."""
+        done = min(1.0, step / max(1, self.steps))
+        return self.start + done * (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class Cyclical:
+    """Ramps from 0 to `end`, repeated: Fu et al., "Cyclical annealing schedule", 2019.
+
+    Args:
+        end: the value held after each ramp.
+        period: steps of one cycle.
+        share: share of the cycle spent ramping.
+    """
+
+    end: float
+    period: int
+    share: float = 0.5
+
+    def __call__(self, step: int) -> float:
+        """Return the value at `step`."""
+        return self.end * min(1.0, (step % self.period) / (self.share * self.period))
+
+
+class Loss(NamedTuple):
+    """What training minimises, and what it reports.
+
+    Attributes:
+        value: the scalar to minimise, nats per example.
+        terms: detached scalars: elbo (plain), distortion, rate, and what the objective adds.
+    """
+
+    value: Tensor
+    terms: dict[str, Tensor]
+
+
+class Elbo(nn.Module):
+    """The (beta-)ELBO: E_q[-log p(x | z)] + beta KL(q(z | x) || p(z)), to minimise.
+
+    References:
+        Kingma & Welling, 2014, eq. 3; Higgins et al., "beta-VAE", 2017, eq. 4; free bits: Kingma
+        et al., "Improved variational inference with inverse autoregressive flow", 2016, eq. 15;
+        capacity: Burgess et al., 2018, eq. 8; balance: Vahdat & Kautz, "NVAE", 2020, appendix A.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        beta: weight of the rate, a number or a schedule of the step.
+        free_bits: nats per latent dimension (mean over the batch) that cost nothing.
+        capacity: a target C(step) in nats; the rate then costs beta |KL - C|.
+        balance: while beta is below 1, weigh each group's rate by `balanced`, so that warm-up
+            does not leave all information to the first groups.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        beta: float | Schedule = 1.0,
+        free_bits: float = 0.0,
+        capacity: Schedule | None = None,
+        balance: bool = False,
+    ) -> None:
+        super().__init__()
+        if free_bits < 0:
+            raise UsageError("E240", f"free_bits is {free_bits}, below 0", fix="free_bits=0.0")
+        wanted = {"free_bits": free_bits, "capacity": capacity is not None, "balance": balance}
+        changing = [name for name, given in wanted.items() if given]
+        if len(changing) > 1:
+            raise UsageError(
+                "E240", f"{' and '.join(changing)} both change the rate", fix="give one of the two"
+            )
+        self.model = model
+        self.beta: Schedule = beta if callable(beta) else Constant(float(beta))
+        self.free_bits, self.capacity, self.balance = free_bits, capacity, balance
+
+    def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
+        """Return the loss of a batch.
+
+        Args:
+            x: (B, ...).
+            step: number of the optimiser step, for the schedules.
+            noise: where the posterior's draws come from.
+            context: (B, ...) or None.
+        """
+        trace = Trace(from_posterior(noise), len(x))
+        distortion = -self.model(x, trace, context).log_prob(x).mean()
+        rate, penalty = trace.kl(), trace.penalty()
+        beta, nats = self.beta(step), rate.mean()
+        value = distortion + beta * self._cost(trace, nats, step)
+        terms = {
+            "elbo": -(distortion.detach() + nats.detach()),
+            "distortion": distortion.detach(),
+            "rate": nats.detach(),
+            "beta": torch.tensor(beta),
+        }
+        if penalty is not None:
+            value = value + penalty.mean()
+            terms["penalty"] = penalty.mean().detach()
+        return Loss(value, terms)
+
+    def _cost(self, trace: Trace, nats: Tensor, step: int) -> Tensor:
+        """What the mean rate costs: itself, what is above the free bits, or its way to C."""
+        if self.capacity is not None:
+            return (nats - self.capacity(step)).abs()
+        if self.balance and self.beta(step) < 1:
+            return balanced(trace)
+        if not self.free_bits:
+            return nats
+        costs = []
+        for site in trace.sites.values():
+            assert site.q is not None
+            each = kl_per_dimension(site.q, site.p)
+            # Without a closed form the group is the whole site.
+            mean = site.kl().mean()[None] if each is None else each.mean(0).flatten()
+            costs.append(mean.clamp_min(self.free_bits).sum())
+        return torch.stack(costs).sum()
+
+
+def balanced(trace: Trace) -> Tensor:
+    """Return sum_l gamma_l KL_l, nats, mean over the batch: groups that carry much pay more.
+
+    gamma_l is proportional to (E|KL_l| + 0.01) / s_l and has mean 1; it is no part of the graph.
+    s_l is the size of the group, over the number of groups of that size (as in the authors' code).
+    """
+    each = [site.kl() for site in trace.sites.values()]
+    shapes = [site.z.shape[1:] for site in trace.sites.values()]
+    sizes = torch.tensor([shape.numel() / shapes.count(shape) for shape in shapes])
+    gamma = torch.stack([kl.detach().abs().mean() for kl in each]) + 0.01
+    gamma = gamma / sizes.to(gamma)
+    return (gamma / gamma.mean() * torch.stack([kl.mean() for kl in each])).sum()
+
+
+class StickingTheLanding(nn.Module):
+    """The (beta-)ELBO with the path-derivative gradient: its variance is 0 where q is exact.
+
+    The rate is that of the draw, log q(z | x) - log p(z), with the parameters of log q cut from
+    the graph: what is cut is the score, whose expectation is 0. That holds in hierarchies too
+    (where each cut score has expectation 0 given the draws before it), and for any beta.
+
+    References:
+        Roeder, Wu & Duvenaud, "Sticking the landing: simple, lower-variance gradient estimators
+        for variational inference", 2017, eq. 7, https://arxiv.org/abs/1703.09194
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        beta: weight of the rate, a number or a schedule of the step.
+    """
+
+    def __init__(self, model: nn.Module, *, beta: float | Schedule = 1.0) -> None:
+        super().__init__()
+        self.model = model
+        self.beta: Schedule = beta if callable(beta) else Constant(float(beta))
+
+    def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
+        """Return the loss of a batch: see `Elbo.forward`."""
+        trace = Trace(path_derivative(noise), len(x))
+        distortion = -self.model(x, trace, context).log_prob(x).mean()
+        rate, penalty, beta = -trace.log_ratio().mean(), trace.penalty(), self.beta(step)
+        value = distortion + beta * rate
+        terms = {
+            "elbo": -(distortion.detach() + rate.detach()),
+            "distortion": distortion.detach(),
+            "rate": rate.detach(),
+            "beta": torch.tensor(beta),
+        }
+        if penalty is not None:
+            value, terms["penalty"] = value + penalty.mean(), penalty.mean().detach()
+        return Loss(value, terms)
+
+
+class Iwae(nn.Module):
+    """The importance-weighted bound L_k = E log (1/k) sum_i w_i, w = p(x, z) / q(z | x).
+
+    References:
+        Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, eq. 8;
+        Tucker et al., "Doubly reparameterized gradient estimators", 2019, eq. 7 (DReG).
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        k: number of importance samples.
+        dreg: use the doubly reparameterised gradient for the encoder, whose signal-to-noise ratio
+            does not fall with k. It is unbiased only where no posterior depends on an earlier
+            draw: there log q(z_2 | z_1, x) must keep its dependence on z_1, which is cut here with
+            the parameters, and a path that leads through two draws must be weighted once. (The
+            unbiased form would run the posterior's network again with cut weights: Bauer & Mnih,
+            "Generalized doubly reparameterized gradient estimators", 2021.) Such a model is
+            refused (E246); dreg=False, the gradient of the bound itself, is unbiased for every
+            model.
+    """
+
+    def __init__(self, model: nn.Module, k: int, *, dreg: bool = True) -> None:
+        super().__init__()
+        if k < 1:
+            raise UsageError("E240", f"k is {k}, but at least one sample is needed", fix="k=1")
+        self.model, self.k, self.dreg = model, k, dreg
+
+    def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
+        """Return the loss of a batch; `terms` hold the plain one-sample ELBO beside the bound."""
+        choose = path_derivative(noise) if self.dreg else from_posterior(noise)
+        trace = Trace(choose, len(x), self.k)
+        px = self.model(x, trace, context)
+        if not is_density(px):
+            raise UsageError(
+                "E246",
+                f"the likelihood is a {type(px).__name__} while training, which is no density, so "
+                "the importance-weighted bound is not a bound",
+                fix='train it with the ELBO, or use likelihood="shared"',
+            )
+        log_p = px.log_prob(x.repeat_interleave(self.k, 0))
+        log_w = (log_p + trace.log_ratio()).view(len(x), self.k)
+        bound = log_w.logsumexp(1) - math.log(self.k)
+        weights, value = log_w.detach().softmax(1), -bound.mean()
+        elbo, distortion = log_w.detach().mean(), -log_p.detach().mean()
+        terms = {
+            "elbo": elbo,
+            "bound": -value.detach(),
+            "distortion": distortion,
+            "rate": -(distortion + elbo),
+        }
+        if self.dreg:
+            if torch.is_grad_enabled():
+                _refuse_chains(trace)
+                _weight_paths(trace, weights.flatten())
+            surrogate = (weights * log_w).sum(1).mean()
+            # The value is the bound; only the gradient is the surrogate's.
+            value = -(surrogate - (value + surrogate).detach())
+        penalty = trace.penalty()
+        if penalty is not None:
+            value, terms["penalty"] = value + penalty.mean(), penalty.mean().detach()
+        return Loss(value, terms)
+
+
+def _refuse_chains(trace: Trace) -> None:
+    """Refuse a hierarchy in which a posterior depends on an earlier draw."""
+    name = trace.chained()
+    if name is not None:
+        raise UsageError(
+            "E246",
+            f"the posterior of {name!r} depends on a draw of an earlier level, where the doubly "
+            "reparameterised gradient is biased",
+            fix="Iwae(..., dreg=False)",
+        )
+
+
+def _weight_paths(trace: Trace, weights: Tensor) -> None:
+    """Multiply the gradient through each draw by its weight: w^2 in all for the encoder."""
+    for site in trace.sites.values():
+        if site.z.requires_grad:
+            shaped = weights.view(-1, *[1] * (site.z.dim() - 1))
+            site.z.register_hook(shaped.mul)
+
+
+class ThetaPrior(NamedTuple):
+    """A prior on the network's own parameters.
+
+    Attributes:
+        family: a `torch.distributions` class with location and scale, ``Normal`` or ``Laplace``.
+        scale: its scale.
+        match: which parameters it holds for, a pattern of their names such as ``"likelihood.*"``.
+    """
+
+    family: type[torch.distributions.Distribution]
+    scale: float
+    match: str = "*"
+
+    def log_prob(self, model: nn.Module) -> Tensor:
+        """Return log p(theta) of the matching parameters, nats."""
+        chosen = [p for name, p in model.named_parameters() if fnmatch(name, self.match)]
+        if not chosen:
+            raise UsageError(
+                "E240",
+                f"no parameter of the model matches {self.match!r}",
+                fix='match="*" holds for all of them',
+            )
+        one = chosen[0].new_tensor
+        density = self.family(one(0.0), one(self.scale))  # pyright: ignore[reportArgumentType]
+        return torch.stack([density.log_prob(p).sum() for p in chosen]).sum()
+
+
+class Map(nn.Module):
+    """Maximum a posteriori estimation of theta: adds -log p(theta) / N to another objective.
+
+    With no priors this is maximum likelihood. One normal prior with scale s has the gradient of
+    weight decay 1 / (s^2 N).
+
+    Args:
+        objective: the objective that is wrapped.
+        priors: priors on groups of parameters.
+        examples: N, the number of training examples.
+    """
+
+    def __init__(self, objective: nn.Module, priors: Sequence[ThetaPrior], examples: int) -> None:
+        super().__init__()
+        self.objective, self.priors, self.examples = objective, tuple(priors), examples
+
+    @property
+    def model(self) -> nn.Module:
+        """The model of the wrapped objective."""
+        return self.objective.get_submodule("model")
+
+    def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
+        """Return the wrapped loss minus log p(theta) / N."""
+        value, terms = self.objective(x, step, noise, context)
+        log_theta = sum((p.log_prob(self.model) for p in self.priors), value.new_zeros(()))
+        terms = {**terms, "log_theta": log_theta.detach()}
+        return Loss(value - log_theta / self.examples, terms)

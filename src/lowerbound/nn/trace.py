@@ -1,0 +1,211 @@
+"""A trace draws z at each latent site in one chosen way, and remembers what was drawn.
+
+The one walk of a model (`lowerbound.nn.model.LatentModel.forward`) serves training, sampling,
+embedding, reconstruction and scoring: what differs is the `Choose` that the trace is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+from torch.distributions import Distribution
+
+from lowerbound.nn.distributions import base
+from lowerbound.noise import Noise
+
+
+class Drawn(NamedTuple):
+    """A draw, and the posterior that it came from, if any, as importance weights see it."""
+
+    z: Tensor
+    source: Distribution | None
+
+
+Choose = Callable[[str, Distribution, "Distribution | None"], Drawn]
+
+
+@dataclass
+class Site:
+    """What happened at one group of latents."""
+
+    z: Tensor
+    p: Distribution
+    q: Distribution | None
+    source: Distribution | None
+    penalty: Tensor | float
+
+    @cached_property
+    def log_q(self) -> Tensor:
+        """Log q(z | x), (B,) nats, of the draw: computed only where it is asked for."""
+        assert self.source is not None, "this draw has no posterior, and so no importance weight"
+        return self.source.log_prob(self.z)
+
+    def exact_kl(self) -> Tensor | None:
+        """KL(q || p), (B,) nats, or None where no closed form is registered."""
+        assert self.q is not None, "a site drawn without a posterior has no KL"
+        return base.exact_kl(self.q, self.p)
+
+    def kl(self) -> Tensor:
+        """KL(q || p), (B,) nats: exact where registered, else the one-sample estimate."""
+        exact = self.exact_kl()
+        return self.log_q - self.p.log_prob(self.z) if exact is None else exact
+
+    def log_ratio(self) -> Tensor:
+        """Log p(z) - log q(z | x), (B,) nats, of the draw."""
+        return self.p.log_prob(self.z) - self.log_q
+
+
+@dataclass
+class Trace:
+    """One run through the latent sites of a model.
+
+    Args:
+        choose: how z is drawn from (name, p, q).
+        rows: number of examples.
+        samples: draws per example; a model sees rows x samples, the draws of a row together.
+    """
+
+    choose: Choose
+    rows: int
+    samples: int = 1
+    sites: dict[str, Site] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> int:
+        """Rows times samples: the first axis of everything in the walk."""
+        return self.rows * self.samples
+
+    def expand(self, features: Tensor) -> Tensor:
+        """Repeat per-row features for the samples of each row: rows are encoded only once."""
+        return features if self.samples == 1 else features.repeat_interleave(self.samples, 0)
+
+    def draw(
+        self,
+        name: str,
+        p: Distribution,
+        q: Distribution | None = None,
+        penalty: Tensor | float = 0.0,
+    ) -> Tensor:
+        """Draw z at the site `name`, (batch, ...), and remember it."""
+        z, source = self.choose(name, p, q)
+        self.sites[name] = Site(z, p, q, source, penalty)
+        return z
+
+    def _total(self, term: Callable[[Site], Tensor | float]) -> Tensor:
+        terms = [term(site) for site in self.sites.values()]
+        if len(terms) == 1 and isinstance(terms[0], Tensor):
+            return terms[0]
+        return torch.stack([torch.as_tensor(term).expand(self.batch) for term in terms]).sum(0)
+
+    def kl(self) -> Tensor:
+        """KL(q || p) summed over the sites, (batch,) nats."""
+        return self._total(Site.kl)
+
+    def log_ratio(self) -> Tensor:
+        """Log p(z) - log q(z | x) summed over the sites, (batch,) nats."""
+        return self._total(Site.log_ratio)
+
+    def log_prior(self) -> Tensor:
+        """Log p(z) summed over the sites, (batch,) nats."""
+        return self._total(lambda site: site.p.log_prob(site.z))
+
+    def chained(self) -> str | None:
+        """Return the first site whose posterior depends on an earlier draw, or None.
+
+        What counts is what happened: whether the graph of the walk leads from a draw back to an
+        earlier one. Without gradients there is no graph, and the answer is None.
+        """
+        earlier, seen = set(), set()
+        for name, site in self.sites.items():
+            if site.z.grad_fn is None:
+                continue
+            if _leads(site.z.grad_fn, earlier, seen):
+                return name
+            earlier.add(site.z.grad_fn)
+        return None
+
+    def penalty(self) -> Tensor | None:
+        """What the posteriors add to the loss that is not nats, (batch,); None where none does."""
+        if not any(isinstance(site.penalty, Tensor) for site in self.sites.values()):
+            return None
+        return self._total(lambda site: site.penalty)
+
+
+def _leads(start: Node, goals: set[Node], seen: set[Node]) -> bool:
+    """Tell whether the graph below `start` contains one of `goals`; `seen` is known not to."""
+    waiting = [start]
+    while waiting:
+        node = waiting.pop()
+        if node in goals:
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting += [below for below, _ in node.next_functions if below is not None]
+    return False
+
+
+def _posterior(q: Distribution | None) -> Distribution:
+    assert q is not None, "this way of drawing needs data: call the model with x"
+    return q
+
+
+def from_posterior(noise: Noise) -> Choose:
+    """Draw from q(z | x) by reparameterisation: training and scores."""
+
+    def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+        return Drawn(*base.draw(_posterior(q), partial(noise, name)))
+
+    return choose
+
+
+def path_derivative(noise: Noise) -> Choose:
+    """Draw like `from_posterior`, with log q's own parameters cut from the graph.
+
+    References: Roeder, Wu & Duvenaud, "Sticking the landing", 2017; Tucker, Lawson, Gu &
+    Maddison, "Doubly reparameterized gradient estimators", 2019.
+    """
+
+    def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+        z, source = base.draw(_posterior(q), partial(noise, name))
+        return Drawn(z, base.stopped(source))
+
+    return choose
+
+
+def from_prior(temperature: float = 1.0, top_k: int | None = None) -> Choose:
+    """Draw from p(z) (global generator of torch: call inside `noise.isolated`).
+
+    Args:
+        temperature: below 1 for tamer draws.
+        top_k: how many of the likeliest codes a place may have; None for all.
+    """
+
+    def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+        wanted = p if temperature == 1.0 else base.tempered(p, temperature)
+        wanted = wanted if top_k is None else base.truncated(wanted, top_k)
+        return Drawn(wanted.sample(), None)
+
+    return choose
+
+
+def posterior_mean(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+    """Take the mean of q(z | x), or what stands for it: embeddings and reconstructions."""
+    return Drawn(base.centre(_posterior(q)), None)
+
+
+def replay(zs: Mapping[str, Tensor], otherwise: Choose | None = None) -> Choose:
+    """Take given values, and draw the sites that are not given by `otherwise`."""
+
+    def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+        if name in zs:
+            return Drawn(zs[name], None)
+        assert otherwise is not None, f"no value was given for the site {name!r}"
+        return otherwise(name, p, q)
+
+    return choose

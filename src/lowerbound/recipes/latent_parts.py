@@ -1,0 +1,87 @@
+"""The prior and the flow of a posterior that a recipe's arguments name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from lowerbound.nn.latents.flows import Autoregressive, Planar, Spline
+from lowerbound.nn.latents.mixture_priors import Borrowed, Exemplar, Reading, Vamp
+from lowerbound.nn.latents.posteriors import Flow
+from lowerbound.nn.latents.priors import FlowPrior, Mixture, StandardNormal
+from lowerbound.recipes.choosing import choice
+
+_MAPS: dict[str, Callable[[int, int, Sequence[int], bool], nn.Module]] = {
+    "iaf": Autoregressive,
+    "spline": Spline,
+    "planar": lambda latent, context, hidden, backward: Planar(latent, context),
+}
+
+
+def with_flows(  # noqa: PLR0913, PLR0917 - what the maps need, together
+    posterior: nn.Module, latent: int, context: int, kind: str, flows: int, hidden: Sequence[int]
+) -> nn.Module:
+    """Return a posterior with so many maps after its draw, or itself for none.
+
+    Args:
+        posterior: of the level.
+        latent: size of z.
+        context: features of the encoder.
+        kind: "iaf", "spline" or "planar".
+        flows: number of maps; the order of the variables turns round from one to the next.
+        hidden: widths of the hidden layers of each map's masked network.
+
+    Raises:
+        UsageError: E241 for another kind.
+    """
+    make = choice("kind", kind, _MAPS)
+    maps = [make(latent, context, list(hidden), i % 2 == 1) for i in range(flows)]
+    return Flow(posterior, maps) if maps else posterior
+
+
+PRIORS = ("standard", "mixture", "flow", "vamp", "exemplar")
+
+
+def with_prior(  # noqa: PLR0913 - what the five priors need, together
+    name: str,
+    encoder: nn.Module,
+    posterior: nn.Module,
+    *,
+    latent: int,
+    components: int,
+    pseudo_inputs: int,
+    shape: Sequence[int],
+    bounds: tuple[float, float] | None = None,
+) -> tuple[nn.Module, nn.Module]:
+    """Return the encoder and the prior of a model of one level.
+
+    Args:
+        name: "standard", "mixture", "flow", "vamp" or "exemplar".
+        encoder: of the model, which a prior may borrow.
+        posterior: of the level, likewise.
+        latent: size of z.
+        components: of a mixture that was fitted after training and is the prior now; 0 for none.
+        pseudo_inputs: number of components, pseudo-inputs or exemplars of a prior that has them.
+        shape: of one x.
+        bounds: of the data, or None.
+
+    Raises:
+        UsageError: E241 for another name, E240 for too few of them.
+    """
+    choice("prior", name, dict.fromkeys(PRIORS))
+    if components:
+        return encoder, Mixture(components, latent)
+    if name == "mixture":
+        mixture = Mixture(pseudo_inputs, latent)
+        nn.init.normal_(mixture.loc)  # components that begin alike stay alike
+        return encoder, mixture
+    if name == "flow":
+        return encoder, FlowPrior(latent)
+    if name == "vamp":
+        return encoder, Vamp(Borrowed(encoder, posterior), pseudo_inputs, shape, bounds)
+    if name == "exemplar":
+        reading = Reading(encoder)
+        borrowed = Borrowed(encoder, posterior)
+        return reading, Exemplar(borrowed, pseudo_inputs, shape, reading.last)
+    return encoder, StandardNormal(latent)

@@ -1,0 +1,370 @@
+"""What a trained model is used for, on coded rows: embed, reconstruct, sample, impute, explain.
+
+Everything here is a way of drawing z (a `Choose`) and a reading of p(x | z); nothing knows which
+model it is given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import singledispatch
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent
+
+from lowerbound import noise
+from lowerbound.coding.rows import Batch, Dense, Rows, subset
+from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
+from lowerbound.nn.distributions.grey_levels import GreyCodes
+from lowerbound.nn.partial import undecoded
+from lowerbound.nn.trace import Trace, from_posterior, from_prior, posterior_mean, replay
+from lowerbound.tasks.metrics import by_tiles, log_likelihood
+
+SCORE_SAMPLES = 32
+SCORE_WORK = 1e8  # floating-point operations of a pass, up to which a score takes so many of them
+SAMPLE_CHUNK = 8192
+EMBEDDED_CELLS = 1 << 21  # of rows of thousands of numbers: their first weights are read once
+EMBEDDED = 4096  # rows whose latents are computed together: one pass each, and no draws
+EXPECTING = 8  # draws of x at each z that tell what a pixel usually costs
+
+
+def samples_worth(work: float) -> int:
+    """Return the importance samples of a score: as many as cost no more than of a small model.
+
+    Networks of hundreds of layers are tens of times as slow, and their bound is the closer one.
+
+    Args:
+        work: floating-point operations of one pass.
+    """
+    affordable = max(1.0, SCORE_SAMPLES * SCORE_WORK / max(work, SCORE_WORK))
+    return max(2, 2 ** math.floor(math.log2(affordable)))
+
+
+def score(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
+    """Return the anomaly score of every row: -log p(x) by importance sampling, (n,) nats."""
+    return -log_likelihood(model, rows, samples).log_p
+
+
+def embed(model: nn.Module, rows: Rows) -> Tensor:
+    """Return E[z | x] of every row, (n, d), the latents of all levels side by side."""
+
+    def work(batch: Batch) -> Tensor:
+        trace = Trace(posterior_mean, len(batch.x))
+        model(batch.x, trace, batch.context)
+        return torch.cat([site.z.flatten(1) for site in trace.sites.values()], 1)
+
+    with undecoded(model):
+        return by_tiles(model, rows, work, EMBEDDED, EMBEDDED_CELLS)
+
+
+def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
+    """Return the mean of p(x | E[z | x]) of every row (the mode of codes), shaped as x."""
+
+    def work(batch: Batch) -> Tensor:
+        return model(batch.x, Trace(posterior_mean, len(batch.x)), batch.context).mean
+
+    return by_tiles(model, rows, work)
+
+
+@torch.no_grad()
+def decode(model: nn.Module, z: Tensor, context: Tensor | None = None) -> Tensor:
+    """Return the mean of p(x | z) for given latents, those of all levels as `embed` has them."""
+    model.eval()
+    trace = Trace(replay({}, from_prior()), 1)  # one row tells the shapes
+    with noise.isolated("decode"):
+        model(None, trace, None if context is None else context[:1])
+    shapes = {name: site.z.shape[1:] for name, site in trace.sites.items()}
+    parts = z.split([shape.numel() for shape in shapes.values()], 1)
+    zs = {n: part.view(len(z), *shapes[n]) for n, part in zip(shapes, parts, strict=True)}
+    return model(None, Trace(replay(zs), len(z)), context).mean
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    n: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    context: Tensor | None = None,
+) -> Tensor:
+    """Draw n rows: z from the prior, then every cell from its likelihood, (n, ...).
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        n: number of rows.
+        seed: of all draws.
+        temperature: of the prior.
+        top_k: how many of the likeliest codes a place of a grid may have; None for all.
+        context: (n, ...) or None.
+
+    Raises:
+        UsageError: E246 where the prior has no temperature, E256 where it has no codes.
+    """
+    model.eval()
+    draws = []
+    with noise.isolated("sample", seed):
+        for start in range(0, n, SAMPLE_CHUNK):
+            count = min(SAMPLE_CHUNK, n - start)
+            given = None if context is None else context[start : start + count]
+            choose = from_prior(temperature, top_k)
+            draws.append(model(None, Trace(choose, count), given).sample())
+    return torch.cat(draws)
+
+
+class Conditioned(NamedTuple):
+    """Draws given some cells, and how many independent draws they are worth.
+
+    Attributes:
+        values: (n, ...) rows, the given cells as given.
+        effective_samples: of the importance weights; far below n, rows repeat each other's z.
+    """
+
+    values: Tensor
+    effective_samples: float
+
+
+@torch.no_grad()
+def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> Conditioned:
+    """Draw n rows conditional on the cells of `given` that are not NaN.
+
+    z is drawn from the prior, weighted by p(given | z) and resampled; then the other cells are
+    drawn from p(x | z).
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        given: (columns,), or one picture, with NaN for what is to be drawn.
+        n: number of rows.
+        seed: of all draws.
+    """
+    model.eval()
+    proposals = max(16384, 8 * n)
+    zs, log_w = [], []
+    with noise.isolated("sample", "given", seed):
+        for _ in range(0, proposals, SAMPLE_CHUNK):
+            trace = Trace(from_prior(), SAMPLE_CHUNK)
+            px = model(None, trace, None)
+            log_w.append(px.log_prob(given.expand(SAMPLE_CHUNK, *given.shape)))
+            zs.append({name: site.z for name, site in trace.sites.items()})
+        weights = torch.cat(log_w).double().softmax(0)
+        chosen = weights.multinomial(n, replacement=True)
+        z = {name: torch.cat([each[name] for each in zs])[chosen] for name in zs[0]}
+        values = model(None, Trace(replay(z), n), None).sample()
+    kept = torch.where(given.isnan(), values, given.expand_as(values))
+    return Conditioned(kept, (1 / weights.square().sum()).item())
+
+
+@torch.no_grad()
+def impute(
+    model: nn.Module, rows: Rows, *, groups: Sequence[Sequence[int]] = (), samples: int = 128
+) -> Tensor:
+    """Return rows whose missing cells hold E[x_missing | x_observed] (of codes, the most likely).
+
+    Draws of z from q(z | x_observed) are weighted by p(x_observed, z) / q(z | x_observed).
+
+    Args:
+        model: the model.
+        rows: the rows.
+        groups: the columns that belong together, such as a number and its atoms: a cell is
+            missing where all of them are, and only rows with such a cell are filled.
+        samples: of z.
+
+    References:
+        Mattei & Frellsen, "MIWAE: deep generative modelling and imputation of incomplete data
+        sets", 2019, section 3.3.
+    """
+
+    def work(batch: Batch) -> Tensor:
+        px, weights = _weighted(model, batch, samples)
+        return torch.where(batch.x.isnan(), average(px, weights), batch.x)
+
+    filled, gaps = _with_gaps(rows, groups)
+    if len(gaps):
+        filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
+    return filled
+
+
+def _with_gaps(rows: Rows, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Return all rows, and which have missing cells: of most tables few, and each costs."""
+    x = rows.take(torch.arange(len(rows))).x
+    gone = x.flatten(1).isnan()
+    for columns in groups:
+        gone[:, columns] &= gone[:, columns].all(1, keepdim=True)
+    return x, gone.any(1).nonzero()[:, 0]
+
+
+@torch.no_grad()
+def impute_draws(
+    model: nn.Module,
+    rows: Rows,
+    draws: int,
+    *,
+    groups: Sequence[Sequence[int]] = (),
+    samples: int = 128,
+    seed: int = 0,
+    start: int = 0,
+) -> Tensor:
+    """Return `draws` completed copies of every row, (n, draws, ...): multiple imputation.
+
+    Args:
+        model: the model.
+        rows: the rows.
+        draws: copies of each.
+        groups: the columns that belong together, as in `impute`.
+        samples: of z, among which those of the copies are chosen.
+        seed: of the draws.
+        start: the number of the first row in a table of which these are a part.
+    """
+
+    def work(batch: Batch) -> Tensor:
+        keys = noise.row_keys(*batch)
+        trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x), samples)
+        px = model(batch.x, trace, batch.context)
+        log_w = px.log_prob(batch.x.repeat_interleave(samples, 0)) + trace.log_ratio()
+        weights = log_w.double().view(-1, samples).softmax(1)
+        chosen = weights.multinomial(draws, replacement=True)
+        place = (chosen + samples * torch.arange(len(batch.x))[:, None]).flatten()
+        z = {name: site.z[place] for name, site in trace.sites.items()}
+        context = None if batch.context is None else batch.context.repeat_interleave(draws, 0)
+        values = model(None, Trace(replay(z), len(place)), context).sample()
+        values = values.view(len(batch.x), draws, *batch.x.shape[1:])
+        return torch.where(batch.x.isnan()[:, None], values, batch.x[:, None])
+
+    x, gaps = _with_gaps(rows, groups)
+    filled = x.repeat_interleave(draws, 0).view(len(x), draws, *x.shape[1:])
+    if len(gaps):
+        with noise.isolated("impute", seed, start):
+            filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
+    return filled
+
+
+def _weighted(model: nn.Module, batch: Batch, samples: int) -> tuple[Distribution, Tensor]:
+    """Return p(x | z) at draws of z, and their normalised weights (B, samples)."""
+    trace = Trace(from_posterior(noise.Keyed(noise.row_keys(*batch))), len(batch.x), samples)
+    px = model(batch.x, trace, batch.context)
+    log_w = px.log_prob(batch.x.repeat_interleave(samples, 0)) + trace.log_ratio()
+    return px, log_w.double().view(-1, samples).softmax(1).to(log_w.dtype)
+
+
+@singledispatch
+def average(px: Distribution, weights: Tensor) -> Tensor:
+    """Return the centre of the mixture sum_s w_s p(x | z_s): its mean, or the likeliest code.
+
+    Args:
+        px: with batch axis rows x samples.
+        weights: (rows, samples), summing to 1.
+    """
+    return _mix(px.mean, weights)
+
+
+def _mix(values: Tensor, weights: Tensor) -> Tensor:
+    """Average over samples: (rows x samples, ...) -> (rows, ...)."""
+    each = values.unflatten(0, weights.shape)
+    return (each * weights.view(*weights.shape, *[1] * (each.dim() - 2))).sum(1)
+
+
+@average.register
+def _(px: Independent, weights: Tensor) -> Tensor:
+    return average(px.base_dist, weights)
+
+
+@average.register
+def _(px: Observed, weights: Tensor) -> Tensor:
+    return average(px.cells, weights)
+
+
+@average.register
+def _(px: Blocks, weights: Tensor) -> Tensor:
+    return px.gather([average(d, weights) for _, d in px.blocks])
+
+
+@average.register
+def _(px: Categorical, weights: Tensor) -> Tensor:
+    return _mix(px.probs, weights).argmax(-1).to(weights.dtype)
+
+
+@average.register
+def _(px: GreyCodes, weights: Tensor) -> Tensor:
+    return _mix(px.mean, weights)
+
+
+@average.register
+def _(px: Bernoulli, weights: Tensor) -> Tensor:
+    return (_mix(px.probs, weights) > 0.5).to(weights.dtype)
+
+
+def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
+    """Return E[-log p(x_c | z)] under the posterior of every cell, (n, columns); 0 if missing.
+
+    One pass for all columns: what a cell costs even a model that has seen it. Its mean over normal
+    rows is the level above which a column's surprise says something.
+    """
+
+    def work(batch: Batch) -> Tensor:
+        px, weights = _weighted(model, batch, samples)
+        cells = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
+        return -_mix(cells, weights)
+
+    return by_tiles(model, rows, work, most=32)
+
+
+def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
+    """Return how much more every pixel costs than the model expects, (n, H, W) nats.
+
+    The excess of -log p(pixel | z) over its mean under p(x | z), at draws from the posterior by
+    their importance weights; the channels of a pixel add up. Near 0 where a picture is as the
+    model has it, noise included; 0 where a pixel is missing.
+    """
+
+    def work(batch: Batch) -> Tensor:
+        px, weights = _weighted(model, batch, samples)
+        seen = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
+        usual = torch.zeros_like(seen)
+        with noise.isolated("excess"):
+            for _ in range(EXPECTING):
+                usual += log_prob_cells(px, px.sample()) / EXPECTING
+        excess = _mix(usual - seen, weights).masked_fill(batch.x.isnan(), 0.0)
+        return excess.sum(1) if excess.dim() == 4 else excess
+
+    return by_tiles(model, rows, work, most=1)  # alone: the draws are of this picture only
+
+
+class Surprise(NamedTuple):
+    """What each group of cells adds to the anomaly score of each row.
+
+    Attributes:
+        nats: (n, groups): -log p(x_group | the other cells); 0 where the group is missing.
+        expected: (n, columns): the centre of p(x | the cells of the other groups).
+    """
+
+    nats: Tensor
+    expected: Tensor
+
+
+def explain(
+    model: nn.Module, x: Tensor, groups: Sequence[Sequence[int]], samples: int = SCORE_SAMPLES
+) -> Surprise:
+    """Score every row again without each group of cells: the difference is the group's surprise.
+
+    By the chain rule -log p(x) + log p(x without g) = -log p(x_g | x without g), so the numbers
+    are nats and do not depend on any baseline.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        x: (n, columns) coded rows.
+        groups: the columns that belong together, such as the parts of a date.
+        samples: importance samples.
+    """
+    whole = score(model, Dense(x), samples)
+    nats, expected = x.new_zeros(len(x), len(groups)), torch.full_like(x, torch.nan)
+    for g, columns in enumerate(groups):
+        without = x.clone()
+        without[:, columns] = torch.nan
+        present = ~x[:, columns].isnan().all(1)
+        nats[:, g] = (whole - score(model, Dense(without), samples)).masked_fill(~present, 0.0)
+        expected[:, columns] = impute(model, Dense(without), samples=samples)[:, columns]
+    return Surprise(nats, expected)

@@ -1,0 +1,126 @@
+"""Pictures of what an image model has learned: arrays of values, before anything is drawn.
+
+Every function returns frames of rows of pictures, as values of the model (n, C, H, W): how they
+become a file is the business of `lowerbound.cli.work.drawing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+from lowerbound import noise
+from lowerbound.coding.rows import Dense
+from lowerbound.errors import UsageError
+from lowerbound.nn.distributions.base import is_continuous
+from lowerbound.nn.trace import Trace, from_prior, replay
+from lowerbound.tasks import draws
+
+REACH = 3.0  # standard deviations of the prior that a traversal and a manifold span
+
+
+@torch.no_grad()
+def samples(model: nn.Module, n: int, *, seed: int = 0, temperature: float = 1.0) -> Tensor:
+    """Return the means of p(x | z) for z from the prior, (n, ...)."""
+    model.eval()
+    with noise.isolated("gallery", seed):
+        return model(None, Trace(from_prior(temperature), n)).mean
+
+
+def traversal(model: nn.Module, z: Tensor, dimensions: Sequence[int], steps: int) -> Tensor:
+    """Return what happens when one latent at a time moves from -3 to 3.
+
+    Args:
+        model: a model of images.
+        z: (d,) where the other latents stay.
+        dimensions: the latents that move.
+        steps: pictures per latent.
+
+    Returns:
+        (len(dimensions) x steps, ...), the steps of a latent together.
+
+    Raises:
+        UsageError: E255 for a model whose latents are codes.
+    """
+    trace = Trace(from_prior(), 1)
+    with noise.isolated("gallery", "traversal"), torch.no_grad():
+        model.eval()(None, trace)
+    if not all(is_continuous(site.p) for site in trace.sites.values()):
+        raise UsageError(
+            "E255",
+            "a traversal moves latents little by little, and those of this model are codes",
+            fix="lowerbound plot M.vae levels --out levels.png, or samples",
+        )
+    places = torch.linspace(-REACH, REACH, steps)
+    moved = z.repeat(len(dimensions), steps, 1)
+    for row, dimension in enumerate(dimensions):
+        moved[row, :, dimension] = places
+    return draws.decode(model, moved.flatten(0, 1))
+
+
+def interpolation(model: nn.Module, ends: Tensor, steps: int) -> Tensor:
+    """Return the way in latent space from one picture to another, both ends included.
+
+    Args:
+        model: a model of images.
+        ends: (2, ...) the two pictures.
+        steps: pictures on the way.
+    """
+    first, last = draws.embed(model, Dense(ends))
+    share = torch.linspace(0, 1, steps)[:, None]
+    return draws.decode(model, torch.lerp(first, last, share))
+
+
+def manifold(model: nn.Module, latent: int, steps: int) -> Tensor:
+    """Return a square of pictures over the quantiles of a prior of two latents.
+
+    References:
+        Kingma & Welling, "Auto-encoding variational Bayes", 2014, figure 4.
+
+    Raises:
+        UsageError: E246 for a model with another number of latents.
+    """
+    if latent != 2:
+        raise UsageError(
+            "E246",
+            f"a manifold needs two latents, and this model has {latent}",
+            fix="fit with --latent 2, or plot a traversal",
+        )
+    edge = 0.5 / steps
+    places = Normal(0.0, 1.0).icdf(torch.linspace(edge, 1 - edge, steps))
+    down, across = torch.meshgrid(-places, places, indexing="ij")
+    return draws.decode(model, torch.stack([across, down], -1).flatten(0, 1))
+
+
+@torch.no_grad()
+def levels(
+    model: nn.Module, columns: int, *, seed: int = 0, temperature: float = 1.0
+) -> tuple[list[str], Tensor]:
+    """Return what each level of a hierarchy decides: the coarser ones kept, the rest drawn anew.
+
+    Returns:
+        The names of the levels, and (levels x columns, ...): in the row of a level, all pictures
+        share the draws of this level and of those before it.
+    """
+    model.eval()
+    with noise.isolated("gallery", "levels", seed):
+        trace = Trace(from_prior(temperature), 1)
+        model(None, trace)
+        names, rows = list(trace.sites), []
+        for count in range(1, len(names) + 1):
+            kept = {
+                name: trace.sites[name].z.expand(columns, *trace.sites[name].z.shape[1:])
+                for name in names[:count]
+            }
+            walk = Trace(replay(kept, from_prior(temperature)), columns)
+            rows.append(model(None, walk).mean)
+    return names, torch.cat(rows)
+
+
+def most_used(activity: Tensor, count: int) -> list[int]:
+    """Return the latents that vary most over the data, the first one first."""
+    order = activity.argsort(descending=True)
+    return [int(i) for i in order[:count]]

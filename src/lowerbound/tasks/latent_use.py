@@ -1,0 +1,89 @@
+"""How much each latent dimension is used: active units, and what each carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from lowerbound.coding.rows import Batch, Rows
+from lowerbound.nn.distributions.base import kl_per_dimension
+from lowerbound.nn.distributions.codewords import is_counted, units
+from lowerbound.nn.partial import undecoded
+from lowerbound.nn.trace import Trace, posterior_mean
+from lowerbound.tasks.metrics import ONCE, by_tiles
+
+ACTIVE = 0.01  # variance of E[z | x] from which on a dimension is in use
+
+
+class LatentUse(NamedTuple):
+    """How much each latent dimension is used, dimensions of all sites one after the other.
+
+    Of a site of codes, each code is a unit; its activity is its use over the mean use.
+
+    Attributes:
+        activity: (d,) variance over the data of E[z | x].
+        rate: (d,) mean KL, nats; NaN where the prior has no closed form per dimension.
+        mean: (d,) mean over the data of E[z | x], or of a code's use.
+        counted: (d,) bool, whether the activity is that mean, as of codes, and no variance.
+        rows: how many data there are.
+    """
+
+    activity: Tensor
+    rate: Tensor
+    mean: Tensor
+    counted: Tensor
+    rows: int
+
+    @property
+    def active(self) -> Tensor:
+        """(d,) bool, activity above the threshold."""
+        return self.activity > ACTIVE
+
+
+def latent_use(model: nn.Module, rows: Rows) -> LatentUse:
+    """Measure active units: A_u = Var_x(E[u | x]) > 0.01.
+
+    References:
+        Burda, Grosse & Salakhutdinov, 2016, section 5.
+    """
+    sites: dict[str, tuple[Distribution, int]] = {}
+
+    def work(batch: Batch) -> Tensor:
+        trace = Trace(posterior_mean, len(batch.x))
+        model(batch.x, trace, batch.context)
+        seen, rates = [], []
+        for name, site in trace.sites.items():
+            assert site.q is not None
+            each = kl_per_dimension(site.q, site.p)
+            seen.append(units(site.q, site.z))
+            sites[name] = site.q, seen[-1].shape[1]
+            missing = torch.full_like(seen[-1], torch.nan)
+            rates.append(missing if each is None else each.flatten(1))
+        return torch.stack([torch.cat(seen, 1), torch.cat(rates, 1)], 2).double()
+
+    with undecoded(model):
+        seen, rates = by_tiles(model, rows, work, flat=ONCE).unbind(2)
+    counted = torch.cat([torch.full((size,), is_counted(q)) for q, size in sites.values()])
+    mean = seen.mean(0)
+    activity = torch.where(counted, mean, seen.var(0, correction=0))
+    return LatentUse(activity, rates.mean(0), mean, counted, len(seen))
+
+
+def together(parts: Sequence[LatentUse]) -> LatentUse:
+    """Return the use over all data, from that over parts of them."""
+    rows = torch.tensor([part.rows for part in parts], dtype=torch.float64)
+    share = (rows / rows.sum())[:, None]
+
+    def averaged(values: list[Tensor]) -> Tensor:
+        return (share * torch.stack(values)).sum(0)
+
+    mean, first = averaged([part.mean for part in parts]), parts[0]
+    # The variance within the parts, and that of their means.
+    spread = averaged([part.activity + (part.mean - mean).square() for part in parts])
+    activity = torch.where(first.counted, averaged([part.activity for part in parts]), spread)
+    rate = averaged([part.rate for part in parts])
+    return LatentUse(activity, rate, mean, first.counted, int(rows.sum()))

@@ -1,0 +1,374 @@
+"""Estimates of log p(x), all in nats per example."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound import noise
+from lowerbound.coding.rows import CELLS, Batch, Rows, tile_of, tiles
+from lowerbound.errors import UsageError
+from lowerbound.nn.distributions.base import is_certain, is_continuous
+from lowerbound.nn.partial import encoded_once
+from lowerbound.nn.trace import Trace, from_posterior, from_prior, replay
+
+T = TypeVar("T", float, Tensor)
+
+TILE = 128  # rows computed together; fixed, so that results do not depend on how many are asked
+CHUNK = 32  # importance samples computed together
+# Cells of rows of thousands of columns that are walked once: with as many draws as a chunk has, a
+# few rows are work enough, but without them a net's widest weights are read for each few anew.
+ONCE = CELLS * CHUNK
+
+
+@torch.no_grad()
+def by_tiles(
+    model: nn.Module,
+    rows: Rows,
+    work: Callable[[Batch], Tensor],
+    most: int = TILE,
+    flat: int = 0,
+) -> Tensor:
+    """Return `work` of every row, (n, ...), computed in evaluation mode in tiles of fixed size.
+
+    Args:
+        model: the model.
+        rows: the rows.
+        work: what is done with a tile of them.
+        most: rows of a tile.
+        flat: cells of one, see `tile_of`.
+    """
+    tile = tile_of(rows, most, flat)
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    try:
+        # Into one block: kept one by one, what is made of each tile would come to lie between the
+        # blocks that the next tiles work in, and keep them from being used again.
+        made, end = None, 0
+        for batch, real in tiles(rows, tile):
+            some = work(batch.to(device))[:real]
+            if made is None:
+                made = torch.empty(len(rows), *some.shape[1:], dtype=some.dtype)
+            made[end : end + real] = some
+            end += real
+    finally:
+        model.train(was_training)
+    assert made is not None, "there are rows"
+    return made
+
+
+class LogLikelihood(NamedTuple):
+    """Importance-sampling estimates of log p(x).
+
+    Attributes:
+        log_p: (n,) nats: log (1/k) sum_i w_i, a lower bound in expectation.
+        standard_error: (n,) of log_p by the delta method: sd(w) / (sqrt(k) mean(w)).
+        effective_samples: (n,) (sum w)^2 / sum w^2: near 1, the posterior is a poor proposal.
+    """
+
+    log_p: Tensor
+    standard_error: Tensor
+    effective_samples: Tensor
+
+    @property
+    def mean(self) -> float:
+        """Mean log p(x), nats per example."""
+        return self.log_p.double().mean().item()
+
+    @property
+    def mean_standard_error(self) -> float:
+        """Standard error of `mean` over examples and importance samples together."""
+        n = len(self.log_p)
+        return (self.log_p.double().std(correction=min(1, n - 1)) / math.sqrt(n)).item()
+
+
+def log_weights(
+    model: nn.Module, batch: Batch, samples: int, first: int = 0, keys: Tensor | None = None
+) -> Tensor:
+    """Return log w = log p(x, z) - log q(z | x), (B, samples), for keyed draws of z.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        batch: rows of data.
+        samples: number of draws.
+        first: number of the first draw; draws have numbers so that chunks fit together.
+        keys: (B,) noise keys; by default those of the rows' content.
+    """
+    return _weighed(model, batch, samples, first, keys)[0]
+
+
+def _weighed(
+    model: nn.Module, batch: Batch, samples: int, first: int = 0, keys: Tensor | None = None
+) -> tuple[Tensor, bool]:
+    """Return `log_weights`, and whether other draws would be the same ones."""
+    keys = noise.row_keys(*batch) if keys is None else keys
+    trace = Trace(from_posterior(noise.Keyed(keys, first)), len(batch.x), samples)
+    log_p = model(batch.x, trace, batch.context).log_prob(batch.x.repeat_interleave(samples, 0))
+    certain = all(is_certain(site.q) for site in trace.sites.values() if site.q is not None)
+    return (log_p + trace.log_ratio()).view(-1, samples), certain
+
+
+def log_likelihood(
+    model: nn.Module, rows: Rows, samples: int = 128, *, chunk: int = CHUNK, most: int = TILE
+) -> LogLikelihood:
+    """Estimate log p(x) of every row by importance sampling from q(z | x).
+
+    A row's estimate depends on the row and the model only. The sums run in float64 over chunks of
+    samples, so memory does not grow with `samples`; rows are encoded once for all chunks.
+
+    References:
+        Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, section 3.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        rows: the data.
+        samples: k.
+        chunk: samples per pass.
+        most: rows per pass, fewer where rows are large pictures.
+
+    Raises:
+        UsageError: E240 for fewer than one sample.
+    """
+    if samples < 1:
+        raise UsageError(
+            "E240", f"samples is {samples}, but at least 1 is needed", fix="samples=1"
+        )
+
+    alike: list[bool] = []  # whether all draws of a row are
+
+    def work(batch: Batch) -> Tensor:
+        keys = noise.row_keys(*batch)
+        once = batch.x.new_full((len(batch.x),), -torch.inf, dtype=torch.float64)
+        twice = once.clone()
+        with encoded_once(model):
+            if not alike:
+                alike.append(_weighed(model, batch, 1, 0, keys)[1])
+            for first in range(0, samples, chunk):
+                k = min(chunk, samples - first)
+                drawn = log_weights(model, batch, 1 if alike[0] else k, first, keys)
+                log_w = drawn.double().expand(-1, k)
+                once = torch.logaddexp(once, log_w.logsumexp(1))
+                twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
+        return torch.stack([once, twice], 1)
+
+    once, twice = by_tiles(model, rows, work, most, ONCE // min(samples, chunk)).unbind(1)
+    effective = (2 * once - twice).exp().clamp(1.0, samples)
+    error = ((1 / effective - 1 / samples).clamp_min(0)).sqrt()
+    return LogLikelihood(once - math.log(samples), error, effective)
+
+
+class Bound(NamedTuple):
+    """The plain ELBO of every row, (n,) nats, and its two terms: elbo = -distortion - rate."""
+
+    elbo: Tensor
+    distortion: Tensor
+    rate: Tensor
+
+
+def elbo(model: nn.Module, rows: Rows, samples: int = 1, most: int = TILE) -> Bound:
+    """Return the ELBO of every row with `samples` draws of z, KL exact where a form is known."""
+
+    def work(batch: Batch) -> Tensor:
+        trace = Trace(from_posterior(noise.Keyed(noise.row_keys(*batch))), len(batch.x), samples)
+        px = model(batch.x, trace, batch.context)
+        log_p = px.log_prob(batch.x.repeat_interleave(samples, 0))
+        both = torch.stack([-log_p, trace.kl()], 1).double()
+        return both.view(-1, samples, 2).mean(1)
+
+    distortion, rate = by_tiles(model, rows, work, most, ONCE // samples).unbind(1)
+    return Bound(-distortion - rate, distortion, rate)
+
+
+class Place(NamedTuple):
+    """Where a model lies in the plane of rate and distortion, nats per row.
+
+    Attributes:
+        rate: mean KL(q(z | x) || p(z)).
+        distortion: mean E_q[-log p(x | z)].
+        rate_error: standard error of the rate over rows.
+        distortion_error: that of the distortion.
+    """
+
+    rate: float
+    distortion: float
+    rate_error: float
+    distortion_error: float
+
+
+def rate_distortion(
+    models: Iterable[nn.Module], rows: Rows, samples: int = 1, most: int = TILE
+) -> list[Place]:
+    """Return rate and distortion of every model, such as those of a sweep over beta.
+
+    All models see the same rows and the same noise. Models on one line of slope -1 have the same
+    ELBO, and differ in what their latents carry.
+
+    References:
+        Alemi et al., "Fixing a broken ELBO", 2018, section 3.
+
+    Args:
+        models: modules with ``forward(x, trace, context)``; made one by one, where they come from
+            a generator.
+        rows: the data.
+        samples: draws of z per row.
+        most: rows per pass, fewer where rows are large pictures.
+    """
+    places = []
+    for model in models:
+        bound = elbo(model, rows, samples, most)
+        each = torch.stack([bound.rate, bound.distortion], 1)
+        error = each.std(0, correction=min(1, len(each) - 1)) / math.sqrt(len(each))
+        places.append(Place(*each.mean(0).tolist(), *error.tolist()))
+    return places
+
+
+def bits_per_dimension(nats: T, dimensions: int) -> T:
+    """Return `nats` per example in bits per dimension: nats / (dimensions log 2).
+
+    Args:
+        nats: a number or a tensor, such as -log p(x) of images.
+        dimensions: of an example: channels x height x width.
+
+    Raises:
+        UsageError: E240 for fewer than one dimension.
+    """
+    if dimensions < 1:
+        raise UsageError(
+            "E240", f"dimensions is {dimensions}, but at least 1 is needed", fix="dimensions=1"
+        )
+    return nats / (dimensions * math.log(2))
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """Settings of annealed importance sampling.
+
+    Attributes:
+        chains: independent chains per row.
+        temperatures: number of intermediate distributions, on a sigmoidal schedule.
+        leapfrog: steps of one Hamiltonian move.
+    """
+
+    chains: int = 8
+    temperatures: int = 500
+    leapfrog: int = 10
+
+
+def ais(
+    model: nn.Module, batch: Batch, settings: Annealing | None = None, seed: int = 0
+) -> LogLikelihood:
+    """Estimate log p(x) by annealed importance sampling from the prior to the posterior.
+
+    The intermediate distributions are p(z) p(x | z)^b, moved by Hamiltonian Monte Carlo whose step
+    size follows each chain's acceptance. Where q(z | x) is a poor proposal, this is the estimate
+    to trust. For continuous latents of any number of levels.
+
+    References:
+        Neal, "Annealed importance sampling", 2001; Wu, Burda, Salakhutdinov & Grosse, "On the
+        quantitative analysis of decoder-based generative models", 2017.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        batch: rows of data.
+        settings: length and number of chains.
+        seed: of the chains.
+
+    Raises:
+        UsageError: E255 where a latent is a code, which no Hamiltonian move can move.
+    """
+    settings = settings or Annealing()
+    was_training = model.training
+    model.eval()
+    try:
+        with noise.isolated("ais", seed):
+            log_w = _Chains(model, batch, settings).run()
+    finally:
+        model.train(was_training)
+    k = settings.chains
+    once, twice = log_w.logsumexp(1), (2 * log_w).logsumexp(1)
+    effective = (2 * once - twice).exp().clamp(1.0, k)
+    error = ((1 / effective - 1 / k).clamp_min(0)).sqrt()
+    return LogLikelihood(once - math.log(k), error, effective)
+
+
+class _Chains:
+    """The chains of one AIS run: positions of every site, and their step sizes."""
+
+    def __init__(self, model: nn.Module, batch: Batch, settings: Annealing) -> None:
+        self.model, self.settings = model, settings
+        self.rows, self.k = len(batch.x), settings.chains
+        self.x = batch.x.repeat_interleave(self.k, 0)
+        self.context = batch.context
+        trace = Trace(from_prior(), self.rows, self.k)
+        with torch.no_grad():
+            model(None, trace, batch.context)
+        for name, site in trace.sites.items():
+            if not is_continuous(site.p):
+                raise UsageError(
+                    "E255",
+                    f"annealed importance sampling moves latents along a slope, and those of "
+                    f"{name!r} are codes",
+                    fix="leave --ais out",
+                )
+        self.z = {name: site.z.detach() for name, site in trace.sites.items()}
+        self.step = batch.x.new_full((self.rows * self.k,), 0.1, dtype=torch.float64)
+
+    def energies(self, z: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return log p(z) and log p(x | z), (rows x chains,)."""
+        trace = Trace(replay(z), self.rows, self.k)
+        log_x = self.model(None, trace, self.context).log_prob(self.x)
+        return trace.log_prior(), log_x
+
+    def run(self) -> Tensor:
+        """Return the log-weights, (rows, chains)."""
+        t = torch.linspace(-4, 4, self.settings.temperatures + 1).sigmoid().double()
+        betas = ((t - t[0]) / (t[-1] - t[0])).tolist()
+        log_w = torch.zeros_like(self.step)
+        for before, now in zip(betas[:-1], betas[1:], strict=True):
+            with torch.no_grad():
+                log_w += (now - before) * self.energies(self.z)[1].double()
+            self.move(now)
+        return log_w.view(self.rows, self.k)
+
+    def slope(self, z: dict[str, Tensor], beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the log-density at temperature beta, and its gradient in every site."""
+        with torch.enable_grad():
+            leaves = {name: value.detach().requires_grad_() for name, value in z.items()}
+            log_z, log_x = self.energies(leaves)
+            density = log_z.double() + beta * log_x.double()
+            slopes = torch.autograd.grad(density.sum(), list(leaves.values()))
+        return density.detach(), dict(zip(z, slopes, strict=True))
+
+    def move(self, beta: float) -> None:
+        """Make one Hamiltonian move at temperature beta and adapt the step sizes."""
+        shaped = {
+            n: self.step.to(v.dtype).view(-1, *[1] * (v.dim() - 1)) for n, v in self.z.items()
+        }
+        momentum = {n: torch.randn_like(v) for n, v in self.z.items()}
+        density, slope = self.slope(self.z, beta)
+        start = density - _kinetic(momentum)
+        z, p = dict(self.z), {n: m + 0.5 * shaped[n] * slope[n] for n, m in momentum.items()}
+        for i in range(self.settings.leapfrog):
+            z = {n: v + shaped[n] * p[n] for n, v in z.items()}
+            density, slope = self.slope(z, beta)
+            share = 0.5 if i == self.settings.leapfrog - 1 else 1.0
+            p = {n: m + share * shaped[n] * slope[n] for n, m in p.items()}
+        gain = (density - _kinetic(p) - start).nan_to_num(-torch.inf)
+        accept = torch.rand_like(gain).log() < gain
+        for n, v in z.items():
+            self.z[n] = torch.where(accept.view(-1, *[1] * (v.dim() - 1)), v, self.z[n])
+        # Steps aim at an acceptance of 0.65, the optimum of Hamiltonian moves.
+        self.step *= torch.where(accept, 1.02, 0.98 ** (0.65 / 0.35))
+        self.step.clamp_(1e-4, 2.0)
+
+
+def _kinetic(momentum: dict[str, Tensor]) -> Tensor:
+    return torch.stack(
+        [0.5 * m.double().square().flatten(1).sum(1) for m in momentum.values()]
+    ).sum(0)

@@ -1,0 +1,288 @@
+"""The coding of a table's columns once more, as torch modules that a graph can hold.
+
+`lowerbound.columns.schema` codes Arrow columns with NumPy, and no graph can hold that. These
+modules take the same statistics and follow the same formulas; every export compares the two on
+rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lowerbound.columns.base import LIMIT, Column, Skipped
+from lowerbound.columns.categories import Category
+from lowerbound.columns.dates import DAY, EPOCH_WEEKDAY, HOUR, Datetime
+from lowerbound.columns.numbers import Count, Numeric
+from lowerbound.columns.schema import Schema
+from lowerbound.tasks.onnx.inputs import columns_of
+
+_FEW = 2048  # comparisons that take no longer than a search in blocks
+
+
+class Below(nn.Module):
+    """How many of its sorted numbers lie below a value, column by column.
+
+    ONNX has no binary search, and to compare with a thousand numbers takes longer than the rest of
+    a score. So the numbers stand in blocks, about as many as each has numbers: first the value's
+    block is found by the blocks' first numbers, then its place in the block. Few numbers are one
+    block.
+
+    Args:
+        numbers: for every column its numbers, rising.
+    """
+
+    firsts: Tensor
+    blocks: Tensor
+    starts: Tensor
+
+    def __init__(self, numbers: Sequence[NDArray[np.float64]]) -> None:
+        super().__init__()
+        most = max(1, *(len(each) for each in numbers))
+        few = most * len(numbers) <= _FEW
+        self.width = most if few else math.isqrt(most - 1) + 1
+        count = -(-most // self.width)
+        padded = np.full((len(numbers), count * self.width), np.inf)
+        for row, each in zip(padded, numbers, strict=True):
+            row[: len(each)] = each
+        blocks = torch.from_numpy(padded).view(len(numbers), count, self.width)
+        self.register_buffer("firsts", blocks[:, 1:, 0].clone())  # what lies below is in the first
+        self.register_buffer("blocks", blocks.reshape(-1, self.width))
+        self.register_buffer("starts", torch.arange(len(numbers)) * count)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return counts as float64, (rows, columns); 0 for NaN."""
+        each = values.unsqueeze(2)
+        if not self.firsts.shape[1]:
+            return _count(each > self.blocks)
+        block = _count(each > self.firsts)
+        inside = F.embedding(block.long() + self.starts, self.blocks)
+        return block * self.width + _count(each > inside)
+
+
+def _count(which: Tensor) -> Tensor:
+    """Count along the last axis, in float64: whole numbers take more operations in a graph."""
+    return which.to(torch.float64).sum(-1)
+
+
+class Standardised(nn.Module):
+    """(x - mean) / std of every column, (rows, columns)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, columns: Sequence[Numeric]) -> None:
+        super().__init__()
+        self.register_buffer("mean", _doubles([c.mean for c in columns]))
+        self.register_buffer("std", _doubles([c.std for c in columns]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return scores."""
+        return (x - self.mean) / self.std
+
+
+class Scored(nn.Module):
+    """The map through quantiles of every column, straight between knots and beyond."""
+
+    scores: Tensor
+    slopes: Tensor
+    knots: Tensor
+    starts: Tensor
+
+    def __init__(self, columns: Sequence[Numeric]) -> None:
+        super().__init__()
+        maps = [c.quantiles for c in columns if c.quantiles is not None]
+        scores, slopes, knots, starts = [], [], [], [0]
+        for each in maps:
+            raw, at_knots, along = each.slopes()
+            knot = np.clip(np.arange(len(along)) - 1, 0, None)  # that below, or the first
+            scores.append(at_knots[knot])
+            slopes.append(along)
+            knots.append(raw[knot])
+            starts.append(starts[-1] + len(along))
+        self.below = Below([np.asarray(each.raw) for each in maps])
+        for name, values in (("scores", scores), ("slopes", slopes), ("knots", knots)):
+            self.register_buffer(name, torch.from_numpy(np.concatenate(values)))
+        self.register_buffer("starts", torch.tensor(starts[:-1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return scores, (rows, columns): that of the knot below, and from there its slope."""
+        place = self.below(x).long() + self.starts
+        return self.scores[place] + self.slopes[place] * (x - self.knots[place])
+
+
+class Numbers(nn.Module):
+    """Columns of numbers that are all coded in one way: with logarithm, quantiles, atoms or not.
+
+    Args:
+        columns: at least one; those with atoms get a second part each, after all the first ones.
+    """
+
+    atoms: Tensor
+    none: Tensor
+
+    def __init__(self, columns: Sequence[Numeric]) -> None:
+        super().__init__()
+        first = columns[0]
+        self.positive, self.with_atoms = first.kind == "positive", bool(first.atoms)
+        self.scale = Scored(columns) if first.quantiles else Standardised(columns)
+        most = max(len(c.atoms) for c in columns)
+        padded = [[*c.atoms, *[math.nan] * (most - len(c.atoms))] for c in columns]
+        self.register_buffer("atoms", _doubles(padded))
+        self.register_buffer("none", _doubles([len(c.atoms) for c in columns]))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Return (rows, columns), or (rows, 2 x columns) with atoms."""
+        if not self.with_atoms:
+            return self.scores(raw)
+        hits = (raw.unsqueeze(2) == self.atoms).to(raw.dtype)  # at most one of a cell
+        code = torch.arange(hits.shape[2], dtype=raw.dtype)
+        free = hits.sum(2) == 0
+        atom = torch.where(free, self.none, (hits * code).sum(2))
+        scores = self.scores(raw.masked_fill(~free, math.nan))
+        return torch.cat([scores, atom.masked_fill(raw.isnan(), math.nan)], 1)
+
+    def scores(self, raw: Tensor) -> Tensor:
+        """Return the continuous parts."""
+        if self.positive:
+            raw = raw.masked_fill(raw <= 0, 0.0).log()
+        return self.scale(raw).clamp(-LIMIT, LIMIT)
+
+
+class Positions(nn.Module):
+    """Columns of levels, whose cells are positions: (rows, columns) to codes."""
+
+    count: Tensor
+    offset: Tensor
+    unseen: Tensor
+
+    def __init__(self, columns: Sequence[Category]) -> None:
+        super().__init__()
+        open_ended = [c.kind == "categorical" for c in columns]
+        self.register_buffer("count", _doubles([len(c.levels) for c in columns]))
+        self.register_buffer("offset", _doubles([float(o) for o in open_ended]))
+        self.register_buffer("unseen", _doubles([0.0 if o else math.nan for o in open_ended]))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Return codes; what is no position of a level is unseen, or missing."""
+        known = ((raw >= 0) & (raw < self.count)) | raw.isnan()
+        return torch.where(known, raw + self.offset, self.unseen)
+
+
+class Moments(nn.Module):
+    """One column of dates as seconds: (rows, 1) to week, weekday and hour, those that can vary."""
+
+    def __init__(self, columns: Sequence[Datetime]) -> None:
+        super().__init__()
+        (self.column,) = columns
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Return (rows, parts)."""
+        day = (raw / DAY).floor()
+        week = ((day + EPOCH_WEEKDAY) / 7).floor()
+        parts = [day + EPOCH_WEEKDAY - 7 * week]
+        if len(self.column.parts) - self.column.hours == 2:
+            score = (week - self.column.mean) / self.column.std
+            parts.insert(0, score.clamp(-LIMIT, LIMIT))
+        if self.column.hours:
+            parts.append(((raw - DAY * day) / HOUR).floor())
+        return torch.cat(parts, 1)
+
+
+class Counts(nn.Module):
+    """Columns of counts: as they are."""
+
+    def __init__(self, columns: Sequence[Count]) -> None:
+        super().__init__()
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Return `raw`."""
+        return raw
+
+
+class Changes(nn.Module):
+    """Columns that were constant in training: (rows, columns) to nats for every change."""
+
+    nats: Tensor
+
+    def __init__(self, columns: Sequence[Skipped]) -> None:
+        super().__init__()
+        self.register_buffer("nats", _doubles([math.log(c.rows + 2.0) for c in columns]))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Return (rows,) nats; position 0 is the constant."""
+        return (((raw != 0) & ~raw.isnan()).to(raw.dtype) * self.nats).sum(1)
+
+
+_MODULES = {
+    Numeric: Numbers,
+    Category: Positions,
+    Datetime: Moments,
+    Count: Counts,
+    Skipped: Changes,
+}
+
+
+class Coder(nn.Module):
+    """Raw cells as `lowerbound.tasks.onnx.inputs` has them, to coded rows and their surcharge."""
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        columns = columns_of(schema)
+        place = {part.name: i for i, part in enumerate(schema.parts)}
+        self.members, self.changes, self.changeable = nn.ModuleList(), None, None
+        self.sources: list[Tensor | None] = []
+        order: list[int] = []
+        groups: dict[object, list[int]] = {}
+        for i, column in enumerate(columns):
+            groups.setdefault(_group(column), []).append(i)
+        for places in groups.values():
+            alike = [columns[i] for i in places]
+            source = None if len(places) == len(columns) else torch.tensor(places)
+            module = _MODULES[type(alike[0])](alike)  # pyright: ignore[reportArgumentType]
+            if isinstance(module, Changes):
+                self.changes, self.changeable = module, source
+                continue
+            self.members.append(module)
+            self.sources.append(source)
+            order += [place[part] for part in _parts_of(alike)]
+        back = torch.tensor(order).argsort()
+        self.back = None if torch.equal(back, torch.arange(len(back))) else back
+
+    def forward(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return (rows, parts) float32, and (rows,) nats or None where no column is constant."""
+        pieces = [
+            module(_picked(raw, source))
+            for module, source in zip(self.members, self.sources, strict=True)
+        ]
+        coded = pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+        nats = None if self.changes is None else self.changes(_picked(raw, self.changeable))
+        return _picked(coded, self.back).float(), nats
+
+
+def _group(column: Column) -> object:
+    """Return what the columns that are coded together share; dates differ too much to be."""
+    if isinstance(column, Numeric):
+        return column.kind, column.quantiles is None, bool(column.atoms)
+    return column.name if isinstance(column, Datetime) else type(column)
+
+
+def _parts_of(columns: Sequence[Column]) -> list[str]:
+    """Return the parts in the order in which a module gives them: first ones, then atoms."""
+    if isinstance(columns[0], Numeric):
+        return [c.parts[i].name for i in range(len(columns[0].parts)) for c in columns]
+    return [part.name for column in columns for part in column.parts]
+
+
+def _picked(x: Tensor, places: Tensor | None) -> Tensor:
+    return x if places is None else x.index_select(1, places)
+
+
+def _doubles(values: Sequence[object]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)

@@ -1,0 +1,106 @@
+"""What the exported graph is fed: one float64 number per cell, and the way there from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from lowerbound.columns.arrow import floats, levels, plain
+from lowerbound.columns.base import Column, Skipped
+from lowerbound.columns.categories import Category
+from lowerbound.columns.dates import Datetime, seconds
+from lowerbound.columns.schema import Schema
+
+UNSEEN = -1.0  # stands for a value that is none of a column's levels
+
+
+class Input(NamedTuple):
+    """One column of the graph's input.
+
+    Attributes:
+        name: of the raw column.
+        kind: what the column holds.
+        cell: what a cell of the input is, in words.
+        levels: of a column of levels, the text that each position stands for; else None.
+    """
+
+    name: str
+    kind: str
+    cell: str
+    levels: tuple[str, ...] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        found = {"name": self.name, "kind": self.kind, "cell": self.cell}
+        return found if self.levels is None else {**found, "levels": list(self.levels)}
+
+
+_POSITION = "position in levels, from 0; -1 for any other value; NaN where missing"
+_NUMBER = "the number; NaN where missing"
+_MOMENT = "seconds since 1970-01-01, naive times as they are and others in UTC; NaN where missing"
+
+
+def columns_of(schema: Schema) -> list[Column]:
+    """Return the columns that the graph needs: the modelled ones, and constants with a value.
+
+    A constant adds to the score where it has changed; ids and free text never do.
+    """
+    return [
+        column
+        for column in schema.columns
+        if column.parts or (isinstance(column, Skipped) and _level_of(column))
+    ]
+
+
+def _level_of(column: Skipped) -> tuple[str, ...]:
+    """Return the one level of a constant; nothing of an id, a text, or what was always missing."""
+    return (column.value,) if column.kind == "constant" and column.value is not None else ()
+
+
+def levels_of(column: Column) -> tuple[str, ...] | None:
+    """Return what the positions of a column stand for, or None where its cells are numbers."""
+    if isinstance(column, Category):
+        return column.levels
+    return _level_of(column) if isinstance(column, Skipped) else None
+
+
+def inputs_of(schema: Schema) -> list[Input]:
+    """Describe the columns of the graph's input, in order."""
+    found = []
+    for column in columns_of(schema):
+        known = levels_of(column)
+        moment = _MOMENT if isinstance(column, Datetime) else _NUMBER
+        cell = moment if known is None else _POSITION
+        found.append(Input(column.name, column.kind, cell, known))
+    return found
+
+
+def matrix(schema: Schema, table: pa.Table) -> NDArray[np.float64]:
+    """Return the graph's input for the rows of `table`, (n, inputs)."""
+    columns = columns_of(schema)
+    out = np.empty((table.num_rows, len(columns)))
+    for i, column in enumerate(columns):
+        if column.name in table.column_names:
+            out[:, i] = _numbers(column, plain(table.column(column.name)))
+        else:  # a constant that the new table lacks has not changed
+            out[:, i] = np.nan
+    return out
+
+
+def _numbers(column: Column, cells: pa.Array) -> NDArray[np.float64]:
+    known = levels_of(column)
+    if known is not None:
+        return _positions(known, cells, column.name)
+    if isinstance(column, Datetime):
+        return seconds(cells, column.name, column.pattern)
+    return floats(cells, column.name)
+
+
+def _positions(known: Sequence[str], cells: pa.Array, name: str) -> NDArray[np.float64]:
+    codes, words = levels(cells, name)
+    place = {word: float(i) for i, word in enumerate(known)}
+    return np.array([*(place.get(word, UNSEEN) for word in words), np.nan])[codes]

@@ -1,0 +1,240 @@
+"""Restore pictures of any size with a conditional model: tile by tile, with draws and doubts.
+
+A restored picture is E[x | y]: the mean over draws of z from p(z | y). Its uncertainty is the
+standard deviation of x given y, of which one part is between the draws and one within each. The
+noise of a draw is a function of the seed and the place in the picture, and tiles share a border as
+wide as the network sees far, so that tiles fit together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial, singledispatch
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Size, Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent
+
+from lowerbound import noise
+from lowerbound.coding.rows import Batch, Rows, tiles
+from lowerbound.nn.distributions import base
+from lowerbound.nn.distributions.base import Observed
+from lowerbound.nn.trace import Drawn, Trace
+
+TILE = 256  # pixels of what is given, in each direction, that are computed together
+BORDER = 48  # pixels around them that are looked at as well
+ROWS = 16  # crops that are restored together
+
+
+class Restored(NamedTuple):
+    """What a model makes of one picture.
+
+    Attributes:
+        mean: (C, H, W) E[x | y]; of classes, their probabilities.
+        spread: (C, H, W) standard deviation of x given y, in units of x.
+        draws: (keep, C, H, W) what each of some draws of z expects.
+    """
+
+    mean: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    draws: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Standard normals that belong to places: neighbouring tiles see the same at a shared place.
+
+    Args:
+        seed: of the noise.
+        top: where the tile begins, in pixels of what is given.
+        left: likewise.
+        side: of the tile, pixels.
+    """
+
+    seed: int
+    top: int
+    left: int
+    side: int
+
+    def __call__(self, name: str, shape: Size, like: Tensor) -> Tensor:
+        """Return the noise of this tile, (draws, channels, h, w)."""
+        draws, channels, height, width = shape
+        stride = self.side // height
+        rows = torch.arange(height) + self.top // stride
+        columns = torch.arange(width) + self.left // stride
+        keys = (rows[:, None] * 2**31 + columns + noise.derive("placed", self.seed)).flatten()
+        normals = noise.Keyed(keys)(name, Size([len(keys) * draws, channels]), like)
+        # A tensor of draws, however it came to be laid out: kernels are faster on plain ones.
+        return normals.view(height, width, draws, channels).permute(2, 3, 0, 1).contiguous()
+
+
+def _from_prior(normals: noise.Noise, name: str, p: Distribution, q: Distribution | None) -> Drawn:
+    return Drawn(base.draw(p, partial(normals, name))[0], None)
+
+
+@torch.no_grad()
+def restore(  # noqa: PLR0913 - what is restored, how often, and how it is cut up
+    model: nn.Module,
+    given: Tensor,
+    *,
+    draws: int = 8,
+    seed: int = 0,
+    scale: int = 1,
+    multiple: int = 16,
+    keep: int = 0,
+    tile: int = TILE,
+    border: int = BORDER,
+) -> Restored:
+    """Restore one picture.
+
+    Memory grows with the picture only by its own result, whatever the network: see `tile`.
+
+    Args:
+        model: a conditional model: ``forward(None, trace, context)``.
+        given: (C, H, W) what is given of the picture, of any size.
+        draws: of z, whose mean is the result.
+        seed: of the draws.
+        scale: how many times larger the result is.
+        multiple: what the height and width of a tile must be multiples of.
+        keep: how many of the draws are given back beside their mean.
+        tile: pixels of a tile, without its border.
+        border: pixels around it.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    _, height, width = given.shape
+    step, edge = _rounded(tile, multiple), _rounded(border, multiple)
+    side = min(step + 2 * edge, _rounded(max(height, width) + 2 * edge, multiple))
+    around = (edge, side, edge, side)  # enough behind for every tile that begins inside
+    padded = _mirrored(given, around)
+    result: Restored | None = None
+    inner = side - 2 * edge
+    for top, left in _places(height, width, inner):
+        window = padded[None, :, top : top + side, left : left + side].to(device)
+        trace = Trace(partial(_from_prior, Placed(seed, top - edge, left - edge, side)), 1, draws)
+        each, variance = expected(model(None, trace, window))
+        result = result or _empty(keep, each.shape[1], height * scale, width * scale)
+        _put(result, each.cpu(), variance.cpu(), (top * scale, left * scale), edge * scale)
+    assert result is not None
+    return result
+
+
+def _rounded(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple
+
+
+def _places(height: int, width: int, step: int) -> Iterator[tuple[int, int]]:
+    for top in range(0, height, step):
+        for left in range(0, width, step):
+            yield top, left
+
+
+def _mirrored(given: Tensor, around: tuple[int, int, int, int]) -> Tensor:
+    """Mirror a picture at its borders, as often as it takes."""
+    left, right, top, bottom = around
+    rows = _reflected(given.shape[1], top, bottom)
+    columns = _reflected(given.shape[2], left, right)
+    return given[:, rows][:, :, columns]
+
+
+def _reflected(size: int, before: int, behind: int) -> Tensor:
+    """Return where each place of a mirrored axis comes from: 2 1 0 1 2 3 2 1 ..."""
+    period = max(2 * (size - 1), 1)
+    place = torch.arange(-before, size + behind) % period
+    return torch.minimum(place, period - place).clamp_max(size - 1)
+
+
+def _empty(draws: int, channels: int, height: int, width: int) -> Restored:
+    shape = channels, height, width
+    zeros = [np.zeros(s, np.float32) for s in (shape, shape, (draws, *shape))]
+    return Restored(*zeros)
+
+
+def _put(
+    result: Restored, each: Tensor, variance: Tensor, place: tuple[int, int], edge: int
+) -> None:
+    """Write the middle of a tile into the result."""
+    top, left = place
+    _, height, width = result.mean.shape
+    tall = min(each.shape[2] - 2 * edge, height - top)
+    wide = min(each.shape[3] - 2 * edge, width - left)
+    inside = (..., slice(edge, edge + tall), slice(edge, edge + wide))
+    here = (..., slice(top, top + tall), slice(left, left + wide))
+    draws = each[inside]
+    between = draws.var(0, correction=0)
+    result.mean[here] = draws.mean(0).numpy()
+    result.spread[here] = (between + variance[inside].mean(0)).sqrt().numpy()
+    result.draws[here] = draws[: len(result.draws)].numpy()
+
+
+def restored_rows(model: nn.Module, rows: Rows, draws: int = 4) -> Iterator[tuple[Tensor, Batch]]:
+    """Yield E[x | y] of a few rows at a time, (b, C, H, W), and those rows."""
+    model.eval()
+    with torch.no_grad():
+        for batch, real in tiles(rows, ROWS):
+            assert batch.context is not None
+            choose = partial(_from_prior, Placed(0, 0, 0, batch.context.shape[2]))
+            px = model(None, Trace(choose, len(batch.x), draws), batch.context)
+            mean = expected(px)[0].unflatten(0, (-1, draws)).mean(1)
+            yield mean[:real], Batch(batch.x[:real], batch.context[:real])
+
+
+def commonest(rows: Rows) -> float:
+    """Return the share of the commonest class among the labelled pixels of pairs."""
+    labels = torch.cat([batch.x[:real].flatten() for batch, real in tiles(rows, ROWS)])
+    counts = labels[~labels.isnan()].long().bincount()
+    return (counts.max() / counts.sum()).item() if len(counts) else 1.0
+
+
+def decibels(model: nn.Module, rows: Rows) -> tuple[float, float]:
+    """Return the peak signal over noise of pairs in [0, 1], dB: as given, and restored.
+
+    What is given is enlarged to the size of what is wanted; pixels that are NaN do not count.
+    """
+    squares, pixels = torch.zeros(2, dtype=torch.float64), 0
+    for mean, (x, given) in restored_rows(model, rows):
+        assert given is not None
+        seen = F.interpolate(given[:, : x.shape[1]], x.shape[2:], mode="bicubic")
+        squares += torch.stack([(guess - x).double().square().nansum() for guess in (seen, mean)])
+        pixels += int((~x.isnan()).sum())
+    before, after = (-10 * (squares / pixels).log10()).tolist()
+    return before, after
+
+
+def accuracy(model: nn.Module, rows: Rows) -> float:
+    """Return the share of the labelled pixels of pairs whose likeliest class is right."""
+    right = labelled = 0
+    for mean, (x, _) in restored_rows(model, rows):
+        right += int((mean.argmax(1, keepdim=True) == x).sum())  # NaN is equal to nothing
+        labelled += int((~x.isnan()).sum())
+    return right / labelled if labelled else float("nan")
+
+
+@singledispatch
+def expected(px: Distribution) -> tuple[Tensor, Tensor]:
+    """Return what a likelihood expects at each pixel, and its variance, (B, C, H, W) both.
+
+    Of classes, the probability of each, and the variance of its indicator.
+    """
+    return px.mean, px.variance
+
+
+@expected.register
+def _(px: Independent) -> tuple[Tensor, Tensor]:
+    return expected(px.base_dist)
+
+
+@expected.register
+def _(px: Observed) -> tuple[Tensor, Tensor]:
+    return expected(px.cells)
+
+
+@expected.register
+def _(px: Categorical) -> tuple[Tensor, Tensor]:
+    probabilities = px.probs.squeeze(1).movedim(-1, 1)
+    return probabilities, probabilities * (1 - probabilities)

@@ -1,0 +1,95 @@
+"""The ways of scoring rows by a trained model, by name.
+
+`WAYS` lists them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from lowerbound import recipes
+from lowerbound.coding.base import Coded
+from lowerbound.coding.pairs import restores
+from lowerbound.errors import UsageError, nearest
+from lowerbound.nn.model import LatentModel
+from lowerbound.tasks import draws
+from lowerbound.tasks.calibration import Calibration
+from lowerbound.tasks.measures import Deviation, LevelRatio, Likelihood, Scoring
+from lowerbound.tasks.state import TrainedState
+from lowerbound.tasks.typicality import LEVEL_SAMPLES, Typicality
+
+
+def by_levels(model: nn.Module, held_out: Coded, alarm_rate: float, samples: int) -> Scoring:
+    """Calibrate the ratio of a hierarchy's levels on held-out rows.
+
+    Args:
+        model: the hierarchy.
+        held_out: the rows.
+        alarm_rate: share of usual rows that may be flagged.
+        samples: draws that the likelihood takes; each of the two bounds takes a quarter of them.
+    """
+    measure = LevelRatio(samples=max(1, samples * LEVEL_SAMPLES // draws.SCORE_SAMPLES))
+    calibration = Calibration.of(measure(model, held_out))
+    return Scoring("levels", measure, calibration, calibration.alarm(alarm_rate))
+
+
+def levels_lacking(recipe: str, model: LatentModel) -> UsageError | None:
+    """Return what keeps a model from being scored by its levels, E258; None where nothing does."""
+    fix = "--by typicality"
+    if restores(recipe):
+        why = f"a model of the recipe {recipe!r} makes pictures of given ones, and scores none"
+        fix = f"lowerbound {recipe} M.vae PICTURES --out FOLDER"
+    elif recipe in recipes.FIRST_STAGES:
+        why = f"the latents of a {recipe} model are codes, whose levels are not compared"
+    elif len(model.levels) < 2:
+        why = "the model has one level of latents, and several are compared"
+    else:
+        return None
+    return UsageError("E258", why, fix=fix)
+
+
+def _likelihood(trained: TrainedState) -> Scoring:
+    measure = Likelihood(trained.importance_samples)
+    return Scoring("likelihood", measure, trained.calibration, trained.alarm)
+
+
+def _typicality(trained: TrainedState) -> Scoring:
+    usual = Typicality(trained.calibration)
+    alarm = usual.calibration.alarm(trained.facts["plan"]["alarm_rate"])
+    measure = Deviation(usual, trained.importance_samples)
+    return Scoring("typicality", measure, usual.calibration, alarm)
+
+
+def _levels(trained: TrainedState) -> Scoring:
+    if "levels" in trained.further:
+        return trained.further["levels"]
+    raise levels_lacking(trained.recipe, trained.model) or UsageError(
+        "E258",
+        "the model was saved by an earlier version, which did not score held-out rows by levels",
+        fix="lowerbound fit DATA --out M.vae makes a model that can be scored by its levels",
+    )
+
+
+WAYS: dict[str, Callable[[TrainedState], Scoring]] = {
+    "likelihood": _likelihood,
+    "typicality": _typicality,
+    "levels": _levels,
+}
+
+
+def scoring_of(trained: TrainedState, by: str) -> Scoring:
+    """Return a way of scoring rows by a model.
+
+    Raises:
+        UsageError: E241 for a name that is not in `WAYS`, E258 for levels where there are none or
+            the model file keeps no held-out scores of them.
+    """
+    if by not in WAYS:
+        raise UsageError(
+            "E241",
+            f"rows can be scored by {', '.join(WAYS)}, and not by {by!r}",
+            fix=f"--by {nearest(by, WAYS) or 'likelihood'}",
+        )
+    return WAYS[by](trained)

@@ -1,0 +1,309 @@
+"""A trained model with everything it needs to meet raw data again, in memory and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from lowerbound import bundle, recipes
+from lowerbound.coding.rows import subset
+from lowerbound.coding.tables import Coded, restore
+from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
+from lowerbound.files.read import Frame, read
+from lowerbound.recipes import images
+from lowerbound.tasks import cards
+from lowerbound.tasks import draws as tasks
+from lowerbound.tasks.calibration import Alarm, Calibration
+from lowerbound.tasks.evaluate import Evaluation
+from lowerbound.tasks.explain import explained
+from lowerbound.tasks.measures import Likelihood, Scoring, kept
+from lowerbound.tasks.scoring import scoring_of
+from lowerbound.tasks.state import TrainedState
+
+PICTURES_AT_ONCE = 1024  # that are decoded together
+
+
+class Samples(NamedTuple):
+    """Rows drawn from a model.
+
+    Attributes:
+        table: the rows.
+        effective_samples: what the draws are worth, where they were conditional; else None.
+    """
+
+    table: pa.Table
+    effective_samples: float | None = None
+
+
+class Trained(TrainedState):
+    """A trained model: raw rows in, scores, samples, embeddings and imputations out."""
+
+    def encode(self, data: object) -> tuple[Frame, Coded]:
+        """Read and code `data`: a path, an array, a dataframe or a `Frame`."""
+        known = isinstance(data, Frame)
+        frame = data if known else read(data, wanted=self.coding.wanted())
+        return frame, self._coded(frame)
+
+    def _coded(self, frame: Frame) -> Coded:
+        """Code rows, and refuse gaps that the likelihood cannot leave out."""
+        coded = self.coding.encode(frame)
+        if coded.missing and self.coding.shape:
+            images.likelihood_of(self.arguments["likelihood"], self.arguments["shape"][0], True)
+        return coded
+
+    def score(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
+        """Return the anomaly score of every row: -log p of the coded row, nats; higher is rarer.
+
+        The density is taken in coded units, the same for every column, and not in raw ones: there
+        a column's Jacobian would make a row look rare for lying where a unit is stretched.
+        `evaluate` reports the density of the raw values, Jacobians included.
+
+        Args:
+            data: rows.
+            samples: draws of z for each row; by default `importance_samples`.
+        """
+        return self.score_coded(self.encode(data)[1], samples)
+
+    def score_coded(self, coded: Coded, samples: int | None = None) -> NDArray[np.float64]:
+        """Return the anomaly scores of rows that are coded already."""
+        return Likelihood(samples or self.importance_samples)(self.model, coded)
+
+    def log_likelihood(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
+        """Return log p of every raw row, (n,) nats, every transform's Jacobian included."""
+        coded = self.encode(data)[1]
+        return coded.log_jacobian - self.score_coded(coded, samples)
+
+    def scoring(self, by: str = "likelihood") -> Scoring:
+        """Return a way of scoring rows, calibrated: a name in `lowerbound.tasks.scoring.WAYS`.
+
+        Raises:
+            UsageError: E241 for an unknown name, E258 where the model cannot be scored by it.
+        """
+        return scoring_of(self, by)
+
+    def score_table(
+        self,
+        data: object,
+        *,
+        by: str = "likelihood",
+        explain: int = 0,
+        false_discovery_rate: float | None = None,
+    ) -> tuple[pa.Table, Coded]:
+        """Score every row and explain the flagged ones and the highest-scoring others.
+
+        Returns:
+            A table with one line per row, and the coded rows with what coding came across.
+
+        Raises:
+            UsageError: as `scoring`, and E236 where explanations would not be of the score.
+        """
+        way = self.scoring(by)
+        if explain:
+            way.check_parted("--explain")
+        frame, coded = self.encode(data)
+        scores = way.measure(self.model, coded)
+        cut = None if false_discovery_rate is None else way.cut(scores, false_discovery_rate)
+        return explained(self, (frame, coded), way.flag(scores, cut), explain), coded
+
+    def embed(self, data: object) -> NDArray[np.float32]:
+        """Return E[z | x] of every row, (n, latent); of codes, their vectors side by side."""
+        return self.embed_coded(self.encode(data)[1])
+
+    def embed_coded(self, coded: Coded) -> NDArray[np.float32]:
+        """Return E[z | x] of rows that are coded already."""
+        return tasks.embed(self.model, coded.rows).numpy()
+
+    def reconstruct(self, data: object) -> pa.Table:
+        """Return every row as the model would have it: the mean of p(x | E[z | x])."""
+        return self.reconstruct_coded(self.encode(data)[1])
+
+    def reconstruct_coded(self, coded: Coded) -> pa.Table:
+        """Return rows that are coded already as the model would have them."""
+        rows = coded.rows
+        if not self.coding.shape:
+            return self.coding.decode(tasks.reconstruct(self.model, rows).numpy())
+        # Decoded in parts: what the model gives takes four bytes per pixel, a picture one.
+        parts = torch.arange(len(rows)).split(PICTURES_AT_ONCE)
+        found = [tasks.reconstruct(self.model, subset(rows, part)).numpy() for part in parts]
+        return pa.concat_tables([self.coding.decode(values) for values in found])
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        where: dict[str, object] | None = None,
+    ) -> Samples:
+        """Draw n rows: z from the prior, every cell from its likelihood.
+
+        Args:
+            n: number of rows.
+            seed: of the draws.
+            temperature: of the prior; 1 is the model's own distribution.
+            top_k: of a learned prior of codes: draw from so many of the likeliest only.
+            where: values that given columns must have.
+
+        Raises:
+            UsageError: E240 for n below 1, E243 for a column that is not modelled, E256 for top_k
+                where there are no codes.
+        """
+        if n < 1:
+            raise UsageError("E240", f"{n} rows were asked for", fix="-n 1000")
+        if where:
+            drawn = tasks.sample_given(self.model, self._given(where), n, seed=seed)
+            return Samples(
+                self.coding.decode(drawn.values.numpy(), bounded=True), drawn.effective_samples
+            )
+        values = tasks.sample(self.model, n, seed=seed, temperature=temperature, top_k=top_k)
+        return Samples(self.coding.decode(values.numpy(), bounded=True))
+
+    def _given(self, where: dict[str, object]) -> torch.Tensor:
+        """Code one row whose other cells are missing."""
+        known = {group.column for group in self.coding.groups}
+        for name in where:
+            if name not in known:
+                near = nearest(name, known)
+                raise UsageError(
+                    "E243",
+                    f"the model has no column {name!r}"
+                    + (f"; found a similar name: {near!r}" if near else ""),
+                    fix=f"--where {near}=VALUE" if near else "lowerbound info M.vae lists them",
+                )
+        row = pa.table({name: pa.array([where.get(name)]) for name in sorted(known)})
+        coded = self._coded(read(row))
+        if coded.unseen:
+            name = next(iter(coded.unseen))
+            raise DataError(
+                "E074",
+                f"training never saw the value {where[name]!r} in column {name!r}",
+                fix="lowerbound info M.vae lists the categories",
+            )
+        return coded.rows.take(torch.zeros(1, dtype=torch.long)).x[0]
+
+    def impute(self, data: object, *, draws: int | None = None, seed: int = 0) -> pa.Table:
+        """Return `data` with its missing cells filled; observed cells come back as they were.
+
+        A column keeps its type unless that cannot hold what is filled in.
+
+        Args:
+            data: rows.
+            draws: None fills in the expected value (of categories, the likeliest); a number M
+                returns M completed copies, told apart by the column ``draw``.
+            seed: of the draws.
+        """
+        return self.impute_coded(*self.encode(data), draws=draws, seed=seed)
+
+    def impute_coded(
+        self, frame: Frame, coded: Coded, *, draws: int | None = None, seed: int = 0
+    ) -> pa.Table:
+        """Return rows that are coded already with their missing cells filled."""
+        # Of pictures every cell is a group of its own.
+        groups = () if self.coding.shape else [group.parts for group in self.coding.groups]
+        if draws is None:
+            values = tasks.impute(self.model, coded.rows, groups=groups).numpy()
+            return self.coding.filled(frame, values)
+        if draws < 1:
+            raise UsageError("E240", f"{draws} draws were asked for", fix="--draws 5")
+        drawn = tasks.impute_draws(
+            self.model, coded.rows, draws, groups=groups, seed=seed, start=frame.start
+        )
+        values = drawn.numpy()
+        copies = [self.coding.filled(frame, values[:, m]) for m in range(draws)]
+        return pa.concat_tables(
+            [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
+        )
+
+    def evaluate(
+        self, data: object, *, samples: int | None = None, ais: bool = False
+    ) -> dict[str, Any]:
+        """Return likelihood estimates on `data`, nats per row of the raw values.
+
+        Args:
+            data: rows.
+            samples: importance samples per row; by default four times `importance_samples`.
+            ais: also run annealed importance sampling on the first rows.
+        """
+        evaluation = Evaluation(self, samples, ais)
+        evaluation.add(self.encode(data)[1])
+        return evaluation.report()
+
+    def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
+        """Return the rows that given latents stand for."""
+        values = tasks.decode(self.model, torch.as_tensor(np.asarray(z), dtype=torch.float32))
+        return self.coding.decode(values.numpy())
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the model to the folder `path`, all of it or nothing, and return its full path."""
+        return bundle.save(
+            path,
+            documents={**self.documents(), "card.md": cards.card(self)},
+            weights=self.model.state_dict(),
+            overwrite=overwrite,
+        )
+
+    def documents(self) -> dict[str, Any]:
+        """Return all but the weights as plain JSON values, by the name of their file."""
+        return {
+            "config.json": {"recipe": self.recipe, "arguments": self.arguments},
+            "schema.json": self.coding.document(),
+            "calibration.json": {
+                "scores": self.calibration.scores.tolist(),
+                "alarm": self.alarm._asdict(),
+                "further": {by: way.document() for by, way in self.further.items()},
+            },
+            "metrics.json": self.facts,
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel between processes as what the model file holds: plain values and arrays."""
+        weights = {name: t.cpu().numpy() for name, t in self.model.state_dict().items()}
+        return restored, (self.documents(), weights)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> Trained:
+        """Read a saved model, every digest checked first.
+
+        Raises:
+            ModelFileError: E1xx for anything that is not an intact model of a known format.
+        """
+        saved = bundle.load(path)
+        return restored(saved.documents, saved.weights, device, str(path))
+
+
+def restored(
+    documents: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+    device: str = "cpu",
+    origin: str = "this model",
+) -> Trained:
+    """Return the model whose `Trained.documents` and weights these are."""
+    config, calibration = documents["config.json"], documents["calibration.json"]
+    model = recipes.build(config["recipe"], config["arguments"])
+    weights = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelFileError(
+            "E140",
+            f"{origin}: the weights do not fit the recipe {config['recipe']!r}",
+            fix="fit the model again with this version",
+            reason=str(error)[:500],
+        ) from None
+    return Trained(
+        recipe=config["recipe"],
+        arguments=config["arguments"],
+        coding=restore(documents["schema.json"]),
+        model=model.to(device).eval(),
+        calibration=Calibration(np.asarray(calibration["scores"], np.float64)),
+        alarm=Alarm(**calibration["alarm"]),
+        facts=documents["metrics.json"],
+        further=kept(calibration.get("further", {})),
+    )

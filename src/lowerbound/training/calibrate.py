@@ -1,0 +1,118 @@
+"""From a model after training to a `Trained` one: its scores calibrated, its health examined."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict
+
+import torch
+
+from lowerbound._version import __version__
+from lowerbound.coding.base import Coded
+from lowerbound.coding.pairs import restores
+from lowerbound.coding.pictures import values_of
+from lowerbound.coding.rows import Rows, subset
+from lowerbound.files.stream import Given
+from lowerbound.nn.model import LatentModel
+from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.tasks import doctor, draws, restore
+from lowerbound.tasks.calibration import Calibration
+from lowerbound.tasks.scoring import Likelihood, Scoring, by_levels, levels_lacking
+from lowerbound.tasks.trained import Trained
+from lowerbound.training.engine.engine import flops
+from lowerbound.training.plan import Plan, budget_of, objective_settings
+from lowerbound.training.split import HELD_CROPS, SMALL, Fitted, Material
+
+CROP_SAMPLES = 4  # importance samples of a crop's score
+TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
+TYPICAL_COLUMNS = 5_000
+LEVEL_ROWS = 1_000  # held-out rows scored by levels, by half the draws of the likelihood
+SEEN = 0.1  # dB of a restored picture that anyone would see
+
+
+def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> Trained:
+    """Score the calibration rows, set the threshold and examine the model."""
+    model, arguments, history, engine, priors = fitted
+    coding, coded, split = material.coding, material.coded, material.split
+    index = split.calibration
+    samples = _samples(model, coded)
+    calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
+    some = subset(coded.rows, index[:TYPICAL_ROWS])
+    columns = coding.groups if not coding.shape else ()  # what pictures lack is columns to name
+    cells = (
+        draws.cell_nats(model, some).flatten(1).mean(0)
+        if 0 < len(columns) <= TYPICAL_COLUMNS
+        else None
+    )
+    learned = _some(material.learned, coded)
+    health = doctor.examine(model, learned, material.valid, values_of(coding))
+    if restores(plan.recipe):
+        health = _restoring(health, fitted, material.valid)
+    facts = {
+        "version": __version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+        "origin": frame.origin,
+        "columns": list(frame.names),
+        "rows": len(coded.rows),
+        "split": {name: len(getattr(split, name)) for name in ("train", "valid", "calibration")},
+        "shared_held_out": len(coded.rows) < SMALL,
+        "plan": asdict(plan),
+        "objective": objective_settings(plan, len(split.train)),
+        "patience": budget_of(plan, len(split.train)).patience,
+        "engine": engine.as_dict(),
+        "history": history.as_dict(),
+        **({} if priors is None else {"priors_history": priors.as_dict()}),
+        "typical_nats": {}
+        if cells is None
+        else {group.column: float(cells[list(group.parts)].sum()) for group in columns},
+        "valid_elbo": health.valid_elbo,
+        "latent": draws.embed(model, subset(coded.rows, index[:1])).shape[1],
+        "health": health.as_dict(),
+        "importance_samples": samples,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    return Trained(
+        recipe=plan.recipe,
+        arguments=arguments,
+        coding=coding,
+        model=model,
+        calibration=calibration,
+        alarm=calibration.alarm(plan.alarm_rate),
+        facts=facts,
+        further=_further(plan, model, coded.part(index[:LEVEL_ROWS]), samples),
+    )
+
+
+def _samples(model: LatentModel, coded: Coded) -> int:
+    """Return the importance samples of a score."""
+    if coded.each > 1:
+        return CROP_SAMPLES
+    first = coded.rows.take(torch.zeros(1, dtype=torch.long))
+    return draws.samples_worth(flops(Elbo(model), first.to(next(model.parameters()).device)))
+
+
+def _further(plan: Plan, model: LatentModel, held_out: Coded, samples: int) -> dict[str, Scoring]:
+    """Calibrate the ways of scoring that need held-out scores of their own."""
+    if levels_lacking(plan.recipe, model) is not None:
+        return {}
+    return {"levels": by_levels(model, held_out, plan.alarm_rate, samples)}
+
+
+def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Health:
+    """Return the health of a model that restores, by what it makes of held-out pairs."""
+    if fitted.arguments.get("classes"):
+        right, usual = restore.accuracy(fitted.model, valid), restore.commonest(valid)
+        told = (
+            f"{right:.1%} of the held-out pixels get their class, and the commonest class has "
+            f"{usual:.1%} of them"
+        )
+        return doctor.of_restoring(health, told, right > usual, "the commonest class everywhere")
+    before, after = restore.decibels(fitted.model, valid)
+    told = f"held-out crops come from {before:.2f} dB to {after:.2f} dB"
+    return doctor.of_restoring(health, told, after > before + SEEN)
+
+
+def _some(learned: Rows, coded: Coded) -> Rows:
+    """Return the rows to learn from, of crops as many as are held out."""
+    return learned if coded.each == 1 else subset(learned, torch.arange(HELD_CROPS))

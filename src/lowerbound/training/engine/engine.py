@@ -1,0 +1,142 @@
+"""How the machine is used in a fit: chosen before it, from shapes and what the machine can do.
+
+Nothing is chosen by a stopwatch inside a run: two runs of one command must give the same bytes.
+What was measured of the machine is measured once and kept (`lowerbound.training.engine.machine`);
+the choice is part of every checkpoint, so that a run goes on as it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowerbound import noise
+from lowerbound.coding.rows import Batch
+from lowerbound.files import allocators
+from lowerbound.training.engine.kernels import replaced
+from lowerbound.training.engine.machine import GAIN, Machine
+
+SMALL_STEP = 4e7  # floating-point operations of a forward pass below which one thread is faster
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How the machine is used in one fit.
+
+    Attributes:
+        threads: of torch.
+        linear: the kernel of linear layers, "torch" or "onednn".
+        channels_last: whether images and convolutions lie with their channels innermost.
+        precision: "float32", or "bfloat16" for products under autocast (densities stay float32).
+    """
+
+    threads: int = 1
+    linear: str = "torch"
+    channels_last: bool = False
+    precision: str = "float32"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Say what was chosen, and why."""
+        threads = f"{self.threads} threads"
+        if self.threads == 1:  # of one, or because it is faster
+            threads = "1 thread (small steps)" if torch.get_num_threads() > 1 else "1 thread"
+        kernel = ", oneDNN products (faster here)" if self.linear == "onednn" else ""
+        layout = ", channels last (faster here)" if self.channels_last else ""
+        return f"{threads}{kernel}{layout}, {self.precision}"
+
+    def prepare(self, objective: nn.Module) -> None:
+        """Lay the parameters out as the kernels like them."""
+        if self.channels_last:
+            # torch's own stub does not know the keyword of this overload.
+            objective.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def arranged(self, x: Tensor) -> Tensor:
+        """Lay a batch out as the kernels like it."""
+        if self.channels_last and x.dim() == 4:
+            return x.contiguous(memory_format=torch.channels_last)
+        return x
+
+    def mixed(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Return the context of a forward pass: autocast where the precision is bfloat16."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
+
+    @contextmanager
+    def running(self, objective: nn.Module) -> Iterator[None]:
+        """Use the machine in this way inside the block."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        allocators.keep()
+        try:
+            with replaced(objective, self.linear):
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def choose(
+    objective: nn.Module, batch: Batch, machine: Machine, precision: str = "float32"
+) -> Engine:
+    """Choose how to train an objective on batches like this one.
+
+    Args:
+        objective: what is trained.
+        batch: rows of the size of a step.
+        machine: what is known of the machine.
+        precision: "float32" or "bfloat16".
+    """
+    device = next(objective.parameters()).device
+    convolutions = any(isinstance(m, _CONVOLUTIONS) for m in objective.modules())
+    if device.type != "cpu":  # where the fast kernels for convolutions want this layout
+        return Engine(torch.get_num_threads(), "torch", convolutions, precision)
+    products = flops(objective, batch)
+    threads = 1 if products < SMALL_STEP else torch.get_num_threads()
+    layers = [m.weight.numel() for m in objective.modules() if isinstance(m, nn.Linear)]
+    onednn = max(layers, default=0) * len(batch.x) >= machine.onednn_from(threads)
+    # The gradient of a depthwise convolution takes a quarter of the time in this layout.
+    depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in objective.modules())
+    channels_last = depthwise or (convolutions and machine.channels_last >= GAIN)
+    return Engine(threads, "onednn" if onednn else "torch", channels_last, precision)
+
+
+@torch.no_grad()
+def flops(objective: nn.Module, batch: Batch) -> int:
+    """Count the floating-point operations of the layers' products in one forward pass.
+
+    torch's own counter sees every product, but imports the compiler: seconds for a number that
+    only has to tell small from large.
+    """
+    counted = 0
+
+    def count(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        nonlocal counted
+        weight = layer.weight  # a parameter, or what a parametrisation makes of one
+        assert isinstance(weight, Tensor)
+        # Each output of a layer takes one row of its weights; transposed, each input does.
+        outputs = given[0] if isinstance(layer, nn.ConvTranspose2d) else made
+        counted += 2 * outputs.numel() * weight[0].numel()
+
+    layers = [m for m in objective.modules() if isinstance(m, (nn.Linear, *_CONVOLUTIONS))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    training = objective.training
+    objective.eval()  # running statistics must not see this pass
+    try:
+        with noise.isolated("flops"):
+            x, context = batch
+            objective(x, 0, noise.Stream(noise.generator("flops", device=x.device)), context)
+    finally:
+        objective.train(training)
+        for hook in hooks:
+            hook.remove()
+    return counted

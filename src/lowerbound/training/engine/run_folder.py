@@ -1,0 +1,224 @@
+"""The folder of a fit that is under way: its configuration, its lock and its commits.
+
+tx.run/run.json            what is being fitted: a changed configuration is refused
+lock                held by the one process that trains
+first/commit-...    states, see `lowerbound.training.engine.checkpoints`
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lowerbound.bundle import documents
+from lowerbound.errors import LowerboundError, ResourceError, UsageError
+from lowerbound.files.write import atomic_write
+from lowerbound.training.engine.checkpoints import EVERY, OnDisk
+from lowerbound.training.engine.interrupts import Held
+
+RUN, LOCK = "run.json", "lock"
+_SHOWN = 8  # differences that a message lists
+
+
+class RunFolder:
+    """The folder of one fit; use it as a context manager, which holds its lock.
+
+    Args:
+        path: the folder.
+        fresh: forget what an earlier run left there.
+        replace: whether the run may replace a model that exists at its output.
+        every: seconds between two commits at least.
+
+    Raises:
+        UsageError: E251 where another process is training there, E221 where it is no run folder.
+        ResourceError: E302 where it cannot be made.
+    """
+
+    def __init__(
+        self, path: Path, *, fresh: bool = False, replace: bool = False, every: float = EVERY
+    ) -> None:
+        self.path, self.fresh, self.every = path.absolute(), fresh, every
+        self.replace = replace
+        self._lock = FileLock(self.path / LOCK)
+
+    def __enter__(self) -> RunFolder:
+        """Make the folder and lock it."""
+        try:
+            with Held():  # an interrupt comes before the folder is there, or once it is whole
+                self._take()
+        except KeyboardInterrupt:
+            if self._lock.is_locked:  # else it is another process's
+                self._leave()
+            raise
+        return self
+
+    def _take(self) -> None:
+        """Make the folder and lock it."""
+        _refuse_foreign(self.path)
+        try:
+            self.path.mkdir(exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise self._busy() from None
+        except OSError as error:
+            raise ResourceError(
+                "E302",
+                f"the run folder {self.path} cannot be used: {error.strerror or error}",
+                fix="choose an --out in a folder that you may write to",
+                path=str(self.path),
+            ) from None
+        me = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
+        with suppress(OSError):  # only for the message of another process
+            (self.path / "owner.json").write_text(json.dumps(me))
+        if self.fresh:
+            self._clear()
+        for left in self.path.glob(".run.json.*.tmp"):  # of a process that was killed
+            left.unlink(missing_ok=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Unlock it; where nothing was committed, nothing is left."""
+        with Held():
+            self._leave()
+
+    def _leave(self) -> None:
+        if not self.committed():
+            self.remove()
+        self._lock.release()
+
+    def configure(self, configuration: Mapping[str, Any]) -> None:
+        """Note what is being fitted, or check that it is what an earlier run was fitting.
+
+        Args:
+            configuration: JSON values that a run depends on, nested by topic.
+
+        Raises:
+            UsageError: E250 where an earlier run had another configuration.
+        """
+        ours, theirs = json.loads(json.dumps(dict(configuration))), self._document()
+        if theirs is not None and self.committed():
+            if different := list(_differences(theirs["configuration"], ours)):
+                raise self._changed(different)
+            self.replace = self.replace or theirs["replace"]
+        self._note({"configuration": ours, "replace": self.replace})
+
+    def committed(self) -> bool:
+        """Tell whether there is a state to go on from."""
+        return any(self.path.glob("*/commit-*"))
+
+    def owns_output(self) -> None:
+        """Note that a model at the output is this run's own from now on."""
+        document = self._document()
+        assert document is not None, "configure the run first"
+        self._note({**document, "replace": True})
+
+    @staticmethod
+    def allows_replacing(path: Path) -> bool:
+        """Tell whether the run that was left at `path` may replace the model at its output."""
+        with suppress(OSError, LowerboundError, KeyError, TypeError):
+            return bool(documents.parse_json((path / RUN).read_bytes(), RUN)["replace"])
+        return False
+
+    def stage(self, name: str) -> OnDisk:
+        """Return where one training of this run keeps its states."""
+        folder = self.path / name
+        folder.mkdir(exist_ok=True)
+        return OnDisk(folder, self.every)
+
+    def remove(self) -> None:
+        """Remove the folder: what it was for is done.
+
+        The document goes last: as long as anything is left of a run that was killed here, the same
+        command may still replace the model that it saved.
+        """
+        self._lock.release()
+        for found in list(self.path.glob("*")):
+            if found.is_dir():
+                shutil.rmtree(found, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _clear(self) -> None:
+        (self.path / RUN).unlink(missing_ok=True)
+        for found in self.path.iterdir():
+            if found.is_dir():
+                shutil.rmtree(found)
+
+    def _document(self) -> dict[str, Any] | None:
+        try:
+            found = documents.parse_json((self.path / RUN).read_bytes(), RUN)
+            return found if {"configuration", "replace"} <= set(found) else None
+        except (OSError, LowerboundError, TypeError):
+            return None
+
+    def _note(self, document: dict[str, Any]) -> None:
+        raw = documents.render(RUN, document)
+        atomic_write(self.path / RUN, lambda file: file.writelines([raw]), overwrite=True)
+
+    def _changed(self, different: list[str]) -> UsageError:
+        shown = "; ".join(different[:_SHOWN])
+        more = f"; and {len(different) - _SHOWN} more" if len(different) > _SHOWN else ""
+        return UsageError(
+            "E250",
+            f"{self.path.name} holds an unfinished run of another configuration: {shown}{more}",
+            fix="repeat the earlier command to continue it, or --resume never to start anew",
+            path=str(self.path),
+            differences=different,
+        )
+
+    def _busy(self) -> UsageError:
+        owner = {}
+        with suppress(OSError, ValueError):
+            owner = json.loads((self.path / "owner.json").read_text())
+        who = " ".join(f"{key} {value}" for key, value in owner.items()) or "another process"
+        return UsageError(
+            "E251",
+            f"{self.path} is locked: a training is under way there ({who})",
+            fix="wait for it, stop it, or choose another --out",
+            path=str(self.path),
+            **owner,
+        )
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Leave a folder alone that is not a run's."""
+    if not os.path.lexists(path):
+        return
+    try:
+        names = {entry.name for entry in path.iterdir()}
+    except OSError:
+        names = {""}
+    if names and LOCK not in names:
+        raise UsageError(
+            "E221",
+            f"{path} exists and is no run folder, so nothing is kept in it",
+            fix="choose another --out",
+            path=str(path),
+        )
+
+
+def _differences(theirs: Any, ours: Any, place: str = "") -> Iterator[str]:
+    """Yield what differs, as lines such as ``plan.seed was 0, is 1``."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for key in sorted({*theirs, *ours}):
+            yield from _differences(theirs.get(key), ours.get(key), f"{place}.{key}".lstrip("."))
+    elif theirs != ours:
+        yield f"{place} was {_short(theirs)}, is {_short(ours)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,205 @@
+"""Everything that is chosen for one fit, and the presets that choose most of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+
+from lowerbound import recipes
+from lowerbound.errors import UsageError, nearest
+from lowerbound.training.engine.settings import Budget, Optimiser
+from lowerbound.training.objective import KINDS, OBJECTIVE, refuse_settings
+
+TRANSFORMS = ("blend", "standard", "quantile")
+PRECISIONS = ("float32", "bfloat16")
+LARGE_PICTURE = 4096  # pixels times channels from which on a step takes only FEW_PICTURES
+FEW_PICTURES = 16
+ANNEAL = 0.02  # of the learning rate, at the end of a fit by steps of few rows
+
+
+class Preset(NamedTuple):
+    """A trade between time and quality."""
+
+    hidden: tuple[int, ...]
+    budget: Budget
+    optimiser: Optimiser
+    meaning: str
+
+
+PRESETS = {
+    "fast": Preset(
+        (64, 64),
+        Budget(epochs=5, patience=3, steps=1000),
+        Optimiser(batch_size=128, learning_rate=3e-3, ema=0.99),
+        "two layers of 64, about 1,000 steps",
+    ),
+    # Two layers of 128 rather than 64: benchmarks/results/anomaly_choice.json.
+    "balanced": Preset(
+        (128, 128),
+        Budget(epochs=40, patience=6, steps=4000, most=15_000),
+        Optimiser(batch_size=128, learning_rate=3e-3, ema=0.99),
+        "two layers of 128, at most 40 passes (but 4,000 to 15,000 steps)",
+    ),
+    "best": Preset(
+        (256, 256),
+        Budget(epochs=200, patience=12, steps=20_000),
+        Optimiser(batch_size=256, learning_rate=1e-3, ema=0.998),
+        "two layers of 256, at most 20,000 steps or 200 passes",
+    ),
+}
+
+
+# Tables with more rows than this to learn from are fitted by the importance-weighted bound, and
+# with twice the patience: benchmarks/results/synthetic_choice.json.
+LARGE = 10_000
+LARGE_SAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is chosen for one fit; the defaults are good ones.
+
+    Attributes:
+        recipe: name of the model, see `lowerbound.recipes`: table, gaussian, sigma, ladder, ...
+        settings: arguments of the recipe and of the objective (beta, free_bits), by name.
+        preset: fast, balanced or best.
+        latent: size of z; None takes a generous size from the data, "auto" fits once more with
+            the number of dimensions that turned out to be in use.
+        types: kinds of columns that are not to be inferred, column = kind.
+        drop: columns to leave out.
+        transform: of numbers: "standard", "quantile" (to Gaussian scores), or "blend", the mean of
+            the two, which keeps the distances of far values and evens out the crowded ones.
+        alarm_rate: share of normal rows that may be flagged.
+        max_epochs: passes at most, instead of the preset's.
+        time_limit: seconds at most.
+        learning_rate: of Adam at its highest, instead of the preset's.
+        seed: of the split, the initial weights, the order and the noise.
+        device: "cpu", "cuda", ...; None takes a GPU where there is one.
+        precision: of the products while training, "float32" or "bfloat16"; densities stay float32.
+    """
+
+    recipe: str = "table"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = "balanced"
+    latent: int | str | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
+    drop: Sequence[str] = ()
+    transform: str = "blend"
+    alarm_rate: float = 0.01
+    max_epochs: int | None = None
+    time_limit: float | None = None
+    learning_rate: float | None = None
+    seed: int = 0
+    device: str | None = None
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work before any data are read."""
+        _known("preset", self.preset, PRESETS)
+        _known("recipe", self.recipe, recipes.__all__)
+        _known("transform", self.transform, TRANSFORMS)
+        _known("precision", self.precision, PRECISIONS)
+        if not 0 < self.alarm_rate < 1:
+            raise UsageError(
+                "E240",
+                f"alarm rate {self.alarm_rate} is not between 0 and 1",
+                fix="--alarm-rate 1%",
+            )
+        for name in ("max_epochs", "time_limit", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                flag = name.replace("_", "-")
+                raise UsageError(
+                    "E240", f"{flag} is {value}", fix=f"--{flag} with a number above 0"
+                )
+        if not (
+            self.latent in (None, "auto") or (isinstance(self.latent, int) and self.latent > 0)
+        ):
+            raise UsageError(
+                "E240", f"latent is {self.latent!r}", fix="--latent 16, or --latent auto"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise UsageError("E240", f"seed {self.seed} is not in [0, 2^63)", fix="--seed 0")
+        refuse_settings(self.recipe, self.settings)
+
+
+def _known(what: str, value: str, names: Any) -> None:
+    if value not in names:
+        near = nearest(str(value), names) or next(iter(names))
+        raise UsageError(
+            "E241", f"{what} {value!r} is none of {', '.join(names)}", fix=f"--{what} {near}"
+        )
+
+
+def is_large(plan: Plan, rows: int) -> bool:
+    """Tell whether a fit has the rows, and by its preset the time, to be thorough."""
+    return plan.recipe == "table" and plan.preset != "fast" and rows > LARGE
+
+
+def budget_of(plan: Plan, rows: int) -> Budget:
+    """Return how long to train on so many rows."""
+    budget = replace(PRESETS[plan.preset].budget, seconds=plan.time_limit)
+    if is_large(plan, rows):
+        budget = replace(budget, patience=2 * budget.patience)
+    if plan.max_epochs is not None:
+        budget = replace(budget, epochs=plan.max_epochs, steps=0, most=None)
+    return budget
+
+
+def optimiser_of(plan: Plan, shape: Sequence[int] = ()) -> Optimiser:
+    """Return how to step.
+
+    Args:
+        plan: the plan.
+        shape: of one example, (channels, height, width) of a picture. Of large ones few make a
+            step: with 128 of 128 x 128 a CPU takes some hundred steps in minutes, and no model is
+            learned in a hundred steps.
+    """
+    usual, wanted = PRESETS[plan.preset].optimiser, plan.learning_rate
+    large = len(shape) == 3 and math.prod(shape) > LARGE_PICTURE
+    batch = recipes.BATCHES.get(plan.recipe, FEW_PICTURES if large else None)
+    # Fewer rows say less of where to go: shorter steps.
+    usual = replace(usual, batch_size=batch, learning_rate=1e-3) if batch else usual
+    # Steps of few rows are noisy: what is best, such as the last tenths of a decibel, comes of
+    # small ones at the end.
+    usual = replace(usual, anneal=ANNEAL) if plan.recipe in recipes.BATCHES else usual
+    return usual if wanted is None else replace(usual, learning_rate=wanted)
+
+
+def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:
+    """Return a value for every name of `OBJECTIVE`: what the plan says, else what suits it.
+
+    Args:
+        plan: the plan.
+        rows: how many there are to learn from.
+    """
+    chosen = {name: plan.settings[name] for name in OBJECTIVE if name in plan.settings}
+    usual = {**OBJECTIVE, **recipes.OBJECTIVES.get(plan.recipe, {})}
+    if chosen.keys() & {*KINDS, "free_bits", "capacity"}:  # in which these have no place
+        usual |= {"balance": False, "prior_share": 0.0}
+    if is_large(plan, rows) and not chosen.keys() - {"theta_prior"}:
+        usual["iwae"] = LARGE_SAMPLES
+    return {**usual, **chosen}
+
+
+def device_of(name: str | None) -> torch.device:
+    """Return the device of a name; None takes a GPU where there is one.
+
+    Raises:
+        UsageError: E244 where that is not available.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            "E244",
+            f"the device {name!r} is not available here",
+            fix="--device cpu",
+            reason=str(error).splitlines()[0],
+        ) from None

@@ -1,0 +1,168 @@
+"""The prior, fitted once more after training: the best one for the encoder that was learned."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import Batch, Rows, subset
+from lowerbound.nn.latents.priors import Mixture
+from lowerbound.nn.model import LatentModel
+from lowerbound.nn.trace import Site, Trace, from_posterior
+from lowerbound.tasks import metrics
+
+ROWS = 10_000  # rows that the mixture is fitted to at most
+CELLS = 320_000  # rows x latent dimensions at most: EM's time grows with them
+COMPONENTS = (1, 4, 20, 64)
+ROWS_PER_COMPONENT = 20
+DECIDING_ROWS = 1000  # held-out rows of the comparison: the same ones for every prior
+SAMPLES = 32  # importance samples of the comparison
+TILE = 4096  # draws of the comparison that are worked on together
+GAIN = 0.01  # nats per row that a refitted prior must gain on held-out rows
+
+
+def refit_prior(
+    recipe: str,
+    fitted: tuple[LatentModel, dict[str, Any]],
+    train: Rows,
+    valid: Rows,
+    seed: int,
+) -> tuple[LatentModel, dict[str, Any]]:
+    """Replace N(0, I) by a mixture fitted to the aggregate posterior, where that is better.
+
+    In a hierarchy it is the first level's prior. Recipes without `components` keep theirs: their
+    posterior reads its prior, so that another prior would be another encoder.
+
+    For a fixed encoder and decoder, this is the maximisation of the ELBO over the prior; it is
+    kept only where the held-out likelihood rises, and then it is the model's prior for all uses.
+
+    Args:
+        recipe: name of the recipe.
+        fitted: the model and its recipe's arguments.
+        train: rows that the mixture is fitted to.
+        valid: rows that decide.
+        seed: of the draws from the posterior and of the mixture's start.
+
+    Returns:
+        The model with the better prior, and its arguments.
+    """
+    model, arguments = fitted
+    if "components" not in recipes.parameters(recipe):
+        return fitted
+    if arguments.get("prior", "standard") != "standard":  # was chosen, and learned with the rest
+        return fitted
+    z = _aggregate(model, train, seed)
+    draws = _draws(model, subset(valid, torch.arange(min(len(valid), DECIDING_ROWS))))
+    best, best_nll = None, draws.nll(None)
+    for components in COMPONENTS:
+        if len(z) < ROWS_PER_COMPONENT * components:
+            break
+        candidate = _mixture(components, z, seed)
+        nll = draws.nll(candidate)
+        if nll < best_nll - GAIN:
+            best, best_nll = candidate, nll
+    if best is None:
+        return fitted
+    arguments = {**arguments, "components": len(best.logits)}
+    return _with_prior(recipe, model, arguments, best, seed), arguments
+
+
+class _Draws(NamedTuple):
+    """Importance samples of held-out rows, of which only log p(z) depends on the prior.
+
+    Attributes:
+        z: (n x SAMPLES, d) of the first level.
+        rest: (n, SAMPLES) log p(x | z) - log q(z | x), nats.
+        usual: (n x SAMPLES,) log p(z) under the model's own prior, nats.
+    """
+
+    z: Tensor
+    rest: Tensor
+    usual: Tensor
+
+    def nll(self, prior: Mixture | None) -> float:
+        """Return the mean bound on -log p(x) with another prior, or with the model's own."""
+        log_p = self.usual
+        if prior is not None:  # in tiles: 64 components of all draws would take 80 MB
+            log_p = torch.cat([prior(z).log_prob(z) for z in self.z.split(TILE)])
+        log_w = self.rest + log_p.double().view_as(self.rest)
+        return (math.log(SAMPLES) - log_w.logsumexp(1)).mean().item()
+
+
+def _first(trace: Trace) -> Site:
+    return next(iter(trace.sites.values()))
+
+
+def _draws(model: LatentModel, rows: Rows) -> _Draws:
+    def work(batch: Batch) -> Tensor:
+        trace = Trace(from_posterior(noise.Keyed(noise.row_keys(*batch))), len(batch.x), SAMPLES)
+        px = model(batch.x, trace, batch.context)
+        site = _first(trace)
+        log_x = px.log_prob(batch.x.repeat_interleave(SAMPLES, 0))
+        usual = site.p.log_prob(site.z)
+        beside = torch.stack([usual, log_x + trace.log_ratio() - usual], 1)
+        return torch.cat([beside, site.z], 1).view(len(batch.x), SAMPLES, -1)
+
+    found = metrics.by_tiles(model, rows, work)
+    return _Draws(found[..., 2:].flatten(0, 1), found[..., 1].double(), found[..., 0].flatten())
+
+
+@torch.no_grad()
+def _aggregate(model: LatentModel, rows: Rows, seed: int) -> NDArray[np.float64]:
+    """Return one draw of z from q(z | x) for up to `ROWS` rows, (n, latent)."""
+
+    def work(batch: Batch) -> Tensor:
+        keys = noise.row_keys(*batch) ^ noise.derive("prior", seed)
+        trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x))
+        model(batch.x, trace, batch.context)
+        return _first(trace).z
+
+    some = subset(rows, torch.arange(min(len(rows), ROWS)))
+    z = metrics.by_tiles(model, some, work).double().numpy()
+    return z[: max(CELLS // z.shape[1], 1)]
+
+
+@torch.no_grad()
+def _mixture(components: int, z: NDArray[np.float64], seed: int) -> Mixture:
+    """Return a mixture fitted to z."""
+    sklearn = import_module("sklearn")  # 75 MB that reading and training do without
+    fitted = import_module("sklearn.mixture").GaussianMixture(
+        components,
+        covariance_type="diag",
+        reg_covar=1e-3,
+        max_iter=50,
+        init_params="k-means++",
+        random_state=seed % 2**32,
+    )
+    # The caller's settings of scikit-learn must not reach in here.
+    with warnings.catch_warnings(), sklearn.config_context(array_api_dispatch=False):
+        # EM may stop before it converges: the result is judged by held-out likelihood anyway.
+        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+        fitted.fit(z)
+    weights, covariances = np.asarray(fitted.weights_), np.asarray(fitted.covariances_)
+    prior = Mixture(components, z.shape[1])
+    prior.logits.copy_(torch.from_numpy(np.log(np.maximum(weights, 1e-12))))
+    prior.loc.copy_(torch.from_numpy(np.asarray(fitted.means_)))
+    prior.log_scale.copy_(torch.from_numpy(0.5 * np.log(covariances)))
+    return prior.requires_grad_(False)
+
+
+def _with_prior(
+    recipe: str, model: LatentModel, arguments: dict[str, Any], prior: Mixture, seed: int
+) -> LatentModel:
+    """Return a copy of `model` with another prior."""
+    with noise.isolated(seed, "weights"):
+        refitted = recipes.build(recipe, arguments)
+    refitted.load_state_dict(model.state_dict(), strict=False)
+    own = refitted.levels[0].prior
+    assert isinstance(own, Mixture)
+    own.load_state_dict(prior.state_dict())
+    return refitted.eval()

@@ -1,0 +1,63 @@
+"""The second stage of a model of codes: the same ELBO, with all but the priors frozen.
+
+The codes of a picture, and log p(x | z) with them, stay what they were to the last bit: what the
+bound gains is what a prior saves that knows which codes go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from lowerbound import noise, recipes
+from lowerbound.nn.model import LatentModel
+from lowerbound.nn.objectives.elbo import Elbo
+
+# Share of a time limit that is left to the first stage. Codes are soon good enough: what new
+# pictures lack, they lack for want of a better prior, which takes thousands of steps.
+TIME = 0.3
+RATE = 1e-3  # learning rate at most: a PixelCNN is deep and has no normalisation
+
+
+class FrozenElbo(Elbo):
+    """The ELBO of a model that stays in evaluation mode: running averages do not move.
+
+    What learns is what requires a gradient, which `unfrozen` leaves to the priors.
+
+    References:
+        Razavi, van den Oord & Vinyals, "Generating diverse high-fidelity images with VQ-VAE-2",
+        2019, section 3.2, https://arxiv.org/abs/1906.00446
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.eval()
+
+    def train(self, mode: bool = True) -> FrozenElbo:
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+
+def unfrozen(
+    recipe: str, first: LatentModel, arguments: Mapping[str, Any], seed: int
+) -> LatentModel:
+    """Return a model with the weights of `first` and new priors, which alone are to learn.
+
+    Args:
+        recipe: name of the recipe.
+        first: a model of the recipe, with other priors.
+        arguments: of the model that is wanted.
+        seed: of the new priors' weights.
+    """
+    with noise.isolated(seed, "prior weights"):
+        model = recipes.build(recipe, dict(arguments))
+    missing, unexpected = model.load_state_dict(first.state_dict(), strict=False)
+    priors = tuple(f"levels.{i}.prior." for i in range(len(model.levels)))
+    strange = [name for name in [*missing, *unexpected] if not name.startswith(priors)]
+    assert not strange, "only priors differ between the two stages"
+    model.requires_grad_(False)
+    for level in model.levels:
+        level.get_submodule("prior").requires_grad_(True)
+    return model

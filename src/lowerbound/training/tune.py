@@ -1,0 +1,275 @@
+"""Which settings fit a table best: trials on a part of the rows, judged by the other rows.
+
+What is compared is log p of rows that no trial has learned from, in the units of the raw values;
+so recipes can be compared that take the columns for the same kinds of numbers, and only those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import fingerprint
+from lowerbound.coding.tables import Coding, coding_for
+from lowerbound.errors import DataError, LowerboundError, UsageError
+from lowerbound.files.frame import Frame
+from lowerbound.optional import library
+from lowerbound.tasks.draws import SCORE_SAMPLES
+from lowerbound.training.fit import default_latent, learn
+from lowerbound.training.plan import Plan, objective_settings, optimiser_of
+
+JUDGED = 4_000  # rows that trials are judged by, at most
+SHARE = 0.2  # of all rows, at most
+FURTHER = ("ladder", "iaf", "sigma")  # recipes that are tried where they can be compared
+RANGES = {"beta": (1 / 4, 4.0), "learning_rate": (1 / 4, 4.0)}  # times the plan's
+
+Told = Callable[["Trial", "Trial"], None]  # the latest, and the best so far
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way to fit, and how well it fits rows that it did not learn from.
+
+    Attributes:
+        number: from 0 on; 0 is the plan as it is.
+        changes: what differs from the plan: recipe, latent, beta, learning_rate.
+        log_p: mean log-likelihood of the judged rows, nats per row; None where the fit failed.
+        error: the standard error of that mean, nats.
+        latent: size of z.
+        seconds: that the fit took.
+        failure: why it failed.
+    """
+
+    number: int
+    changes: Mapping[str, Any]
+    log_p: float | None = None
+    error: float = 0.0
+    latent: int = 0
+    seconds: float = 0.0
+    failure: str = ""
+
+
+class Parts(NamedTuple):
+    """The rows that trials learn from, and those that they are judged by."""
+
+    learned: Frame
+    judged: Frame
+
+    @classmethod
+    def of(cls, frame: Frame, seed: int) -> Parts:
+        """Split rows at random.
+
+        Raises:
+            DataError: E075 for too few rows.
+        """
+        if frame.table is None:
+            raise UsageError("E241", "tune is for tables", fix="lowerbound fit, for pictures")
+        count = min(JUDGED, int(SHARE * frame.rows))
+        if count < 2:
+            raise DataError(
+                "E075",
+                f"{frame.origin}: {frame.rows} rows are too few to judge trials by",
+                fix="give 10 or more rows",
+            )
+        order = np.random.default_rng(noise.derive(seed, "judged")).permutation(frame.rows)
+        chosen = np.sort(order[count:]), np.sort(order[:count])
+        learned, judged = (
+            replace(frame, table=frame.table.take(index), total=len(index)) for index in chosen
+        )
+        return cls(learned, judged)
+
+
+def comparable(plan: Plan, frame: Frame) -> list[str]:
+    """Return the recipes whose log-likelihoods mean the same as that of the plan's recipe."""
+    wanted = measure(_coding(plan, frame))
+    found = [plan.recipe]
+    for recipe in FURTHER:
+        if recipe in found or plan.settings.keys() - recipes.parameters(recipe):
+            continue
+        try:
+            coding = _coding(replace(plan, recipe=recipe), frame)
+        except LowerboundError:  # it cannot model some of the columns
+            continue
+        if measure(coding) == wanted:
+            found.append(recipe)
+    return found
+
+
+def _coding(plan: Plan, frame: Frame) -> Coding:
+    kind = coding_for(plan.recipe, plan.settings)
+    return kind.fit(frame, types=plan.types, drop=plan.drop, transform=plan.transform)
+
+
+def measure(coding: Coding) -> list[tuple[str, ...]]:
+    """Return what a likelihood is a density of: which numbers, and which probabilities."""
+    schema = getattr(coding, "schema", None)
+    parts = () if schema is None else schema.parts
+    return [(part.name, part.family, str(part.size)) for part in parts]
+
+
+class Search:
+    """Trials of one plan on one table, remembered in a folder: the same search goes on there.
+
+    Args:
+        frame: the table.
+        plan: what is not searched for.
+        folder: where trials are remembered; None remembers nothing.
+        names: recipes to try; by default those that can be compared with the plan's.
+
+    Raises:
+        UsageError: E250 where the folder holds another search, E241 for recipes that cannot be
+            compared.
+        ResourceError: E310 without optuna.
+    """
+
+    def __init__(
+        self, frame: Frame, plan: Plan, folder: Path | None = None, names: Sequence[str] = ()
+    ) -> None:
+        self.plan, self.parts = plan, Parts.of(frame, plan.seed)
+        known = comparable(plan, self.parts.learned)
+        self.names = list(names) or known
+        for name in self.names:
+            if name not in known:
+                raise UsageError(
+                    "E241",
+                    f"log p of the recipe {name!r} cannot be compared with that of {known[0]!r}: "
+                    "they do not take all columns for the same kinds",
+                    fix=f"search among {', '.join(known)}",
+                )
+        self.weights = objective_settings(plan, self.parts.learned.rows)
+        self.width = default_latent(_coding(plan, self.parts.learned).arguments())
+        self.study, self.optuna = _study(folder, self._identity()), _optuna()
+
+    def _identity(self) -> str:
+        """Return a digest of all that trials depend on."""
+        coding = _coding(self.plan, self.parts.learned)
+        cells = [fingerprint(coding.encode(part).rows) for part in self.parts]
+        known = {"plan": asdict(self.plan), "recipes": self.names, "cells": cells}
+        text = json.dumps(known, sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @property
+    def done(self) -> list[Trial]:
+        """Trials that have ended, in order."""
+        ended = [t for t in self.study.get_trials(deepcopy=False) if "trial" in t.user_attrs]
+        return [Trial(**t.user_attrs["trial"]) for t in ended]
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """Trials that gave a model, the best first."""
+        fitted = [(trial.log_p, trial) for trial in self.done if trial.log_p is not None]
+        return [trial for _, trial in sorted(fitted, key=lambda pair: -pair[0])]
+
+    def run(self, trials: int, told: Told = lambda latest, best: None) -> None:
+        """Go on until so many trials have ended; the first is the plan as it is.
+
+        Raises:
+            LowerboundError: where not even that can be fitted.
+        """
+        while (number := len(self.done)) < trials:
+            # Keyed by its number, so that a search that was stopped goes on as it would have.
+            seed = noise.derive(self.plan.seed, "trials", number) % 2**32
+            self.study.sampler = self.optuna.samplers.TPESampler(seed=seed)
+            if not number:
+                self.study.enqueue_trial(self._usual())
+            asked = self.study.ask()
+            trial = self._tried(number, self._drawn(asked))
+            asked.set_user_attr("trial", asdict(trial))
+            if trial.log_p is None:
+                self.study.tell(asked, state=self.optuna.trial.TrialState.FAIL)
+            else:
+                self.study.tell(asked, trial.log_p)
+            told(trial, self.ranked[0])
+
+    def best(self) -> Plan:
+        """Return the plan of the best trial."""
+        return changed(self.plan, self.ranked[0].changes)
+
+    def _usual(self) -> dict[str, Any]:
+        """Return what the plan stands for, of all that is searched for."""
+        usual: dict[str, Any] = {}
+        if len(self.names) > 1:
+            usual["recipe"] = self.plan.recipe
+        if self.plan.latent is None:
+            usual["latent"] = self.width
+        if self.plan.learning_rate is None:
+            usual["learning_rate"] = optimiser_of(self.plan).learning_rate
+        weighted = any(self.weights[name] for name in ("iwae", "tc", "mmd", "path", "capacity"))
+        if "beta" not in self.plan.settings and not weighted:
+            usual["beta"] = float(self.weights["beta"])
+        return usual
+
+    def _drawn(self, asked: Any) -> dict[str, Any]:
+        """Draw what a trial changes."""
+        drawn: dict[str, Any] = {}
+        for name, usual in self._usual().items():
+            if name == "recipe":
+                drawn[name] = asked.suggest_categorical(name, self.names)
+            elif name == "latent":
+                drawn[name] = asked.suggest_int(name, 1, max(4, 2 * usual), log=True)
+            else:
+                low, high = (usual * factor for factor in RANGES[name])
+                drawn[name] = asked.suggest_float(name, low, high, log=True)
+        return drawn
+
+    def _tried(self, number: int, changes: Mapping[str, Any]) -> Trial:
+        """Fit and judge; a fit that is refused or diverges is a trial that failed."""
+        try:
+            trained = learn(self.parts.learned, changed(self.plan, changes))
+        except LowerboundError as error:
+            if not number:
+                raise
+            return Trial(number, dict(changes), failure=f"{error.code} {error.message}")
+        history = trained.facts["history"]
+        if history["stopped"] == "interrupt":
+            raise KeyboardInterrupt
+        nats = trained.log_likelihood(self.parts.judged, SCORE_SAMPLES)  # of all trials alike
+        spread = float(nats.std(ddof=1)) / math.sqrt(len(nats))
+        seconds = history["checks"][-1]["seconds"]
+        return Trial(number, dict(changes), float(nats.mean()), spread, trained.latent, seconds)
+
+
+def changed(plan: Plan, changes: Mapping[str, Any]) -> Plan:
+    """Return a plan with what a trial changes."""
+    fields = {name: value for name, value in changes.items() if name != "beta"}
+    more = {"beta": changes["beta"]} if "beta" in changes else {}
+    return replace(plan, settings={**plan.settings, **more}, **fields)
+
+
+def _optuna() -> Any:
+    optuna = library("optuna", "searches need", "tune")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def _study(folder: Path | None, identity: str) -> Any:
+    """Return optuna's study, whose trials are in a file of the folder."""
+    optuna, storage = _optuna(), None
+    if folder is not None:
+        journal = importlib.import_module("optuna.storages.journal")
+        file = journal.JournalFileBackend(str(folder / "trials.log"))
+        storage = optuna.storages.JournalStorage(file)
+        _refuse_another(storage, identity, folder)
+    return optuna.create_study(
+        study_name=identity, direction="maximize", storage=storage, load_if_exists=True
+    )
+
+
+def _refuse_another(storage: Any, identity: str, folder: Path) -> None:
+    others = [study.study_name for study in storage.get_all_studies()]
+    if others and identity not in others:
+        raise UsageError(
+            "E250",
+            f"{folder.name} holds the trials of another search: other data, plan or recipes",
+            fix="repeat the earlier command to continue it, or --resume never to start anew",
+            path=str(folder),
+        )
