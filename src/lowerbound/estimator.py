@@ -29,10 +29,11 @@ from sklearn.base import (
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from lowerbound.coding.tables import is_of_pictures
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files import containers
 from lowerbound.files.read import Frame
+from lowerbound.nn.model import LatentModel
+from lowerbound.recipes import Recipe
 from lowerbound.tasks.calibration import Alarm
 from lowerbound.tasks.explain import explain
 from lowerbound.tasks.trained import Trained
@@ -91,7 +92,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def __init__(  # noqa: PLR0913 - scikit-learn knows a choice only as a named parameter
         self,
-        recipe: str = Plan.recipe,
+        recipe: str | Recipe | Callable[..., LatentModel] = Plan.recipe,
         *,
         settings: Mapping[str, Any] | None = None,
         preset: str = Plan.preset,
@@ -143,9 +144,9 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             NumericError: E4xx where training diverges.
         """
         plan = plan_of(self.get_params(deep=False))
-        pictures = is_of_pictures(plan.recipe)
+        pictures = plan.recipe.of_pictures
         frame, named = containers.admit(X, estimator=self, rows=2, pictures=pictures)
-        if plan.recipe != "counts":
+        if not plan.recipe.sparse:
             containers.refuse_huge(frame)
         trained = learn(frame, plan)
         trained.facts["input"] = {"kind": containers.kind_of(frame.native), "named": named}
@@ -197,7 +198,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         frame, named = containers.admit(X, estimator=self, pictures=pictures, wanted=wanted)
         if pictures:  # known by their shape, which the coding checks
             return frame
-        if self.trained_.recipe != "counts":
+        if not self.trained_.recipe.sparse:
             containers.refuse_huge(frame)
         seen = containers.seen(self.trained_.facts)
         return containers.matched(frame, named, seen, type(self).__name__)
@@ -391,14 +392,24 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self.trained_.save(path, overwrite=overwrite)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> VAE:
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        recipe: Recipe | Callable[..., LatentModel] | None = None,
+    ) -> VAE:
         """Read a model that `save` or ``lowerbound fit`` wrote, every digest checked first.
+
+        Args:
+            path: the folder that `save` wrote.
+            device: where the model goes, such as "cpu" or "cuda".
+            recipe: the recipe that the model was built by, where it is not one of ours.
 
         Raises:
             ModelFileError: E1xx for anything that is not an intact model of a known format.
         """
-        trained = Trained.load(path, device)
-        plan = dict(trained.facts["plan"])
+        trained = Trained.load(path, device, recipe)
+        plan = {**trained.facts["plan"], **({} if recipe is None else {"recipe": recipe})}
         plan |= {"scaling": plan.pop("transform"), "random_state": plan.pop("seed")}
         return cls(**plan)._hold(trained)
 
@@ -463,7 +474,10 @@ def _one_of(*types: type) -> Callable[[Any], bool]:
 
 _NOTHING = type(None)
 _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "recipe": (_one_of(str), "the name of a recipe"),
+    "recipe": (
+        lambda value: isinstance(value, str | Recipe) or callable(value),
+        "the name of a recipe, a Recipe, or a function that builds a model",
+    ),
     "preset": (_one_of(str), "the name of a preset"),
     "scaling": (_one_of(str), '"blend", "standard" or "quantile"'),
     "settings": (_one_of(_NOTHING, Mapping), "a dict"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +11,13 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lowerbound import bundle, recipes
+from lowerbound import bundle
 from lowerbound.coding.rows import subset
 from lowerbound.coding.tables import Coded, restore
 from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
 from lowerbound.files.read import Frame, read
-from lowerbound.recipes import images
+from lowerbound.nn.model import LatentModel
+from lowerbound.recipes import RECIPES, Recipe, find, images
 from lowerbound.tasks import cards
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Alarm, Calibration
@@ -252,7 +253,7 @@ class Trained(TrainedState):
     def documents(self) -> dict[str, Any]:
         """Return all but the weights as plain JSON values, by the name of their file."""
         return {
-            "config.json": {"recipe": self.recipe, "arguments": self.arguments},
+            "config.json": {"recipe": self.recipe.name, "arguments": self.arguments},
             "schema.json": self.coding.document(),
             "calibration.json": {
                 "scores": self.calibration.scores.tolist(),
@@ -265,17 +266,57 @@ class Trained(TrainedState):
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel between processes as what the model file holds: plain values and arrays."""
         weights = {name: t.cpu().numpy() for name, t in self.model.state_dict().items()}
-        return restored, (self.documents(), weights)
+        own = None if self.recipe.name in RECIPES else self.recipe
+        return restored, (self.documents(), weights, "cpu", "this model", own)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> Trained:
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        recipe: Recipe | Callable[..., LatentModel] | None = None,
+    ) -> Trained:
         """Read a saved model, every digest checked first.
 
+        A model file never names code to import: a model of a recipe of your own is loaded by
+        handing that recipe over.
+
+        Args:
+            path: the folder that `save` wrote.
+            device: where the model goes, such as "cpu" or "cuda".
+            recipe: the recipe that the model was built by, where it is not one of ours.
+
         Raises:
-            ModelFileError: E1xx for anything that is not an intact model of a known format.
+            ModelFileError: E1xx for anything that is not an intact model of a known format; E141
+                for a recipe that is not known here, or is not the one that was handed over.
         """
         saved = bundle.load(path)
-        return restored(saved.documents, saved.weights, device, str(path))
+        return restored(saved.documents, saved.weights, device, str(path), recipe)
+
+
+def _recipe_of(name: str, own: Recipe | Callable[..., LatentModel] | None, origin: str) -> Recipe:
+    """Return the recipe that a model file names."""
+    if own is None and name in RECIPES:
+        return RECIPES[name]
+    if own is None:
+        raise ModelFileError(
+            "E141",
+            f"{origin} was built by the recipe {name!r}, which is not one of lowerbound's "
+            f"({', '.join(RECIPES)}); a model file never names code to import",
+            fix=f"in Python, hand the recipe over: lowerbound.load(PATH, recipe={name})",
+            recipe=name,
+        )
+    recipe = find(own)
+    if recipe.name != name:
+        raise ModelFileError(
+            "E141",
+            f"{origin} was built by the recipe {name!r}, and {recipe.name!r} was handed over",
+            fix=f"lowerbound.load(PATH, recipe={name})"
+            if name not in RECIPES
+            else "lowerbound.load(PATH)",
+            recipe=name,
+        )
+    return recipe
 
 
 def restored(
@@ -283,10 +324,12 @@ def restored(
     arrays: Mapping[str, NDArray[Any]],
     device: str = "cpu",
     origin: str = "this model",
+    own: Recipe | Callable[..., LatentModel] | None = None,
 ) -> Trained:
     """Return the model whose `Trained.documents` and weights these are."""
     config, calibration = documents["config.json"], documents["calibration.json"]
-    model = recipes.build(config["recipe"], config["arguments"])
+    recipe = _recipe_of(config["recipe"], own, origin)
+    model = recipe.make(config["arguments"])
     weights = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
     try:
         model.load_state_dict(weights)
@@ -298,9 +341,9 @@ def restored(
             reason=str(error)[:500],
         ) from None
     return Trained(
-        recipe=config["recipe"],
+        recipe=recipe,
         arguments=config["arguments"],
-        coding=restore(documents["schema.json"]),
+        coding=restore(documents["schema.json"], recipe.restoration),
         model=model.to(device).eval(),
         calibration=Calibration(np.asarray(calibration["scores"], np.float64)),
         alarm=Alarm(**calibration["alarm"]),

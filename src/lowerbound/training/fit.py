@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lowerbound import noise, recipes
+from lowerbound import noise
 from lowerbound._version import __version__
 from lowerbound.coding import large
+from lowerbound.coding.base import Coded, Coding
 from lowerbound.coding.rows import Rows, fingerprint, subset, tile_of, tiles
-from lowerbound.coding.tables import Coded, Coding, coding_for
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Given, Stream
@@ -100,7 +100,7 @@ def learn(
     fitted = _fit(_first_stage(plan), material, "first")
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, material)
-    if plan.recipe in recipes.FIRST_STAGES and fitted.history.stopped != "interrupt":
+    if plan.recipe.first_stage and fitted.history.stopped != "interrupt":
         fitted = _with_learned_priors(plan, fitted, material)
     model, arguments = refit_prior(
         plan.recipe, (fitted.model, fitted.arguments), material.train, material.valid, plan.seed
@@ -113,7 +113,7 @@ def _coded(given: Given, plan: Plan, team: Team) -> tuple[Given, Coding, Coded]:
 
     One process of each machine writes the file, and the others there read it too.
     """
-    kind = coding_for(plan.recipe, plan.settings)
+    kind = plan.recipe.coding(plan.settings)
     chosen = {"types": plan.types, "drop": plan.drop, "transform": plan.transform}
     if not (isinstance(given, Stream) and large.is_large(given) and large.codes(kind)):
         frame = given.whole() if isinstance(given, Stream) else given
@@ -144,7 +144,7 @@ def _refuse_other_data(team: Team, data: Mapping[str, Any]) -> None:
 def _configuration(plan: Plan, frame: Given, coded: Coded) -> dict[str, Any]:
     """Return everything that the bytes of the result depend on, but for the machine."""
     return {
-        "plan": asdict(plan),
+        "plan": plan.document(),
         "device": device_of(plan.device).type,
         "data": {
             "rows": len(coded.rows),
@@ -164,8 +164,8 @@ def default_latent(arguments: Mapping[str, Any]) -> int:
 def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
     """Return the recipe's arguments, with every default filled in."""
     settings = {name: value for name, value in plan.settings.items() if name not in OBJECTIVE}
-    arguments = {**recipes.ARGUMENTS.get(plan.recipe, {}), **coding.arguments(), **settings}
-    if "hidden" in recipes.parameters(plan.recipe):
+    arguments = {**plan.recipe.arguments, **coding.arguments(), **settings}
+    if "hidden" in plan.recipe.parameters:
         arguments.setdefault("hidden", list(PRESETS[plan.preset].hidden))
     return {**arguments, **_sizes(plan, arguments)}
 
@@ -173,7 +173,7 @@ def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
 def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the size of z; of a hierarchy that of every level, the finest having the size."""
     latent = plan.latent if isinstance(plan.latent, int) else None
-    known = recipes.parameters(plan.recipe)
+    known = plan.recipe.parameters
     if "features" not in known and "sizes" not in known:  # of images: the recipe's own default
         if "latent" not in known:
             return {} if latent is None else {"latent": latent}  # which its recipe will refuse
@@ -196,7 +196,7 @@ def _fit(plan: Plan, material: Material, stage: str) -> Fitted:
     arguments = resolve(plan, material.coding)
     device = device_of(plan.device)
     with noise.isolated(plan.seed, "weights"):
-        model = recipes.build(plan.recipe, arguments).to(device)
+        model = plan.recipe.make(arguments).to(device)
     train = material.train
     _note_library(model, train)
     mixture_priors.start_from(
@@ -245,8 +245,8 @@ def _trained(
 
 def _first_stage(plan: Plan) -> Plan:
     """Return the plan of the first stage, where there are two; else the plan itself."""
-    first = recipes.FIRST_STAGES.get(plan.recipe)
-    if first is None:
+    first = plan.recipe.first_stage
+    if not first:
         return plan
     limit = plan.time_limit and TIME * plan.time_limit
     return replace(plan, settings={**plan.settings, **first}, time_limit=limit)
@@ -254,8 +254,8 @@ def _first_stage(plan: Plan) -> Plan:
 
 def _with_learned_priors(plan: Plan, first: Fitted, material: Material) -> Fitted:
     """Learn the priors that the plan asks for, all else as the first stage has left it."""
-    defaults = {name: known.default for name, known in recipes.parameters(plan.recipe).items()}
-    changed = recipes.FIRST_STAGES[plan.recipe]
+    defaults = {name: known.default for name, known in plan.recipe.parameters.items()}
+    changed = plan.recipe.first_stage
     wanted = {name: plan.settings.get(name, defaults[name]) for name in changed}
     if wanted == changed:
         return first

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import torch
 
-from lowerbound import recipes
 from lowerbound.errors import UsageError, nearest
+from lowerbound.recipes import Recipe, find
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.objective import KINDS, OBJECTIVE, refuse_settings
 
@@ -53,10 +53,7 @@ PRESETS = {
 }
 
 
-# Tables with more rows than this to learn from are fitted by the importance-weighted bound, and
-# with twice the patience: benchmarks/results/synthetic_choice.json.
-LARGE = 10_000
-LARGE_SAMPLES = 8
+LARGE_SAMPLES = 8  # of the importance-weighted bound, where a recipe takes it for many rows
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,8 @@ class Plan:
     """Everything that is chosen for one fit; the defaults are good ones.
 
     Attributes:
-        recipe: name of the model, see `lowerbound.recipes`: table, gaussian, sigma, ladder, ...
+        recipe: the model: a name in `lowerbound.recipes` (table, gaussian, sigma, ladder, ...), a
+            `Recipe`, or a function that builds a model; kept as a `Recipe`.
         settings: arguments of the recipe and of the objective (beta, free_bits), by name.
         preset: fast, balanced or best.
         latent: size of z; None takes a generous size from the data, "auto" fits once more with
@@ -82,7 +80,7 @@ class Plan:
         precision: of the products while training, "float32" or "bfloat16"; densities stay float32.
     """
 
-    recipe: str = "table"
+    recipe: Recipe = "table"  # pyright: ignore[reportAssignmentType] - resolved below
     settings: Mapping[str, Any] = field(default_factory=dict)
     preset: str = "balanced"
     latent: int | str | None = None
@@ -100,7 +98,7 @@ class Plan:
     def __post_init__(self) -> None:
         """Refuse what cannot work before any data are read."""
         _known("preset", self.preset, PRESETS)
-        _known("recipe", self.recipe, recipes.__all__)
+        object.__setattr__(self, "recipe", find(self.recipe))
         _known("transform", self.transform, TRANSFORMS)
         _known("precision", self.precision, PRECISIONS)
         if not 0 < self.alarm_rate < 1:
@@ -126,6 +124,11 @@ class Plan:
             raise UsageError("E240", f"seed {self.seed} is not in [0, 2^63)", fix="--seed 0")
         refuse_settings(self.recipe, self.settings)
 
+    def document(self) -> dict[str, Any]:
+        """Return plain JSON values; the recipe is its name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**values, "recipe": self.recipe.name, "drop": list(self.drop)}
+
 
 def _known(what: str, value: str, names: Any) -> None:
     if value not in names:
@@ -137,7 +140,8 @@ def _known(what: str, value: str, names: Any) -> None:
 
 def is_large(plan: Plan, rows: int) -> bool:
     """Tell whether a fit has the rows, and by its preset the time, to be thorough."""
-    return plan.recipe == "table" and plan.preset != "fast" and rows > LARGE
+    above = plan.recipe.iwae_above
+    return above is not None and plan.preset != "fast" and rows > above
 
 
 def budget_of(plan: Plan, rows: int) -> Budget:
@@ -161,12 +165,12 @@ def optimiser_of(plan: Plan, shape: Sequence[int] = ()) -> Optimiser:
     """
     usual, wanted = PRESETS[plan.preset].optimiser, plan.learning_rate
     large = len(shape) == 3 and math.prod(shape) > LARGE_PICTURE
-    batch = recipes.BATCHES.get(plan.recipe, FEW_PICTURES if large else None)
+    batch = plan.recipe.batch_size or (FEW_PICTURES if large else None)
     # Fewer rows say less of where to go: shorter steps.
     usual = replace(usual, batch_size=batch, learning_rate=1e-3) if batch else usual
     # Steps of few rows are noisy: what is best, such as the last tenths of a decibel, comes of
     # small ones at the end.
-    usual = replace(usual, anneal=ANNEAL) if plan.recipe in recipes.BATCHES else usual
+    usual = replace(usual, anneal=ANNEAL) if plan.recipe.batch_size else usual
     return usual if wanted is None else replace(usual, learning_rate=wanted)
 
 
@@ -178,7 +182,7 @@ def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:
         rows: how many there are to learn from.
     """
     chosen = {name: plan.settings[name] for name in OBJECTIVE if name in plan.settings}
-    usual = {**OBJECTIVE, **recipes.OBJECTIVES.get(plan.recipe, {})}
+    usual = {**OBJECTIVE, **plan.recipe.objective}
     if chosen.keys() & {*KINDS, "free_bits", "capacity"}:  # in which these have no place
         usual |= {"balance": False, "prior_share": 0.0}
     if is_large(plan, rows) and not chosen.keys() - {"theta_prior"}:
