@@ -114,8 +114,8 @@ def test_an_archive_of_pictures_needs_no_special_name(tmp_path):
 def test_tables_do_not_take_pictures_nor_pictures_columns():
     with pytest.raises(DataError, match="Reshape your data"):
         table_of(read(GREY))
+    maker = recipes.find("conv").coding({})
     with pytest.raises(UsageError):
-        maker = recipes.find("conv").coding({})
         maker.fit(read(GREY), types={"p0_0": "real"}, drop=(), transform="blend")
 
 
