@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from lowerbound.cli.outputs import open_data, renamed
-from lowerbound.files.frame import Frame
 from lowerbound.files.pictures.options import Wanted
 from lowerbound.files.read import may_be_cells, may_be_pictures, walk
 from lowerbound.files.stream import Given
-from lowerbound.recipes import RECIPES
-
-
-class Choice(NamedTuple):
-    """Fields of a plan that suit the data, and why.
-
-    Attributes:
-        plan: fields of the plan, the recipe among them; empty where the default suits.
-        reason: the data that they suit, as the end of a sentence.
-    """
-
-    plan: Mapping[str, Any]
-    reason: str = ""
-
+from lowerbound.recipes import Choice, suggest
 
 NOTHING: tuple[None, Choice] = (None, Choice({}))
 
@@ -44,20 +30,11 @@ def suited(
     """
     if may_be_cells(data):
         cells = renamed(walk(data), rename)
-        return cells, suggested(next(iter(cells.parts())), chosen)
+        return cells, suggest(next(iter(cells.parts())), chosen)
     if may_be_pictures(data):
         frame = open_data(data, rename, wanted=wanted)
-        return frame, suggested(frame, chosen)
+        return frame, suggest(frame, chosen)
     return NOTHING
-
-
-def suggested(frame: Frame, chosen: Mapping[str, object]) -> Choice:
-    """Return what the first recipe that suits the data suggests."""
-    for recipe in RECIPES.values():
-        found = None if recipe.suits is None else recipe.suits(frame, chosen)
-        if found is not None:
-            return Choice({"recipe": recipe.name, **found.fields}, found.reason)
-    return Choice({})
 
 
 def spell_choice(plan: Any, reason: str) -> str:

@@ -12,10 +12,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from lowerbound.errors import UsageError
+from lowerbound.files.frame import Frame
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import (
     bits,
@@ -54,7 +55,7 @@ RECIPES: dict[str, Recipe] = {
         restoration.SEGMENT,
     )
 }
-__all__ = ["RECIPES", "Recipe", "find"]
+__all__ = ["RECIPES", "Choice", "Recipe", "find", "suggest"]
 
 
 def find(recipe: str | Recipe | Callable[..., LatentModel]) -> Recipe:
@@ -76,6 +77,32 @@ def find(recipe: str | Recipe | Callable[..., LatentModel]) -> Recipe:
             fix=f"give your function another name, such as my_{found.name}",
         )
     return found if known is None else known
+
+
+class Choice(NamedTuple):
+    """Fields of a plan that suit data for which no recipe was chosen, and why.
+
+    Attributes:
+        plan: fields of the plan, the recipe's name among them; empty where the default suits.
+        reason: the data that they suit, as the end of a sentence.
+    """
+
+    plan: Mapping[str, Any]
+    reason: str = ""
+
+
+def suggest(frame: Frame, chosen: Mapping[str, object]) -> Choice:
+    """Return what the first recipe that suits the data suggests.
+
+    Args:
+        frame: the data, or their first part.
+        chosen: the fields of the plan that the user has chosen; None is not chosen.
+    """
+    for recipe in RECIPES.values():
+        found = None if recipe.suits is None else recipe.suits(frame, chosen)
+        if found is not None:
+            return Choice({"recipe": recipe.name, **found.fields}, found.reason)
+    return Choice({})
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from lowerbound.errors import UsageError, nearest
 from lowerbound.recipes import Recipe, find
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.objective import KINDS, OBJECTIVE, refuse_settings
+from lowerbound.training.units import seconds, share
 
 TRANSFORMS = ("blend", "standard", "quantile")
 PRECISIONS = ("float32", "bfloat16")
@@ -71,9 +72,10 @@ class Plan:
         drop: columns to leave out.
         transform: of numbers: "standard", "quantile" (to Gaussian scores), or "blend", the mean of
             the two, which keeps the distances of far values and evens out the crowded ones.
-        alarm_rate: share of normal rows that may be flagged.
+        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%"; kept as a
+            number.
         max_epochs: passes at most, instead of the preset's.
-        time_limit: seconds at most.
+        time_limit: seconds at most, or a text such as "10m"; kept as seconds.
         learning_rate: of Adam at its highest, instead of the preset's.
         seed: of the split, the initial weights, the order and the noise.
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
@@ -101,6 +103,9 @@ class Plan:
         object.__setattr__(self, "recipe", find(self.recipe))
         _known("transform", self.transform, TRANSFORMS)
         _known("precision", self.precision, PRECISIONS)
+        object.__setattr__(self, "alarm_rate", share(self.alarm_rate, "alarm_rate"))
+        if self.time_limit is not None:
+            object.__setattr__(self, "time_limit", seconds(self.time_limit, "time_limit"))
         if not 0 < self.alarm_rate < 1:
             raise UsageError(
                 "E240",
@@ -118,7 +123,9 @@ class Plan:
             self.latent in (None, "auto") or (isinstance(self.latent, int) and self.latent > 0)
         ):
             raise UsageError(
-                "E240", f"latent is {self.latent!r}", fix="--latent 16, or --latent auto"
+                "E240",
+                f"latent must be a positive integer or 'auto', got {self.latent!r}",
+                fix="--latent 16, or --latent auto",
             )
         if not 0 <= self.seed < 2**63:
             raise UsageError("E240", f"seed {self.seed} is not in [0, 2^63)", fix="--seed 0")

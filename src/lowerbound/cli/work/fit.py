@@ -29,7 +29,7 @@ from lowerbound.tasks.cards import reservations
 from lowerbound.tasks.trained import Trained
 from lowerbound.training.engine.processes import ALONE, Team, gathered
 from lowerbound.training.engine.run_folder import RunFolder
-from lowerbound.training.fit import learn
+from lowerbound.training.fit import learn, run_path
 from lowerbound.training.objective import settled
 from lowerbound.training.plan import PRESETS, Plan, budget_of, device_of, optimiser_of
 from lowerbound.training.split import Split
@@ -38,11 +38,6 @@ __all__ = ["Output", "as_toml", "may_replace", "plan_from", "rehearse", "train"]
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
 _TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".zarr")  # of which new rows are told to be, too
-
-
-def run_path(target: Path) -> Path:
-    """Return where the fit of a model keeps its states: ``tx.run`` beside ``tx.vae``."""
-    return target.with_suffix(".run") if target.suffix == ".vae" else Path(f"{target}.run")
 
 
 def may_replace(target: Path) -> bool:
