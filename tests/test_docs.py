@@ -18,10 +18,11 @@ from torch.distributed.run import get_args_parser as torchrun
 
 from lowerbound import recipes
 from lowerbound.cli.main import main
-from lowerbound.cli.verbs import VERBS
+from lowerbound.cli.verbs import LOWERBOUND, VERBS
 from lowerbound.cli.work import ray
 from lowerbound.errors import CATALOGUE
 from picture_files import packed, shades
+from reproductions.command import PROGRAM
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -164,8 +165,9 @@ def test_the_readme_shows_every_command():
 
 def test_flags_that_pages_speak_of_exist(capsys):
     capsys.readouterr()
-    for verb in VERBS:
-        main([verb, "--help"])
+    for program in (LOWERBOUND, PROGRAM):
+        for verb in program.verbs:
+            main([verb, "--help"], program)
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) | {"--help"}
     known |= set(torchrun()._option_string_actions)
     for page in PAGES:

@@ -106,7 +106,7 @@ def test_other_models_have_no_likeliest_codes(call):
 
 def test_ctrl_c_in_the_second_stage_saves_and_the_same_command_goes_on(call, monkeypatch):
     """The model has the prior as far as it was learned, and the run stays to go on from."""
-    whole, calls = learning.training.fit, []
+    whole, calls = learning.loop.fit, []
 
     def stopped(*given, **named):
         history = whole(*given, **named)
@@ -118,7 +118,7 @@ def test_ctrl_c_in_the_second_stage_saves_and_the_same_command_goes_on(call, mon
     words = ["fit", "grey.npz", "--recipe", "vqvae", *flags, "--preset", "fast"]
     words += ["--max-epochs", "1", "--out", str(call.folder / "broken.vae"), "--json"]
     with monkeypatch.context() as patched:
-        patched.setattr(learning.training, "fit", stopped)
+        patched.setattr(learning.loop, "fit", stopped)
         assert main(words) == 130
     assert (call.folder / "broken.run").is_dir()
     assert call("info", str(call.folder / "broken.vae"))["arguments"]["prior"] == "pixelcnn"

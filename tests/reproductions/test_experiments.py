@@ -404,7 +404,8 @@ def test_the_verb_lists_shows_and_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     experiment = EXPERIMENTS["iwae-mnist"]
     monkeypatch.setitem(experiment.scales, "smoke", TINY)
-    assert main(["run", "iwae-mnist", "--scale", "smoke", "--json"], PROGRAM) == 0
+    words = ["run", "iwae-mnist", "--scale", "smoke", "--results", str(tmp_path)]
+    assert main([*words, "--json"], PROGRAM) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["arms"]["k=1"]["published"]["nll"]["value"] == 86.76
     assert (tmp_path / "iwae-mnist.smoke.json").exists()
@@ -419,7 +420,7 @@ def test_the_verb_lists_shows_and_runs(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "fix"),
     [
-        (["lst"], "E241", "python -m reproductions list"),
+        (["lst"], "E230", "python -m reproductions list"),
         (["run"], "E232", "python -m reproductions run iwae-mnist"),
         (["run", "iwae-mist"], "E241", "python -m reproductions run iwae-mnist"),
         (["run", "iwae-mnist", "--scale", "shrt"], "E241", "--scale 'short'"),
