@@ -3,6 +3,16 @@
 Names are loaded when they are first used; importing the package computes nothing. Beside the
 classes, every verb of the command line is a function here (``lowerbound.score`` and so on), but
 for ``doctor``: that name is the module behind `lowerbound.cli.commands.doctor.doctor`.
+
+- nn/: parts to compose a model from
+- columns/, files/, coding/: tables, matrices and pictures to rows of tensors
+- recipes/: named models
+- training/, tasks/: fit a model, and use it
+- bundle/: the saved model
+- estimator: the scikit-learn estimator `VAE`
+- cli/: the command line
+- errors, catalogue: the errors, and the description of every code
+- noise, optional, _version: random generators, optional libraries, the version
 """
 
 from __future__ import annotations

@@ -1,5 +1,13 @@
 """Named models: functions that compose parts into a `LatentModel`.
 
+- vectors: one level between two MLPs: gaussian, beta, sigma, iaf
+- tables, binary, counts: mixed columns, columns of 0 and 1, counts of single cells
+- hierarchies: several levels over columns: ladder
+- images, towers: pictures: conv, conv_ladder, nvae
+- codes: vector-quantised pictures: vqvae, vqvae2
+- restoration: one picture given another: denoise, upscale, inpaint, segment
+- choosing, latent_parts: parts that an argument names
+
 A recipe's keyword arguments are plain JSON values: a saved model stores them, resolved, and is
 rebuilt by calling the recipe again.
 """
