@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import zoo
 from lowerbound.cli.main import main
 from lowerbound.recipes import BATCHES
 from lowerbound.training import fit as learning
@@ -12,10 +13,8 @@ SMALL = ["codes=8", "dim=3", "channels=4", "blocks=1", "halvings=1", "prior_chan
 SMALL += ["prior_layers=1"]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def models(folder):
     """A folder with pictures, and a small model of either recipe."""
-    folder = tmp_path_factory.mktemp("codes")
     rng = np.random.default_rng(0)
     blobs = np.zeros((2, HEIGHT, WIDTH))
     blobs[0, :, :2] = blobs[1, :3] = 1
@@ -29,7 +28,11 @@ def made(tmp_path_factory):
     for data, recipe in [("grey", "vqvae"), ("colours", "vqvae2")]:
         words = ["fit", str(folder / f"{data}.npz"), "--recipe", recipe, *flags]
         assert main([*words, "--out", str(folder / f"{recipe}.vae")]) == 0
-    return folder
+
+
+@pytest.fixture(scope="module")
+def made():
+    return zoo.folder(models)
 
 
 DATA = {"vqvae": "grey.npz", "vqvae2": "colours.npz"}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import zoo
 from lowerbound import Plan, Trained, learn, noise, recipes
 from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
@@ -48,9 +49,13 @@ def stripes(n=160, size=6):
 DATA = stripes()
 
 
+def both_stages():
+    return learn(DATA, PLAN)
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    return learn(DATA, PLAN)
+    return zoo.trained(both_stages)
 
 
 def same(one, other):
