@@ -77,16 +77,14 @@ few = pytest.mark.filterwarnings("ignore:The number of unique classes")  # 40 an
 
 
 @few
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "iwae-mnist" else pytest.param(name, marks=pytest.mark.nightly)
+        for name in EXPERIMENTS
+    ],
+)
 def test_every_experiment_builds_runs_and_is_judged(name, tmp_path):
-    arms = list(EXPERIMENTS[name].arms)
-    judged(name, tmp_path, arms[-1:] if name in SLOW else arms)
-
-
-@few
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", SLOW)
-def test_every_arm_of_the_slow_ones_runs(name, tmp_path):
     judged(name, tmp_path, list(EXPERIMENTS[name].arms))
 
 
