@@ -131,7 +131,13 @@ def quick(words):
     return ["--max-epochs", "2", "--time-limit", "1", *narrow]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=named)
+def by_time(page):
+    """Run pages of Ray nightly: its processes take a minute to start, and have their own tests."""
+    on_ray = any("--ray" in words for words in commands(page))
+    return pytest.param(page, marks=pytest.mark.nightly) if on_ray else page
+
+
+@pytest.mark.parametrize("page", [by_time(p) for p in PAGES if commands(p)], ids=named)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of what Ray does itself
 def test_commands_run_one_after_the_other(page, folder, capsys):
     shown = commands(page)
