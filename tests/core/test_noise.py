@@ -167,8 +167,7 @@ random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
 def state():
     return random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()
 before = state()
-from lowerbound import counting, distributions, families, flows, joints, model, networks
-from lowerbound import noise, objectives, posteriors, priors, recipes, trace
+import lowerbound.recipes, lowerbound.training.fit, lowerbound.tasks.trained, lowerbound.estimator
 assert state() == before
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

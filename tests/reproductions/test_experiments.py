@@ -77,16 +77,14 @@ few = pytest.mark.filterwarnings("ignore:The number of unique classes")  # 40 an
 
 
 @few
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "iwae-mnist" else pytest.param(name, marks=pytest.mark.nightly)
+        for name in EXPERIMENTS
+    ],
+)
 def test_every_experiment_builds_runs_and_is_judged(name, tmp_path):
-    arms = list(EXPERIMENTS[name].arms)
-    judged(name, tmp_path, arms[-1:] if name in SLOW else arms)
-
-
-@few
-@pytest.mark.nightly
-@pytest.mark.parametrize("name", SLOW)
-def test_every_arm_of_the_slow_ones_runs(name, tmp_path):
     judged(name, tmp_path, list(EXPERIMENTS[name].arms))
 
 
@@ -404,7 +402,8 @@ def test_the_verb_lists_shows_and_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     experiment = EXPERIMENTS["iwae-mnist"]
     monkeypatch.setitem(experiment.scales, "smoke", TINY)
-    assert main(["run", "iwae-mnist", "--scale", "smoke", "--json"], PROGRAM) == 0
+    words = ["run", "iwae-mnist", "--scale", "smoke", "--results", str(tmp_path)]
+    assert main([*words, "--json"], PROGRAM) == 0
     made = json.loads(capsys.readouterr().out)
     assert made["arms"]["k=1"]["published"]["nll"]["value"] == 86.76
     assert (tmp_path / "iwae-mnist.smoke.json").exists()
@@ -419,7 +418,7 @@ def test_the_verb_lists_shows_and_runs(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "fix"),
     [
-        (["lst"], "E241", "python -m reproductions list"),
+        (["lst"], "E230", "python -m reproductions list"),
         (["run"], "E232", "python -m reproductions run iwae-mnist"),
         (["run", "iwae-mist"], "E241", "python -m reproductions run iwae-mnist"),
         (["run", "iwae-mnist", "--scale", "shrt"], "E241", "--scale 'short'"),
