@@ -34,7 +34,6 @@ _LIBRARIES = (
     "scikit-learn",
     "pyarrow",
     "narwhals",
-    "safetensors",
     "pydantic",
     "cyclopts",
     "rich",

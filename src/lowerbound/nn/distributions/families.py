@@ -21,10 +21,7 @@ from lowerbound.nn.distributions.counts import (
     BernoulliLogits,
     Codes,
     NegativeBinomial,
-    PoissonLog,
-    PositiveLogNormal,
     StudentTCdf,
-    ZeroInflated,
     ordered_logits,
 )
 from lowerbound.nn.distributions.scales import SCALE_FLOOR, above, scale_of, soft_clip
@@ -227,15 +224,6 @@ class Gaussian(Family):
         return normal(loc, above(raw, self.floor))
 
 
-class LogGaussian(Gaussian):
-    """exp of a `Gaussian`: for positive values, per element."""
-
-    def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised log-normal; `numbers` are mu, then log sigma, of log x."""
-        loc, raw = numbers.chunk(2, 1)
-        return summed(PositiveLogNormal(loc, scale_of(raw, self.floor, 20.0), validate_args=False))
-
-
 class Student(Family):
     """Student-t with location and scale from the network and one learned degree of freedom.
 
@@ -359,14 +347,6 @@ class Ordinals(Family):
         return summed(Codes(ordered_logits(location, cuts).clamp_min(-1e9)))
 
 
-class PoissonFamily(Family):
-    """Poisson from the log-rate."""
-
-    def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised Poisson."""
-        return summed(PoissonLog(soft_clip(numbers, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)))
-
-
 class NegativeBinomialFamily(Family):
     """Negative binomial with log-mean and log-dispersion of every element from the network."""
 
@@ -375,17 +355,6 @@ class NegativeBinomialFamily(Family):
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised negative binomial."""
         return summed(negative_binomial(*numbers.chunk(2, 1)))
-
-
-class ZeroInflatedFamily(Family):
-    """Zero-inflated negative binomial: log-mean, log-dispersion and gate from the network."""
-
-    width = 3
-
-    def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised zero-inflated negative binomial."""
-        *base, gate = numbers.chunk(3, 1)
-        return summed(ZeroInflated(negative_binomial(*base), gate))
 
 
 def negative_binomial(log_mean: Tensor, log_dispersion: Tensor) -> NegativeBinomial:

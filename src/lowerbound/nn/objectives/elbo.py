@@ -54,25 +54,6 @@ class Ramp:
         return self.start + done * (self.end - self.start)
 
 
-@dataclass(frozen=True)
-class Cyclical:
-    """Ramps from 0 to `end`, repeated: Fu et al., "Cyclical annealing schedule", 2019.
-
-    Args:
-        end: the value held after each ramp.
-        period: steps of one cycle.
-        share: share of the cycle spent ramping.
-    """
-
-    end: float
-    period: int
-    share: float = 0.5
-
-    def __call__(self, step: int) -> float:
-        """Return the value at `step`."""
-        return self.end * min(1.0, (step % self.period) / (self.share * self.period))
-
-
 class Loss(NamedTuple):
     """What training minimises, and what it reports.
 
