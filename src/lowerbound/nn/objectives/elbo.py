@@ -268,7 +268,7 @@ class Iwae(nn.Module):
 
     >>> from lowerbound import recipes
     >>> from lowerbound.noise import Stream, generator
-    >>> loss = Iwae(recipes.gaussian(4, likelihood="shared"), k=5)
+    >>> loss = Iwae(recipes.gaussian(4), k=5)
     >>> terms = loss(torch.zeros(8, 4), 0, Stream(generator("example"))).terms
     >>> bool(terms["bound"] >= terms["elbo"])
     True
@@ -288,7 +288,7 @@ class Iwae(nn.Module):
         if not is_density(px):
             raise UsageError(
                 "E246",
-                f"the likelihood is a {type(px).__name__} in training, which is no density, so that "
+                f"in training the likelihood is a {type(px).__name__}, which is no density, so that "
                 "the importance-weighted bound is not a bound",
                 fix='train it with the ELBO, or use likelihood="shared"',
             )

@@ -37,7 +37,7 @@ class Hybrid(nn.Module):
 
     >>> from lowerbound import recipes
     >>> from lowerbound.noise import Stream, generator
-    >>> loss = Hybrid(recipes.gaussian(4, likelihood="shared"), 0.5)
+    >>> loss = Hybrid(recipes.gaussian(4), 0.5)
     >>> loss(torch.zeros(8, 4), 0, Stream(generator("example"))).terms["prior"].shape
     torch.Size([])
     """
