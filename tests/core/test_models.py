@@ -308,8 +308,6 @@ def check(seed: int) -> None:
         x = x.nan_to_num(1.0)
     if wanted.likelihood == "categories":
         x[:, 0] = 0.0
-    if case.support == "positive":
-        x = x.clamp(1e-4, 1e4)  # what has been coded is within reason
     objective = OBJECTIVES[wanted.objective](model.train())
     optimiser = torch.optim.Adam(model.parameters(), 1e-3)
     source = noise.Stream(noise.generator("noise", seed))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -183,49 +183,6 @@ def elbo(model: nn.Module, rows: Rows, samples: int = 1, most: int = TILE) -> Bo
 
     distortion, rate = by_tiles(model, rows, work, most, ONCE // samples).unbind(1)
     return Bound(-distortion - rate, distortion, rate)
-
-
-class Place(NamedTuple):
-    """Where a model lies in the plane of rate and distortion, nats per row.
-
-    Attributes:
-        rate: mean KL(q(z | x) || p(z)).
-        distortion: mean E_q[-log p(x | z)].
-        rate_error: standard error of the rate over rows.
-        distortion_error: that of the distortion.
-    """
-
-    rate: float
-    distortion: float
-    rate_error: float
-    distortion_error: float
-
-
-def rate_distortion(
-    models: Iterable[nn.Module], rows: Rows, samples: int = 1, most: int = TILE
-) -> list[Place]:
-    """Return rate and distortion of every model, such as those of a sweep over beta.
-
-    All models see the same rows and the same noise. Models on one line of slope -1 have the same
-    ELBO, and differ in what their latents carry.
-
-    References:
-        Alemi et al., "Fixing a broken ELBO", 2018, section 3.
-
-    Args:
-        models: modules with ``forward(x, trace, context)``; made one by one, where they come from
-            a generator.
-        rows: the data.
-        samples: draws of z per row.
-        most: rows per pass, fewer where rows are large pictures.
-    """
-    places = []
-    for model in models:
-        bound = elbo(model, rows, samples, most)
-        each = torch.stack([bound.rate, bound.distortion], 1)
-        error = each.std(0, correction=min(1, len(each) - 1)) / math.sqrt(len(each))
-        places.append(Place(*each.mean(0).tolist(), *error.tolist()))
-    return places
 
 
 def bits_per_dimension(nats: T, dimensions: int) -> T:

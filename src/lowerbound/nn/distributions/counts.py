@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import special
 from torch import Size, Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, LogNormal, StudentT
+from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, StudentT
 from torch.distributions.utils import lazy_property
 
 from lowerbound.nn.distributions import zero_counts
@@ -320,20 +320,6 @@ class ZeroInflated(Unchecked):
         counts = self.base.sample(Size(sample_shape))
         closed = torch.rand_like(counts) < torch.sigmoid(self.gate)
         return counts.masked_fill(closed, 0.0)
-
-
-class PositiveLogNormal(LogNormal):
-    """torch's log-normal, with the density and the cdf of values that are not positive: zero."""
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p(value), minus infinity at or below zero."""
-        inside = super().log_prob(torch.where(value > 0, value, torch.ones_like(value)))
-        return inside.masked_fill(value <= 0, -torch.inf)
-
-    def cdf(self, value: Tensor) -> Tensor:
-        """P(X <= value)."""
-        inside = super().cdf(torch.where(value > 0, value, torch.ones_like(value)))
-        return inside.masked_fill(value <= 0, 0.0)
 
 
 class StudentTCdf(StudentT):
