@@ -1,14 +1,17 @@
-"""Networks: they know nothing of probability. Shapes are (B, ...) in, (B, ...) out."""
+"""Networks, layers and readers of columns. Shapes are (B, ...) in, (B, ...) out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from lowerbound.errors import UsageError
 
 ONE_HOT_LIMIT = 64  # a column with more levels than this is embedded
 
@@ -229,14 +232,59 @@ _READERS = {
 }
 
 
-class Hidden(nn.Module):
-    """Hide a random share of the cells from the encoder while training.
+class Drawing(nn.Module):
+    """Base of layers that draw random numbers while training, from a generator lent to them.
 
-    The bound stays a bound: q(z | x) may be any function of x, so also of a part of it. It makes
-    the posterior robust to missing cells and is a mild regulariser.
+    `loop.fit` lends one to all such layers of its model and seeds it anew at every step, so that
+    a fit can be resumed exactly and fits in several threads do not share a state. Elsewhere, use
+    `lent`.
+    """
+
+    _generator: torch.Generator | None = None
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The generator that was lent to the layer.
+
+        Raises:
+            UsageError: E246 where none was lent.
+        """
+        if self._generator is None:
+            raise UsageError(
+                "E246",
+                f"a layer of type {type(self).__name__} draws while training, and no generator "
+                "was lent to it",
+                fix="with lent(model, generator): ..., or model.eval()",
+            )
+        return self._generator
+
+
+@contextmanager
+def lent(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """Let all `Drawing` layers of a module use a generator inside the block.
 
     Args:
-        rate: probability that a cell is hidden.
+        module: the module, which one thread at a time may train.
+        generator: on the device of the module.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, Drawing)]
+    for layer in layers:
+        layer._generator = generator
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer._generator
+
+
+class Hidden(Drawing):
+    """Hide a random share of the values from the encoder while training.
+
+    The bound stays a bound: q(z | x) may be any function of x, so also of a part of it. It makes
+    the posterior robust to missing values and is a mild regulariser.
+
+    Args:
+        rate: probability that a value is hidden.
     """
 
     def __init__(self, rate: float) -> None:
@@ -244,7 +292,8 @@ class Hidden(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x with some cells NaN while training, x itself in evaluation."""
+        """Return x with some values NaN while training, x itself in evaluation."""
         if not self.training or not self.rate:
             return x
-        return x.masked_fill(torch.rand_like(x) < self.rate, torch.nan)
+        uniform = torch.rand(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
+        return x.masked_fill(uniform < self.rate, torch.nan)
