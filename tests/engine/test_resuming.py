@@ -121,7 +121,7 @@ FULL = """
 import resource, sys, torch
 from pathlib import Path
 from lowerbound.errors import ResourceError
-from lowerbound.training.engine import OnDisk
+from lowerbound.training.engine.checkpoints import OnDisk
 kept = OnDisk(Path(sys.argv[1]))
 kept.commit({"step": 1}, {"x": torch.zeros(100)})
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
