@@ -127,7 +127,11 @@ def quick(words):
         return ["--max-epochs", "2", "--trials", "2"]
     if words[0] != "fit":
         return []
-    narrow = ["--set", "width=8"] if set(recipes.RESTORING) & set(words) else []
+    narrow = (
+        ["--set", "width=8"]
+        if any(recipes.find(w).restoration for w in {*words} & {*recipes.RECIPES})
+        else []
+    )
     return ["--max-epochs", "2", "--time-limit", "1", *narrow]
 
 

@@ -203,9 +203,8 @@ def test_embedding_and_reconstruction_have_the_right_shapes(model):
 
 def test_temperature_narrows_the_prior(model):
     def spread(temperature):
-        trace = Trace(from_prior(temperature), 2000)
-        with noise.isolated(0):
-            model(None, trace)
+        trace = Trace(from_prior(noise.generator(0), temperature), 2000)
+        model(None, trace)
         return next(iter(trace.sites.values())).z.std().item()
 
     assert spread(0.5) == pytest.approx(0.5 * spread(1.0), rel=0.05)

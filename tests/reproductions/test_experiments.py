@@ -18,6 +18,7 @@ from lowerbound.cli.main import main
 from lowerbound.coding.augmentations import binarised
 from lowerbound.coding.rows import Batch
 from lowerbound.errors import DataError, UsageError
+from lowerbound.nn.distributions.base import sample
 from lowerbound.nn.objectives.schedules import Cosine, Stages
 from lowerbound.nn.trace import Trace, from_prior
 from reproductions import (
@@ -153,7 +154,9 @@ def test_what_an_arm_says_is_what_its_recipe_takes(name):
         stored = json.loads(json.dumps(dict(arm.arguments)))
         assert stored == dict(arm.arguments)
         model = recipes.find(arm.recipe).make(stored).eval()
-        assert model(None, Trace(from_prior(), 2)).sample().shape == (2, *EXPERIMENTS[name].shape)
+        source = noise.generator("arm")
+        drawn = sample(model(None, Trace(from_prior(source), 2)), source)
+        assert drawn.shape == (2, *EXPERIMENTS[name].shape)
 
 
 def test_the_scales_of_an_experiment():
