@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lowerbound.cli.outputs import open_data, renamed
-from lowerbound.files.frame import Frame, holds_counts
+from lowerbound.files.data import Data
 from lowerbound.files.pictures.options import Wanted
 from lowerbound.files.read import may_be_cells, may_be_pictures, walk
-from lowerbound.files.stream import Given
 
 FINEST = 32  # latents of a side at most: such a ladder learns in minutes on a CPU
 USUAL_SECONDS = 300.0  # of learning from pictures, where neither preset nor time is chosen
@@ -21,7 +20,7 @@ def suited(
     rename: Mapping[str, str] | Sequence[str],
     wanted: Wanted,
     given: Mapping[str, object],
-) -> tuple[Given | None, dict[str, Any]]:
+) -> tuple[Data | None, dict[str, Any]]:
     """Return what a fit takes where no recipe is chosen, and the data, if they had to be opened.
 
     Args:
@@ -32,7 +31,7 @@ def suited(
     """
     if may_be_cells(data):
         cells = renamed(walk(data), rename)
-        return cells, {"recipe": "counts"} if holds_counts(next(iter(cells.parts()))) else {}
+        return cells, {"recipe": "counts"} if next(iter(cells.parts())).holds_counts else {}
     if may_be_pictures(data):
         frame = open_data(data, rename, wanted=wanted)
         return frame, usual_plan(frame, given)
@@ -51,7 +50,7 @@ def spell_choice(plan: Any) -> str:
     )
 
 
-def usual_plan(frame: Frame, given: Mapping[str, object]) -> dict[str, Any]:
+def usual_plan(frame: Data, given: Mapping[str, object]) -> dict[str, Any]:
     """Return what a fit to pictures takes where no recipe is chosen.
 
     It is a ladder: of photographs of 128 x 128 it had a higher bound after equal time than one

@@ -16,8 +16,9 @@ from lowerbound.coding import large
 from lowerbound.coding.rows import Rows, fingerprint, subset, tile_of, tiles
 from lowerbound.coding.tables import Coded, Coding, coding_for
 from lowerbound.errors import DataError, NumericError, UsageError
+from lowerbound.files.data import Data
 from lowerbound.files.read import walk
-from lowerbound.files.stream import Given, Stream
+from lowerbound.files.stream import Stream
 from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes.hierarchies import halved
@@ -49,7 +50,7 @@ LATENT_LIMIT = 128
 CLIP = 5.0  # of the gradient's norm, per square root of a column
 
 
-Begin = Callable[[Given, Coding, Split], None]
+Begin = Callable[[Data, Coding, Split], None]
 
 
 def learn(
@@ -65,7 +66,7 @@ def learn(
     """Fit a model to `data` and calibrate it.
 
     Args:
-        data: a path, an array, a dataframe, a `Frame` or a `Stream`.
+        data: a path, an array, a data frame, or `Data` that were read.
         plan: what is chosen for this fit.
         run: an entered run folder: the fit keeps its states there, and goes on from earlier ones.
         report: called after every look at the held-out rows.
@@ -81,7 +82,7 @@ def learn(
         NumericError: E4xx where training diverges.
     """
     plan = plan or Plan()
-    frame, coding, coded = _coded(data if isinstance(data, Given) else walk(data), plan, team)
+    frame, coding, coded = _coded(data if isinstance(data, Data) else walk(data), plan, team)
     n = len(coded.rows) // coded.each
     if n < 2:
         raise DataError(
@@ -108,7 +109,7 @@ def learn(
     return calibrated(plan, frame, material, fitted._replace(model=model, arguments=arguments))
 
 
-def _coded(given: Given, plan: Plan, team: Team) -> tuple[Given, Coding, Coded]:
+def _coded(given: Data, plan: Plan, team: Team) -> tuple[Data, Coding, Coded]:
     """Code the rows to learn from: into a file those of a large table, of which few are held.
 
     One process of each machine writes the file, and the others there read it too.
@@ -116,7 +117,7 @@ def _coded(given: Given, plan: Plan, team: Team) -> tuple[Given, Coding, Coded]:
     kind = coding_for(plan.recipe, plan.settings)
     chosen = {"types": plan.types, "drop": plan.drop, "transform": plan.transform}
     if not (isinstance(given, Stream) and large.is_large(given) and large.codes(kind)):
-        frame = given.whole() if isinstance(given, Stream) else given
+        frame = given.whole()
         coding = kind.fit(frame, **chosen)
         return frame, coding, coding.encode(frame)
     batch, budget = optimiser_of(plan).batch_size, budget_of(plan, given.rows)
@@ -141,7 +142,7 @@ def _refuse_other_data(team: Team, data: Mapping[str, Any]) -> None:
         )
 
 
-def _configuration(plan: Plan, frame: Given, coded: Coded) -> dict[str, Any]:
+def _configuration(plan: Plan, frame: Data, coded: Coded) -> dict[str, Any]:
     """Return everything that the bytes of the result depend on, but for the machine."""
     return {
         "plan": asdict(plan),
