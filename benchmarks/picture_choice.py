@@ -17,10 +17,11 @@ import numpy as np
 from PIL import Image
 
 import results_file
-from lowerbound import Plan, learn
+from lowerbound import Plan
 from lowerbound.cli.choose_recipe import usual_plan
 from lowerbound.files.pictures.folders import pictures_in
 from lowerbound.files.read import read
+from lowerbound.training.fit import learn
 
 SIDE = 128
 

@@ -36,6 +36,7 @@ import torch.nn.functional as F
 from skimage.restoration import denoise_nl_means, denoise_wavelet
 
 import results_file
+from lowerbound import Model
 from lowerbound.coding.pairs import read_pairs
 from lowerbound.files.pictures import image_file
 from lowerbound.files.pictures.folders import pictures_in
@@ -43,7 +44,6 @@ from lowerbound.files.write import atomic_write
 from lowerbound.recipes import find
 from lowerbound.recipes.restoration import FOLD, multiple_of
 from lowerbound.tasks import restore
-from lowerbound.tasks.trained import Trained
 from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.fit import learn
 from lowerbound.training.plan import Plan
@@ -92,7 +92,7 @@ def plan_of(task: str, options: argparse.Namespace) -> Plan:
     )
 
 
-def trained(task: str, options: argparse.Namespace, folder: Path) -> Trained:
+def trained(task: str, options: argparse.Namespace, folder: Path) -> Model:
     """Train, or go on with it."""
     frame = read_pairs(options.data / DENOISING / "Train400", None, find(task).restoration)
     if options.smoke:

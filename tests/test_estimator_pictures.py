@@ -105,10 +105,11 @@ def test_a_saved_model_gives_pictures_as_before(tmp_path):
 
 
 def test_what_the_command_line_fitted_gives_pictures_too(tmp_path):
-    import lowerbound
 
     np.save(tmp_path / "x.npy", CODES)
-    lowerbound.fit(
+    import commands
+
+    commands.fit(
         tmp_path / "x.npy",
         recipe="conv",
         settings=["channels=[4]"],

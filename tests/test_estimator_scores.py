@@ -13,8 +13,9 @@ from scipy import stats
 from sklearn.base import clone
 
 from estimators import correlated, quick
-from lowerbound import VAE, Plan, learn
+from lowerbound import VAE, Plan
 from lowerbound.errors import DataError, ModelFileError, UsageError
+from lowerbound.training.fit import learn
 
 
 @pytest.fixture(scope="module")

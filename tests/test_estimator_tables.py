@@ -8,10 +8,9 @@ import pytest
 from scipy import sparse
 
 from estimators import correlated, quick
-from lowerbound import VAE
+from lowerbound import VAE, Model
 from lowerbound.errors import DataError, ResourceError
 from lowerbound.files import containers
-from lowerbound.tasks.trained import Trained
 
 N = 300
 
@@ -265,8 +264,6 @@ class TestSamplesWithGivenValues:
 
     def test_that_hardly_ever_occur_are_warned_about(self, vae, monkeypatch):
         drawn = vae.trained_.sample(50)
-        monkeypatch.setattr(
-            Trained, "sample", lambda *_, **__: drawn._replace(effective_samples=2)
-        )
+        monkeypatch.setattr(Model, "sample", lambda *_, **__: drawn._replace(effective_samples=2))
         with pytest.warns(UserWarning, match="50 rows are worth 2.0 independent ones"):
             vae.sample(50, where={"temperature": 200.0})

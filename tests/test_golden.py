@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lowerbound import Trained
+from lowerbound import Model
 from lowerbound.errors import UsageError
 
 GOLDEN = sorted(p for p in (Path(__file__).parent / "golden").iterdir() if p.is_dir())
@@ -14,16 +14,16 @@ GOLDEN = sorted(p for p in (Path(__file__).parent / "golden").iterdir() if p.is_
 
 @pytest.mark.parametrize("folder", GOLDEN, ids=lambda p: p.name)
 def test_a_saved_model_scores_as_it_did(folder):
-    trained = Trained.load(folder / "model")
+    trained = Model.load(folder / "model")
     expected = json.loads((folder / "expected.json").read_text())
-    scores = trained.score(folder / "rows.csv")
+    scores = trained.anomaly_score(folder / "rows.csv")
     np.testing.assert_allclose(scores, expected["scores"], rtol=1e-5, atol=1e-5)
-    assert trained.sample(3, seed=0).table.column_names == list(expected["drawn"][0])
+    assert trained.samples(3, seed=0).table.column_names == list(expected["drawn"][0])
 
 
 @pytest.mark.parametrize("folder", GOLDEN, ids=lambda p: p.name)
 def test_a_saved_model_scores_in_every_way_that_it_can(folder):
-    trained = Trained.load(folder / "model")
+    trained = Model.load(folder / "model")
     expected = json.loads((folder / "expected.json").read_text())
     usual = trained.calibration.scores
     away = abs(np.array(expected["scores"]) - usual.mean())

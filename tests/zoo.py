@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from lowerbound.tasks.trained import Trained
+from lowerbound import Model
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / ".pytest_cache" / "zoo"
@@ -83,11 +83,11 @@ def _clear(place: Path) -> None:
         shutil.rmtree(place / listing.name.removesuffix(f".{DONE}"), ignore_errors=True)
 
 
-def trained(make: Callable[[], Trained]) -> Trained:
+def trained(make: Callable[[], Model]) -> Model:
     """Return the model that `make` trains: a fresh object, loaded from its saved folder."""
 
     @functools.wraps(make)
     def save(place: Path) -> None:
         make().save(place / "model.vae")
 
-    return Trained.load(folder(save) / "model.vae")
+    return Model.load(folder(save) / "model.vae")

@@ -1,4 +1,4 @@
-"""The scikit-learn estimator: `learn` and `Trained` behind scikit-learn's names.
+"""The scikit-learn estimator: `learn` and `Model` behind scikit-learn's names.
 
 >>> import numpy as np
 >>> X = np.random.default_rng(0).normal(size=(200, 3))
@@ -34,7 +34,7 @@ from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe
 from lowerbound.tasks.calibration import Alarm
 from lowerbound.tasks.explain import explain
-from lowerbound.tasks.trained import Trained
+from lowerbound.tasks.trained import Model
 from lowerbound.training.fit import learn
 from lowerbound.training.plan import Plan
 
@@ -76,7 +76,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         precision: of the products while training, "float32" or "bfloat16".
 
     Attributes:
-        trained_: the `lowerbound.Trained` model behind the estimator.
+        trained_: the `lowerbound.Model` model behind the estimator.
         offset_: `decision_function` is `score_samples` minus this.
         alarm_: the threshold on `anomaly_score`, with the false-alarm rate that it gives.
         health_: the verdict on the model, in numbers and in sentences.
@@ -148,7 +148,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         trained.facts["input"] = {"kind": containers.kind_of(frame.native), "named": named}
         return self._hold(trained)
 
-    def _hold(self, trained: Trained) -> VAE:
+    def _hold(self, trained: Model) -> VAE:
         """Take a trained model as the fitted state."""
         seen = containers.seen(trained.facts)
         vars(self).pop("feature_names_in_", None)
@@ -383,7 +383,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Raises:
             ModelFileError: E1xx for anything that is not an intact model of a known format.
         """
-        trained = Trained.load(path, device, recipe)
+        trained = Model.load(path, device, recipe)
         plan = {**trained.facts["plan"], **({} if recipe is None else {"recipe": recipe})}
         plan |= {"scaling": plan.pop("transform"), "random_state": plan.pop("seed")}
         return cls(**plan)._hold(trained)

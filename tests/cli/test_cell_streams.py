@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+import commands
 import lowerbound
 from lowerbound.cli import main
 from lowerbound.coding import large
@@ -149,7 +150,7 @@ def test_a_fit_that_holds_no_cells_gives_the_same_model(here, batch):
             out = ["--out", f"{verb[0]}.parquet", "-q"]
             assert main.main([*verb, "parts.vae", path, *out]) == 0
         assert main.main(["embed", "parts.vae", path, "--out", "z.h5ad", "-q"]) == 0
-    one, other = lowerbound.Trained.load("whole.vae"), lowerbound.Trained.load("parts.vae")
+    one, other = lowerbound.Model.load("whole.vae"), lowerbound.Model.load("parts.vae")
     assert one.coding == other.coding
     for name, value in one.model.state_dict().items():
         assert torch.equal(value, other.model.state_dict()[name]), name
@@ -160,9 +161,7 @@ def test_a_fit_that_holds_no_cells_gives_the_same_model(here, batch):
     assert table["row"].to_pylist() == list(range(CELLS))
     np.testing.assert_array_equal(np.stack([table[f"z{j}"] for j in range(z.shape[1])], 1), z)
     scores = pq.read_table("score.parquet")["anomaly_score"].to_numpy()
-    np.testing.assert_array_equal(
-        scores, lowerbound.score("whole.vae", path).table["anomaly_score"]
-    )
+    np.testing.assert_array_equal(scores, commands.score("whole.vae", path).table["anomaly_score"])
     assert pq.ParquetFile("reconstruct.parquet").metadata.num_rows == CELLS
 
 

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+import commands
 import lowerbound
 from lowerbound import VAE
 from lowerbound.cli import main
@@ -44,7 +45,7 @@ def test_fit_and_embed_back_into_obsm(here, capsys):
     assert main.main(["embed", "m.vae", "pbmc.h5ad", "--out", "z.h5ad"]) == 0
     before, after = anndata.read_h5ad("pbmc.h5ad"), anndata.read_h5ad("z.h5ad")
     z = after.obsm["X_lowerbound"]
-    model = lowerbound.Trained.load("m.vae")
+    model = lowerbound.Model.load("m.vae")
     np.testing.assert_array_equal(z, model.embed("pbmc.h5ad"))
     assert (after.X != before.X).nnz == 0
     pd.testing.assert_frame_equal(after.obs, before.obs)
@@ -145,7 +146,7 @@ def test_several_files_of_cells_are_no_table(here):
 def test_the_batch_of_a_cell_is_given_to_the_model(here, capsys):
     batch = ["--types", "site=batch"]
     assert main.main(["fit", "pbmc.h5ad", *FIT, *batch, "--out", "m.vae"]) == 0
-    model = lowerbound.Trained.load("m.vae")
+    model = lowerbound.Model.load("m.vae")
     assert model.coding.arguments() == {"features": GENES, "batches": 2}
     given = cells()
     rows = model.coding.encode(read(given)).rows.take(torch.arange(CELLS))
@@ -195,10 +196,10 @@ def test_cells_are_counts_unless_another_recipe_is_chosen(here, capsys):
     few = ["--preset", "fast", "--max-epochs", "1"]
     assert main.main(["fit", "pbmc.h5ad", *few, "--out", "m.vae"]) == 0
     assert "counts, which suits raw counts of cells" in capsys.readouterr().err
-    assert lowerbound.Trained.load("m.vae").recipe.name == "counts"
+    assert lowerbound.Model.load("m.vae").recipe.name == "counts"
     assert main.main(["fit", "pbmc.h5ad", *few, "--recipe", "table", "--out", "t.vae"]) == 0
-    assert lowerbound.Trained.load("t.vae").recipe.name == "table"
-    assert lowerbound.fit(cells(), preset="fast", max_epochs=1).model.recipe.name == "counts"
+    assert lowerbound.Model.load("t.vae").recipe.name == "table"
+    assert commands.fit(cells(), preset="fast", max_epochs=1).model.recipe.name == "counts"
     logged = cells()
     logged.X = logged.X.log1p()
-    assert lowerbound.fit(logged, preset="fast", max_epochs=1).model.recipe.name == "table"
+    assert commands.fit(logged, preset="fast", max_epochs=1).model.recipe.name == "table"

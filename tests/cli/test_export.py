@@ -4,12 +4,12 @@ import numpy as np
 import onnxruntime
 import pytest
 
-import lowerbound
+import commands
 
 
 def test_what_it_writes_and_finds(made, tmp_path):
     path = tmp_path / "tx.onnx"
-    result = lowerbound.export(str(made / "tx.vae"), onnx=str(path), allow_collapsed=True)
+    result = commands.export(str(made / "tx.vae"), onnx=str(path), allow_collapsed=True)
     assert result.path == path
     assert result.facts["bytes"] == path.stat().st_size
     assert result.facts["columns"] == [

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+import commands
 import lowerbound
 import zoo
 from lowerbound.cli.commands.doctor import doctor
@@ -232,7 +233,7 @@ def test_a_model_reads_pictures_in_its_own_size_and_colours(call):
 
 
 def call_score(array):
-    return lowerbound.score("m.vae", array).table[:, 0].tolist()
+    return commands.score("m.vae", array).table[:, 0].tolist()
 
 
 def test_inspect_tells_of_a_folder(call):
@@ -247,9 +248,9 @@ def test_inspect_tells_of_a_folder(call):
     assert told["sizes"][0]["width"] == 48
     assert (told["deep"], told["grey"]) == (1, 1)
     then = "lowerbound fit photos/ --on-bad-file skip"  # or it would be refused
-    assert lowerbound.inspect("photos/").next == then
+    assert commands.inspect("photos/").next == then
     os.remove("photos/broken0.jpg")
-    assert lowerbound.inspect("photos/").next == "lowerbound fit photos/"
+    assert commands.inspect("photos/").next == "lowerbound fit photos/"
     spoil(call.folder / "photos")
     shutil.rmtree("photos/even")
     shutil.rmtree("photos/odd")
@@ -258,9 +259,9 @@ def test_inspect_tells_of_a_folder(call):
 
 
 def test_what_comes_next_is_for_pictures(call):
-    assert lowerbound.info("m.vae").next == "lowerbound score m.vae NEW/ --out scores.csv"
+    assert commands.info("m.vae").next == "lowerbound score m.vae NEW/ --out scores.csv"
     assert doctor("m.vae").next == "lowerbound doctor m.vae NEW/"
-    then = lowerbound.embed("m.vae", "photos/").next
+    then = commands.embed("m.vae", "photos/").next
     assert then == "lowerbound sample m.vae -n 16 --out grid.png"
 
 
@@ -372,11 +373,11 @@ def test_what_cannot_be_says_so(call, words, code, exit_code, told):
 
 
 def test_the_python_functions_take_folders_too(call):
-    scored = lowerbound.score("m.vae", call.folder / "photos")
+    scored = commands.score("m.vae", call.folder / "photos")
     assert scored.facts["rows"] == N
-    again = lowerbound.reconstruct("m.vae", call.folder / "photos")
+    again = commands.reconstruct("m.vae", call.folder / "photos")
     assert again.table.shape == (N, 16, 16, 3)
-    drawn = lowerbound.sample("m.vae", n=2).table
+    drawn = commands.sample("m.vae", n=2).table
     assert drawn.num_columns == 16 * 16 * 3
     vae = lowerbound.VAE.load("m.vae")
     assert vae.score_samples(call.folder / "photos").shape == (N,)

@@ -15,7 +15,7 @@ import pytest
 from ray import exceptions as ray_exceptions
 
 import ray_jobs
-from lowerbound import Trained
+from lowerbound import Model
 from lowerbound.cli import main
 from lowerbound.cli.commands.fit import fit
 from lowerbound.cli.commands.score import embed, score
@@ -88,7 +88,7 @@ def test_a_fit_of_two_workers_is_that_of_one(cluster, folder, alone, monkeypatch
     voice = Voice()
     made = fit("tx.parquet", out="two.vae", ray=True, workers="2", voice=voice, **HOW)
     assert made.path == folder / "two.vae"
-    assert isinstance(made.model, Trained)
+    assert isinstance(made.model, Model)
     one, two = (fitted.model.log_likelihood(table()) for fitted in (alone, made))
     assert np.abs(one - two).max() < 1e-3
     assert "2 processes" in voice.heard[0]

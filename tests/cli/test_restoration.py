@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import lowerbound
+import commands
 import zoo
 from lowerbound.cli.commands.doctor import doctor
 from lowerbound.cli.main import main
@@ -68,7 +68,7 @@ def test_every_picture_comes_back_with_its_uncertainty_and_draws(call):
     assert overview.shape[1] > 5 * 100
 
 
-@pytest.mark.parametrize("look", [lowerbound.info, doctor])
+@pytest.mark.parametrize("look", [commands.info, doctor])
 def test_what_comes_next_is_the_verb_of_the_model(call, look):
     assert look("denoise.vae").next == "lowerbound denoise denoise.vae PICTURES --out made"
     holes = "lowerbound inpaint inpaint.vae PICTURES --mask HOLES --out made"
@@ -160,7 +160,7 @@ def test_sixteen_bits_come_out_as_sixteen_bits(call):
 
 
 def test_a_python_caller_gets_arrays(call):
-    result = lowerbound.denoise("denoise.vae", "grey/0.png", draws=1)
+    result = commands.denoise("denoise.vae", "grey/0.png", draws=1)
     (page,) = result.table
     assert page.result.shape == (40, 30, 1)
     assert len(page.draws) == 1

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow.csv as pv
 import pytest
 
-import lowerbound
-from lowerbound import Trained
+import commands
+from lowerbound import Model
 from lowerbound.tasks.scoring import WAYS
 
 
@@ -25,7 +25,7 @@ def column(path, name):
 @pytest.mark.parametrize("by", WAYS)
 def test_scores_are_those_of_the_model_whatever_is_scored(run, folder, hierarchy, by):
     facts = run("score", hierarchy, "tx.csv", "--by", by, "--out", "s.csv", "--json").facts
-    way = Trained.load(hierarchy).scoring(by)
+    way = Model.load(hierarchy).scoring(by)
     assert facts["by"] == by
     assert facts["threshold"] == way.alarm.threshold
     assert facts["expected_rate"] == way.alarm.rate
@@ -35,14 +35,14 @@ def test_scores_are_those_of_the_model_whatever_is_scored(run, folder, hierarchy
     assert np.array_equal(flags, scores > way.alarm.threshold)
     assert facts["flagged"] == flags.sum()
     assert facts["highest"][0]["anomaly_score"] == pytest.approx(scores.max())
-    again = lowerbound.score(hierarchy, "tx.csv", by=by)
+    again = commands.score(hierarchy, "tx.csv", by=by)
     np.testing.assert_allclose(again.table["anomaly_score"].to_numpy(), scores)
 
 
 def test_typicality_is_the_distance_from_the_usual_likelihood(run, folder):
     run("score", "tx.vae", "tx.csv", "--out", "s.csv")
     run("score", "tx.vae", "tx.csv", "--out", "t.csv", "--by", "typicality")
-    usual = Trained.load("tx.vae").calibration.scores.mean()
+    usual = Model.load("tx.vae").calibration.scores.mean()
     away = abs(column("s.csv", "anomaly_score") - usual)
     np.testing.assert_allclose(column("t.csv", "anomaly_score"), away, rtol=1e-9, atol=1e-9)
     facts = run("score", "tx.vae", "tx.csv", "--out", "f.csv", "--by", "typicality", "--fdr",
@@ -52,7 +52,7 @@ def test_typicality_is_the_distance_from_the_usual_likelihood(run, folder):
 
 def test_people_read_the_threshold_of_what_was_scored(run, folder):
     done = run("score", "tx.vae", "tx.csv", "--by", "typicality", "--out", "t.csv")
-    threshold = Trained.load("tx.vae").scoring("typicality").alarm.threshold
+    threshold = Model.load("tx.vae").scoring("typicality").alarm.threshold
     assert f"above {threshold:.4g}" in done.out
     assert "--explain" not in done.out  # which would explain another number
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pyarrow import ipc
 
-import lowerbound
+import commands
 from lowerbound.cli import outputs
 from lowerbound.cli.commands.doctor import doctor
 from lowerbound.cli.commands.score import load
@@ -108,9 +108,9 @@ def test_columns_that_the_model_knows_nothing_of_are_not_read(parquet, run, in_p
 
 
 def test_an_evaluation_by_parts_is_that_of_all_rows(parquet, run, monkeypatch):
-    whole = lowerbound.evaluate("tx.vae", "tx", samples=4).facts
+    whole = commands.evaluate("tx.vae", "tx", samples=4).facts
     monkeypatch.setattr(data, "PART", PART)
-    parts = lowerbound.evaluate("tx.vae", "tx", samples=4).facts
+    parts = commands.evaluate("tx.vae", "tx", samples=4).facts
     assert parts["rows"] == whole["rows"] == parquet
     numbers = [name for name, value in whole.items() if isinstance(value, float)]
     for name in set(numbers) - {"seconds"}:
@@ -230,8 +230,8 @@ def test_columns_are_renamed_in_every_part(parquet, run, in_parts):
 
 
 def test_what_is_written_is_not_held_and_what_is_not_written_is_given_back(parquet, in_parts):
-    written = lowerbound.score("tx.vae", "tx", out="s.parquet")
-    given = lowerbound.score("tx.vae", "tx")
+    written = commands.score("tx.vae", "tx", out="s.parquet")
+    given = commands.score("tx.vae", "tx")
     assert written.table is None
     assert given.table.equals(pq.read_table("s.parquet"))
     assert given.facts["rows"] == parquet
@@ -261,10 +261,10 @@ class Heard(Silence):
 
 def test_people_see_how_many_rows_are_done(parquet, in_parts):
     heard, one = Heard(), Heard()
-    lowerbound.embed("tx.vae", "tx", out="z.parquet", voice=heard)
+    commands.embed("tx.vae", "tx", out="z.parquet", voice=heard)
     assert heard.shares == [PART * n / parquet for n in range(1, -(-parquet // PART))]
     assert heard.lines[0].startswith(f"{PART} of {parquet} rows  ")
-    lowerbound.embed("tx.vae", pa.table(read("tx.csv").table.slice(0, 20)), voice=one)
+    commands.embed("tx.vae", pa.table(read("tx.csv").table.slice(0, 20)), voice=one)
     assert not one.shares
 
 

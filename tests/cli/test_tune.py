@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lowerbound import Plan, Trained
+from lowerbound import Model, Plan
 from lowerbound.cli import main
 from lowerbound.cli.commands.tune import tune
 from lowerbound.errors import DataError, NumericError, ResourceError, UsageError
@@ -142,7 +142,7 @@ def test_the_command_shows_a_leaderboard_and_saves_the_best(tmp_path, capsys, mo
     assert not (tmp_path / "m.run").exists()
     found = tune("t.csv", trials=3, **SAYS)
     best = next(t for t in found.facts["trials"] if t["number"] == found.facts["best"])
-    model = Trained.load("m.vae")
+    model = Model.load("m.vae")
     assert model.recipe.name == best["changes"]["recipe"]
     assert model.facts["plan"]["learning_rate"] == best["changes"]["learning_rate"]
     assert main.main([*words, "--json"]) == 0

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from core_parts import encode, randomise
-from lowerbound import noise, recipes
+from lowerbound import Model, noise, recipes
 from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions import base as dist
@@ -24,7 +24,6 @@ from lowerbound.nn.networks.mlp import Concat, Empty, Single, trunk
 from lowerbound.nn.objectives.elbo import Elbo, Iwae
 from lowerbound.nn.trace import Trace, from_posterior, from_prior
 from lowerbound.tasks.metrics import log_likelihood
-from lowerbound.tasks.trained import Trained
 from lowerbound.training.engine.flat import Flat
 from lowerbound.training.fit import learn
 from lowerbound.training.plan import Plan
@@ -373,8 +372,8 @@ def test_a_chosen_prior_is_learned_saved_and_kept(name, tmp_path):
     trained = learn(x, plan)
     assert trained.arguments["prior"] == name
     trained.save(tmp_path / "m.vae")
-    again = Trained.load(tmp_path / "m.vae")
-    assert (again.score(x) == trained.score(x)).all()
+    again = Model.load(tmp_path / "m.vae")
+    assert (again.anomaly_score(x) == trained.anomaly_score(x)).all()
     assert type(again.model.levels[0].prior).__name__.lower().startswith(name)
-    drawn = again.sample(5).table
+    drawn = again.samples(5).table
     assert drawn.num_rows == 5

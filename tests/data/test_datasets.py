@@ -6,7 +6,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-import lowerbound
+import commands
 from lowerbound import VAE
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files import data
@@ -70,19 +70,19 @@ def test_a_fit_and_scores_are_those_of_the_table(dataset, tmp_path):
     some = dataset.filter(ds.field("n") < 500)
     table = some.to_table()
     how = {"preset": "fast", "max_epochs": 2, "drop": "n", "seed": 1}
-    one, other = (lowerbound.fit(data, **how).model for data in (some, table))
-    assert lowerbound.score(one, some).table.equals(lowerbound.score(other, table).table)
+    one, other = (commands.fit(data, **how).model for data in (some, table))
+    assert commands.score(one, some).table.equals(commands.score(other, table).table)
     estimator = VAE(preset="fast", max_epochs=2, random_state=1).fit(some)
     assert len(estimator.transform(some)) == table.num_rows
     out = tmp_path / "scores.parquet"
-    lowerbound.score(one, some, out=out)
-    assert pq.read_table(out)["anomaly_score"].to_pylist() == list(one.score(some))
+    commands.score(one, some, out=out)
+    assert pq.read_table(out)["anomaly_score"].to_pylist() == list(one.anomaly_score(some))
 
 
 def test_ray_takes_files_and_no_dataset(dataset):
     for verb in (
-        lambda: lowerbound.fit(dataset, out="m.vae", ray=True),
-        lambda: lowerbound.score("m.vae", dataset, out="scores/", ray=True),
+        lambda: commands.fit(dataset, out="m.vae", ray=True),
+        lambda: commands.score("m.vae", dataset, out="scores/", ray=True),
     ):
         with pytest.raises(UsageError, match="a FileSystemDataset is given") as refusal:
             verb()

@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from lowerbound import Plan, learn
+from lowerbound import Plan
 from lowerbound.coding.filling import filled
+from lowerbound.training.fit import learn
 
 CELLS = [1, None, 0]
 INTEGERS = [pa.int8(), pa.uint8(), pa.int64(), pa.uint64()]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from lowerbound import Plan, Trained, learn, noise, recipes
+from lowerbound import Model, Plan, noise, recipes
 from lowerbound.cli.main import main
 from lowerbound.cli.plans import plan_from
 from lowerbound.coding.rows import Dense
@@ -23,6 +23,7 @@ from lowerbound.training.engine import loop
 from lowerbound.training.engine.checkpoints import OnDisk
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.settings import Budget, Optimiser
+from lowerbound.training.fit import learn
 from lowerbound.training.objective import OBJECTIVE, settled, warm_up
 from lowerbound.training.plan import PRESETS
 
@@ -108,7 +109,7 @@ def test_the_discriminator_is_not_saved_and_what_was_trained_is_said(tmp_path, c
     assert "an adversarial term weighed 0.4" in said
     assert reservation in said
     assert reservation in (tmp_path / "sharp.vae" / "card.md").read_text("utf-8")
-    trained = Trained.load(tmp_path / "sharp.vae")
+    trained = Model.load(tmp_path / "sharp.vae")
     assert trained.facts["objective"]["adversarial"] == 0.4
     plain = recipes.find("conv").make(trained.arguments)
     assert list(trained.model.state_dict()) == list(plain.state_dict())
@@ -136,7 +137,7 @@ def test_codes_are_learned_with_it_and_their_prior_without():
     assert history["best"] == len(history["checks"]) - 1  # too short to have settled
     assert trained.facts["priors_history"]["checks"]
     assert not [name for name in trained.model.state_dict() if "discriminator" in name]
-    assert np.isfinite(trained.score(digits()[:20])).all()
+    assert np.isfinite(trained.anomaly_score(digits()[:20])).all()
 
 
 @pytest.mark.parametrize("recipe", ["table", "gaussian", "binary", "denoise", "segment"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import zoo
-from lowerbound import Plan, Trained, learn, noise, recipes
+from lowerbound import Model, Plan, noise, recipes
 from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
 from lowerbound.files.pictures.columns import pixels_of
@@ -23,6 +23,7 @@ from lowerbound.training.engine.checkpoints import OnDisk
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.engine.settings import Budget, Optimiser
+from lowerbound.training.fit import learn
 from lowerbound.training.second_stage import TIME, FrozenElbo, unfrozen
 from recipe_parts import RECIPES, recipe
 
@@ -137,10 +138,10 @@ def test_one_fit_learns_codes_and_then_their_prior(fitted):
 
 
 def test_a_saved_model_has_its_prior_again(fitted, tmp_path):
-    loaded = Trained.load(fitted.save(tmp_path / "codes.vae"))
+    loaded = Model.load(fitted.save(tmp_path / "codes.vae"))
     assert same(fitted.model, loaded.model)
-    assert np.array_equal(loaded.score(DATA[:5]), fitted.score(DATA[:5]))
-    one, other = (m.sample(6, seed=3, temperature=0.7, top_k=2).table for m in (fitted, loaded))
+    assert np.array_equal(loaded.anomaly_score(DATA[:5]), fitted.anomaly_score(DATA[:5]))
+    one, other = (m.samples(6, seed=3, temperature=0.7, top_k=2).table for m in (fitted, loaded))
     assert one == other
     z = fitted.embed(DATA[:7])
     assert z.shape == (7, loaded.latent)

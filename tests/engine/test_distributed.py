@@ -13,10 +13,9 @@ import pytest
 import torch
 
 import zoo
-from lowerbound import noise
+from lowerbound import Model, noise
 from lowerbound.cli.main import main
 from lowerbound.errors import UsageError
-from lowerbound.tasks.trained import Trained
 from lowerbound.training.engine.loop import _whole_batch
 from lowerbound.training.engine.processes import ALONE, Ranks, gathered
 from ranks import BATCH, SPLIT
@@ -141,7 +140,7 @@ def test_torchrun_shares_out_a_fit_and_nothing_else(tmp_path, monkeypatch, capsy
     assert facts["path"] == str(tmp_path / "two.vae")
     assert main([*map(str, words[2:]), str(tmp_path / "one.vae"), "-q"]) == 0
     scores = [
-        Trained.load(tmp_path / f"{name}.vae").score(pq.read_table(tmp_path / "tx.parquet"))
+        Model.load(tmp_path / f"{name}.vae").score(pq.read_table(tmp_path / "tx.parquet"))
         for name in ("one", "two")
     ]
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import zoo
-from lowerbound import Plan, learn
+from lowerbound import Model, Plan
 from lowerbound.errors import CheckFailed, ResourceError, UsageError
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Calibration
@@ -23,7 +23,7 @@ from lowerbound.tasks.onnx import checking, graph
 from lowerbound.tasks.onnx.columns import Below, Coder
 from lowerbound.tasks.onnx.inputs import inputs_of, matrix
 from lowerbound.tasks.onnx.scorer import Fixed, Scorer
-from lowerbound.tasks.trained import Trained
+from lowerbound.training.fit import learn
 
 QUICK = {"preset": "fast", "max_epochs": 3}
 KINDS = {"grade": "ordinal:lo<mid<hi", "visits": "count", "many": "categorical"}
@@ -97,7 +97,7 @@ def of_every_kind(folder):
 def kept(folder):
     """Return the model, and what its export returned."""
     made = pickle.loads((folder / "made.pickle").read_bytes())
-    return Trained.load(folder / "model.vae"), made
+    return Model.load(folder / "model.vae"), made
 
 
 @pytest.fixture(scope="module")

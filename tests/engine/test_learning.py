@@ -7,9 +7,10 @@ import pyarrow.compute as pc
 import pytest
 from scipy import sparse
 
-from lowerbound import Plan, Trained, learn
+from lowerbound import Model, Plan
 from lowerbound.errors import DataError, UsageError
 from lowerbound.tasks import draws
+from lowerbound.training.fit import learn
 from lowerbound.training.split import Split
 
 QUICK = {"preset": "fast", "max_epochs": 3}
@@ -38,17 +39,17 @@ def test_recipes_of_numbers(recipe, gaps):
     frame = rows()[["a", "b", "amount"]]
     frame = frame if gaps else frame.dropna()
     trained = learn(frame, Plan(recipe=recipe, **QUICK))
-    assert np.isfinite(trained.score(frame)).all()
+    assert np.isfinite(trained.anomaly_score(frame)).all()
     report = trained.evaluate(frame, samples=16)
     assert report["elbo"] <= -report["iw_nll"] + 0.2
-    assert trained.sample(5).table.column_names == ["a", "b", "amount"]
+    assert trained.samples(5).table.column_names == ["a", "b", "amount"]
 
 
 @pytest.mark.parametrize("likelihood", ["optimal", "shared", "feature", "element", "student"])
 def test_sigma_likelihoods(likelihood):
     frame = rows()[["a", "amount"]]
     plan = Plan(recipe="sigma", settings={"likelihood": likelihood}, **QUICK)
-    assert np.isfinite(learn(frame, plan).score(frame)).all()
+    assert np.isfinite(learn(frame, plan).anomaly_score(frame)).all()
 
 
 def test_recipes_of_numbers_say_so_when_a_column_is_text():
@@ -62,8 +63,8 @@ def test_counts_from_a_sparse_matrix(likelihood):
     rng = np.random.default_rng(0)
     counts = sparse.csr_matrix(rng.poisson(rng.gamma(1.0, 2.0, (300, 30))))
     trained = learn(counts, Plan(recipe="counts", settings={"likelihood": likelihood}, **QUICK))
-    assert np.isfinite(trained.score(counts)).all()
-    drawn = trained.sample(50).table.to_pandas().to_numpy()
+    assert np.isfinite(trained.anomaly_score(counts)).all()
+    drawn = trained.samples(50).table.to_pandas().to_numpy()
     assert drawn.min() >= 0
     assert 0.2 < drawn.sum(1).mean() / counts.sum(1).mean() < 5
 
@@ -91,8 +92,8 @@ def test_counts_refuse_what_is_no_count():
 def test_settings_of_the_objective_and_the_model_take_effect(settings):
     frame = rows()
     budget = {"preset": "fast", "max_epochs": 20}
-    plain = learn(frame, Plan(**budget)).score(frame)
-    other = learn(frame, Plan(settings=settings, **budget)).score(frame)
+    plain = learn(frame, Plan(**budget)).anomaly_score(frame)
+    other = learn(frame, Plan(settings=settings, **budget)).anomaly_score(frame)
     assert np.isfinite(other).all()
     assert not np.allclose(plain, other)
 
@@ -141,8 +142,8 @@ def test_the_density_of_raw_values_integrates_to_one(name, transform):
 def test_a_change_of_unit_does_not_change_the_ranking():
     frame, other = rows()[["a", "b"]].dropna(), rows()[["a", "b"]].dropna()
     other["a"] = 1000 * other["a"] + 7
-    one = learn(frame, Plan(**QUICK)).score(frame)
-    two = learn(other, Plan(**QUICK)).score(other)
+    one = learn(frame, Plan(**QUICK)).anomaly_score(frame)
+    two = learn(other, Plan(**QUICK)).anomaly_score(other)
     assert np.corrcoef(one.argsort().argsort(), two.argsort().argsort())[0, 1] > 0.99
 
 
@@ -151,7 +152,7 @@ def test_a_column_that_was_constant_and_changes_is_surprising():
     frame["site"] = "home"
     trained = learn(frame, Plan(**QUICK))
     moved = frame.assign(site="away")
-    gain = trained.score(moved) - trained.score(frame)
+    gain = trained.anomaly_score(moved) - trained.anomaly_score(frame)
     np.testing.assert_allclose(gain, np.log(202.0))
 
 
@@ -161,19 +162,19 @@ def test_unseen_categories_are_counted_scored_by_laplace_and_never_drawn():
     new = frame.head(20).assign(place="moon")
     _, coded = trained.encode(new)
     assert coded.unseen == {"place": 20}
-    gain = trained.score(new) - trained.score(frame.head(20).assign(place=None))
+    gain = trained.anomaly_score(new) - trained.anomaly_score(frame.head(20).assign(place=None))
     assert np.median(gain) == pytest.approx(np.log(302.0), abs=2.0)
-    assert set(trained.sample(3000).table["place"].to_pylist()) <= {"x", "y", "z"}
+    assert set(trained.samples(3000).table["place"].to_pylist()) <= {"x", "y", "z"}
 
 
 def test_saved_and_loaded_models_are_the_same(tmp_path):
     frame = rows()
     trained = learn(frame, Plan(**QUICK))
     trained.save(tmp_path / "m.vae")
-    again = Trained.load(tmp_path / "m.vae")
-    assert (again.score(frame) == trained.score(frame)).all()
+    again = Model.load(tmp_path / "m.vae")
+    assert (again.anomaly_score(frame) == trained.anomaly_score(frame)).all()
     assert again.alarm == trained.alarm
-    assert again.sample(5, seed=1).table.equals(trained.sample(5, seed=1).table)
+    assert again.samples(5, seed=1).table.equals(trained.samples(5, seed=1).table)
 
 
 def test_imputation_leaves_what_was_observed_and_fills_the_rest():

@@ -100,9 +100,9 @@ def test_large_tables_are_fitted_by_what_was_asked_for():
 def test_a_fit_by_it_learns(name):
     frame = rows()
     budget = {"preset": "fast", "max_epochs": 15, "latent": 2}
-    plain = learn(frame, Plan(**budget)).score(frame)
+    plain = learn(frame, Plan(**budget)).anomaly_score(frame)
     trained = learn(frame, Plan(settings={name: CHOICES[name][0]}, **budget))
-    other = trained.score(frame)
+    other = trained.anomaly_score(frame)
     assert np.isfinite(other).all()
     assert not np.allclose(plain, other)
     assert abs(other.mean() - plain.mean()) < 1.0

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from lowerbound import Plan, learn, recipes
+from lowerbound import Plan, recipes
 from lowerbound.cli.main import main
 from lowerbound.coding.tables import restore, table_of
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.pictures.columns import pixels_of, spread
 from lowerbound.files.read import read
+from lowerbound.training.fit import learn
 
 SOURCE = np.random.default_rng(0)
 
@@ -126,8 +127,8 @@ def test_an_image_model_from_data_to_samples(settings):
     trained = learn(GREY, plan)
     assert trained.latent == 3
     assert trained.embed(GREY).shape == (len(GREY), 3)
-    assert np.isfinite(trained.score(GREY[:9])).all()
-    assert pixels_of(trained.sample(5).table, (12, 12)).shape == (5, 12, 12)
+    assert np.isfinite(trained.anomaly_score(GREY[:9])).all()
+    assert pixels_of(trained.samples(5).table, (12, 12)).shape == (5, 12, 12)
     assert trained.reconstruct(GREY[:4]).num_rows == 4
     report = trained.evaluate(GREY[:20], samples=4)
     assert report["elbo"] <= -report["iw_nll"] + 3.0

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from estimators import correlated, quick
-from lowerbound import Plan, Trained, learn
+from lowerbound import Model, Plan
 from lowerbound.errors import UsageError
 from lowerbound.recipes import find
 from lowerbound.tasks import draws
@@ -18,6 +18,7 @@ from lowerbound.tasks.scoring import WAYS, levels_lacking
 from lowerbound.tasks.trained import restored
 from lowerbound.tasks.typicality import Typicality, level_ratio
 from lowerbound.training.calibrate import LEVEL_ROWS
+from lowerbound.training.fit import learn
 from recipe_parts import HIERARCHIES_OF_CODES, RECIPES, RESTORING, TOWERS, recipe
 
 ROWS = 12_000
@@ -65,10 +66,10 @@ def test_new_rows_are_scored_with_as_many_samples_as_held_out_ones(tmp_path, mon
     deep = learn(rows, plan)
     deep.save(tmp_path / "deep.vae")
     monkeypatch.undo()
-    kept = Trained.load(tmp_path / "deep.vae")
+    kept = Model.load(tmp_path / "deep.vae")
     assert deep.importance_samples == kept.importance_samples == 2
-    assert (kept.score(rows) == kept.score(rows, samples=2)).all()
-    assert (kept.score(rows) != kept.score(rows, samples=32)).any()
+    assert (kept.anomaly_score(rows) == kept.anomaly_score(rows, samples=2)).all()
+    assert (kept.anomaly_score(rows) != kept.anomaly_score(rows, samples=32)).any()
     assert kept.scoring().measure.samples == kept.scoring("typicality").measure.samples == 2
     assert kept.scoring("levels").measure.samples == 1
     assert kept.evaluate(rows)["importance_samples"] == 8
@@ -118,7 +119,7 @@ def test_p_values_of_fresh_rows_are_uniform_and_alarms_as_rare_as_said(ladder, b
 
 
 def test_each_way_measures_what_it_says(ladder):
-    nats, rows = ladder.score(FRESH[:40]), ladder.encode(FRESH[:40])[1].rows
+    nats, rows = ladder.anomaly_score(FRESH[:40]), ladder.encode(FRESH[:40])[1].rows
     measured = {by: ladder.score_table(FRESH[:40], by=by)[0]["anomaly_score"] for by in WAYS}
     assert np.array_equal(measured["likelihood"], nats)
     assert np.array_equal(ladder.score_table(FRESH[:40])[0]["anomaly_score"], nats)
@@ -156,7 +157,7 @@ def test_calibrating_the_levels_looks_at_few_rows(ladder):
 
 
 def test_a_saved_model_scores_as_before_in_every_way(ladder, tmp_path):
-    loaded = Trained.load(ladder.save(tmp_path / "m.vae"))
+    loaded = Model.load(ladder.save(tmp_path / "m.vae"))
     for other in (loaded, pickle.loads(pickle.dumps(ladder))):
         for by in WAYS:
             mine, theirs = (m.score_table(FRESH[:20], by=by)[0] for m in (ladder, other))

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from estimators import correlated
-from lowerbound import Plan, learn
+from lowerbound import Plan
 from lowerbound.coding import large, stored
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files import data as native
@@ -14,6 +14,7 @@ from lowerbound.training import fit
 from lowerbound.training.engine.checkpoints import OnDisk
 from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.engine.settings import Budget
+from lowerbound.training.fit import learn
 from lowerbound.training.plan import PRESETS, optimiser_of
 
 ROWS = 6_000
@@ -86,7 +87,7 @@ def test_gaps_and_values_that_the_first_look_did_not_see(tmp_path):
     rows = rows.set_column(1, "x1", pa.array(x1)).set_column(4, "word", pa.array(word))
     pq.write_table(rows, tmp_path / "t.parquet")
     trained = learn(tmp_path / "t.parquet", QUICK)
-    assert np.isfinite(trained.score(rows)).all()
+    assert np.isfinite(trained.anomaly_score(rows)).all()
     full = trained.impute(rows)
     assert full["x1"].null_count == 0
     assert not np.isnan(full["x1"].to_numpy()).any()

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.csv
 
 import lowerbound
-from lowerbound import Plan, learn
+from lowerbound import Plan
 from lowerbound.files.read import read
+from lowerbound.training.fit import learn
 
 HERE = Path(__file__).parent
 
@@ -56,8 +57,8 @@ def main() -> None:
         pyarrow.csv.write_csv(rows, folder / "rows.csv")
         trained = learn(read(folder / "rows.csv"), plan)
         trained.save(folder / "model")
-        scores = trained.score(folder / "rows.csv")
-        drawn = trained.sample(3, seed=0).table.to_pylist()
+        scores = trained.anomaly_score(folder / "rows.csv")
+        drawn = trained.samples(3, seed=0).table.to_pylist()
         expected = {"scores": scores.tolist(), "drawn": drawn}
         if trained.further:
             tables = {

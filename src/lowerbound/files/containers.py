@@ -60,7 +60,7 @@ class Seen(NamedTuple):
 
 
 def seen(facts: Mapping[str, Any]) -> Seen:
-    """Return what the facts of a `Trained` say of its input.
+    """Return what the facts of a `Model` say of its input.
 
     An estimator notes it under "input"; `lowerbound fit` reads paths, which are Arrow tables.
     """

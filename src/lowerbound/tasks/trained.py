@@ -57,7 +57,7 @@ def warn_of_few(drawn: Samples, n: int) -> None:
         )
 
 
-class Trained(TrainedState):
+class Model(TrainedState):
     """A trained model: raw rows in, scores, samples, embeddings and imputations out."""
 
     def encode(self, data: object) -> tuple[Whole, Coded]:
@@ -367,7 +367,7 @@ class Trained(TrainedState):
         path: str | Path,
         device: str = "cpu",
         recipe: Recipe | Callable[..., LatentModel] | None = None,
-    ) -> Trained:
+    ) -> Model:
         """Read a saved model, every digest checked first.
 
         A model file never names code to import: a model of a recipe of your own is loaded by
@@ -391,7 +391,7 @@ def load(
     *,
     device: str = "cpu",
     recipe: Recipe | Callable[..., LatentModel] | None = None,
-) -> Trained:
+) -> Model:
     """Load a model that `Model.save` or ``lowerbound fit`` wrote, every digest checked first.
 
     Args:
@@ -403,7 +403,7 @@ def load(
     Raises:
         ModelFileError: E1xx for anything that is not an intact model of a known format.
     """
-    return Trained.load(path, device, recipe)
+    return Model.load(path, device, recipe)
 
 
 def _recipe_of(name: str, own: Recipe | Callable[..., LatentModel] | None, origin: str) -> Recipe:
@@ -437,8 +437,8 @@ def restored(
     device: str = "cpu",
     origin: str = "this model",
     own: Recipe | Callable[..., LatentModel] | None = None,
-) -> Trained:
-    """Return the model whose `Trained.documents` and weights these are."""
+) -> Model:
+    """Return the model whose `Model.documents` and weights these are."""
     config, calibration = documents["config.json"], documents["calibration.json"]
     recipe = _recipe_of(config["recipe"], own, origin)
     model = recipe.make(config["arguments"])
@@ -452,7 +452,7 @@ def restored(
             fix="fit the model again with this version",
             reason=str(error)[:500],
         ) from None
-    return Trained(
+    return Model(
         recipe=recipe,
         arguments=config["arguments"],
         coding=restore(documents["schema.json"], recipe.restoration),
@@ -464,4 +464,4 @@ def restored(
     )
 
 
-Model = Trained
+Trained = Model  # until the command line is renamed

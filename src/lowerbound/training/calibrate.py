@@ -1,4 +1,4 @@
-"""From a model after training to a `Trained` one: its scores calibrated, its health examined."""
+"""From a model after training to a `Model` one: its scores calibrated, its health examined."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lowerbound.nn.objectives.elbo import Elbo
 from lowerbound.tasks import doctor, draws, restore
 from lowerbound.tasks.calibration import Calibration
 from lowerbound.tasks.scoring import Likelihood, Scoring, by_levels, levels_lacking
-from lowerbound.tasks.trained import Trained
+from lowerbound.tasks.trained import Model
 from lowerbound.training.engine.engine import flops
 from lowerbound.training.plan import Plan, budget_of, objective_settings
 from lowerbound.training.split import HELD_CROPS, SMALL, Fitted, Material
@@ -28,7 +28,7 @@ LEVEL_ROWS = 1_000  # held-out rows scored by levels, by half the draws of the l
 SEEN = 0.1  # dB of a restored picture that anyone would see
 
 
-def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> Trained:
+def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> Model:
     """Score the calibration rows, set the threshold and examine the model."""
     model, arguments, history, engine, priors = fitted
     coding, coded, split = material.coding, material.coded, material.split
@@ -70,7 +70,7 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> T
         "importance_samples": samples,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-    return Trained(
+    return Model(
         recipe=plan.recipe,
         arguments=arguments,
         coding=coding,

@@ -28,7 +28,7 @@ from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe, find, suggest
 from lowerbound.recipes.hierarchies import halved
 from lowerbound.tasks import latent_use, metrics
-from lowerbound.tasks.trained import Trained
+from lowerbound.tasks.trained import Model
 from lowerbound.training.calibrate import calibrated
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.engine import Engine
@@ -80,7 +80,7 @@ def fit(  # noqa: PLR0913 - each is a choice of its own, and all but the data ha
     device: str | None = None,
     precision: str | None = None,
     say: Say = lambda line: None,
-) -> Trained:
+) -> Model:
     """Fit a model to data, and calibrate its scores on held-out rows.
 
     Args:
@@ -183,7 +183,7 @@ def _given(
     return given, suggest(first, chosen).plan
 
 
-def _noting(model: Trained, given: Data) -> Trained:
+def _noting(model: Model, given: Data) -> Model:
     """Note the kind of container that the model was fitted on, in which it gives rows back."""
     kind = containers.kind_of(given.native) if isinstance(given, Whole) else "arrow"
     model.facts["input"] = {"kind": kind, "named": not containers.is_array(kind)}
@@ -199,7 +199,7 @@ def learn(
     say: Say = lambda line: None,
     begin: Begin = lambda frame, coding, split: None,
     team: Team = ALONE,
-) -> Trained:
+) -> Model:
     """Fit a model to `data` and calibrate it.
 
     Args:

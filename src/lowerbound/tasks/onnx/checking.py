@@ -16,7 +16,7 @@ from lowerbound.files.data import Whole
 from lowerbound.files.read import read
 from lowerbound.tasks.onnx.inputs import matrix
 from lowerbound.tasks.onnx.scorer import Scorer
-from lowerbound.tasks.trained import Trained
+from lowerbound.tasks.trained import Model
 
 DRAWN = 1000  # rows drawn from the model where no others are given
 MOST = 10_000  # rows compared of those that are given
@@ -34,9 +34,9 @@ class Parity(NamedTuple):
         largest: the largest difference to the same estimator in torch, the same draws of z.
         holds: whether every difference is at most 1e-3 nats or 1e-5 of the score.
         coding: the largest difference of a coded cell.
-        typical: median distance to `Trained.score`, which takes other draws: Monte-Carlo noise.
-        shift: median difference to `Trained.score`.
-        flags: rows that `Trained.score` flags.
+        typical: median distance to `Model.score`, which takes other draws: Monte-Carlo noise.
+        shift: median difference to `Model.score`.
+        flags: rows that `Model.score` flags.
         flips: rows that one of the two flags and the other does not.
     """
 
@@ -55,7 +55,7 @@ class Parity(NamedTuple):
         return self._asdict()
 
 
-def drawn_rows(trained: Trained, seed: int) -> Whole:
+def drawn_rows(trained: Model, seed: int) -> Whole:
     """Return rows drawn from the model, with gaps."""
     table = trained.samples(DRAWN, seed=seed).table
     gone = np.random.default_rng(noise.derive("export", "gaps", seed)).random(
@@ -78,8 +78,8 @@ def session(content: bytes) -> Any:
 
 
 @torch.no_grad()
-def compare(trained: Trained, scorer: Scorer, content: bytes, frame: Whole, given: bool) -> Parity:
-    """Score rows by the graph, by the same module in torch, and by `Trained.score`.
+def compare(trained: Model, scorer: Scorer, content: bytes, frame: Whole, given: bool) -> Parity:
+    """Score rows by the graph, by the same module in torch, and by `Model.score`.
 
     Args:
         trained: the model.

@@ -23,7 +23,7 @@ from lowerbound.tasks.onnx import SAMPLES
 from lowerbound.tasks.onnx.checking import Parity, compare, drawn_rows
 from lowerbound.tasks.onnx.inputs import inputs_of
 from lowerbound.tasks.onnx.scorer import Scorer
-from lowerbound.tasks.trained import Trained
+from lowerbound.tasks.trained import Model
 
 INPUT, OUTPUTS = "cells", ("anomaly_score", "p_value", "is_anomaly")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -49,7 +49,7 @@ class Exported:
 
 
 def export_onnx(  # noqa: PLR0913 - each is a choice of the user's
-    trained: Trained,
+    trained: Model,
     path: str | Path,
     *,
     samples: int = SAMPLES,
@@ -101,7 +101,7 @@ def export_onnx(  # noqa: PLR0913 - each is a choice of the user's
     return Exported(written, len(content), samples, names, parity)
 
 
-def exportable(trained: Trained, allow_collapsed: bool = False) -> TableCoding:
+def exportable(trained: Model, allow_collapsed: bool = False) -> TableCoding:
     """Return the coding of a model that can be exported.
 
     Raises:
@@ -194,7 +194,7 @@ def undisturbed() -> Iterator[None]:
         loud.setLevel(before)
 
 
-def _describe(proto: Any, trained: Trained, samples: int, seed: int) -> None:
+def _describe(proto: Any, trained: Model, samples: int, seed: int) -> None:
     """Put into the file what it takes and what it gives, as JSON."""
     coding = exportable(trained, allow_collapsed=True)
     alarm = trained.alarm

@@ -13,7 +13,7 @@ from lowerbound import noise
 from lowerbound.columns.schema import Schema
 from lowerbound.nn.trace import Trace, from_posterior
 from lowerbound.tasks.onnx.columns import Below, Coder
-from lowerbound.tasks.trained import Trained
+from lowerbound.tasks.trained import Model
 
 _CELL = 2.0**-31  # half the distance of two neighbours of a Sobol sequence: keeps it off 0
 
@@ -59,7 +59,7 @@ class Fixed:
 class Scorer(nn.Module):
     """Raw cells (rows, inputs) float64, NaN where missing, to (score, p-value, alarm) of each row.
 
-    The score is that of `Trained.score`, but for its draws: -log (1/k) sum_i w_i, in nats.
+    The score is that of `Model.score`, but for its draws: -log (1/k) sum_i w_i, in nats.
 
     Args:
         trained: the model, with a coding of columns.
@@ -68,7 +68,7 @@ class Scorer(nn.Module):
         seed: of the draws.
     """
 
-    def __init__(self, trained: Trained, schema: Schema, samples: int, seed: int) -> None:
+    def __init__(self, trained: Model, schema: Schema, samples: int, seed: int) -> None:
         super().__init__()
         self.coder, self.model = Coder(schema), deepcopy(trained.model).cpu()
         self.draws = Fixed(samples, seed)
