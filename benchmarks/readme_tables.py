@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from cells_page import PARTS as CELLS
+from claims_page import claims
 from performance_page import latency_table, profile_table, switches_table, throughput_tables
 from pictures_page import PARTS as PICTURES
 from reproductions.page import EXPERIMENTS, experiment_table
@@ -125,8 +126,6 @@ def anomaly_means(document: Document) -> str:
             "normal rows only:",
             table(["method", *(PROTOCOLS[protocol] for protocol in protocols)], rows),
             " ".join(filter(None, says)),
-            "Every table is in [docs/anomaly.md](docs/anomaly.md). "
-            + source("anomaly_auroc", document),
         ]
         if part
     )
@@ -152,7 +151,6 @@ def anomaly_tables(document: Document) -> str:
             f"AUROC x 100, mean ± standard deviation over {counted(len(result['seeds']), 'seed')};"
             " without ± where neither the split nor the method draws anything.",
             table(["table", *map(label, methods)], rows),
-            standing(protocol, result),
             harness(result),
         ]
     return "\n\n".join(filter(None, [*parts, source("anomaly_auroc", document)]))
@@ -328,24 +326,52 @@ def synthetic_choice(document: Document) -> str:
 
 # Pages.
 
+Found = Callable[[str], Document | None]  # the content of a JSON by its name, None if absent
 Part = tuple[str, str, Callable[[Document], str]]  # heading, name of the JSON, what to write
-PAGES: dict[str, tuple[Part, ...]] = {
-    "README.md": (
-        ("### Anomaly scores", "anomaly_auroc", anomaly_means),
-        ("### Samples", "synthetic_tables", synthetic),
+
+
+def command(name: str) -> str:
+    """Say which command makes a JSON."""
+    if name in EXPERIMENTS:
+        made_by = f"python -m reproductions run {name}"
+    else:
+        made_by = f"python benchmarks/{name}.py"
+    return f"Not measured yet: `LOWERBOUND_DATA=folder {made_by}`, then `make docs`."
+
+
+def of_parts(*parts: Part) -> Callable[[Found], str]:
+    """Return what writes a page of parts, each with one JSON of its own."""
+
+    def write(found: Found) -> str:
+        written = []
+        for heading, name, told in parts:
+            document = found(name)
+            text = command(name) if document is None else told(document)
+            written += [heading, text] if heading else [text]
+        return "\n\n".join(written)
+
+    return write
+
+
+PAGES: dict[str, Callable[[Found], str]] = {
+    "README.md": lambda found: claims(found, command),
+    "docs/tables.md": of_parts(
+        ("### Drawn rows", "synthetic_tables", synthetic),
         ("### Card fraud", "creditcard", creditcard),
-        ("### Killed and resumed", "kills", kills),
     ),
-    "docs/anomaly.md": (("", "anomaly_auroc", anomaly_tables),),
-    "docs/defaults.md": (
+    "docs/production.md": of_parts(("## Killed and resumed", "kills", kills)),
+    "docs/anomaly.md": of_parts(
+        ("## All tables", "anomaly_auroc", anomaly_means), ("", "anomaly_auroc", anomaly_tables)
+    ),
+    "docs/defaults.md": of_parts(
         ("## Tables up to 10,000 rows", "anomaly_choice", anomaly_choice),
         ("## Larger tables", "synthetic_choice", synthetic_choice),
     ),
-    "docs/reproductions.md": tuple((f"## {n}", n, experiment_table) for n in EXPERIMENTS),
-    "docs/pictures.md": PICTURES,
-    "docs/cells.md": CELLS,
-    "docs/scaling.md": SCALING,
-    "docs/performance.md": (
+    "docs/reproductions.md": of_parts(*((f"## {n}", n, experiment_table) for n in EXPERIMENTS)),
+    "docs/pictures.md": of_parts(*PICTURES),
+    "docs/cells.md": of_parts(*CELLS),
+    "docs/scaling.md": of_parts(*SCALING),
+    "docs/performance.md": of_parts(
         ("## Against others", "throughput", throughput_tables),
         ("## Where a step goes", "step_profile", profile_table),
         ("## Does any of it cost likelihood?", "switches", switches_table),
@@ -354,20 +380,14 @@ PAGES: dict[str, tuple[Part, ...]] = {
 }
 
 
-def body(root: Path, parts: Sequence[Part]) -> str:
-    """Return what stands between the marks of one page."""
-    written = []
-    for heading, name, write in parts:
+def results(root: Path) -> Found:
+    """Return what reads a JSON in benchmarks/results."""
+
+    def found(name: str) -> Document | None:
         file = root / "benchmarks" / "results" / f"{name}.json"
-        paper = name in EXPERIMENTS
-        run = f"python -m reproductions run {name}" if paper else f"python benchmarks/{name}.py"
-        text = (
-            write(json.loads(file.read_text("utf-8")))
-            if file.exists()
-            else f"Not measured yet: `LOWERBOUND_DATA=folder {run}`, then `make docs`."
-        )
-        written += [heading, text] if heading else [text]
-    return "\n\n".join(written)
+        return json.loads(file.read_text("utf-8")) if file.exists() else None
+
+    return found
 
 
 def filled(page: str, content: str, name: str) -> str:
@@ -386,7 +406,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of README.md")
     options = parser.parse_args(argv)
     old = {name: (options.root / name).read_text("utf-8") for name in PAGES}
-    new = {name: filled(old[name], body(options.root, PAGES[name]), name) for name in PAGES}
+    found = results(options.root)
+    new = {name: filled(old[name], write(found), name) for name, write in PAGES.items()}
     stale = [name for name in PAGES if new[name] != old[name]]
     for name in stale:
         if not options.check:
