@@ -381,10 +381,11 @@ PAGES: dict[str, Callable[[Found], str]] = {
 
 
 def results(root: Path) -> Found:
-    """Return what reads a JSON in benchmarks/results."""
+    """Return what reads a JSON in benchmarks/results or reproductions/results."""
 
     def found(name: str) -> Document | None:
-        file = root / "benchmarks" / "results" / f"{name}.json"
+        made_in = "reproductions" if name in EXPERIMENTS else "benchmarks"
+        file = root / made_in / "results" / f"{name}.json"
         return json.loads(file.read_text("utf-8")) if file.exists() else None
 
     return found
