@@ -49,7 +49,7 @@ bench: $(BENCH_STAMP) $(PEERS) ## the measurements behind the README's tables (h
 bench-peers: $(PEERS) ## the environments of the libraries that are compared with (7 GB)
 
 docs: $(DEV_STAMP) ## the README's tables, from benchmarks/results
-	$(BIN)/python benchmarks/readme_tables.py
+	PYTHONPATH=. $(BIN)/python benchmarks/readme_tables.py
 
 clean: ## remove what was built, and ./demo; .venv stays
 	rm -rf demo build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
