@@ -124,9 +124,7 @@ def restored(document: Document) -> list[Claim]:
         best = max(computed, key=computed.__getitem__)
         others = {best: computed[best], **published}
         others.pop(f"{best} (published)", None)
-        claims.append(
-            Claim(f"{what}: PSNR on {where}, dB", f"{ours:.2f}", _listed(others, ".2f"))
-        )
+        claims.append(Claim(f"{what}: PSNR on {where}, dB", f"{ours:.2f}", _listed(others, ".2f")))
     return claims
 
 

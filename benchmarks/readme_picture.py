@@ -1,6 +1,6 @@
 """Draw the README's picture: the real output of `lowerbound score` in the demo, as an SVG.
 
-    python benchmarks/readme_picture.py     # writes docs/images/score.svg; needs no network
+python benchmarks/readme_picture.py     # writes docs/images/score.svg; needs no network
 """
 
 from __future__ import annotations
