@@ -3,8 +3,9 @@
     python benchmarks/readme_tables.py           # write
     python benchmarks/readme_tables.py --check   # exit 1 where a page is out of date
 
-What stands between the two marks of a page is replaced; every number there comes from a JSON in
-benchmarks/results. Where a JSON is missing, the page says which command makes it.
+The text between the two marks of a page is replaced; every number in it comes from a JSON in
+benchmarks/results or reproductions/results. If a JSON is missing, the page names the command that
+makes it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def label(method: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join names as one says them."""
+    """Join names by commas and "and"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -53,7 +54,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def source(name: str, document: Document) -> str:
-    """Say where the numbers are and which versions made them."""
+    """Name the JSON and the versions that made it."""
     versions = document.get("versions") or document["environment"]
     made_by = f"lowerbound {versions['lowerbound']}, torch {versions['torch']}"
     return f"Numbers: `benchmarks/results/{name}.json` ({made_by})."
@@ -63,7 +64,7 @@ def source(name: str, document: Document) -> str:
 
 
 def lead(values: Mapping[str, float], unit: str = "") -> str:
-    """Say where ours stands among the values of all methods, of which the highest is best."""
+    """Describe the distance of ours to the best other method; higher values are better."""
     others = {method: value for method, value in values.items() if method != "ours"}
     best = max(others, key=others.__getitem__)
     gap = round(values["ours"], 2) - round(others[best], 2)
@@ -73,7 +74,7 @@ def lead(values: Mapping[str, float], unit: str = "") -> str:
 
 
 def wins(cells: Mapping[str, Mapping[str, Document]]) -> int:
-    """Count the tables where no other method has a higher AUROC than ours."""
+    """Count the tables on which no other method has a higher AUROC."""
     return sum(
         row["ours"]["auroc"] >= max(other["auroc"] for other in row.values())
         for row in cells.values()
@@ -81,7 +82,7 @@ def wins(cells: Mapping[str, Mapping[str, Document]]) -> int:
 
 
 def standing(protocol: str, result: Document) -> str:
-    """Say in one sentence how ours compares, whichever way it came out."""
+    """Compare ours with the others in one sentence, whatever the result."""
     means = {method: mean["auroc"] for method, mean in result["means"].items()}
     if "ours" not in means or len(means) == 1:
         return ""
@@ -93,7 +94,7 @@ def standing(protocol: str, result: Document) -> str:
 
 
 def used(protocols: Mapping[str, Document]) -> str:
-    """Tell the number of tables and seeds behind every protocol."""
+    """Describe the number of tables and seeds of each protocol."""
     told = {
         protocol: f"{counted(len(result['tables']), 'table')}, "
         f"{counted(len(result['seeds']), 'seed')}"
@@ -105,7 +106,7 @@ def used(protocols: Mapping[str, Document]) -> str:
 
 
 def anomaly_means(document: Document) -> str:
-    """Return the mean AUROC of every method, best first, and what that says."""
+    """Return the mean AUROC of each method, best first, and a sentence for each split."""
     protocols = document["protocols"]
     methods = {m: None for result in protocols.values() for m in result["means"]}
     first = next(iter(protocols.values()))["means"]
@@ -149,7 +150,7 @@ def anomaly_tables(document: Document) -> str:
         parts += [
             f"## The {PROTOCOLS[protocol]}",
             f"AUROC x 100, mean ± standard deviation over {counted(len(result['seeds']), 'seed')};"
-            " without ± where neither the split nor the method draws anything.",
+            " without ± if neither the split nor the method is random.",
             table(["table", *map(label, methods)], rows),
             harness(result),
         ]
@@ -157,7 +158,7 @@ def anomaly_tables(document: Document) -> str:
 
 
 def harness(result: Document) -> str:
-    """Say whether our nearest neighbours equal the published ones, where that was looked at."""
+    """Compare our nearest-neighbour scores with the published ones, if that was checked."""
     check = result.get("harness_check")
     if check is None:
         return ""
@@ -170,11 +171,11 @@ def harness(result: Document) -> str:
     )
 
 
-# The other two.
+# Drawn rows, card fraud, killed trainings.
 
 
 def synthetic(document: Document) -> str:
-    """Return how well drawn rows stand in for real ones."""
+    """Return the quality of drawn rows as training data, and their shape error."""
     summary, runs = document["summary"], document["runs"]
     order = [name for name in ("lowerbound", "TVAE", "real rows") if name in summary]
     rows = [
@@ -250,7 +251,7 @@ def creditcard(document: Document) -> str:
 
 
 def kills(document: Document) -> str:
-    """Return what came of trainings that were killed."""
+    """Return the results of trainings that were killed and repeated."""
     where = {
         "memory": "an array in memory",
         "disk": "`lowerbound fit tx.parquet`",
@@ -269,8 +270,9 @@ def kills(document: Document) -> str:
     head = ["fit of", "killed while committing", "killed at a random moment", "commits lost"]
     return "\n\n".join(
         [
-            "Trainings killed with SIGKILL and repeated until they ended; a result is identical "
-            "if every byte of the weights is that of a training that nobody killed:",
+            "Trainings killed with SIGKILL and repeated until they finished; a result is "
+            "identical "
+            "if every byte of the weights equals that of an undisturbed training:",
             table([*head, "identical results"], rows),
             f"Numbers: `benchmarks/results/kills.json` (`{document['command']}`).",
         ]
@@ -281,7 +283,7 @@ def kills(document: Document) -> str:
 
 
 def anomaly_choice(document: Document) -> str:
-    """Return the candidates' means, and what choosing by the other tables is worth."""
+    """Return the mean of each candidate, and the result of choosing on the other tables."""
     votes = document["votes"]
     rows = [
         [name, f"{mean:.2f}", str(votes.get(name, 0))] for name, mean in document["means"].items()
@@ -293,7 +295,7 @@ def anomaly_choice(document: Document) -> str:
             f"{counted(len(document['seeds']), 'seed')}; the last column counts the tables for "
             "which the *other* tables choose the candidate:",
             table(["candidate", "mean AUROC", "chosen for"], rows),
-            f"Judged on the tables left out, choosing this way gives "
+            f"Measured on the tables left out, this way of choosing gives "
             f"{document['left_out_mean']:.2f}.",
             source("anomaly_choice", document),
         ]
@@ -301,7 +303,7 @@ def anomaly_choice(document: Document) -> str:
 
 
 def synthetic_choice(document: Document) -> str:
-    """Return the candidates for large tables, on a validation part of Adult's learning rows."""
+    """Return the candidates for large tables, on a validation part of Adult's training rows."""
     rows = [
         [
             name,
@@ -315,7 +317,7 @@ def synthetic_choice(document: Document) -> str:
     seeds = counted(len(next(iter(document["runs"].values()))), "seed")
     return "\n\n".join(
         [
-            f"Adult, rows to learn from only, a fifth of them to validate on, {seeds}. The "
+            f"Adult, training rows only, a fifth of them for validation, {seeds}. The "
             f"criterion is the mean log p of the raw validation rows (nats); it chooses "
             f"*{document['best']}*:",
             table(["candidate", "log p", "F1", "shape error", "fit, s"], rows),
@@ -331,7 +333,7 @@ Part = tuple[str, str, Callable[[Document], str]]  # heading, name of the JSON, 
 
 
 def command(name: str) -> str:
-    """Say which command makes a JSON."""
+    """Name the command that makes a JSON."""
     if name in EXPERIMENTS:
         made_by = f"python -m reproductions run {name}"
     else:
@@ -340,7 +342,7 @@ def command(name: str) -> str:
 
 
 def of_parts(*parts: Part) -> Callable[[Found], str]:
-    """Return what writes a page of parts, each with one JSON of its own."""
+    """Return a function that writes a page of parts, each from a JSON of its own."""
 
     def write(found: Found) -> str:
         written = []
@@ -381,7 +383,7 @@ PAGES: dict[str, Callable[[Found], str]] = {
 
 
 def results(root: Path) -> Found:
-    """Return what reads a JSON in benchmarks/results or reproductions/results."""
+    """Return a function that reads a JSON in benchmarks/results or reproductions/results."""
 
     def found(name: str) -> Document | None:
         made_in = "reproductions" if name in EXPERIMENTS else "benchmarks"
