@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lowerbound.cli.main import main
-from lowerbound.recipes import BATCHES
+from lowerbound.recipes import RECIPES
 from lowerbound.training import fit as learning
 
 N, HEIGHT, WIDTH = 80, 6, 5
@@ -130,7 +130,7 @@ def test_ctrl_c_in_the_second_stage_saves_and_the_same_command_goes_on(call, mon
 def test_a_dry_run_forecasts_both_stages(call):
     flags = [word for setting in SMALL for word in ("--set", setting)]
     told = call("fit", "grey.npz", "--recipe", "vqvae", *flags, "--dry-run", "--max-epochs", "50")
-    batch = BATCHES["vqvae"]
+    batch = RECIPES["vqvae"].batch_size
     learned = 0.9 * N // batch * batch  # all but the held-out tenth, in whole batches
     rows = 2 * 50 * learned  # in as many passes of either stage
     assert np.isclose(told["longest_seconds"], rows / told["rows_per_second"], rtol=1e-6)

@@ -513,7 +513,7 @@ SMALL = {"codes": 8, "channels": 4, "blocks": 1, "prior_channels": 8, "prior_lay
 )
 def test_levels_and_sizes(name, more, sizes):
     with noise.isolated("sizes"):
-        model = recipes.build(name, {**SMALL, **more}).eval()
+        model = recipes.find(name).make({**SMALL, **more}).eval()
         x = torch.rand(2, *more["shape"])
     trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 2)
     px = model(x, trace)
@@ -578,7 +578,7 @@ def test_the_rate_of_uniform_codes_is_a_constant_and_training_uses_every_weight(
 )
 def test_what_is_no_model_of_codes_is_refused(arguments, said):
     with pytest.raises(UsageError, match=said):
-        recipes.build("vqvae2", {"shape": [1, 8, 8], **SMALL, **arguments})
+        recipes.find("vqvae2").make({"shape": [1, 8, 8], **SMALL, **arguments})
 
 
 def test_draws_of_a_code_are_all_the_same_and_are_decoded_once():

@@ -37,7 +37,7 @@ def images(likelihood, shape, rows=6):
 def model(likelihood="bits", shape=(1, 9, 7), **other):
     arguments = {"shape": list(shape), "latent": 3, "channels": [4, 5], **other}
     with noise.isolated("conv", likelihood):
-        return recipes.build("conv", {**arguments, "likelihood": likelihood})
+        return recipes.find("conv").make({**arguments, "likelihood": likelihood})
 
 
 @every_size
@@ -210,7 +210,7 @@ def test_what_is_no_image_is_refused():
         ({"shape": [3, 8, 8], "likelihood": "logistic_mixture", "missing": True}, "missing"),
     ]:
         with pytest.raises(UsageError, match=said):
-            recipes.build("conv", arguments)
+            recipes.find("conv").make(arguments)
 
 
 def test_a_mixture_prior_takes_the_place_of_the_normal_one():

@@ -184,19 +184,19 @@ def test_the_top_levels_prior_is_refitted_where_that_is_better():
     with torch.no_grad():  # a posterior of z_2 far from N(0, 1)
         model.levels[0].posterior.conditional.net.bias += torch.tensor([3.0, -3.0, -1.0, -1.0])
     x = Dense(rows(200))
-    better, resolved = refit_prior("ladder", (model, arguments), x, x, 0)
+    better, resolved = refit_prior(recipes.find("ladder"), (model, arguments), x, x, 0)
     assert resolved["components"] >= 1
     assert isinstance(better.levels[0].prior, Mixture)
     gain = metrics.log_likelihood(better, x, 32).mean - metrics.log_likelihood(model, x, 32).mean
     assert gain > 1.0
-    again = recipes.build("ladder", resolved)
+    again = recipes.find("ladder").make(resolved)
     again.load_state_dict(better.state_dict())
 
 
 def test_a_recipe_without_components_keeps_its_prior():
-    assert "components" not in recipes.parameters("nvae")
+    assert "components" not in recipes.find("nvae").parameters
     model = ladder()
-    kept = refit_prior("nvae", (model, {}), Dense(rows()), Dense(rows()), 0)
+    kept = refit_prior(recipes.find("nvae"), (model, {}), Dense(rows()), Dense(rows()), 0)
     assert kept[0] is model
 
 

@@ -210,7 +210,7 @@ def test_building_twice_from_one_configuration_gives_the_same_model():
     models = []
     for _ in range(2):
         with noise.isolated("twice"):
-            models.append(recipes.build("gaussian", arguments))
+            models.append(recipes.find("gaussian").make(arguments))
     assert arguments["hidden"] == [8, 6, 5]
     a, b = (model.state_dict() for model in models)
     assert list(a) == list(b)
@@ -222,8 +222,8 @@ def test_building_twice_from_one_configuration_gives_the_same_model():
 
 def test_what_a_recipe_does_not_know_is_refused_with_the_nearest():
     for wrong, nearest in [
-        (lambda: recipes.build("gausian", {}), "gaussian"),
-        (lambda: recipes.build("gaussian", {"features": 3, "latents": 2}), "latent"),
+        (lambda: recipes.find("gausian").make({}), "gaussian"),
+        (lambda: recipes.find("gaussian").make({"features": 3, "latents": 2}), "latent"),
         (lambda: recipes.sigma(3, likelihood="studnet"), "student"),
     ]:
         with pytest.raises(UsageError, match=nearest):

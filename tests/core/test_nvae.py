@@ -41,7 +41,7 @@ every_variant = pytest.mark.parametrize("name", VARIANTS)
 
 def model(name="plain", **other):
     with noise.isolated("nvae"):
-        return recipes.build("nvae", {**SMALL, **VARIANTS[name], **other})
+        return recipes.find("nvae").make({**SMALL, **VARIANTS[name], **other})
 
 
 def data(name="plain", rows=8):
@@ -375,4 +375,4 @@ def test_what_is_no_hierarchy_is_refused():
         ({"shape": [1, 8, 8], "latent_channels": 0}, "latent_channels"),
     ]:
         with pytest.raises(UsageError, match=said):
-            recipes.build("nvae", arguments)
+            recipes.find("nvae").make(arguments)

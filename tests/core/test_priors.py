@@ -340,7 +340,7 @@ def test_a_recipe_takes_a_prior_by_name(name):
     models = []
     for key in ("a", "b"):
         with noise.isolated(key):
-            models.append(recipes.build("gaussian", arguments))
+            models.append(recipes.find("gaussian").make(arguments))
     a, b = models
     x = draws(16, FEATURES)
     start_from(a.levels[0].prior, lambda n: x[:n])

@@ -34,7 +34,7 @@ def rough(name: str, **arguments: object) -> LatentModel:
     """A small model whose weights are so large that every pixel matters."""
     small = {"channels": 1, "width": 4, "depth": 1, **arguments}
     with noise.isolated("rough", name):
-        model = recipes.build(name, small)
+        model = recipes.find(name).make(small)
         for weight in model.parameters():
             if weight.dim() > 1:
                 nn.init.normal_(weight, 0.0, 0.1)
@@ -207,7 +207,7 @@ def test_nothing_given_is_refused(name):
 )
 def test_impossible_arguments_are_refused(name, arguments, told):
     with pytest.raises(UsageError, match=told):
-        recipes.build(name, arguments)
+        recipes.find(name).make(arguments)
 
 
 MEMORY = """
@@ -216,7 +216,7 @@ from pathlib import Path
 from lowerbound import recipes
 from lowerbound.tasks.restore import restore
 torch.set_num_threads(1)
-model = recipes.build("denoise", {})
+model = recipes.find("denoise").make({})
 found = restore(model, torch.rand(1, 3000, 4000), draws=2, keep=1)
 assert found.mean.shape == (1, 3000, 4000)
 # Not getrusage: that begins with what the parent had when it forked.

@@ -73,7 +73,7 @@ def test_the_second_stage_leaves_all_but_the_prior_as_it_was_to_the_bit(name):
     first.eval()
     before, trace = walked(first, x)
     arguments = {**sample.arguments, "prior": "pixelcnn"}
-    model = unfrozen(sample.recipe, first, arguments, 0)
+    model = unfrozen(recipes.find(sample.recipe), first, arguments, 0)
     objective = FrozenElbo(model)
     told = []
     for parameter, p in model.named_parameters():
@@ -95,7 +95,7 @@ def test_the_second_stage_leaves_all_but_the_prior_as_it_was_to_the_bit(name):
         assert torch.equal(found.z, other.sites[site].z)
     theirs = model.state_dict()
     assert all(torch.equal(value, theirs[n]) for n, value in first.state_dict().items())
-    fresh = unfrozen(sample.recipe, first, arguments, 0).state_dict()
+    fresh = unfrozen(recipes.find(sample.recipe), first, arguments, 0).state_dict()
     new = set(theirs) - set(first.state_dict())
     assert new
     assert all(not torch.equal(fresh[n], theirs[n]) for n in new if "head.1" in n)
@@ -214,7 +214,7 @@ def test_a_fit_of_two_scales_has_few_places_unless_told(fitted):
     assert learning.resolve(Plan("vqvae2"), fitted.coding)["halvings"] == 3
     assert "halvings" not in learning.resolve(Plan("vqvae"), fitted.coding)
     # Of model files, whose arguments are all that they are built with, nothing changes.
-    assert recipes.parameters("vqvae2")["halvings"].default == 2
+    assert recipes.find("vqvae2").parameters["halvings"].default == 2
 
 
 def test_the_doctor_counts_codes(fitted):

@@ -154,7 +154,7 @@ def test_what_an_arm_says_is_what_its_recipe_takes(name):
     for arm in EXPERIMENTS[name].arms.values():
         stored = json.loads(json.dumps(dict(arm.arguments)))
         assert stored == dict(arm.arguments)
-        model = recipes.build(arm.recipe, stored).eval()
+        model = recipes.find(arm.recipe).make(stored).eval()
         assert model(None, Trace(from_prior(), 2)).sample().shape == (2, *EXPERIMENTS[name].shape)
 
 
