@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from torch import nn
+
 from lowerbound.coding.base import Coding
 from lowerbound.coding.pairs import Restoration
 from lowerbound.coding.pictures import pictures_for
@@ -54,6 +56,8 @@ class Recipe:
         example: arguments of the smallest model, for checking settings before data are read.
         arguments: arguments of a fit that are given where the user gives none.
         objective: settings of the objective that are used where the user gives none.
+        minimise: from the model to an objective module, ``forward(batch, step) -> Loss``, that a
+            fit minimises in place of the ELBO; see `lowerbound.nn.Elbo`.
         batch_size: rows of a step, in place of the preset's; such a fit ends with small steps.
         first_stage: arguments of the first of two stages of a fit; in the second one only the
             priors are trained, with the arguments that were asked for.
@@ -72,6 +76,7 @@ class Recipe:
     example: Mapping[str, Any] = field(default_factory=lambda: {"features": 2})
     arguments: Mapping[str, Any] = field(default_factory=dict)
     objective: Mapping[str, Any] = field(default_factory=dict)
+    minimise: Callable[[LatentModel], nn.Module] | None = None
     batch_size: int | None = None
     first_stage: Mapping[str, Any] = field(default_factory=dict)
     iwae_above: int | None = None

@@ -299,12 +299,33 @@ def default_latent(arguments: Mapping[str, Any]) -> int:
 
 
 def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
-    """Return the recipe's arguments, with every default filled in."""
+    """Return the recipe's arguments, with every default filled in.
+
+    Raises:
+        UsageError: E259 for missing values where the recipe has no argument to be told of them.
+    """
     settings = {name: value for name, value in plan.settings.items() if name not in OBJECTIVE}
-    arguments = {**plan.recipe.arguments, **coding.arguments(), **settings}
+    arguments = {**plan.recipe.arguments, **_decided(plan.recipe, coding), **settings}
     if "hidden" in plan.recipe.parameters:
         arguments.setdefault("hidden", list(PRESETS[plan.preset].hidden))
     return {**arguments, **_sizes(plan, arguments)}
+
+
+def _decided(recipe: Recipe, coding: Coding) -> dict[str, Any]:
+    """Return the arguments that the data decide; a recipe need not have those that say nothing."""
+    known = recipe.parameters
+    found = coding.arguments()
+    if "missing" not in known and found.get("missing") is False:
+        found.pop("missing")
+    if "missing" in found and "missing" not in known:
+        raise UsageError(
+            "E259",
+            f"rows have missing values, and the recipe {recipe.name!r} has no argument `missing` "
+            "to be told of them",
+            fix=f"def {recipe.name}(features, missing=False, ...), whose likelihood leaves NaN "
+            "out: lowerbound.nn.WithMissing(family); or fill the gaps before",
+        )
+    return found
 
 
 def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -315,6 +336,8 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if "latent" not in known:
             return {} if latent is None else {"latent": latent}  # which its recipe will refuse
         return {"latent": latent or arguments.get("latent") or known["latent"].default}
+    if "latents" not in known and "latent" not in known:
+        return {} if latent is None else {"latent": latent}
     if "latents" not in known:
         return {"latent": latent or arguments.get("latent") or default_latent(arguments)}
     if latent and "latents" in arguments:
@@ -343,7 +366,9 @@ def _fit(plan: Plan, material: Material, stage: str) -> Fitted:
     budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, material.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
-    objective = objective_of(model, weights, len(train), steps)
+    minimise = plan.recipe.minimise
+    own = None if minimise is None else minimise(model)
+    objective = objective_of(model, weights, len(train), steps) if own is None else own
     budget = replace(budget, settled=settled(weights, steps, optimiser))
     history, engine = _trained(plan, material, objective, (budget, optimiser), stage)
     return Fitted(model.cpu(), arguments, history, engine)
