@@ -19,7 +19,8 @@ from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 import results_file
-from lowerbound import Plan, learn
+from lowerbound import Plan
+from lowerbound.training.fit import learn
 
 
 def transactions() -> tuple[pa.Table, np.ndarray]:
@@ -43,7 +44,7 @@ def main() -> None:
     began = time.perf_counter()
     trained = learn(table.take(train), Plan(preset=options.preset, seed=options.seed))
     fitted = time.perf_counter()
-    scores = trained.score(table.take(test))
+    scores = trained.anomaly_score(table.take(test))
     results["lowerbound"] = _measure(fraud[test], scores, fitted - began, fitted)
     dense = np.column_stack([c.to_numpy() for c in table.columns])
     began = time.perf_counter()

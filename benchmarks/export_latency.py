@@ -25,13 +25,14 @@ import pandas as pd
 import torch
 
 import results_file
-from lowerbound import Plan, Trained, learn
+from lowerbound import Model, Plan
 from lowerbound.coding.rows import Dense
 from lowerbound.tasks import draws
 from lowerbound.tasks.onnx import SAMPLES
 from lowerbound.tasks.onnx.checking import session
 from lowerbound.tasks.onnx.graph import INPUT, OUTPUTS, export_onnx
 from lowerbound.tasks.onnx.scorer import Scorer
+from lowerbound.training.fit import learn
 
 FEATURES, ROWS = 30, 20_000
 NET = {"hidden": [64, 32]}
@@ -67,7 +68,7 @@ def bound(path: Path, row: np.ndarray) -> Callable[[], Any]:
     return lambda: runs.run_with_iobinding(binding)
 
 
-def scorers(trained: Trained, frame: pd.DataFrame, folder: Path) -> dict[str, Callable[[], Any]]:
+def scorers(trained: Model, frame: pd.DataFrame, folder: Path) -> dict[str, Callable[[], Any]]:
     """Return what scores one row, by name."""
     row = frame.iloc[:1].to_numpy().copy()
     raw, coded = torch.from_numpy(row), trained.encode(frame.iloc[:1])[1]

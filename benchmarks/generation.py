@@ -35,9 +35,10 @@ import torch
 
 import results_file
 from labelled_pictures import Labelled, labelled
-from lowerbound import Plan, Trained, learn, noise
+from lowerbound import Model, Plan, noise
 from lowerbound.files.pictures.columns import pixels_of
 from lowerbound.nn.trace import Trace, from_prior
+from lowerbound.training.fit import learn
 from picture_quality import Judge, accuracy, classifier
 
 SETS = ("mnist", "fashion-mnist")
@@ -54,7 +55,7 @@ CLASSIFIER_SEED = 0
 
 
 @torch.no_grad()
-def drawn(model: Trained, n: int, seed: int) -> dict[str, np.ndarray]:
+def drawn(model: Model, n: int, seed: int) -> dict[str, np.ndarray]:
     """Return n new pictures as the means of p(x | z), and drawn from it at the same z."""
     found: dict[str, list[torch.Tensor]] = {"means": [], "draws": []}
     with noise.isolated("generation", seed):

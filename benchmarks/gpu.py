@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 
 import lowerbound
 from reproductions import EXPERIMENTS
+from reproductions.command import run
 from results_file import write
 
 # The cheap ones and those that no CPU reaches first: time may end.
@@ -59,8 +60,7 @@ def parity(device: str) -> dict[str, Any]:
 def reproduce(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one experiment and say what came of it."""
     began = time.perf_counter()
-    result = lowerbound.recipe(
-        "run",
+    result = run(
         name,
         scale=options.scale,
         seeds=options.seeds,

@@ -41,11 +41,12 @@ from sklearn.metrics import roc_auc_score
 
 import results_file
 from labelled_pictures import labelled, solar_cells
-from lowerbound import Plan, Trained, learn
-from lowerbound.cli.choose_recipe import usual_plan
+from lowerbound import Model, Plan
 from lowerbound.files.read import read
 from lowerbound.nn.trace import Trace, posterior_mean
+from lowerbound.recipes import suggest
 from lowerbound.tasks.typicality import LEVEL_SAMPLES, Typicality, level_bound
+from lowerbound.training.fit import learn
 
 MOST = 2_000  # test pictures of each kind
 LEVELS = 1  # that the score "levels" draws from their prior
@@ -124,11 +125,11 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def plan_of(arm: str, task: Task, seed: int, seconds: float) -> Plan:
     """Return the plan of one of our arms."""
-    usual = usual_plan(read(task.train[:2]), {}) if arm == "default" else ARMS[arm]
+    usual = suggest(read(task.train[:2]), {}).plan if arm == "default" else ARMS[arm]
     return Plan(**{**usual, "time_limit": seconds, "seed": seed})
 
 
-def level_count(model: Trained, pictures: np.ndarray) -> int:
+def level_count(model: Model, pictures: np.ndarray) -> int:
     """Return how many levels of latents a model has."""
     batch = model.encode(pictures[:2])[1].rows.take(torch.arange(2))
     trace = Trace(posterior_mean, 2)
@@ -137,7 +138,7 @@ def level_count(model: Trained, pictures: np.ndarray) -> int:
     return len(trace.sites)
 
 
-def by_model(model: Trained, pictures: np.ndarray) -> dict[str, np.ndarray]:
+def by_model(model: Model, pictures: np.ndarray) -> dict[str, np.ndarray]:
     """Return every score of every picture."""
     coded = model.encode(pictures)[1]
     nats = model.score_coded(coded)
@@ -160,7 +161,7 @@ def ours(arm: str, task: Task, seed: int, seconds: float) -> tuple[dict[str, np.
     found = by_model(model, task.pictures())
     check = model.facts["history"]["checks"][-1]
     facts = {
-        "recipe": model.recipe,
+        "recipe": model.recipe.name,
         "arguments": model.arguments,
         "parameters": model.facts["parameters"],
         "steps": check["step"],

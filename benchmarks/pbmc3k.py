@@ -30,13 +30,14 @@ import anndata
 import numpy as np
 from scipy import sparse
 
-import lowerbound
 import results_file
-from lowerbound import Plan, Trained, learn
+from lowerbound import Model, Plan
+from lowerbound.cli.commands.score import embed
 from lowerbound.files.read import read
 from lowerbound.tasks import metrics
 from lowerbound.training import plan
 from lowerbound.training.engine.settings import Budget
+from lowerbound.training.fit import learn
 
 HIDDEN, LATENT, BATCH, RATE = 128, 10, 128, 1e-3
 LEAST_CELLS = 3  # that show a gene
@@ -99,10 +100,10 @@ def ours(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def embedded(trained: Trained, folder: Path) -> bool:
+def embedded(trained: Model, folder: Path) -> bool:
     """Tell whether `embed` writes the embedding of the cells into a copy of their file."""
     out = folder / "embedded.h5ad"
-    lowerbound.embed(trained, str(folder / "test.h5ad"), out=out, overwrite=True)
+    embed(trained, str(folder / "test.h5ad"), out=out, overwrite=True)
     z = anndata.read_h5ad(out).obsm["X_lowerbound"]
     return bool(np.array_equal(z, trained.embed(str(folder / "test.h5ad"))))
 

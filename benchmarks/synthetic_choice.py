@@ -19,8 +19,9 @@ import pyarrow as pa
 from sklearn.model_selection import train_test_split
 
 import results_file
-from lowerbound import Plan, learn
+from lowerbound import Plan
 from lowerbound.training import plan
+from lowerbound.training.fit import learn
 from synthetic_tables import TARGET, adult, judged
 
 CANDIDATES = {
@@ -52,7 +53,7 @@ def measure(name: str, seed: int, train: pd.DataFrame, valid: pd.DataFrame) -> d
     finally:
         plan.PRESETS["balanced"] = preset
     likelihood = -trained.evaluate(pa.Table.from_pandas(valid, preserve_index=False))["iw_nll"]
-    drawn = trained.sample(len(train), seed=seed).table.to_pandas()[train.columns.tolist()]
+    drawn = trained.samples(len(train), seed=seed).table.to_pandas()[train.columns.tolist()]
     found = judged(train, valid, drawn)
     history = trained.facts["history"]
     return {

@@ -35,7 +35,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import results_file
-from lowerbound import Plan, learn
+from lowerbound import Plan
+from lowerbound.training.fit import learn
 
 ROOT = Path(__file__).parent.parent
 TARGET, RICH = "income-per-year", ">50K"
@@ -92,7 +93,7 @@ def ours(train: pd.DataFrame, seed: int) -> tuple[pd.DataFrame, dict[str, float]
     began = time.perf_counter()
     trained = learn(pa.Table.from_pandas(train, preserve_index=False), Plan(seed=seed))
     seconds = time.perf_counter() - began
-    drawn = trained.sample(len(train), seed=seed).table.to_pandas()
+    drawn = trained.samples(len(train), seed=seed).table.to_pandas()
     return drawn[train.columns.tolist()], {"fit_seconds": round(seconds, 1)}
 
 

@@ -21,7 +21,7 @@ from common import (
 from torch import Tensor, nn
 from torch_nets import nets_of
 
-from lowerbound import Plan, learn, recipes
+from lowerbound import Plan, recipes
 from lowerbound.coding.rows import Dense
 from lowerbound.nn.distributions.families import Bits, Conditional, FixedSigma
 from lowerbound.nn.latents.posteriors import Plain
@@ -33,6 +33,7 @@ from lowerbound.training import plan
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.history import Check, History
 from lowerbound.training.engine.settings import Budget, Optimiser
+from lowerbound.training.fit import learn
 
 NEVER = 10**6  # checks without a gain before stopping early
 
