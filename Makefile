@@ -24,6 +24,9 @@ PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchm
 
 BENCHMARKS := anomaly_auroc synthetic_tables creditcard switches picture_choice export_latency throughput codes restoration segmentation image_anomalies generation
 
+# Some benchmarks share code with the reproductions, which are not installed.
+bench docs: export PYTHONPATH := .
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -49,7 +52,7 @@ bench: $(BENCH_STAMP) $(PEERS) ## the measurements behind the README's tables (h
 bench-peers: $(PEERS) ## the environments of the libraries that are compared with (7 GB)
 
 docs: $(DEV_STAMP) ## the README's tables, from benchmarks/results
-	PYTHONPATH=. $(BIN)/python benchmarks/readme_tables.py
+	$(BIN)/python benchmarks/readme_tables.py
 
 clean: ## remove what was built, and ./demo; .venv stays
 	rm -rf demo build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

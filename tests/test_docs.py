@@ -16,11 +16,11 @@ from scipy.sparse import csr_matrix
 from sklearn.datasets import load_digits
 from torch.distributed.run import get_args_parser as torchrun
 
-from lowerbound import recipes
 from lowerbound.cli.main import main
 from lowerbound.cli.verbs import VERBS
 from lowerbound.cli.work import ray
 from lowerbound.errors import CATALOGUE
+from lowerbound.recipes import RECIPES
 from picture_files import packed, shades
 from reproductions.command import PROGRAM
 
@@ -127,7 +127,8 @@ def quick(words):
         return ["--max-epochs", "2", "--trials", "2"]
     if words[0] != "fit":
         return []
-    narrow = ["--set", "width=8"] if set(recipes.RESTORING) & set(words) else []
+    restoring = {name for name, recipe in RECIPES.items() if recipe.restoration is not None}
+    narrow = ["--set", "width=8"] if restoring & set(words) else []
     return ["--max-epochs", "2", "--time-limit", "1", *narrow]
 
 
