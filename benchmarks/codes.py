@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -139,7 +138,6 @@ def main() -> None:
             complete = set(results) == set(KINDS) and bool(every)
             results_file.write(
                 "codes",
-                library=metadata.version("vector-quantize-pytorch"),
                 setting=setting,
                 seeds=every,
                 bars=bars(results, every) if complete else {},

@@ -6,7 +6,17 @@
 - `lowerbound.nn` holds the parts to compose a variational autoencoder from
 - `errors` are what can be caught
 
-Names are loaded when they are first used: importing the package computes nothing.
+Names are loaded when they are first used: importing the package computes nothing. The rooms:
+
+- nn/: parts to compose a model from
+- columns/, files/, coding/: tables, matrices and pictures to rows of tensors
+- recipes/: named models
+- training/, tasks/: fit a model, and use it
+- bundle/: the saved model
+- estimator: the scikit-learn estimator
+- cli/: the command line
+- errors, catalogue: the errors, and the description of every code
+- noise, optional, _version: random generators, optional libraries, the version
 """
 
 from __future__ import annotations

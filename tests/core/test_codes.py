@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.cluster import KMeans
 from torch.distributions import kl_divergence
-from vector_quantize_pytorch import SimVQ
-from vector_quantize_pytorch.vector_quantize_pytorch import Codebook as Theirs
 
 from core_parts import CODE_PRIORS, CODEBOOKS, quantise, randomise
 from lowerbound import noise, recipes
@@ -150,14 +150,8 @@ def batches(steps, rows=40, dim=3):
     return [normals(("batch", i), rows, dim, 2, 2) for i in range(steps)]
 
 
-def test_moving_averages_are_those_of_the_paper_and_of_the_library():
+def test_moving_averages_are_those_of_the_paper():
     book, size, decay = made("ema").train(), 8, 0.99
-    theirs = Theirs(
-        dim=3, codebook_size=size, decay=decay, eps=codebooks.SMOOTHING, threshold_ema_dead_code=0
-    )
-    theirs.embed.copy_(book.vector[None])
-    theirs.embed_avg.copy_(book.vector[None])
-    theirs.train()
     e, count, total = book.vector.clone(), torch.ones(size).double(), book.vector.clone()
     for z in batches(30):
         flat = z.movedim(1, -1).reshape(-1, 3)
@@ -172,9 +166,6 @@ def test_moving_averages_are_those_of_the_paper_and_of_the_library():
         assert torch.equal(q.codes.flatten(), whose)
         torch.testing.assert_close(book.vector, e)
         torch.testing.assert_close(book.count, count)  # which the smoothing is not written to
-        theirs(flat[None])
-        torch.testing.assert_close(theirs.embed[0].double(), e, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(theirs.cluster_size[0].double(), count, rtol=1e-5, atol=1e-5)
 
 
 def test_a_code_that_nothing_is_near_to_stays_where_it_is():
@@ -218,6 +209,15 @@ def test_restarted_codes_begin_at_k_means():
     q, penalty = book.eval()(z)
     assert perplexity(q.use().sum(0)) > 8
     assert penalty.mean() < 0.25 * 3 * 0.05**2
+
+
+def test_k_means_is_that_of_scikit_learn():
+    places, start = normals("k-means", 500, 3), normals("start", 7, 3)
+    ours = codebooks.kmeans(places, start, steps=60)
+    theirs = KMeans(7, init=start.numpy(), n_init=1, tol=0.0).fit(places.numpy())
+    torch.testing.assert_close(ours, torch.from_numpy(theirs.cluster_centers_))
+    far = torch.cat([start, torch.full((1, 3), 1e3).double()])
+    assert torch.equal(codebooks.kmeans(places, far, steps=60)[7], far[7])  # nothing is near it
 
 
 def test_fewer_places_than_codes_are_enough_to_begin():
@@ -284,21 +284,37 @@ def test_finite_scalar_quantisation_reaches_every_code_and_is_bounded():
     assert len(q.codes.unique()) == 20
     assert (penalty == 0).all()
     assert q.mean.abs().max() <= 1
-    assert torch.equal(q.mean[:, :, 0, 0], book.rounded.indices_to_codes(q.codes[:, 0, 0]))
     assert torch.equal(nearest(q.mean, book.vectors()), q.codes)
 
 
-def test_one_linear_map_of_frozen_vectors_is_the_librarys():
-    ours, theirs = codebooks.Turned(16, 4), SimVQ(4, 16, rotation_trick=False, channel_first=True)
-    theirs.frozen_codebook.copy_(ours.frozen)
-    with torch.no_grad():
-        theirs.code_transform.weight.copy_(ours.turn)
-    z = normals("z", 6, 4, 3, 3).float()
-    q, penalty = ours(z)
-    quantised, index, loss = theirs(z)
-    assert torch.equal(q.codes, index)
-    torch.testing.assert_close(q.mean, quantised)
-    torch.testing.assert_close(penalty.sum(), loss * z.numel())  # theirs is a mean
+@pytest.mark.parametrize("levels", [[3], [4], [7, 8], [8, 5, 5, 5]])
+def test_finite_scalar_quantisation_is_that_of_the_paper(levels):
+    """Appendix A.1 of Mentzer et al., 2023, in numpy; the first variable is the last digit."""
+    book, z = codebooks.Lattice(levels).double(), 3 * normals("z", 500, len(levels))
+    z.requires_grad_()
+    q, _ = book(z)
+    scale = np.array([(n - 1) * 1.001 / 2 for n in levels])
+    offset = np.array([0.5 * (n % 2 == 0) for n in levels])
+    bounded = np.tanh(z.detach().numpy() + np.arctanh(offset / scale)) * scale - offset
+    half = np.array([n // 2 for n in levels])
+    np.testing.assert_array_equal(q.mean.detach().numpy(), np.float32(np.round(bounded) / half))
+    basis = np.cumprod([1, *levels[:-1]])
+    assert q.codes.tolist() == ((np.round(bounded) + half) @ basis).tolist()
+    (slope,) = torch.autograd.grad(q.mean.sum(), z)
+    inside = 1 - ((bounded + offset) / scale) ** 2
+    np.testing.assert_allclose(slope.numpy(), inside * scale / half, rtol=1e-5, atol=1e-6)
+
+
+def test_one_linear_map_of_frozen_vectors():
+    book, z = codebooks.Turned(16, 4), normals("z", 6, 4, 3, 3).float()
+    q, penalty = book(z)
+    vectors = book.frozen @ book.turn.T
+    assert torch.equal(q.codes, nearest(z, vectors))
+    away = (z - vectors_of(q.codes, vectors)).square().sum((1, 2, 3))
+    torch.testing.assert_close(penalty, 1.25 * away)
+    (slope,) = torch.autograd.grad(penalty.sum(), book.turn)
+    pulled = 2 * (vectors_of(q.codes, vectors) - z).movedim(1, -1).flatten(0, 2)
+    torch.testing.assert_close(slope, pulled.T @ book.frozen[q.codes.flatten()])
 
 
 @pytest.mark.parametrize(
@@ -426,9 +442,9 @@ def test_what_is_not_over_codes_has_no_likeliest():
     normal = dist.normal(torch.zeros(2, 3), torch.ones(2, 3))
     for p in (normal, UniformCodes(codebooks.Averaged(3, 2), 2, 2)(H)):
         with pytest.raises(UsageError) as caught:
-            from_prior(top_k=3)("z", p, None)
+            from_prior(noise.generator("k"), top_k=3)("z", p, None)
         assert caught.value.code == "E256"
-    with pytest.raises(UsageError, match="likeliest 0") as caught:
+    with pytest.raises(UsageError, match="top_k must be at least 1, got 0") as caught:
         dist.truncated(prior("pixelcnn")[0](H), 0)
     assert caught.value.code == "E240"
     alike = AllAlike(torch.zeros(2), (3,), 5)
@@ -551,9 +567,8 @@ def test_the_rate_of_uniform_codes_is_a_constant_and_training_uses_every_weight(
     x, _ = RECIPES[name].data(8)
     loss = Elbo(model)(x, 0, noise.Keyed(noise.row_keys(x)))
     if RECIPES[name].arguments.get("prior") == "uniform":
-        sites = Trace(from_prior(), 1)
-        with noise.isolated("sites"):
-            model(None, sites)
+        sites = Trace(from_prior(noise.generator("sites")), 1)
+        model(None, sites)
         places = sum(site.z[0, 0].numel() for site in sites.sites.values())
         size = model.levels[0].posterior.book.size
         assert math.isclose(loss.terms["rate"].item(), places * math.log(size), rel_tol=1e-6)

@@ -102,8 +102,7 @@ def test_scores_with_batch_norm_do_not_depend_on_the_batch_nor_change_the_model(
         metrics.log_likelihood(model, Dense(x), 8, chunk=3).log_p, full.log_p
     )
     assert all(torch.equal(before[n], b) for n, b in model.named_buffers())
-    with noise.isolated("samples"):
-        alone = model(None, Trace(from_prior(), 3)).mean
+    alone = model(None, Trace(from_prior(noise.generator("samples")), 3)).mean
     assert alone.shape == (3, 4)
     model.train()
     assert (score(model, x) - whole).abs().max() > 1e-3  # the batch counts in training

@@ -24,7 +24,7 @@ from core_parts import (
 )
 from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
-from lowerbound.nn.distributions.base import centre, log_prob_cells
+from lowerbound.nn.distributions.base import centre, log_prob_cells, sample
 from lowerbound.nn.distributions.families import Conditional, LatentGaussian
 from lowerbound.nn.model import LatentModel, Level
 from lowerbound.nn.networks.mlp import MLP, Concat, Empty, Filled, Mapped, Single, trunk
@@ -48,8 +48,9 @@ def small_table(spread: float, bias: float) -> LatentModel:
 
 
 def ancestral(model: nn.Module, n: int) -> np.ndarray:
-    with noise.isolated("ancestral"), torch.no_grad():
-        return model(None, Trace(from_prior(), n)).sample().long().numpy()
+    source = noise.generator("ancestral")
+    with torch.no_grad():
+        return sample(model(None, Trace(from_prior(source), n)), source).long().numpy()
 
 
 def marginals(model: nn.Module) -> list[np.ndarray]:
@@ -301,15 +302,14 @@ def check(seed: int) -> None:
     wanted = combination(seed)
     case = CASES[wanted.likelihood]
     model = compose(case, wanted, seed)
-    with noise.isolated("data", seed), torch.no_grad():
-        x = model.eval()(None, Trace(from_prior(), 32)).sample().float()
+    source = noise.generator("data", seed)
+    with torch.no_grad():
+        x = sample(model.eval()(None, Trace(from_prior(source), 32)), source).float()
     x[torch.rand(x.shape, generator=noise.generator("gaps", seed)) < 0.1] = torch.nan
     if "gaps" not in wanted.likelihood and not case.library:
         x = x.nan_to_num(1.0)
     if wanted.likelihood == "categories":
         x[:, 0] = 0.0
-    if case.support == "positive":
-        x = x.clamp(1e-4, 1e4)  # what has been coded is within reason
     objective = OBJECTIVES[wanted.objective](model.train())
     optimiser = torch.optim.Adam(model.parameters(), 1e-3)
     source = noise.Stream(noise.generator("noise", seed))

@@ -9,7 +9,7 @@ from torch.distributions import kl_divergence
 
 from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
-from lowerbound.nn.distributions.base import UnitNormal
+from lowerbound.nn.distributions.base import UnitNormal, sample
 from lowerbound.nn.networks.residual_cells import (
     MaskedConvolution,
     MaskedShift,
@@ -148,9 +148,10 @@ def test_scores_do_not_depend_on_neighbours():
 def test_draws_at_a_temperature():
     m = model().eval()
     for temperature in (0.4, 1.0):
-        with noise.isolated("draws"), torch.no_grad():
-            trace = Trace(from_prior(temperature), 300)
-            x = m(None, trace).sample()
+        source = noise.generator("draws")
+        with torch.no_grad():
+            trace = Trace(from_prior(source, temperature), 300)
+            x = sample(m(None, trace), source)
         assert x.shape == (300, 1, 7, 6)
         for site in trace.sites.values():
             z = (site.z - site.p.mean) / site.p.stddev

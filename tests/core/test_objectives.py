@@ -17,7 +17,6 @@ from lowerbound.nn.distributions import families as fam
 from lowerbound.nn.distributions.base import kl_per_dimension
 from lowerbound.nn.objectives.elbo import (
     Constant,
-    Cyclical,
     Elbo,
     Iwae,
     Map,
@@ -46,8 +45,6 @@ def test_schedules():
     ramp = Ramp(0.5, 2.0, 10)
     assert [ramp(s) for s in (0, 5, 10, 11, 10**9)] == [0.5, 1.25, 2.0, 2.0, 2.0]
     assert Ramp(0.0, 1.0, 0)(1) == 1.0
-    cycle = Cyclical(3.0, 8, share=0.5)
-    assert [cycle(s) for s in range(9)] == [0.0, 0.75, 1.5, 2.25, 3.0, 3.0, 3.0, 3.0, 0.0]
     assert Constant(0.7)(123) == 0.7
 
 

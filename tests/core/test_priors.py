@@ -147,7 +147,7 @@ def test_pseudo_inputs_are_encoded_once_per_walk_whatever_the_rows():
     trace.kl()
     assert seen == [64, K]
     seen.clear()
-    model(None, Trace(from_prior(), 1000))
+    model(None, Trace(from_prior(noise.generator("z")), 1000))
     assert seen == [K]
 
 

@@ -128,7 +128,7 @@ def test_classes_have_probabilities_that_sum_to_one():
 def test_training_begins_with_the_picture_as_it_is_given():
     y = picture(2, 1, 32, 32)
     model = recipe("denoise element").eval()
-    px = model(None, Trace(from_prior(), 2), y)
+    px = model(None, Trace(from_prior(noise.generator("z")), 2), y)
     torch.testing.assert_close(px.mean, y)
     assert decibels(model, Dense(y, y))[1] > 100
 
@@ -137,7 +137,7 @@ def test_what_is_given_is_looked_at_once_for_all_draws(monkeypatch):
     model, seen = rough("denoise"), []
     forward = UNet.forward
     monkeypatch.setattr(UNet, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
-    model(None, Trace(from_prior(), 2, 5), picture(2, 1, 16, 16))
+    model(None, Trace(from_prior(noise.generator("z")), 2, 5), picture(2, 1, 16, 16))
     assert seen == [2]
 
 
@@ -187,7 +187,7 @@ def test_what_is_measured_counts_every_pixel_alike_however_many_rows_there_are()
 @pytest.mark.parametrize("name", ["denoise optimal", "segment", "inpaint", "upscale"])
 def test_nothing_given_is_refused(name):
     with pytest.raises(UsageError, match="E247"):
-        recipe(name)(None, Trace(from_prior(), 2))
+        recipe(name)(None, Trace(from_prior(noise.generator("z")), 2))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,11 @@
 in full before any of it is used: one changed byte anywhere is one `ModelFileError`.
 
 Nothing here knows torch or a model: weights come and go as arrays.
+
+- reading, writing: load and save a model
+- manifest: the list of a model's files and the seal over them
+- documents, tensors: JSON and Markdown files; arrays in the safetensors format
+- diagnosis: the error for a path that is no saved model
 """
 
 from lowerbound.bundle.manifest import FORMAT, Entry, Manifest

@@ -11,6 +11,7 @@ from torch import nn
 
 from lowerbound import noise
 from lowerbound.errors import UsageError
+from lowerbound.nn.distributions.base import sample
 from lowerbound.nn.objectives import aggregate
 from lowerbound.nn.objectives.adversarial import Adversarial, force
 from lowerbound.nn.objectives.elbo import Elbo, Iwae, Map, Ramp, StickingTheLanding, ThetaPrior
@@ -18,6 +19,7 @@ from lowerbound.nn.objectives.hybrid import Hybrid
 from lowerbound.nn.objectives.spectral import Spectral
 from lowerbound.nn.trace import Trace, from_posterior, from_prior
 from lowerbound.recipes import RECIPES, Recipe
+from lowerbound.tasks.metrics import evaluating
 from lowerbound.training.engine.settings import Optimiser
 
 WARM_UP_STEPS = 200  # of the rate's weight
@@ -185,14 +187,10 @@ def _objective(
 
 
 def _shape(model: nn.Module) -> Sequence[int]:
-    """Return the shape of a row of `model`, by a walk that draws two."""
-    was_training = model.training
-    model.eval()
-    try:
-        with noise.isolated("shape"), torch.no_grad():
-            return model(None, Trace(from_prior(), 2)).mean.shape[1:]
-    finally:
-        model.train(was_training)
+    """Return the shape of a row of `model`, from two draws."""
+    with evaluating(model) as device, torch.no_grad():
+        choose = from_prior(noise.generator("shape", device=device))
+        return model(None, Trace(choose, 2)).mean.shape[1:]
 
 
 def _is_chained(model: nn.Module) -> bool:
@@ -201,20 +199,17 @@ def _is_chained(model: nn.Module) -> bool:
     The doubly reparameterised gradient of `Iwae` is biased there. A model that walks on given
     pictures alone counts as chained: the plain gradient is unbiased for every model.
     """
-    was_training = model.training
-    model.eval()
     try:
-        with noise.isolated("chained"):
-            x = model(None, Trace(from_prior(), 2)).sample()
-            trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 2)
+        with evaluating(model) as device:
+            source = noise.generator("chained", device=device)
+            x = sample(model(None, Trace(from_prior(source), 2)), source)
+            trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 2, decode=False)
             with torch.enable_grad():
                 model(x, trace)
     except UsageError as error:
         if error.code != "E247":
             raise
         return True
-    finally:
-        model.train(was_training)
     return trace.chained() is not None
 
 

@@ -33,7 +33,6 @@ _LIBRARIES = (
     "scikit-learn",
     "pyarrow",
     "narwhals",
-    "safetensors",
     "pydantic",
     "cyclopts",
     "rich",

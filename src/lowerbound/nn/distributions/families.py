@@ -1,8 +1,8 @@
-"""Families turn a network's numbers into a distribution; `Conditional` joins the two.
+"""Families, which turn the output of a network into a distribution, and `Conditional`.
 
-Parameters come as (B, numbers, ...): the first axis after the batch holds the numbers of every
-element, so that the same family serves vectors (B, D) and images (B, C, H, W). Every family gives
-a distribution with batch shape (B,) whose log_prob sums over elements, in nats.
+A family takes numbers of shape (B, numbers, ...). The first axis after the batch holds the numbers
+of every element, so that one family serves vectors (B, D) and images (B, C, H, W). It returns a
+distribution with batch shape (B,) whose log_prob is summed over the elements, in nats.
 """
 
 from __future__ import annotations
@@ -21,34 +21,45 @@ from lowerbound.nn.distributions.counts import (
     BernoulliLogits,
     Codes,
     NegativeBinomial,
-    PoissonLog,
-    PositiveLogNormal,
     StudentTCdf,
-    ZeroInflated,
     ordered_logits,
 )
 from lowerbound.nn.distributions.scales import SCALE_FLOOR, above, scale_of, soft_clip
 
 LOG_COUNT_LIMIT = 18.4  # log 1e8: no count that float32 holds exactly has a larger mean
-_DECAY = 4  # of the weights of past batches in a running sigma: the fifth of them last seen count
+_DECAY = 4  # polynomial decay of a running sigma: about the last fifth of the batches count
 
 
 class Family(nn.Module):
-    """Turns numbers from a network into a distribution."""
+    """Base class of families: modules that turn the output of a network into a distribution.
+
+    A subclass sets `width` and defines ``forward(numbers)``, with numbers of shape
+    (B, width * features, ...), and returns a distribution with batch shape (B,).
+
+    Attributes:
+        width: numbers per element that the network must give.
+
+    >>> Gaussian().numbers(3)
+    6
+    """
 
     width: int = 1
 
     def numbers(self, features: int) -> int:
-        """How many numbers the network must give for `features` elements."""
+        """Return the number of network outputs needed for `features` elements."""
         return self.width * features
 
 
 class Conditional(nn.Module):
-    """p(. | h): a network and a family. Encoder heads, priors and likelihoods are all this.
+    """p(. | h), a network and a family: the form of encoder heads, priors and likelihoods.
 
     Args:
-        net: h -> the family's numbers.
-        family: numbers -> distribution.
+        net: module from h to the numbers of the family.
+        family: module from these numbers to a distribution.
+
+    >>> likelihood = Conditional(nn.Linear(2, 3), SharedSigma())
+    >>> likelihood(torch.zeros(5, 2)).log_prob(torch.zeros(5, 3)).shape  # nats
+    torch.Size([5])
     """
 
     def __init__(self, net: nn.Module, family: Family) -> None:
@@ -56,7 +67,7 @@ class Conditional(nn.Module):
         self.net, self.family = net, family
 
     def forward(self, h: Tensor, *beside: Tensor) -> Distribution:
-        """Return p(. | h). What stands `beside` goes to the family as it is."""
+        """Return p(. | h); the tensors `beside` are passed to the family unchanged."""
         numbers = self.net(h)
         # The one mixed-precision boundary: densities are float32 or better.
         wide = numbers if numbers.dtype == torch.float64 else numbers.float()
@@ -64,17 +75,24 @@ class Conditional(nn.Module):
 
 
 def summed(cells: Distribution) -> Independent:
-    """Return the joint of independent cells: their first axis is the batch."""
+    """Return the joint of independent elements, whose first axis is the batch."""
     return Independent(cells, len(cells.batch_shape) - 1, validate_args=False)
 
 
 class LatentGaussian(Family):
-    """N(mu, sigma^2) per element with sigma in [1e-4, 1e4]: for latents.
+    """N(mu, sigma^2) per element with sigma in [1e-4, 1e4], the family of latents.
 
     Args:
-        reach: hold mu and log sigma within +-reach, along a hyperbolic tangent. Where nothing
-            normalises, one strange batch otherwise costs a KL of 1e12 nats, and the fit. The code
-            of Vahdat & Kautz, "NVAE", 2020, does it with 5.
+        reach: bound of |mu| and |log sigma|, kept by a hyperbolic tangent; infinite by
+            default. In networks without normalisation, one unusual batch can otherwise give a KL
+            of 1e12 nats and end the fit.
+
+    References:
+        Vahdat & Kautz, "NVAE", 2020, https://arxiv.org/abs/2007.03898, whose code uses reach=5.
+
+    >>> LatentGaussian()(torch.zeros(2, 6)).stddev
+    tensor([[1., 1., 1.],
+            [1., 1., 1.]])
     """
 
     width = 2
@@ -84,7 +102,7 @@ class LatentGaussian(Family):
         self.reach = reach
 
     def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised normal; `numbers` are mu, then log sigma."""
+        """Return the factorised normal of (B, D, ...) from (B, 2 D, ...): mu, then log sigma."""
         if self.reach < math.inf:
             numbers = self.reach * (numbers / self.reach).tanh()
         loc, raw = numbers.chunk(2, 1)
@@ -92,7 +110,14 @@ class LatentGaussian(Family):
 
 
 class FixedSigma(Family):
-    """N(mu, sigma^2) with one given sigma: unit variance is the textbook Gaussian VAE."""
+    """N(mu, sigma^2) with one given sigma; the textbook Gaussian VAE has sigma = 1.
+
+    Args:
+        sigma: the standard deviation, in the units of the data.
+
+    >>> FixedSigma()(torch.zeros(1, 2)).log_prob(torch.zeros(1, 2))  # -log(2 pi)
+    tensor([-1.8379])
+    """
 
     sigma: Tensor
 
@@ -111,6 +136,12 @@ class SharedSigma(Family):
     References:
         Rybkin, Daniilidis & Levine, "Simple and effective VAE training with calibrated decoders",
         2021, section 3.2, https://arxiv.org/abs/2006.13202
+
+    Args:
+        floor: least sigma, in the units of the data.
+
+    >>> [name for name, _ in SharedSigma().named_parameters()]
+    ['log_sigma']
     """
 
     def __init__(self, floor: float = SCALE_FLOOR) -> None:
@@ -124,7 +155,15 @@ class SharedSigma(Family):
 
 
 class FeatureSigma(Family):
-    """N(mu, sigma_d^2) with one learned sigma per feature (or per channel of an image)."""
+    """N(mu, sigma_d^2) with one learned sigma per feature, or per channel of an image.
+
+    Args:
+        features: D, the number of features or channels.
+        floor: least sigma, in the units of the data.
+
+    >>> FeatureSigma(3)(torch.zeros(2, 3, 4, 4)).event_shape
+    torch.Size([3, 4, 4])
+    """
 
     def __init__(self, features: int, floor: float = SCALE_FLOOR) -> None:
         super().__init__()
@@ -140,15 +179,25 @@ class FeatureSigma(Family):
 class OptimalSigma(Family):
     """N(mu, sigma*^2) with the analytic optimum sigma*^2 = mean of (x - mu)^2.
 
-    While training, sigma* is that of the batch. In evaluation it is the running mean over training
-    batches: a sigma computed from the x that is being scored would not be a density. The mean is
-    over a window that grows with training, about the last fifth of the batches and at most
-    1 / momentum of them: what the first steps missed by says nothing of the trained network.
+    During training, sigma* is that of the batch. In evaluation it is a running mean over training
+    batches, because a sigma computed from the x that is scored would not give a density. The mean
+    covers about the last fifth of the batches, at most 1 / momentum of them, so that the large
+    errors of the first steps do not remain in it.
 
     References:
         Rybkin, Daniilidis & Levine, 2021, section 3.3 (the paper's eq. 5 lacks a square root).
         The window: Shamir & Zhang, "Stochastic gradient descent for non-smooth optimization",
         2013, section 4 (polynomial-decay averaging), https://arxiv.org/abs/1212.1824
+
+    Args:
+        floor: least sigma, in the units of the data.
+        momentum: least weight of a batch in the running mean.
+
+    >>> family = OptimalSigma()
+    >>> family(torch.zeros(1, 2)).log_prob(torch.tensor([[3.0, 4.0]])).shape
+    torch.Size([1])
+    >>> family.variance  # the mean of 9 and 16
+    tensor(12.5000)
     """
 
     variance: Tensor
@@ -161,11 +210,11 @@ class OptimalSigma(Family):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
     def forward(self, numbers: Tensor) -> Distribution:
-        """Return the NaN-aware normal, or while training its profile over sigma."""
+        """Return the NaN-aware normal; during training, its profile over sigma."""
         if self.training:
             return Profiled(numbers, self)
         scale = self.variance.sqrt().clamp_min(self.floor).expand_as(numbers)
-        # Aware of gaps, as the training face is.
+        # NaN-aware, as the distribution used in training is.
         return Observed(NormalCells(numbers, scale))
 
     @torch.no_grad()
@@ -178,9 +227,9 @@ class OptimalSigma(Family):
 
 
 class Profiled(Unchecked):
-    """The training-time face of `OptimalSigma`: sigma is the best one for the x it is asked about.
+    """Normal whose sigma is the optimal one for the value given to log_prob.
 
-    Not a density, which is why only `OptimalSigma` in training mode makes one.
+    This is not a density, so that only `OptimalSigma` in training mode returns it.
     """
 
     def __init__(self, loc: Tensor, family: OptimalSigma) -> None:
@@ -193,15 +242,15 @@ class Profiled(Unchecked):
         return self.loc
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the (B,) log-likelihood under sigma*, and tell the family what sigma* was."""
+        """Return the log-likelihood under sigma*, (B,) nats, and update the family's sigma."""
         seen = ~value.isnan()
         error = torch.where(seen, value - self.loc, torch.zeros_like(self.loc))
         variance = error.square().sum() / seen.sum().clamp_min(1)
-        # A batch in which every cell is missing says nothing of sigma, nor does one whose step is
-        # skipped because a number is not finite: the running mean would never be one again.
+        # A batch without any observed value has no sigma. One value that is not finite would stay
+        # in the running mean for ever, although the loop skips such a step.
         known = seen.any() & variance.isfinite()
         self.family.observe(torch.where(known, variance, self.family.variance))
-        # Held before the root, whose gradient at zero is infinite.
+        # Clamped before the root, whose gradient at zero is infinite.
         scale = variance.clamp_min(self.family.floor**2).sqrt()
         cells = NormalCells(torch.zeros_like(error), scale).log_prob(error)
         return (cells * seen).flatten(1).sum(1)
@@ -213,7 +262,14 @@ def _(d: Profiled) -> bool:
 
 
 class Gaussian(Family):
-    """N(mu, sigma^2) with mu and sigma of every element from the network."""
+    """N(mu, sigma^2) with mu and sigma of every element from the network.
+
+    Args:
+        floor: least sigma, in the units of the data.
+
+    >>> Gaussian()(torch.zeros(2, 6)).event_shape
+    torch.Size([3])
+    """
 
     width = 2
 
@@ -222,25 +278,23 @@ class Gaussian(Family):
         self.floor = floor
 
     def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised normal; `numbers` are mu, then a number that raises sigma."""
+        """Return the factorised normal of (B, D, ...) from (B, 2 D, ...): mu, then raw sigma."""
         loc, raw = numbers.chunk(2, 1)
         return normal(loc, above(raw, self.floor))
-
-
-class LogGaussian(Gaussian):
-    """exp of a `Gaussian`: for positive values, per element."""
-
-    def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised log-normal; `numbers` are mu, then log sigma, of log x."""
-        loc, raw = numbers.chunk(2, 1)
-        return summed(PositiveLogNormal(loc, scale_of(raw, self.floor, 20.0), validate_args=False))
 
 
 class Student(Family):
     """Student-t with location and scale from the network and one learned degree of freedom.
 
     References:
-        Takahashi et al., "Student-t variational autoencoder for robust density estimation", 2018.
+        Takahashi et al., "Student-t variational autoencoder for robust density estimation", 2018,
+        https://doi.org/10.24963/ijcai.2018/374
+
+    Args:
+        floor: least scale, in the units of the data.
+
+    >>> Student()(torch.zeros(2, 6)).event_shape
+    torch.Size([3])
     """
 
     width = 2
@@ -251,14 +305,21 @@ class Student(Family):
         self.raw_df = nn.Parameter(torch.tensor(2.0))
 
     def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised Student-t; df > 2, so the variance exists."""
+        """Return the factorised Student-t; df is above 2, so that the variance exists."""
         loc, raw = numbers.chunk(2, 1)
         df = 2.0 + scale_of(self.raw_df, 1e-2, 1e3)
         return summed(StudentTCdf(df, loc, scale_of(raw, self.floor), validate_args=False))
 
 
 class LaplaceFamily(Family):
-    """Laplace with location and scale of every element from the network."""
+    """Laplace with location and scale of every element from the network.
+
+    Args:
+        floor: least scale, in the units of the data.
+
+    >>> LaplaceFamily()(torch.zeros(2, 6)).event_shape
+    torch.Size([3])
+    """
 
     width = 2
 
@@ -273,7 +334,11 @@ class LaplaceFamily(Family):
 
 
 class Bits(Family):
-    """Bernoulli from logits: for binary data only."""
+    """Bernoulli from logits, for values that are exactly 0 or 1.
+
+    >>> Bits()(torch.zeros(1, 3)).log_prob(torch.ones(1, 3))  # 3 log 0.5
+    tensor([-2.0794])
+    """
 
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised Bernoulli."""
@@ -281,13 +346,17 @@ class Bits(Family):
 
 
 class Categories(Family):
-    """One categorical per column, columns with different numbers of classes side by side.
+    """One categorical distribution per column; columns may differ in their number of classes.
 
     Args:
         sizes: number of classes of each column.
-        reserved: the fixed probability of each column's code 0, where that stands for values that
-            training never saw; 0 where code 0 is like the others. Empty: none is reserved.
-        starts: where the numbers of each column begin; by default one after the other.
+        reserved: for each column, the fixed probability of code 0 if code 0 stands for values not
+            seen in training, or 0 if it is a class like the others. Empty: none is reserved.
+        starts: index of the first number of each column; by default they are contiguous.
+
+    >>> p = Categories([2, 4])(torch.zeros(1, 6))
+    >>> p.log_prob(torch.tensor([[1.0, 3.0]]))  # log(1/2) + log(1/4)
+    tensor([-2.0794])
     """
 
     place: Tensor
@@ -317,12 +386,12 @@ class Categories(Family):
         self.start, self.reserves = starts[0], bool((kept > 0).any())
 
     def numbers(self, features: int) -> int:
-        """One number per class of every column."""
+        """Return the number of network outputs: one per class of every column."""
         return sum(self.sizes)
 
     def forward(self, numbers: Tensor) -> Independent:
         """Return the independent categoricals; missing classes are padded with probability 0."""
-        # Of thousands of levels every copy takes as long as the softmax.
+        # With thousands of classes, each copy takes as long as the softmax.
         if len(self.sizes) == 1:
             own = numbers.narrow(1, self.start, self.sizes[0])
             logits = own.masked_fill(self.unused, -1e9).unsqueeze(1)
@@ -335,10 +404,18 @@ class Categories(Family):
 
 
 class Ordinals(Family):
-    """One ordered scale per column: a location from the network against learned cutpoints.
+    """One ordinal distribution per column: a location from the network and learned cutpoints.
+
+    P(grade <= k) = sigmoid(cut_k - location).
+
+    References:
+        McCullagh, "Regression models for ordinal data", 1980 (the proportional odds model).
 
     Args:
         sizes: number of grades of each column.
+
+    >>> Ordinals([2, 5])(torch.zeros(1, 2)).log_prob(torch.tensor([[1.0, 4.0]])).shape
+    torch.Size([1])
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -353,22 +430,18 @@ class Ordinals(Family):
         cuts = self.first.unsqueeze(-1) + F.pad(steps, (1, 0)).cumsum(-1)
         sizes = torch.tensor(self.sizes, device=numbers.device)
         grades = torch.arange(cuts.shape[1], device=numbers.device)
-        # Grades that a shorter scale does not have lie beyond every location.
+        # The grades that a shorter column lacks are put beyond every location.
         cuts = torch.where(grades < (sizes - 1).unsqueeze(-1), cuts, (1e6 + grades).to(cuts))
         location = soft_clip(numbers, -1e4, 1e4)
         return summed(Codes(ordered_logits(location, cuts).clamp_min(-1e9)))
 
 
-class PoissonFamily(Family):
-    """Poisson from the log-rate."""
-
-    def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised Poisson."""
-        return summed(PoissonLog(soft_clip(numbers, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)))
-
-
 class NegativeBinomialFamily(Family):
-    """Negative binomial with log-mean and log-dispersion of every element from the network."""
+    """Negative binomial with log-mean and log-dispersion of every element from the network.
+
+    >>> NegativeBinomialFamily()(torch.zeros(2, 6)).mean[0]
+    tensor([1., 1., 1.])
+    """
 
     width = 2
 
@@ -377,23 +450,12 @@ class NegativeBinomialFamily(Family):
         return summed(negative_binomial(*numbers.chunk(2, 1)))
 
 
-class ZeroInflatedFamily(Family):
-    """Zero-inflated negative binomial: log-mean, log-dispersion and gate from the network."""
-
-    width = 3
-
-    def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised zero-inflated negative binomial."""
-        *base, gate = numbers.chunk(3, 1)
-        return summed(ZeroInflated(negative_binomial(*base), gate))
-
-
 def negative_binomial(log_mean: Tensor, log_dispersion: Tensor) -> NegativeBinomial:
-    """Return the negative binomial with both numbers held where float32 can count."""
+    """Return the negative binomial with both numbers bounded to the range of float32."""
     mean = soft_clip(log_mean, -LOG_COUNT_LIMIT, LOG_COUNT_LIMIT)
     return NegativeBinomial(mean, dispersion(log_dispersion))
 
 
 def dispersion(raw: Tensor) -> Tensor:
-    """Return a log-dispersion held between e^-18 and e^27.6, where the binomial is Poisson."""
+    """Return a log-dispersion bounded to [-18.4, 27.6], above which it is a Poisson."""
     return soft_clip(raw, -LOG_COUNT_LIMIT, 27.6)

@@ -1,6 +1,6 @@
-"""Families of grey levels: codes 0 to 255 as they stand in an image file, and shares from 0 to 1.
+"""Families of pixels: codes 0 to 255 as stored in an image file, and values in [0, 1].
 
-Numbers come as (B, numbers, H, W), values are (B, channels, H, W); vectors do as well.
+Numbers have the shape (B, numbers, H, W) and values (B, channels, H, W); vectors work too.
 """
 
 from __future__ import annotations
@@ -19,11 +19,20 @@ from lowerbound.nn.distributions.grey_levels import (
 )
 from lowerbound.nn.distributions.scales import scale_of
 
-LOG_SCALE_LIMIT = 7.0  # of a logistic whose values span [-1, 1]: from 0.1 codes to all alike
+LOG_SCALE_LIMIT = 7.0  # of a logistic on [-1, 1]: scales from 0.1 codes to nearly uniform
 
 
 class ContinuousBits(Family):
-    """Continuous Bernoulli from logits: for grey levels in [0, 1]."""
+    """Continuous Bernoulli from logits, for values in [0, 1].
+
+    References:
+        Loaiza-Ganem & Cunningham, "The continuous Bernoulli: fixing a pervasive error in
+        variational autoencoders", 2019, https://arxiv.org/abs/1907.06845
+
+    >>> from torch import zeros
+    >>> abs(float(ContinuousBits()(zeros(1, 2)).log_prob(zeros(1, 2) + 0.3))) < 1e-6  # uniform
+    True
+    """
 
     def forward(self, numbers: Tensor) -> Independent:
         """Return the factorised continuous Bernoulli."""
@@ -31,7 +40,7 @@ class ContinuousBits(Family):
 
 
 class _Codes(Family):
-    """What the families of codes share: networks speak of values in [-1, 1], not of codes.
+    """Base class of families of codes, which maps network outputs in [-1, 1] to codes.
 
     Args:
         levels: number of codes: 256 for 8 bits, 32 for 5.
@@ -56,7 +65,15 @@ class Logistics(_Codes):
 
     References:
         Kingma et al., "Improved variational inference with inverse autoregressive flow", 2016,
-        eq. 17; Salimans et al., "PixelCNN++", 2017, eq. 2.
+        eq. 17, https://arxiv.org/abs/1606.04934; Salimans et al., "PixelCNN++", 2017, eq. 2,
+        https://arxiv.org/abs/1701.05517
+
+    Args:
+        levels: number of codes: 256 for 8 bits, 32 for 5.
+
+    >>> from torch import zeros
+    >>> Logistics()(zeros(2, 6, 4, 4)).log_prob(zeros(2, 3, 4, 4)).shape  # nats
+    torch.Size([2])
     """
 
     width = 2
@@ -77,6 +94,11 @@ class LogisticMixture(_Codes):
         channels: C, of the image.
         components: K.
         levels: number of codes.
+
+    >>> from torch import zeros
+    >>> family = LogisticMixture(3, components=2)
+    >>> family(zeros(2, family.numbers(3), 4, 4)).log_prob(zeros(2, 3, 4, 4)).shape
+    torch.Size([2])
     """
 
     def __init__(self, channels: int, components: int = 10, levels: int = 256) -> None:
@@ -85,8 +107,8 @@ class LogisticMixture(_Codes):
         self.each = (1, channels, channels, channels * (channels - 1) // 2)
 
     def numbers(self, features: int) -> int:
-        """Per component a weight, the locations, the log-scales and the couplings."""
-        assert features == self.channels, "a mixture is of the channels that it was made for"
+        """Return the network outputs per pixel: weight, locations, log-scales and couplings."""
+        assert features == self.channels, "a mixture has the channels that it was built with"
         return self.components * sum(self.each)
 
     def forward(self, numbers: Tensor) -> Independent:
@@ -104,9 +126,9 @@ class LogisticMixture(_Codes):
 
 
 class Softmax(Family):
-    """Any probabilities of the codes of every element, from a network: 256 numbers for 8 bits.
+    """Categorical distribution over the codes of every element: 256 numbers for 8 bits.
 
-    It knows nothing of the codes' order, and so wants more data than the logistics do.
+    It does not use the order of the codes, so that it needs more data than the logistics.
 
     References:
         van den Oord, Kalchbrenner & Kavukcuoglu, "Pixel recurrent neural networks", 2016,
@@ -114,6 +136,10 @@ class Softmax(Family):
 
     Args:
         levels: number of codes.
+
+    >>> from torch import zeros
+    >>> Softmax(4)(zeros(1, 8)).log_prob(zeros(1, 2))  # 2 log(1/4)
+    tensor([-2.7726])
     """
 
     def __init__(self, levels: int = 256) -> None:
@@ -121,5 +147,5 @@ class Softmax(Family):
         self.width = levels
 
     def forward(self, numbers: Tensor) -> Independent:
-        """Return the factorised codes; `numbers` are all logits of the first channel, then on."""
+        """Return the factorised codes; `numbers` are the logits of one channel after another."""
         return summed(GreyCodes(numbers.unflatten(1, (-1, self.width)).movedim(2, -1)))

@@ -1,4 +1,4 @@
-"""Scales and bounded numbers from a network's free ones."""
+"""Smooth maps from real numbers to bounded numbers and to positive scales."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SCALE_FLOOR = 1e-2  # of standardised data: a hundredth of a column's standard deviation
+SCALE_FLOOR = 1e-2  # for standardised data: 1% of a column's standard deviation
 SCALE_CEILING = 1e6
-SHARPNESS = 8.0  # of a soft clip's ends; a power of two, so that it costs no digit
+SHARPNESS = 8.0  # of the ends of a soft clip; a power of two, so that scaling is exact
 
 
 def soft_clip(raw: Tensor, low: float, high: float) -> Tensor:
-    """Return `raw` held between `low` and `high` by smooth ends.
+    """Return `raw` bounded to [low, high] with smooth ends.
 
-    A distance of 1 from either end changes the value by less than 1e-4, and the gradient never
-    becomes NaN for a finite input. Each end is a maximum smoothed by log(e^a + e^b), which gives
-    back the larger one to its last digit where the other is far away.
+    At a distance of 1 from either end the value changes by less than 1e-4, and the gradient is
+    finite for every finite input. Each end is the smooth maximum log(e^a + e^b), which equals the
+    larger of two distant numbers exactly.
     """
     raised = torch.logaddexp(SHARPNESS * raw, raw.new_tensor(SHARPNESS * low))
     return torch.logaddexp(-raised, raw.new_tensor(-SHARPNESS * high)) / -SHARPNESS
 
 
 def scale_of(raw: Tensor, floor: float = SCALE_FLOOR, ceiling: float = SCALE_CEILING) -> Tensor:
-    """Return exp(raw) held softly between `floor` and `ceiling`: a scale from a free number."""
+    """Return exp(raw), softly bounded to [floor, ceiling]: a scale from a real number."""
     return soft_clip(raw, math.log(floor), math.log(ceiling)).exp()
 
 
 def above(raw: Tensor, floor: float) -> Tensor:
-    """Return floor + softplus(raw + c), c such that raw 0 gives floor + 1.
+    """Return floor + softplus(raw + c), with c such that raw = 0 gives floor + 1.
 
-    Unlike an exponential it grows in a straight line, so that one wild step of the network cannot
-    throw a scale across orders of magnitude: what per-element scales need to train fast.
+    It grows linearly, unlike an exponential, so that one large step of the network cannot change a
+    scale by orders of magnitude. Scales per element train faster with it.
     """
     return floor + F.softplus(raw + math.log(math.e - 1))

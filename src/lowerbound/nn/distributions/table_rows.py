@@ -1,4 +1,4 @@
-"""Families of whole rows: mixed tables, gaps, and counts that share a library size."""
+"""Families of whole rows: mixed tables, missing values, counts that share a library size."""
 
 from __future__ import annotations
 
@@ -19,20 +19,25 @@ from lowerbound.nn.distributions.families import (
     dispersion,
 )
 
-FEW = 16  # levels of a categorical column that are worth padding to
+FEW = 16  # categorical columns of up to this many levels are padded to one width
 
 
 class Table(Family):
-    """The joint of a table's coded columns, each with the family of its kind; NaN is missing.
+    """Joint of a table's coded columns, each with the family of its kind; NaN is missing.
 
-    Columns of one kind (and magnitude) are computed together, whatever their number.
+    Columns of one kind (and of similar size, for categorical ones) are computed together.
 
     Args:
-        families: the family name of every coded column.
-        sizes: the number of codes of every coded column (1 for numbers).
-        real: the family of real columns, one for all of them.
-        reserved: for every column the probability of an unseen category (see `Categories`), or
-            nothing where no code is reserved.
+        families: for every coded column, "real", "count", "binary", "ordinal" or "categorical".
+        sizes: number of codes of every coded column; 1 for numbers.
+        real: one family for all real columns; a `Gaussian` by default.
+        reserved: for every column, the probability of an unseen category (see `Categories`);
+            empty where no code is reserved.
+
+    >>> family = Table(["real", "categorical"], [1, 3])
+    >>> numbers = torch.zeros(2, family.numbers(2))
+    >>> family(numbers).log_prob(torch.tensor([[0.5, 2.0], [torch.nan, 1.0]])).shape  # nats
+    torch.Size([2])
     """
 
     places: Tensor
@@ -54,7 +59,7 @@ class Table(Family):
         for group, columns in groups.items():
             kind = families[columns[0]]
             self.register_buffer(f"at_{group}", torch.tensor(columns), persistent=False)
-            if kind == "categorical":  # which picks its numbers from all of them
+            if kind == "categorical":  # `Categories` picks its own numbers
                 member: Family = Categories(
                     [sizes[i] for i in columns],
                     [reserved[i] for i in columns],
@@ -69,7 +74,7 @@ class Table(Family):
         self.register_buffer("places", order.argsort(), persistent=False)
 
     def numbers(self, features: int) -> int:
-        """The sum of what the members need."""
+        """Return the number of network outputs: the sum over the columns."""
         return self.total
 
     def forward(self, numbers: Tensor) -> Observed:
@@ -87,9 +92,9 @@ class Table(Family):
 def _layout(
     families: Sequence[str], sizes: Sequence[int], real: Family | None
 ) -> tuple[list[int], int]:
-    """Return where the numbers of every column (or of its whole kind) begin, and their count.
+    """Return the index of the first number of every column (or kind), and the total count.
 
-    Saved weights depend on this order: columns by kind, categorical ones by magnitude too.
+    Saved weights depend on this order: by kind, then categorical columns by magnitude.
     """
     groups: dict[str, list[int]] = {}
     for i, (kind, size) in enumerate(zip(families, sizes, strict=True)):
@@ -114,11 +119,11 @@ def _member(kind: str, sizes: Sequence[int], real: Family | None) -> Family:
 
 
 def _group(kind: str, size: int) -> str:
-    """Name the columns that are computed together.
+    """Return the name of the group of columns that a column is computed with.
 
-    Categorical ones are padded to the widest of their group. Up to `FEW` levels that costs less
-    than another group; beyond, only those of the same order of magnitude share one, so that a
-    column of 1e5 levels does not make every flag as wide.
+    Categorical columns are padded to the widest of their group. Up to `FEW` levels, padding costs
+    less than another group. Above, a group holds columns of the same magnitude only, so that one
+    column of 1e5 levels does not widen all others.
     """
     if kind != "categorical":
         return kind
@@ -134,14 +139,22 @@ _MEMBERS = {
 
 
 class WithMissing(Family):
-    """Any family of elements, made NaN-aware: a missing element costs nothing."""
+    """NaN-aware version of a family of elements: a missing element adds 0 nats.
+
+    Args:
+        family: a family whose elements are independent.
+
+    >>> p = WithMissing(Gaussian())(torch.zeros(1, 4))
+    >>> p.log_prob(torch.full((1, 2), torch.nan))
+    tensor([0.])
+    """
 
     def __init__(self, family: Family) -> None:
         super().__init__()
         self.family = family
 
     def numbers(self, features: int) -> int:
-        """What the wrapped family needs."""
+        """Return the number of network outputs that the wrapped family needs."""
         return self.family.numbers(features)
 
     def forward(self, numbers: Tensor) -> Observed:
@@ -152,15 +165,20 @@ class WithMissing(Family):
 class LibraryCounts(Family):
     """Counts whose mean is a share of the row's total: mu_g = library * softmax(shares)_g.
 
-    The library size (log of the row's total count) is given, not modelled: the density is
+    The library size (total count of the row) is given, not modelled: the density is
     p(x | z, library).
 
     References:
-        Lopez et al., "Deep generative modeling for single-cell transcriptomics", 2018.
+        Lopez et al., "Deep generative modeling for single-cell transcriptomics", 2018,
+        https://doi.org/10.1038/s41592-018-0229-2
 
     Args:
-        features: number of genes.
+        features: G, the number of genes.
         member: "poisson", "nb" or "zinb"; dispersion is one learned number per gene.
+
+    >>> family = LibraryCounts(4)
+    >>> family(torch.zeros(1, 4), torch.tensor([[100.0]]).log()).mean
+    tensor([[25.0000, 25.0000, 25.0000, 25.0000]])
     """
 
     def __init__(self, features: int, member: str = "nb") -> None:
@@ -170,18 +188,19 @@ class LibraryCounts(Family):
             self.log_dispersion = nn.Parameter(torch.zeros(features))
 
     def numbers(self, features: int) -> int:
-        """Shares (and gates) of every gene; the log-library is not one of them."""
+        """Return the number of network outputs: a share (and a gate) per gene."""
         return features * (2 if self.member == "zinb" else 1)
 
     def forward(self, numbers: Tensor, log_library: Tensor | None = None) -> Observed:
-        """Return the counts of rows with a log-library, (B, 1); by default the last number.
+        """Return the NaN-aware counts, with a log library size (B, 1) per row.
 
-        Among the numbers it costs a copy of them all, and rows of an odd length.
+        Without `log_library`, the last number of each row is taken. Passing it separately is
+        faster: it saves a copy of all numbers.
         """
         if log_library is None:
             numbers, log_library = numbers[:, :-1], numbers[:, -1:]
         shares, *gates = numbers.split(self.features, 1)
-        # A share is below 1, so the mean needs no ceiling; log p is finite however small it is.
+        # A share is below 1, so that the mean needs no upper bound; log p is finite for any share.
         log_mean = shares.log_softmax(1) + log_library
         return Observed(_COUNTS[self.member](self, log_mean, gates))
 

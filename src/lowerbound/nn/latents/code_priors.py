@@ -1,4 +1,4 @@
-"""Priors over grids of codes: all alike while the codes are learned, then a PixelCNN of them."""
+"""Priors over grids of codes: uniform while the codebook is learned, then a PixelCNN."""
 
 from __future__ import annotations
 
@@ -10,36 +10,43 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
 from lowerbound.errors import UsageError
-from lowerbound.nn.distributions.base import Unchecked, tempered, truncated
+from lowerbound.nn.distributions.base import ONE, Unchecked, sample, tempered, truncated
 from lowerbound.nn.distributions.codewords import AllAlike, OnCodebook
 from lowerbound.nn.latents.codebooks import Codebook
 from lowerbound.nn.networks.pixelcnn import PixelCNN, Walk
 
 
 class Lent:
-    """The vectors of a codebook that belongs to a posterior.
+    """Reference to the codebook of a posterior.
 
-    A prior that registered the codebook too would have its buffers saved twice; this is no module.
+    It is not a module, so that the codebook's buffers are not saved a second time.
     """
 
     def __init__(self, book: Codebook) -> None:
         self.book, self.size = book, book.size
 
     def __call__(self) -> Tensor:
-        """Return the vectors, (K, d), which a prior does not move."""
+        """Return the vectors, (K, d), detached: a prior does not train them."""
         return self.book.vectors().detach()
 
 
 class UniformCodes(nn.Module):
-    """p(z) = K^-places: the prior under which a VQ-VAE is trained.
+    """Uniform prior over grids of codes, under which a VQ-VAE is trained.
+
+    The rate is then the constant H W log K nats.
 
     References:
         van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning", 2017,
-        section 3.1: the rate is then a constant, places x log K.
+        section 3.1, https://arxiv.org/abs/1711.00937
 
     Args:
-        book: the codebook of the level's posterior.
-        grid: (H, W), or () for one code.
+        book: the codebook of the level's posterior, K vectors.
+        grid: H, W; nothing for a single code.
+
+    >>> from lowerbound.nn import Pulled
+    >>> p = UniformCodes(Pulled(8, dim=2), 3, 3)(torch.zeros(1, 0))
+    >>> p.log_prob(p.sample())  # -9 log 8
+    tensor([-18.7150])
     """
 
     def __init__(self, book: Codebook, *grid: int) -> None:
@@ -57,13 +64,19 @@ class PixelCodes(nn.Module):
     """p(z | h) by a gated PixelCNN over the codes, conditional on the state.
 
     References:
-        van den Oord et al., "Conditional image generation with PixelCNN decoders", 2016; its use
-        for a hierarchy of codes: Razavi, van den Oord & Vinyals, "Generating diverse high-fidelity
-        images with VQ-VAE-2", 2019, section 3.2, https://arxiv.org/abs/1906.00446
+        van den Oord et al., "Conditional image generation with PixelCNN decoders", 2016,
+        https://arxiv.org/abs/1606.05328; for a hierarchy of codes: Razavi, van den Oord & Vinyals,
+        "Generating diverse high-fidelity images with VQ-VAE-2", 2019, section 3.2,
+        https://arxiv.org/abs/1906.00446
 
     Args:
-        book: the codebook of the level's posterior.
-        net: with as many numbers per place as the book has codes.
+        book: the codebook of the level's posterior, K vectors.
+        net: a `PixelCNN` with K codes.
+
+    >>> from lowerbound.nn import Pulled
+    >>> p = PixelCodes(Pulled(8, dim=2), PixelCNN(8, (3, 3), channels=4, layers=1))
+    >>> p(torch.zeros(1, 0, 3, 3)).sample().shape
+    torch.Size([1, 2, 3, 3])
     """
 
     def __init__(self, book: Codebook, net: PixelCNN) -> None:
@@ -71,22 +84,23 @@ class PixelCodes(nn.Module):
         self.lent, self.net = Lent(book), net
 
     def forward(self, h: Tensor) -> Distribution:
-        """Return p(z | h); the network runs only where it is asked for a mass or a draw."""
-        # What asks may stand outside of a mixed-precision block that made the state.
+        """Return p(z | h); the network runs only when log_prob or sample is called."""
+        # That call may be outside of the mixed-precision block that computed the state.
         wide = h if h.dtype == torch.float64 else h.float()
         return OnCodebook(self.lent(), Raster(self.net, wide))
 
 
 class Raster(Unchecked):
-    """Codes of a grid one after the other, each given those before it.
+    """Autoregressive distribution over grids of codes in raster order.
 
-    With a temperature or truncated it is a distribution of its own, normalised at every place.
+    Temperature and truncation apply to the conditional distribution at every position, which
+    remains normalised.
 
     Args:
-        net: of the numbers that a softmax turns into probabilities.
+        net: the network that gives the logits.
         h: (B, channels, H, W) the condition.
-        temperature: that the numbers are divided by.
-        most: how many of the likeliest codes a place keeps; None for all.
+        temperature: divisor of the logits.
+        most: number of most probable codes kept at each position; None for all.
     """
 
     def __init__(
@@ -100,30 +114,20 @@ class Raster(Unchecked):
         wide = numbers if numbers.dtype == torch.float64 else numbers.float()
         wide = wide / self.temperature
         if self.most is not None and self.most < wide.shape[1]:
-            # By place in the order, so that codes that are as likely as the last are left out.
+            # By rank, so that ties with the last kept code are left out.
             kept = wide.topk(self.most, 1).indices
             out = torch.ones_like(wide, dtype=torch.bool).scatter_(1, kept, False)
             wide = wide.masked_fill(out, -torch.inf)
         return wide.log_softmax(1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p of (B, H, W) codes, (B,) nats: all places in one pass."""
+        """Return log p of (B, H, W) codes, (B,) nats, in one pass over all positions."""
         log_p = self.log_probs(self.net(value, self.h))
         return log_p.gather(1, value[:, None]).flatten(1).sum(1)
 
-    def sample(self, sample_shape: Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw (global generator of torch)."""
-        draws = []
-        for _ in range(sample_shape.numel()):
-            uniform = torch.rand(
-                len(self.h), *self.event_shape, dtype=torch.float64, device=self.h.device
-            )
-            draws.append(self.drawn(uniform))
-        return torch.stack(draws).view(*sample_shape, *draws[0].shape)
-
     @torch.no_grad()
     def drawn(self, uniform: Tensor) -> Tensor:
-        """Return the codes that uniform numbers, (B, H, W) in [0, 1), stand for."""
+        """Return the codes, (B, H, W), by inversion of uniform numbers (B, H, W) in [0, 1)."""
         walk, found = Walk(self.net, self.h), torch.empty(uniform.shape, dtype=torch.long)
         found = found.to(uniform.device)
         for i in range(uniform.shape[1]):
@@ -133,10 +137,20 @@ class Raster(Unchecked):
         return found
 
     def pick(self, numbers: Tensor, uniform: Tensor) -> Tensor:
-        """Return the codes, (B,), at which the cumulated probabilities pass uniform numbers."""
+        """Return the first codes, (B,), whose cumulative probability exceeds `uniform`."""
         reached = self.log_probs(numbers).double().exp().cumsum(1)
-        # Rounding keeps the last one from being 1, which no uniform number reaches.
+        # Division makes the last one exactly 1, above every uniform number.
         return (reached / reached[:, -1:] <= uniform[:, None]).sum(1)
+
+
+@sample.register
+def _(p: Raster, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    draws = []
+    for _ in range(shape.numel()):
+        each = Size([len(p.h)]) + p.event_shape
+        uniform = torch.rand(each, generator=generator, dtype=torch.float64, device=p.h.device)
+        draws.append(p.drawn(uniform))
+    return torch.stack(draws).view(*shape, *draws[0].shape)
 
 
 @tempered.register
@@ -147,9 +161,7 @@ def _(p: Raster, temperature: float) -> Distribution:
 @truncated.register
 def _(p: Raster, most: int) -> Distribution:
     if most < 1:
-        raise UsageError(
-            "E240", f"the likeliest {most} codes were asked for", fix="at least 1 of them"
-        )
+        raise UsageError("E240", f"top_k must be at least 1, got {most}", fix="top_k=1 or more")
     return Raster(p.net, p.h, p.temperature, most)
 
 

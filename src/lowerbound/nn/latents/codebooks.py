@@ -1,17 +1,13 @@
-"""Codebooks: K vectors, one of which stands for each place of an encoder's grid.
+"""Codebooks: K vectors, and the quantisation of an encoder's grid to them.
 
-Ours: the lookup, the straight-through gradient, the penalties (in vector-quantize-pytorch they are
-means over the batch, ours are sums per row), and the moving averages. Those agree with the
-library's, which our tests hold them against, but are kept in buffers of our own names: they are
-part of the model file, which outlives versions of libraries; and restarts here know how much a
-code is used on average. The library's: k-means, finite scalar quantisation. It takes more than a
-second to import and so is, where one of the two is first needed.
+Penalties are sums per row, in units of squared latents. Everything that a codebook has learned is
+held in buffers and parameters of this file's own names, because those names are part of the model
+file. Restarts use the average count of each code to decide which codes are dead.
 """
 
 from __future__ import annotations
 
 import math
-from importlib import import_module
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +19,13 @@ from lowerbound.nn.distributions.codewords import Nearest, Straight, nearest, ve
 
 COMMITMENT = 0.25  # van den Oord et al., 2017, section 3.2
 DECAY = 0.99  # of the moving averages, appendix A.1
-SMOOTHING = 1e-5  # of the counts
-DEAD = 0.05  # of the mean count: a code with less is restarted
-FRESH = 0.15  # of the mean count, of a new code: without a place it is dead after 110 steps
-FIRST_PLACES = 64  # per code, that k-means looks at
-LEAST_LEVELS = 3  # of one variable of a grid
+SMOOTHING = 1e-5  # added to the counts
+DEAD = 0.05  # a code whose count is below this share of the mean count is restarted
+FRESH = 0.15  # count of a restarted code as a share of the mean: unused, it is dead in 110 steps
+FIRST_POSITIONS = 64  # positions per code that k-means is given
+LLOYD_STEPS = 10  # iterations of k-means
+LEAST_LEVELS = 3  # of one variable of a lattice
+MARGIN = 1e-3  # by which the outermost levels of a lattice exceed the range of tanh, appendix A.1
 
 
 def _squares(difference: Tensor) -> Tensor:
@@ -36,10 +34,11 @@ def _squares(difference: Tensor) -> Tensor:
 
 
 class Codebook(nn.Module):
-    """K vectors in d dimensions: z -> the nearest of them, and what that adds to the loss.
+    """Base class of codebooks: K vectors in d dimensions that replace each z by the nearest.
 
-    The loss is ||sg z - e||^2 (where the vectors learn by it) + 0.25 ||z - sg e||^2, summed over
-    dimensions and places of a row; it is no nats. The decoder's gradient goes to z as it is.
+    The penalty is ||sg z - e||^2 (only where the vectors learn by gradient) + 0.25 ||z - sg e||^2,
+    summed over the dimensions and positions of a row. It is in squared units of z, not in nats.
+    The decoder's gradient is copied to z unchanged (straight-through).
 
     References:
         van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning", 2017,
@@ -50,7 +49,7 @@ class Codebook(nn.Module):
         dim: d.
 
     Raises:
-        UsageError: E254 for a codebook of fewer than two codes, or of no dimension.
+        UsageError: E254 for fewer than two codes or fewer than one dimension.
     """
 
     pulled = False  # whether the loss moves the vectors
@@ -60,7 +59,7 @@ class Codebook(nn.Module):
         if size < 2 or dim < 1:
             raise UsageError(
                 "E254",
-                f"a codebook of {size} codes in {dim} dimensions cannot tell anything",
+                f"a codebook needs at least 2 codes and dim=1, got codes={size} and dim={dim}",
                 fix="codes=512 and dim=16",
             )
         self.size, self.dim = size, dim
@@ -70,16 +69,16 @@ class Codebook(nn.Module):
         raise NotImplementedError
 
     def follow(self, z: Tensor, codes: Tensor) -> None:
-        """Look at what was quantised, (B, d, *grid), and its codes (B, *grid), while training."""
+        """Update the codebook from z (B, d, *grid) and its codes (B, *grid); training only."""
 
     def forward(self, z: Tensor) -> tuple[Nearest, Tensor]:
         """Return q(z | x) for an encoder's output, and its penalty.
 
         Args:
-            z: (B, d, *grid).
+            z: (B, d, *grid) encoder output.
 
         Returns:
-            The distribution, and (B,) in the loss's own units.
+            The distribution, and the penalty (B,) in squared units of z.
         """
         z = z if z.dtype == torch.float64 else z.float()
         book = self.vectors()
@@ -94,7 +93,20 @@ class Codebook(nn.Module):
 
 
 class Pulled(Codebook):
-    """Vectors that the loss pulls to what they stand for: the first VQ-VAE's."""
+    """Codebook whose vectors learn by gradient: the codebook loss of the original VQ-VAE.
+
+    References:
+        van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning", 2017,
+        eq. 3, https://arxiv.org/abs/1711.00937
+
+    Args:
+        size: K, at least 2.
+        dim: d.
+
+    >>> q, penalty = Pulled(8, 2)(torch.zeros(3, 2, 5))
+    >>> q.mean.shape, q.codes.shape, penalty.shape
+    (torch.Size([3, 2, 5]), torch.Size([3, 5]), torch.Size([3]))
+    """
 
     pulled = True
 
@@ -108,26 +120,27 @@ class Pulled(Codebook):
 
 
 def _start(size: int, dim: int) -> Tensor:
-    """Return vectors near 0, as all of z are at the start."""
+    """Return vectors near 0, where all of z lie before training."""
     return torch.empty(size, dim).uniform_(-1, 1) / math.sqrt(size)
 
 
 class Averaged(Codebook):
-    """Vectors that are moving averages of what they stood for.
+    """Codebook whose vectors are moving averages of the encoder outputs assigned to them.
 
-    N <- g N + (1 - g) n and m <- g m + (1 - g) sum z, per step of n places with the code; then
-    e = m / N', where N' are the counts with Laplace's smoothing, which is not written back. At the
-    start N = 1 and m = e, so that a code without any place stays where it is.
+    For a code with n positions in a step, N <- g N + (1 - g) n and m <- g m + (1 - g) sum z. The
+    vector is e = m / N', where N' is N with Laplace smoothing (N itself stays unsmoothed). At the
+    start N = 1 and m = e, so that a code without any position does not move.
 
     References:
-        van den Oord et al., 2017, appendix A.1, eq. 6-8; smoothing and restarts: Razavi, van den
-        Oord & Vinyals, "Generating diverse high-fidelity images with VQ-VAE-2", 2019, and
-        Dhariwal et al., "Jukebox", 2020, section 3.
+        van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning", 2017,
+        appendix A.1, eq. 6-8, https://arxiv.org/abs/1711.00937
+        Razavi, van den Oord & Vinyals, "Generating diverse high-fidelity images with VQ-VAE-2",
+        2019 (smoothing), https://arxiv.org/abs/1906.00446
 
     Args:
-        size: K.
+        size: K, at least 2.
         dim: d.
-        decay: g.
+        decay: g, from 0 to 1.
     """
 
     vector: Tensor
@@ -148,24 +161,18 @@ class Averaged(Codebook):
 
     @torch.no_grad()
     def follow(self, z: Tensor, codes: Tensor) -> None:
-        """Move the averages towards a batch; one that is not finite is left out."""
-        places = z.movedim(1, -1).reshape(-1, self.dim).to(self.total)
-        if places.isfinite().all():
-            self.learn(places, codes.flatten())
+        """Move the averages towards a batch; skip a batch with a value that is not finite."""
+        positions = z.movedim(1, -1).reshape(-1, self.dim).to(self.total)
+        if positions.isfinite().all():
+            self.learn(positions, codes.flatten())
 
-    def learn(self, places: Tensor, codes: Tensor) -> None:
-        """Move the averages: places (n, d) and their codes (n,).
+    def learn(self, positions: Tensor, codes: Tensor) -> None:
+        """Move the averages by positions (n, d) and their codes (n,).
 
-        The vectors become new ones and are not changed in place: a prior of the same walk has them
-        as they were.
+        The vectors are replaced, not changed in place: the prior of the same forward pass still
+        refers to the old ones.
         """
-        count, total = torch.zeros_like(self.count), torch.zeros_like(self.total)
-        # A sum by one-hot products has the same bits in every run, on a GPU too.
-        with torch.autocast(places.device.type, enabled=False):
-            for some, whose in zip(places.split(_ROWS), codes.split(_ROWS), strict=True):
-                chosen = F.one_hot(whose, self.size).to(places)
-                count += chosen.sum(0)
-                total += chosen.T @ some
+        count, total = _sums(positions, codes, self.size)
         self.count.lerp_(count, 1 - self.decay)
         self.total.lerp_(total, 1 - self.decay)
         whole = self.count.sum()
@@ -173,16 +180,63 @@ class Averaged(Codebook):
         self.vector = self.total / smooth[:, None]
 
 
-_ROWS = 1 << 14  # of one-hot vectors that are held at a time
+_ROWS = 1 << 14  # one-hot vectors held in memory at a time
+
+
+def _sums(positions: Tensor, codes: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the number and the sum of the positions of each code, (K,) and (K, d).
+
+    One-hot products give the same bits in every run, on a GPU too; scatter_add does not.
+    """
+    count = positions.new_zeros(size)
+    total = positions.new_zeros(size, positions.shape[1])
+    with torch.autocast(positions.device.type, enabled=False):
+        for some, whose in zip(positions.split(_ROWS), codes.split(_ROWS), strict=True):
+            chosen = F.one_hot(whose, size).to(positions)
+            count += chosen.sum(0)
+            total += chosen.T @ some
+    return count, total
+
+
+def kmeans(positions: Tensor, means: Tensor, steps: int = LLOYD_STEPS) -> Tensor:
+    """Return the means after some iterations of Lloyd's k-means; a mean without positions stays.
+
+    scikit-learn's k-means is not used here: it adds up in the order in which its threads finish,
+    and an interrupted fit must end in the same bits as one that was not interrupted.
+
+    Args:
+        positions: (n, d).
+        means: (K, d) at the start.
+        steps: number of iterations.
+
+    Returns:
+        (K, d).
+
+    >>> kmeans(torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([[1.5], [3.0]])).T
+    tensor([[1., 9.]])
+    """
+    for _ in range(steps):
+        count, total = _sums(positions, nearest(positions, means), len(means))
+        means = torch.where(count[:, None] > 0, total / count.clamp_min(1)[:, None], means)
+    return means
 
 
 class Restarted(Averaged):
-    """Moving averages that begin at k-means of the first batch, and whose dead codes restart.
+    """Moving averages that start at k-means of the first batch, and whose dead codes restart.
 
-    A code whose count falls below a share of the mean count is put on a random place of the batch,
-    with a count that gives it time to be found, and little inertia. Which places, is a function of
-    a seed that is drawn with the vectors and of the number of the step, both of which are saved: a
-    fit that goes on from a state goes on as it would have, and nobody else's draws change.
+    A code whose count falls below 5% of the mean count is moved to a random position of the batch
+    and given a count small enough to move quickly and large enough to survive until it is used.
+    The positions are a function of a seed drawn with the vectors and of the number of the step.
+    Both are saved, so that a resumed fit continues exactly, and no global generator is used.
+
+    References:
+        Dhariwal et al., "Jukebox: a generative model for music", 2020, section 3,
+        https://arxiv.org/abs/2005.00341
+
+    Args:
+        size: K, at least 2.
+        dim: d.
+        decay: g, from 0 to 1.
     """
 
     seed: Tensor
@@ -193,42 +247,43 @@ class Restarted(Averaged):
         self.register_buffer("seed", torch.randint(1 << 62, ()))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
-    def learn(self, places: Tensor, codes: Tensor) -> None:
-        """Begin at k-means, or move the averages and put dead codes elsewhere."""
-        key = "codes", int(self.seed), int(self.steps)
+    def learn(self, positions: Tensor, codes: Tensor) -> None:
+        """Start at k-means in the first step; later, move the averages and restart dead codes."""
+        generator = noise.generator("codes", int(self.seed), int(self.steps))
+        order = torch.randperm(len(positions), generator=generator)
         self.steps += 1
         if self.steps == 1:
-            with noise.isolated(*key):
-                self._begin(places)
+            self._begin(positions, order[: FIRST_POSITIONS * self.size].to(positions.device))
             return
-        super().learn(places, codes)
-        mean = len(places) / self.size
+        super().learn(positions, codes)
+        mean = len(positions) / self.size
         dead = (self.count < DEAD * mean).nonzero()[:, 0]
         if not len(dead):
             return
-        order = torch.randperm(len(places), generator=noise.generator(*key))
-        chosen = order[: len(dead)].to(places.device)
-        dead, found = dead[: len(chosen)], places[chosen]  # at most as many as there are places
+        chosen = order[: len(dead)].to(positions.device)
+        dead, found = dead[: len(chosen)], positions[chosen]  # a small batch restarts fewer
         self.vector[dead], self.total[dead] = found, found * FRESH * mean
         self.count[dead] = FRESH * mean
 
-    def _begin(self, places: Tensor) -> None:
-        """Begin at k-means of the first batch; with fewer places than codes, the others stay."""
-        chosen = torch.randperm(len(places), device=places.device)[: FIRST_PLACES * self.size]
-        clusters = min(self.size, len(chosen))
-        library = import_module("vector_quantize_pytorch.vector_quantize_pytorch")
-        middle, _ = library.kmeans(places[chosen][None], clusters)
-        self.vector = torch.cat([middle[0].to(places), self.vector[clusters:]])
-        self.count.fill_(FRESH * len(places) / self.size)
+    def _begin(self, positions: Tensor, chosen: Tensor) -> None:
+        """Start at k-means of chosen positions; if they are fewer than K, the other codes stay."""
+        some = positions[chosen]
+        means = kmeans(some, some[: self.size])
+        self.vector = torch.cat([means, self.vector[len(means) :]])
+        self.count.fill_(FRESH * len(positions) / self.size)
         self.total.copy_(self.vector * self.count[:, None])
 
 
 class Turned(Codebook):
-    """Random vectors that stay, seen through one learned linear map: all move with every one.
+    """Codebook of frozen random vectors under one learned linear map, which moves all of them.
 
     References:
         Zhu et al., "Addressing representation collapse in vector quantized models with one linear
         layer" (SimVQ), 2024, https://arxiv.org/abs/2411.02038
+
+    Args:
+        size: K, at least 2.
+        dim: d.
     """
 
     pulled = True
@@ -246,58 +301,92 @@ class Turned(Codebook):
 
 
 class Lattice(Codebook):
-    """Finite scalar quantisation: each variable bounded and rounded, the codes are their grid.
+    """Finite scalar quantisation: each variable is bounded and rounded; the codes are the grid.
 
-    There is nothing to learn, nothing to collapse and no penalty.
+    With L levels and h = (L - 1) (1 + 0.001) / 2, a variable becomes round(h tanh(z + s) - o),
+    divided by floor(L / 2), where o is 1/2 for an even L and 0 for an odd one, and tanh s = o / h.
+    There are no parameters, no penalty and no collapse. z has one variable per entry of `levels`.
 
     References:
         Mentzer, Minnen, Agustsson & Tschannen, "Finite scalar quantization: VQ-VAE made simple",
-        2023, https://arxiv.org/abs/2309.15505
+        2023, section 3.1 and appendix A.1, https://arxiv.org/abs/2309.15505
 
     Args:
-        levels: of each variable, at least 3.
+        levels: number of levels of each variable, at least 3.
 
     Raises:
-        UsageError: E254 for too few levels.
+        UsageError: E254 if a variable has fewer than 3 levels.
+
+    >>> q, penalty = Lattice([3, 5])(torch.tensor([[0.1, 9.0]]))
+    >>> q.mean, q.codes, penalty
+    (tensor([[0., 1.]]), tensor([13]), tensor([0.]))
     """
+
+    scale: Tensor
+    offset: Tensor
+    shift: Tensor
+    width: Tensor
+    basis: Tensor
+    grid: Tensor
 
     def __init__(self, levels: list[int]) -> None:
         super().__init__(math.prod(levels), len(levels))
         if min(levels) < LEAST_LEVELS:
             raise UsageError(
                 "E254",
-                f"levels are {levels}, but every variable needs at least {LEAST_LEVELS}",
+                f"every variable of a lattice needs at least {LEAST_LEVELS} levels, got {levels}",
                 fix=f"codes={LEAST_LEVELS ** len(levels)} or more",
             )
-        library = import_module("vector_quantize_pytorch")
-        self.rounded = library.FSQ(list(levels), force_quantization_f32=False)
+        count = torch.tensor(levels)
+        scale = (count - 1) * (1 + MARGIN) / 2
+        offset = torch.where(count % 2 == 0, 0.5, 0.0)
+        width = count // 2
+        basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))])
+        digits = torch.arange(self.size)[:, None] // basis % count
+        # Functions of `levels`, which the recipe's arguments determine: none is saved.
+        for name, value in {
+            "scale": scale,
+            "offset": offset,
+            "shift": (offset / scale).atanh(),
+            "width": width,
+            "basis": basis,
+            "grid": (digits - width) / width,
+        }.items():
+            self.register_buffer(name, value, persistent=False)
 
     def vectors(self) -> Tensor:
         """Return the vectors, (K, d)."""
-        return self.rounded.get_buffer("implicit_codebook")
+        return self.grid
 
     def forward(self, z: Tensor) -> tuple[Nearest, Tensor]:
-        """Return q(z | x) and no penalty; the gradient passes the bound, but not the rounding."""
+        """Return q(z | x) and a penalty of 0; rounding passes the gradient, tanh shapes it."""
         z = z if z.dtype == torch.float64 else z.float()
         with torch.autocast(z.device.type, enabled=False):
-            rounded, index = self.rounded(z.movedim(1, -1).reshape(1, -1, self.dim))
-        codes = index.view(z.shape[:1] + z.shape[2:]).long()
-        passed = rounded.view(z.movedim(1, -1).shape).movedim(-1, 1)
+            bounded = (z.movedim(1, -1) + self.shift).tanh() * self.scale - self.offset
+            codes = ((bounded.round().long() + self.width) * self.basis).sum(-1)
+            passed = (bounded / self.width).movedim(-1, 1)
         found = vectors_of(codes, self.vectors()).to(z)
         q = Nearest(z, Straight.apply(passed, found), codes, self.size)
         return q, z.new_zeros(len(z))
 
 
 def lattice(codes: int) -> list[int]:
-    """Return levels whose product is at most `codes`, near to it and to one another.
+    """Return numbers of levels, near one another, whose product is close to `codes` from below.
 
-    As many variables as have about 8 levels each; the first one takes what is left over.
+    There are enough variables for about 8 levels each. The first one is the largest that fits.
+
+    Raises:
+        UsageError: E254 for fewer than 3 codes.
 
     >>> lattice(512), lattice(1024), lattice(4096)
     ([8, 8, 8], [8, 5, 5, 5], [8, 8, 8, 8])
     """
     if codes < LEAST_LEVELS:
-        raise UsageError("E254", f"a grid of {codes} codes has no levels", fix="codes=512")
+        raise UsageError(
+            "E254",
+            f"a lattice needs at least {LEAST_LEVELS} codes, got codes={codes}",
+            fix="codes=512",
+        )
     variables = math.ceil(round(math.log(codes, 8), 9))
     least = int(round(codes ** (1 / variables), 9))
     return [codes // least ** (variables - 1), *[least] * (variables - 1)]

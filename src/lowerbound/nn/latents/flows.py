@@ -1,8 +1,8 @@
-"""Maps of latents whose log|det| is cheap: what makes a posterior richer than a diagonal normal.
+"""Normalizing flows over latents: invertible maps with a cheap log determinant.
 
-A map is a module (z, context) -> (y, log|det dy/dz|), shapes (B, d), (B, c) -> (B, d), (B,), in
-the direction of sampling: one pass of a network draws and gives the density of the draw. The way
-back is not needed for training or scores, and none of these maps has a cheap one.
+A map is a module (z, context) -> (y, log|det dy/dz|), with shapes (B, d), (B, c) -> (B, d), (B,),
+in the direction of sampling: one pass draws and gives the density of the draw. Training and
+scores do not need the inverse, which is expensive for these maps.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lowerbound.nn.distributions.base import (
 )
 from lowerbound.nn.distributions.scales import soft_clip
 
-# zuko turns torch's checks of distributions' arguments off, for everybody: put them back.
+# Importing zuko disables torch's argument checks of all distributions: restore them.
 _BEFORE: dict[str, Any] = {n: vars(Distribution)[n] for n in ("_validate_args", "arg_constraints")}
 from zuko.nn import MaskedMLP  # noqa: E402
 from zuko.transforms import MonotonicRQSTransform  # noqa: E402
@@ -37,13 +37,13 @@ for _name, _value in _BEFORE.items():
 
 Map = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-OPEN = 2.0  # a forget gate's initial logit: an untrained step keeps sigmoid(2) = 0.88 of z
-SHUT = -9.0  # the least logit of a gate: a step keeps at least 1e-4 of z, and can be undone
-LEAST = 1e-3  # of a planar map's slope along its normal, which must stay above 0
+OPEN = 2.0  # initial logit of a forget gate: an untrained step keeps sigmoid(2) = 0.88 of z
+SHUT = -9.0  # least logit of a gate: a step keeps at least 1e-4 of z and stays invertible
+LEAST = 1e-3  # least slope of a planar map along its normal, which must stay above 0
 
 
 class Masked(nn.Module):
-    """A MADE: numbers for every variable from the context and the variables before it.
+    """MADE: a network whose outputs for a variable depend on the context and earlier variables.
 
     References:
         Germain, Gregor, Murray & Larochelle, "MADE: masked autoencoder for distribution
@@ -51,10 +51,10 @@ class Masked(nn.Module):
 
     Args:
         latent: d, the number of variables.
-        context: c, the number of features that every variable may see, at least 1.
-        width: n, numbers per variable.
+        context: c, the number of features that every output depends on, at least 1.
+        width: n, outputs per variable.
         hidden: widths of the hidden layers.
-        backward: the last variable is the first of the order.
+        backward: reverse the order of the variables.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Masked(nn.Module):
         adjacency: Any = seen.repeat_interleave(width, 0)
         self.net = MaskedMLP(adjacency, list(hidden), activation=nn.SiLU)
         for layer in self.net:
-            if isinstance(layer, nn.Linear):  # which weights exist is no weight: not in the file
+            if isinstance(layer, nn.Linear):  # the mask is fixed: not saved
                 layer.register_buffer("mask", layer.get_buffer("mask"), persistent=False)
 
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
@@ -79,10 +79,10 @@ class Masked(nn.Module):
 
 
 class Autoregressive(nn.Module):
-    """One step of an inverse autoregressive flow: y = sigma z + (1 - sigma) m.
+    """Step of an inverse autoregressive flow: y = sigma z + (1 - sigma) m.
 
-    [m, s] = MADE(z, context), sigma = sigmoid(s), log|det| = sum_i log sigma_i. Turn `backward`
-    round from step to step, so that the variables change places.
+    [m, s] = MADE(z, context), sigma = sigmoid(s), log|det| = sum_i log sigma_i. Alternate
+    `backward` from step to step, so that every variable depends on all others.
 
     References:
         Kingma, Salimans, Jozefowicz, Chen, Sutskever & Welling, "Improved variational inference
@@ -92,7 +92,11 @@ class Autoregressive(nn.Module):
         latent: d.
         context: c, features of the encoder.
         hidden: widths of the masked network's hidden layers.
-        backward: order of the variables.
+        backward: reverse the order of the variables.
+
+    >>> y, log_det = Autoregressive(3, 8)(torch.zeros(5, 3), torch.zeros(5, 8))
+    >>> y.shape, log_det.shape
+    (torch.Size([5, 3]), torch.Size([5]))
     """
 
     def __init__(
@@ -109,7 +113,7 @@ class Autoregressive(nn.Module):
 
 
 class Spline(nn.Module):
-    """A monotone rational-quadratic spline per variable, shaped by the variables before it.
+    """Monotone rational-quadratic spline per variable, conditional on the earlier variables.
 
     y_i = g(z_i; MADE_i(z_<i, context)) on [-bound, bound], and y_i = z_i outside.
 
@@ -121,12 +125,16 @@ class Spline(nn.Module):
         latent: d.
         context: c, features of the encoder.
         hidden: widths of the masked network's hidden layers.
-        backward: order of the variables.
-        bins: of each spline.
-        bound: where the splines end.
+        backward: reverse the order of the variables.
+        bins: bins of each spline.
+        bound: end of the interval that the splines act on.
+
+    >>> y, log_det = Spline(3, 8)(torch.full((5, 3), 9.0), torch.zeros(5, 8))
+    >>> y[0].tolist(), log_det[0].item()  # unchanged outside of [-5, 5]
+    ([9.0, 9.0, 9.0], 0.0)
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - the two sizes of a spline beside what every map has
+    def __init__(  # noqa: PLR0913, PLR0917 - the arguments of every map, and those of a spline
         self,
         latent: int,
         context: int,
@@ -147,10 +155,10 @@ class Spline(nn.Module):
 
 
 class Planar(nn.Module):
-    """A bend along one direction: y = z + u tanh(w'z + b), with u, w and b from the context.
+    """Planar flow: y = z + u tanh(w'z + b), with u, w and b from the context.
 
-    The map can be undone while w'u > -1; so the part of u along w is moved there, by a smooth map
-    that (unlike the paper's) leaves w'u = 0 where it is: without that, u has a pole at w = 0.
+    The map is invertible for w'u > -1, so that the component of u along w is mapped there. The
+    smooth map used keeps w'u = 0 unchanged, unlike the paper's, whose u has a pole at w = 0.
 
     References:
         Rezende & Mohamed, "Variational inference with normalizing flows", 2015, eq. 10-12 and
@@ -159,6 +167,10 @@ class Planar(nn.Module):
     Args:
         latent: d.
         context: c, features of the encoder.
+
+    >>> y, log_det = Planar(3, 8)(torch.zeros(5, 3), torch.zeros(5, 8))
+    >>> y.shape, log_det.shape
+    (torch.Size([5, 3]), torch.Size([5]))
     """
 
     def __init__(self, latent: int, context: int) -> None:
@@ -179,21 +191,21 @@ class Planar(nn.Module):
 
 
 def _above_minus_one(x: Tensor) -> Tensor:
-    """Return a number above -1 that grows with x, and is 0 at 0."""
+    """Return a smooth increasing function of x that is above -1 and maps 0 to 0."""
     return LEAST - 1 + F.softplus(x + math.log(math.expm1(1 - LEAST)))
 
 
 class Flowed(Unchecked):
-    """The distribution of z = f_K(... f_1(z_0)), z_0 ~ base: easy to draw from, hard to invert.
+    """Distribution of z = f_K(... f_1(z_0)), z_0 ~ base, for maps without a cheap inverse.
 
     log q(z) = log q_0(z_0) - sum_k log|det df_k/dz_k-1| (Kingma et al., 2016, eq. 5) is known for
-    a draw, whose z_0 is at hand: `distributions.draw` gives it beside the draw. For any other z it
-    would take the way back.
+    a draw, because its z_0 is known: `distributions.base.draw` returns it with the draw. Any other
+    z would need the inverse.
 
     Args:
-        base: q_0, a distribution of (B, d) (or images) with a log_prob of its own.
+        base: q_0, a distribution over (B, d) or images with a log_prob.
         maps: f_1 to f_K, (z, context) -> (y, log|det dy/dz|).
-        context: (B, c), what the maps are conditional on.
+        context: (B, c), the condition of the maps.
     """
 
     has_rsample = True
@@ -203,7 +215,7 @@ class Flowed(Unchecked):
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
 
     def push(self, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the image of z_0 = `start` and the sum of log|det| on its way, (B,) nats."""
+        """Return f(start) and the sum of the log determinants, (B,) nats."""
         z, total = start, start.new_zeros(start.shape[0])
         for step in self.maps:
             z, log_det = step(z, self.context)
@@ -211,14 +223,14 @@ class Flowed(Unchecked):
         return z, total
 
     def rsample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw (global generator of torch), differentiably."""
+        """Draw differentiably, from torch's global generator."""
         starts = self.base.rsample(Size(sample_shape))
         one = self.batch_shape + self.event_shape
         drawn = torch.stack([self.push(start)[0] for start in starts.view(-1, *one)])
         return drawn.view(starts.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Refuse: see `OwnDraw`.
+        """Raise an error: only the density of draws is known, see `OwnDraw`.
 
         Raises:
             UsageError: E246 always.
@@ -227,12 +239,12 @@ class Flowed(Unchecked):
 
 
 class OwnDraw(Unchecked):
-    """What is known of a `Flowed` after one draw: log q of that draw, and of no other value.
+    """A `Flowed` after one draw: its log_prob is known for that draw only.
 
     Args:
-        q: what was drawn from.
+        q: the distribution that was drawn from.
         start: (B, d) z_0.
-        z: (B, d) its image, the draw.
+        z: (B, d) the draw.
         log_q: (B,) log q(z), nats.
     """
 
@@ -254,8 +266,8 @@ class OwnDraw(Unchecked):
 def _unknown() -> UsageError:
     return UsageError(
         "E246",
-        "the density of a flow is known for its own draws only: no way back from z is computed",
-        fix="draw with distributions.draw(q, ...), and ask what it returns beside the draw",
+        "the density of a flow is known for its own draws only, because its maps are not inverted",
+        fix="call log_prob of the distribution that distributions.base.draw returns with a draw",
     )
 
 
@@ -266,7 +278,7 @@ def _(q: Flowed, noise: Tensor) -> Tensor:
 
 @centre.register
 def _(q: Flowed) -> Tensor:
-    # The image of the base's centre: the mean has no closed form.
+    # The mean has no closed form; the image of the base's centre stands for it.
     return q.push(centre(q.base))[0]
 
 
@@ -279,15 +291,16 @@ def _(q: Flowed, normals: Normals) -> tuple[Tensor, Distribution]:
 
 @stopped.register
 def _(d: OwnDraw) -> Distribution:
-    """Cut the parameters and keep the path: log q(z) whose only gradient is that in z.
+    """Return the draw with log q(z) cut from the parameters, so that its gradient is in z alone.
 
-    Past a map y = f(z) with Jacobian J, d log q/dy = J^-T (d log q/dz - d log|det J|/dz): d passes
-    backwards instead of the way back. (To cut the parameters along z_0 -> z is not enough: what
-    they do to z at a given z_0 would be lost, and the estimate of the gradient biased.)
+    After a map y = f(z) with Jacobian J, d log q/dy = J^-T (d log q/dz - d log|det J|/dz), which
+    takes d backward passes and no inverse of f. (Cutting the parameters along z_0 -> z is not
+    enough: their effect on z at a given z_0 would be lost, and the gradient biased.)
 
     References:
         Vaitl, Nicoli, Nakajima & Kessel, "Gradients should stay on path: better estimators of the
-        reverse- and forward KL divergence for normalizing flows", 2022.
+        reverse- and forward KL divergence for normalizing flows", 2022,
+        https://arxiv.org/abs/2207.08219
     """
     if not (torch.is_grad_enabled() and d.z.requires_grad):
         return OwnDraw(d.q, d.start, d.z, d.log_q.detach())
@@ -300,9 +313,9 @@ def _(d: OwnDraw) -> Distribution:
 
 
 def _past(step: Map, context: Tensor, z: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-    """Return y = step(z) and d/dy of the log-density whose d/dz before the step is `slope`.
+    """Return y = step(z) and the gradient of the log-density by y, given that by z (`slope`).
 
-    One step at a time, because the product of several Jacobians is ill-conditioned in float32.
+    The steps are taken one by one, because the product of their Jacobians is ill-conditioned.
     """
     y, log_det = step(z, context)
     if log_det.requires_grad:
@@ -311,6 +324,6 @@ def _past(step: Map, context: Tensor, z: Tensor, slope: Tensor) -> tuple[Tensor,
     units = torch.eye(numbers, dtype=y.dtype, device=y.device).view(numbers, 1, *z.shape[1:])
     (rows,) = torch.autograd.grad(y, z, units.expand(-1, *z.shape), is_grads_batched=True)
     transposed = rows.flatten(2).permute(1, 2, 0).double()  # rows[i, b, j] = dy_bi / dz_bj
-    # A singular Jacobian gives a slope that is not finite, and training skips such a step.
+    # A singular Jacobian gives a gradient that is not finite; training skips such a step.
     solved, _ = torch.linalg.solve_ex(transposed, slope.flatten(1).double()[..., None])
     return y, solved.view(z.shape)

@@ -1,7 +1,7 @@
-"""Priors that mix the model's own posteriors: at learned inputs, or at exemplars.
+"""Priors that are mixtures of the model's own posteriors, at learned inputs or at exemplars.
 
 For a fixed encoder and decoder the best prior is the aggregate posterior E_x q(z | x). These
-follow it while the model trains, where `priors.Mixture` is fitted to it afterwards.
+priors follow it during training; `priors.Mixture` is fitted to it afterwards.
 """
 
 from __future__ import annotations
@@ -21,24 +21,28 @@ from lowerbound.noise import row_keys
 
 
 class Borrowed:
-    """u -> q(z | u) by an encoder and a posterior that belong to the model itself.
+    """Callable u -> q(z | u) that refers to the encoder and posterior of the model.
 
-    A prior that encodes must not register the encoder a second time: its weights would be counted,
-    saved and (as tensors that share memory) refused by safetensors. This is no module, so what it
-    holds is registered where it belongs and only there, and a deep copy of the model has a prior
-    that borrows from the copy.
+    A prior must not register the model's encoder a second time, because its weights would be
+    counted and saved twice. This class is not a module, so that they are registered in the model
+    only; in a deep copy of the model, the prior refers to the encoder of the copy.
 
     Args:
-        encoder: the model's, (x, context) -> one feature tensor per level.
-        posterior: that of the level, a rule that looks neither at the state nor at the prior.
-        level: number of the level.
+        encoder: the model's encoder, (x, context) -> one feature tensor per level.
+        posterior: the level's posterior, which must depend on the features alone.
+        level: index of the level.
+
+    >>> from lowerbound.nn import Plain, Single
+    >>> encode = Borrowed(Single(nn.Linear(4, 8)), Plain(nn.Linear(8, 6)))
+    >>> encode(torch.zeros(2, 4)).mean.shape
+    torch.Size([2, 3])
     """
 
     def __init__(self, encoder: nn.Module, posterior: nn.Module, level: int = 0) -> None:
         self.encoder, self.posterior, self.level = encoder, posterior, level
 
     def __call__(self, u: Tensor) -> Distribution:
-        """Return q(z | u), one for every row of u."""
+        """Return q(z | u) for every row of u, (n, ...)."""
         f = self.encoder(u, None)[self.level]
         return self.posterior(u.new_zeros(len(u), 0), f, None).q
 
@@ -57,15 +61,15 @@ def _normal(q: Distribution) -> tuple[Tensor, Tensor]:
     except UsageError:
         raise UsageError(
             "E246",
-            f"a prior that mixes posteriors needs normal ones, not a {type(q).__name__}",
-            fix="use posteriors.Plain at this level, or another prior",
+            f"a prior that mixes posteriors needs normal posteriors, got {type(q).__name__}",
+            fix="use the posterior Plain at this level, or another prior",
         ) from None
 
 
 class Vamp(nn.Module):
-    """p(z) = 1/K sum_k q(z | u_k): a mixture of the model's own posteriors at learned inputs u_k.
+    """VampPrior: p(z) = 1/K sum_k q(z | u_k), the model's posteriors at learned inputs u_k.
 
-    The pseudo-inputs are encoded once per walk, whatever the number of rows.
+    The K pseudo-inputs are encoded once per forward pass, independent of the number of rows.
 
     References:
         Tomczak & Welling, "VAE with a VampPrior", 2018, eq. 9, https://arxiv.org/abs/1705.07120
@@ -74,8 +78,17 @@ class Vamp(nn.Module):
         encode: u -> q(z | u), see `Borrowed`.
         components: K, the number of pseudo-inputs.
         shape: of one x.
-        bounds: the data's range, which pseudo-inputs do not leave (softly, so that none of them
-            stops learning at an end); None for data without one, such as standardised columns.
+        bounds: range of the data, to which pseudo-inputs are softly bounded, so that gradients
+            do not vanish at its ends; None for unbounded data, such as standardised columns.
+
+    Raises:
+        UsageError: E240 for fewer than one component; E246 in the forward pass if the posterior
+            is not normal.
+
+    >>> from lowerbound.nn import Plain, Single
+    >>> encode = Borrowed(Single(nn.Linear(4, 8)), Plain(nn.Linear(8, 6)))
+    >>> Vamp(encode, 10, [4])(torch.zeros(2, 0)).sample().shape
+    torch.Size([2, 3])
     """
 
     uniform: Tensor
@@ -91,7 +104,7 @@ class Vamp(nn.Module):
         _at_least(components, 1)
         self.encode, self.bounds = encode, bounds
         start = torch.randn(components, *shape)
-        # Bounded ones are in units of the range.
+        # With bounds, in units of the range.
         self.raw = nn.Parameter(start if bounds is None else 0.5 + 0.1 * start)
         self.register_buffer("uniform", torch.zeros(components), persistent=False)
 
@@ -104,7 +117,7 @@ class Vamp(nn.Module):
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
-        """Begin at rows of the data, (n, ...); with fewer than K, the others stay as they are."""
+        """Set pseudo-inputs to rows of the data, (n, ...); if n < K, the others stay unchanged."""
         rows = x[: len(self.raw)]
         low, high = self.bounds or (0.0, 1.0)
         filled = torch.where(rows.isnan(), torch.full_like(rows, (low + high) / 2), rows)
@@ -117,10 +130,10 @@ class Vamp(nn.Module):
 
 
 class Reading(nn.Module):
-    """An encoder that remembers, while training, which rows it read last.
+    """Encoder that records, during training, the keys of the rows it read last.
 
-    A level tells its prior nothing of x; a prior that leaves out the row itself asks here. Rows
-    are known by their content, so a row that is changed at random on its way in is not found.
+    A level passes no x to its prior; a prior that leaves out the row itself asks here. Keys depend
+    on the content of a row, so that a randomly augmented row is not recognised.
 
     Args:
         encoder: (x, context) -> features.
@@ -132,32 +145,43 @@ class Reading(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None) -> Sequence[Tensor]:
         """Return the encoder's features."""
-        self.keys = row_keys(x) if self.training else None
+        if self.training:  # in evaluation, threads may share the model
+            self.keys = row_keys(x)
         return self.encoder(x, context)
 
     def last(self) -> Tensor | None:
-        """Return the keys of the rows being read, (B,), once; None when no row is."""
+        """Return the keys (B,) of the rows read last, then None until rows are read again."""
         keys, self.keys = self.keys, None
         return keys
 
 
 class Exemplar(nn.Module):
-    """p(z) = 1/K sum_k N(z; mu(x_k), s^2 I): around the codes of exemplars, with one scale s.
+    """Exemplar prior: p(z) = 1/K sum_k N(z; mu(x_k), s^2 I) for exemplars x_k and one scale s.
 
-    While training, a row that is an exemplar is left out of its own prior: else the rate would be
-    lowest for a model that remembers its exemplars. The exemplars are saved with the model.
+    During training, a row that is an exemplar is left out of its own prior; otherwise the rate
+    would be lowest for a model that memorises its exemplars. They are saved with the model.
 
     References:
         Norouzi, Fleet & Norouzi, "Exemplar VAE: linking generative models, nearest neighbor
-        retrieval, and data augmentation", 2020, eq. 6 and section 3, without its retrieval of
-        near exemplars: all K are encoded at every step, https://arxiv.org/abs/2004.04795
+        retrieval, and data augmentation", 2020, eq. 6 and section 3,
+        https://arxiv.org/abs/2004.04795. The paper's retrieval of near exemplars is left out: all
+        K are encoded at every step.
 
     Args:
         encode: x -> q(z | x) by the model's own networks, see `Borrowed`.
         components: K, at least 2.
         shape: of one x.
-        reading: gives the keys of the rows being trained on, see `Reading.last`; None leaves no
-            row out.
+        reading: returns the keys of the current training rows, see `Reading.last`; None leaves
+            no row out.
+
+    Raises:
+        UsageError: E240 for fewer than two components; E246 in the forward pass if the posterior
+            is not normal.
+
+    >>> from lowerbound.nn import Plain, Single
+    >>> encode = Borrowed(Single(nn.Linear(4, 8)), Plain(nn.Linear(8, 6)))
+    >>> Exemplar(encode, 10, [4])(torch.zeros(2, 0)).sample().shape
+    torch.Size([2, 3])
     """
 
     exemplars: Tensor
@@ -182,20 +206,20 @@ class Exemplar(nn.Module):
 
     @torch.no_grad()
     def start_from(self, x: Tensor) -> None:
-        """Take exemplars from rows of the data, (n, ...); fewer than K are repeated."""
+        """Set the exemplars to rows of the data, (n, ...), repeated if n < K."""
         rows = x[torch.arange(len(self.exemplars)) % len(x)]
         self.exemplars.copy_(rows)
         self.keys.copy_(row_keys(rows))
 
     def forward(self, h: Tensor) -> Distribution:
-        """Return the mixture for every row of h, without the row itself while training."""
-        read = None if self.reading is None else self.reading()
+        """Return the mixture for every row of h; in training, without the row itself."""
+        read = self.reading() if self.training and self.reading is not None else None
         loc, _ = _normal(self.encode(self.exemplars))
         scale = scale_of(self.raw_scale, 1e-4, 1e4).expand_as(loc)
         logits = self.uniform
-        if read is not None and self.training:
+        if read is not None:
             own = read[:, None] == self.keys
-            # A row that is every exemplar keeps them all: there is nothing else.
+            # A row equal to every exemplar keeps them all; none would remain otherwise.
             own &= ~own.all(1, keepdim=True)
             logits = torch.zeros_like(own, dtype=loc.dtype).masked_fill(own, -torch.inf)
             logits = logits.repeat_interleave(h.shape[0] // len(logits), 0)
@@ -204,17 +228,17 @@ class Exemplar(nn.Module):
 
 def _at_least(components: int, least: int) -> None:
     if components < least:
-        message = f"components is {components}, but this prior needs at least {least}"
+        message = f"components must be at least {least}, got {components}"
         raise UsageError("E240", message, fix=f"components={max(least, 100)}")
 
 
 @singledispatch
 def start_from(prior: nn.Module, first: Callable[[int], Tensor]) -> None:
-    """Let a prior begin at rows of the data; most priors begin where they are.
+    """Initialise a prior from rows of the data; most priors ignore the data.
 
     Args:
         prior: a prior.
-        first: n -> the first n rows of the training data, (n, ...), or as many as there are.
+        first: n -> the first n rows of the training data, (n, ...), or all rows if fewer.
     """
 
 

@@ -9,13 +9,27 @@ import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
-from lowerbound.nn.distributions.base import Unchecked, UnitNormal, normal, tempered
+from lowerbound.nn.distributions.base import (
+    ONE,
+    Unchecked,
+    UnitNormal,
+    normal,
+    sample,
+    tempered,
+)
 from lowerbound.nn.distributions.scales import scale_of, soft_clip
 from lowerbound.nn.networks.mlp import MLP
 
 
 class StandardNormal(nn.Module):
-    """p(z) = N(0, I), z of the given shape."""
+    """p(z) = N(0, I).
+
+    Args:
+        shape: of one z.
+
+    >>> StandardNormal(3)(torch.zeros(2, 0)).log_prob(torch.zeros(2, 3))  # -1.5 log(2 pi) nats
+    tensor([-2.7568, -2.7568])
+    """
 
     zero: Tensor
     one: Tensor
@@ -34,7 +48,14 @@ class StandardNormal(nn.Module):
 
 
 class Learned(nn.Module):
-    """p(z) = N(mu, sigma^2) with learned mu and sigma, the same for every row."""
+    """p(z) = N(mu, sigma^2) with learned mu and sigma, the same for every row.
+
+    Args:
+        shape: of one z.
+
+    >>> Learned(3)(torch.zeros(2, 0)).mean.shape
+    torch.Size([2, 3])
+    """
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -48,14 +69,20 @@ class Learned(nn.Module):
 
 
 class Mixture(nn.Module):
-    """p(z) = sum_k w_k N(mu_k, diag sigma_k^2): fitted to the aggregate posterior after training.
+    """p(z) = sum_k w_k N(mu_k, diag sigma_k^2), fitted to the aggregate posterior after training.
 
-    The best prior for a fixed encoder and decoder is the aggregate posterior E_x q(z | x)
-    (Tomczak & Welling, "VAE with a VampPrior", 2018, eq. 5); a mixture is its density estimate.
+    The best prior for a fixed encoder and decoder is the aggregate posterior E_x q(z | x); the
+    mixture is a density estimate of it.
+
+    References:
+        Tomczak & Welling, "VAE with a VampPrior", 2018, eq. 5, https://arxiv.org/abs/1705.07120
 
     Args:
         components: K.
-        latent: size of z.
+        latent: d, the size of z.
+
+    >>> Mixture(5, 3)(torch.zeros(2, 0)).log_prob(torch.zeros(2, 3)).shape
+    torch.Size([2])
     """
 
     def __init__(self, components: int, latent: int) -> None:
@@ -72,7 +99,7 @@ class Mixture(nn.Module):
 
 
 class DiagonalMixture(MixtureSameFamily):
-    """The same mixture of diagonal normals for every row.
+    """Mixture of diagonal normals whose components are the same for every row.
 
     Args:
         logits: (K,) unnormalised log-weights, or (rows, K) where each row has its own.
@@ -94,9 +121,8 @@ class DiagonalMixture(MixtureSameFamily):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p of (..., d) values.
 
-        As the components are the same for every row, the squares expand into two matrix products:
-        torch's own way needs rows x K x d numbers, and took most of the time of a score. The
-        products cancel, so they are taken in float64.
+        Because all rows share the components, the squares expand into two matrix products; torch
+        would form rows x K x d numbers. The products cancel, so that they are taken in float64.
         """
         logits, loc, scale = (t.double() for t in self.parameters)
         z, precision = value.double(), scale**-2
@@ -108,7 +134,7 @@ class DiagonalMixture(MixtureSameFamily):
 
 
 class Coupling(nn.Module):
-    """y_b = (z_b - m(z_a)) / s(z_a), y_a = z_a: half of the variables move, seen by the other.
+    """Affine coupling layer: y_b = (z_b - m(z_a)) / s(z_a) and y_a = z_a for two halves a, b.
 
     References:
         Dinh, Sohl-Dickstein & Bengio, "Density estimation using real NVP", 2017, eq. 4-8,
@@ -117,7 +143,7 @@ class Coupling(nn.Module):
     Args:
         latent: d, at least 2.
         hidden: widths of the network's hidden layers.
-        odd: which half moves.
+        odd: whether the variables with odd numbers are the half that moves.
     """
 
     still: Tensor
@@ -139,29 +165,29 @@ class Coupling(nn.Module):
         return a, b, m, soft_clip(raw, -_FOLD, _FOLD)
 
     def merge(self, a: Tensor, b: Tensor) -> Tensor:
-        """Put the halves back in their places."""
+        """Return the variables of both halves in their original order."""
         return torch.cat([a, b], -1).index_select(-1, self.places)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return y and log|det dy/dz|, nats: the way of a density."""
+        """Return y and log|det dy/dz| in nats, which the density needs."""
         a, b, m, log_s = self.split(z)
         return self.merge(a, (b - m) * (-log_s).exp()), -log_s.sum(-1)
 
     def back(self, y: Tensor) -> Tensor:
-        """Return z: the way of a draw."""
+        """Return z from y, which sampling needs."""
         a, b, m, log_s = self.split(y)
         return self.merge(a, b * log_s.exp() + m)
 
 
-_FOLD = 4.0  # log of the most that one coupling stretches
+_FOLD = 4.0  # bound of the log-scale of one coupling
 
 
 class Coupled(Unchecked):
-    """The distribution of z = f^-1(e), e ~ base, with cheap maps both ways; z: (rows, d).
+    """Distribution of z = f^-1(e), e ~ base, for maps that are cheap in both directions.
 
     Args:
-        base: of e, with batch shape (rows,).
-        steps: from z to e, each with `forward` and `back`.
+        base: distribution of e, with batch shape (rows,) and event shape (d,).
+        steps: the maps from z to e, each with `forward` and `back`.
     """
 
     def __init__(self, base: Distribution, steps: Sequence[Coupling]) -> None:
@@ -176,35 +202,41 @@ class Coupled(Unchecked):
             total = total + log_det
         return self.base.log_prob(e) + total
 
-    @torch.no_grad()
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw (global generator of torch)."""
-        z = self.base.sample(Size(sample_shape))
-        for step in reversed(self.steps):
-            z = step.back(z)
-        return z
+
+@sample.register
+@torch.no_grad()
+def _(p: Coupled, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    z = sample(p.base, generator, shape)
+    for step in reversed(p.steps):
+        z = step.back(z)
+    return z
 
 
 @tempered.register
 def _(p: Coupled, temperature: float) -> Distribution:
-    # As for Glow: the base is widened, and what it stands for follows.
+    # As in Glow, section 6: the temperature scales the base.
     return Coupled(tempered(p.base, temperature), p.steps)
 
 
 class FlowPrior(nn.Module):
-    """p(z) by coupling layers over a learned normal: density and draws cost one pass each.
+    """p(z) by coupling layers over a learned normal; log_prob and sample take one pass each.
 
-    A temperature multiplies the scale of the normal at the end of the layers (Kingma & Dhariwal,
-    "Glow", 2018, section 6). With one latent there is nothing to couple: it is that normal.
+    A temperature multiplies the scale of the base normal (Kingma & Dhariwal, "Glow", 2018,
+    section 6). With one latent there are no couplings, only that normal.
 
     References:
-        Dinh et al., 2017; Chen et al., "Variational lossy autoencoder", 2017, section 3.2 (flows
-        as priors), https://arxiv.org/abs/1611.02731
+        Dinh, Sohl-Dickstein & Bengio, "Density estimation using real NVP", 2017,
+        https://arxiv.org/abs/1605.08803; Chen et al., "Variational lossy autoencoder", 2017,
+        section 3.2 (flows as priors), https://arxiv.org/abs/1611.02731
 
     Args:
-        latent: size of z.
+        latent: d, the size of z.
         steps: number of couplings.
-        hidden: widths of each coupling's network.
+        hidden: widths of the hidden layers of each coupling.
+
+    >>> p = FlowPrior(4)(torch.zeros(2, 0))
+    >>> p.log_prob(p.sample()).shape  # nats
+    torch.Size([2])
     """
 
     def __init__(self, latent: int, steps: int = 4, hidden: Sequence[int] = (64,)) -> None:

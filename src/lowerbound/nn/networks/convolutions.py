@@ -1,7 +1,4 @@
-"""Convolutional networks for images of any height and width: what is cut is put back exactly.
-
-They know nothing of probability, nor of files. Shapes are (B, C, H, W).
-"""
+"""Convolutional networks for images (B, C, H, W) of any height and width."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from lowerbound.nn.networks.mlp import SILU, Nonlinearity
 
 
 def halvings(size: int, times: int) -> list[int]:
-    """Return `size` and what is left of it after each halving, rounded up.
+    """Return `size` and its value after each of several halvings, rounded up.
 
     >>> halvings(33, 3)
     [33, 17, 9, 5]
@@ -28,9 +25,9 @@ def halvings(size: int, times: int) -> list[int]:
 
 
 class Halving(nn.Conv2d):
-    """A 4 x 4 convolution of stride 2: (B, C, H, W) -> (B, D, H / 2, W / 2), rounded up.
+    """4 x 4 convolution of stride 2: (B, C, H, W) -> (B, D, H / 2, W / 2), rounded up.
 
-    An odd height or width gets a row or column of zeros at its end.
+    An odd height or width is padded by a row or column of zeros at its end.
 
     Args:
         inputs: C.
@@ -47,12 +44,12 @@ class Halving(nn.Conv2d):
 
 
 class Doubling(nn.ConvTranspose2d):
-    """The transpose of `Halving`: (B, D, H / 2, W / 2) -> (B, C, H, W), exactly.
+    """Transpose of `Halving`: (B, D, H / 2, W / 2) -> (B, C, H, W), for odd sizes too.
 
     Args:
         inputs: D.
         outputs: C.
-        size: (H, W); half of it, rounded up, comes in.
+        size: (H, W) of the output.
     """
 
     def __init__(self, inputs: int, outputs: int, size: tuple[int, int]) -> None:
@@ -66,13 +63,20 @@ class Doubling(nn.ConvTranspose2d):
 
 
 class Encoder(nn.Sequential):
-    """Halvings, then all pixels side by side: (B, C, H, W) -> (B, features).
+    """Convolutional encoder: halvings, then flattening, (B, C, H, W) -> (B, features).
 
     Args:
-        inputs: C, numbers per pixel that come in.
+        inputs: C, channels of the input.
         size: (H, W).
-        channels: of every halving.
-        after: each halving.
+        channels: output channels of every halving.
+        after: nonlinearity after each halving.
+
+    Attributes:
+        features: number of output features.
+
+    >>> encoder = Encoder(1, (28, 28), [16, 32])
+    >>> encoder(torch.zeros(2, 1, 28, 28)).shape, encoder.features
+    (torch.Size([2, 1568]), 1568)
     """
 
     def __init__(
@@ -91,13 +95,18 @@ class Encoder(nn.Sequential):
 
 
 class Decoder(nn.Sequential):
-    """The way back but for the last doubling: (B, latent) -> (B, channels[0], H / 2, W / 2).
+    """Convolutional decoder up to the last doubling: (B, latent) -> (B, channels[0], H/2, W/2).
+
+    The last `Doubling` belongs to the likelihood, whose family determines its channels.
 
     Args:
-        latent: numbers that come in.
+        latent: number of inputs.
         size: (H, W) of the image.
         channels: those of the `Encoder`, in its order.
-        after: each layer.
+        after: nonlinearity after each layer.
+
+    >>> Decoder(3, (28, 28), [16, 32])(torch.zeros(2, 3)).shape
+    torch.Size([2, 16, 14, 14])
     """
 
     def __init__(
@@ -121,7 +130,7 @@ class Decoder(nn.Sequential):
 
 
 def margins(size: int, multiple: int) -> tuple[int, int]:
-    """Return how much to put before and behind `size` to make it a multiple.
+    """Return the padding before and after `size` that makes it a multiple of a number.
 
     >>> margins(28, 8), margins(33, 4), margins(32, 8)
     ((2, 2), (1, 2), (0, 0))
@@ -131,11 +140,11 @@ def margins(size: int, multiple: int) -> tuple[int, int]:
 
 
 class Enlarged(nn.Module):
-    """Repeat an image's border until its height and width are multiples of a number.
+    """Replicate an image's border until its height and width are multiples of a number.
 
     Args:
-        size: (H, W) that comes in.
-        multiple: of the height and width that go out.
+        size: (H, W) of the input.
+        multiple: divisor of the output's height and width.
     """
 
     def __init__(self, size: tuple[int, int], multiple: int) -> None:
@@ -145,15 +154,15 @@ class Enlarged(nn.Module):
         self.size = size[0] + sum(top), size[1] + sum(left)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the larger image, the given one in its middle."""
+        """Return the larger image, with the given one in its middle."""
         return F.pad(x, self.around, mode="replicate") if any(self.around) else x
 
 
 class Cropped(nn.Module):
-    """Take what `Enlarged` put around an image away again.
+    """Remove the padding of `Enlarged`.
 
     Args:
-        size: (H, W) that goes out.
+        size: (H, W) of the output.
         multiple: as given to `Enlarged`.
     """
 
@@ -169,7 +178,14 @@ class Cropped(nn.Module):
 
 
 class LearnedStart(nn.Module):
-    """A first state that is learned: the same (C, H, W) for every row."""
+    """First state that is learned, the same (C, H, W) for every row.
+
+    Args:
+        shape: (C, H, W).
+
+    >>> LearnedStart(4, 2, 2)(None, 3).shape
+    torch.Size([3, 4, 2, 2])
+    """
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -181,7 +197,7 @@ class LearnedStart(nn.Module):
 
 
 class Unstarted(nn.Module):
-    """The first state where there is nothing to say: (B, 0, H, W)."""
+    """First state without channels, (B, 0, H, W), for levels of images."""
 
     anchor: Tensor
 
@@ -195,10 +211,11 @@ class Unstarted(nn.Module):
 
 
 class Refined(nn.Module):
-    """x + net(x), two convolutions with no batch in them: (B, C, H, W) to the same.
+    """Residual block of two convolutions without normalisation: (B, C, H, W) -> (B, C, H, W).
 
     References:
-        He, Zhang, Ren & Sun, "Identity mappings in deep residual networks", 2016.
+        He, Zhang, Ren & Sun, "Identity mappings in deep residual networks", 2016,
+        https://arxiv.org/abs/1603.05027
 
     Args:
         channels: C.

@@ -1,8 +1,9 @@
-"""Networks: they know nothing of probability. Shapes are (B, ...) in, (B, ...) out."""
+"""Fully connected networks and readers of table rows: (B, ...) -> (B, ...)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -10,15 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lowerbound.errors import UsageError
+
 ONE_HOT_LIMIT = 64  # a column with more levels than this is embedded
 
 
 class Nonlinearity(NamedTuple):
-    """What follows a linear map or a convolution.
+    """Nonlinearity after a linear map or a convolution.
 
     Attributes:
-        width: outputs of the map for every one that is left.
-        make: returns the module, which works on axis 1.
+        width: inputs of the nonlinearity per output: 2 for a gated one.
+        make: constructor of the module, which acts on axis 1.
     """
 
     width: int
@@ -36,7 +39,15 @@ NONLINEARITIES = {
 
 
 def trunk(sizes: Sequence[int], after: Nonlinearity = SILU) -> nn.Sequential:
-    """Return linear maps with a nonlinearity after each: (B, sizes[0]) -> (B, sizes[-1])."""
+    """Return linear maps with a nonlinearity after each: (B, sizes[0]) -> (B, sizes[-1]).
+
+    Args:
+        sizes: widths from input to output.
+        after: the nonlinearity.
+
+    >>> [type(layer).__name__ for layer in trunk([4, 8, 2])]
+    ['Linear', 'SiLU', 'Linear', 'SiLU']
+    """
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, after.width * outputs), after.make()]
@@ -48,6 +59,9 @@ class MLP(nn.Sequential):
 
     Args:
         sizes: widths from input to output; two widths give one linear map.
+
+    >>> MLP([4, 8, 2])(torch.zeros(3, 4)).shape
+    torch.Size([3, 2])
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -55,7 +69,14 @@ class MLP(nn.Sequential):
 
 
 class Concat(nn.Module):
-    """(h, z) -> net([h, z]): the usual way to move the state on."""
+    """The usual `advance` of a level: (h, z) -> net([h, z]), concatenated on axis 1.
+
+    Args:
+        net: module from the concatenation to the next state.
+
+    >>> Concat(MLP([5, 8]))(torch.zeros(3, 2), torch.zeros(3, 3)).shape
+    torch.Size([3, 8])
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -67,7 +88,11 @@ class Concat(nn.Module):
 
 
 class Empty(nn.Module):
-    """The first state of a model without context: nothing, (batch, 0)."""
+    """First state of a model without context: a tensor of shape (batch, 0).
+
+    >>> Empty()(None, 3).shape
+    torch.Size([3, 0])
+    """
 
     anchor: Tensor
 
@@ -81,7 +106,14 @@ class Empty(nn.Module):
 
 
 class Single(nn.Module):
-    """An encoder for a model of one level: (x, context) -> [net(x)]."""
+    """Encoder of a model of one level: (x, context) -> [net(x)].
+
+    Args:
+        net: module from x to the features.
+
+    >>> [f.shape for f in Single(MLP([4, 8]))(torch.zeros(3, 4), None)]
+    [torch.Size([3, 8])]
+    """
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -93,13 +125,13 @@ class Single(nn.Module):
 
 
 class Reader(nn.Module):
-    """Turns columns of one kind into `width` numbers without gaps."""
+    """Base class of readers, which turn columns of one kind into `width` numbers without NaN."""
 
     width: int
 
 
 class Filled(Reader):
-    """Numbers with gaps: NaN becomes 0, beside an indicator of where it was if `indicators`."""
+    """Reader of numbers: NaN becomes 0, with missing-value indicators appended if `indicators`."""
 
     def __init__(self, features: int, indicators: bool) -> None:
         super().__init__()
@@ -113,9 +145,9 @@ class Filled(Reader):
 
 
 class CodeFeatures(Reader):
-    """Codes of categorical columns as one-hot vectors, or embeddings where there are many levels.
+    """Reader of categorical codes: one-hot vectors, or embeddings for more than 64 levels.
 
-    A missing code (NaN) is the zero vector.
+    A missing code (NaN) becomes the zero vector.
 
     Args:
         sizes: number of codes of each column.
@@ -154,12 +186,17 @@ class CodeFeatures(Reader):
 
 
 class TableFeatures(Reader):
-    """The coded columns of a table as a dense vector that an MLP can read.
+    """Reader of the coded columns of a table: (B, columns) -> (B, width), NaN being missing.
 
     Args:
-        families: the family of every coded column.
-        sizes: the number of codes of every coded column (1 for numbers).
-        indicators: add an indicator of missing cells to the numeric columns.
+        families: for every coded column, "real", "count", "binary", "ordinal" or "categorical".
+        sizes: number of codes of every coded column; 1 for numbers.
+        indicators: append missing-value indicators for the numeric columns.
+
+    >>> reader = TableFeatures(["real", "categorical"], [1, 3], indicators=True)
+    >>> reader(torch.tensor([[0.5, 2.0], [torch.nan, 0.0]]))
+    tensor([[0.5000, 0.0000, 0.0000, 0.0000, 1.0000],
+            [0.0000, 1.0000, 1.0000, 0.0000, 0.0000]])
     """
 
     def __init__(self, families: Sequence[str], sizes: Sequence[int], indicators: bool) -> None:
@@ -182,7 +219,7 @@ class TableFeatures(Reader):
 
 
 class Mapped(Reader):
-    """A fixed elementwise map before `Filled`: counts enter as log(1 + x), grades centred."""
+    """Fixed elementwise map before `Filled`: log(1 + x) for counts, centring for grades."""
 
     scale: Tensor
 
@@ -190,7 +227,7 @@ class Mapped(Reader):
         super().__init__()
         self.shift, self.log, self.filled, self.width = shift, log, filled, filled.width
         self.register_buffer("scale", scale, persistent=False)
-        # Two passes through tens of thousands of columns that would change nothing are left out.
+        # Skip two passes over up to tens of thousands of columns if they would change nothing.
         self.moved = shift != 0 or bool((scale != 1).any())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -229,14 +266,59 @@ _READERS = {
 }
 
 
-class Hidden(nn.Module):
-    """Hide a random share of the cells from the encoder while training.
+class Drawing(nn.Module):
+    """Base of layers that draw random numbers while training, from a generator lent to them.
 
-    The bound stays a bound: q(z | x) may be any function of x, so also of a part of it. It makes
-    the posterior robust to missing cells and is a mild regulariser.
+    `loop.fit` lends one to all such layers of its model and seeds it anew at every step, so that
+    a fit can be resumed exactly and fits in several threads do not share a state. Elsewhere, use
+    `lent`.
+    """
+
+    _generator: torch.Generator | None = None
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The generator that was lent to the layer.
+
+        Raises:
+            UsageError: E246 where none was lent.
+        """
+        if self._generator is None:
+            raise UsageError(
+                "E246",
+                f"a layer of type {type(self).__name__} draws while training, and no generator "
+                "was lent to it",
+                fix="with lent(model, generator): ..., or model.eval()",
+            )
+        return self._generator
+
+
+@contextmanager
+def lent(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """Let all `Drawing` layers of a module use a generator inside the block.
 
     Args:
-        rate: probability that a cell is hidden.
+        module: the module, which one thread at a time may train.
+        generator: on the device of the module.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, Drawing)]
+    for layer in layers:
+        layer._generator = generator
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer._generator
+
+
+class Hidden(Drawing):
+    """Hide a random share of the values from the encoder while training.
+
+    The bound stays a bound: q(z | x) may be any function of x, so also of a part of it. It makes
+    the posterior robust to missing values and is a mild regulariser.
+
+    Args:
+        rate: probability that a value is hidden.
     """
 
     def __init__(self, rate: float) -> None:
@@ -244,7 +326,8 @@ class Hidden(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x with some cells NaN while training, x itself in evaluation."""
+        """Return x with some values NaN in training, and x itself in evaluation."""
         if not self.training or not self.rate:
             return x
-        return x.masked_fill(torch.rand_like(x) < self.rate, torch.nan)
+        uniform = torch.rand(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
+        return x.masked_fill(uniform < self.rate, torch.nan)

@@ -1,9 +1,8 @@
-"""A gated PixelCNN: numbers for every place of a grid of codes from the places before it.
+"""Gated PixelCNN: logits for every position of a grid of codes from the positions before it.
 
-Places are in raster order: row by row, from left to right. The network knows nothing of
-probability. It runs in two ways with the same weights: over whole grids at once, and place by
-place (`Walk`), where a row of the vertical stack is computed once and a place of the horizontal
-one costs a few products, whatever the size of the grid.
+Positions are in raster order: row by row, from left to right. The network runs in two ways with
+the same weights: over whole grids at once, and position by position (`Walk`), where each row of
+the vertical stack is computed once and the cost of a position does not depend on the grid's size.
 """
 
 from __future__ import annotations
@@ -17,26 +16,26 @@ from torch import Tensor, nn
 
 
 def gate(x: Tensor) -> Tensor:
-    """Return tanh(a) sigmoid(b) for [a, b] = x on axis 1: eq. 2 of the paper."""
+    """Return tanh(a) sigmoid(b) for [a, b] = x on axis 1 (eq. 2 of the paper)."""
     a, b = x.chunk(2, 1)
     return a.tanh() * b.sigmoid()
 
 
 class GatedLayer(nn.Module):
-    """One layer of both stacks: the vertical one sees rows above, the horizontal one all before.
+    """Layer of the vertical stack, which sees the rows above, and of the horizontal stack.
 
-    Both stacks come in moved by one, so that what stands at a place never knows the place's own
-    code. The horizontal stack reads the vertical one, and not the other way round: no place
-    before is out of sight.
+    The inputs of both stacks are shifted by one, so that the output at a position does not depend
+    on its own code. The horizontal stack reads the vertical one, so that every earlier position is
+    visible (there is no blind spot).
 
     References:
         van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves & Kavukcuoglu, "Conditional image
         generation with PixelCNN decoders", 2016, figure 2, https://arxiv.org/abs/1606.05328
 
     Args:
-        channels: C, of either stack.
-        reach: places to either side, and rows above, that a layer sees.
-        given: channels of what the grid is conditional on; 0 for nothing.
+        channels: C, of each stack.
+        reach: number of positions to each side, and of rows above, that a layer sees.
+        given: channels of the condition; 0 for none.
     """
 
     def __init__(self, channels: int, reach: int, given: int) -> None:
@@ -49,47 +48,47 @@ class GatedLayer(nn.Module):
         self.given = nn.Conv2d(given, 4 * channels, 1, bias=False) if given else None
 
     def told(self, given: Tensor | None) -> tuple[Tensor | float, Tensor | float]:
-        """Return what the condition adds to the two stacks, (B, 2 C, H, W) each."""
+        """Return the terms of the condition for the two stacks, (B, 2 C, H, W) each."""
         if self.given is None or given is None:
             return 0.0, 0.0
         down, right = self.given(given).chunk(2, 1)
         return down, right
 
     def down(self, above: Tensor, told: Tensor | float) -> tuple[Tensor, Tensor]:
-        """Return the vertical stack's rows, and what the horizontal one reads of them.
+        """Return rows of the vertical stack, and their term for the horizontal one.
 
         Args:
-            above: (B, C, reach + rows, W): with the rows above those that are computed.
-            told: by the condition, (B, 2 C, rows, W).
+            above: (B, C, reach + rows, W), including `reach` rows above the computed ones.
+            told: the term of the condition, (B, 2 C, rows, W).
         """
         raw = self.vertical(F.pad(above, (self.reach, self.reach)))
         return gate(raw + told), self.across(raw)
 
     def forward(self, v: Tensor, h: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return both stacks, (B, C, H, W), of whole grids."""
+        """Return both stacks, (B, C, H, W), for whole grids."""
         for_v, for_h = self.told(given)
         v, read = self.down(F.pad(v, (0, 0, self.reach, 0)), for_v)
         raw = self.horizontal(F.pad(h, (self.reach, 0))) + read + for_h
         return v, h + self.onward(gate(raw))
 
     def right(self, left: Tensor, read: Tensor) -> Tensor:
-        """Return one place of the horizontal stack, (B, C).
+        """Return one position of the horizontal stack, (B, C).
 
         Args:
-            left: (B, C, reach + 1), the place last.
-            read: of the vertical stack and told by the condition, (B, 2 C).
+            left: (B, C, reach + 1), the position itself being the last.
+            read: sum of the terms of the vertical stack and of the condition, (B, 2 C).
         """
         raw = F.linear(left.flatten(1), self.horizontal.weight.flatten(1), self.horizontal.bias)
         return left[:, :, -1] + _pointwise(self.onward, gate(raw + read))
 
 
 def _pointwise(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a 1 x 1 convolution to one place, (B, C)."""
+    """Apply a 1 x 1 convolution to one position, (B, C)."""
     return F.linear(x, layer.weight.flatten(1), layer.bias)
 
 
 class CausalAttention(nn.Module):
-    """Every place looks at itself and all before it, at any distance.
+    """Causal self-attention: each position attends to itself and to all earlier positions.
 
     References:
         Chen, Mishra, Rohaninejad & Abbeel, "PixelSNAIL: an improved autoregressive generative
@@ -97,7 +96,7 @@ class CausalAttention(nn.Module):
 
     Args:
         channels: C.
-        heads: that share them.
+        heads: number of heads, a divisor of C.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -107,29 +106,37 @@ class CausalAttention(nn.Module):
         self.onward = nn.Conv2d(channels, channels, 1)
 
     def split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Return queries, keys and values, (B, heads, places, C / heads), of (B, 3 C, places)."""
+        """Return queries, keys and values, (B, heads, n, C / heads), from (B, 3 C, n)."""
         return x.unflatten(1, (3, self.heads, -1)).transpose(-1, -2).unbind(1)
 
     def forward(self, h: Tensor) -> Tensor:
-        """Return (B, C, H, W) with what was found added."""
+        """Return h plus the attention's output, (B, C, H, W)."""
         q, k, v = self.split(self.asks(h).flatten(2))
         found = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return h + self.onward(found.transpose(-1, -2).reshape(h.shape))
 
 
 class PixelCNN(nn.Module):
-    """Numbers for every place of a grid of codes, from the codes before it and a condition.
+    """Gated PixelCNN over grids of codes: logits from the earlier codes and a condition.
+
+    References:
+        van den Oord et al., "Conditional image generation with PixelCNN decoders", 2016,
+        https://arxiv.org/abs/1606.05328
 
     Args:
-        codes: K, the number of codes, and of numbers per place.
+        codes: K, the number of codes.
         grid: (H, W).
-        channels: of either stack.
-        layers: gated ones.
+        channels: of each stack.
+        layers: number of gated layers.
         given: channels of the condition (B, given, H, W); 0 for none.
-        heads: of causal attention after the middle layer and after the last; 0 for none.
+        heads: heads of causal attention after the middle and after the last layer; 0 for none.
+
+    >>> net = PixelCNN(8, (3, 4), channels=4, layers=2)
+    >>> net(torch.zeros(2, 3, 4, dtype=torch.long), torch.zeros(2, 0, 3, 4)).shape
+    torch.Size([2, 8, 3, 4])
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what a network of codes depends on
+    def __init__(  # noqa: PLR0913, PLR0917 - the sizes of a network over codes
         self,
         codes: int,
         grid: Sequence[int],
@@ -152,21 +159,23 @@ class PixelCNN(nn.Module):
         self.head = nn.ModuleList(
             [nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, codes, 1)]
         )
-        for last in self.head[1].parameters():  # to begin with, all codes are alike
+        for last in self.head[
+            1
+        ].parameters():  # an untrained network gives the uniform distribution
             nn.init.zeros_(last)
 
     def condition(self, given: Tensor) -> Tensor | None:
-        """Return what all layers are told of a condition."""
+        """Return the features of a condition, which all layers share, or None."""
         return None if self.reading is None else self.reading(given)
 
     def stacks(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the starts of both stacks from embedded codes, (B, C, H, W): moved by one."""
+        """Return the inputs of both stacks: embedded codes (B, C, H, W), shifted by one."""
         v = F.pad(embedded, (0, 0, 1, 0))[:, :, :-1] + self.places[0]
         h = F.pad(embedded, (1, 0))[..., :-1] + self.places[1]
         return v, h
 
     def numbers(self, embedded: Tensor, given: Tensor) -> Tensor:
-        """Return (B, K, H, W) from embedded codes, (B, C, H, W)."""
+        """Return logits (B, K, H, W) from embedded codes (B, C, H, W)."""
         told = self.condition(given)
         v, h = self.stacks(embedded)
         for i, layer in enumerate(self.layers):
@@ -178,26 +187,26 @@ class PixelCNN(nn.Module):
         return h
 
     def forward(self, codes: Tensor, given: Tensor) -> Tensor:
-        """Return (B, K, H, W): the numbers of a place do not depend on its code or later ones.
+        """Return logits (B, K, H, W), those of a position from the earlier codes only.
 
         Args:
             codes: (B, H, W).
-            given: (B, given, H, W), with no channels where there is no condition.
+            given: (B, given, H, W), with 0 channels if there is no condition.
         """
         return self.numbers(self.embedding(codes).movedim(-1, 1), given)
 
 
 def _reading(given: int, channels: int) -> nn.Sequential:
-    """Return what reads a condition, which no place is kept from."""
+    """Return the network of the condition, which every position sees in full."""
     first, last = nn.Conv2d(given, channels, 3, 1, 1), nn.Conv2d(channels, channels, 3, 1, 1)
     return nn.Sequential(first, nn.SiLU(), last)
 
 
 class Walk:
-    """A `PixelCNN` place by place, without gradients: `numbers` of the next place, then `put`.
+    """Evaluation of a `PixelCNN` position by position: call `numbers`, then `put`, repeatedly.
 
-    Per layer it keeps the last rows of the vertical stack, the last places of the horizontal one,
-    and per attention the keys and values so far.
+    It keeps the last rows of the vertical stack and the last positions of the horizontal one for
+    each layer, and the keys and values so far for each attention. There are no gradients.
 
     Args:
         net: the network.
@@ -211,7 +220,7 @@ class Walk:
         channels, (height, width) = net.places.shape[1], net.grid
         like = net.places
         self.row = like.new_zeros(rows, channels, 1, width)  # embedded codes of the row above
-        self.last = like.new_zeros(rows, channels)  # embedded code of the place to the left
+        self.last = like.new_zeros(rows, channels)  # embedded code of the position to the left
         self.above = [like.new_zeros(rows, channels, x.reach, width) for x in _layers(net)]
         self.left = [like.new_zeros(rows, channels, x.reach + 1) for x in _layers(net)]
         self.read: list[Tensor] = []
@@ -237,7 +246,7 @@ class Walk:
         self.last = torch.zeros_like(self.last)
 
     def numbers(self) -> Tensor:
-        """Return (B, K) of the next place."""
+        """Return the logits of the next position, (B, K)."""
         i, j = divmod(self.at, self.net.grid[1])
         if j == 0:
             self._begin_row(i)
@@ -254,7 +263,7 @@ class Walk:
         return h
 
     def _look(self, name: str, attention: CausalAttention, h: Tensor) -> Tensor:
-        """Let the next place look at all before it."""
+        """Return h of the next position plus its attention to the earlier ones, (B, C)."""
         q, k, v = attention.split(_pointwise(attention.asks, h)[..., None])
         keys, values = self.seen[name]
         keys[:, :, self.at], values[:, :, self.at] = k[:, :, 0], v[:, :, 0]
@@ -264,7 +273,7 @@ class Walk:
         return h + _pointwise(attention.onward, found)
 
     def put(self, codes: Tensor) -> None:
-        """Say which codes, (B,), the place has; the next one follows."""
+        """Set the codes (B,) of the position, and move to the next one."""
         width = self.net.grid[1]
         j = self.at % width
         self.last = self.net.embedding(codes)

@@ -1,7 +1,6 @@
-"""Fully convolutional networks for pictures of any size: what restoring them is made of.
+"""Fully convolutional networks for the restoration of pictures (B, C, H, W) of any size.
 
-They know nothing of probability. Shapes are (B, C, H, W); no layer normalises, so that what comes
-out at a pixel does not depend on how large the picture around it is.
+No layer normalises, so that the output at a pixel does not depend on the size of the picture.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from lowerbound.errors import UsageError
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(SiLU(conv(x))), 3 x 3, the branch beginning at zero.
+    """Residual block x + conv(SiLU(conv(x))), 3 x 3, whose branch is small at initialisation.
 
     References:
         Lim et al., "Enhanced deep residual networks for single image super-resolution", 2017,
@@ -36,12 +35,12 @@ class ResidualBlock(nn.Module):
 
 
 def blocks(channels: int, count: int) -> nn.Sequential:
-    """Return `count` residual blocks one after the other."""
+    """Return a sequence of `count` residual blocks."""
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
 
 
 class UNet(nn.Module):
-    """Down through halvings and up again, joined at each scale: (B, C, H, W) -> (B, D, H, W).
+    """U-Net with residual blocks: (B, C, H, W) -> (B, D, H, W).
 
     H and W must be multiples of 2^(scales - 1).
 
@@ -53,7 +52,10 @@ class UNet(nn.Module):
     Args:
         inputs: C.
         widths: channels of each scale, fine to coarse; D is the first.
-        depth: residual blocks per scale and way.
+        depth: residual blocks per scale and direction.
+
+    >>> UNet(3, [8, 16], depth=1)(torch.zeros(2, 3, 4, 6)).shape
+    torch.Size([2, 8, 4, 6])
     """
 
     def __init__(self, inputs: int, widths: Sequence[int], depth: int) -> None:
@@ -82,11 +84,14 @@ class UNet(nn.Module):
 
 
 class Beside(nn.Module):
-    """Features of a picture, and the picture itself beside them: what a residual is added to.
+    """First state of a restoration model: features of the given picture, and the picture itself.
+
+    The likelihood adds a residual to the picture (see `Onto`).
 
     Args:
-        features: the network that sees the picture.
-        base: the picture as the output wants it: folded, or enlarged and folded.
+        features: network from the picture to its features.
+        base: module that brings the picture to the form of the output, such as a bicubic
+            enlargement.
     """
 
     def __init__(self, features: nn.Module, base: nn.Module) -> None:
@@ -98,20 +103,20 @@ class Beside(nn.Module):
         if context is None:
             raise UsageError(
                 "E247",
-                "this model makes pictures of given ones, and nothing is given",
-                fix="lowerbound info M.vae tells its recipe: denoise, upscale, inpaint or segment",
+                "this model needs a picture as its context, and none was given",
+                fix="lowerbound info M.vae shows its recipe: denoise, upscale, inpaint or segment",
             )
         return torch.cat([self.features(context), self.base(context)], 1)
 
 
 class Merge(nn.Module):
-    """(h, z) -> the features moved on by what z says; the picture beside them stays as it is.
+    """The `advance` of restoration models: z changes the features of h, not its picture.
 
     Args:
         features: channels of the features, the first of h.
         latent: channels of z.
         stride: pixels of h per pixel of z.
-        depth: residual blocks after the merging.
+        depth: residual blocks after z is added.
     """
 
     def __init__(self, features: int, latent: int, stride: int, depth: int) -> None:
@@ -130,12 +135,12 @@ class Merge(nn.Module):
 
 
 class Onto(nn.Module):
-    """The numbers of the likelihood: a network's, the first of them added to the picture given.
+    """Network of the likelihood's numbers, the first of which are residuals of the given picture.
 
     Args:
         features: channels of the features, the first of h.
-        carried: channels of the picture beside them.
-        numbers: per pixel of the output.
+        carried: channels of the picture, the others of h.
+        numbers: outputs per pixel.
         fold: pixels of the output per pixel of h, in each direction.
     """
 
@@ -143,7 +148,7 @@ class Onto(nn.Module):
         super().__init__()
         self.features, self.fold = features, fold
         self.net = nn.Conv2d(features, numbers * fold**2, 3, 1, 1)
-        if carried:  # training begins with the picture as it is given
+        if carried:  # untrained, the output is the given picture
             assert self.net.bias is not None
             nn.init.zeros_(self.net.weight)
             nn.init.zeros_(self.net.bias)

@@ -1,7 +1,7 @@
-"""An adversarial term beside another objective: sharper pictures, which are no longer an ELBO's.
+"""Adversarial training added to another objective, for sharper pictures.
 
-A pixelwise likelihood pays for the mean of all that a picture may be, which is blurred; a
-discriminator that looks at patches tells such a mean from a real picture.
+A pixelwise likelihood is highest at the mean of all plausible pictures, which is blurred. A
+discriminator of patches tells such a mean from a real picture. The loss is then not an ELBO.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from lowerbound.nn.networks.convolutions import Halving
 from lowerbound.nn.objectives.elbo import Constant, Loss, Schedule
 from lowerbound.noise import Noise
 
-SMALLEST = 8  # pixels of a side: one halving leaves a grid of 4 x 4 patches
-_PATCHES = 6  # of a side, that a further halving must leave
+SMALLEST = 8  # least height and width in pixels: one halving leaves a grid of 4 x 4 patches
+_PATCHES = 6  # least height and width of the grid after a further halving
 _MOST_STAGES = 3  # halvings: with more, a patch of Isola et al. is wider than 70 pixels
 _LEAK = 0.2  # slope of the leaky ReLUs below 0
 
 
 class Seen(NamedTuple):
-    """What a discriminator sees of p(x | z).
+    """The picture that a discriminator is shown for p(x | z).
 
     Attributes:
         picture: the mean of x, (B, C, H, W).
-        location: the parameter that moves the mean: there the forces of the likelihood and of
-            the discriminator are compared.
-        highest: the largest value that a cell of x has: 1, or the last code.
+        location: the parameter that determines the mean, at which the gradients of the likelihood
+            and of the discriminator are compared.
+        highest: the largest value of a pixel: 1, or the last code.
     """
 
     picture: Tensor
@@ -55,14 +55,14 @@ class Seen(NamedTuple):
 
 @singledispatch
 def seen(px: Distribution) -> Seen:
-    """Return what a discriminator sees of p(x | z).
+    """Return the picture that a discriminator is shown for p(x | z).
 
     Raises:
-        UsageError: E248 where no rule is known for the type of `px`.
+        UsageError: E248 if no rule is registered for the type of `px`.
     """
     raise UsageError(
         "E248",
-        f"no discriminator can look at a p(x | z) of type {type(px).__name__}",
+        f"the adversarial term is not defined for a p(x | z) of type {type(px).__name__}",
         fix="leave the adversarial term out, or register a rule with adversarial.seen.register",
     )
 
@@ -114,7 +114,7 @@ def _(px: DiscretizedLogisticMixture) -> Seen:
 
 
 def stages(size: Sequence[int]) -> int:
-    """Return how often a discriminator halves pictures of (H, W).
+    """Return the number of halvings of a discriminator for pictures of (H, W).
 
     >>> [stages((side, side)) for side in (8, 16, 28, 32, 64, 256)]
     [1, 1, 2, 2, 3, 3]
@@ -123,12 +123,11 @@ def stages(size: Sequence[int]) -> int:
 
 
 class Discriminator(nn.Sequential):
-    """Tells patches of real pictures from made ones: (B, C, H, W) -> (B, 1, h, w), real above 0.
+    """Patch discriminator: (B, C, H, W) -> (B, 1, h, w), above 0 for real pictures.
 
-    Every convolution is divided by its largest singular value. That keeps the discriminator's
-    slopes bounded at every step, whatever the learning rate and the momentum, which here are the
-    model's; a penalty on the slopes would need a second derivative, twice the time of a step, and
-    normalisation over the batch would let pictures of one batch tell of each other.
+    Every convolution is divided by its largest singular value, which bounds the discriminator's
+    gradients for any learning rate. A gradient penalty would need second derivatives and twice the
+    time; batch normalisation would pass information between the pictures of a batch.
 
     References:
         Isola, Zhu, Zhou & Efros, "Image-to-image translation with conditional adversarial
@@ -155,24 +154,24 @@ def of_discriminator(real: Tensor, made: Tensor) -> Tensor:
 
     References:
         Lim & Ye, "Geometric GAN", 2017, https://arxiv.org/abs/1705.02894; Miyato et al., 2018,
-        eq. 16.
+        eq. 16, https://arxiv.org/abs/1802.05957
 
     Args:
         real: D of real pictures, of any shape.
-        made: D of made ones.
+        made: D of generated pictures, of any shape.
     """
     return (1 - real).relu().mean() + (1 + made).relu().mean()
 
 
 def of_generator(made: Tensor) -> Tensor:
-    """Return the generator's loss, -E D(made): Miyato et al., 2018, eq. 17."""
+    """Return the loss of a generator, -E D(made) (Miyato et al., 2018, eq. 17)."""
     return -made.mean()
 
 
 def force(weight: float) -> float:
-    """Return the weight of an adversarial term, as a share of the likelihood's force.
+    """Return the weight of an adversarial term, relative to the likelihood's gradient.
 
-    At 1 nothing would hold the pictures to the data any more: fits ran away within 200 steps.
+    At 1 the likelihood no longer holds the pictures to the data, and fits diverge in 200 steps.
 
     Raises:
         UsageError: E240 for a number that is not between 0 and 1.
@@ -180,40 +179,48 @@ def force(weight: float) -> float:
     if not 0 < weight < 1:
         raise UsageError(
             "E240",
-            f"adversarial is {weight}, not a share of the likelihood's force between 0 and 1",
+            f"adversarial must be between 0 and 1, got {weight}: it is relative to the "
+            "likelihood's gradient",
             fix="adversarial=0.3",
         )
     return float(weight)
 
 
 class Adversarial(nn.Module):
-    """Lets a discriminator pull at the means of p(x | z) of another objective's walk.
+    """Adversarial training of the mean of p(x | z), added to another objective.
 
-    The discriminator learns by its hinge loss; the model is moved by the wrapped objective and by
-    w lambda (-E D(mean)), with lambda = |d value / d m| / |d E D / d m| of the batch, m being the
-    location of p(x | z): w = 0.3 lets the discriminator pull at the pixels with three tenths of
-    the likelihood's own force, whatever the likelihood, its sigma and the size of the pictures.
-    (Esser et al. compare at the last layer's weights; at its output there is nothing to choose,
-    and no network to go back through.)
+    The discriminator learns by its hinge loss. The model learns by the wrapped objective and by
+    w lambda (-E D(mean)), with lambda = |d value / d m| / |d E D / d m| over the batch, m being
+    the location of p(x | z). With w = 0.3 the discriminator's gradient at the pixels is 0.3 of the
+    likelihood's, for any likelihood, sigma and picture size. (Esser et al. compare gradients at
+    the weights of the last layer; comparing at its output needs no backward pass through it.)
 
-    What is minimised is then no bound, and no one function either: the discriminator loses what
-    the model gains. So the value is that of the wrapped objective, and only gradients are added:
-    the discriminator's to its own parameters, which are part of this module and not of the model,
-    and the generator's to the model's. The plain ELBO among the terms is still a lower bound.
+    The value returned is that of the wrapped objective, because the two losses oppose each other
+    and no single function is minimised. Only gradients are added: the discriminator's to its own
+    parameters, which belong to this module and not to the model, and the generator's to the
+    model's. The "elbo" among the terms is still a lower bound.
 
     References:
         Larsen, Sonderby, Larochelle & Winther, "Autoencoding beyond pixels using a learned
-        similarity metric", 2016; Esser, Rombach & Ommer, "Taming transformers for high-resolution
+        similarity metric", 2016, https://arxiv.org/abs/1512.09300; Esser, Rombach & Ommer, "Taming transformers for high-resolution
         image synthesis", 2021, eq. 6-7, https://arxiv.org/abs/2012.09841
 
     Args:
-        objective: the objective that is wrapped; one draw for each row.
+        objective: the wrapped objective, with one draw per row.
         shape: (C, H, W) of a picture.
         weight: w, a number between 0 and 1 (see `force`) or a schedule of the step.
 
     Raises:
-        UsageError: E240 for a number that is not between them, E248 where x is no picture of at
-            least 8 x 8 pixels.
+        UsageError: E240 for a weight that is not between 0 and 1; E248 if `shape` is not that of
+            a picture of at least 8 x 8 pixels.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.nn import Elbo
+    >>> from lowerbound.noise import Stream, generator
+    >>> loss = Adversarial(Elbo(recipes.conv([1, 8, 8])), [1, 8, 8], 0.3)
+    >>> terms = loss(torch.zeros(4, 1, 8, 8), 0, Stream(generator("example"))).terms
+    >>> "adversarial" in terms, "discriminator" in terms
+    (True, True)
     """
 
     def __init__(
@@ -224,7 +231,7 @@ class Adversarial(nn.Module):
             what = " x ".join(map(str, shape))
             raise UsageError(
                 "E248",
-                f"a discriminator looks at pictures of at least {SMALLEST} x {SMALLEST} pixels, "
+                f"adversarial needs pictures of at least {SMALLEST} x {SMALLEST} pixels, "
                 f"and a row of this model is {what}",
                 fix="leave adversarial out, or give larger pictures and --recipe conv",
             )
@@ -240,19 +247,19 @@ class Adversarial(nn.Module):
         return self.objective.get_submodule("model")
 
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
-        """Return the wrapped loss; its gradient has the adversaries' added, its value has not.
+        """Return the wrapped loss, with the adversarial gradients added to its gradient only.
 
-        `terms` gain "adversarial", the generator's loss, and "discriminator", its own.
+        The terms include "adversarial", the generator's loss, and "discriminator", its own.
 
         Args:
-            x: (B, C, H, W); missing pixels (NaN) are shown as the model has them.
+            x: (B, C, H, W); the discriminator is shown the model's mean at missing pixels (NaN).
             step: number of the optimiser step, for the schedules.
-            noise: where the posterior's draws come from.
+            noise: source of the posterior's draws.
             context: (B, ...) or None.
 
         Raises:
-            UsageError: E248 for an objective that draws several times for each row, since such
-                objectives weigh the gradient through each draw, or a p(x | z) without a mean.
+            UsageError: E248 for an objective with several draws per row, because such objectives
+                weight the gradient through each draw, or for a p(x | z) without a mean.
         """
         with _watched(self.model) as walks:
             value, terms = self.objective(x, step, noise, context)
@@ -261,11 +268,11 @@ class Adversarial(nn.Module):
         if len(made.picture) != len(x):
             raise UsageError(
                 "E248",
-                "the objective draws several times for each row and weighs the draws, which "
-                "would weigh the discriminator's gradient too",
+                "adversarial needs an objective with one draw per row: weights of several draws "
+                "would also weight the discriminator's gradient",
                 fix="wrap Elbo instead of Iwae",
             )
-        # Cut from the model: its gradient is handed over below, and from x, which has none.
+        # Detached from the model, whose gradient is added below.
         picture = made.picture.detach().requires_grad_()
         with torch.autocast(x.device.type, enabled=False):
             real = self._told(torch.where(x.isnan(), picture.detach(), x), made.highest)
@@ -279,17 +286,17 @@ class Adversarial(nn.Module):
         return Loss(value + (added - added.detach()), {**terms, **told})
 
     def _told(self, picture: Tensor, highest: float) -> Tensor:
-        """Return what the discriminator says of pictures with values from 0 to `highest`."""
+        """Return the discriminator's output for pictures with values from 0 to `highest`."""
         return self.discriminator(picture * (2 / highest) - 1)
 
 
 def _pull(value: Tensor, made: Seen, slope: Tensor) -> Tensor:
-    """Return a number whose gradient at the location is along `slope`, as long as that of `value`.
+    """Return a scalar whose gradient at the location follows `slope` with the norm of `value`'s.
 
     Args:
-        value: what the likelihood is part of; nothing else in it depends on the location.
-        made: what was seen.
-        slope: the gradient of the generator's loss at the picture, no part of the graph.
+        value: loss that depends on the location through the likelihood only.
+        made: the picture and its location.
+        slope: gradient of the generator's loss at the picture, detached.
     """
     (ours,) = torch.autograd.grad(value, made.location, retain_graph=True)
     (theirs,) = torch.autograd.grad(made.picture, made.location, slope, retain_graph=True)
@@ -299,7 +306,7 @@ def _pull(value: Tensor, made: Seen, slope: Tensor) -> Tensor:
 
 @contextmanager
 def _watched(model: nn.Module) -> Iterator[list[Distribution]]:
-    """Collect what `model` returns inside the block: the objective walks it, and walks it once."""
+    """Collect the distributions that `model` returns inside the block."""
     walks: list[Distribution] = []
 
     def note(module: nn.Module, given: tuple[object, ...], px: Distribution) -> None:

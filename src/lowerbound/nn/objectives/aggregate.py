@@ -1,7 +1,7 @@
-"""Objectives that weigh the aggregate posterior q(z) = E_x q(z | x), in nats per example.
+"""Objectives with terms of the aggregate posterior q(z) = E_x q(z | x), in nats per example.
 
-What they add to the distortion is not the rate, so their value is no ELBO; that is reported beside
-it, as by every objective.
+They add other terms than the rate to the distortion, so that their value is not an ELBO. The plain
+ELBO is reported separately, as for every objective.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lowerbound.noise import Noise
 
 
 class _Walk(NamedTuple):
-    """One walk of a model with one site of latents, and what every objective reports of it."""
+    """A forward pass of a model with one level of latents, and the terms to report."""
 
     site: Site
     distortion: Tensor
@@ -30,7 +30,7 @@ class _Walk(NamedTuple):
     penalty: Tensor | None
 
     def loss(self, value: Tensor, **terms: Tensor) -> Loss:
-        """Return the loss: the posterior's own penalty belongs to every value."""
+        """Return the loss with the posterior's penalty added."""
         nats, rate = self.distortion.detach(), self.rate.detach()
         reported = {"elbo": -(nats + rate), "distortion": nats, "rate": rate}
         reported |= {name: term.detach() for name, term in terms.items()}
@@ -45,8 +45,8 @@ def _walk(model: nn.Module, x: Tensor, noise: Noise, context: Tensor | None) -> 
     if len(trace.sites) != 1:
         raise UsageError(
             "E246",
-            f"the model has {len(trace.sites)} levels of latents; q(z) is known for one",
-            fix="train it with the ELBO, or take a model of one level",
+            f"this objective needs a model of one level, got one of {len(trace.sites)} levels",
+            fix="train it with the ELBO, or use a model of one level",
         )
     (site,) = trace.sites.values()
     penalty = trace.penalty()
@@ -60,10 +60,10 @@ Weights = Callable[[int, int], Tensor]
 def stratified(batch: int, examples: int) -> Tensor:
     """Return the log-weights of minibatch stratified sampling, (B, B), M = B - 1.
 
-    Row i: 1/N for the example that z_i was drawn from (the diagonal), (N - M) / (N M) for one
-    other and 1/M for the rest, which sums to 1: then E[q^(z)] = q(z) over batches that hold z's
-    own example. In much public code the 1/N lies in column 0 and not on the diagonal: its
-    E[q^(z)] / q(z) comes to 1.4 and more (enumerated at N = 6, B = 4).
+    Row i has the weight 1/N for the example that z_i was drawn from (the diagonal), the weight
+    (N - M) / (N M) for one other example and 1/M for the rest. They sum to 1, and E[q^(z)] = q(z) over batches
+    that contain the example of z. Much public code puts 1/N in column 0 instead of the diagonal,
+    where E[q^(z)] / q(z) is 1.4 and more (enumerated at N = 6, B = 4).
 
     References:
         Chen, Li, Grosse & Duvenaud, "Isolating sources of disentanglement in variational
@@ -75,13 +75,18 @@ def stratified(batch: int, examples: int) -> Tensor:
 
     Raises:
         UsageError: E240 for a batch larger than the data.
+
+    >>> stratified(3, 10).exp().sum(1)
+    tensor([1., 1., 1.], dtype=torch.float64)
     """
     if batch > examples:
         raise UsageError(
-            "E240", f"a batch of {batch} rows, but examples is {examples}", fix=f"examples={batch}"
+            "E240",
+            f"examples must be at least the {batch} rows of a batch, got {examples}",
+            fix=f"examples={batch}",
         )
     others = batch - 1
-    if not others:  # nothing is known of the other examples
+    if not others:  # no other example is in the batch
         return torch.zeros(1, 1, dtype=torch.float64)
     weights = torch.full((batch, batch), 1 / others, dtype=torch.float64)
     row = torch.arange(batch)
@@ -91,13 +96,13 @@ def stratified(batch: int, examples: int) -> Tensor:
 
 
 def weighted(batch: int, examples: int) -> Tensor:
-    """Return the log-weights of minibatch-weighted sampling, (B, B): 1 / (N B) everywhere.
+    """Return the log-weights of minibatch-weighted sampling, (B, B): log of 1 / (N B).
 
-    Biased: on average q^(z) has lost the share of the examples outside the batch, so that the
-    terms are off by constants of up to log N; gradients are not concerned by these.
+    The estimate is biased: q^(z) lacks the examples outside the batch, so that the terms are off
+    by constants of up to log N, which do not change gradients.
 
     References:
-        Chen et al., 2018, section 3.3 and appendix C.2.
+        Chen et al., 2018, section 3.3 and appendix C.2, https://arxiv.org/abs/1802.04942
 
     Args:
         batch: B.
@@ -107,12 +112,12 @@ def weighted(batch: int, examples: int) -> Tensor:
 
 
 class Parts(NamedTuple):
-    """The three parts of the rate, (B,) nats each: their sum is log q(z | x) - log p(z).
+    """The three parts of the rate, (B,) nats each, whose sum is log q(z | x) - log p(z).
 
     Attributes:
-        mi: log q(z | x) - log q(z): on average the mutual information of x and z.
-        tc: log q(z) - sum_d log q(z_d): on average the total correlation of the latents.
-        dimension: sum_d log q(z_d) - log p(z): on average the KL of the marginals from the prior.
+        mi: log q(z | x) - log q(z), whose mean is the mutual information of x and z.
+        tc: log q(z) - sum_d log q(z_d), whose mean is the total correlation of the latents.
+        dimension: sum_d log q(z_d) - log p(z), whose mean is the KL from the marginals to p.
     """
 
     mi: Tensor
@@ -121,16 +126,16 @@ class Parts(NamedTuple):
 
 
 def decompose(q: Distribution, p: Distribution, z: Tensor, log_weights: Tensor) -> Parts:
-    """Split log q(z | x) - log p(z) of draws by estimates of q(z) and of its marginals.
+    """Split log q(z | x) - log p(z) of draws into its three parts, with estimates of q(z).
 
     References:
-        Chen et al., 2018, eq. 2.
+        Chen et al., 2018, eq. 2, https://arxiv.org/abs/1802.04942
 
     Args:
         q: q(z | x) of every row, factorised.
         p: p(z).
         z: (B, ...), draws from q.
-        log_weights: (B, B), row i those of q(z_i | x_j), see `stratified`.
+        log_weights: (B, B), in row i the log-weights of q(z_i | x_j), see `stratified`.
 
     Raises:
         UsageError: E246 for a posterior that does not factorise over dimensions.
@@ -139,8 +144,8 @@ def decompose(q: Distribution, p: Distribution, z: Tensor, log_weights: Tensor) 
     if not isinstance(q, Independent):
         raise UsageError(
             "E246",
-            f"a {type(q).__name__} has no marginal densities, so no total correlation",
-            fix="use posteriors.Plain",
+            f"the total correlation needs a factorised posterior, got {type(q).__name__}",
+            fix="use the posterior Plain",
         )
     # log q(z_i,d | x_j): (B, B, d)
     pairs = cells.log_prob(z[:, None]).flatten(2)
@@ -152,7 +157,7 @@ def decompose(q: Distribution, p: Distribution, z: Tensor, log_weights: Tensor) 
 
 
 class BetaTc(nn.Module):
-    """The beta-TCVAE: E[-log p(x | z)] + alpha MI + beta TC + gamma KL of the marginals.
+    """beta-TCVAE: E[-log p(x | z)] + alpha MI + beta TC + gamma KL of the marginals.
 
     References:
         Chen, Li, Grosse & Duvenaud, "Isolating sources of disentanglement in variational
@@ -164,7 +169,17 @@ class BetaTc(nn.Module):
         tc: beta, weight of the total correlation, a number or a schedule of the step.
         mi: alpha, weight of the mutual information.
         dimension: gamma, weight of the KL of the marginals.
-        weights: how q(z) is estimated from a batch, `stratified` or `weighted`.
+        weights: estimate of q(z) from a batch, `stratified` or `weighted`.
+
+    Raises:
+        UsageError: E240 for examples below 1 or below the rows of a batch; in the forward pass,
+            E246 for a model of several levels or a posterior that does not factorise.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.noise import Stream, generator
+    >>> loss = BetaTc(recipes.gaussian(4), examples=100)
+    >>> sorted(loss(torch.zeros(8, 4), 0, Stream(generator("example"))).terms)
+    ['dimension', 'distortion', 'elbo', 'mi', 'rate', 'tc']
     """
 
     def __init__(
@@ -180,18 +195,20 @@ class BetaTc(nn.Module):
         super().__init__()
         if examples < 1:
             raise UsageError(
-                "E240", f"examples is {examples}", fix="give the number of training rows"
+                "E240",
+                f"examples must be at least 1, got {examples}",
+                fix="give the number of training rows",
             )
         self.model, self.examples, self.weights = model, examples, weights
         self.schedules = tuple(_schedule(weight) for weight in (mi, tc, dimension))
 
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
-        """Return the loss of a batch; `terms` hold the three parts beside the plain ELBO.
+        """Return the loss of a batch; its terms include "mi", "tc" and "dimension".
 
         Args:
             x: (B, ...), distinct rows of the training data.
             step: number of the optimiser step, for the schedules.
-            noise: where the posterior's draws come from.
+            noise: source of the posterior's draws.
             context: (B, ...) or None.
         """
         walk = _walk(self.model, x, noise, context)
@@ -211,16 +228,17 @@ Kernel = Callable[[Tensor, int], Tensor]
 
 
 def inverse_multiquadratic(squares: Tensor, latent: int) -> Tensor:
-    """Return C / (C + |a - b|^2) with C = 2 d, what |a - b|^2 is on average under N(0, I).
+    """Return C / (C + |a - b|^2) with C = 2 d, the mean of |a - b|^2 under N(0, I).
 
     References:
-        Tolstikhin et al., "Wasserstein auto-encoders", 2018, section 4.
+        Tolstikhin et al., "Wasserstein auto-encoders", 2018, section 4,
+        https://arxiv.org/abs/1711.01558
     """
     return 2 * latent / (2 * latent + squares)
 
 
 def gaussian(squares: Tensor, latent: int) -> Tensor:
-    """Return exp(-|a - b|^2 / (2 d)): the RBF kernel with a width of sqrt(d)."""
+    """Return exp(-|a - b|^2 / (2 d)), the RBF kernel of width sqrt(d)."""
     return (squares / (-2 * latent)).exp()
 
 
@@ -228,12 +246,16 @@ def mmd(a: Tensor, b: Tensor, kernel: Kernel = inverse_multiquadratic) -> Tensor
     """Return the unbiased estimate of the squared maximum mean discrepancy; it may be below 0.
 
     References:
-        Gretton et al., "A kernel two-sample test", 2012, eq. 3.
+        Gretton et al., "A kernel two-sample test", 2012, eq. 3,
+        https://jmlr.org/papers/v13/gretton12a.html
 
     Args:
         a: (n, d) draws, n at least 2.
         b: (m, d) draws of the other distribution, m at least 2.
         kernel: (squared distances, d) -> values.
+
+    >>> mmd(torch.zeros(2, 1), torch.full((2, 1), 100.0)) > 1.9
+    tensor(True)
     """
     d = a.shape[1]
     within = [_off_diagonal_mean(kernel(_squares(v, v), d)) for v in (a, b)]
@@ -250,11 +272,10 @@ def _off_diagonal_mean(k: Tensor) -> Tensor:
 
 
 class InfoMmd(nn.Module):
-    """The InfoVAE with MMD: E[-log p(x | z)] + beta KL(q(z | x) || p(z)) + w MMD(q(z), p(z)).
+    """InfoVAE with MMD: E[-log p(x | z)] + beta KL(q(z | x) || p(z)) + w MMD(q(z), p(z)).
 
-    In the paper's letters beta = 1 - alpha and w = alpha + lambda - 1: it is to be maximised
-    E[log p(x | z)] - (1 - alpha) KL - (alpha + lambda - 1) MMD. beta = 0 is the MMD-VAE (a
-    Wasserstein auto-encoder with a random encoder).
+    In the notation of the paper, beta = 1 - alpha and w = alpha + lambda - 1. beta = 0 gives the
+    MMD-VAE, a Wasserstein autoencoder with a random encoder.
 
     References:
         Zhao, Song & Ermon, "InfoVAE: balancing learning and inference in variational
@@ -265,6 +286,16 @@ class InfoMmd(nn.Module):
         mmd: w, weight of the squared MMD.
         beta: weight of the rate, a number or a schedule of the step.
         kernel: `inverse_multiquadratic` or `gaussian`.
+
+    Raises:
+        UsageError: E240 for a negative weight; in the forward pass, E246 for a model of several
+            levels.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.noise import Stream, generator
+    >>> loss = InfoMmd(recipes.gaussian(4), mmd=10.0, beta=0.0)
+    >>> sorted(loss(torch.zeros(8, 4), 0, Stream(generator("example"))).terms)
+    ['beta', 'distortion', 'elbo', 'mmd', 'rate']
     """
 
     def __init__(
@@ -278,17 +309,19 @@ class InfoMmd(nn.Module):
         super().__init__()
         for name, weight in (("mmd", mmd), ("beta", beta)):
             if not callable(weight) and weight < 0:
-                raise UsageError("E240", f"{name} is {weight}, below 0", fix=f"{name}=1.0")
+                raise UsageError(
+                    "E240", f"{name} must be at least 0, got {weight}", fix=f"{name}=1.0"
+                )
         self.model, self.kernel = model, kernel
         self.mmd, self.beta = _schedule(mmd), _schedule(beta)
 
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
-        """Return the loss of a batch; of a single row, of which there is no MMD, without it.
+        """Return the loss of a batch; a batch of one row has no MMD term.
 
         Args:
             x: (B, ...).
             step: number of the optimiser step, for the schedules.
-            noise: where the posterior's draws, and those of the prior, come from.
+            noise: source of the draws of the posterior and of the prior.
             context: (B, ...) or None.
         """
         walk = _walk(self.model, x, noise, context)

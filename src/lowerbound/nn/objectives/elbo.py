@@ -1,8 +1,8 @@
-"""Objectives: what training minimises, in nats per example.
+"""Objectives: losses that training minimises, in nats per example.
 
-An objective holds the model, so that DDP, FSDP and torch.compile wrap the objective (the KL lives
-in the trace, not in the model's output). Each returns the loss and, beside it, the plain ELBO:
-a bound with beta other than 1 or with free bits is not an ELBO, and is never reported as one.
+An objective holds the model, so that DDP, FSDP and torch.compile wrap the objective (the KL is in
+the trace, not in the model's output). Each returns the loss and the plain ELBO separately, because
+a loss with beta other than 1 or with free bits is not an ELBO.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Constant:
-    """The same value at every step."""
+    """Schedule with the same value at every step.
+
+    >>> Constant(0.5)(100)
+    0.5
+    """
 
     value: float
 
@@ -37,11 +41,15 @@ class Constant:
 
 @dataclass(frozen=True)
 class Ramp:
-    """From `start` to `end` in a straight line over `steps` steps: warm-up, or growing capacity.
+    """Schedule that is linear from `start` to `end` over `steps` steps, then constant.
 
     References:
-        Sonderby et al., "Ladder variational autoencoders", 2016 (warm-up);
-        Burgess et al., "Understanding disentangling in beta-VAE", 2018 (capacity).
+        Sonderby et al., "Ladder variational autoencoders", 2016 (warm-up),
+        https://arxiv.org/abs/1602.02282; Burgess et al., "Understanding disentangling in
+        beta-VAE", 2018 (capacity), https://arxiv.org/abs/1804.03599
+
+    >>> [Ramp(0.0, 1.0, 10)(step) for step in (0, 5, 20)]
+    [0.0, 0.5, 1.0]
     """
 
     start: float
@@ -54,31 +62,16 @@ class Ramp:
         return self.start + done * (self.end - self.start)
 
 
-@dataclass(frozen=True)
-class Cyclical:
-    """Ramps from 0 to `end`, repeated: Fu et al., "Cyclical annealing schedule", 2019.
-
-    Args:
-        end: the value held after each ramp.
-        period: steps of one cycle.
-        share: share of the cycle spent ramping.
-    """
-
-    end: float
-    period: int
-    share: float = 0.5
-
-    def __call__(self, step: int) -> float:
-        """Return the value at `step`."""
-        return self.end * min(1.0, (step % self.period) / (self.share * self.period))
-
-
 class Loss(NamedTuple):
-    """What training minimises, and what it reports.
+    """Loss of a batch and the terms to report.
 
     Attributes:
         value: the scalar to minimise, nats per example.
-        terms: detached scalars: elbo (plain), distortion, rate, and what the objective adds.
+        terms: detached scalars in nats per example: "elbo" (plain), "distortion", "rate", and
+            those of the objective.
+
+    >>> Loss(torch.tensor(3.0), {"elbo": torch.tensor(-3.0)}).value
+    tensor(3.)
     """
 
     value: Tensor
@@ -86,20 +79,33 @@ class Loss(NamedTuple):
 
 
 class Elbo(nn.Module):
-    """The (beta-)ELBO: E_q[-log p(x | z)] + beta KL(q(z | x) || p(z)), to minimise.
+    """Negative (beta-)ELBO: E_q[-log p(x | z)] + beta KL(q(z | x) || p(z)), in nats per row.
 
     References:
-        Kingma & Welling, 2014, eq. 3; Higgins et al., "beta-VAE", 2017, eq. 4; free bits: Kingma
-        et al., "Improved variational inference with inverse autoregressive flow", 2016, eq. 15;
-        capacity: Burgess et al., 2018, eq. 8; balance: Vahdat & Kautz, "NVAE", 2020, appendix A.
+        Kingma & Welling, "Auto-encoding variational Bayes", 2014, eq. 3,
+        https://arxiv.org/abs/1312.6114; Higgins et al., "beta-VAE", 2017, eq. 4; free bits: Kingma
+        et al., "Improved variational inference with inverse autoregressive flow", 2016, eq. 15,
+        https://arxiv.org/abs/1606.04934; capacity: Burgess et al., 2018, eq. 8,
+        https://arxiv.org/abs/1804.03599; balance: Vahdat & Kautz, "NVAE", 2020, appendix A,
+        https://arxiv.org/abs/2007.03898
 
     Args:
         model: a module with ``forward(x, trace, context)``.
         beta: weight of the rate, a number or a schedule of the step.
-        free_bits: nats per latent dimension (mean over the batch) that cost nothing.
-        capacity: a target C(step) in nats; the rate then costs beta |KL - C|.
-        balance: while beta is below 1, weigh each group's rate by `balanced`, so that warm-up
-            does not leave all information to the first groups.
+        free_bits: nats per latent dimension (mean over the batch) below which the rate is free.
+        capacity: schedule of a target C in nats; the rate term becomes beta |KL - C|.
+        balance: while beta is below 1, weight the rate of each level by `balanced`, so that
+            warm-up does not leave all information in the first levels.
+
+    Raises:
+        UsageError: E240 for negative free_bits, or for more than one of free_bits, capacity and
+            balance.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.noise import Stream, generator
+    >>> loss = Elbo(recipes.gaussian(4), beta=Ramp(0.0, 1.0, 100))
+    >>> loss(torch.zeros(8, 4), 50, Stream(generator("example"))).terms["beta"]
+    tensor(0.5000)
     """
 
     def __init__(
@@ -113,12 +119,16 @@ class Elbo(nn.Module):
     ) -> None:
         super().__init__()
         if free_bits < 0:
-            raise UsageError("E240", f"free_bits is {free_bits}, below 0", fix="free_bits=0.0")
+            raise UsageError(
+                "E240", f"free_bits must be at least 0, got {free_bits}", fix="free_bits=0.0"
+            )
         wanted = {"free_bits": free_bits, "capacity": capacity is not None, "balance": balance}
         changing = [name for name, given in wanted.items() if given]
         if len(changing) > 1:
             raise UsageError(
-                "E240", f"{' and '.join(changing)} both change the rate", fix="give one of the two"
+                "E240",
+                f"{' and '.join(changing)} cannot be combined: each replaces the rate",
+                fix="give one of them",
             )
         self.model = model
         self.beta: Schedule = beta if callable(beta) else Constant(float(beta))
@@ -130,8 +140,12 @@ class Elbo(nn.Module):
         Args:
             x: (B, ...).
             step: number of the optimiser step, for the schedules.
-            noise: where the posterior's draws come from.
+            noise: source of the posterior's draws.
             context: (B, ...) or None.
+
+        Returns:
+            The loss, with the terms "elbo", "distortion", "rate", "beta" and, for a posterior
+            with one, "penalty".
         """
         trace = Trace(from_posterior(noise), len(x))
         distortion = -self.model(x, trace, context).log_prob(x).mean()
@@ -150,7 +164,7 @@ class Elbo(nn.Module):
         return Loss(value, terms)
 
     def _cost(self, trace: Trace, nats: Tensor, step: int) -> Tensor:
-        """What the mean rate costs: itself, what is above the free bits, or its way to C."""
+        """Return the rate term: the mean rate, its free-bits version, or its distance to C."""
         if self.capacity is not None:
             return (nats - self.capacity(step)).abs()
         if self.balance and self.beta(step) < 1:
@@ -161,17 +175,20 @@ class Elbo(nn.Module):
         for site in trace.sites.values():
             assert site.q is not None
             each = kl_per_dimension(site.q, site.p)
-            # Without a closed form the group is the whole site.
+            # Without a closed form, free bits apply to the whole site.
             mean = site.kl().mean()[None] if each is None else each.mean(0).flatten()
             costs.append(mean.clamp_min(self.free_bits).sum())
         return torch.stack(costs).sum()
 
 
 def balanced(trace: Trace) -> Tensor:
-    """Return sum_l gamma_l KL_l, nats, mean over the batch: groups that carry much pay more.
+    """Return sum_l gamma_l KL_l over the levels, in nats, mean over the batch.
 
-    gamma_l is proportional to (E|KL_l| + 0.01) / s_l and has mean 1; it is no part of the graph.
-    s_l is the size of the group, over the number of groups of that size (as in the authors' code).
+    gamma_l is proportional to (E|KL_l| + 0.01) / s_l, has mean 1 and no gradient. s_l is the size
+    of the level divided by the number of levels of that size, as in the authors' code.
+
+    References:
+        Vahdat & Kautz, "NVAE", 2020, appendix A, https://arxiv.org/abs/2007.03898
     """
     each = [site.kl() for site in trace.sites.values()]
     shapes = [site.z.shape[1:] for site in trace.sites.values()]
@@ -182,11 +199,11 @@ def balanced(trace: Trace) -> Tensor:
 
 
 class StickingTheLanding(nn.Module):
-    """The (beta-)ELBO with the path-derivative gradient: its variance is 0 where q is exact.
+    """Negative (beta-)ELBO with the path-derivative gradient, whose variance is 0 if q is exact.
 
-    The rate is that of the draw, log q(z | x) - log p(z), with the parameters of log q cut from
-    the graph: what is cut is the score, whose expectation is 0. That holds in hierarchies too
-    (where each cut score has expectation 0 given the draws before it), and for any beta.
+    The rate is that of the draw, log q(z | x) - log p(z), with the parameters of log q detached.
+    The term removed from the gradient is the score, whose expectation is 0; in a hierarchy, it is
+    0 given the earlier draws. The gradient is therefore unbiased for any beta.
 
     References:
         Roeder, Wu & Duvenaud, "Sticking the landing: simple, lower-variance gradient estimators
@@ -195,6 +212,12 @@ class StickingTheLanding(nn.Module):
     Args:
         model: a module with ``forward(x, trace, context)``.
         beta: weight of the rate, a number or a schedule of the step.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.noise import Stream, generator
+    >>> loss = StickingTheLanding(recipes.gaussian(4))
+    >>> loss(torch.zeros(8, 4), 0, Stream(generator("example"))).value.shape
+    torch.Size([])
     """
 
     def __init__(self, model: nn.Module, *, beta: float | Schedule = 1.0) -> None:
@@ -220,40 +243,52 @@ class StickingTheLanding(nn.Module):
 
 
 class Iwae(nn.Module):
-    """The importance-weighted bound L_k = E log (1/k) sum_i w_i, w = p(x, z) / q(z | x).
+    """Negative importance-weighted bound L_k = E log (1/k) sum_i w_i, w = p(x, z) / q(z | x).
 
     References:
-        Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, eq. 8;
-        Tucker et al., "Doubly reparameterized gradient estimators", 2019, eq. 7 (DReG).
+        Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, eq. 8,
+        https://arxiv.org/abs/1509.00519; Tucker et al., "Doubly reparameterized gradient
+        estimators for Monte Carlo objectives", 2019, eq. 7 (DReG),
+        https://arxiv.org/abs/1810.04152
 
     Args:
         model: a module with ``forward(x, trace, context)``.
         k: number of importance samples.
         dreg: use the doubly reparameterised gradient for the encoder, whose signal-to-noise ratio
-            does not fall with k. It is unbiased only where no posterior depends on an earlier
-            draw: there log q(z_2 | z_1, x) must keep its dependence on z_1, which is cut here with
-            the parameters, and a path that leads through two draws must be weighted once. (The
-            unbiased form would run the posterior's network again with cut weights: Bauer & Mnih,
-            "Generalized doubly reparameterized gradient estimators", 2021.) Such a model is
-            refused (E246); dreg=False, the gradient of the bound itself, is unbiased for every
-            model.
+            does not fall with k. It is unbiased only if no posterior depends on an earlier draw,
+            because the dependence of log q(z_2 | z_1, x) on z_1 is cut with the parameters, and a
+            path through two draws is weighted twice. (The unbiased form would run the posterior's
+            network again with detached weights: Bauer & Mnih, "Generalized doubly reparameterized
+            gradient estimators", 2021.) dreg=False uses the gradient of the bound, which is
+            unbiased for every model.
+
+    Raises:
+        UsageError: E240 for k below 1. In the forward pass, E246 if the likelihood is not a
+            density in training, or if dreg is set and a posterior depends on an earlier draw.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.noise import Stream, generator
+    >>> loss = Iwae(recipes.gaussian(4), k=5)
+    >>> terms = loss(torch.zeros(8, 4), 0, Stream(generator("example"))).terms
+    >>> bool(terms["bound"] >= terms["elbo"])
+    True
     """
 
     def __init__(self, model: nn.Module, k: int, *, dreg: bool = True) -> None:
         super().__init__()
         if k < 1:
-            raise UsageError("E240", f"k is {k}, but at least one sample is needed", fix="k=1")
+            raise UsageError("E240", f"k must be at least 1, got {k}", fix="k=1")
         self.model, self.k, self.dreg = model, k, dreg
 
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
-        """Return the loss of a batch; `terms` hold the plain one-sample ELBO beside the bound."""
+        """Return the loss of a batch; its terms include "bound" and the one-sample "elbo"."""
         choose = path_derivative(noise) if self.dreg else from_posterior(noise)
         trace = Trace(choose, len(x), self.k)
         px = self.model(x, trace, context)
         if not is_density(px):
             raise UsageError(
                 "E246",
-                f"the likelihood is a {type(px).__name__} while training, which is no density, so "
+                f"in training the likelihood is a {type(px).__name__}, which is no density, so that "
                 "the importance-weighted bound is not a bound",
                 fix='train it with the ELBO, or use likelihood="shared"',
             )
@@ -282,7 +317,7 @@ class Iwae(nn.Module):
 
 
 def _refuse_chains(trace: Trace) -> None:
-    """Refuse a hierarchy in which a posterior depends on an earlier draw."""
+    """Raise an error if a posterior depends on an earlier draw."""
     name = trace.chained()
     if name is not None:
         raise UsageError(
@@ -294,7 +329,7 @@ def _refuse_chains(trace: Trace) -> None:
 
 
 def _weight_paths(trace: Trace, weights: Tensor) -> None:
-    """Multiply the gradient through each draw by its weight: w^2 in all for the encoder."""
+    """Multiply the gradient through each draw by its weight: w^2 in total for the encoder."""
     for site in trace.sites.values():
         if site.z.requires_grad:
             shaped = weights.view(-1, *[1] * (site.z.dim() - 1))
@@ -302,12 +337,16 @@ def _weight_paths(trace: Trace, weights: Tensor) -> None:
 
 
 class ThetaPrior(NamedTuple):
-    """A prior on the network's own parameters.
+    """Prior on parameters of the network.
 
     Attributes:
         family: a `torch.distributions` class with location and scale, ``Normal`` or ``Laplace``.
-        scale: its scale.
-        match: which parameters it holds for, a pattern of their names such as ``"likelihood.*"``.
+        scale: its scale, around location 0.
+        match: pattern of the names of the parameters, such as ``"likelihood.*"``.
+
+    >>> prior = ThetaPrior(torch.distributions.Normal, 0.5, "*weight")
+    >>> prior.log_prob(nn.Linear(2, 1)).shape
+    torch.Size([])
     """
 
     family: type[torch.distributions.Distribution]
@@ -315,7 +354,11 @@ class ThetaPrior(NamedTuple):
     match: str = "*"
 
     def log_prob(self, model: nn.Module) -> Tensor:
-        """Return log p(theta) of the matching parameters, nats."""
+        """Return log p(theta) of the matching parameters of `model`, a scalar in nats.
+
+        Raises:
+            UsageError: E240 if no parameter matches.
+        """
         chosen = [p for name, p in model.named_parameters() if fnmatch(name, self.match)]
         if not chosen:
             raise UsageError(
@@ -329,15 +372,22 @@ class ThetaPrior(NamedTuple):
 
 
 class Map(nn.Module):
-    """Maximum a posteriori estimation of theta: adds -log p(theta) / N to another objective.
+    """Maximum a posteriori estimation of theta: -log p(theta) / N added to another objective.
 
-    With no priors this is maximum likelihood. One normal prior with scale s has the gradient of
-    weight decay 1 / (s^2 N).
+    Without priors this is maximum likelihood. A normal prior of scale s has the gradient of weight
+    decay 1 / (s^2 N).
 
     Args:
-        objective: the objective that is wrapped.
+        objective: the wrapped objective.
         priors: priors on groups of parameters.
         examples: N, the number of training examples.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.noise import Stream, generator
+    >>> prior = ThetaPrior(torch.distributions.Normal, 1.0)
+    >>> loss = Map(Elbo(recipes.gaussian(4)), [prior], examples=1000)
+    >>> "log_theta" in loss(torch.zeros(8, 4), 0, Stream(generator("example"))).terms
+    True
     """
 
     def __init__(self, objective: nn.Module, priors: Sequence[ThetaPrior], examples: int) -> None:

@@ -1,4 +1,4 @@
-"""The objective of models that are used from their prior: z of both ends of the rate, p and q."""
+"""Objective of conditional models that are used with z from the prior, as for restoration."""
 
 from __future__ import annotations
 
@@ -16,34 +16,45 @@ from lowerbound.noise import Noise
 
 
 class Hybrid(nn.Module):
-    """(1 - s) ELBO(q) + s E_p(z | y) log p(x | z, y), to maximise, for a model of x given y.
+    """Negative of (1 - s) ELBO(q) + s E_p(z | y) log p(x | z, y), for a model of x given y.
 
-    A picture is restored with z from p(z | y), which the ELBO alone never tries: there p(x | z, y)
-    can lean on what only a look at x tells of z. The second term is the ELBO of a posterior that
-    is the prior, whose rate is 0, so the sum is a lower bound on log p(x | y) too. Both are of the
-    same walk, in which y is looked at once.
+    A picture is restored with z from p(z | y), which does not occur in the ELBO: p(x | z, y) may
+    rely on information in z that comes from x alone. The second term is the ELBO with the prior as
+    the posterior, whose rate is 0, so that the sum is a lower bound on log p(x | y). Both terms
+    come from one forward pass, which encodes y once.
 
     References:
         Sohn, Lee & Yan, "Learning structured output representation using deep conditional
-        generative models", 2015, eq. 6 and 7: there alpha = 1 - s, and "GSNN" is the second term.
+        generative models", 2015, eq. 6 and 7, where alpha = 1 - s and "GSNN" is the second term.
 
     Args:
         model: a module with ``forward(x, trace, context)`` whose prior depends on the context.
         share: s, between 0 and 1.
         beta: weight of the rate, a number or a schedule of the step.
+
+    Raises:
+        UsageError: E240 for a share that is not between 0 and 1.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.noise import Stream, generator
+    >>> loss = Hybrid(recipes.gaussian(4), 0.5)
+    >>> loss(torch.zeros(8, 4), 0, Stream(generator("example"))).terms["prior"].shape
+    torch.Size([])
     """
 
     def __init__(self, model: nn.Module, share: float, *, beta: float | Schedule = 1.0) -> None:
         super().__init__()
         if not 0 < share < 1:
             raise UsageError(
-                "E240", f"prior_share is {share}, not between 0 and 1", fix="prior_share=0.5"
+                "E240",
+                f"prior_share must be between 0 and 1, got {share}",
+                fix="prior_share=0.5",
             )
         self.model, self.share = model, share
         self.beta: Schedule = beta if callable(beta) else Constant(float(beta))
 
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
-        """Return the loss of a batch: see `Elbo.forward`. `prior` is the second term's."""
+        """Return the loss of a batch, see `Elbo.forward`; "prior" is minus the second term."""
         trace, beta = Trace(_both(noise), len(x), samples=2), self.beta(step)
         log_p = self.model(x, trace, context).log_prob(x.repeat_interleave(2, 0))
         distortion, from_prior = -log_p.view(-1, 2).mean(0)

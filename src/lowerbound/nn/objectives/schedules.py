@@ -1,4 +1,4 @@
-"""Numbers that change as training goes on: functions of the optimiser's step."""
+"""Schedules: numbers as functions of the optimiser's step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ Schedule = Callable[[int], float]
 
 @dataclass(frozen=True)
 class Stages:
-    """A value per stage; the last one stays.
+    """Schedule with one value per stage; the last value stays.
 
     Args:
-        lengths: steps of each stage.
-        values: as many.
+        lengths: number of steps of each stage.
+        values: one value per stage.
+
+    >>> [Stages((2, 3), (1.0, 0.5))(step) for step in (1, 2, 9)]
+    [1.0, 0.5, 0.5]
     """
 
     lengths: tuple[int, ...]
@@ -31,11 +34,17 @@ class Stages:
 
 @dataclass(frozen=True)
 class Cosine:
-    """From 1 down to `end` along half a cosine: Loshchilov & Hutter, "SGDR", 2017.
+    """Schedule that falls from 1 to `end` along half a cosine, then stays.
+
+    References:
+        Loshchilov & Hutter, "SGDR", 2017, eq. 5, https://arxiv.org/abs/1608.03983
 
     Args:
-        steps: of the descent.
-        end: the value there and after.
+        steps: number of steps of the descent.
+        end: the value at its end and after.
+
+    >>> Cosine(10, end=0.2)(10)
+    0.2
     """
 
     steps: int

@@ -1,4 +1,4 @@
-"""Spectral regularisation: bound how fast a deep network's output can change with its input."""
+"""Spectral regularisation: a penalty on the Lipschitz constants of convolutions."""
 
 from __future__ import annotations
 
@@ -39,23 +39,30 @@ def _(layer: MaskedConvolution) -> Tensor:
 
 
 class Spectral(nn.Module):
-    """Adds weight x (sum of the kernels' largest singular values + sum of max |gamma|).
+    """Spectral regularisation of the convolutions, added to another objective.
 
+    The penalty is lambda (sum of the kernels' largest singular values + sum of max |gamma|), where
     gamma are the scales of batch normalisations. The singular values come from power iteration,
-    whose vectors go on from step to step and are buffers: a checkpoint holds them. Kernels of one
-    shape are computed together. Of a depthwise kernel the matrix is that of all channels' kernels.
+    whose vectors are kept from step to step in buffers, so that checkpoints contain them. Kernels
+    of one shape are computed together. A depthwise kernel is one matrix for all channels.
 
     References:
         Vahdat & Kautz, "NVAE: a deep hierarchical variational autoencoder", 2020, section 3.3;
         Yoshida & Miyato, "Spectral norm regularization", 2017, https://arxiv.org/abs/1705.10941
 
     Args:
-        objective: the objective that is wrapped.
-        weight: lambda, nats; NVAE takes 0.01 to 0.1.
+        objective: the wrapped objective.
+        weight: lambda, in nats; NVAE uses 0.01 to 0.1.
         iterations: power iterations per training step.
 
     Raises:
-        UsageError: E240 where the model has no convolution.
+        UsageError: E240 if the model has no convolution.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.nn import Elbo
+    >>> loss = Spectral(Elbo(recipes.conv([1, 8, 8])), 0.1)
+    >>> bool(loss.penalty() > 0)
+    True
     """
 
     def __init__(self, objective: nn.Module, weight: float, iterations: int = 4) -> None:
@@ -68,7 +75,7 @@ class Spectral(nn.Module):
                 self.kernels.setdefault(kernel.shape, []).append(layer)
         if not self.kernels:
             raise UsageError(
-                "E240", "the model has no convolution to regularise", fix="leave Spectral out"
+                "E240", "the model has no convolution to regularise", fix="do not use Spectral"
             )
         self.scaled = [
             m for m in objective.modules() if isinstance(m, nn.BatchNorm2d) and m.affine
