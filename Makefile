@@ -24,6 +24,9 @@ PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchm
 
 BENCHMARKS := anomaly_auroc synthetic_tables creditcard switches picture_choice export_latency throughput codes restoration segmentation image_anomalies generation
 
+# Some benchmarks share code with the reproductions, which are not installed.
+bench docs: export PYTHONPATH := .
+
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 

@@ -1,4 +1,4 @@
-"""What a page says of anomalous pictures, from benchmarks/results/image_anomalies.json."""
+"""Anomalous pictures in docs/pictures.md, from benchmarks/results/image_anomalies.json."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _chosen(label: str) -> bool:
 
 
 def auroc_table(document: Document) -> str:
-    """Return the AUROCs of what counts; what beats both baselines is bold."""
+    """Return the AUROCs of the chosen scores; those above both baselines are bold."""
     found, bars = document["auroc"], document["bars"]
     columns = list(dict.fromkeys(label for row in found.values() for label in row))
     columns = [label for label in columns if _chosen(label)]
@@ -31,11 +31,11 @@ def auroc_table(document: Document) -> str:
         cells = [f"{row[label]:.1f}" if label in row else "" for label in columns]
         held = [bars.get(name, {}).get(label, False) for label in columns]
         rows.append([name, *(f"**{c}**" if h else c for c, h in zip(cells, held, strict=True))])
-    return _table(["told from the usual ones", *columns], rows)
+    return _table(["task", *columns], rows)
 
 
 def further_table(document: Document) -> str:
-    """Return every other kind of anomaly and number of levels that was looked at."""
+    """Return the other kinds of anomalies and numbers of levels that were measured."""
     rows = []
     for name, arms in document["results"].items():
         for arm, seeds in arms.items():
@@ -50,7 +50,7 @@ def further_table(document: Document) -> str:
 
 
 def counted(document: Document) -> str:
-    """Say of every score on how many tasks it beats both baselines."""
+    """Count, for each score, the tasks on which it is above both baselines."""
     tasks = [held for name, held in document["bars"].items() if name in document["results"]]
     labels = list(dict.fromkeys(label for held in tasks for label in held))
     wins = [f"{label} {sum(held.get(label, False) for held in tasks)}" for label in labels]
@@ -58,26 +58,29 @@ def counted(document: Document) -> str:
 
 
 def anomalous_pictures(document: Document) -> str:
-    """Return the tables, what is in them, and how to make them again."""
+    """Return the tables, with a description of their columns."""
     setting, environment = document["setting"], document["environment"]
     seeds = ", ".join(map(str, document["seeds"]))
     return "\n\n".join(
         [
-            f"AUROC in percent, mean over the seeds {seeds}; every fit of ours has "
+            f"AUROC in percent, mean over the seeds {seeds}; each fit of lowerbound has "
             f"{setting['minutes']:g} minutes of {environment['threads']} thread"
-            f"{'s' * (environment['threads'] > 1)}, of solar cells, which are 5 times as large, "
-            f"{setting['solar_minutes']:g}. Bold is above both baselines. *default* is "
-            "what `lowerbound fit FOLDER` takes for pictures of the size, *ladder* the recipe "
+            f"{'s' * (environment['threads'] > 1)}, or {setting['solar_minutes']:g} for solar "
+            "cells, which are 5 times as large. Bold is above both baselines. *default* is "
+            "the model that `lowerbound fit FOLDER` chooses for pictures of the size, *ladder* "
+            "the recipe "
             "`conv_ladder` as it is, *conv* one level of 64 latents whose pixels share a sigma "
             "(`--recipe conv --set likelihood=shared`). *likelihood* is -log p(x), *typicality* "
-            "its distance to the mean of held-out pictures, *levels* the ratio LLR^{>1}: how much "
-            "the finest level must say beyond what the coarser ones foretell. PCA keeps 95 % of "
+            "its distance to the mean of held-out pictures, *levels* the ratio LLR^{>1}: the "
+            "information in the finest level that the coarser ones do not predict. PCA keeps 95 "
+            "% of "
             "the variance and scores by the error of its reconstruction; the isolation forest "
             "sees pixels.",
             auroc_table(document),
             counted(document),
-            "Solar cells: defective is what the data's authors give a probability of 2/3 or 1. "
-            "What else was looked at, on the same test pictures:",
+            "Solar cells: defective means a probability of 2/3 or 1 according to the authors of "
+            "the data. "
+            "Further results on the same test pictures:",
             further_table(document),
             "Numbers: `benchmarks/results/image_anomalies.json` (lowerbound "
             f"{environment['lowerbound']}, torch {environment['torch']}).",

@@ -1,4 +1,4 @@
-"""What docs/cells.md says of pbmc3k, from the JSON that `pbmc3k.py` wrote."""
+"""The measurements of docs/cells.md, from the JSON that `pbmc3k.py` wrote."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Document = Mapping[str, Any]
 NAMES = {"nb": "negative binomial", "zinb": "zero-inflated"}
 
 
-def _middle(document: Document, side: str, likelihood: str, what: str) -> float:
+def _median(document: Document, side: str, likelihood: str, what: str) -> float:
     runs = document["results"].values()
     asked = (side, likelihood)
     return statistics.median(r[what] for r in runs if (r["side"], r["likelihood"]) == asked)
@@ -36,7 +36,7 @@ def beside_scvi(document: Document) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     nlls = ", ".join(
-        f"{NAMES[name]} {_middle(document, 'ours', name, 'iw_nll'):,.1f}"
+        f"{NAMES[name]} {_median(document, 'ours', name, 'iw_nll'):,.1f}"
         for name in document["summary"]
     )
     bars = [
@@ -44,9 +44,11 @@ def beside_scvi(document: Document) -> str:
     ]
     return "\n".join(
         [
-            f"2,700 blood cells (10x Genomics, pbmc3k), the {setting['genes']:,} genes that three "
-            f"cells show, one layer of {setting['hidden']} and {setting['latent']} latents, "
-            f"{setting['epochs']} passes, one thread, by turns; medians over {len(seeds)} "
+            f"2,700 blood cells (10x Genomics, pbmc3k), the {setting['genes']:,} genes found in "
+            f"at least three cells; one layer of {setting['hidden']}, {setting['latent']} "
+            "latents, "
+            f"{setting['epochs']} epochs, one thread, the two sides taking turns; medians over "
+            f"{len(seeds)} "
             f"seed{'s' * (len(seeds) > 1)}. "
             f"The ELBO of {setting['test']} held-out cells is in nats per cell given its total. "
             "SCVI is scvi-tools' own model with the same layers and steps:",

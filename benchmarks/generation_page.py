@@ -1,4 +1,4 @@
-"""What a page says of generated pictures, from benchmarks/results/generation.json."""
+"""Generated pictures in docs/pictures.md, from benchmarks/results/generation.json."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MEASURES = {
 }
 
 ADVERSARIAL = (
-    "*adversarial* is *sigma* with `--set adversarial=0.3`. It is no pure ELBO: a discriminator "
-    "pulls at the pixels beside the likelihood, so its held-out ELBO is a bound as everyone's but "
-    "was not what was maximised. It shows what sharpness costs, and no bar is about it."
+    "*adversarial* is *sigma* with `--set adversarial=0.3`: a discriminator acts on the pixels in "
+    "addition to the likelihood, so its held-out ELBO is a lower bound like the others but was "
+    "not the objective. It shows the cost of sharpness, and no bar applies to it."
 )
 
 
@@ -44,7 +44,7 @@ def set_table(found: Document) -> str:
 
 
 def cost(name: str, found: Document) -> str:
-    """Say what the adversarial arm has lost of its ELBO."""
+    """Compare the ELBO with and without the adversarial term."""
     elbo = {
         arm: fmean(run["valid_elbo"] for run in found["arms"][arm].values())
         for arm in ("adversarial", "sigma")
@@ -59,11 +59,11 @@ def cost(name: str, found: Document) -> str:
 
 
 def generation(document: Document) -> str:
-    """Return a table for each data set, what is in them, and which bars hold."""
+    """Return a table for each data set, a description of the columns, and the bars."""
     setting, environment = document["setting"], document["environment"]
     seeds = ", ".join(map(str, document["seeds"]))
     parts = [
-        f"Every fit has {setting['minutes']:g} minutes of {environment['threads']} thread"
+        f"Each fit has {setting['minutes']:g} minutes of {environment['threads']} thread"
         f"{'s' * (environment['threads'] > 1)}; seeds {seeds}. The distance is the Frechet "
         "distance to the test pictures between features of a small classifier that the benchmark "
         "trains: compare it within this table alone, not with published FIDs. It is of the means "

@@ -1,11 +1,11 @@
-"""What waits for a GPU, in one call: does it compute what the CPU does, how fast, and the papers.
+"""Check and time a GPU in one call: parity with the CPU, speed, and the published experiments.
 
-    LOWERBOUND_DATA=folder python benchmarks/gpu.py
-    python benchmarks/gpu.py --device cpu --scale smoke --only parity
+    LOWERBOUND_DATA=folder PYTHONPATH=. python benchmarks/gpu.py
+    PYTHONPATH=. python benchmarks/gpu.py --device cpu --scale smoke --only parity
 
-First a table is fitted and scored on both devices; then every experiment of `lowerbound recipe`
-runs there, three seeds, until the time is over. The experiments keep their states in --states: the
-same command goes on where it was. Writes benchmarks/results/gpu.json and those of the experiments.
+A table is fitted and scored on both devices; then each published experiment runs there with three
+seeds, until the time is over. The experiments keep their states in --states: the same command
+continues. Writes benchmarks/results/gpu.json and the results of the experiments.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 
 import lowerbound
 from reproductions import EXPERIMENTS
+from reproductions.command import run
 from results_file import write
 
 # The cheap ones and those that no CPU reaches first: time may end.
@@ -59,8 +60,7 @@ def parity(device: str) -> dict[str, Any]:
 def reproduce(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Run one experiment and say what came of it."""
     began = time.perf_counter()
-    result = lowerbound.recipe(
-        "run",
+    result = run(
         name,
         scale=options.scale,
         seeds=options.seeds,

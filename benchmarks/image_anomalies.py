@@ -42,9 +42,13 @@ from sklearn.metrics import roc_auc_score
 import results_file
 from labelled_pictures import labelled, solar_cells
 from lowerbound import Model, Plan
+<<<<<<< HEAD
 from lowerbound.cli.choose_recipe import usual_plan
+=======
+>>>>>>> h-readme
 from lowerbound.files.read import read
 from lowerbound.nn.trace import Trace, posterior_mean
+from lowerbound.recipes import suggest
 from lowerbound.tasks.typicality import LEVEL_SAMPLES, Typicality, level_bound
 from lowerbound.training.fit import learn
 
@@ -125,7 +129,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def plan_of(arm: str, task: Task, seed: int, seconds: float) -> Plan:
     """Return the plan of one of our arms."""
-    usual = usual_plan(read(task.train[:2]), {}) if arm == "default" else ARMS[arm]
+    usual = suggest(read(task.train[:2]), {}).plan if arm == "default" else ARMS[arm]
     return Plan(**{**usual, "time_limit": seconds, "seed": seed})
 
 
@@ -161,7 +165,7 @@ def ours(arm: str, task: Task, seed: int, seconds: float) -> tuple[dict[str, np.
     found = by_model(model, task.pictures())
     check = model.facts["history"]["checks"][-1]
     facts = {
-        "recipe": model.recipe,
+        "recipe": model.recipe.name,
         "arguments": model.arguments,
         "parameters": model.facts["parameters"],
         "steps": check["step"],

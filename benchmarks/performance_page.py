@@ -1,4 +1,4 @@
-"""What docs/performance.md says, from the JSONs in benchmarks/results."""
+"""The measurements of docs/performance.md, from the JSONs in benchmarks/results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Document = Mapping[str, Any]
 
 
 def throughput_tables(document: Document) -> str:
-    """Return the table of ratios, what the sides are, and which goals hold."""
+    """Return the table of ratios, a description of each side, and the goals."""
     machine = document["environment"]
     goals = [goal for goal in document["goals"] if goal["met"] is not None]
     met = sum(goal["met"] for goal in goals)
@@ -22,9 +22,9 @@ def throughput_tables(document: Document) -> str:
     )
     return "\n\n".join(
         [
-            f"Samples a second, medians of {document['rounds']} rounds in which the sides take "
-            f"turns, {machine['threads']} threads, torch {machine['torch']}. A ratio is ours over "
-            "theirs, and its range that of the rounds:",
+            f"Samples per second, medians of {document['rounds']} rounds in which the sides take "
+            f"turns, {machine['threads']} threads, torch {machine['torch']}. The ratio is ours "
+            "over theirs, with its range over the rounds:",
             "\n".join(lines_of(dict(document))),
             f"{met} of {len(goals)} goals are met.",
             f"Equal on all sides: {document['equal']}.",
@@ -35,15 +35,15 @@ def throughput_tables(document: Document) -> str:
 
 
 def _again(document: Document) -> str:
-    """Say which workloads were measured a second time, and why."""
+    """Name the workloads that were measured a second time."""
     names = document.get("again", {}).get("workloads", [])
     if not names:
         return ""
-    return f" Another job had disturbed {' and '.join(names)}: they were measured anew."
+    return f" {' and '.join(names)} were measured again, because another job had disturbed them."
 
 
 def switches_table(document: Document) -> str:
-    """Return what each switch does to the held-out ELBO."""
+    """Return the effect of each switch on the held-out ELBO."""
     nets = document["results"]
     names = list(dict.fromkeys(name for each in nets.values() for name in each))
     lines = [
@@ -58,7 +58,7 @@ def switches_table(document: Document) -> str:
     spread = ", ".join(f"{net} {nets[net]['plain loop']['sd_over_seeds']:.2f}" for net in nets)
     seeds = len(nets[next(iter(nets))]["plain loop"]["elbo"])
     missing = document.get("missing") or []
-    absent = f" Not there on this machine: {', '.join(missing)}." if missing else ""
+    absent = f" Not available on this machine: {', '.join(missing)}." if missing else ""
     return (
         f"Held-out ELBO after the same number of epochs against a plain loop of torch's own "
         f"parts, nats per row, mean of {seeds} seeds (standard deviation over seeds of the plain "
@@ -67,16 +67,16 @@ def switches_table(document: Document) -> str:
 
 
 def profile_table(document: Document) -> str:
-    """Return where a step's time goes."""
+    """Return the parts of a step's time."""
     results = document["results"]
     names = list(next(iter(results.values())))
     lines = [f"| net | {' | '.join(names)} |", f"| :--- |{' ---: |' * len(names)}"]
     for net, found in results.items():
         lines.append(f"| {net} | {' | '.join(f'{found[name]:g}' for name in names)} |")
     return (
-        "Milliseconds per step, and how many calls into torch it takes, nested ones and those of "
-        "the last check included; what is in no column "
-        "is elementwise work and the overhead of operations:\n\n" + "\n".join(lines)
+        "Milliseconds per step, and the number of calls into torch, including nested ones and "
+        "those of the last check; the rest of a step is elementwise work and the overhead of "
+        "operations:\n\n" + "\n".join(lines)
     )
 
 

@@ -18,9 +18,15 @@ from PIL import Image
 
 import results_file
 from lowerbound import Plan
+<<<<<<< HEAD
 from lowerbound.cli.choose_recipe import usual_plan
 from lowerbound.files.pictures.folders import pictures_in
 from lowerbound.files.read import read
+=======
+from lowerbound.files.pictures.folders import pictures_in
+from lowerbound.files.read import read
+from lowerbound.recipes import suggest
+>>>>>>> h-readme
 from lowerbound.training.fit import learn
 
 SIDE = 128
@@ -57,7 +63,7 @@ def main() -> None:
     x = pictures(options.data / "denoise_train400_bsd68_set12" / "Train400")
     plans = {
         "conv": {"recipe": "conv", "settings": {"channels": [16, 32, 64, 64, 64]}},
-        "ladder": usual_plan(read(x[:2]), {"time_limit": options.seconds}),
+        "ladder": suggest(read(x[:2]), {"time_limit": options.seconds}).plan,
     }
     results = {name: measured(x, plan, options.seconds) for name, plan in plans.items()}
     for name, found in results.items():

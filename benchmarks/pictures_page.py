@@ -1,4 +1,4 @@
-"""What docs/pictures.md says, from the JSONs in benchmarks/results."""
+"""The measurements of docs/pictures.md, from the JSONs in benchmarks/results."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def _source(name: str, versions: Document) -> str:
     return f"Numbers: `benchmarks/results/{name}.json` ({made_by})."
 
 
-# Pictures that are restored.
+# Restoration.
 
 
 def restoration_tables(document: Document) -> str:
-    """Return PSNR and SSIM of every method, what is published, and which bars hold."""
+    """Return PSNR and SSIM of each method, the published values, and the bars."""
     parts = []
     for name, heading in TASKS.items():
         task = document["tasks"].get(name)
@@ -93,7 +93,7 @@ def _quoted(values: Mapping[str, float], name: str) -> str:
 def _training(task: Document) -> str:
     training, setting = task["training"], task["setting"]
     return (
-        f"Learned from {setting['learned_from']}: {training['parameters']:,} parameters, "
+        f"Trained on {setting['learned_from']}: {training['parameters']:,} parameters, "
         f"{training['steps']:,} steps in {training['seconds'] / 60:,.0f} minutes, "
         f"threads: {setting['engine']['threads']}. The result is the mean of {setting['draws']} "
         "draws."
@@ -101,24 +101,24 @@ def _training(task: Document) -> str:
 
 
 def _sureness(task: Document) -> str:
-    """Say how honest the uncertainty is."""
+    """Compare the stated uncertainty with the error."""
     told = [
         f"{where} {each['covered']:.1%} (error {sqrt(each['mean_square_error']):.1f}, stated "
         f"{sqrt(each['mean_variance']):.1f})"
         for where, each in task["results"].items()
     ]
     return (
-        "Share of pixels whose true value lies within 1.96 stated standard deviations of ours "
-        "(95 % of a Gaussian do), and the root mean squares of the error and of what is stated, "
-        f"in codes of 8 bits: {'; '.join(told)}."
+        "Share of pixels whose true value lies within 1.96 stated standard deviations of the "
+        "result (95 % for a Gaussian), and the root mean squares of the error and of the stated "
+        f"standard deviation, in 8-bit codes: {'; '.join(told)}."
     )
 
 
-# Pictures that are segmented.
+# Segmentation.
 
 
 def segmentation_tables(document: Document) -> str:
-    """Return Dice and calibration error of every arm, and which bars hold."""
+    """Return Dice and calibration error of each arm, and the bars."""
     setting = document["setting"]
     rows = [
         [
@@ -137,7 +137,7 @@ def segmentation_tables(document: Document) -> str:
             "Dice of the foreground and of the rest, x 100, and the expected calibration error of "
             "the pixels' probabilities, %; mean ± standard deviation over the folds:",
             _table([*head, "parameters", "folds"], rows),
-            f"{setting['steps']:,} steps each; width {setting['width']}. Pretraining: "
+            f"{setting['steps']:,} steps for each; width {setting['width']}. Pretraining: "
             f"{setting['pretraining']}.",
             _bars(document),
             _source("segmentation", document["environment"]),
@@ -154,11 +154,11 @@ def _percent(arm: Document, key: str) -> str:
     return f"{100 * arm['mean'][key]:.1f}" + ("" if spread is None else f" ± {100 * spread:.1f}")
 
 
-# Codes of pictures.
+# Codebooks.
 
 
 def codes_table(document: Document) -> str:
-    """Return how much of each codebook is in use, and how good its pictures are."""
+    """Return the use of each codebook and the quality of its pictures."""
     seeds = document["seeds"]
     rows = []
     for kind, runs in document["results"].items():
@@ -180,8 +180,8 @@ def codes_table(document: Document) -> str:
     return "\n\n".join(
         [
             f"Fashion-MNIST, {document['setting']['steps']:,} steps for each, "
-            f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}; how many codes the test pictures "
-            "use, and how well they come back:",
+            f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'}; the codes that the test pictures "
+            "use, and the quality of their reconstruction:",
             _table(head, rows),
             _bars(document),
             _source("codes", document["environment"]),

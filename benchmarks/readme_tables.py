@@ -3,8 +3,9 @@
     python benchmarks/readme_tables.py           # write
     python benchmarks/readme_tables.py --check   # exit 1 where a page is out of date
 
-What stands between the two marks of a page is replaced; every number there comes from a JSON in
-benchmarks/results. Where a JSON is missing, the page says which command makes it.
+The text between the two marks of a page is replaced; every number in it comes from a JSON in
+benchmarks/results or reproductions/results. If a JSON is missing, the page names the command that
+makes it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from cells_page import PARTS as CELLS
+from claims_page import claims
 from performance_page import latency_table, profile_table, switches_table, throughput_tables
 from pictures_page import PARTS as PICTURES
 from reproductions.page import EXPERIMENTS, experiment_table
@@ -43,7 +45,7 @@ def label(method: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Join names as one says them."""
+    """Join names by commas and "and"."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -52,7 +54,7 @@ def counted(n: int, noun: str) -> str:
 
 
 def source(name: str, document: Document) -> str:
-    """Say where the numbers are and which versions made them."""
+    """Name the JSON and the versions that made it."""
     versions = document.get("versions") or document["environment"]
     made_by = f"lowerbound {versions['lowerbound']}, torch {versions['torch']}"
     return f"Numbers: `benchmarks/results/{name}.json` ({made_by})."
@@ -62,7 +64,7 @@ def source(name: str, document: Document) -> str:
 
 
 def lead(values: Mapping[str, float], unit: str = "") -> str:
-    """Say where ours stands among the values of all methods, of which the highest is best."""
+    """Describe the distance of ours to the best other method; higher values are better."""
     others = {method: value for method, value in values.items() if method != "ours"}
     best = max(others, key=others.__getitem__)
     gap = round(values["ours"], 2) - round(others[best], 2)
@@ -72,7 +74,7 @@ def lead(values: Mapping[str, float], unit: str = "") -> str:
 
 
 def wins(cells: Mapping[str, Mapping[str, Document]]) -> int:
-    """Count the tables where no other method has a higher AUROC than ours."""
+    """Count the tables on which no other method has a higher AUROC."""
     return sum(
         row["ours"]["auroc"] >= max(other["auroc"] for other in row.values())
         for row in cells.values()
@@ -80,7 +82,7 @@ def wins(cells: Mapping[str, Mapping[str, Document]]) -> int:
 
 
 def standing(protocol: str, result: Document) -> str:
-    """Say in one sentence how ours compares, whichever way it came out."""
+    """Compare ours with the others in one sentence, whatever the result."""
     means = {method: mean["auroc"] for method, mean in result["means"].items()}
     if "ours" not in means or len(means) == 1:
         return ""
@@ -92,7 +94,7 @@ def standing(protocol: str, result: Document) -> str:
 
 
 def used(protocols: Mapping[str, Document]) -> str:
-    """Tell the number of tables and seeds behind every protocol."""
+    """Describe the number of tables and seeds of each protocol."""
     told = {
         protocol: f"{counted(len(result['tables']), 'table')}, "
         f"{counted(len(result['seeds']), 'seed')}"
@@ -104,7 +106,7 @@ def used(protocols: Mapping[str, Document]) -> str:
 
 
 def anomaly_means(document: Document) -> str:
-    """Return the mean AUROC of every method, best first, and what that says."""
+    """Return the mean AUROC of each method, best first, and a sentence for each split."""
     protocols = document["protocols"]
     methods = {m: None for result in protocols.values() for m in result["means"]}
     first = next(iter(protocols.values()))["means"]
@@ -125,8 +127,6 @@ def anomaly_means(document: Document) -> str:
             "normal rows only:",
             table(["method", *(PROTOCOLS[protocol] for protocol in protocols)], rows),
             " ".join(filter(None, says)),
-            "Every table is in [docs/anomaly.md](docs/anomaly.md). "
-            + source("anomaly_auroc", document),
         ]
         if part
     )
@@ -150,16 +150,15 @@ def anomaly_tables(document: Document) -> str:
         parts += [
             f"## The {PROTOCOLS[protocol]}",
             f"AUROC x 100, mean ± standard deviation over {counted(len(result['seeds']), 'seed')};"
-            " without ± where neither the split nor the method draws anything.",
+            " without ± if neither the split nor the method is random.",
             table(["table", *map(label, methods)], rows),
-            standing(protocol, result),
             harness(result),
         ]
     return "\n\n".join(filter(None, [*parts, source("anomaly_auroc", document)]))
 
 
 def harness(result: Document) -> str:
-    """Say whether our nearest neighbours equal the published ones, where that was looked at."""
+    """Compare our nearest-neighbour scores with the published ones, if that was checked."""
     check = result.get("harness_check")
     if check is None:
         return ""
@@ -172,11 +171,11 @@ def harness(result: Document) -> str:
     )
 
 
-# The other two.
+# Drawn rows, card fraud, killed trainings.
 
 
 def synthetic(document: Document) -> str:
-    """Return how well drawn rows stand in for real ones."""
+    """Return the quality of drawn rows as training data, and their shape error."""
     summary, runs = document["summary"], document["runs"]
     order = [name for name in ("lowerbound", "TVAE", "real rows") if name in summary]
     rows = [
@@ -252,7 +251,7 @@ def creditcard(document: Document) -> str:
 
 
 def kills(document: Document) -> str:
-    """Return what came of trainings that were killed."""
+    """Return the results of trainings that were killed and repeated."""
     where = {
         "memory": "an array in memory",
         "disk": "`lowerbound fit tx.parquet`",
@@ -271,8 +270,9 @@ def kills(document: Document) -> str:
     head = ["fit of", "killed while committing", "killed at a random moment", "commits lost"]
     return "\n\n".join(
         [
-            "Trainings killed with SIGKILL and repeated until they ended; a result is identical "
-            "if every byte of the weights is that of a training that nobody killed:",
+            "Trainings killed with SIGKILL and repeated until they finished; a result is "
+            "identical "
+            "if every byte of the weights equals that of an undisturbed training:",
             table([*head, "identical results"], rows),
             f"Numbers: `benchmarks/results/kills.json` (`{document['command']}`).",
         ]
@@ -283,7 +283,7 @@ def kills(document: Document) -> str:
 
 
 def anomaly_choice(document: Document) -> str:
-    """Return the candidates' means, and what choosing by the other tables is worth."""
+    """Return the mean of each candidate, and the result of choosing on the other tables."""
     votes = document["votes"]
     rows = [
         [name, f"{mean:.2f}", str(votes.get(name, 0))] for name, mean in document["means"].items()
@@ -295,7 +295,7 @@ def anomaly_choice(document: Document) -> str:
             f"{counted(len(document['seeds']), 'seed')}; the last column counts the tables for "
             "which the *other* tables choose the candidate:",
             table(["candidate", "mean AUROC", "chosen for"], rows),
-            f"Judged on the tables left out, choosing this way gives "
+            f"Measured on the tables left out, this way of choosing gives "
             f"{document['left_out_mean']:.2f}.",
             source("anomaly_choice", document),
         ]
@@ -303,7 +303,7 @@ def anomaly_choice(document: Document) -> str:
 
 
 def synthetic_choice(document: Document) -> str:
-    """Return the candidates for large tables, on a validation part of Adult's learning rows."""
+    """Return the candidates for large tables, on a validation part of Adult's training rows."""
     rows = [
         [
             name,
@@ -317,7 +317,7 @@ def synthetic_choice(document: Document) -> str:
     seeds = counted(len(next(iter(document["runs"].values()))), "seed")
     return "\n\n".join(
         [
-            f"Adult, rows to learn from only, a fifth of them to validate on, {seeds}. The "
+            f"Adult, training rows only, a fifth of them for validation, {seeds}. The "
             f"criterion is the mean log p of the raw validation rows (nats); it chooses "
             f"*{document['best']}*:",
             table(["candidate", "log p", "F1", "shape error", "fit, s"], rows),
@@ -328,24 +328,52 @@ def synthetic_choice(document: Document) -> str:
 
 # Pages.
 
+Found = Callable[[str], Document | None]  # the content of a JSON by its name, None if absent
 Part = tuple[str, str, Callable[[Document], str]]  # heading, name of the JSON, what to write
-PAGES: dict[str, tuple[Part, ...]] = {
-    "README.md": (
-        ("### Anomaly scores", "anomaly_auroc", anomaly_means),
-        ("### Samples", "synthetic_tables", synthetic),
+
+
+def command(name: str) -> str:
+    """Name the command that makes a JSON."""
+    if name in EXPERIMENTS:
+        made_by = f"python -m reproductions run {name}"
+    else:
+        made_by = f"python benchmarks/{name}.py"
+    return f"Not measured yet: `LOWERBOUND_DATA=folder {made_by}`, then `make docs`."
+
+
+def of_parts(*parts: Part) -> Callable[[Found], str]:
+    """Return a function that writes a page of parts, each from a JSON of its own."""
+
+    def write(found: Found) -> str:
+        written = []
+        for heading, name, told in parts:
+            document = found(name)
+            text = command(name) if document is None else told(document)
+            written += [heading, text] if heading else [text]
+        return "\n\n".join(written)
+
+    return write
+
+
+PAGES: dict[str, Callable[[Found], str]] = {
+    "README.md": lambda found: claims(found, command),
+    "docs/tables.md": of_parts(
+        ("### Drawn rows", "synthetic_tables", synthetic),
         ("### Card fraud", "creditcard", creditcard),
-        ("### Killed and resumed", "kills", kills),
     ),
-    "docs/anomaly.md": (("", "anomaly_auroc", anomaly_tables),),
-    "docs/defaults.md": (
+    "docs/production.md": of_parts(("## Killed and resumed", "kills", kills)),
+    "docs/anomaly.md": of_parts(
+        ("## All tables", "anomaly_auroc", anomaly_means), ("", "anomaly_auroc", anomaly_tables)
+    ),
+    "docs/defaults.md": of_parts(
         ("## Tables up to 10,000 rows", "anomaly_choice", anomaly_choice),
         ("## Larger tables", "synthetic_choice", synthetic_choice),
     ),
-    "docs/reproductions.md": tuple((f"## {n}", n, experiment_table) for n in EXPERIMENTS),
-    "docs/pictures.md": PICTURES,
-    "docs/cells.md": CELLS,
-    "docs/scaling.md": SCALING,
-    "docs/performance.md": (
+    "docs/reproductions.md": of_parts(*((f"## {n}", n, experiment_table) for n in EXPERIMENTS)),
+    "docs/pictures.md": of_parts(*PICTURES),
+    "docs/cells.md": of_parts(*CELLS),
+    "docs/scaling.md": of_parts(*SCALING),
+    "docs/performance.md": of_parts(
         ("## Against others", "throughput", throughput_tables),
         ("## Where a step goes", "step_profile", profile_table),
         ("## Does any of it cost likelihood?", "switches", switches_table),
@@ -354,20 +382,15 @@ PAGES: dict[str, tuple[Part, ...]] = {
 }
 
 
-def body(root: Path, parts: Sequence[Part]) -> str:
-    """Return what stands between the marks of one page."""
-    written = []
-    for heading, name, write in parts:
-        file = root / "benchmarks" / "results" / f"{name}.json"
-        paper = name in EXPERIMENTS
-        run = f"python -m reproductions run {name}" if paper else f"python benchmarks/{name}.py"
-        text = (
-            write(json.loads(file.read_text("utf-8")))
-            if file.exists()
-            else f"Not measured yet: `LOWERBOUND_DATA=folder {run}`, then `make docs`."
-        )
-        written += [heading, text] if heading else [text]
-    return "\n\n".join(written)
+def results(root: Path) -> Found:
+    """Return a function that reads a JSON in benchmarks/results or reproductions/results."""
+
+    def found(name: str) -> Document | None:
+        made_in = "reproductions" if name in EXPERIMENTS else "benchmarks"
+        file = root / made_in / "results" / f"{name}.json"
+        return json.loads(file.read_text("utf-8")) if file.exists() else None
+
+    return found
 
 
 def filled(page: str, content: str, name: str) -> str:
@@ -386,7 +409,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of README.md")
     options = parser.parse_args(argv)
     old = {name: (options.root / name).read_text("utf-8") for name in PAGES}
-    new = {name: filled(old[name], body(options.root, PAGES[name]), name) for name in PAGES}
+    found = results(options.root)
+    new = {name: filled(old[name], write(found), name) for name, write in PAGES.items()}
     stale = [name for name in PAGES if new[name] != old[name]]
     for name in stale:
         if not options.check:

@@ -1,4 +1,4 @@
-"""What docs/scaling.md says of costs and memory, from the JSON that benchmarks wrote."""
+"""The costs and the memory in docs/scaling.md, from the JSONs that benchmarks wrote."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _net(name: str, document: Document) -> str:
 
 
 def steps_table(document: Document) -> str:
-    """Return what a step costs in one process and in two."""
+    """Return the cost of a step in one process and in two."""
     lines = [
         "| net | fixed, ms | a row, µs | gradients of two, ms | two processes are |",
         "| :--- | ---: | ---: | ---: | ---: |",
@@ -34,7 +34,7 @@ def steps_table(document: Document) -> str:
     return (
         "A step over 30 columns, one thread per process, two processes on one machine:\n\n"
         + "\n".join(lines)
-        + f"\n\nRows a second of one process, start-up included: {spoken}."
+        + f"\n\nRows per second of one process, including start-up: {spoken}."
     )
 
 
@@ -45,7 +45,7 @@ def _spelled(hours: float) -> str:
 
 
 def projection(document: Document) -> str:
-    """Return how long a pass takes, on paper."""
+    """Return the projected time of a pass."""
     counts = sorted({row["processes"] for row in document["projected"]})
     lines = [
         f"| net, rows, on | {' | '.join(str(n) for n in counts)} |",
@@ -60,15 +60,17 @@ def projection(document: Document) -> str:
             lines.append(f"| {net}, {rows:.0e}, {what} | {' | '.join(cells)} |")
     assumed = document["assumed"]
     return (
-        "A pass over so many rows by so many processes, on paper: a step is its fixed cost, plus "
-        "its rows shared out, plus the sum of gradients in a ring. The cores are as measured "
-        f"above. Of a GPU it is assumed that it does {assumed['gpu_flops_per_second']:.0e} "
-        f"operations a second, that a step takes {1e3 * assumed['gpu_seconds_per_step']:g} ms "
-        f"however small it is, that {assumed['bytes_per_second']:.0e} bytes a second go to the "
-        f"next one, and that a message takes {1e6 * assumed['seconds_per_message']:g} µs:\n\n"
+        "The projected time of a pass, by network, rows and number of processes: a step is its "
+        "fixed cost, plus its rows divided among the processes, plus the sum of gradients in a "
+        "ring. The cores are as measured above. The assumptions for a GPU are "
+        f"{assumed['gpu_flops_per_second']:.0e} operations per second, at least "
+        f"{1e3 * assumed['gpu_seconds_per_step']:g} ms for a step, "
+        f"{assumed['bytes_per_second']:.0e} bytes per second to the next GPU, and "
+        f"{1e6 * assumed['seconds_per_message']:g} µs for a message:\n\n"
         + "\n".join(lines)
-        + "\n\nWhat is left out: every machine reads and codes the data itself, so that a fit's "
-        "preparation does not get shorter with their number."
+        + "\n\nNot included: every machine reads and codes the data itself, so the preparation "
+        "of a "
+        "fit does not get shorter with their number."
     )
 
 
@@ -80,7 +82,7 @@ def _held(bars: Mapping[str, bool]) -> str:
 
 
 def memory_table(document: Document) -> str:
-    """Return the peaks of memory at few and at many rows, and the bars."""
+    """Return the peak memory for few and for many rows, and the bars."""
     lines = [
         "| rows | layout | verb | peak, MB | rows a second |",
         "| ---: | :--- | :--- | ---: | ---: |",
@@ -98,28 +100,28 @@ def memory_table(document: Document) -> str:
             lines.append(f"| {' | '.join(cells)} |")
     return (
         f"Parquet files of {document['setting']['columns']} columns, `fit` with the preset "
-        f"{document['setting']['preset']}; each command is a process of its own, start-up "
-        "included; of `fit` and `embed` the median of three runs:\n\n"
+        f"{document['setting']['preset']}; each command is a process of its own, "
+        "including start-up; `fit` and `embed` are medians of three runs:\n\n"
         + "\n".join(lines)
         + f"\n\n{_held(document['bars'])}"
     )
 
 
 def shards_table(document: Document) -> str:
-    """Return the peaks of memory over a folder of many files, and the bars."""
+    """Return the peak memory for a folder of many files."""
     setting = document["setting"]
     lines = ["| verb | peak, MB | rows a second |", "| :--- | ---: | ---: |"]
     for verb, found in document["results"].items():
         lines.append(f"| `{verb}` | {found['peak_mb']:,.0f} | {found['rows_per_second']:,.0f} |")
     return (
-        f"Card transactions, repeated until they are {setting['rows']:,} in {setting['shards']} "
-        "files; the bar is 2,000 MB:\n\n" + "\n".join(lines)
+        f"Card transactions, repeated to {setting['rows']:,} rows in {setting['shards']} files; "
+        "the bar is 2,000 MB:\n\n" + "\n".join(lines)
     )
 
 
 PARTS = (
     ("### Measured", "scaling", steps_table),
-    ("### Memory, whatever the number of rows", "larger_than_memory", memory_table),
+    ("### Memory and the number of rows", "larger_than_memory", memory_table),
     ("### Many files", "creditcard_shards", shards_table),
-    ("### On paper", "scaling", projection),
+    ("### Projected", "scaling", projection),
 )

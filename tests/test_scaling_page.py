@@ -76,5 +76,5 @@ def test_the_page_says_what_memory_was_taken(page):
     assert "- holds: fit, groups" in told
     assert "- **missed**: embed: 4,000,000 rows/s" in told
     shards = {"setting": {"rows": 30_000_000, "shards": 64}, "results": {"score": found}}
-    assert "30,000,000 in 64 files" in page.shards_table(shards)
+    assert "30,000,000 rows in 64 files" in page.shards_table(shards)
     assert "| `score` | 640 | 8,000 |" in page.shards_table(shards)

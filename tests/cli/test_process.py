@@ -1,5 +1,6 @@
 """What only a process of its own can show: start-up, signals, pipes, exit codes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -219,4 +220,9 @@ def test_demo(tmp_path):
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - begun < 60
     made = {path.name for path in (tmp_path / "demo").iterdir()}
-    assert made >= {"benign.vae", "scores.csv", "embedding.csv", "samples.csv", "test.csv"}
+    assert made >= {"titanic.vae", "scores.csv", "filled.csv", "embedding.csv", "samples.csv"}
+    filled = {each["column"]: each for each in json.loads(done.stdout)["filled"]}
+    for column in ("class", "survived", "sex"):
+        assert filled[column]["model"] > filled[column]["constant"] + 0.05
+    for column in ("age", "sibsp", "parch", "fare"):
+        assert filled[column]["model"] < filled[column]["constant"]

@@ -5,8 +5,6 @@
 ``manifest.json`` with the size and SHA-256 of every other file and of itself. A model is checked
 in full before any of it is used: one changed byte anywhere is one `ModelFileError`.
 
-Nothing here knows torch or a model: weights come and go as arrays.
-
 - reading, writing: load and save a model
 - manifest: the list of a model's files and the seal over them
 - documents, tensors: JSON and Markdown files; arrays in the safetensors format

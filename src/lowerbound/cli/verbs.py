@@ -48,7 +48,7 @@ _BEGIN, _USE, _TRUST = "Begin", "Use a model", "Trust it"
 _HERE = "lowerbound.cli.commands"
 
 VERBS: dict[str, Verb] = {
-    "demo": Verb(f"{_HERE}.demo:demo", _BEGIN, "", "see it all work on a medical table (1 min)"),
+    "demo": Verb(f"{_HERE}.demo:demo", _BEGIN, "", "see it all work on a real table (1 min)"),
     "inspect": Verb(
         f"{_HERE}.inspect:inspect", _BEGIN, "PATH", "what a table or a folder of pictures holds"
     ),

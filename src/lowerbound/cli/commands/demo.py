@@ -1,44 +1,68 @@
-"""The verb demo: the whole way on a real table that ships inside scikit-learn."""
+"""The demo command: every step of a first use, on a real table that ships with scikit-learn."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
+from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from sklearn.datasets import load_breast_cancer
-from sklearn.ensemble import IsolationForest
-from sklearn.metrics import roc_auc_score
+from pyarrow import csv
+from rich.console import Console
 
 from lowerbound.cli.commands.fit import fit
-from lowerbound.cli.commands.sample import sample
-from lowerbound.cli.commands.score import embed, score
+from lowerbound.cli.commands.inspect import inspect
+from lowerbound.cli.commands.sample import impute, sample
+from lowerbound.cli.commands.score import embed, load, score
 from lowerbound.cli.flags import Heard, Out
 from lowerbound.cli.outputs import Clock, spell_path
+from lowerbound.cli.printing import console, show
 from lowerbound.cli.progress import SILENT, Voice
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.errors import ResourceError, UsageError
 from lowerbound.files.write import write_table
 
-_MADE = ("train.csv", "test.csv", "benign.vae", "scores.csv", "embedding.csv", "samples.csv")
-_SEED = 0
+_MADE = (
+    "train.csv",
+    "new.csv",
+    "titanic.vae",
+    "scores.csv",
+    "filled.csv",
+    "embedding.csv",
+    "samples.csv",
+)
+_CLASSES = ("first", "second", "third")
+_MODELLED = ("class", "survived", "sex", "age", "sibsp", "parch", "fare", "embarked")
+_HELD_BACK = 5  # one passenger in five is kept away from training
 
 
-class _Tissue(NamedTuple):
-    """The measurements of the benign training rows and of the test rows."""
+class Filled(NamedTuple):
+    """The result of hiding one column and filling it in.
 
-    train: pa.Table
-    test: pa.Table
-    malignant: np.ndarray
+    Attributes:
+        column: the name of the column.
+        measure: "share right" of a category, "mean error" of a number, in its own unit.
+        model: the measure of the values that the model fills in.
+        constant: the measure of the commonest training value, or of the training median.
+    """
+
+    column: str
+    measure: str
+    model: float
+    constant: float
 
 
 def demo(*, out: Out = "demo", overwrite: bool = False, voice: Heard = SILENT) -> Result:
-    """Learn what benign breast tissue looks like and find the malignant samples by it.
+    """Fit a model to the passengers of the Titanic; score, fill in and draw rows with it.
 
-    The table has 569 samples of 30 measurements and ships inside scikit-learn. Half of the benign
-    ones are learned; the model never sees a malignant one. Needs no network.
+    The table has 1,309 rows of mixed kinds, with a fifth of the ages missing, and ships with
+    scikit-learn: no network is needed. One passenger in five is kept away from training; the
+    model then finds the unusual ones among them, and fills in values that were hidden from it.
 
     Examples:
         lowerbound demo
@@ -49,44 +73,80 @@ def demo(*, out: Out = "demo", overwrite: bool = False, voice: Heard = SILENT) -
         overwrite: replace an earlier demo.
         voice: hears how it goes; in Python nobody does.
     """
-    clock, folder = Clock(), _folder(out or "demo", overwrite)
-    tissue = _tissue()
+    clock, table = Clock(), passengers()
+    folder = _folder(out or "demo", overwrite)
     paths = {name: folder / name for name in _MADE}
-    write_table(tissue.train, paths["train.csv"], overwrite)
-    test = tissue.test.append_column(
-        "diagnosis", pa.array(np.where(tissue.malignant, "malignant", "benign"))
-    )
-    write_table(test, paths["test.csv"], overwrite)
+    held_back = np.arange(table.num_rows) % _HELD_BACK == 1
+    train, new = table.filter(pa.array(~held_back)), table.filter(pa.array(held_back))
+    write_table(train, paths["train.csv"], overwrite)
+    write_table(new, paths["new.csv"], overwrite)
     voice.say(
-        f"{spell_path(paths['train.csv'])}: {tissue.train.num_rows} benign samples to learn from\n"
-        f"{spell_path(paths['test.csv'])}: {test.num_rows} others, "
-        f"{int(tissue.malignant.sum())} of them malignant"
+        f"{spell_path(paths['train.csv'])}: {train.num_rows:,} passengers of the Titanic to learn "
+        f"from\n{spell_path(paths['new.csv'])}: {new.num_rows:,} others\n"
+        "sibsp counts a passenger's siblings and spouses on board, parch parents and children; "
+        "the fare is in pounds"
     )
-    table = _walk(paths, overwrite, voice)
-    ours = np.asarray(table["anomaly_score"])
+    _walk(paths, overwrite, voice)
+    filled = fill_hidden(paths["titanic.vae"], train, new)
     facts = {
         "folder": str(folder),
         "seconds": clock(),
-        "train_rows": tissue.train.num_rows,
-        "test_rows": test.num_rows,
-        "auroc": _auroc(tissue, ours),
-        "auroc_isolation_forest": _auroc(tissue, _forest(tissue)),
+        "train_rows": train.num_rows,
+        "new_rows": new.num_rows,
+        "filled": [each._asdict() for each in filled],
         "files": [str(path) for path in paths.values()],
     }
-    rows = [
-        ("lowerbound", f"{facts['auroc']:.4f}"),
-        ("IsolationForest", f"{facts['auroc_isolation_forest']:.4f}"),
-    ]
     return Result(
         facts,
         lines=[
-            f"OK: the whole demo took {clock():.0f} s. How well do the scores tell malignant "
-            "samples from benign ones? (AUROC: 1 is perfect, 0.5 is guessing)"
+            f"\nOK: the whole demo took {clock():.0f} s. The table shows how well the model knows "
+            f"the {new.num_rows:,} passengers that it never saw: each column in turn was hidden "
+            "and filled in from the other seven. The constant is the commonest training value, "
+            "or the median."
         ],
-        sheet=Sheet(("method", "AUROC"), rows, right=("AUROC",)),
+        notes=[
+            "one model fills in all eight columns; a model trained for a single column, such as "
+            "gradient boosting, can do better on that one"
+        ],
+        sheet=_sheet(filled),
         path=folder,
         next="lowerbound inspect YOUR.csv",
     )
+
+
+def passengers() -> pa.Table:
+    """Read the passenger list: 1,309 rows, eight columns to model and the name.
+
+    The list is that of OpenML (data set 40945, by Frank E. Harrell Jr. and Thomas Cason), of which
+    scikit-learn carries a copy for its own tests.
+
+    Raises:
+        ResourceError: E310 where scikit-learn was installed without its tests.
+    """
+    try:
+        place = files("sklearn.datasets.tests.data.openml") / "id_40945"
+        packed = (place / "data-v1-dl-16826755.arff.gz").read_bytes()
+    except (ModuleNotFoundError, FileNotFoundError):
+        raise ResourceError(
+            "E310",
+            "the demo reads the passenger list of the Titanic from scikit-learn's own tests, and "
+            "this scikit-learn was installed without them",
+            fix="pip install --force-reinstall --no-deps scikit-learn",
+        ) from None
+    head, _, body = gzip.decompress(packed).decode("utf-8").partition("@data\n")
+    names = [line.split("'")[1] for line in head.splitlines() if line.startswith("@attribute")]
+    table = csv.read_csv(
+        io.BytesIO(body.encode()),
+        csv.ReadOptions(column_names=names),
+        convert_options=csv.ConvertOptions(null_values=["?"], strings_can_be_null=True),
+    )
+    columns = {name: table[name] for name in ("name", "sex", "age", "sibsp", "parch", "fare")}
+    columns["class"] = pa.chunked_array([[_CLASSES[n - 1] for n in table["pclass"].to_pylist()]])
+    columns["survived"] = pa.chunked_array(
+        [["yes" if n else "no" for n in table["survived"].to_pylist()]]
+    )
+    columns["embarked"] = table["embarked"]
+    return pa.table({name: columns[name] for name in ("name", *_MODELLED)})
 
 
 def _folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -109,54 +169,45 @@ def _folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
     return folder
 
 
-def _tissue() -> _Tissue:
-    """Split the table: half of the benign rows to learn from, all others to test."""
-    found: Any = load_breast_cancer()
-    names = [str(name).replace(" ", "_") for name in found.feature_names]
-    benign = np.flatnonzero(found.target == 1)
-    malignant = np.flatnonzero(found.target == 0)
-    order = np.random.default_rng(_SEED).permutation(benign)
-    half = len(order) // 2
-    test = np.sort(np.concatenate([order[half:], malignant]))
-
-    def rows(index: np.ndarray) -> pa.Table:
-        return pa.table({name: found.data[index, i] for i, name in enumerate(names)})
-
-    return _Tissue(rows(np.sort(order[:half])), rows(test), found.target[test] == 0)
-
-
-def _walk(paths: dict[str, Path], overwrite: bool, voice: Voice) -> Any:
-    """Run the commands that a user would, and show them; return the scores."""
-    train, test, model, scores, embedding, samples = (paths[name] for name in _MADE)
+def _walk(paths: dict[str, Path], overwrite: bool, voice: Voice) -> None:
+    """Run the commands that a user would run, and show each with its result."""
     spelt = {name: spell_path(path) for name, path in paths.items()}
+    train, new, model = (str(paths[name]) for name in ("train.csv", "new.csv", "titanic.vae"))
+    on = f"{spelt['titanic.vae']} {spelt['new.csv']}"
 
-    def step(command: str, result: Result) -> Any:
-        for line in [
-            f"\n$ lowerbound {command}",
-            *result.lines,
-            *(f"! {n}" for n in result.notes),
-        ]:
-            voice.say(line)
-        return result.table
+    def step(command: str, result: Result) -> None:
+        voice.say(f"\n$ lowerbound {command}\n{_printed(result)}")
 
-    on = f"{spelt['benign.vae']} {spelt['test.csv']}"
+    types = "name=id"
+    step(f"inspect {spelt['train.csv']} --types {types}", inspect(train, types=types))
     step(
-        f"fit {spelt['train.csv']} --out {spelt['benign.vae']} --alarm-rate 5%",
-        fit(train, out=str(model), alarm_rate="5%", overwrite=overwrite, voice=_Steps(voice)),
+        f"fit {spelt['train.csv']} --types {types} --out {spelt['titanic.vae']}",
+        fit(train, types=types, out=model, overwrite=overwrite, voice=_Steps(voice)),
     )
-    table = step(
-        f"score {on} --out {spelt['scores.csv']} --explain 3",
-        score(model, test, out=str(scores), explain=3, overwrite=overwrite),
+    step(
+        f"score {on} --explain 2 --out {spelt['scores.csv']}",
+        score(model, new, explain=2, out=str(paths["scores.csv"]), overwrite=overwrite),
+    )
+    step(
+        f"impute {on} --out {spelt['filled.csv']}",
+        impute(model, new, out=str(paths["filled.csv"]), overwrite=overwrite),
     )
     step(
         f"embed {on} --out {spelt['embedding.csv']}",
-        embed(model, test, out=str(embedding), overwrite=overwrite),
+        embed(model, new, out=str(paths["embedding.csv"]), overwrite=overwrite),
     )
     step(
-        f"sample {spelt['benign.vae']} -n 500 --out {spelt['samples.csv']}",
-        sample(model, n=500, out=str(samples), overwrite=overwrite),
+        f"sample {spelt['titanic.vae']} -n 500 --out {spelt['samples.csv']}",
+        sample(model, n=500, out=str(paths["samples.csv"]), overwrite=overwrite),
     )
-    return table
+
+
+def _printed(result: Result) -> str:
+    """Return what the command line prints of a result, without the path and the next step."""
+    plain = Console(file=io.StringIO(), width=console(stderr=True).width, highlight=False)
+    with plain.capture() as captured:
+        show(replace(result, path=None, next=""), plain)
+    return captured.get().rstrip()
 
 
 class _Steps:
@@ -171,15 +222,49 @@ class _Steps:
         """Do nothing."""
 
 
-def _auroc(tissue: _Tissue, scores: np.ndarray) -> float:
-    return float(roc_auc_score(tissue.malignant, scores))
+def fill_hidden(model: Path, train: pa.Table, new: pa.Table) -> list[Filled]:
+    """Hide each column of the new rows in turn, fill it in, and compare with the truth."""
+    trained, found = load(model), []
+    for place, name in enumerate(new.column_names):
+        if name not in _MODELLED:
+            continue
+        nothing = pa.nulls(new.num_rows, new.schema.field(name).type)
+        filled = trained.impute(new.set_column(place, name, nothing))[name]
+        known = new[name].is_valid()
+        truth, ours = (column.filter(known).to_numpy() for column in (new[name], filled))
+        learned = train[name].drop_null().to_numpy()
+        if pa.types.is_string(new.schema.field(name).type):
+            values, counts = np.unique(learned, return_counts=True)
+            commonest = values[counts.argmax()]
+            found.append(
+                Filled(
+                    name,
+                    "share right",
+                    float(np.mean(truth == ours)),
+                    float(np.mean(truth == commonest)),
+                )
+            )
+        else:
+            median = float(np.median(learned))
+            found.append(
+                Filled(
+                    name,
+                    "mean error",
+                    float(np.abs(truth - ours).mean()),
+                    float(np.abs(truth - median).mean()),
+                )
+            )
+    return found
 
 
-def _forest(tissue: _Tissue) -> np.ndarray:
-    """Score the test rows with scikit-learn's own anomaly detector."""
+def _sheet(filled: list[Filled]) -> Sheet:
+    def spell(value: float, measure: str) -> str:
+        return f"{value:.0%}" if measure == "share right" else f"{value:.2f}"
 
-    def matrix(table: pa.Table) -> np.ndarray:
-        return np.stack([column.to_numpy() for column in table.columns], axis=1)
-
-    forest = IsolationForest(random_state=_SEED).fit(matrix(tissue.train))
-    return -forest.score_samples(matrix(tissue.test))
+    rows = [
+        (each.column, each.measure, spell(each.model, each.measure),
+         spell(each.constant, each.measure))
+        for each in filled
+    ]  # fmt: skip
+    head = ("column", "measure", "lowerbound", "a constant")
+    return Sheet(head, rows, right=("lowerbound", "a constant"))

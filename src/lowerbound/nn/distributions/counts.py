@@ -81,11 +81,11 @@ class Codes(Categorical):
         return torch.where(fixed > -torch.inf, fixed, otherwise)
 
     def sample(self, sample_shape: Size | Sequence[int] = ONE) -> Tensor:
-        """Draw codes that training saw, with torch's global generator."""
+        """Draw codes seen in training, with torch's global generator."""
         return sample(self, None, Size(sample_shape))
 
     def drawn(self, generator: torch.Generator | None, shape: Size) -> Tensor:
-        """Draw codes that training saw: code 0 is left out where it is kept for others."""
+        """Draw codes seen in training: a reserved code 0 is never drawn."""
         seen = Categorical(logits=self._drawn.detach(), validate_args=False)
         rows = seen.probs.reshape(-1, self._num_events)
         codes = torch.multinomial(rows, shape.numel(), replacement=True, generator=generator)

@@ -182,7 +182,7 @@ class DiscretizedLogisticMixture(Unchecked):
         return self._scan(value, cdf=True)
 
     def drawn(self, generator: torch.Generator | None, shape: Size) -> Tensor:
-        """Draw pixels: a component, then its channels in turn."""
+        """Draw a component, then its channels in order."""
         uniform = _uniform(generator, shape + self.log_weights.shape, self.loc)
         gumbel = -(-uniform.clamp_min(torch.finfo(uniform.dtype).tiny).log()).log()
         chosen = (self.log_weights + gumbel).argmax(self._axis, keepdim=True)
