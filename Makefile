@@ -17,7 +17,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 BENCH_STAMP := $(VENV)/.installed-bench
 
 # Several pytest workers with several torch threads each would only get in each other's way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadscope
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 # Peers that the benchmarks compare with, each in an environment of its own.
 PEERS := $(patsubst benchmarks/peers/%.txt,.peers/%/.installed,$(wildcard benchmarks/peers/*.txt))
@@ -34,11 +34,18 @@ demo: $(USER_STAMP) ## train, score, embed and sample on a real table; results i
 	$(BIN)/lowerbound demo --out demo --overwrite
 
 test: $(DEV_STAMP) ## everything that must hold before a commit
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/pyright
-	$(BIN)/lint-imports --no-logo
-	$(PYTEST)
+	@mkdir -p .pytest_cache
+	@( status=0; \
+	   for check in "ruff check ." "ruff format --check ." "lint-imports --no-logo" "pyright"; do \
+	       echo; echo "== $$check"; $(BIN)/$$check || status=1; \
+	   done; exit $$status ) >.pytest_cache/checks 2>&1 & checks=$$!; \
+	trap 'kill $$checks 2>/dev/null || true' EXIT; \
+	tests=0; $(PYTEST) || tests=$$?; \
+	clean=0; wait $$checks || clean=$$?; \
+	cat .pytest_cache/checks; echo; \
+	echo "tests: $$( ((tests)) && echo FAILED || echo passed), lint and types:" \
+	     "$$( ((clean)) && echo FAILED || echo passed)"; \
+	exit $$(( tests || clean ))
 
 nightly: $(DEV_STAMP) ## the long checks: many kills, wide grids
 	$(PYTEST) -m nightly

@@ -173,6 +173,7 @@ def edges(pictures):
     return F.conv2d(x, kernel).abs().mean().item()
 
 
+@pytest.mark.nightly  # of the quality of two longer fits
 def test_reconstructions_are_sharper_with_it_and_no_worse():
     found = {}
     for weight in (0.0, 0.4):

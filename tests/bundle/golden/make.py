@@ -1,6 +1,6 @@
 """Add the golden model of the version at hand: a saved model, rows, and the scores it gave them.
 
-    python tests/golden/make.py
+    python tests/bundle/golden/make.py
 
 A released model must load and score the same in every later version, so a folder made here is
 never changed again: a new version, recipe or likelihood gets a new one.
