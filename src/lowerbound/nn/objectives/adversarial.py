@@ -202,8 +202,8 @@ class Adversarial(nn.Module):
 
     References:
         Larsen, Sonderby, Larochelle & Winther, "Autoencoding beyond pixels using a learned
-        similarity metric", 2016, https://arxiv.org/abs/1512.09300; Esser, Rombach & Ommer, "Taming transformers for high-resolution
-        image synthesis", 2021, eq. 6-7, https://arxiv.org/abs/2012.09841
+        similarity metric", 2016, https://arxiv.org/abs/1512.09300; Esser, Rombach & Ommer,
+        "Taming transformers for high-resolution image synthesis", 2021, eq. 6-7, https://arxiv.org/abs/2012.09841
 
     Args:
         objective: the wrapped objective, with one draw per row.
