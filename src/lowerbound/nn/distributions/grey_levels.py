@@ -29,7 +29,8 @@ class DiscretizedLogistic(Unchecked):
 
     References:
         Kingma et al., "Improved variational inference with inverse autoregressive flow", 2016,
-        eq. 17, https://arxiv.org/abs/1606.04934; the end codes: Salimans, Karpathy, Chen & Kingma, "PixelCNN++", 2017, eq. 2,
+        eq. 17, https://arxiv.org/abs/1606.04934; the end codes: Salimans, Karpathy, Chen &
+        Kingma, "PixelCNN++", 2017, eq. 2,
         https://arxiv.org/abs/1701.05517
 
     Args:
