@@ -62,7 +62,7 @@ def arm(kind: str, seed: int, steps: int) -> dict[str, Any]:
     parts = DATASETS["fashion-mnist"](seed)
     train, valid, test = (pictures(p) for p in (parts.train, parts.valid, parts.test))
     with noise.isolated(seed, "weights"):
-        model = recipes.build("vqvae", {**ARGUMENTS, "codebook": kind})
+        model = recipes.find("vqvae").make({**ARGUMENTS, "codebook": kind})
     begun = time.perf_counter()
     history = fit(
         Elbo(model),

@@ -37,6 +37,7 @@ import results_file
 from labelled_pictures import Labelled, labelled
 from lowerbound import Plan, Trained, learn, noise
 from lowerbound.files.pictures.columns import pixels_of
+from lowerbound.nn.distributions.base import sample
 from lowerbound.nn.trace import Trace, from_prior
 from picture_quality import Judge, accuracy, classifier
 
@@ -57,11 +58,11 @@ CLASSIFIER_SEED = 0
 def drawn(model: Trained, n: int, seed: int) -> dict[str, np.ndarray]:
     """Return n new pictures as the means of p(x | z), and drawn from it at the same z."""
     found: dict[str, list[torch.Tensor]] = {"means": [], "draws": []}
-    with noise.isolated("generation", seed):
-        for start in range(0, n, CHUNK):
-            px = model.model(None, Trace(from_prior(), min(CHUNK, n - start)))
-            found["means"].append(px.mean)
-            found["draws"].append(px.sample())
+    source = noise.generator("generation", seed)
+    for start in range(0, n, CHUNK):
+        px = model.model(None, Trace(from_prior(source), min(CHUNK, n - start)))
+        found["means"].append(px.mean)
+        found["draws"].append(sample(px, source))
     return {
         name: pixels_of(
             model.coding.decode(torch.cat(parts).numpy(), bounded=True), model.coding.shape

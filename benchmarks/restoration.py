@@ -40,6 +40,7 @@ from lowerbound.coding.pairs import read_pairs
 from lowerbound.files.pictures import image_file
 from lowerbound.files.pictures.folders import pictures_in
 from lowerbound.files.write import atomic_write
+from lowerbound.recipes import find
 from lowerbound.recipes.restoration import FOLD, multiple_of
 from lowerbound.tasks import restore
 from lowerbound.tasks.trained import Trained
@@ -93,7 +94,7 @@ def plan_of(task: str, options: argparse.Namespace) -> Plan:
 
 def trained(task: str, options: argparse.Namespace, folder: Path) -> Trained:
     """Train, or go on with it."""
-    frame = read_pairs(options.data / DENOISING / "Train400", None, task)
+    frame = read_pairs(options.data / DENOISING / "Train400", None, find(task).restoration)
     if options.smoke:
         frame = frame.first(10)
     if task == "upscale":

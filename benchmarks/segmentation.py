@@ -135,7 +135,7 @@ def built(model: str, width: int) -> nn.Module:
     """Return a model with its first weights: those of both are alike as far as they go."""
     recipe = "denoise" if model == "denoise" else "segment"
     with noise.isolated(SEED, "weights"):
-        made = recipes.build(recipe, {"channels": 1, "width": width})
+        made = recipes.find(recipe).make({"channels": 1, "width": width})
         made = Plain(made, width) if model == "unet" else made
     return made.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -1,4 +1,14 @@
-"""The experiments of the papers, as data: what was published, and how it is measured again."""
+"""Published experiments as data: the published values, and how they are measured again.
+
+- command: the commands list, show and run
+- report: what the commands print and write
+- running: train and evaluate each model of an experiment, with exact resume
+- experiment: records of an experiment, its models, published values and checks
+- mnist, sigmas, digits, deep, faces, factors: the experiments
+- datasets, files, sprites: public data sets, their files and digests, drawn sprites
+- disentanglement: five measures of disentanglement
+- page: the tables of docs/reproductions.md
+"""
 
 from __future__ import annotations
 

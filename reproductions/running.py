@@ -70,7 +70,7 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
     job.folder.mkdir(parents=True, exist_ok=True)
     arm, data = job.experiment.arms[job.arm], _data(job)
     with noise.isolated(job.seed, "weights"):
-        model = recipes.build(arm.recipe, dict(arm.arguments))
+        model = recipes.find(arm.recipe).make(dict(arm.arguments))
         if arm.start is not None:
             arm.start(model, data.train)
     model = model.to(job.device)

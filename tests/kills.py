@@ -32,8 +32,7 @@ from lowerbound.coding.rows import Dense
 from lowerbound.files import frame
 from lowerbound.files.read import Stream, walk
 from lowerbound.nn.objectives.elbo import Elbo, Ramp
-from lowerbound.training import engine
-from lowerbound.training.engine import loop
+from lowerbound.training.engine import loop, run_folder
 from lowerbound.training.engine.checkpoints import OnDisk
 from lowerbound.training.engine.settings import Budget, Optimiser
 
@@ -208,7 +207,7 @@ def main(kind, kills, home):
     torch.set_num_threads(1)
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     home.mkdir(exist_ok=True)
-    engine.run_folder.OnDisk = Killable
+    run_folder.OnDisk = Killable
     job = {"memory": Memory, "disk": Disk, "stream": Streamed}[kind](home)
     job.clear()
     began = time.monotonic()

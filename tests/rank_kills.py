@@ -22,7 +22,7 @@ from pathlib import Path
 
 from kills import Disk, Killable
 from lowerbound.cli import main as cli
-from lowerbound.training import engine
+from lowerbound.training.engine import run_folder
 from lowerbound.training.engine.checkpoints import OnDisk
 
 PROCESSES = 2
@@ -31,7 +31,7 @@ ROUND = 5  # kills of one fit at most
 
 def worker(words):
     """Be one of the processes: the command line, with commits as often as may be."""
-    engine.run_folder.OnDisk = Killable
+    run_folder.OnDisk = Killable
     sys.exit(cli.main(words))
 
 

@@ -23,7 +23,7 @@ class Sample:
     """A recipe with arguments, and data that it can be trained on.
 
     Args:
-        recipe: one of `recipes.__all__`.
+        recipe: one of `recipes.RECIPES`.
         arguments: of the recipe.
         data: n -> n rows and their context.
         highest: what a cell of the data can be at most.
@@ -235,4 +235,4 @@ def recipe(name: str) -> LatentModel:
     """A recipe's model with weights that depend on its name alone."""
     sample = RECIPES[name]
     with noise.isolated("recipe", name):
-        return recipes.build(sample.recipe, dict(sample.arguments))
+        return recipes.find(sample.recipe).make(dict(sample.arguments))

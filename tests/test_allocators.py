@@ -8,7 +8,7 @@ import pytest
 HOLES = """
 import ctypes
 from pathlib import Path
-from lowerbound import allocators
+from lowerbound.files import allocators
 
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

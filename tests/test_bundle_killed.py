@@ -14,7 +14,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 import bundles
 from lowerbound import bundle
-from lowerbound import publishing as folder
+from lowerbound.files import publish as folder
 from lowerbound.errors import ModelFileError
 
 home, exchange, there, kills = Path(sys.argv[1]), *map(int, sys.argv[2:])

@@ -18,10 +18,11 @@ from torch.distributed.run import get_args_parser as torchrun
 
 from lowerbound import recipes
 from lowerbound.cli.main import main
-from lowerbound.cli.verbs import VERBS
+from lowerbound.cli.verbs import LOWERBOUND, VERBS
 from lowerbound.cli.work import ray
 from lowerbound.errors import CATALOGUE
 from picture_files import packed, shades
+from reproductions.command import PROGRAM
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -126,11 +127,21 @@ def quick(words):
         return ["--max-epochs", "2", "--trials", "2"]
     if words[0] != "fit":
         return []
-    narrow = ["--set", "width=8"] if set(recipes.RESTORING) & set(words) else []
+    narrow = (
+        ["--set", "width=8"]
+        if any(recipes.find(w).restoration for w in {*words} & {*recipes.RECIPES})
+        else []
+    )
     return ["--max-epochs", "2", "--time-limit", "1", *narrow]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=named)
+def by_time(page):
+    """Run pages of Ray nightly: its processes take a minute to start, and have their own tests."""
+    on_ray = any("--ray" in words for words in commands(page))
+    return pytest.param(page, marks=pytest.mark.nightly) if on_ray else page
+
+
+@pytest.mark.parametrize("page", [by_time(p) for p in PAGES if commands(p)], ids=named)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of what Ray does itself
 def test_commands_run_one_after_the_other(page, folder, capsys):
     shown = commands(page)
@@ -164,8 +175,9 @@ def test_the_readme_shows_every_command():
 
 def test_flags_that_pages_speak_of_exist(capsys):
     capsys.readouterr()
-    for verb in VERBS:
-        main([verb, "--help"])
+    for program in (LOWERBOUND, PROGRAM):
+        for verb in program.verbs:
+            main([verb, "--help"], program)
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out)) | {"--help"}
     known |= set(torchrun()._option_string_actions)
     for page in PAGES:

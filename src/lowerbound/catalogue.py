@@ -402,6 +402,12 @@ MODELS: dict[str, tuple[str, str]] = {
         "The file is intact, but its recipe builds another network than the one that was saved: "
         "the model was made by an incompatible version. Fit it again, or install that version.",
     ),
+    "E141": (
+        "the model was built by a recipe that is not known here",
+        "A model file never names code to import. A model of a recipe of your own is loaded in "
+        "Python by handing over the function or Recipe that built it: lowerbound.load(PATH, "
+        "recipe=my_recipe).",
+    ),
 }
 
 
@@ -587,6 +593,12 @@ USAGE: dict[str, tuple[str, str]] = {
         "(ladder, conv_ladder, nvae) whose latents are no codes, and held-out rows that were "
         "scored in the same way when the model was fitted: models of earlier versions lack "
         "these, and a new fit has them. --by typicality needs neither.",
+    ),
+    "E259": (
+        "a recipe of your own cannot be used",
+        "A function that builds a model says by an argument what data it models: features "
+        "(columns of numbers), families and sizes (columns of any kinds) or shape (pictures); a "
+        "lowerbound.Recipe says it by its coding. Its name must not be that of another recipe.",
     ),
     "E269": (
         "this is a bug",

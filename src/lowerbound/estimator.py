@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import math
 import secrets
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.base import (
     BaseEstimator,
@@ -29,10 +27,11 @@ from sklearn.base import (
 from sklearn.utils import Tags, check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from lowerbound.coding.tables import is_of_pictures
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files import containers
 from lowerbound.files.read import Frame
+from lowerbound.nn.model import LatentModel
+from lowerbound.recipes import Recipe
 from lowerbound.tasks.calibration import Alarm
 from lowerbound.tasks.explain import explain
 from lowerbound.tasks.trained import Trained
@@ -40,8 +39,6 @@ from lowerbound.training.fit import learn
 from lowerbound.training.plan import Plan
 
 RandomState = int | np.random.RandomState | None
-
-FEW = 30  # independent draws below which conditional samples deserve a warning
 
 
 class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -91,7 +88,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def __init__(  # noqa: PLR0913 - scikit-learn knows a choice only as a named parameter
         self,
-        recipe: str = Plan.recipe,
+        recipe: str | Recipe | Callable[..., LatentModel] = Plan.recipe,
         *,
         settings: Mapping[str, Any] | None = None,
         preset: str = Plan.preset,
@@ -99,9 +96,9 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         types: Mapping[str, str] | None = None,
         drop: Sequence[str] | None = None,
         scaling: str = Plan.transform,
-        alarm_rate: float = Plan.alarm_rate,
+        alarm_rate: float | str = Plan.alarm_rate,
         max_epochs: int | None = None,
-        time_limit: float | None = None,
+        time_limit: float | str | None = None,
         learning_rate: float | None = None,
         random_state: RandomState = Plan.seed,
         device: str | None = None,
@@ -143,9 +140,9 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             NumericError: E4xx where training diverges.
         """
         plan = plan_of(self.get_params(deep=False))
-        pictures = is_of_pictures(plan.recipe)
+        pictures = plan.recipe.of_pictures
         frame, named = containers.admit(X, estimator=self, rows=2, pictures=pictures)
-        if plan.recipe != "counts":
+        if not plan.recipe.sparse:
             containers.refuse_huge(frame)
         trained = learn(frame, plan)
         trained.facts["input"] = {"kind": containers.kind_of(frame.native), "named": named}
@@ -197,17 +194,10 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         frame, named = containers.admit(X, estimator=self, pictures=pictures, wanted=wanted)
         if pictures:  # known by their shape, which the coding checks
             return frame
-        if self.trained_.recipe != "counts":
+        if not self.trained_.recipe.sparse:
             containers.refuse_huge(frame)
         seen = containers.seen(self.trained_.facts)
         return containers.matched(frame, named, seen, type(self).__name__)
-
-    def _give(self, table: pa.Table) -> Any:
-        """Return rows made from nothing in the kind of container seen in `fit`."""
-        seen, shape = containers.seen(self.trained_.facts), self.trained_.coding.shape
-        if shape:
-            return containers.pictures(table, shape)
-        return containers.wrap(seen.kind, containers.completed(seen.kind, table, seen.names))
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the embedding E[z | x] of every row, (n, latent)."""
@@ -233,7 +223,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 given=z.shape[1],
                 expected=self.latent_,
             )
-        return self._give(self.trained_.decode_latents(z))
+        return self.trained_.as_fitted(self.trained_.decode_latents(z))
 
     def anomaly_score(self, X: Any) -> NDArray[np.float64]:
         """Return -log p(coded row) of every row, (n,) nats: higher is more anomalous.
@@ -242,7 +232,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         the row and the model only, not on the rows beside it or their order.
         """
         frame = self._read(X)
-        return self.trained_.score(frame)
+        return self.trained_.anomaly_score(frame)
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """Return log p(coded row) of every row, (n,) nats: higher is more normal."""
@@ -294,11 +284,9 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Returns:
             One line per row, as the kind that X is; a structured array where X is an array.
         """
-        frame, rate = self._read(X), false_discovery_rate
-        table, _ = self.trained_.score_table(
-            frame, by=by, explain=explain, false_discovery_rate=rate
+        return self.trained_.score(
+            self._read(X), by=by, explain=explain, false_discovery_rate=false_discovery_rate
         )
-        return containers.beside(frame, table)
 
     def explain(self, X: Any, top: int = 3) -> Any:
         """Name the columns that add most to each row's anomaly score.
@@ -319,8 +307,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def reconstruct(self, X: Any) -> Any:
         """Return every row as the model would have it, as the kind that X is."""
-        frame = self._read(X)
-        return containers.like(frame, self.trained_.reconstruct(frame))
+        return self.trained_.reconstruct(self._read(X))
 
     def impute(self, X: Any, *, draws: int | None = None, random_state: RandomState = None) -> Any:
         """Return X with its missing cells filled; all other cells come back as they were.
@@ -332,11 +319,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 column ``draw``; where X is an array, (draws, n, ...).
             random_state: of the draws; by default the estimator's own.
         """
-        frame = self._read(X)
-        filled = self.trained_.impute(frame, draws=draws, seed=self._draw_seed(random_state))
-        if draws is None:
-            return containers.like(frame, filled)
-        return containers.copies(frame, filled, draws)
+        seed = self._draw_seed(random_state)
+        return self.trained_.impute(self._read(X), draws=draws, seed=seed)
 
     def sample(
         self,
@@ -356,20 +340,12 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 the same rows are drawn every time.
         """
         check_is_fitted(self)
-        drawn = self.trained_.sample(
+        return self.trained_.sample(
             n_samples,
             seed=self._draw_seed(random_state),
             temperature=temperature,
             where=dict(where or {}),
         )
-        worth = drawn.effective_samples
-        if worth is not None and worth < min(FEW, n_samples):
-            warnings.warn(
-                f"the {n_samples} rows are worth {worth:.1f} independent ones: the model hardly "
-                "ever draws such values",
-                stacklevel=2,
-            )
-        return self._give(drawn.table)
 
     def _draw_seed(self, random_state: RandomState) -> int:
         return seed_of(self.random_state if random_state is None else random_state)
@@ -391,14 +367,24 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self.trained_.save(path, overwrite=overwrite)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> VAE:
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        recipe: Recipe | Callable[..., LatentModel] | None = None,
+    ) -> VAE:
         """Read a model that `save` or ``lowerbound fit`` wrote, every digest checked first.
+
+        Args:
+            path: the folder that `save` wrote.
+            device: where the model goes, such as "cpu" or "cuda".
+            recipe: the recipe that the model was built by, where it is not one of ours.
 
         Raises:
             ModelFileError: E1xx for anything that is not an intact model of a known format.
         """
-        trained = Trained.load(path, device)
-        plan = dict(trained.facts["plan"])
+        trained = Trained.load(path, device, recipe)
+        plan = {**trained.facts["plan"], **({} if recipe is None else {"recipe": recipe})}
         plan |= {"scaling": plan.pop("transform"), "random_state": plan.pop("seed")}
         return cls(**plan)._hold(trained)
 
@@ -463,16 +449,19 @@ def _one_of(*types: type) -> Callable[[Any], bool]:
 
 _NOTHING = type(None)
 _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "recipe": (_one_of(str), "the name of a recipe"),
+    "recipe": (
+        lambda value: isinstance(value, str | Recipe) or callable(value),
+        "the name of a recipe, a Recipe, or a function that builds a model",
+    ),
     "preset": (_one_of(str), "the name of a preset"),
     "scaling": (_one_of(str), '"blend", "standard" or "quantile"'),
     "settings": (_one_of(_NOTHING, Mapping), "a dict"),
     "types": (_one_of(_NOTHING, Mapping), "a dict of columns and kinds"),
     "drop": (_one_of(_NOTHING, Sequence, np.ndarray), "a list of column names"),
     "latent": (_one_of(_NOTHING, str, Integral), 'a whole number, "auto" or None'),
-    "alarm_rate": (_one_of(Real), "a number"),
+    "alarm_rate": (_one_of(str, Real), 'a number or "0.1%"'),
     "max_epochs": (_one_of(_NOTHING, Integral), "a whole number or None"),
-    "time_limit": (_one_of(_NOTHING, Real), "a number of seconds or None"),
+    "time_limit": (_one_of(_NOTHING, str, Real), 'a number of seconds, "10m" or None'),
     "learning_rate": (_one_of(_NOTHING, Real), "a number or None"),
     "device": (_one_of(_NOTHING, str), "the name of a device or None"),
 }

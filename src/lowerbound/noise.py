@@ -1,20 +1,25 @@
-"""Where randomness comes from: generators keyed by purpose, and normals keyed by a row's content.
+"""Explicit randomness: generators keyed by purpose, and normals keyed by a row's content.
 
-Nothing here touches the global random state of torch, numpy or Python. A `Noise` is a callable
-``(name, shape, like) -> standard normals``; a trace asks it for the noise of each latent site.
+Nothing here touches the global random state of torch, numpy or Python, so that fits and draws in
+several threads do not disturb each other. A `Noise` is a callable ``(name, shape, like) ->
+standard normals``; a trace asks it for the noise of each latent site.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cache
+from typing import Any, Protocol
 
 import torch
 from torch import Size, Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lowerbound.errors import UsageError
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15, the odd constant of splitmix64
 _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -34,27 +39,67 @@ def generator(*key: object, device: torch.device | str = "cpu") -> torch.Generat
 
 @contextmanager
 def isolated(*key: object) -> Iterator[None]:
-    """Seed torch's global generators inside the block, and give the caller's state back after."""
-    with torch.random.fork_rng(_used_devices()):
-        reseed(*key)
+    """Draw from generators seeded by `key` inside the block, not from torch's global ones.
+
+    It is for code that cannot be given a generator, above all torch's initialisers of weights: it
+    applies to every random function of torch that is called in the block without one. Only the
+    calling thread is affected, and no global state is read or written. The numbers are those that
+    ``torch.manual_seed(derive(*key))`` would give.
+    """
+    with Supplied(cache(lambda device: generator(*key, device=device))):
         yield
 
 
-def reseed(*key: object) -> None:
-    """Seed torch's global generators: for use inside of `isolated` only."""
-    seed = derive(*key)
-    torch.default_generator.manual_seed(seed)
-    for device in _used_devices():
-        torch.cuda.default_generators[device].manual_seed(seed)
+class Supplied(TorchDispatchMode):
+    """A mode of the calling thread in which torch's random functions get a given generator.
 
+    A function that is called with a generator of its own keeps it.
 
-def _used_devices() -> range:
-    """Return the accelerators in use.
+    Args:
+        source: device -> the generator for draws on that device.
 
-    One that nobody has used yet is left alone: torch.manual_seed would queue a seed for it, and
-    the caller's first draw there would change.
+    Raises:
+        UsageError: E246 inside the block, for a random function that takes no generator.
     """
-    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+
+    def __init__(self, source: Callable[[torch.device], torch.Generator]) -> None:
+        super().__init__()
+        self.source = source
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call `func`, with a generator where it draws."""
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        func = _with_generator(func)
+        names = [argument.name for argument in func._schema.arguments]
+        given = kwargs | dict(zip(names, args, strict=False))
+        if given.get("generator") is None:
+            tensors = [value for value in given.values() if isinstance(value, Tensor)]
+            device = given.get("device") or (tensors[0].device if tensors else "cpu")
+            given["generator"] = self.source(torch.device(device))
+        return func(**given)
+
+
+@cache
+def _with_generator(func: Any) -> Any:
+    """Return the overload of one of torch's random operations that takes a generator."""
+    overload = func._overloadname
+    for name in (overload, "generator" if overload == "default" else f"{overload}_generator"):
+        found = getattr(func.overloadpacket, name, None)
+        if found and any(argument.name == "generator" for argument in found._schema.arguments):
+            return found
+    raise UsageError(
+        "E246",
+        f"{func.overloadpacket} draws from the global random state: it takes no generator",
+        fix="draw with a function that takes one, such as torch.rand(..., generator=...)",
+    )
 
 
 class Noise(Protocol):
@@ -78,10 +123,9 @@ class Stream:
 
 @dataclass(frozen=True)
 class Keyed:
-    """Noise that is a function of a row's key and of the sample's number, and of nothing else.
+    """Noise that depends only on a row's key and on the number of the sample.
 
-    A row's importance samples are then the same whatever the batch, the order, the neighbours
-    or the chunk that they are computed in.
+    A row's importance samples are then the same in every batch, order and chunk.
 
     Args:
         keys: (B,) int64, one per row (see `row_keys`).
@@ -129,7 +173,7 @@ def row_keys(*parts: Tensor | None) -> Tensor:
 
 
 def uniforms(numbers: Tensor, count: int, *key: object) -> Tensor:
-    """Return uniform numbers in [0, 1) that are a function of `key` and of each row's number.
+    """Return uniform numbers in [0, 1) that depend only on `key` and on each row's number.
 
     Args:
         numbers: (B,) int64.

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+import zoo
 from lowerbound.cli.main import main
 
 
@@ -56,15 +57,18 @@ def write_table(path, rows=260, seed=1):
             )
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory):
-    """A folder with tx.csv and a model tx.vae of it; do not change them."""
-    folder = tmp_path_factory.mktemp("made")
+def model_of_a_table(folder):
+    """A folder with tx.csv and a model tx.vae of it."""
     write_table(folder / "tx.csv")
     model = str(folder / "tx.vae")
     words = ["fit", str(folder / "tx.csv"), "--preset", "fast", "--max-epochs", "3", "-q"]
     assert main([*words, "--out", model]) == 0
-    return folder
+
+
+@pytest.fixture(scope="session")
+def made():
+    """A folder with tx.csv and a model tx.vae of it; do not change them."""
+    return zoo.folder(model_of_a_table)
 
 
 @pytest.fixture

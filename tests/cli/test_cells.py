@@ -195,10 +195,10 @@ def test_cells_are_counts_unless_another_recipe_is_chosen(here, capsys):
     few = ["--preset", "fast", "--max-epochs", "1"]
     assert main.main(["fit", "pbmc.h5ad", *few, "--out", "m.vae"]) == 0
     assert "counts, which suits raw counts of cells" in capsys.readouterr().err
-    assert lowerbound.Trained.load("m.vae").recipe == "counts"
+    assert lowerbound.Trained.load("m.vae").recipe.name == "counts"
     assert main.main(["fit", "pbmc.h5ad", *few, "--recipe", "table", "--out", "t.vae"]) == 0
-    assert lowerbound.Trained.load("t.vae").recipe == "table"
-    assert lowerbound.fit(cells(), preset="fast", max_epochs=1).model.recipe == "counts"
+    assert lowerbound.Trained.load("t.vae").recipe.name == "table"
+    assert lowerbound.fit(cells(), preset="fast", max_epochs=1).model.recipe.name == "counts"
     logged = cells()
     logged.X = logged.X.log1p()
-    assert lowerbound.fit(logged, preset="fast", max_epochs=1).model.recipe == "table"
+    assert lowerbound.fit(logged, preset="fast", max_epochs=1).model.recipe.name == "table"

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+import zoo
 from lowerbound.cli.main import main
-from lowerbound.recipes import BATCHES
+from lowerbound.recipes import RECIPES
 from lowerbound.training import fit as learning
 
 N, HEIGHT, WIDTH = 80, 6, 5
@@ -12,10 +13,8 @@ SMALL = ["codes=8", "dim=3", "channels=4", "blocks=1", "halvings=1", "prior_chan
 SMALL += ["prior_layers=1"]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def models(folder):
     """A folder with pictures, and a small model of either recipe."""
-    folder = tmp_path_factory.mktemp("codes")
     rng = np.random.default_rng(0)
     blobs = np.zeros((2, HEIGHT, WIDTH))
     blobs[0, :, :2] = blobs[1, :3] = 1
@@ -29,7 +28,11 @@ def made(tmp_path_factory):
     for data, recipe in [("grey", "vqvae"), ("colours", "vqvae2")]:
         words = ["fit", str(folder / f"{data}.npz"), "--recipe", recipe, *flags]
         assert main([*words, "--out", str(folder / f"{recipe}.vae")]) == 0
-    return folder
+
+
+@pytest.fixture(scope="module")
+def made():
+    return zoo.folder(models)
 
 
 DATA = {"vqvae": "grey.npz", "vqvae2": "colours.npz"}
@@ -106,7 +109,7 @@ def test_other_models_have_no_likeliest_codes(call):
 
 def test_ctrl_c_in_the_second_stage_saves_and_the_same_command_goes_on(call, monkeypatch):
     """The model has the prior as far as it was learned, and the run stays to go on from."""
-    whole, calls = learning.training.fit, []
+    whole, calls = learning.loop.fit, []
 
     def stopped(*given, **named):
         history = whole(*given, **named)
@@ -118,7 +121,7 @@ def test_ctrl_c_in_the_second_stage_saves_and_the_same_command_goes_on(call, mon
     words = ["fit", "grey.npz", "--recipe", "vqvae", *flags, "--preset", "fast"]
     words += ["--max-epochs", "1", "--out", str(call.folder / "broken.vae"), "--json"]
     with monkeypatch.context() as patched:
-        patched.setattr(learning.training, "fit", stopped)
+        patched.setattr(learning.loop, "fit", stopped)
         assert main(words) == 130
     assert (call.folder / "broken.run").is_dir()
     assert call("info", str(call.folder / "broken.vae"))["arguments"]["prior"] == "pixelcnn"
@@ -130,7 +133,7 @@ def test_ctrl_c_in_the_second_stage_saves_and_the_same_command_goes_on(call, mon
 def test_a_dry_run_forecasts_both_stages(call):
     flags = [word for setting in SMALL for word in ("--set", setting)]
     told = call("fit", "grey.npz", "--recipe", "vqvae", *flags, "--dry-run", "--max-epochs", "50")
-    batch = BATCHES["vqvae"]
+    batch = RECIPES["vqvae"].batch_size
     learned = 0.9 * N // batch * batch  # all but the held-out tenth, in whole batches
     rows = 2 * 50 * learned  # in as many passes of either stage
     assert np.isclose(told["longest_seconds"], rows / told["rows_per_second"], rtol=1e-6)

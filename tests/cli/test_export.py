@@ -7,16 +7,9 @@ import pytest
 import lowerbound
 
 
-@pytest.fixture(scope="module")
-def exported(made, tmp_path_factory):
-    """The file, written from Python."""
-    path = tmp_path_factory.mktemp("exported") / "tx.onnx"
+def test_what_it_writes_and_finds(made, tmp_path):
+    path = tmp_path / "tx.onnx"
     result = lowerbound.export(str(made / "tx.vae"), onnx=str(path), allow_collapsed=True)
-    return path, result
-
-
-def test_what_it_writes_and_finds(exported):
-    path, result = exported
     assert result.path == path
     assert result.facts["bytes"] == path.stat().st_size
     assert result.facts["columns"] == [

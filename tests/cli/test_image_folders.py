@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import lowerbound
+import zoo
 from lowerbound.cli.commands.doctor import doctor
 from lowerbound.cli.main import main
 from lowerbound.files.pictures import image_file
@@ -26,10 +27,8 @@ def photos(folder, count=N):
     return folder
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def models(root):
     """A folder of photos, a model of them, and one of their grey values in an array."""
-    root = tmp_path_factory.mktemp("folders")
     photos(root / "photos")
     short = ["--max-epochs", "1", "--size", "16", "-q"]
     assert main(["fit", str(root / "photos"), *short, "--out", str(root / "m.vae")]) == 0
@@ -37,7 +36,11 @@ def made(tmp_path_factory):
     np.save(root / "grey.npy", grey)
     quick = ["--recipe", "conv", "--set", "channels=[4]", "--max-epochs", "1", "-q"]
     assert main(["fit", str(root / "grey.npy"), *quick, "--out", str(root / "grey.vae")]) == 0
-    return root
+
+
+@pytest.fixture(scope="module")
+def made():
+    return zoo.folder(models)
 
 
 @pytest.fixture

@@ -4,15 +4,14 @@ import numpy as np
 import pyarrow.csv as pv
 import pytest
 
+import zoo
 from lowerbound.cli.main import main
 
 N, HEIGHT, WIDTH = 80, 6, 5
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def models(folder):
     """A folder with pictures of two kinds of blobs, and small models of them."""
-    folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     blobs = np.zeros((2, HEIGHT, WIDTH))
     blobs[0, :, :2] = blobs[1, :3] = 1
@@ -35,7 +34,11 @@ def made(tmp_path_factory):
     ]:
         words = ["fit", str(folder / f"{name}.npz"), "--recipe", "conv", *small, *more, "-q"]
         assert main([*words, "--out", str(folder / f"{name}.vae")]) == 0
-    return folder
+
+
+@pytest.fixture(scope="module")
+def made():
+    return zoo.folder(models)
 
 
 def array(path):

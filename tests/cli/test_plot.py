@@ -7,16 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
+import zoo
 from lowerbound import noise, recipes
 from lowerbound.cli.main import main
 from lowerbound.cli.work import drawing
 from lowerbound.tasks import gallery
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def models(folder):
     """A folder with pictures and small models of them."""
-    folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     np.save(folder / "x.npy", (rng.random((80, 8, 6)) < 0.4))
     np.save(folder / "flat.npy", (rng.random((80, 16)) < 0.4).astype(float))
@@ -30,13 +29,20 @@ def made(tmp_path_factory):
     assert main([*fit, "--out", str(folder / "nvae.vae")]) == 0
     fit = ["fit", str(folder / "flat.npy"), "--recipe", "binary", "--latent", "2", *common]
     assert main([*fit, "--out", str(folder / "binary.vae")]) == 0
-    return folder
+
+
+@pytest.fixture(scope="module")
+def made():
+    return zoo.folder(models)
 
 
 @pytest.fixture
-def here(made, monkeypatch):
-    monkeypatch.chdir(made)
-    return made
+def here(made, tmp_path, monkeypatch):
+    """The current folder, with the models in it."""
+    for entry in made.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def drawn(here, *words):

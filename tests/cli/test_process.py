@@ -152,7 +152,7 @@ def test_reader_that_stops_reading(folder):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
-def test_a_stopped_fit_keeps_its_best(folder, number, code):
+def test_a_stopped_fit_keeps_its_best(folder, run, number, code):
     # The signal comes from within, at the third look at the held-out rows: no guess at timing.
     text = (
         "import os, sys\n"
@@ -167,7 +167,7 @@ def test_a_stopped_fit_keeps_its_best(folder, number, code):
         "from lowerbound.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    words = ["fit", "tx.csv", "--preset", "fast", "--out"]
+    words = ["fit", "tx.csv", "--preset", "fast", "--max-epochs", "400", "--out"]
     done = subprocess.run(
         [sys.executable, "-c", text, *words, "m.vae"],
         env=environment(),
@@ -178,20 +178,21 @@ def test_a_stopped_fit_keeps_its_best(folder, number, code):
     )
     assert done.returncode == code, done.stderr
     assert "stopped by you; this is the best model so far" in " ".join(done.stdout.split())
-    assert done.stdout.endswith("next:  lowerbound fit tx.csv --preset fast --out m.vae\n")
+    told = "next:  lowerbound fit tx.csv --preset fast --max-epochs 400 --out m.vae\n"
+    assert done.stdout.endswith(told)
     assert "Traceback" not in done.stderr
-    assert process("verify", "m.vae").returncode == 0
+    assert run("verify", "m.vae").code == 0
     assert (folder / "m.run").is_dir()
     # The same command goes on, and ends as a fit that nobody stopped.
-    again = process(*words, "m.vae")
-    assert again.returncode == 0, again.stderr
-    assert "going on with the run in m.run" in again.stderr
+    again = run(*words, "m.vae")
+    assert again.code == 0, again.err
+    assert "going on with the run in m.run" in again.err
     assert not (folder / "m.run").exists()
-    assert process(*words, "n.vae").returncode == 0
+    assert run(*words, "n.vae").code == 0
     weights = [(folder / name / "weights.safetensors").read_bytes() for name in ("m.vae", "n.vae")]
     assert weights[0] == weights[1]
     # Now that it is finished, it is a model like any other.
-    assert process(*words, "m.vae").returncode == 2
+    assert run(*words, "m.vae").code == 2
 
 
 def test_a_fit_stopped_before_it_learned_writes_nothing(folder):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import lowerbound
+import zoo
 from lowerbound.cli.commands.doctor import doctor
 from lowerbound.cli.main import main
 from lowerbound.files.pictures.image_file import decode
@@ -27,10 +28,8 @@ def write(path, page):
     Image.fromarray(page).save(path)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def models(root):
     """Pictures, masks of them, and a model of each kind."""
-    root = tmp_path_factory.mktemp("restoration")
     for i, (height, width) in enumerate(SIZES * 3):
         page = shades(height, width, i)
         write(root / f"photos/{'ab'[i % 2]}/{i}.jpg", page)
@@ -41,7 +40,11 @@ def made(tmp_path_factory):
         data = data if recipe == "segment" else [str(root / "photos")]
         words = ["fit", *data, "--recipe", recipe, *SMALL, *more, "-q"]
         assert main([*words, "--out", str(root / f"{recipe}.vae")]) == 0
-    return root
+
+
+@pytest.fixture(scope="module")
+def made():
+    return zoo.folder(models)
 
 
 @pytest.fixture

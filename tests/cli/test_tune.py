@@ -143,7 +143,7 @@ def test_the_command_shows_a_leaderboard_and_saves_the_best(tmp_path, capsys, mo
     found = tune("t.csv", trials=3, **SAYS)
     best = next(t for t in found.facts["trials"] if t["number"] == found.facts["best"])
     model = Trained.load("m.vae")
-    assert model.recipe == best["changes"]["recipe"]
+    assert model.recipe.name == best["changes"]["recipe"]
     assert model.facts["plan"]["learning_rate"] == best["changes"]["learning_rate"]
     assert main.main([*words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

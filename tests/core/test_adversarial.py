@@ -198,9 +198,9 @@ TRIED = {
 
 @pytest.mark.parametrize("recipe", TRIED)
 def test_recipes_of_pictures_and_other_settings(recipe):
-    prior = {"prior": "uniform"} if recipe in recipes.FIRST_STAGES else {}
+    prior = {"prior": "uniform"} if recipes.find(recipe).first_stage else {}
     with noise.isolated(recipe):
-        m = recipes.build(recipe, {"shape": [3, 9, 12], "likelihood": "shared", **prior})
+        m = recipes.find(recipe).make({"shape": [3, 9, 12], "likelihood": "shared", **prior})
     weights = {**OBJECTIVE, **TRIED[recipe], "adversarial": 0.3}
     objective = objective_of(m, weights, 50, 400)
     before = [m.training, m.state_dict()]

@@ -442,7 +442,7 @@ def test_what_is_not_over_codes_has_no_likeliest():
     normal = dist.normal(torch.zeros(2, 3), torch.ones(2, 3))
     for p in (normal, UniformCodes(codebooks.Averaged(3, 2), 2, 2)(H)):
         with pytest.raises(UsageError) as caught:
-            from_prior(top_k=3)("z", p, None)
+            from_prior(noise.generator("k"), top_k=3)("z", p, None)
         assert caught.value.code == "E256"
     with pytest.raises(UsageError, match="top_k must be at least 1, got 0") as caught:
         dist.truncated(prior("pixelcnn")[0](H), 0)
@@ -529,7 +529,7 @@ SMALL = {"codes": 8, "channels": 4, "blocks": 1, "prior_channels": 8, "prior_lay
 )
 def test_levels_and_sizes(name, more, sizes):
     with noise.isolated("sizes"):
-        model = recipes.build(name, {**SMALL, **more}).eval()
+        model = recipes.find(name).make({**SMALL, **more}).eval()
         x = torch.rand(2, *more["shape"])
     trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 2)
     px = model(x, trace)
@@ -567,9 +567,8 @@ def test_the_rate_of_uniform_codes_is_a_constant_and_training_uses_every_weight(
     x, _ = RECIPES[name].data(8)
     loss = Elbo(model)(x, 0, noise.Keyed(noise.row_keys(x)))
     if RECIPES[name].arguments.get("prior") == "uniform":
-        sites = Trace(from_prior(), 1)
-        with noise.isolated("sites"):
-            model(None, sites)
+        sites = Trace(from_prior(noise.generator("sites")), 1)
+        model(None, sites)
         places = sum(site.z[0, 0].numel() for site in sites.sites.values())
         size = model.levels[0].posterior.book.size
         assert math.isclose(loss.terms["rate"].item(), places * math.log(size), rel_tol=1e-6)
@@ -594,7 +593,7 @@ def test_the_rate_of_uniform_codes_is_a_constant_and_training_uses_every_weight(
 )
 def test_what_is_no_model_of_codes_is_refused(arguments, said):
     with pytest.raises(UsageError, match=said):
-        recipes.build("vqvae2", {"shape": [1, 8, 8], **SMALL, **arguments})
+        recipes.find("vqvae2").make({"shape": [1, 8, 8], **SMALL, **arguments})
 
 
 def test_draws_of_a_code_are_all_the_same_and_are_decoded_once():

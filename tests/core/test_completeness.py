@@ -81,7 +81,7 @@ def test_no_part_is_without_a_contract(module, kind):
 
 
 def test_no_recipe_is_without_a_contract():
-    assert {sample.recipe for sample in RECIPES.values()} == set(recipes.__all__)
+    assert {sample.recipe for sample in RECIPES.values()} == set(recipes.RECIPES)
     parts = parts_of(recipe(name) for name in RECIPES)
     with noise.isolated("completeness"):
         assert defined(residual_cells) - {residual_cells.Recomputed} <= parts

@@ -8,7 +8,7 @@ from torch import nn
 
 from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
-from lowerbound.nn.distributions.base import log_prob_cells
+from lowerbound.nn.distributions.base import log_prob_cells, sample
 from lowerbound.nn.networks.convolutions import (
     Cropped,
     Decoder,
@@ -37,7 +37,7 @@ def images(likelihood, shape, rows=6):
 def model(likelihood="bits", shape=(1, 9, 7), **other):
     arguments = {"shape": list(shape), "latent": 3, "channels": [4, 5], **other}
     with noise.isolated("conv", likelihood):
-        return recipes.build("conv", {**arguments, "likelihood": likelihood})
+        return recipes.find("conv").make({**arguments, "likelihood": likelihood})
 
 
 @every_size
@@ -106,10 +106,11 @@ def test_a_model_learns_and_all_of_it_takes_part(likelihood, shape):
 @pytest.mark.parametrize("shape", [(1, 9, 7), (3, 8, 12)], ids=str)
 def test_a_model_draws_values_of_its_own_kind_at_a_temperature(likelihood, shape):
     m = model(likelihood, shape).eval()
-    with noise.isolated("draws"), torch.no_grad():
-        trace = Trace(from_prior(0.5), 100)
+    source = noise.generator("draws")
+    with torch.no_grad():
+        trace = Trace(from_prior(source, 0.5), 100)
         px = m(None, trace)
-        x = px.sample()
+        x = sample(px, source)
         z = trace.sites["z"].z
     assert x.shape == px.mean.shape == px.mode.shape == (100, *shape)
     assert abs(z.std() - 0.5) < 0.1
@@ -183,7 +184,7 @@ def test_networks_see_values_between_minus_1_and_1():
         top = 255.0 if "logistic" in likelihood or likelihood == "softmax" else 1.0
         x = torch.full((2, 1, 9, 7), top)
         x[0] = 0.0
-        m(x, Trace(from_prior(), 2))
+        m(x, Trace(from_prior(noise.generator("z")), 2))
         assert seen[0].shape[1] == 1
         # An odd border is filled with zeros: the middle of the range.
         torch.testing.assert_close(seen[0][0], torch.full_like(seen[0][0], -1.0))
@@ -210,7 +211,7 @@ def test_what_is_no_image_is_refused():
         ({"shape": [3, 8, 8], "likelihood": "logistic_mixture", "missing": True}, "missing"),
     ]:
         with pytest.raises(UsageError, match=said):
-            recipes.build("conv", arguments)
+            recipes.find("conv").make(arguments)
 
 
 def test_a_mixture_prior_takes_the_place_of_the_normal_one():

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
 from core_parts import LinearGaussian
 from lowerbound import noise
 from lowerbound.coding.rows import Batch, Dense
 from lowerbound.nn.latents.mixture_priors import Borrowed, Vamp
-from lowerbound.nn.partial import encoded_once, undecoded
-from lowerbound.nn.trace import Trace, posterior_mean
+from lowerbound.nn.trace import Encoded, Trace, from_posterior, posterior_mean
+from lowerbound.noise import row_keys
 from lowerbound.tasks import draws
 from lowerbound.tasks.evaluate import Moments
 from lowerbound.tasks.latent_use import latent_use, together
-from lowerbound.tasks.metrics import log_likelihood, log_weights
+from lowerbound.tasks.metrics import evaluating, log_likelihood, log_weights
 from recipe_parts import RECIPES, recipe
 
 WORLD = LinearGaussian()
@@ -48,7 +47,7 @@ def test_rows_are_encoded_once_for_all_chunks_of_samples():
     torch.testing.assert_close(found.log_p, by_hand, atol=1e-5, rtol=0)
 
 
-def test_latents_are_looked_at_without_decoding_them(monkeypatch):
+def test_latents_are_drawn_without_decoding_them(monkeypatch):
     it, x, decoded = model(), rows(10), []
     decode = type(it.likelihood).forward
 
@@ -58,49 +57,47 @@ def test_latents_are_looked_at_without_decoding_them(monkeypatch):
 
     monkeypatch.setattr(type(it.likelihood), "forward", counted)
     trace = Trace(posterior_mean, 10)
-    it(x, trace)
+    assert it(x, trace) is not None
     z = torch.cat([site.z for site in trace.sites.values()], 1)
     assert len(decoded) == 1
     decoded.clear()
-    torch.testing.assert_close(draws.embed(it, Dense(x)), z)
-    before = latent_use(it, Dense(x))
+    moved = it.levels[-1].advance.register_forward_hook(lambda m, given, out: decoded.append(out))
+    assert torch.equal(draws.embed(it, Dense(x)), z)
+    assert latent_use(it, Dense(x)).rows == 10
+    assert it(x, Trace(posterior_mean, 10, decode=False)) is None
+    moved.remove()
     assert not decoded
-    with undecoded(it):
-        assert it(x, Trace(posterior_mean, 10)) is None
-        assert torch.equal(latent_use(it, Dense(x)).rate, before.rate)
-        assert "forward" in vars(it.likelihood)
-        assert "forward" in vars(it.levels[-1].advance)
-    assert "forward" not in vars(it.likelihood)
-    assert "forward" not in vars(it.levels[-1].advance)
-    with pytest.raises(ZeroDivisionError), undecoded(it):
-        raise ZeroDivisionError
-    assert it(x, Trace(posterior_mean, 10)) is not None
-    with undecoded(nn.Linear(2, 2)) as nothing:
-        assert nothing is None
 
 
-def test_other_rows_are_read_as_always_and_nothing_is_left_behind():
+def test_an_encoding_is_shared_by_traces_of_one_batch_only():
     it = model()
     a, b = rows(3), rows(5)[2:]
     seen = counting(it)
-    with encoded_once(it):
-        first = it.encoder(a, None)[0]
-        assert it.encoder(a, None)[0] is first
-        torch.testing.assert_close(it.encoder(b, None)[0], it.encoder.net(b))
-        assert it.encoder(a, None)[0] is first
-        assert it.encoder(a, rows(3))[0] is not first
-        with encoded_once(it):
-            assert it.encoder(a, None)[0] is first
-        assert it.encoder(a, None)[0] is first
-    assert "forward" not in vars(it.encoder)
-    seen.clear()
-    it.encoder(a, None)
+    encoded = Encoded()
+    found = [Trace(from_posterior(noise.Keyed(row_keys(a))), 3, k, encoded) for k in (1, 4)]
+    for trace in found:
+        it(a, trace)
     assert seen == [3]
-    with encoded_once(nn.Linear(2, 2)) as nothing:
-        assert nothing is None
-    with pytest.raises(ZeroDivisionError), encoded_once(it):
+    fresh = Trace(from_posterior(noise.Keyed(row_keys(a))), 3, 4)
+    it(a, fresh)
+    assert seen == [3, 3]
+    assert torch.equal(fresh.log_ratio(), found[1].log_ratio())
+    for x, context in ((b, None), (a, rows(3))):
+        with pytest.raises(ValueError, match="one batch"):
+            it(x, Trace(posterior_mean, 3, encoded=encoded), context)
+
+
+def test_a_model_in_evaluation_is_not_written_to_and_its_modes_come_back():
+    it = model()
+    it.encoder.train()
+    modes = [m.training for m in it.modules()]
+    with evaluating(it) as device:
+        assert device.type == "cpu"
+        assert not any(m.training for m in it.modules())
+    assert [m.training for m in it.modules()] == modes
+    with pytest.raises(ZeroDivisionError), evaluating(it):
         raise ZeroDivisionError
-    assert "forward" not in vars(it.encoder)
+    assert [m.training for m in it.modules()] == modes
 
 
 def test_a_prior_that_borrows_the_encoder_is_not_given_the_rows_features():

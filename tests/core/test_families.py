@@ -13,7 +13,7 @@ from lowerbound import noise
 from lowerbound.nn.distributions.base import elementwise, log_prob_cells
 from lowerbound.nn.distributions.families import Categories
 from lowerbound.nn.distributions.table_rows import LibraryCounts
-from lowerbound.recipes.counts import ButLast, OfLibrary
+from lowerbound.recipes.cells import ButLast, OfLibrary
 
 ROWS = 3
 NOT_CODES = [name for name, case in CASES.items() if case.support != "codes"]

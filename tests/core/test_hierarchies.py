@@ -102,8 +102,7 @@ def test_scores_with_batch_norm_do_not_depend_on_the_batch_nor_change_the_model(
         metrics.log_likelihood(model, Dense(x), 8, chunk=3).log_p, full.log_p
     )
     assert all(torch.equal(before[n], b) for n, b in model.named_buffers())
-    with noise.isolated("samples"):
-        alone = model(None, Trace(from_prior(), 3)).mean
+    alone = model(None, Trace(from_prior(noise.generator("samples")), 3)).mean
     assert alone.shape == (3, 4)
     model.train()
     assert (score(model, x) - whole).abs().max() > 1e-3  # the batch counts in training
@@ -184,19 +183,19 @@ def test_the_top_levels_prior_is_refitted_where_that_is_better():
     with torch.no_grad():  # a posterior of z_2 far from N(0, 1)
         model.levels[0].posterior.conditional.net.bias += torch.tensor([3.0, -3.0, -1.0, -1.0])
     x = Dense(rows(200))
-    better, resolved = refit_prior("ladder", (model, arguments), x, x, 0)
+    better, resolved = refit_prior(recipes.find("ladder"), (model, arguments), x, x, 0)
     assert resolved["components"] >= 1
     assert isinstance(better.levels[0].prior, Mixture)
     gain = metrics.log_likelihood(better, x, 32).mean - metrics.log_likelihood(model, x, 32).mean
     assert gain > 1.0
-    again = recipes.build("ladder", resolved)
+    again = recipes.find("ladder").make(resolved)
     again.load_state_dict(better.state_dict())
 
 
 def test_a_recipe_without_components_keeps_its_prior():
-    assert "components" not in recipes.parameters("nvae")
+    assert "components" not in recipes.find("nvae").parameters
     model = ladder()
-    kept = refit_prior("nvae", (model, {}), Dense(rows()), Dense(rows()), 0)
+    kept = refit_prior(recipes.find("nvae"), (model, {}), Dense(rows()), Dense(rows()), 0)
     assert kept[0] is model
 
 

@@ -6,12 +6,14 @@ import itertools
 
 import pytest
 import torch
+from torch import nn
 
 from core_parts import GAPS, LIBRARIES, TABLE_FAMILIES, TABLE_SIZES, built, randomise, table_family
 from lowerbound import noise
+from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import log_prob_cells
 from lowerbound.nn.distributions.table_rows import Table
-from lowerbound.nn.networks.mlp import CodeFeatures, Filled, Hidden, TableFeatures
+from lowerbound.nn.networks.mlp import CodeFeatures, Filled, Hidden, TableFeatures, lent
 
 NAMES = [*GAPS, *LIBRARIES, "optimal sigma"]
 
@@ -155,8 +157,13 @@ def test_the_encoder_tells_every_value_and_every_gap_apart():
 
 def test_cells_are_hidden_from_the_encoder_at_the_given_rate_and_only_in_training():
     hidden, x = Hidden(0.2), torch.zeros(200, 50)
-    with noise.isolated("hidden"):
+    with pytest.raises(UsageError, match="no generator was lent") as caught:
+        hidden(x)
+    assert caught.value.code == "E246"
+    with lent(nn.Sequential(hidden), noise.generator("hidden")):
         share = hidden(x).isnan().double().mean().item()
         assert Hidden(0.0)(x) is x
+    with pytest.raises(UsageError):
+        hidden(x)
     assert abs(share - 0.2) < 4 * (0.2 * 0.8 / 10_000) ** 0.5
     assert hidden.eval()(x) is x

@@ -24,7 +24,7 @@ from core_parts import (
 )
 from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
-from lowerbound.nn.distributions.base import centre, log_prob_cells
+from lowerbound.nn.distributions.base import centre, log_prob_cells, sample
 from lowerbound.nn.distributions.families import Conditional, LatentGaussian
 from lowerbound.nn.model import LatentModel, Level
 from lowerbound.nn.networks.mlp import MLP, Concat, Empty, Filled, Mapped, Single, trunk
@@ -48,8 +48,9 @@ def small_table(spread: float, bias: float) -> LatentModel:
 
 
 def ancestral(model: nn.Module, n: int) -> np.ndarray:
-    with noise.isolated("ancestral"), torch.no_grad():
-        return model(None, Trace(from_prior(), n)).sample().long().numpy()
+    source = noise.generator("ancestral")
+    with torch.no_grad():
+        return sample(model(None, Trace(from_prior(source), n)), source).long().numpy()
 
 
 def marginals(model: nn.Module) -> list[np.ndarray]:
@@ -210,7 +211,7 @@ def test_building_twice_from_one_configuration_gives_the_same_model():
     models = []
     for _ in range(2):
         with noise.isolated("twice"):
-            models.append(recipes.build("gaussian", arguments))
+            models.append(recipes.find("gaussian").make(arguments))
     assert arguments["hidden"] == [8, 6, 5]
     a, b = (model.state_dict() for model in models)
     assert list(a) == list(b)
@@ -222,8 +223,8 @@ def test_building_twice_from_one_configuration_gives_the_same_model():
 
 def test_what_a_recipe_does_not_know_is_refused_with_the_nearest():
     for wrong, nearest in [
-        (lambda: recipes.build("gausian", {}), "gaussian"),
-        (lambda: recipes.build("gaussian", {"features": 3, "latents": 2}), "latent"),
+        (lambda: recipes.find("gausian").make({}), "gaussian"),
+        (lambda: recipes.find("gaussian").make({"features": 3, "latents": 2}), "latent"),
         (lambda: recipes.sigma(3, likelihood="studnet"), "student"),
     ]:
         with pytest.raises(UsageError, match=nearest):
@@ -301,8 +302,9 @@ def check(seed: int) -> None:
     wanted = combination(seed)
     case = CASES[wanted.likelihood]
     model = compose(case, wanted, seed)
-    with noise.isolated("data", seed), torch.no_grad():
-        x = model.eval()(None, Trace(from_prior(), 32)).sample().float()
+    source = noise.generator("data", seed)
+    with torch.no_grad():
+        x = sample(model.eval()(None, Trace(from_prior(source), 32)), source).float()
     x[torch.rand(x.shape, generator=noise.generator("gaps", seed)) < 0.1] = torch.nan
     if "gaps" not in wanted.likelihood and not case.library:
         x = x.nan_to_num(1.0)

@@ -6,6 +6,8 @@ import os
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 from scipy import stats
 
 from lowerbound import noise
+from lowerbound.errors import UsageError
 from lowerbound.nn.objectives.elbo import Elbo, Iwae
 from recipe_parts import CHAINED, RECIPES, recipe
 
@@ -139,9 +142,76 @@ def test_isolation_seeds_inside_and_restores_after():
     with pytest.raises(KeyError):
         interrupted()
     assert state() == before
-    assert (
-        torch.cuda._lazy_seed_tracker.get_calls() == queued
-    )  # nor is a seed left for an unused device
+    # No seed is left for a device that is not in use.
+    assert torch.cuda._lazy_seed_tracker.get_calls() == queued
+
+
+# One call of each random function, as torch's own layers and distributions make them.
+RANDOM = {
+    "rand": lambda: torch.rand(3, 4),
+    "randn": lambda: torch.randn(40),
+    "randint": lambda: torch.randint(9, (5,)),
+    "randint from": lambda: torch.randint(3, 9, (5,)),
+    "randperm": lambda: torch.randperm(20),
+    "bernoulli": lambda: torch.bernoulli(torch.full((50,), 0.5)),
+    "poisson": lambda: torch.poisson(torch.full((50,), 3.0)),
+    "multinomial": lambda: torch.multinomial(torch.ones(5), 30, replacement=True),
+    "normal": lambda: torch.normal(torch.zeros(5), torch.ones(5)),
+    "uniform_": lambda: torch.empty(5).uniform_(-1, 1),
+    "exponential_": lambda: torch.empty(5).exponential_(),
+    "dropout": lambda: torch.nn.functional.dropout(torch.ones(50)),
+    "linear": lambda: torch.nn.Linear(5, 6).weight,
+    "convolution": lambda: torch.nn.Conv2d(3, 4, 3).weight,
+    "orthogonal": lambda: torch.nn.init.orthogonal_(torch.empty(4, 4)),
+    "student": lambda: torch.distributions.StudentT(torch.full((40,), 5.0)).sample(),
+    "gamma": lambda: torch.distributions.Gamma(torch.ones(40), torch.ones(40)).sample(),
+}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_isolation_gives_the_numbers_of_a_seed_without_the_global_generator(name):
+    with torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(noise.derive("here"))
+        expected = RANDOM[name]()
+    before = state()
+    with noise.isolated("here"):
+        assert torch.equal(RANDOM[name](), expected)
+        assert not torch.equal(RANDOM[name](), expected)
+    assert state() == before
+
+
+def test_a_generator_that_is_given_is_kept_and_draws_without_one_are_refused():
+    with noise.isolated("here"):
+        own = torch.rand(3, generator=noise.generator("own"))
+        with pytest.raises(UsageError, match="draws from the global random state") as caught:
+            torch.ops.aten.native_dropout(torch.ones(3), 0.5, True)
+    assert torch.equal(own, torch.rand(3, generator=noise.generator("own")))
+    assert caught.value.code == "E246"
+
+
+def test_isolation_is_of_one_thread():
+    inside, done = Event(), Event()
+
+    def elsewhere():
+        assert inside.wait(60)
+        found = torch.rand(3), torch.get_rng_state()
+        done.set()
+        return found
+
+    with torch.random.fork_rng([]), ThreadPoolExecutor(1) as other:
+        torch.default_generator.manual_seed(5)
+        expected = torch.rand(3), torch.get_rng_state()
+        torch.default_generator.manual_seed(5)
+        waiting = other.submit(elsewhere)
+        with noise.isolated("here"):
+            first = torch.rand(3)
+            inside.set()
+            assert done.wait(60)
+            second = torch.rand(3)
+        assert all(torch.equal(a, b) for a, b in zip(waiting.result(), expected, strict=True))
+    with noise.isolated("here"):
+        assert torch.equal(torch.rand(3), first)
+        assert torch.equal(torch.rand(3), second)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -167,8 +237,10 @@ random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
 def state():
     return random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()
 before = state()
-from lowerbound import counting, distributions, families, flows, joints, model, networks
-from lowerbound import noise, objectives, posteriors, priors, recipes, trace
+import lowerbound.recipes, lowerbound.training.fit, lowerbound.tasks.trained, lowerbound.estimator
+from lowerbound import noise, recipes
+from lowerbound.nn import model, trace
+from lowerbound.nn.latents import flows, posteriors, priors
 assert state() == before
 """
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

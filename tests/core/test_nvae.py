@@ -9,7 +9,7 @@ from torch.distributions import kl_divergence
 
 from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
-from lowerbound.nn.distributions.base import UnitNormal
+from lowerbound.nn.distributions.base import UnitNormal, sample
 from lowerbound.nn.networks.residual_cells import (
     MaskedConvolution,
     MaskedShift,
@@ -41,7 +41,7 @@ every_variant = pytest.mark.parametrize("name", VARIANTS)
 
 def model(name="plain", **other):
     with noise.isolated("nvae"):
-        return recipes.build("nvae", {**SMALL, **VARIANTS[name], **other})
+        return recipes.find("nvae").make({**SMALL, **VARIANTS[name], **other})
 
 
 def data(name="plain", rows=8):
@@ -148,9 +148,10 @@ def test_scores_do_not_depend_on_neighbours():
 def test_draws_at_a_temperature():
     m = model().eval()
     for temperature in (0.4, 1.0):
-        with noise.isolated("draws"), torch.no_grad():
-            trace = Trace(from_prior(temperature), 300)
-            x = m(None, trace).sample()
+        source = noise.generator("draws")
+        with torch.no_grad():
+            trace = Trace(from_prior(source, temperature), 300)
+            x = sample(m(None, trace), source)
         assert x.shape == (300, 1, 7, 6)
         for site in trace.sites.values():
             z = (site.z - site.p.mean) / site.p.stddev
@@ -375,4 +376,4 @@ def test_what_is_no_hierarchy_is_refused():
         ({"shape": [1, 8, 8], "latent_channels": 0}, "latent_channels"),
     ]:
         with pytest.raises(UsageError, match=said):
-            recipes.build("nvae", arguments)
+            recipes.find("nvae").make(arguments)

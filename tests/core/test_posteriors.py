@@ -273,7 +273,7 @@ def test_a_chain_is_found_by_what_happened(name):
     assert walk(chain.model, x, path_derivative, 3).chained() == ("z1" if reads else None)
     with torch.no_grad():
         assert walk(chain.model, x).chained() is None
-    free = Trace(from_prior(), 4)
+    free = Trace(from_prior(noise.generator("free")), 4)
     chain.model(None, free)
     assert free.chained() is None
     for part in (chain.model.encoder, chain.model.levels[0]):  # z_2 does not depend on weights

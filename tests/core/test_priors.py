@@ -147,7 +147,7 @@ def test_pseudo_inputs_are_encoded_once_per_walk_whatever_the_rows():
     trace.kl()
     assert seen == [64, K]
     seen.clear()
-    model(None, Trace(from_prior(), 1000))
+    model(None, Trace(from_prior(noise.generator("z")), 1000))
     assert seen == [K]
 
 
@@ -340,7 +340,7 @@ def test_a_recipe_takes_a_prior_by_name(name):
     models = []
     for key in ("a", "b"):
         with noise.isolated(key):
-            models.append(recipes.build("gaussian", arguments))
+            models.append(recipes.find("gaussian").make(arguments))
     a, b = models
     x = draws(16, FEATURES)
     start_from(a.levels[0].prior, lambda n: x[:n])

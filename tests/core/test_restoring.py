@@ -34,7 +34,7 @@ def rough(name: str, **arguments: object) -> LatentModel:
     """A small model whose weights are so large that every pixel matters."""
     small = {"channels": 1, "width": 4, "depth": 1, **arguments}
     with noise.isolated("rough", name):
-        model = recipes.build(name, small)
+        model = recipes.find(name).make(small)
         for weight in model.parameters():
             if weight.dim() > 1:
                 nn.init.normal_(weight, 0.0, 0.1)
@@ -128,7 +128,7 @@ def test_classes_have_probabilities_that_sum_to_one():
 def test_training_begins_with_the_picture_as_it_is_given():
     y = picture(2, 1, 32, 32)
     model = recipe("denoise element").eval()
-    px = model(None, Trace(from_prior(), 2), y)
+    px = model(None, Trace(from_prior(noise.generator("z")), 2), y)
     torch.testing.assert_close(px.mean, y)
     assert decibels(model, Dense(y, y))[1] > 100
 
@@ -137,7 +137,7 @@ def test_what_is_given_is_looked_at_once_for_all_draws(monkeypatch):
     model, seen = rough("denoise"), []
     forward = UNet.forward
     monkeypatch.setattr(UNet, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
-    model(None, Trace(from_prior(), 2, 5), picture(2, 1, 16, 16))
+    model(None, Trace(from_prior(noise.generator("z")), 2, 5), picture(2, 1, 16, 16))
     assert seen == [2]
 
 
@@ -187,7 +187,7 @@ def test_what_is_measured_counts_every_pixel_alike_however_many_rows_there_are()
 @pytest.mark.parametrize("name", ["denoise optimal", "segment", "inpaint", "upscale"])
 def test_nothing_given_is_refused(name):
     with pytest.raises(UsageError, match="E247"):
-        recipe(name)(None, Trace(from_prior(), 2))
+        recipe(name)(None, Trace(from_prior(noise.generator("z")), 2))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_nothing_given_is_refused(name):
 )
 def test_impossible_arguments_are_refused(name, arguments, told):
     with pytest.raises(UsageError, match=told):
-        recipes.build(name, arguments)
+        recipes.find(name).make(arguments)
 
 
 MEMORY = """
@@ -216,7 +216,7 @@ from pathlib import Path
 from lowerbound import recipes
 from lowerbound.tasks.restore import restore
 torch.set_num_threads(1)
-model = recipes.build("denoise", {})
+model = recipes.find("denoise").make({})
 found = restore(model, torch.rand(1, 3000, 4000), draws=2, keep=1)
 assert found.mean.shape == (1, 3000, 4000)
 # Not getrusage: that begins with what the parent had when it forked.

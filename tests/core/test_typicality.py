@@ -84,7 +84,8 @@ def test_the_ratio_is_the_divergence_in_the_lowest_levels():
 
 
 def test_a_site_from_its_prior_weighs_nothing():
-    trace = Trace(lowest_from_prior(noise.Keyed(row_keys(X)), ["z1"]), len(X), 3)
+    choose = lowest_from_prior(noise.Keyed(row_keys(X)), ["z1"], noise.generator("codes"))
+    trace = Trace(choose, len(X), 3)
     CHAIN(X, trace)
     torch.testing.assert_close(trace.log_ratio(), trace.sites["z2"].log_ratio())
     assert not trace.sites["z1"].log_ratio().any()

@@ -24,17 +24,17 @@ from lowerbound.coding.degradations import noise_of
 from lowerbound.coding.pairs import (
     RGB,
     PairCoding,
-    PairsFor,
     colours_of,
     matched,
     packed_colours,
     read_pairs,
 )
 from lowerbound.coding.rows import Batch
-from lowerbound.coding.tables import coding_for, restore
+from lowerbound.coding.tables import restore
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.frame import Frame
 from lowerbound.files.pictures.folders import Listing
+from lowerbound.recipes import find
 from lowerbound.training.split import Split
 
 
@@ -197,11 +197,11 @@ def folders(tmp_path):
 
 
 def fitted(frame, recipe, **settings) -> PairCoding:
-    return PairsFor(recipe, settings).fit(frame, types={}, drop=(), transform="blend")
+    return find(recipe).coding(settings).fit(frame, types={}, drop=(), transform="blend")
 
 
 def test_a_folder_becomes_pairs(folders):
-    frame = read_pairs(folders / "in", None, "denoise")
+    frame = read_pairs(folders / "in", None, find("denoise").restoration)
     assert frame.rows == 3
     coding = fitted(frame, "denoise", noise="raw:10", width=8)
     assert coding.arguments() == {"channels": 3}
@@ -209,12 +209,12 @@ def test_a_folder_becomes_pairs(folders):
     assert coded.each * 3 == len(coded.rows) == len(coded.raw) >= 20_000
     x, given = coded.rows.take(torch.arange(4))
     assert x.shape == given.shape == (4, 3, 64, 64)
-    assert restore(coding.document()) == coding
-    assert coding_for("upscale", {"scale": 2}).settings == {"scale": 2}
+    assert restore(coding.document(), coding.restoration) == coding
+    assert find("upscale").coding({"scale": 2}).settings == {"scale": 2}
 
 
 def test_masks_become_classes(folders):
-    frame = read_pairs(folders / "in", folders / "masks", "segment")
+    frame = read_pairs(folders / "in", folders / "masks", find("segment").restoration)
     coding = fitted(frame, "segment")
     assert coding.classes == (7, 200)
     assert coding.arguments() == {"channels": 3, "classes": 2}
@@ -235,22 +235,24 @@ def test_colours_are_packed():
 
 def test_a_model_file_of_0_1_0_keeps_its_colours():
     document = {"recipe": "segment", "channels": 1, "scale": 1, "settings": {}}
-    assert PairCoding.restored({**document, "classes": [0, 0xFF0000]}).classes == (
-        RGB,
-        RGB + 0xFF0000,
-    )
-    assert PairCoding.restored({**document, "classes": [0, 255]}).classes == (0, 255)
+
+    def classes(kept):
+        coding = PairCoding.restored({**document, "classes": kept}, find("segment").restoration)
+        return coding.classes
+
+    assert classes([0, 0xFF0000]) == (RGB, RGB + 0xFF0000)
+    assert classes([0, 255]) == (0, 255)
 
 
 def test_pairs_that_do_not_belong_together_are_named(folders):
     (folders / "masks/a/0.png").rename(folders / "masks/a/9.png")
     with pytest.raises(DataError, match=r"E087.*2 differences.*a/0 has no target.*a/9 has no pic"):
-        read_pairs(folders / "in", folders / "masks", "segment")
+        read_pairs(folders / "in", folders / "masks", find("segment").restoration)
 
 
 def test_targets_of_another_size_are_named(folders):
     Image.new("L", (9, 9)).save(folders / "masks/a/1.png")
-    frame = read_pairs(folders / "in", folders / "masks", "segment")
+    frame = read_pairs(folders / "in", folders / "masks", find("segment").restoration)
     with pytest.raises(DataError, match=r"1 of 3.*a/1.\w+ 64x80 and 9x9"):
         fitted(frame, "segment")
 
@@ -262,7 +264,7 @@ def test_masks_that_are_none_are_refused(folders, colours, told):
             width, height = mask.size
         page = (np.arange(width * height) % colours).reshape(height, width).astype(np.uint8)
         Image.fromarray(page).save(path)
-    frame = read_pairs(folders / "in", folders / "masks", "segment")
+    frame = read_pairs(folders / "in", folders / "masks", find("segment").restoration)
     with pytest.raises(DataError, match=told):
         fitted(frame, "segment")
 
@@ -272,10 +274,12 @@ def test_masks_of_16_bits_are_refused_where_8_bits_lose_a_class(folders):
     for path in paths:
         page = np.where(np.asarray(Image.open(path)) == 7, 0, 65535)
         Image.fromarray(page.astype(np.uint16)).save(path)
-    assert fitted(read_pairs(folders / "in", folders / "masks", "segment"), "segment").classes
+    assert fitted(
+        read_pairs(folders / "in", folders / "masks", find("segment").restoration), "segment"
+    ).classes
     Image.fromarray((page > 0).astype(np.uint16)).save(path)
     with pytest.raises(DataError, match="2 grey levels of 16 bits"):
-        read_pairs(folders / "in", folders / "masks", "segment")
+        read_pairs(folders / "in", folders / "masks", find("segment").restoration)
 
 
 def test_many_names_are_matched_in_no_time():
@@ -290,16 +294,16 @@ def test_many_names_are_matched_in_no_time():
 def test_a_half_that_cannot_be_read_is_an_error(folders):
     (folders / "masks/a/1.png").write_bytes(b"\x89PNG broken")
     with pytest.raises(DataError, match="E083"):
-        read_pairs(folders / "in", folders / "masks", "segment")
+        read_pairs(folders / "in", folders / "masks", find("segment").restoration)
 
 
 def test_tables_are_refused(folders):
     with pytest.raises(DataError, match="E076"):
         fitted(Frame(None, None, ()), "denoise")
-    frame = read_pairs(folders / "in", None, "segment")
+    frame = read_pairs(folders / "in", None, find("segment").restoration)
     with pytest.raises(UsageError, match="--targets"):
         fitted(frame, "segment")
     with pytest.raises(UsageError, match="E247"):
         fitted(frame, "denoise").encode(Frame(None, None, ()))
     with pytest.raises(UsageError, match="no --types"):
-        PairsFor("denoise", {}).fit(frame, types={"a": "real"}, drop=(), transform="blend")
+        find("denoise").coding({}).fit(frame, types={"a": "real"}, drop=(), transform="blend")

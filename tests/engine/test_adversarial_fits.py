@@ -110,7 +110,7 @@ def test_the_discriminator_is_not_saved_and_what_was_trained_is_said(tmp_path, c
     assert reservation in (tmp_path / "sharp.vae" / "card.md").read_text("utf-8")
     trained = Trained.load(tmp_path / "sharp.vae")
     assert trained.facts["objective"]["adversarial"] == 0.4
-    plain = recipes.build("conv", trained.arguments)
+    plain = recipes.find("conv").make(trained.arguments)
     assert list(trained.model.state_dict()) == list(plain.state_dict())
     raw = (tmp_path / "sharp.vae" / "weights.safetensors").read_bytes()
     header = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])

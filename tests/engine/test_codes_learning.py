@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import zoo
 from lowerbound import Plan, Trained, learn, noise, recipes
 from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
@@ -48,9 +49,13 @@ def stripes(n=160, size=6):
 DATA = stripes()
 
 
+def both_stages():
+    return learn(DATA, PLAN)
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    return learn(DATA, PLAN)
+    return zoo.trained(both_stages)
 
 
 def same(one, other):
@@ -73,7 +78,7 @@ def test_the_second_stage_leaves_all_but_the_prior_as_it_was_to_the_bit(name):
     first.eval()
     before, trace = walked(first, x)
     arguments = {**sample.arguments, "prior": "pixelcnn"}
-    model = unfrozen(sample.recipe, first, arguments, 0)
+    model = unfrozen(recipes.find(sample.recipe), first, arguments, 0)
     objective = FrozenElbo(model)
     told = []
     for parameter, p in model.named_parameters():
@@ -95,7 +100,7 @@ def test_the_second_stage_leaves_all_but_the_prior_as_it_was_to_the_bit(name):
         assert torch.equal(found.z, other.sites[site].z)
     theirs = model.state_dict()
     assert all(torch.equal(value, theirs[n]) for n, value in first.state_dict().items())
-    fresh = unfrozen(sample.recipe, first, arguments, 0).state_dict()
+    fresh = unfrozen(recipes.find(sample.recipe), first, arguments, 0).state_dict()
     new = set(theirs) - set(first.state_dict())
     assert new
     assert all(not torch.equal(fresh[n], theirs[n]) for n in new if "head.1" in n)
@@ -182,27 +187,27 @@ def test_a_fit_that_is_broken_off_in_either_stage_ends_as_if_it_never_was(
 
 
 def test_a_fit_that_is_stopped_in_its_first_stage_keeps_the_uniform_prior(monkeypatch):
-    whole = learning.training.fit
+    whole = learning.loop.fit
 
     def stopped(*given, **named):
         history = whole(*given, **named)
         history.stopped = "interrupt"
         return history
 
-    monkeypatch.setattr(learning.training, "fit", stopped)
+    monkeypatch.setattr(learning.loop, "fit", stopped)
     trained = learn(DATA, replace(PLAN, max_epochs=2))
     assert trained.arguments["prior"] == "uniform"
     assert "priors_history" not in trained.facts
 
 
 def test_a_time_limit_is_shared_by_the_stages(monkeypatch):
-    budgets, whole = [], learning.training.fit
+    budgets, whole = [], learning.loop.fit
 
     def fit(*given, budget, **named):
         budgets.append(budget.seconds)
         return whole(*given, budget=budget, **named)
 
-    monkeypatch.setattr(learning.training, "fit", fit)
+    monkeypatch.setattr(learning.loop, "fit", fit)
     learn(DATA, replace(PLAN, max_epochs=1, time_limit=100.0))
     first, second = budgets
     assert first == 100.0 * TIME
@@ -214,7 +219,7 @@ def test_a_fit_of_two_scales_has_few_places_unless_told(fitted):
     assert learning.resolve(Plan("vqvae2"), fitted.coding)["halvings"] == 3
     assert "halvings" not in learning.resolve(Plan("vqvae"), fitted.coding)
     # Of model files, whose arguments are all that they are built with, nothing changes.
-    assert recipes.parameters("vqvae2")["halvings"].default == 2
+    assert recipes.find("vqvae2").parameters["halvings"].default == 2
 
 
 def test_the_doctor_counts_codes(fitted):
@@ -267,8 +272,8 @@ def test_draws_are_of_what_they_were_asked_for(fitted):
         draws.sample(model, 200, seed=1, **how) for how in ({}, {"temperature": 0.2}, {"top_k": 1})
     )
     assert wild.shape == tame.shape == (200, 1, 6, 6)
-    with noise.isolated("top"), torch.no_grad():
-        trace = Trace(from_prior(top_k=1), 20)
+    with torch.no_grad():
+        trace = Trace(from_prior(noise.generator("top"), top_k=1), 20)
         model(None, trace)
     for site in trace.sites.values():  # one likeliest code at every place: all draws are alike
         assert (site.z == site.z[:1]).all()

@@ -259,9 +259,9 @@ def test_images_train_in_either_layout(chosen):
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    machine.this.cache_clear()
+    machine._this.cache_clear()
     yield tmp_path
-    machine.this.cache_clear()
+    machine._this.cache_clear()
 
 
 def test_a_machine_is_measured_once(cache, monkeypatch):
@@ -269,7 +269,7 @@ def test_a_machine_is_measured_once(cache, monkeypatch):
     assert machine.this() == FASTER
     (file,) = (cache / "lowerbound").iterdir()
     assert json.loads(file.read_text())["format"] == machine.FORMAT
-    machine.this.cache_clear()
+    machine._this.cache_clear()
     monkeypatch.setattr(machine, "measure", lambda: pytest.fail("it was measured already"))
     assert machine.this() == FASTER
 

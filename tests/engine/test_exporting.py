@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import zoo
 from lowerbound import Plan, learn
 from lowerbound.errors import CheckFailed, ResourceError, UsageError
 from lowerbound.tasks import draws as tasks
@@ -21,6 +23,7 @@ from lowerbound.tasks.onnx import checking, graph
 from lowerbound.tasks.onnx.columns import Below, Coder
 from lowerbound.tasks.onnx.inputs import inputs_of, matrix
 from lowerbound.tasks.onnx.scorer import Fixed, Scorer
+from lowerbound.tasks.trained import Trained
 
 QUICK = {"preset": "fast", "max_epochs": 3}
 KINDS = {"grade": "ordinal:lo<mid<hi", "visits": "count", "many": "categorical"}
@@ -75,22 +78,38 @@ def opened(path):
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
-    """A model of numbers, and what its export returned."""
-    trained = learn(numbers(), Plan(settings={"hidden": [16]}, latent=2, **QUICK))
-    path = tmp_path_factory.mktemp("plain") / "score.onnx"
-    return trained, graph.export_onnx(trained, path, allow_collapsed=True)
+def exported(trained, folder, **further):
+    """Keep a model, and what its export returned."""
+    made = graph.export_onnx(trained, folder / "score.onnx", allow_collapsed=True, **further)
+    trained.save(folder / "model.vae")
+    (folder / "made.pickle").write_bytes(pickle.dumps(made))
 
 
-@pytest.fixture(scope="module")
-def every(tmp_path_factory):
-    """A model of every kind of column, and what its export returned."""
+def of_numbers(folder):
+    exported(learn(numbers(), Plan(settings={"hidden": [16]}, latent=2, **QUICK)), folder)
+
+
+def of_every_kind(folder):
     plan = Plan(types=KINDS, settings={"hidden": [16], "likelihood": "student"}, **QUICK)
-    trained = learn(mixed(), plan)
-    path = tmp_path_factory.mktemp("every") / "score.onnx"
-    made = graph.export_onnx(trained, path, check=strange(), allow_collapsed=True)
-    return trained, made
+    exported(learn(mixed(), plan), folder, check=strange())
+
+
+def kept(folder):
+    """Return the model, and what its export returned."""
+    made = pickle.loads((folder / "made.pickle").read_bytes())
+    return Trained.load(folder / "model.vae"), made
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A model of numbers, and what its export returned."""
+    return kept(zoo.folder(of_numbers))
+
+
+@pytest.fixture(scope="module")
+def every():
+    """A model of every kind of column, and what its export returned."""
+    return kept(zoo.folder(of_every_kind))
 
 
 class TestTheGraph:

@@ -110,7 +110,7 @@ def test_a_fit_by_it_learns(name):
 
 
 def test_the_importance_weighted_bound_of_a_model_of_given_pictures_has_the_plain_gradient():
-    model = recipes.build("segment", {"width": 4, "levels": 1})
+    model = recipes.find("segment").make({"width": 4, "levels": 1})
     weights = {**OBJECTIVE, "iwae": 2}
     objective = objective_of(model, weights, examples=10, steps=100)
     assert isinstance(objective, Iwae)

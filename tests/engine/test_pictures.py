@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lowerbound import Plan, learn
+from lowerbound import Plan, learn, recipes
 from lowerbound.cli.main import main
-from lowerbound.coding.tables import coding_for, restore, table_of
+from lowerbound.coding.tables import restore, table_of
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.pictures.columns import pixels_of, spread
 from lowerbound.files.read import read
@@ -26,7 +26,7 @@ def discs(n=120, size=12, channels=()):
 
 
 def fitted(array, recipe="conv", **settings):
-    coding = coding_for(recipe, settings)
+    coding = recipes.find(recipe).coding(settings)
     return coding.fit(read(array), types={}, drop=(), transform="blend")
 
 
@@ -114,8 +114,9 @@ def test_an_archive_of_pictures_needs_no_special_name(tmp_path):
 def test_tables_do_not_take_pictures_nor_pictures_columns():
     with pytest.raises(DataError, match="Reshape your data"):
         table_of(read(GREY))
+    maker = recipes.find("conv").coding({})
     with pytest.raises(UsageError):
-        coding_for("conv", {}).fit(read(GREY), types={"p0_0": "real"}, drop=(), transform="blend")
+        maker.fit(read(GREY), types={"p0_0": "real"}, drop=(), transform="blend")
 
 
 @pytest.mark.parametrize("settings", [{}, {"likelihood": "shared"}], ids=["codes", "shares"])

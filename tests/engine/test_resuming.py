@@ -121,7 +121,7 @@ FULL = """
 import resource, sys, torch
 from pathlib import Path
 from lowerbound.errors import ResourceError
-from lowerbound.training.engine import OnDisk
+from lowerbound.training.engine.checkpoints import OnDisk
 kept = OnDisk(Path(sys.argv[1]))
 kept.commit({"step": 1}, {"x": torch.zeros(100)})
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -221,7 +221,7 @@ def test_a_place_that_cannot_be_written_is_one_error(tmp_path):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from lowerbound.training.engine import RunFolder
+from lowerbound.training.engine.run_folder import RunFolder
 with RunFolder(Path(sys.argv[1])) as run:
     print("locked", flush=True)
     time.sleep(60)

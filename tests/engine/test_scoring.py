@@ -10,6 +10,7 @@ from scipy import stats
 from estimators import correlated, quick
 from lowerbound import Plan, Trained, learn
 from lowerbound.errors import UsageError
+from lowerbound.recipes import find
 from lowerbound.tasks import draws
 from lowerbound.tasks.calibration import Calibration, discovery_cut
 from lowerbound.tasks.measures import Scoring
@@ -221,7 +222,7 @@ def test_what_cannot_be_is_refused(plain, asked, code, told, fix):
 
 
 def test_only_hierarchies_that_are_no_codes_have_levels_to_compare():
-    refusals = {n: levels_lacking(RECIPES[n].recipe, recipe(n)) for n in RECIPES}
+    refusals = {n: levels_lacking(find(RECIPES[n].recipe), recipe(n)) for n in RECIPES}
     able = {name for name, refused in refusals.items() if refused is None}
     assert {"ladder", "ladder without batch norm", "ladder of plain posteriors"} <= able
     assert able >= TOWERS

@@ -174,7 +174,7 @@ def test_steps_with_numbers_that_are_not_finite_are_skipped_and_counted():
 
 def test_a_skipped_step_leaves_running_statistics_as_they_were():
     with noise.isolated(0):
-        m = recipes.build("ladder", {"features": 5, "latents": [2, 2], "hidden": [8, 8]})
+        m = recipes.find("ladder").make({"features": 5, "latents": [2, 2], "hidden": [8, 8]})
     x = blob()
     x[7] = torch.inf
     history = fit(m, x=x, epochs=3)

@@ -1,77 +1,45 @@
-"""Which model suits data for which none is chosen."""
+"""Choose a recipe for data for which the user has chosen none."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lowerbound.cli.outputs import open_data, renamed
-from lowerbound.files.frame import Frame, holds_counts
 from lowerbound.files.pictures.options import Wanted
 from lowerbound.files.read import may_be_cells, may_be_pictures, walk
 from lowerbound.files.stream import Given
+from lowerbound.recipes import Choice, suggest
 
-FINEST = 32  # latents of a side at most: such a ladder learns in minutes on a CPU
-USUAL_SECONDS = 300.0  # of learning from pictures, where neither preset nor time is chosen
+NOTHING: tuple[None, Choice] = (None, Choice({}))
 
 
 def suited(
     data: Any,
     rename: Mapping[str, str] | Sequence[str],
     wanted: Wanted,
-    given: Mapping[str, object],
-) -> tuple[Given | None, dict[str, Any]]:
-    """Return what a fit takes where no recipe is chosen, and the data, if they had to be opened.
+    chosen: Mapping[str, object],
+) -> tuple[Given | None, Choice]:
+    """Return the data, if they had to be opened, and the recipe that suits them.
 
     Args:
         data: what the fit is given.
         rename: THEIRS=OURS pairs.
-        wanted: what pictures in files must become.
-        given: the fields of the plan that were chosen.
+        wanted: size and channels of pictures that are read.
+        chosen: the fields of the plan that the user has chosen.
     """
     if may_be_cells(data):
         cells = renamed(walk(data), rename)
-        return cells, {"recipe": "counts"} if holds_counts(next(iter(cells.parts()))) else {}
+        return cells, suggest(next(iter(cells.parts())), chosen)
     if may_be_pictures(data):
         frame = open_data(data, rename, wanted=wanted)
-        return frame, usual_plan(frame, given)
-    return None, {}
+        return frame, suggest(frame, chosen)
+    return NOTHING
 
 
-def spell_choice(plan: Any) -> str:
-    """Say which model was chosen, and how to choose another."""
-    if plan.recipe == "counts":
-        return "recipe     counts, which suits raw counts of cells; --recipe chooses another"
+def spell_choice(plan: Any, reason: str) -> str:
+    """Say which recipe was chosen, and how to choose another."""
     settings = ", ".join(f"{name}={value}" for name, value in plan.settings.items())
     limit = "" if plan.time_limit is None else f" for at most {plan.time_limit:.0f} s"
-    return (
-        f"recipe     {plan.recipe} ({settings}){limit}, which suits pictures of this size; "
-        "--recipe, --preset and --time-limit choose another"
-    )
-
-
-def usual_plan(frame: Frame, given: Mapping[str, object]) -> dict[str, Any]:
-    """Return what a fit to pictures takes where no recipe is chosen.
-
-    It is a ladder: of photographs of 128 x 128 it had a higher bound after equal time than one
-    level of latents (benchmarks/results/picture_choice.json). Of a picture of any size it has at
-    most about `FINEST` x `FINEST` latents of a channel, so that a step costs about the same; its
-    coarsest scale is at least four pixels wide.
-
-    Args:
-        frame: the data; nothing is returned where they are no pictures.
-        given: the fields of the plan that were chosen: how long to learn is left to them.
-    """
-    if not frame.shape:
-        return {}
-    sides = sorted(n for n in frame.shape if n > 4) or [1]
-    blocks = max(1, math.ceil(math.log2(math.sqrt(math.prod(sides[-2:])) / FINEST)))
-    scales = max(1, (sides[0] // 4).bit_length() - blocks)
-    settings: dict[str, Any] = {"groups": [1] * min(3, scales), "channels": 16}
-    if blocks > 1:
-        settings["blocks"] = blocks
-    plan: dict[str, Any] = {"recipe": "conv_ladder", "settings": settings}
-    if all(given.get(name) is None for name in ("preset", "max_epochs", "time_limit")):
-        plan["time_limit"] = USUAL_SECONDS
-    return plan
+    told = f"{plan.recipe.name}{f' ({settings})' * bool(settings)}{limit}"
+    return f"recipe     {told}, which suits {reason}; --recipe chooses another"

@@ -17,6 +17,7 @@ from lowerbound.files.read import Frame, walk
 from lowerbound.files.stream import Given
 
 if TYPE_CHECKING:
+    from lowerbound.recipes import Recipe
     from lowerbound.tasks.trained import Trained
 
 
@@ -63,42 +64,45 @@ def _policy(text: str | None) -> str:
     return text
 
 
-def refuse_flags(recipe: str, how: Wanted, targets: str | None) -> None:
+def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
     """Refuse flags of a fit that the recipe has no use for.
 
     Raises:
         UsageError: E236.
     """
-    restores = import_module("lowerbound.coding.pairs").restores(recipe)
+    restores = recipe.restoration is not None
     if targets is not None and not restores:
+        known = import_module("lowerbound.recipes").RECIPES.items()
+        names = [name for name, each in known if each.restoration is not None]
         raise UsageError(
             "E236",
-            f"--targets is for denoise, upscale, inpaint and segment, not for {recipe}",
-            fix="--recipe segment --targets MASKS, or leave it out",
+            f"--targets is for {', '.join(names)}, not for {recipe.name}",
+            fix=f"--recipe {names[-1]} --targets MASKS, or leave it out",
         )
     if how.size is not None and restores:
         raise UsageError(
             "E236",
-            f"a {recipe} model learns from crops of pictures of any sizes: --size has no use",
+            f"a {recipe.name} model learns from crops of pictures of any sizes: --size has no use",
             fix="leave --size out",
         )
 
 
-def opened(data: Any, rename: Any, how: Wanted, recipe: str, targets: str | None) -> Given:
+def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | None) -> Given:
     """Read the data of a fit: rows, pictures of one size, or of any sizes for restoring.
 
     Raises:
         UsageError: E201 for a recipe that restores pictures where no files of any are given.
     """
-    pairs = import_module("lowerbound.coding.pairs")  # torch: seconds that --help does not wait
-    if not pairs.restores(recipe):
+    if recipe.restoration is None:
         return renamed(data if isinstance(data, Given) else walk(data, wanted=how), rename)
     if isinstance(data, Frame):
         return data
     if not isinstance(data, str | os.PathLike):
         raise UsageError(
             "E201",
-            f"the recipe {recipe} learns from picture files, and a {type(data).__name__} is given",
+            f"the recipe {recipe.name} learns from picture files, and a {type(data).__name__} is "
+            "given",
             fix="give a folder of pictures",
         )
-    return pairs.read_pairs(data, targets, recipe, how.on_bad_file)
+    pairs = import_module("lowerbound.coding.pairs")  # torch: --help does not wait for it
+    return pairs.read_pairs(data, targets, recipe.restoration, how.on_bad_file)

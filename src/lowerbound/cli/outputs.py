@@ -260,11 +260,18 @@ def spell_path(path: object, otherwise: str = "PATH") -> str:
     return shlex.quote(str(absolute.relative_to(here) if inside else path))
 
 
-def spell_use(recipe: str, model: str, data: str, why: str = "") -> str:
-    """Spell the command that uses a model: its recipe's own verb, where there is one, or score."""
-    if recipe in VERBS:
-        holes = " --mask HOLES" if recipe == "inpaint" else ""
-        return f"lowerbound {recipe} {model} PICTURES{holes} --out made"
+def spell_use(restoration: str, model: str, data: str, why: str = "") -> str:
+    """Return the command that uses a model.
+
+    Args:
+        restoration: the command that restores pictures by it, or "" where it scores rows.
+        model: its path.
+        data: the rows to score.
+        why: a flag of score.
+    """
+    if restoration:
+        needs = VERBS[restoration].needs
+        return f"lowerbound {restoration} {model} PICTURES{needs} --out made"
     return f"lowerbound score {model} {data} --out scores.csv{why}"
 
 

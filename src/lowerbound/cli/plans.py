@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import os
@@ -14,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lowerbound import recipes
 from lowerbound.cli import parsing
 from lowerbound.errors import LowerboundError, UsageError, nearest
+from lowerbound.recipes import RECIPES, Recipe
 from lowerbound.training.objective import OBJECTIVE, objective_of
 from lowerbound.training.plan import Plan, device_of
 
@@ -31,18 +30,6 @@ _DECIDED = {
     "latent",
     "batches",
     "shape",
-}
-# Of these the pictures decide the channels, which elsewhere are those of layers.
-_FROM_PICTURES = {name: {"channels", "classes"} for name in recipes.RESTORING}
-# A model of the smallest table there is, to try settings on before any data are read.
-_SMALLEST = {
-    "table": {"families": ["real"], "sizes": [1]},
-    "conv": {"shape": [1, 8, 8]},
-    "conv_ladder": {"shape": [1, 8, 8]},
-    "nvae": {"shape": [1, 8, 8]},
-    "vqvae": {"shape": [1, 8, 8]},
-    "vqvae2": {"shape": [1, 8, 8]},
-    **dict.fromkeys(_FROM_PICTURES, {"channels": 1}),
 }
 _MOST_BYTES = 1 << 20
 
@@ -103,17 +90,17 @@ def plan_from(
     if usual and "recipe" not in values:
         settings = {**usual.get("settings", {}), **values.get("settings", {})}
         values = {**usual, **values, "settings": settings}
-    recipe, refused = values.get("recipe", "table"), set()
-    is_known = recipe in recipes.__all__
+    name, refused = values.get("recipe", Plan.recipe), set()
+    recipe = RECIPES.get(name)
     for name, value in values.items():
         # Each alone, so that one problem does not hide another; but settings are of a recipe.
-        beside = {"recipe": recipe} if name == "settings" and is_known else {}
+        beside = {"recipe": recipe} if name == "settings" and recipe is not None else {}
         try:
             device_of(Plan(**{**beside, name: value}).device)
         except UsageError as error:
             problems.append(error)
             refused.add(name)
-    if is_known:
+    if recipe is not None:
         given = values.get("settings", {})
         misnamed = _misnamed(recipe, given)
         problems += misnamed
@@ -155,7 +142,7 @@ def read_config(
     return content, problems
 
 
-def _misnamed(recipe: str, settings: Mapping[str, Any]) -> list[LowerboundError]:
+def _misnamed(recipe: Recipe, settings: Mapping[str, Any]) -> list[LowerboundError]:
     """Find what is wrong with --set by name and by type."""
     known = _known_settings(recipe)
     problems: list[LowerboundError] = []
@@ -170,13 +157,13 @@ def _misnamed(recipe: str, settings: Mapping[str, Any]) -> list[LowerboundError]
     return problems
 
 
-def _tried(recipe: str, settings: Mapping[str, Any]) -> list[LowerboundError]:
+def _tried(recipe: Recipe, settings: Mapping[str, Any]) -> list[LowerboundError]:
     """Find what is wrong with --set by building a tiny model."""
     known, problems = _known_settings(recipe), []
     arguments = {key: value for key, value in settings.items() if key not in OBJECTIVE}
     weights = {**OBJECTIVE, **{key: settings[key] for key in OBJECTIVE if key in settings}}
     try:
-        model = recipes.build(recipe, {**_SMALLEST.get(recipe, {"features": 2}), **arguments})
+        model = recipe.make({**recipe.example, **arguments})
         objective_of(model, weights, examples=1, steps=1)
     except LowerboundError as error:
         problems.append(error)
@@ -193,11 +180,10 @@ def _tried(recipe: str, settings: Mapping[str, Any]) -> list[LowerboundError]:
     return problems
 
 
-def _known_settings(recipe: str) -> dict[str, Any]:
+def _known_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the settings of a recipe with their defaults."""
-    parameters = inspect.signature(getattr(recipes, recipe)).parameters
-    decided = _DECIDED | _FROM_PICTURES.get(recipe, set())
-    own = {name: p.default for name, p in parameters.items() if name not in decided}
+    decided = _DECIDED | recipe.from_data
+    own = {name: p.default for name, p in recipe.parameters.items() if name not in decided}
     return {**own, **OBJECTIVE}
 
 
@@ -228,13 +214,13 @@ _WANTED = {
 }
 
 
-def _unknown_setting(recipe: str, key: str, known: Mapping[str, Any]) -> UsageError:
+def _unknown_setting(recipe: Recipe, key: str, known: Mapping[str, Any]) -> UsageError:
     if key == "latent":
         return UsageError("E236", "the latent size has a flag of its own", fix="--latent 16")
     close = nearest(key, known)
     return UsageError(
         "E242",
-        f"the recipe {recipe!r} has no setting {key!r}; it has {', '.join(sorted(known))}",
+        f"the recipe {recipe.name!r} has no setting {key!r}; it has {', '.join(sorted(known))}",
         fix=f"did you mean --set {close}=...?" if close else "leave it out",
         similar=close,
     )
@@ -243,16 +229,15 @@ def _unknown_setting(recipe: str, key: str, known: Mapping[str, Any]) -> UsageEr
 def as_toml(plan: Plan) -> str:
     """Write a plan as a configuration file; what is left to the data is a comment."""
     plain, sections = ["# lowerbound fit PATH --config FILE"], []
-    for field in fields(plan):
-        value = getattr(plan, field.name)
+    for name, value in plan.document().items():
         if isinstance(value, Mapping):
-            sections.append(f"\n[{field.name}]")
+            sections.append(f"\n[{name}]")
             known = {key: item for key, item in value.items() if item is not None}
             sections += [f"{_key(key)} = {_toml(item)}" for key, item in known.items()]
         elif value is None:
-            plain.append(f"# {field.name}: left to the data, the preset and the computer")
+            plain.append(f"# {name}: left to the data, the preset and the computer")
         else:
-            plain.append(f"{field.name} = {_toml(value)}")
+            plain.append(f"{name} = {_toml(value)}")
     return "\n".join([*plain, *sections]) + "\n"
 
 

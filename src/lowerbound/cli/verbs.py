@@ -20,6 +20,7 @@ class Verb(NamedTuple):
         arguments: what it takes, for the list of commands.
         summary: what it does, in at most fifty characters.
         writes: whether it makes a file, so that the command line insists on ``--out``.
+        needs: a flag that it always needs, besides ``--out``.
     """
 
     place: str
@@ -27,6 +28,7 @@ class Verb(NamedTuple):
     arguments: str
     summary: str
     writes: bool = False
+    needs: str = ""
 
     def load(self) -> Callable[..., Any]:
         """Import the function."""
@@ -77,6 +79,7 @@ VERBS: dict[str, Verb] = {
         "M.vae PATH",
         "pictures without their holes",
         True,
+        " --mask HOLES",
     ),
     "segment": Verb(
         f"{_HERE}.restore:segment", _USE, "M.vae PATH", "the class of every pixel", True

@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lowerbound.coding.augmentations import Holed, Shrunk, Then, View, turned
+from lowerbound.coding.augmentations import Then, View, turned
 from lowerbound.coding.base import Coded, Group
 from lowerbound.coding.crops import Crops, Paired, Seen
-from lowerbound.coding.degradations import USUAL_NOISE, noise_of
 from lowerbound.coding.rows import Rows
 from lowerbound.columns.arrow import listed, spelled
 from lowerbound.errors import DataError, UsageError
@@ -41,18 +40,36 @@ EPOCH = 20_000  # crops in a pass, at least, whatever the number of pictures
 MOST_CLASSES = 64
 RGB = 1 << 24  # of the number of a colour, where it is no grey level
 
-# What is made of a clean picture, by the recipe; of masks nothing can be.
-_MADE: dict[str, Callable[[Mapping[str, Any]], View | None]] = {
-    "denoise": lambda settings: noise_of(settings.get("noise", USUAL_NOISE)),
-    "upscale": lambda settings: Shrunk(int(settings.get("scale", 4))),
-    "inpaint": lambda settings: Holed(),
-    "segment": lambda settings: None,
-}
+
+def _same(settings: Mapping[str, Any]) -> int:
+    return 1
 
 
-def restores(recipe: str) -> bool:
-    """Tell whether a recipe makes models of one picture given another."""
-    return recipe in _MADE
+@dataclass(frozen=True)
+class Restoration:
+    """What a model of one picture given another restores.
+
+    Args:
+        command: the command that uses such models, by which their files name it too.
+        damage: from the settings of a fit to what is done to a clean picture, so that the model
+            learns to undo it; None where the wanted pictures are masks, which must be given.
+        told: from the settings to a few words for the banner of a fit.
+        scale: from the settings to how many times larger the wanted picture is.
+    """
+
+    command: str
+    damage: Callable[[Mapping[str, Any]], View] | None
+    told: Callable[[Mapping[str, Any]], str]
+    scale: Callable[[Mapping[str, Any]], int] = _same
+
+    @property
+    def masks(self) -> bool:
+        """Whether the wanted pictures are masks, whose colours are classes."""
+        return self.damage is None
+
+    def use(self, model: str = "M.vae", data: str = "PICTURES") -> str:
+        """Return the command that uses such a model."""
+        return f"lowerbound {self.command} {model} {data} --out FOLDER"
 
 
 @dataclass(frozen=True)
@@ -60,14 +77,14 @@ class PairCoding:
     """How pictures of any sizes become pairs of crops: what is given, and what is wanted.
 
     Args:
-        recipe: denoise, upscale, inpaint or segment.
+        restoration: what is restored.
         channels: 1 for grey, 3 for colours, of what is given.
         scale: how many times larger the wanted picture is.
         settings: of the recipe that tell what is made of clean pictures.
         classes: the code in the mask files of each class, in order; () where there are none.
     """
 
-    recipe: str
+    restoration: Restoration
     channels: int
     scale: int
     settings: Mapping[str, Any]
@@ -104,12 +121,13 @@ class PairCoding:
         if given is None:
             raise UsageError(
                 "E247",
-                f"a model of the recipe {self.recipe!r} makes pictures of given ones, and does "
-                "nothing else",
-                fix=f"lowerbound {self.recipe} M.vae PICTURES --out FOLDER",
+                f"a model that was fitted to {self.restoration.command} makes pictures of given "
+                "ones, and does nothing else",
+                fix=self.restoration.use(),
             )
         each = max(1, -(-EPOCH // len(given)))
-        made = None if wanted is not None else _MADE[self.recipe](self.settings)
+        damage = self.restoration.damage
+        made = None if wanted is not None or damage is None else damage(self.settings)
         small = SMALL_CROP if self.scale > 1 else CROP
         if made is not None:
             clean, view = Crops(given, small * self.scale, each), Then(turned, made)
@@ -131,8 +149,8 @@ class PairCoding:
         """Refuse: what such a model makes are pictures and no rows."""
         raise UsageError(
             "E247",
-            f"a model of the recipe {self.recipe!r} makes no rows",
-            fix=f"lowerbound {self.recipe} M.vae PATH --out FOLDER",
+            f"a model that was fitted to {self.restoration.command} makes no rows",
+            fix=self.restoration.use(),
         )
 
     def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
@@ -143,7 +161,7 @@ class PairCoding:
         """Return plain JSON values."""
         return {
             "coding": "pairs",
-            "recipe": self.recipe,
+            "recipe": self.restoration.command,
             "channels": self.channels,
             "scale": self.scale,
             "settings": dict(self.settings),
@@ -151,10 +169,10 @@ class PairCoding:
         }
 
     @classmethod
-    def restored(cls, document: Mapping[str, Any]) -> PairCoding:
+    def restored(cls, document: Mapping[str, Any], restoration: Restoration) -> PairCoding:
         """Rebuild a coding from its `document`."""
         return cls(
-            str(document["recipe"]),
+            restoration,
             int(document["channels"]),
             int(document["scale"]),
             dict(document["settings"]),
@@ -199,7 +217,7 @@ class PairsFor:
         settings: of the plan.
     """
 
-    recipe: str
+    restoration: Restoration
     settings: Mapping[str, Any]
 
     def fit(
@@ -218,22 +236,22 @@ class PairsFor:
                 fix="leave them out",
             )
         if frame.pictures is None:
-            raise _no_pictures(frame, self.recipe)
+            raise _no_pictures(frame, self.restoration.command)
         channels = frame.pictures[0].shape[2]
         classes: tuple[int, ...] = ()
-        if self.recipe == "segment":
+        if self.restoration.masks:
             if frame.targets is None:
                 raise UsageError(
                     "E240",
-                    "the recipe segment learns from masks, and none are given",
+                    f"the recipe {self.restoration.command} learns from masks, and none are given",
                     fix="--targets MASKS, a folder with a mask of the same name for each picture",
                 )
             classes = _classes(frame.targets)
-        scale = int(self.settings.get("scale", 4)) if self.recipe == "upscale" else 1
+        scale = self.restoration.scale(self.settings)
         used = {k: v for k, v in self.settings.items() if k in ("noise", "scale")}
         if frame.targets is not None:
             _check_sizes(frame.files, frame.pictures, frame.targets, scale)
-        return PairCoding(self.recipe, channels, scale, used, classes)
+        return PairCoding(self.restoration, channels, scale, used, classes)
 
 
 def _no_pictures(frame: Frame, recipe: str) -> DataError:
@@ -316,7 +334,7 @@ def _size(picture: NDArray) -> str:
 def read_pairs(
     data: str | os.PathLike[str],
     targets: str | os.PathLike[str] | None,
-    recipe: str,
+    restoration: Restoration,
     on_bad_file: str = "auto",
 ) -> Frame:
     """Read a folder of pictures of any sizes, and what is to be made of each, if that is given.
@@ -324,7 +342,7 @@ def read_pairs(
     Args:
         data: a folder, a file or a pattern: clean pictures, or with `targets` what is given.
         targets: likewise; matched by the files' names.
-        recipe: the pairs are for.
+        restoration: what the pairs are for.
         on_bad_file: "auto", "skip" or "fail", as of `folders.gather`; of pairs, neither half is
             left out: the first that cannot be read is an error.
 
@@ -338,7 +356,7 @@ def read_pairs(
         return _frame(data, found, None)
     listing, wanted = matched(listing, pictures_in(targets))
     given = gather(listing, on_bad_file="fail")
-    if recipe != "segment":
+    if not restoration.masks:
         channels = given.shapes[0][2]
         return _frame(data, given, gather(wanted, channels=channels, on_bad_file="fail"))
     seen = survey(wanted, "fail")

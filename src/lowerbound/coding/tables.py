@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lowerbound.coding.base import Coded, Coding, Group, table_of
 from lowerbound.coding.counts import CountsCoding
 from lowerbound.coding.filling import filled
-from lowerbound.coding.pairs import PairCoding, PairsFor, restores
-from lowerbound.coding.pictures import PictureCoding, pictures_for
+from lowerbound.coding.pairs import PairCoding, Restoration
+from lowerbound.coding.pictures import PictureCoding
 from lowerbound.coding.rows import Dense
 from lowerbound.columns.arrow import is_number, listed
 from lowerbound.columns.schema import Schema, infer
@@ -26,7 +26,7 @@ from lowerbound.files.read import Frame
 
 _DROPPED = 20  # columns that a way to repair something names
 
-__all__ = ["Coded", "Coding", "Group", "coding_for", "restore", "table_of"]
+__all__ = ["Coded", "Coding", "Group", "numbers_for", "restore", "table_of"]
 
 
 def _grouped(schema: Schema) -> tuple[Group, ...]:
@@ -193,39 +193,26 @@ class BitsCoding(NumberCoding):
     name: ClassVar[str] = "bits"
 
 
-_CODINGS = {"table": TableCoding, "counts": CountsCoding, "binary": BitsCoding}
 _STORED = {"table": TableCoding, "numbers": NumberCoding, "bits": BitsCoding}
 
 
-_OF_PICTURES = ("conv", "conv_ladder", "nvae", "vqvae", "vqvae2")
+def numbers_for(likelihood: object) -> type[NumberCoding]:
+    """Return the coding of columns of numbers that a likelihood asks for."""
+    return BitsCoding if likelihood == "bernoulli" else NumberCoding
 
 
-def is_of_pictures(recipe: str) -> bool:
-    """Tell whether a recipe models pictures and not rows of columns."""
-    return recipe in _OF_PICTURES
+def restore(document: Mapping[str, Any], restoration: Restoration | None = None) -> Coding:
+    """Rebuild a coding from its `document`.
 
-
-AnyCoding = type[TableCoding] | type[CountsCoding] | type[PictureCoding] | PairsFor
-
-
-def coding_for(recipe: str, settings: Mapping[str, Any]) -> AnyCoding:
-    """Return what makes the coding that a recipe's models read, with the settings asked for."""
-    likelihood = settings.get("likelihood")
-    if recipe in _OF_PICTURES:
-        return pictures_for(likelihood)
-    if restores(recipe):
-        return PairsFor(recipe, settings)
-    usual = BitsCoding if likelihood == "bernoulli" else NumberCoding
-    return _CODINGS.get(recipe, usual)
-
-
-def restore(document: Mapping[str, Any]) -> Coding:
-    """Rebuild a coding from its `document`."""
+    Args:
+        document: plain JSON values.
+        restoration: of a model of one picture given another.
+    """
     if document["coding"] == "counts":
         return CountsCoding.restored(document)
     if document["coding"] == "pictures":
         return PictureCoding.restored(document)
-    if document["coding"] == "pairs":
-        return PairCoding.restored(document)
+    if restoration is not None:
+        return PairCoding.restored(document, restoration)
     kind = _STORED[document["coding"]]
     return kind(Schema.model_validate(document["schema"]), bool(document["gaps"]))

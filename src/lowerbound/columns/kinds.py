@@ -282,7 +282,7 @@ def _sorted_words(sample: Sample) -> tuple[list[str], np.ndarray]:
     counts = np.bincount(codes[codes >= 0], minlength=len(words))
     pairs = [(w, int(c)) for w, c in zip(words, counts, strict=True) if w is not None and c]
     if all(re.fullmatch(NUMBER, w) for w, _ in pairs):
-        pairs.sort(key=lambda pair: (float(pair[0]), pair[0]))
+        pairs.sort(key=lambda pair: (float(pair[0].strip()), pair[0]))
     else:
         pairs.sort()
     return [w for w, _ in pairs], np.array([c for _, c in pairs], dtype=np.int64)

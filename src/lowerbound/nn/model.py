@@ -1,4 +1,4 @@
-"""Levels, and the one walk over them: p(x, z) = p(z_1 | h_0) ... p(z_L | h_L-1) p(x | h_L)."""
+"""Latent levels and their chain: p(x, z) = p(z_1 | h_0) ... p(z_L | h_L-1) p(x | h_L)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from lowerbound.nn.trace import Trace
 
 
 class Model(Protocol):
-    """What objectives, tasks and training know of a model."""
+    """The interface of models for objectives, tasks and training."""
 
     def __call__(
         self, x: Tensor | None, trace: Trace, context: Tensor | None = None
-    ) -> Distribution:
-        """Walk through the latent sites of `trace` and return p(x | z)."""
+    ) -> Distribution | None:
+        """Draw every latent site with `trace` and return p(x | z).
+
+        It may return None for a trace with ``decode=False``, whose caller needs the draws only.
+        """
         ...
 
 
 class Level(nn.Module):
-    """One group of latents: its prior, the rule of its posterior, and how z moves the state on.
+    """One group of latents: its prior, its posterior, and the update of the state by z.
 
     Args:
         name: the site's name in traces, files and reports.
@@ -38,12 +41,16 @@ class Level(nn.Module):
         self.name, self.prior, self.posterior, self.advance = name, prior, posterior, advance
 
     def forward(self, h: Tensor, f: Tensor | None, trace: Trace) -> Tensor:
-        """Draw this level's z in the way of `trace` and return the next state."""
+        """Draw this level's z with `trace` and return the next state."""
+        return self.advance(h, self.draw(h, f, trace))
+
+    def draw(self, h: Tensor, f: Tensor | None, trace: Trace) -> Tensor:
+        """Draw this level's z with `trace`: from its prior alone where there are no features."""
         p = self.prior(h)
         if f is None:
-            return self.advance(h, trace.draw(self.name, p))
+            return trace.draw(self.name, p)
         q, penalty = self.posterior(h, f, p)
-        return self.advance(h, trace.draw(self.name, p, q, penalty))
+        return trace.draw(self.name, p, q, penalty)
 
 
 class LatentModel(nn.Module):
@@ -72,19 +79,29 @@ class LatentModel(nn.Module):
 
     def forward(
         self, x: Tensor | None, trace: Trace, context: Tensor | None = None
-    ) -> Distribution:
-        """Walk the levels and return p(x | z) for the trace's draws.
+    ) -> Distribution | None:
+        """Draw the latents of all levels and return p(x | z) for these draws.
+
+        No state of the model is changed in evaluation mode, so that threads can share it.
 
         Args:
             x: (rows, ...) data, or None to draw without data.
-            trace: how z is drawn; holds what was drawn afterwards.
+            trace: how z is drawn; it holds the draws afterwards.
             context: (rows, ...) what p(x) is conditional on, or None.
 
         Returns:
-            A distribution with batch shape (rows x samples,).
+            A distribution with batch shape (rows x samples,); None where the trace does not
+            decode, which spares the last update of the state and the likelihood.
         """
         h = trace.expand(self.start(context, trace.rows))
-        features = [None] * len(self.levels) if x is None else self.encoder(x, context)
-        for level, f in zip(self.levels, features, strict=True):
-            h = level(h, None if f is None else trace.expand(f), trace)
+        features: Sequence[Tensor | None] = [None] * len(self.levels)
+        if x is not None:
+            features = trace.encode(self.encoder, x, context)
+        levels: list[Level] = list(self.levels)  # pyright: ignore[reportAssignmentType]
+        for level, f in zip(levels, features, strict=True):
+            expanded = None if f is None else trace.expand(f)
+            if level is levels[-1] and not trace.decode:
+                level.draw(h, expanded, trace)
+                return None
+            h = level(h, expanded, trace)
         return self.likelihood(h)

@@ -1,18 +1,18 @@
-"""A trace draws z at each latent site in one chosen way, and remembers what was drawn.
+"""Traces: how z is drawn at each latent site of one forward pass, and a record of the draws.
 
-The one walk of a model (`lowerbound.nn.model.LatentModel.forward`) serves training, sampling,
-embedding, reconstruction and scoring: what differs is the `Choose` that the trace is given.
+One forward pass (`lowerbound.nn.model.LatentModel.forward`) serves training, sampling, embedding,
+reconstruction and scoring; they differ in the `Choose` that the trace is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.distributions import Distribution
 
@@ -21,7 +21,7 @@ from lowerbound.noise import Noise
 
 
 class Drawn(NamedTuple):
-    """A draw, and the posterior that it came from, if any, as importance weights see it."""
+    """A draw, and the posterior it came from, if any, as importance weights need it."""
 
     z: Tensor
     source: Distribution | None
@@ -32,7 +32,7 @@ Choose = Callable[[str, Distribution, "Distribution | None"], Drawn]
 
 @dataclass
 class Site:
-    """What happened at one group of latents."""
+    """The record of one group of latents: the draw, its prior, its posterior and its penalty."""
 
     z: Tensor
     p: Distribution
@@ -61,25 +61,56 @@ class Site:
         return self.p.log_prob(self.z) - self.log_q
 
 
+class Encoded:
+    """The encoder's output for one batch, kept for further forward passes over the same batch."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, Tensor | None, Sequence[Tensor]] | None = None
+
+    def get(self, encoder: nn.Module, x: Tensor, context: Tensor | None) -> Sequence[Tensor]:
+        """Return ``encoder(x, context)``, computed by the first call.
+
+        Raises:
+            ValueError: for another batch than that of the first call.
+        """
+        if self._kept is None:
+            self._kept = x, context, encoder(x, context)
+        first, its_context, features = self._kept
+        if x is not first or context is not its_context:
+            raise ValueError("an Encoded holds one batch: make a new one for each batch")
+        return features
+
+
 @dataclass
 class Trace:
-    """One run through the latent sites of a model.
+    """One forward pass through the latent sites of a model.
 
     Args:
         choose: how z is drawn from (name, p, q).
         rows: number of examples.
         samples: draws per example; a model sees rows x samples, the draws of a row together.
+        encoded: the encoder's output, shared by several traces of one batch; None if no other
+            trace needs it.
+        decode: whether p(x | z) is wanted. If not, `LatentModel` stops after the last draw.
     """
 
     choose: Choose
     rows: int
     samples: int = 1
+    encoded: Encoded | None = None
+    decode: bool = True
     sites: dict[str, Site] = field(default_factory=dict)
 
     @property
     def batch(self) -> int:
-        """Rows times samples: the first axis of everything in the walk."""
+        """Rows times samples: the length of the first axis after the encoder."""
         return self.rows * self.samples
+
+    def encode(self, encoder: nn.Module, x: Tensor, context: Tensor | None) -> Sequence[Tensor]:
+        """Return ``encoder(x, context)``, as kept in `encoded` if another trace has asked."""
+        return (
+            encoder(x, context) if self.encoded is None else self.encoded.get(encoder, x, context)
+        )
 
     def expand(self, features: Tensor) -> Tensor:
         """Repeat per-row features for the samples of each row: rows are encoded only once."""
@@ -118,8 +149,8 @@ class Trace:
     def chained(self) -> str | None:
         """Return the first site whose posterior depends on an earlier draw, or None.
 
-        What counts is what happened: whether the graph of the walk leads from a draw back to an
-        earlier one. Without gradients there is no graph, and the answer is None.
+        The answer is read from the autograd graph, which leads from a draw back to an earlier
+        one. Without gradients there is no graph, and the answer is None.
         """
         earlier, seen = set(), set()
         for name, site in self.sites.items():
@@ -131,7 +162,7 @@ class Trace:
         return None
 
     def penalty(self) -> Tensor | None:
-        """What the posteriors add to the loss that is not nats, (batch,); None where none does."""
+        """Return the posteriors' penalties, (batch,), which are not nats; None without any."""
         if not any(isinstance(site.penalty, Tensor) for site in self.sites.values()):
             return None
         return self._total(lambda site: site.penalty)
@@ -178,24 +209,27 @@ def path_derivative(noise: Noise) -> Choose:
     return choose
 
 
-def from_prior(temperature: float = 1.0, top_k: int | None = None) -> Choose:
-    """Draw from p(z) (global generator of torch: call inside `noise.isolated`).
+def from_prior(
+    generator: torch.Generator, temperature: float = 1.0, top_k: int | None = None
+) -> Choose:
+    """Draw from p(z).
 
     Args:
-        temperature: below 1 for tamer draws.
-        top_k: how many of the likeliest codes a place may have; None for all.
+        generator: the source of randomness, on the model's device.
+        temperature: multiplies the scale of the prior; below 1, draws are closer to its centre.
+        top_k: number of the likeliest codes that a place may have; None for all.
     """
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
         wanted = p if temperature == 1.0 else base.tempered(p, temperature)
         wanted = wanted if top_k is None else base.truncated(wanted, top_k)
-        return Drawn(wanted.sample(), None)
+        return Drawn(base.sample(wanted, generator), None)
 
     return choose
 
 
 def posterior_mean(name: str, p: Distribution, q: Distribution | None) -> Drawn:
-    """Take the mean of q(z | x), or what stands for it: embeddings and reconstructions."""
+    """Take the mean of q(z | x), or the mode of codes: for embeddings and reconstructions."""
     return Drawn(base.centre(_posterior(q)), None)
 
 

@@ -16,6 +16,7 @@ from lowerbound.nn.latents.priors import Mixture, StandardNormal
 from lowerbound.nn.model import LatentModel, Level
 from lowerbound.nn.networks.mlp import Empty, Filled
 from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.record import Recipe, of_numbers
 from lowerbound.recipes.vectors import numbers
 
 # Of normalised log sigmas over a batch, at first: near the paper's 0.29, as its variances are
@@ -185,3 +186,6 @@ def _levels(
         onward = Onward(stack([size, widths[i], widths[i]], hidden))
         levels.append(Level(f"z{i + 1}", prior, merged, onward))
     return levels
+
+
+LADDER = Recipe(ladder, of_numbers, searched=True)

@@ -23,6 +23,7 @@ from lowerbound.nn.networks.convolutions import Decoder, Doubling, Encoder
 from lowerbound.nn.networks.mlp import NONLINEARITIES, Concat, Empty, Filled, Mapped, Single
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.latent_parts import with_flows
+from lowerbound.recipes.record import SMALLEST_PICTURE, Recipe, of_pictures
 
 LIKELIHOODS: dict[str, Callable[[int], Family]] = {
     "bits": lambda channels: families.Bits(),
@@ -130,3 +131,6 @@ def conv(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file
     return LatentModel(
         Single(nn.Sequential(reader, encoder)), [level], Conditional(head, family), Empty()
     )
+
+
+CONV = Recipe(conv, of_pictures, example=SMALLEST_PICTURE)

@@ -12,11 +12,16 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowerbound.coding.augmentations import Holed, Shrunk
 from lowerbound.coding.degradations import USUAL_NOISE, noise_of
+from lowerbound.coding.pairs import PairsFor, Restoration
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.families import Conditional, Family, LatentGaussian
 from lowerbound.nn.distributions.pixels import Softmax
@@ -27,6 +32,7 @@ from lowerbound.nn.networks.mlp import Filled, Mapped, Reader
 from lowerbound.nn.networks.unet import Beside, Bicubic, Merge, Onto, UNet
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.images import likelihood_of, positive
+from lowerbound.recipes.record import Recipe
 
 _SCALES = 3  # of the U-Net: it sees about 100 pixels around each
 _STRIDES = (8, 2, 4, 1)  # of the levels' latents, in pixels of the U-Net, the coarsest first
@@ -36,6 +42,10 @@ FOLD = 2  # pixels of a picture, in each direction, that the U-Net sees as one
 _LIKELIHOODS = {
     name: name for name in ("optimal", "shared", "element", "gaussian", "continuous_bernoulli")
 }
+
+
+def _scale_of(settings: Mapping[str, Any]) -> int:
+    return int(settings.get("scale", 4))
 
 
 def multiple_of(fold: int) -> int:
@@ -319,3 +329,46 @@ def segment(
         (channels * FOLD**2, 0, FOLD, FOLD),
         (width, depth, levels, latent),
     )
+
+
+def _restoring(
+    build: Callable[..., LatentModel],
+    restoration: Restoration,
+    objective: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """Return the record of a model that learns from crops, of which few make a step."""
+    return Recipe(
+        build,
+        lambda settings: PairsFor(restoration, settings),
+        example={"channels": 1},
+        objective=objective or {},
+        batch_size=16,
+        restoration=restoration,
+        from_data=frozenset({"channels", "classes"}),
+        explains=False,
+    )
+
+
+DENOISE = _restoring(
+    denoise,
+    Restoration(
+        "denoise",
+        lambda settings: noise_of(settings.get("noise", USUAL_NOISE)),
+        lambda settings: f"noise {settings.get('noise', USUAL_NOISE)}",
+    ),
+)
+UPSCALE = _restoring(
+    upscale,
+    Restoration(
+        "upscale",
+        lambda settings: Shrunk(_scale_of(settings)),
+        lambda settings: f"{_scale_of(settings)} times smaller",
+        scale=_scale_of,
+    ),
+)
+INPAINT = _restoring(inpaint, Restoration("inpaint", lambda settings: Holed(), lambda _: "holes"))
+# Without a share of draws from the prior, a few minutes of training leave masks that are drawn
+# from it far behind a U-Net's.
+SEGMENT = _restoring(
+    segment, Restoration("segment", None, lambda _: "masks"), {"prior_share": 0.5}
+)

@@ -11,6 +11,7 @@ from lowerbound.nn.distributions.table_rows import Table
 from lowerbound.nn.model import LatentModel
 from lowerbound.nn.networks.mlp import Hidden, TableFeatures
 from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.record import Recipe, of_tables
 from lowerbound.recipes.vectors import vector
 
 _REALS: dict[str, Callable[[float], Family]] = {
@@ -59,3 +60,11 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         hidden=hidden,
         components=components,
     )
+
+
+TABLE = Recipe(
+    table,
+    of_tables,
+    example={"families": ["real"], "sizes": [1]},
+    iwae_above=10_000,  # benchmarks/results/synthetic_choice.json
+)

@@ -6,13 +6,16 @@ Images are (B, channels, height, width), with the values that their likelihood a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from lowerbound.errors import UsageError
+from lowerbound.files.frame import Frame
 from lowerbound.nn.distributions.families import Conditional, LatentGaussian
 from lowerbound.nn.latents.posteriors import Flow, Informed, Precision, Residual
 from lowerbound.nn.latents.priors import StandardNormal
@@ -30,6 +33,7 @@ from lowerbound.nn.networks.residual_cells import (
 )
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.images import channels_and_size, likelihood_of, positive
+from lowerbound.recipes.record import SMALLEST_PICTURE, Recipe, Suggestion, of_pictures
 
 _RULES: dict[str, Callable[[int, int], nn.Module]] = {
     "residual": lambda c, numbers: Residual(nn.Conv2d(2 * c, numbers, 3, 1, 1)),
@@ -307,3 +311,46 @@ def _normalise(model: nn.Module) -> None:
     kernels = [m for m in model.modules() if type(m) is nn.Conv2d and m.bias is not None]
     for kernel in kernels:
         weight_norm(kernel)
+
+
+NVAE = Recipe(
+    nvae,
+    of_pictures,
+    example=SMALLEST_PICTURE,
+    objective={"balance": True, "spectral": 0.01},
+    batch_size=16,  # its cells have many layers: 128 small pictures take a core 15 seconds
+)
+
+FINEST = 32  # latents of a side at most: such a ladder learns in minutes on a CPU
+USUAL_SECONDS = 300.0  # of a fit to pictures for which neither preset nor time is chosen
+
+
+def _suits(frame: Frame, chosen: Mapping[str, object]) -> Suggestion | None:
+    """Suggest a ladder for pictures, with a number of scales after their size.
+
+    For photographs of 128 x 128 it had a higher bound after equal time than one level of latents
+    (benchmarks/results/picture_choice.json). For pictures of any size it has at most about
+    `FINEST` x `FINEST` latents of a channel, so that a step costs about the same; its coarsest
+    scale is at least four pixels wide.
+    """
+    if not frame.shape:
+        return None
+    sides = sorted(n for n in frame.shape if n > 4) or [1]
+    blocks = max(1, math.ceil(math.log2(math.sqrt(math.prod(sides[-2:])) / FINEST)))
+    scales = max(1, (sides[0] // 4).bit_length() - blocks)
+    settings: dict[str, Any] = {"groups": [1] * min(3, scales), "channels": 16}
+    if blocks > 1:
+        settings["blocks"] = blocks
+    plan: dict[str, Any] = {"settings": settings}
+    if all(chosen.get(name) is None for name in ("preset", "max_epochs", "time_limit")):
+        plan["time_limit"] = USUAL_SECONDS
+    return Suggestion(plan, "pictures of this size")
+
+
+CONV_LADDER = Recipe(
+    conv_ladder,
+    of_pictures,
+    example=SMALLEST_PICTURE,
+    objective={"balance": True},
+    suits=_suits,
+)

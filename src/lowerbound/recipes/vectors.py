@@ -14,6 +14,7 @@ from lowerbound.nn.model import LatentModel, Level
 from lowerbound.nn.networks.mlp import SILU, Concat, Empty, Filled, Nonlinearity, Single, trunk
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.latent_parts import with_flows, with_prior
+from lowerbound.recipes.record import Recipe, of_numbers
 
 
 def vector(  # noqa: PLR0913 - what recipes of one level have in common
@@ -215,3 +216,9 @@ def iaf(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file 
     inner = level.get_submodule("posterior")
     level.posterior = with_flows(inner, latent, hidden[-1], kind, flows, flow_hidden)
     return model
+
+
+GAUSSIAN = Recipe(gaussian, of_numbers)
+BETA = Recipe(beta, of_numbers, objective={"beta": 4.0})
+SIGMA = Recipe(sigma, of_numbers, searched=True)
+IAF = Recipe(iaf, of_numbers, searched=True)

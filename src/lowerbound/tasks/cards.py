@@ -33,9 +33,9 @@ def card(trained: TrainedState) -> str:
     reserved = "".join(f"- {line}\n" for line in reservations(facts.get("objective")))
     health = "\n".join(f"- {line}" for line in facts.get("health", {}).get("lines", []))
     return (
-        f"# {trained.recipe} model\n\n"
-        f"A variational autoencoder of the recipe `{trained.recipe}` with {trained.latent} latent "
-        f"dimensions, made by lowerbound {facts.get('version', '')}.\n\n"
+        f"# {trained.recipe.name} model\n\n"
+        f"A variational autoencoder of the recipe `{trained.recipe.name}` with {trained.latent} "
+        f"latent dimensions, made by lowerbound {facts.get('version', '')}.\n\n"
         f"- data: {facts.get('origin', '')}, {facts.get('rows', '?')} rows\n"
         f"- {holds}\n"
         f"- held-out ELBO: {facts.get('valid_elbo', float('nan')):.4f} nats per row (coded)\n"

@@ -1,7 +1,7 @@
-"""What a trained model is used for, on coded rows: embed, reconstruct, sample, impute, explain.
+"""Uses of a trained model on coded rows: embed, reconstruct, sample, impute, explain.
 
-Everything here is a way of drawing z (a `Choose`) and a reading of p(x | z); nothing knows which
-model it is given.
+Each is a way to draw z (a `Choose`) and a statistic of p(x | z), for any model with
+``forward(x, trace, context)``. Models are not changed: threads can share one.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 
 from lowerbound import noise
 from lowerbound.coding.rows import Batch, Dense, Rows, subset
+from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
 from lowerbound.nn.distributions.grey_levels import GreyCodes
-from lowerbound.nn.partial import undecoded
 from lowerbound.nn.trace import Trace, from_posterior, from_prior, posterior_mean, replay
-from lowerbound.tasks.metrics import by_tiles, log_likelihood
+from lowerbound.tasks.metrics import by_tiles, evaluating, log_likelihood
 
 SCORE_SAMPLES = 32
-SCORE_WORK = 1e8  # floating-point operations of a pass, up to which a score takes so many of them
+SCORE_WORK = 1e8  # floating-point operations of a pass up to which a score takes all samples
 SAMPLE_CHUNK = 8192
-EMBEDDED_CELLS = 1 << 21  # of rows of thousands of numbers: their first weights are read once
-EMBEDDED = 4096  # rows whose latents are computed together: one pass each, and no draws
-EXPECTING = 8  # draws of x at each z that tell what a pixel usually costs
+EMBEDDED_CELLS = 1 << 21  # cells of a tile of wide rows: fewer passes over the first weights
+EMBEDDED = 4096  # rows of a tile: one pass each, without draws
+EXPECTING = 8  # draws of x at each z for the mean cost of a pixel
 
 
 def samples_worth(work: float) -> int:
-    """Return the importance samples of a score: as many as cost no more than of a small model.
+    """Return the number of importance samples of a score: fewer for networks that are slow.
 
-    Networks of hundreds of layers are tens of times as slow, and their bound is the closer one.
+    Networks of hundreds of layers are tens of times slower, and their bound is closer.
 
     Args:
         work: floating-point operations of one pass.
@@ -52,12 +52,11 @@ def embed(model: nn.Module, rows: Rows) -> Tensor:
     """Return E[z | x] of every row, (n, d), the latents of all levels side by side."""
 
     def work(batch: Batch) -> Tensor:
-        trace = Trace(posterior_mean, len(batch.x))
+        trace = Trace(posterior_mean, len(batch.x), decode=False)
         model(batch.x, trace, batch.context)
         return torch.cat([site.z.flatten(1) for site in trace.sites.values()], 1)
 
-    with undecoded(model):
-        return by_tiles(model, rows, work, EMBEDDED, EMBEDDED_CELLS)
+    return by_tiles(model, rows, work, EMBEDDED, EMBEDDED_CELLS)
 
 
 def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
@@ -71,15 +70,15 @@ def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
 
 @torch.no_grad()
 def decode(model: nn.Module, z: Tensor, context: Tensor | None = None) -> Tensor:
-    """Return the mean of p(x | z) for given latents, those of all levels as `embed` has them."""
-    model.eval()
-    trace = Trace(replay({}, from_prior()), 1)  # one row tells the shapes
-    with noise.isolated("decode"):
+    """Return the mean of p(x | z) for latents (n, d), all levels in the order of `embed`."""
+    with evaluating(model) as device:
+        # One row tells the shapes of the levels.
+        trace = Trace(from_prior(noise.generator("decode", device=device)), 1, decode=False)
         model(None, trace, None if context is None else context[:1])
-    shapes = {name: site.z.shape[1:] for name, site in trace.sites.items()}
-    parts = z.split([shape.numel() for shape in shapes.values()], 1)
-    zs = {n: part.view(len(z), *shapes[n]) for n, part in zip(shapes, parts, strict=True)}
-    return model(None, Trace(replay(zs), len(z)), context).mean
+        shapes = {name: site.z.shape[1:] for name, site in trace.sites.items()}
+        parts = z.split([shape.numel() for shape in shapes.values()], 1)
+        zs = {n: part.view(len(z), *shapes[n]) for n, part in zip(shapes, parts, strict=True)}
+        return model(None, Trace(replay(zs), len(z)), context).mean
 
 
 @torch.no_grad()
@@ -98,30 +97,30 @@ def sample(
         model: a module with ``forward(x, trace, context)``.
         n: number of rows.
         seed: of all draws.
-        temperature: of the prior.
-        top_k: how many of the likeliest codes a place of a grid may have; None for all.
+        temperature: multiplies the scale of the prior.
+        top_k: number of the likeliest codes that a place of a grid may have; None for all.
         context: (n, ...) or None.
 
     Raises:
         UsageError: E246 where the prior has no temperature, E256 where it has no codes.
     """
-    model.eval()
     draws = []
-    with noise.isolated("sample", seed):
+    with evaluating(model) as device:
+        source = noise.generator("sample", seed, device=device)
+        choose = from_prior(source, temperature, top_k)
         for start in range(0, n, SAMPLE_CHUNK):
             count = min(SAMPLE_CHUNK, n - start)
             given = None if context is None else context[start : start + count]
-            choose = from_prior(temperature, top_k)
-            draws.append(model(None, Trace(choose, count), given).sample())
+            draws.append(base.sample(model(None, Trace(choose, count), given), source))
     return torch.cat(draws)
 
 
 class Conditioned(NamedTuple):
-    """Draws given some cells, and how many independent draws they are worth.
+    """Draws conditional on some values, and their effective number.
 
     Attributes:
-        values: (n, ...) rows, the given cells as given.
-        effective_samples: of the importance weights; far below n, rows repeat each other's z.
+        values: (n, ...) rows, the given values as given.
+        effective_samples: of the importance weights; far below n, rows share the same few z.
     """
 
     values: Tensor
@@ -130,9 +129,9 @@ class Conditioned(NamedTuple):
 
 @torch.no_grad()
 def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> Conditioned:
-    """Draw n rows conditional on the cells of `given` that are not NaN.
+    """Draw n rows conditional on the values of `given` that are not NaN.
 
-    z is drawn from the prior, weighted by p(given | z) and resampled; then the other cells are
+    z is drawn from the prior, weighted by p(given | z) and resampled; then the other values are
     drawn from p(x | z).
 
     Args:
@@ -141,19 +140,19 @@ def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> C
         n: number of rows.
         seed: of all draws.
     """
-    model.eval()
     proposals = max(16384, 8 * n)
     zs, log_w = [], []
-    with noise.isolated("sample", "given", seed):
+    with evaluating(model) as device:
+        source = noise.generator("sample", "given", seed, device=device)
         for _ in range(0, proposals, SAMPLE_CHUNK):
-            trace = Trace(from_prior(), SAMPLE_CHUNK)
+            trace = Trace(from_prior(source), SAMPLE_CHUNK)
             px = model(None, trace, None)
             log_w.append(px.log_prob(given.expand(SAMPLE_CHUNK, *given.shape)))
             zs.append({name: site.z for name, site in trace.sites.items()})
         weights = torch.cat(log_w).double().softmax(0)
-        chosen = weights.multinomial(n, replacement=True)
+        chosen = weights.multinomial(n, replacement=True, generator=source)
         z = {name: torch.cat([each[name] for each in zs])[chosen] for name in zs[0]}
-        values = model(None, Trace(replay(z), n), None).sample()
+        values = base.sample(model(None, Trace(replay(z), n), None), source)
     kept = torch.where(given.isnan(), values, given.expand_as(values))
     return Conditioned(kept, (1 / weights.square().sum()).item())
 
@@ -189,7 +188,7 @@ def impute(
 
 
 def _with_gaps(rows: Rows, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return all rows, and which have missing cells: of most tables few, and each costs."""
+    """Return all rows, and the numbers of those with missing values."""
     x = rows.take(torch.arange(len(rows))).x
     gone = x.flatten(1).isnan()
     for columns in groups:
@@ -219,6 +218,7 @@ def impute_draws(
         seed: of the draws.
         start: the number of the first row in a table of which these are a part.
     """
+    source = noise.generator("impute", seed, start, device=next(model.parameters()).device)
 
     def work(batch: Batch) -> Tensor:
         keys = noise.row_keys(*batch)
@@ -226,19 +226,20 @@ def impute_draws(
         px = model(batch.x, trace, batch.context)
         log_w = px.log_prob(batch.x.repeat_interleave(samples, 0)) + trace.log_ratio()
         weights = log_w.double().view(-1, samples).softmax(1)
-        chosen = weights.multinomial(draws, replacement=True)
-        place = (chosen + samples * torch.arange(len(batch.x))[:, None]).flatten()
+        chosen = weights.multinomial(draws, replacement=True, generator=source)
+        place = (
+            chosen + samples * torch.arange(len(batch.x), device=chosen.device)[:, None]
+        ).flatten()
         z = {name: site.z[place] for name, site in trace.sites.items()}
         context = None if batch.context is None else batch.context.repeat_interleave(draws, 0)
-        values = model(None, Trace(replay(z), len(place)), context).sample()
+        values = base.sample(model(None, Trace(replay(z), len(place)), context), source)
         values = values.view(len(batch.x), draws, *batch.x.shape[1:])
         return torch.where(batch.x.isnan()[:, None], values, batch.x[:, None])
 
     x, gaps = _with_gaps(rows, groups)
     filled = x.repeat_interleave(draws, 0).view(len(x), draws, *x.shape[1:])
     if len(gaps):
-        with noise.isolated("impute", seed, start):
-            filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
+        filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
     return filled
 
 
@@ -298,10 +299,10 @@ def _(px: Bernoulli, weights: Tensor) -> Tensor:
 
 
 def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
-    """Return E[-log p(x_c | z)] under the posterior of every cell, (n, columns); 0 if missing.
+    """Return E[-log p(x_c | z)] under the posterior of every value, (n, columns); 0 if missing.
 
-    One pass for all columns: what a cell costs even a model that has seen it. Its mean over normal
-    rows is the level above which a column's surprise says something.
+    One pass for all columns gives the cost of a value to a model that has seen it. The mean of a
+    column over normal rows is the level above which a surprise is worth reporting.
     """
 
     def work(batch: Batch) -> Tensor:
@@ -313,20 +314,20 @@ def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Ten
 
 
 def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
-    """Return how much more every pixel costs than the model expects, (n, H, W) nats.
+    """Return the excess of every pixel's cost over its expectation, (n, H, W) nats.
 
-    The excess of -log p(pixel | z) over its mean under p(x | z), at draws from the posterior by
-    their importance weights; the channels of a pixel add up. Near 0 where a picture is as the
-    model has it, noise included; 0 where a pixel is missing.
+    The excess of -log p(pixel | z) over its mean under p(x | z), averaged over draws from the
+    posterior with their importance weights, and summed over the channels of a pixel. It is near 0
+    where a picture is as the model expects, noise included, and 0 where a pixel is missing.
     """
 
     def work(batch: Batch) -> Tensor:
         px, weights = _weighted(model, batch, samples)
         seen = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
         usual = torch.zeros_like(seen)
-        with noise.isolated("excess"):
-            for _ in range(EXPECTING):
-                usual += log_prob_cells(px, px.sample()) / EXPECTING
+        source = noise.generator("excess", device=batch.x.device)
+        for _ in range(EXPECTING):
+            usual += log_prob_cells(px, base.sample(px, source)) / EXPECTING
         excess = _mix(usual - seen, weights).masked_fill(batch.x.isnan(), 0.0)
         return excess.sum(1) if excess.dim() == 4 else excess
 
@@ -334,7 +335,7 @@ def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> 
 
 
 class Surprise(NamedTuple):
-    """What each group of cells adds to the anomaly score of each row.
+    """The contribution of each group of columns to the anomaly score of each row.
 
     Attributes:
         nats: (n, groups): -log p(x_group | the other cells); 0 where the group is missing.
@@ -348,7 +349,7 @@ class Surprise(NamedTuple):
 def explain(
     model: nn.Module, x: Tensor, groups: Sequence[Sequence[int]], samples: int = SCORE_SAMPLES
 ) -> Surprise:
-    """Score every row again without each group of cells: the difference is the group's surprise.
+    """Return the surprise of each group of columns: the change of the score without them.
 
     By the chain rule -log p(x) + log p(x without g) = -log p(x_g | x without g), so the numbers
     are nats and do not depend on any baseline.

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowerbound import recipes
 from lowerbound.coding.tables import Coded
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.state import TrainedState
@@ -103,7 +102,7 @@ class Evaluation:
             "latent": len(use.active),
             "unit": "nats per row",
         }
-        if trained.recipe in recipes.FIRST_STAGES:  # whose rate means little without its prior
+        if trained.recipe.first_stage:  # whose rate means little without its prior
             report["prior"] = trained.arguments["prior"]
         if trained.coding.shape:
             cells = math.prod(trained.coding.shape)

@@ -1,7 +1,7 @@
-"""Pictures of what an image model has learned: arrays of values, before anything is drawn.
+"""Pictures that show what an image model has learned, as arrays.
 
-Every function returns frames of rows of pictures, as values of the model (n, C, H, W): how they
-become a file is the business of `lowerbound.cli.work.drawing`.
+Every function returns pictures as values of the model, (n, C, H, W);
+`lowerbound.cli.work.drawing` writes them into files.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_continuous
 from lowerbound.nn.trace import Trace, from_prior, replay
 from lowerbound.tasks import draws
+from lowerbound.tasks.metrics import evaluating
 
 REACH = 3.0  # standard deviations of the prior that a traversal and a manifold span
 
@@ -25,13 +26,13 @@ REACH = 3.0  # standard deviations of the prior that a traversal and a manifold 
 @torch.no_grad()
 def samples(model: nn.Module, n: int, *, seed: int = 0, temperature: float = 1.0) -> Tensor:
     """Return the means of p(x | z) for z from the prior, (n, ...)."""
-    model.eval()
-    with noise.isolated("gallery", seed):
-        return model(None, Trace(from_prior(temperature), n)).mean
+    with evaluating(model) as device:
+        choose = from_prior(noise.generator("gallery", seed, device=device), temperature)
+        return model(None, Trace(choose, n)).mean
 
 
 def traversal(model: nn.Module, z: Tensor, dimensions: Sequence[int], steps: int) -> Tensor:
-    """Return what happens when one latent at a time moves from -3 to 3.
+    """Return pictures decoded while one latent at a time moves from -3 to 3.
 
     Args:
         model: a model of images.
@@ -45,9 +46,10 @@ def traversal(model: nn.Module, z: Tensor, dimensions: Sequence[int], steps: int
     Raises:
         UsageError: E255 for a model whose latents are codes.
     """
-    trace = Trace(from_prior(), 1)
-    with noise.isolated("gallery", "traversal"), torch.no_grad():
-        model.eval()(None, trace)
+    with evaluating(model) as device, torch.no_grad():
+        source = noise.generator("gallery", "traversal", device=device)
+        trace = Trace(from_prior(source), 1, decode=False)
+        model(None, trace)
     if not all(is_continuous(site.p) for site in trace.sites.values()):
         raise UsageError(
             "E255",
@@ -62,12 +64,12 @@ def traversal(model: nn.Module, z: Tensor, dimensions: Sequence[int], steps: int
 
 
 def interpolation(model: nn.Module, ends: Tensor, steps: int) -> Tensor:
-    """Return the way in latent space from one picture to another, both ends included.
+    """Return pictures decoded along a straight line in latent space, both ends included.
 
     Args:
         model: a model of images.
         ends: (2, ...) the two pictures.
-        steps: pictures on the way.
+        steps: number of pictures.
     """
     first, last = draws.embed(model, Dense(ends))
     share = torch.linspace(0, 1, steps)[:, None]
@@ -99,15 +101,15 @@ def manifold(model: nn.Module, latent: int, steps: int) -> Tensor:
 def levels(
     model: nn.Module, columns: int, *, seed: int = 0, temperature: float = 1.0
 ) -> tuple[list[str], Tensor]:
-    """Return what each level of a hierarchy decides: the coarser ones kept, the rest drawn anew.
+    """Draw pictures that share the coarser levels of a hierarchy, for every level.
 
     Returns:
         The names of the levels, and (levels x columns, ...): in the row of a level, all pictures
         share the draws of this level and of those before it.
     """
-    model.eval()
-    with noise.isolated("gallery", "levels", seed):
-        trace = Trace(from_prior(temperature), 1)
+    with evaluating(model) as device:
+        choose = from_prior(noise.generator("gallery", "levels", seed, device=device), temperature)
+        trace = Trace(choose, 1, decode=False)
         model(None, trace)
         names, rows = list(trace.sites), []
         for count in range(1, len(names) + 1):
@@ -115,12 +117,11 @@ def levels(
                 name: trace.sites[name].z.expand(columns, *trace.sites[name].z.shape[1:])
                 for name in names[:count]
             }
-            walk = Trace(replay(kept, from_prior(temperature)), columns)
-            rows.append(model(None, walk).mean)
+            rows.append(model(None, Trace(replay(kept, choose), columns)).mean)
     return names, torch.cat(rows)
 
 
 def most_used(activity: Tensor, count: int) -> list[int]:
-    """Return the latents that vary most over the data, the first one first."""
+    """Return the indices of the latents that vary most over the data, in descending order."""
     order = activity.argsort(descending=True)
     return [int(i) for i in order[:count]]

@@ -12,7 +12,6 @@ from torch.distributions import Distribution
 from lowerbound.coding.rows import Batch, Rows
 from lowerbound.nn.distributions.base import kl_per_dimension
 from lowerbound.nn.distributions.codewords import is_counted, units
-from lowerbound.nn.partial import undecoded
 from lowerbound.nn.trace import Trace, posterior_mean
 from lowerbound.tasks.metrics import ONCE, by_tiles
 
@@ -53,7 +52,7 @@ def latent_use(model: nn.Module, rows: Rows) -> LatentUse:
     sites: dict[str, tuple[Distribution, int]] = {}
 
     def work(batch: Batch) -> Tensor:
-        trace = Trace(posterior_mean, len(batch.x))
+        trace = Trace(posterior_mean, len(batch.x), decode=False)
         model(batch.x, trace, batch.context)
         seen, rates = [], []
         for name, site in trace.sites.items():
@@ -65,8 +64,7 @@ def latent_use(model: nn.Module, rows: Rows) -> LatentUse:
             rates.append(missing if each is None else each.flatten(1))
         return torch.stack([torch.cat(seen, 1), torch.cat(rates, 1)], 2).double()
 
-    with undecoded(model):
-        seen, rates = by_tiles(model, rows, work, flat=ONCE).unbind(2)
+    seen, rates = by_tiles(model, rows, work, flat=ONCE).unbind(2)
     counted = torch.cat([torch.full((size,), is_counted(q)) for q, size in sites.values()])
     mean = seen.mean(0)
     activity = torch.where(counted, mean, seen.var(0, correction=0))

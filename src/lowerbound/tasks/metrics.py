@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -14,8 +15,7 @@ from lowerbound import noise
 from lowerbound.coding.rows import CELLS, Batch, Rows, tile_of, tiles
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
-from lowerbound.nn.partial import encoded_once
-from lowerbound.nn.trace import Trace, from_posterior, from_prior, replay
+from lowerbound.nn.trace import Encoded, Trace, from_posterior, from_prior, replay
 
 T = TypeVar("T", float, Tensor)
 
@@ -24,6 +24,22 @@ CHUNK = 32  # importance samples computed together
 # Cells of rows of thousands of columns that are walked once: with as many draws as a chunk has, a
 # few rows are work enough, but without them a net's widest weights are read for each few anew.
 ONCE = CELLS * CHUNK
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Hold a model in evaluation mode inside the block; give the device of its parameters.
+
+    A model that is in evaluation mode already is not written to, so that threads can share it.
+    """
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield next(model.parameters()).device
+    finally:
+        for module in training:
+            module.training = True
 
 
 @torch.no_grad()
@@ -44,12 +60,9 @@ def by_tiles(
         flat: cells of one, see `tile_of`.
     """
     tile = tile_of(rows, most, flat)
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    try:
-        # Into one block: kept one by one, what is made of each tile would come to lie between the
-        # blocks that the next tiles work in, and keep them from being used again.
+    with evaluating(model) as device:
+        # Results go into one block: kept one by one, they would lie between the blocks that the
+        # next tiles work in, and keep these from being used again.
         made, end = None, 0
         for batch, real in tiles(rows, tile):
             some = work(batch.to(device))[:real]
@@ -57,8 +70,6 @@ def by_tiles(
                 made = torch.empty(len(rows), *some.shape[1:], dtype=some.dtype)
             made[end : end + real] = some
             end += real
-    finally:
-        model.train(was_training)
     assert made is not None, "there are rows"
     return made
 
@@ -88,9 +99,7 @@ class LogLikelihood(NamedTuple):
         return (self.log_p.double().std(correction=min(1, n - 1)) / math.sqrt(n)).item()
 
 
-def log_weights(
-    model: nn.Module, batch: Batch, samples: int, first: int = 0, keys: Tensor | None = None
-) -> Tensor:
+def log_weights(model: nn.Module, batch: Batch, samples: int, first: int = 0) -> Tensor:
     """Return log w = log p(x, z) - log q(z | x), (B, samples), for keyed draws of z.
 
     Args:
@@ -98,17 +107,19 @@ def log_weights(
         batch: rows of data.
         samples: number of draws.
         first: number of the first draw; draws have numbers so that chunks fit together.
-        keys: (B,) noise keys; by default those of the rows' content.
     """
-    return _weighed(model, batch, samples, first, keys)[0]
+    return _weighted(model, batch, noise.Keyed(noise.row_keys(*batch), first), samples)[0]
 
 
-def _weighed(
-    model: nn.Module, batch: Batch, samples: int, first: int = 0, keys: Tensor | None = None
+def _weighted(
+    model: nn.Module,
+    batch: Batch,
+    normals: noise.Noise,
+    samples: int,
+    encoded: Encoded | None = None,
 ) -> tuple[Tensor, bool]:
-    """Return `log_weights`, and whether other draws would be the same ones."""
-    keys = noise.row_keys(*batch) if keys is None else keys
-    trace = Trace(from_posterior(noise.Keyed(keys, first)), len(batch.x), samples)
+    """Return `log_weights`, and whether all draws of a row are the same."""
+    trace = Trace(from_posterior(normals), len(batch.x), samples, encoded)
     log_p = model(batch.x, trace, batch.context).log_prob(batch.x.repeat_interleave(samples, 0))
     certain = all(is_certain(site.q) for site in trace.sites.values() if site.q is not None)
     return (log_p + trace.log_ratio()).view(-1, samples), certain
@@ -140,21 +151,21 @@ def log_likelihood(
             "E240", f"samples is {samples}, but at least 1 is needed", fix="samples=1"
         )
 
-    alike: list[bool] = []  # whether all draws of a row are
+    certain: list[bool] = []  # whether all draws of a row are the same
 
     def work(batch: Batch) -> Tensor:
         keys = noise.row_keys(*batch)
         once = batch.x.new_full((len(batch.x),), -torch.inf, dtype=torch.float64)
         twice = once.clone()
-        with encoded_once(model):
-            if not alike:
-                alike.append(_weighed(model, batch, 1, 0, keys)[1])
-            for first in range(0, samples, chunk):
-                k = min(chunk, samples - first)
-                drawn = log_weights(model, batch, 1 if alike[0] else k, first, keys)
-                log_w = drawn.double().expand(-1, k)
-                once = torch.logaddexp(once, log_w.logsumexp(1))
-                twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
+        encoded = Encoded()
+        if not certain:
+            certain.append(_weighted(model, batch, noise.Keyed(keys), 1, encoded)[1])
+        for first in range(0, samples, chunk):
+            k = min(chunk, samples - first)
+            normals, drawn = noise.Keyed(keys, first), 1 if certain[0] else k
+            log_w = _weighted(model, batch, normals, drawn, encoded)[0].double().expand(-1, k)
+            once = torch.logaddexp(once, log_w.logsumexp(1))
+            twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
         return torch.stack([once, twice], 1)
 
     once, twice = by_tiles(model, rows, work, most, ONCE // min(samples, chunk)).unbind(1)
@@ -240,13 +251,9 @@ def ais(
         UsageError: E255 where a latent is a code, which no Hamiltonian move can move.
     """
     settings = settings or Annealing()
-    was_training = model.training
-    model.eval()
-    try:
-        with noise.isolated("ais", seed):
-            log_w = _Chains(model, batch, settings).run()
-    finally:
-        model.train(was_training)
+    with evaluating(model):
+        source = noise.generator("ais", seed, device=batch.x.device)
+        log_w = _Chains(model, batch, settings, source).run()
     k = settings.chains
     once, twice = log_w.logsumexp(1), (2 * log_w).logsumexp(1)
     effective = (2 * once - twice).exp().clamp(1.0, k)
@@ -257,12 +264,14 @@ def ais(
 class _Chains:
     """The chains of one AIS run: positions of every site, and their step sizes."""
 
-    def __init__(self, model: nn.Module, batch: Batch, settings: Annealing) -> None:
-        self.model, self.settings = model, settings
+    def __init__(
+        self, model: nn.Module, batch: Batch, settings: Annealing, source: torch.Generator
+    ) -> None:
+        self.model, self.settings, self.source = model, settings, source
         self.rows, self.k = len(batch.x), settings.chains
         self.x = batch.x.repeat_interleave(self.k, 0)
         self.context = batch.context
-        trace = Trace(from_prior(), self.rows, self.k)
+        trace = Trace(from_prior(source), self.rows, self.k, decode=False)
         with torch.no_grad():
             model(None, trace, batch.context)
         for name, site in trace.sites.items():
@@ -307,7 +316,8 @@ class _Chains:
         shaped = {
             n: self.step.to(v.dtype).view(-1, *[1] * (v.dim() - 1)) for n, v in self.z.items()
         }
-        momentum = {n: torch.randn_like(v) for n, v in self.z.items()}
+        normals = noise.Stream(self.source)
+        momentum = {n: normals(n, v.shape, v) for n, v in self.z.items()}
         density, slope = self.slope(self.z, beta)
         start = density - _kinetic(momentum)
         z, p = dict(self.z), {n: m + 0.5 * shaped[n] * slope[n] for n, m in momentum.items()}
@@ -317,7 +327,10 @@ class _Chains:
             share = 0.5 if i == self.settings.leapfrog - 1 else 1.0
             p = {n: m + share * shaped[n] * slope[n] for n, m in p.items()}
         gain = (density - _kinetic(p) - start).nan_to_num(-torch.inf)
-        accept = torch.rand_like(gain).log() < gain
+        uniform = torch.rand(
+            gain.shape, generator=self.source, dtype=gain.dtype, device=gain.device
+        )
+        accept = uniform.log() < gain
         for n, v in z.items():
             self.z[n] = torch.where(accept.view(-1, *[1] * (v.dim() - 1)), v, self.z[n])
         # Steps aim at an acceptance of 0.65, the optimum of Hamiltonian moves.

@@ -1,9 +1,9 @@
-"""Restore pictures of any size with a conditional model: tile by tile, with draws and doubts.
+"""Restore pictures of any size with a conditional model, tile by tile, with their uncertainty.
 
 A restored picture is E[x | y]: the mean over draws of z from p(z | y). Its uncertainty is the
-standard deviation of x given y, of which one part is between the draws and one within each. The
-noise of a draw is a function of the seed and the place in the picture, and tiles share a border as
-wide as the network sees far, so that tiles fit together.
+standard deviation of x given y, between draws and within each. The noise of a draw depends on the
+seed and the position in the picture, and tiles overlap by the network's receptive field, so that
+neighbouring tiles agree.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lowerbound.coding.rows import Batch, Rows, tiles
 from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Observed
 from lowerbound.nn.trace import Drawn, Trace
+from lowerbound.tasks.metrics import evaluating
 
 TILE = 256  # pixels of what is given, in each direction, that are computed together
 BORDER = 48  # pixels around them that are looked at as well
@@ -32,12 +33,12 @@ ROWS = 16  # crops that are restored together
 
 
 class Restored(NamedTuple):
-    """What a model makes of one picture.
+    """A restored picture, its uncertainty, and some of the draws behind it.
 
     Attributes:
         mean: (C, H, W) E[x | y]; of classes, their probabilities.
         spread: (C, H, W) standard deviation of x given y, in units of x.
-        draws: (keep, C, H, W) what each of some draws of z expects.
+        draws: (keep, C, H, W) E[x | y, z] for some draws of z.
     """
 
     mean: NDArray[np.float32]
@@ -47,7 +48,7 @@ class Restored(NamedTuple):
 
 @dataclass(frozen=True)
 class Placed:
-    """Standard normals that belong to places: neighbouring tiles see the same at a shared place.
+    """Standard normals that depend on the position: overlapping tiles get the same noise.
 
     Args:
         seed: of the noise.
@@ -105,8 +106,6 @@ def restore(  # noqa: PLR0913 - what is restored, how often, and how it is cut u
         tile: pixels of a tile, without its border.
         border: pixels around it.
     """
-    model.eval()
-    device = next(model.parameters()).device
     _, height, width = given.shape
     step, edge = _rounded(tile, multiple), _rounded(border, multiple)
     side = min(step + 2 * edge, _rounded(max(height, width) + 2 * edge, multiple))
@@ -114,12 +113,14 @@ def restore(  # noqa: PLR0913 - what is restored, how often, and how it is cut u
     padded = _mirrored(given, around)
     result: Restored | None = None
     inner = side - 2 * edge
-    for top, left in _places(height, width, inner):
-        window = padded[None, :, top : top + side, left : left + side].to(device)
-        trace = Trace(partial(_from_prior, Placed(seed, top - edge, left - edge, side)), 1, draws)
-        each, variance = expected(model(None, trace, window))
-        result = result or _empty(keep, each.shape[1], height * scale, width * scale)
-        _put(result, each.cpu(), variance.cpu(), (top * scale, left * scale), edge * scale)
+    with evaluating(model) as device:
+        for top, left in _places(height, width, inner):
+            window = padded[None, :, top : top + side, left : left + side].to(device)
+            placed = Placed(seed, top - edge, left - edge, side)
+            trace = Trace(partial(_from_prior, placed), 1, draws)
+            each, variance = expected(model(None, trace, window))
+            result = result or _empty(keep, each.shape[1], height * scale, width * scale)
+            _put(result, each.cpu(), variance.cpu(), (top * scale, left * scale), edge * scale)
     assert result is not None
     return result
 
@@ -174,8 +175,7 @@ def _put(
 
 def restored_rows(model: nn.Module, rows: Rows, draws: int = 4) -> Iterator[tuple[Tensor, Batch]]:
     """Yield E[x | y] of a few rows at a time, (b, C, H, W), and those rows."""
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         for batch, real in tiles(rows, ROWS):
             assert batch.context is not None
             choose = partial(_from_prior, Placed(0, 0, 0, batch.context.shape[2]))
@@ -217,7 +217,7 @@ def accuracy(model: nn.Module, rows: Rows) -> float:
 
 @singledispatch
 def expected(px: Distribution) -> tuple[Tensor, Tensor]:
-    """Return what a likelihood expects at each pixel, and its variance, (B, C, H, W) both.
+    """Return the mean and variance of a likelihood at each pixel, (B, C, H, W) both.
 
     Of classes, the probability of each, and the variance of its indicator.
     """

@@ -9,11 +9,10 @@ from collections.abc import Callable
 
 from torch import nn
 
-from lowerbound import recipes
 from lowerbound.coding.base import Coded
-from lowerbound.coding.pairs import restores
 from lowerbound.errors import UsageError, nearest
 from lowerbound.nn.model import LatentModel
+from lowerbound.recipes import Recipe
 from lowerbound.tasks import draws
 from lowerbound.tasks.calibration import Calibration
 from lowerbound.tasks.measures import Deviation, LevelRatio, Likelihood, Scoring
@@ -35,14 +34,16 @@ def by_levels(model: nn.Module, held_out: Coded, alarm_rate: float, samples: int
     return Scoring("levels", measure, calibration, calibration.alarm(alarm_rate))
 
 
-def levels_lacking(recipe: str, model: LatentModel) -> UsageError | None:
+def levels_lacking(recipe: Recipe, model: LatentModel) -> UsageError | None:
     """Return what keeps a model from being scored by its levels, E258; None where nothing does."""
     fix = "--by typicality"
-    if restores(recipe):
-        why = f"a model of the recipe {recipe!r} makes pictures of given ones, and scores none"
-        fix = f"lowerbound {recipe} M.vae PICTURES --out FOLDER"
-    elif recipe in recipes.FIRST_STAGES:
-        why = f"the latents of a {recipe} model are codes, whose levels are not compared"
+    if recipe.restoration:
+        why = (
+            f"a model of the recipe {recipe.name!r} makes pictures of given ones, and scores none"
+        )
+        fix = recipe.restoration.use()
+    elif recipe.first_stage:
+        why = f"the latents of a {recipe.name} model are codes, whose levels are not compared"
     elif len(model.levels) < 2:
         why = "the model has one level of latents, and several are compared"
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lowerbound.coding.tables import Coding
 from lowerbound.nn.model import LatentModel
+from lowerbound.recipes import Recipe
 from lowerbound.tasks import draws
 from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.measures import Scoring
@@ -17,7 +18,7 @@ class TrainedState:
     """A trained model, its coding, and its calibration.
 
     Args:
-        recipe: name of the recipe.
+        recipe: the recipe that the model was built by.
         arguments: the recipe's resolved arguments.
         coding: raw rows to coded rows and back.
         model: the network, in evaluation mode.
@@ -27,7 +28,7 @@ class TrainedState:
         further: ways of scoring that were calibrated on scores of their own, by name.
     """
 
-    recipe: str
+    recipe: Recipe
     arguments: dict[str, Any]
     coding: Coding
     model: LatentModel
@@ -45,9 +46,15 @@ class TrainedState:
         return sum(int(size) for size in sizes)
 
     @property
+    def command(self) -> str:
+        """The command that restores pictures by this model, or "" where it models rows."""
+        restoration = self.recipe.restoration
+        return "" if restoration is None else restoration.command
+
+    @property
     def explains(self) -> bool:
         """Whether `explain` can name columns: not of pictures, nor beside a context."""
-        return not self.coding.shape and self.recipe != "counts"
+        return not self.coding.shape and self.recipe.explains
 
     @property
     def importance_samples(self) -> int:

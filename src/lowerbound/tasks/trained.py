@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,12 +12,14 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lowerbound import bundle, recipes
+from lowerbound import bundle
 from lowerbound.coding.rows import subset
 from lowerbound.coding.tables import Coded, restore
 from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
+from lowerbound.files import containers
 from lowerbound.files.read import Frame, read
-from lowerbound.recipes import images
+from lowerbound.nn.model import LatentModel
+from lowerbound.recipes import RECIPES, Recipe, find, images
 from lowerbound.tasks import cards
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Alarm, Calibration
@@ -26,6 +29,7 @@ from lowerbound.tasks.measures import Likelihood, Scoring, kept
 from lowerbound.tasks.scoring import scoring_of
 from lowerbound.tasks.state import TrainedState
 
+FEW = 30  # independent draws below which conditional samples deserve a warning
 PICTURES_AT_ONCE = 1024  # that are decoded together
 
 
@@ -39,6 +43,17 @@ class Samples(NamedTuple):
 
     table: pa.Table
     effective_samples: float | None = None
+
+
+def warn_of_few(drawn: Samples, n: int) -> None:
+    """Warn where n conditional rows are worth only a few independent ones."""
+    worth = drawn.effective_samples
+    if worth is not None and worth < min(FEW, n):
+        warnings.warn(
+            f"the {n} rows are worth {worth:.1f} independent ones: the model hardly ever draws "
+            "such values",
+            stacklevel=3,
+        )
 
 
 class Trained(TrainedState):
@@ -57,11 +72,11 @@ class Trained(TrainedState):
             images.likelihood_of(self.arguments["likelihood"], self.arguments["shape"][0], True)
         return coded
 
-    def score(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
-        """Return the anomaly score of every row: -log p of the coded row, nats; higher is rarer.
+    def anomaly_score(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
+        """Return -log p of every coded row, (n,) nats: higher is rarer.
 
-        The density is taken in coded units, the same for every column, and not in raw ones: there
-        a column's Jacobian would make a row look rare for lying where a unit is stretched.
+        The density is that of the coded row, where every column has the same scale. In raw units
+        a column's Jacobian would make a row look rare for lying where a unit is stretched;
         `evaluate` reports the density of the raw values, Jacobians included.
 
         Args:
@@ -69,6 +84,41 @@ class Trained(TrainedState):
             samples: draws of z for each row; by default `importance_samples`.
         """
         return self.score_coded(self.encode(data)[1], samples)
+
+    def score(
+        self,
+        data: object,
+        *,
+        by: str = "likelihood",
+        explain: int = 0,
+        false_discovery_rate: float | None = None,
+    ) -> Any:
+        """Score every row: the higher, the more unusual.
+
+        Args:
+            data: rows: a path, a data frame, an array, ...
+            by: "likelihood" (-log p), "typicality" (its distance from what normal rows have, in
+                either direction) or "levels" (of models with several levels of latents: what the
+                lowest level says of a row beyond what those above predict).
+            explain: number of columns to name that add most to the scores of the flagged rows and
+                of the highest-scoring others.
+            false_discovery_rate: flag rows so that at most this share of the flags is false
+                (Benjamini-Hochberg), instead of those above the threshold of the fit.
+
+        Returns:
+            One line per row, as the kind of table that `data` is (a structured array where that
+            is an array): anomaly_score (nats), p_value, is_anomaly, and for rank r the reasons
+            ``top{r}_column``, ``top{r}_nats``, ``top{r}_value`` and ``top{r}_expected``.
+
+        Raises:
+            UsageError: E241 for an unknown `by`, E258 where the model cannot be scored by it, E236
+                where the score has no parts to explain.
+        """
+        frame, coded = self.encode(data)
+        table, _ = self.score_table(
+            frame, coded, by=by, explain=explain, false_discovery_rate=false_discovery_rate
+        )
+        return containers.beside(frame, table)
 
     def score_coded(self, coded: Coded, samples: int | None = None) -> NDArray[np.float64]:
         """Return the anomaly scores of rows that are coded already."""
@@ -89,16 +139,17 @@ class Trained(TrainedState):
 
     def score_table(
         self,
-        data: object,
+        frame: Frame,
+        coded: Coded | None = None,
         *,
         by: str = "likelihood",
         explain: int = 0,
         false_discovery_rate: float | None = None,
     ) -> tuple[pa.Table, Coded]:
-        """Score every row and explain the flagged ones and the highest-scoring others.
+        """Score rows that are read already, and coded where `coded` is given; see `score`.
 
         Returns:
-            A table with one line per row, and the coded rows with what coding came across.
+            An Arrow table with one line per row, and the coded rows.
 
         Raises:
             UsageError: as `scoring`, and E236 where explanations would not be of the score.
@@ -106,7 +157,7 @@ class Trained(TrainedState):
         way = self.scoring(by)
         if explain:
             way.check_parted("--explain")
-        frame, coded = self.encode(data)
+        coded = self._coded(frame) if coded is None else coded
         scores = way.measure(self.model, coded)
         cut = None if false_discovery_rate is None else way.cut(scores, false_discovery_rate)
         return explained(self, (frame, coded), way.flag(scores, cut), explain), coded
@@ -119,9 +170,10 @@ class Trained(TrainedState):
         """Return E[z | x] of rows that are coded already."""
         return tasks.embed(self.model, coded.rows).numpy()
 
-    def reconstruct(self, data: object) -> pa.Table:
-        """Return every row as the model would have it: the mean of p(x | E[z | x])."""
-        return self.reconstruct_coded(self.encode(data)[1])
+    def reconstruct(self, data: object) -> Any:
+        """Return the mean of p(x | E[z | x]) of every row, as the kind of table that `data` is."""
+        frame, coded = self.encode(data)
+        return containers.like(frame, self.reconstruct_coded(coded))
 
     def reconstruct_coded(self, coded: Coded) -> pa.Table:
         """Return rows that are coded already as the model would have them."""
@@ -141,8 +193,42 @@ class Trained(TrainedState):
         temperature: float = 1.0,
         top_k: int | None = None,
         where: dict[str, object] | None = None,
+    ) -> Any:
+        """Draw n rows from the model, as the kind of table that it was fitted on.
+
+        A warning says so where conditional rows are worth fewer than `FEW` independent ones.
+
+        Args:
+            n: number of rows.
+            seed: of the draws.
+            temperature: of the prior; 1 is the model's own distribution.
+            top_k: of a learned prior of codes: draw from that many of the likeliest only.
+            where: values that given columns must have.
+
+        Raises:
+            UsageError: as `samples`.
+        """
+        drawn = self.samples(n, seed=seed, temperature=temperature, top_k=top_k, where=where)
+        warn_of_few(drawn, n)
+        return self.as_fitted(drawn.table)
+
+    def as_fitted(self, table: pa.Table) -> Any:
+        """Return rows of the model as the kind of table that it was fitted on."""
+        if self.coding.shape:
+            return containers.pictures(table, self.coding.shape)
+        seen = containers.seen(self.facts)
+        return containers.wrap(seen.kind, containers.completed(seen.kind, table, seen.names))
+
+    def samples(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        where: dict[str, object] | None = None,
     ) -> Samples:
-        """Draw n rows: z from the prior, every cell from its likelihood.
+        """Draw n rows as an Arrow table: z from the prior, every value from its likelihood.
 
         Args:
             n: number of rows.
@@ -188,18 +274,24 @@ class Trained(TrainedState):
             )
         return coded.rows.take(torch.zeros(1, dtype=torch.long)).x[0]
 
-    def impute(self, data: object, *, draws: int | None = None, seed: int = 0) -> pa.Table:
-        """Return `data` with its missing cells filled; observed cells come back as they were.
+    def impute(self, data: object, *, draws: int | None = None, seed: int = 0) -> Any:
+        """Return `data` with its missing values filled; observed values come back as they were.
 
-        A column keeps its type unless that cannot hold what is filled in.
+        The result is of the kind that `data` is. A column keeps its type unless that cannot hold
+        the filled values.
 
         Args:
             data: rows.
             draws: None fills in the expected value (of categories, the likeliest); a number M
-                returns M completed copies, told apart by the column ``draw``.
+                returns M completed copies, one below the other and numbered by the column
+                ``draw``; of an array, (M, n, ...).
             seed: of the draws.
         """
-        return self.impute_coded(*self.encode(data), draws=draws, seed=seed)
+        frame, coded = self.encode(data)
+        filled = self.impute_coded(frame, coded, draws=draws, seed=seed)
+        if draws is None:
+            return containers.like(frame, filled)
+        return containers.copies(frame, filled, draws)
 
     def impute_coded(
         self, frame: Frame, coded: Coded, *, draws: int | None = None, seed: int = 0
@@ -252,7 +344,7 @@ class Trained(TrainedState):
     def documents(self) -> dict[str, Any]:
         """Return all but the weights as plain JSON values, by the name of their file."""
         return {
-            "config.json": {"recipe": self.recipe, "arguments": self.arguments},
+            "config.json": {"recipe": self.recipe.name, "arguments": self.arguments},
             "schema.json": self.coding.document(),
             "calibration.json": {
                 "scores": self.calibration.scores.tolist(),
@@ -265,17 +357,77 @@ class Trained(TrainedState):
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel between processes as what the model file holds: plain values and arrays."""
         weights = {name: t.cpu().numpy() for name, t in self.model.state_dict().items()}
-        return restored, (self.documents(), weights)
+        own = None if self.recipe.name in RECIPES else self.recipe
+        return restored, (self.documents(), weights, "cpu", "this model", own)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> Trained:
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        recipe: Recipe | Callable[..., LatentModel] | None = None,
+    ) -> Trained:
         """Read a saved model, every digest checked first.
 
+        A model file never names code to import: a model of a recipe of your own is loaded by
+        handing that recipe over.
+
+        Args:
+            path: the folder that `save` wrote.
+            device: where the model goes, such as "cpu" or "cuda".
+            recipe: the recipe that the model was built by, where it is not one of ours.
+
         Raises:
-            ModelFileError: E1xx for anything that is not an intact model of a known format.
+            ModelFileError: E1xx for anything that is not an intact model of a known format; E141
+                for a recipe that is not known here, or is not the one that was handed over.
         """
         saved = bundle.load(path)
-        return restored(saved.documents, saved.weights, device, str(path))
+        return restored(saved.documents, saved.weights, device, str(path), recipe)
+
+
+def load(
+    path: str | Path,
+    *,
+    device: str = "cpu",
+    recipe: Recipe | Callable[..., LatentModel] | None = None,
+) -> Trained:
+    """Load a model that `Model.save` or ``lowerbound fit`` wrote, every digest checked first.
+
+    Args:
+        path: the folder.
+        device: where the model goes, such as "cpu" or "cuda".
+        recipe: the recipe that the model was built by, where it is not one of lowerbound's: a
+            model file never names code to import.
+
+    Raises:
+        ModelFileError: E1xx for anything that is not an intact model of a known format.
+    """
+    return Trained.load(path, device, recipe)
+
+
+def _recipe_of(name: str, own: Recipe | Callable[..., LatentModel] | None, origin: str) -> Recipe:
+    """Return the recipe that a model file names."""
+    if own is None and name in RECIPES:
+        return RECIPES[name]
+    if own is None:
+        raise ModelFileError(
+            "E141",
+            f"{origin} was built by the recipe {name!r}, which is not one of lowerbound's "
+            f"({', '.join(RECIPES)}); a model file never names code to import",
+            fix=f"in Python, hand the recipe over: lowerbound.load(PATH, recipe={name})",
+            recipe=name,
+        )
+    recipe = find(own)
+    if recipe.name != name:
+        raise ModelFileError(
+            "E141",
+            f"{origin} was built by the recipe {name!r}, and {recipe.name!r} was handed over",
+            fix=f"lowerbound.load(PATH, recipe={name})"
+            if name not in RECIPES
+            else "lowerbound.load(PATH)",
+            recipe=name,
+        )
+    return recipe
 
 
 def restored(
@@ -283,10 +435,12 @@ def restored(
     arrays: Mapping[str, NDArray[Any]],
     device: str = "cpu",
     origin: str = "this model",
+    own: Recipe | Callable[..., LatentModel] | None = None,
 ) -> Trained:
     """Return the model whose `Trained.documents` and weights these are."""
     config, calibration = documents["config.json"], documents["calibration.json"]
-    model = recipes.build(config["recipe"], config["arguments"])
+    recipe = _recipe_of(config["recipe"], own, origin)
+    model = recipe.make(config["arguments"])
     weights = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
     try:
         model.load_state_dict(weights)
@@ -298,12 +452,15 @@ def restored(
             reason=str(error)[:500],
         ) from None
     return Trained(
-        recipe=config["recipe"],
+        recipe=recipe,
         arguments=config["arguments"],
-        coding=restore(documents["schema.json"]),
+        coding=restore(documents["schema.json"], recipe.restoration),
         model=model.to(device).eval(),
         calibration=Calibration(np.asarray(calibration["scores"], np.float64)),
         alarm=Alarm(**calibration["alarm"]),
         facts=documents["metrics.json"],
         further=kept(calibration.get("further", {})),
     )
+
+
+Model = Trained

@@ -1,8 +1,8 @@
-"""Scores for what raw likelihood misses: pictures from elsewhere that are simpler than the usual.
+"""Anomaly scores other than the likelihood: typicality, and a ratio of bounds of a hierarchy.
 
-A model of clothes may give digits a higher likelihood than clothes: they have less in them. What
-still tells them apart is that this likelihood is unusual (`Typicality`), and that the upper levels
-of a hierarchy do not know them (`level_ratio`).
+A model of clothes may give digits a higher likelihood than clothes, because they are simpler.
+Digits can still be told from clothes: their likelihood is unusual (`Typicality`), and the upper
+levels of a hierarchy carry little information about them (`level_ratio`).
 
 References:
     Nalisnick, Matsukawa, Teh, Gorur & Lakshminarayanan, "Do deep generative models know what they
@@ -23,7 +23,7 @@ from torch.distributions import Distribution
 from lowerbound import noise
 from lowerbound.coding.rows import Batch, Rows, subset
 from lowerbound.errors import UsageError
-from lowerbound.nn.distributions.base import is_continuous
+from lowerbound.nn.distributions.base import is_continuous, sample
 from lowerbound.nn.trace import Choose, Drawn, Trace, from_posterior, posterior_mean
 from lowerbound.noise import Noise
 from lowerbound.tasks.calibration import Calibration
@@ -34,7 +34,7 @@ LEVEL_SAMPLES = 8  # draws of all levels in each of the two bounds
 
 @dataclass(frozen=True)
 class Typicality:
-    """How unusual a score is among those of held-out rows, in either direction.
+    """Deviation of a score from the mean of held-out scores, in either direction.
 
     References:
         Nalisnick, Matsukawa, Teh & Lakshminarayanan, "Detecting out-of-distribution inputs to deep
@@ -85,24 +85,28 @@ class Typicality:
         return np.minimum(1.0, 2 * np.minimum(high, low))
 
 
-def lowest_from_prior(noise: Noise, lowest: Collection[str]) -> Choose:
+def lowest_from_prior(noise: Noise, lowest: Collection[str], generator: torch.Generator) -> Choose:
     """Draw the sites named `lowest` from p(z | the sites above), all others from q(z | x).
 
-    A site that is drawn from its prior adds nothing to a trace's `log_ratio`. Codes come from the
-    global generator of torch: call inside `noise.isolated`.
+    A site that is drawn from its prior adds nothing to a trace's `log_ratio`.
+
+    Args:
+        noise: the source of draws of continuous latents.
+        lowest: names of sites.
+        generator: the source of draws of codes.
     """
     usual = from_posterior(noise)
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
         if name not in lowest:
             return usual(name, p, q)
-        return usual(name, p, p) if is_continuous(p) else Drawn(p.sample(), p)
+        return usual(name, p, p) if is_continuous(p) else Drawn(sample(p, generator), p)
 
     return choose
 
 
 def level_bound(model: nn.Module, rows: Rows, k: int, samples: int = LEVEL_SAMPLES) -> Tensor:
-    """Return L^{>k} of every row, (n,) nats: what the levels above the lowest k know of it.
+    """Return L^{>k} of every row, (n,) nats: a bound that uses the levels above the lowest k.
 
     L^{>k} = E[log p(x | z) + log p(z_>k) - log q(z_>k | x)], the k lowest levels (those next to
     the data) being drawn from p(z_<=k | z_>k) and the others from q(z_>k | x). It is a lower bound
@@ -137,9 +141,10 @@ def level_bound(model: nn.Module, rows: Rows, k: int, samples: int = LEVEL_SAMPL
 
     def work(batch: Batch) -> Tensor:
         keyed = noise.Keyed(noise.row_keys(*batch))
-        trace = Trace(lowest_from_prior(keyed, lowest), len(batch.x), samples)
-        with noise.isolated("levels"):
-            px = model(batch.x, trace, batch.context)
+        source = noise.generator("levels", device=batch.x.device)
+        choose = lowest_from_prior(keyed, lowest, source)
+        trace = Trace(choose, len(batch.x), samples)
+        px = model(batch.x, trace, batch.context)
         log_p = px.log_prob(batch.x.repeat_interleave(samples, 0))
         return (log_p + trace.log_ratio()).double().view(-1, samples).mean(1)
 
@@ -148,11 +153,11 @@ def level_bound(model: nn.Module, rows: Rows, k: int, samples: int = LEVEL_SAMPL
 
 
 def level_ratio(model: nn.Module, rows: Rows, k: int = 1, samples: int = LEVEL_SAMPLES) -> Tensor:
-    """Return LLR^{>k} = L - L^{>k} of every row, (n,) nats; higher is further from the usual.
+    """Return LLR^{>k} = L - L^{>k} of every row, (n,) nats; higher is more unusual.
 
-    How much the lowest k levels must say about a row beyond what the levels above them foretell.
-    Of rows like the training ones the upper levels know most; rows from elsewhere may have
-    familiar details, but not in a familiar whole. Log p(x) itself cancels: what is left is
+    It measures the information about a row that only the lowest k levels have. For rows like the
+    training ones the upper levels have most of it; other rows may have familiar details in an
+    unfamiliar arrangement. Log p(x) cancels, and the difference is
     KL(p(z_<=k | z_>k) q(z_>k | x) || p(z | x)) - KL(q(z | x) || p(z | x)).
 
     References:
@@ -171,11 +176,11 @@ def level_ratio(model: nn.Module, rows: Rows, k: int = 1, samples: int = LEVEL_S
 
 
 def _priors(model: nn.Module, rows: Rows) -> dict[str, Distribution]:
-    """Return the names of a model's sites, coarse to fine, and what their priors are like."""
+    """Return the priors of a model's sites at one row, by name, coarse to fine."""
     priors: dict[str, Distribution] = {}
 
     def work(batch: Batch) -> Tensor:
-        trace = Trace(posterior_mean, len(batch.x))
+        trace = Trace(posterior_mean, len(batch.x), decode=False)
         model(batch.x, trace, batch.context)
         priors.update({name: site.p for name, site in trace.sites.items()})
         return batch.x.new_zeros(len(batch.x))

@@ -1,6 +1,7 @@
 """From raw rows to a trained model.
 
 - fit: read, code, split, build, train, refit the prior, calibrate
+- units: durations and shares as people write them
 - plan: everything that is chosen for one fit, and the presets
 - split: training, validation and calibration rows
 - objective: the settings of the objective, and the objective that they make

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import asdict
 
 import torch
 
 from lowerbound._version import __version__
 from lowerbound.coding.base import Coded
-from lowerbound.coding.pairs import restores
 from lowerbound.coding.pictures import values_of
 from lowerbound.coding.rows import Rows, subset
 from lowerbound.files.stream import Given
@@ -46,7 +44,7 @@ def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> 
     )
     learned = _some(material.learned, coded)
     health = doctor.examine(model, learned, material.valid, values_of(coding))
-    if restores(plan.recipe):
+    if plan.recipe.restoration:
         health = _restoring(health, fitted, material.valid)
     facts = {
         "version": __version__,
@@ -57,7 +55,7 @@ def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> 
         "rows": len(coded.rows),
         "split": {name: len(getattr(split, name)) for name in ("train", "valid", "calibration")},
         "shared_held_out": len(coded.rows) < SMALL,
-        "plan": asdict(plan),
+        "plan": plan.document(),
         "objective": objective_settings(plan, len(split.train)),
         "patience": budget_of(plan, len(split.train)).patience,
         "engine": engine.as_dict(),

@@ -1,25 +1,30 @@
-"""From raw data to a `Trained` model: code, split, build, fit, refit the prior, calibrate."""
+"""Fit a model to raw data: code, split, build, train, refit the prior, calibrate."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lowerbound import noise, recipes
+from lowerbound import noise
 from lowerbound._version import __version__
 from lowerbound.coding import large
+from lowerbound.coding.base import Coded, Coding
+from lowerbound.coding.pairs import read_pairs
 from lowerbound.coding.rows import Rows, fingerprint, subset, tile_of, tiles
-from lowerbound.coding.tables import Coded, Coding, coding_for
 from lowerbound.errors import DataError, NumericError, UsageError
-from lowerbound.files.read import walk
+from lowerbound.files import containers
+from lowerbound.files.read import Frame, walk
 from lowerbound.files.stream import Given, Stream
 from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.model import LatentModel
+from lowerbound.recipes import Recipe, find, suggest
 from lowerbound.recipes.hierarchies import halved
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.trained import Trained
@@ -50,6 +55,138 @@ CLIP = 5.0  # of the gradient's norm, per square root of a column
 
 
 Begin = Callable[[Given, Coding, Split], None]
+
+
+def fit(  # noqa: PLR0913 - each is a choice of its own, and all but the data have a default
+    data: object,
+    recipe: str | Recipe | Callable[..., LatentModel] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    resume: str = "auto",
+    targets: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    preset: str | None = None,
+    latent: int | str | None = None,
+    types: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    transform: str | None = None,
+    alarm_rate: float | str | None = None,
+    max_epochs: int | None = None,
+    time_limit: float | str | None = None,
+    learning_rate: float | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    precision: str | None = None,
+    say: Say = lambda line: None,
+) -> Trained:
+    """Fit a model to data, and calibrate its scores on held-out rows.
+
+    Args:
+        data: a path (a table, a folder of pictures, cells), a data frame, an Arrow table, an
+            array, a sparse matrix, an AnnData object, ...
+        recipe: the model: a name (see `lowerbound.Plan`), a `lowerbound.Recipe` or a function
+            that builds a model. None takes the one that suits the data.
+        out: where to save the model, such as "fraud.vae". The state of the fit is then kept in a
+            folder beside it ("fraud.run"), and the same call continues a fit that was killed, to
+            the same bytes.
+        overwrite: replace an earlier model at `out`.
+        resume: "auto" continues an unfinished fit, "never" forgets it.
+        targets: of recipes that make one picture of another: a folder with the wanted picture for
+            each of the data.
+        settings: arguments of the recipe and of the objective, such as ``{"beta": 2}``.
+        preset: "fast", "balanced" or "best".
+        latent: size of z; None takes a generous size, "auto" as many dimensions as are in use.
+        types: kinds of columns that are not to be inferred, by column.
+        drop: columns to leave out.
+        transform: of numbers: "blend", "standard" or "quantile".
+        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%".
+        max_epochs: passes over the data at most.
+        time_limit: seconds at most, or a text such as "60s" or "10m".
+        learning_rate: of Adam at its highest.
+        seed: of everything random.
+        device: "cpu", "cuda", ...; None takes a GPU where there is one.
+        precision: "float32" or "bfloat16", of products while training.
+        say: called with lines about the progress, such as ``print``.
+
+    Returns:
+        The model: its methods score, embed, sample, impute, reconstruct, evaluate and save.
+
+    Raises:
+        DataError: E0xx where the data cannot be used.
+        UsageError: E2xx where a choice cannot be.
+        ResourceError: E3xx where a state or the model cannot be kept.
+        NumericError: E4xx where training diverges.
+
+    >>> import numpy as np
+    >>> model = fit(np.random.default_rng(0).normal(size=(200, 3)), preset="fast", max_epochs=1)
+    >>> model.embed(np.zeros((2, 3))).shape
+    (2, 2)
+    """
+    named = locals()
+    chosen = {name: named[name] for name in _FIELDS if named[name] not in (None, ())}
+    given, suits = _given(data, recipe, targets, chosen)
+    more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
+    plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
+    if out is None:
+        return _noting(learn(given, plan, say=say), given)
+    target = Path(out).absolute()
+    if resume not in ("auto", "never"):
+        raise UsageError("E241", f"resume is {resume!r}, which is none of 'auto', 'never'", fix="")
+    with RunFolder(run_path(target), fresh=resume == "never", replace=overwrite) as run:
+        if target.exists() and not run.replace:
+            raise UsageError("E220", f"{target} exists already", fix="overwrite=True")
+        model = _noting(learn(given, plan, run=run, say=say), given)
+        run.owns_output()
+        model.save(target, overwrite=run.replace)
+        if model.facts["history"]["stopped"] != "interrupt":
+            run.remove()
+    return model
+
+
+_FIELDS = (
+    "recipe",
+    "settings",
+    "preset",
+    "latent",
+    "types",
+    "drop",
+    "transform",
+    "alarm_rate",
+    "max_epochs",
+    "time_limit",
+    "learning_rate",
+    "device",
+    "precision",
+)
+
+
+def run_path(target: Path) -> Path:
+    """Return where the fit of a model keeps its states: ``tx.run`` beside ``tx.vae``."""
+    return target.with_suffix(".run") if target.suffix == ".vae" else Path(f"{target}.run")
+
+
+def _given(
+    data: object, recipe: Any, targets: Any, chosen: Mapping[str, object]
+) -> tuple[Given, Mapping[str, Any]]:
+    """Read the data, and return the fields of a plan that suit them where no recipe is chosen."""
+    restoration = None if recipe is None else find(recipe).restoration
+    if isinstance(data, Given):
+        return data, {}
+    if restoration is not None and isinstance(data, str | os.PathLike):
+        return read_pairs(data, targets, restoration), {}
+    given = walk(data)
+    if recipe is not None:
+        return given, {}
+    first = next(iter(given.parts())) if isinstance(given, Stream) else given
+    return given, suggest(first, chosen).plan
+
+
+def _noting(model: Trained, given: Given) -> Trained:
+    """Note the kind of container that the model was fitted on, in which it gives rows back."""
+    kind = containers.kind_of(given.native) if isinstance(given, Frame) else "arrow"
+    model.facts["input"] = {"kind": kind, "named": not containers.is_array(kind)}
+    return model
 
 
 def learn(
@@ -100,7 +237,7 @@ def learn(
     fitted = _fit(_first_stage(plan), material, "first")
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, material)
-    if plan.recipe in recipes.FIRST_STAGES and fitted.history.stopped != "interrupt":
+    if plan.recipe.first_stage and fitted.history.stopped != "interrupt":
         fitted = _with_learned_priors(plan, fitted, material)
     model, arguments = refit_prior(
         plan.recipe, (fitted.model, fitted.arguments), material.train, material.valid, plan.seed
@@ -113,7 +250,7 @@ def _coded(given: Given, plan: Plan, team: Team) -> tuple[Given, Coding, Coded]:
 
     One process of each machine writes the file, and the others there read it too.
     """
-    kind = coding_for(plan.recipe, plan.settings)
+    kind = plan.recipe.coding(plan.settings)
     chosen = {"types": plan.types, "drop": plan.drop, "transform": plan.transform}
     if not (isinstance(given, Stream) and large.is_large(given) and large.codes(kind)):
         frame = given.whole() if isinstance(given, Stream) else given
@@ -144,7 +281,7 @@ def _refuse_other_data(team: Team, data: Mapping[str, Any]) -> None:
 def _configuration(plan: Plan, frame: Given, coded: Coded) -> dict[str, Any]:
     """Return everything that the bytes of the result depend on, but for the machine."""
     return {
-        "plan": asdict(plan),
+        "plan": plan.document(),
         "device": device_of(plan.device).type,
         "data": {
             "rows": len(coded.rows),
@@ -162,22 +299,45 @@ def default_latent(arguments: Mapping[str, Any]) -> int:
 
 
 def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
-    """Return the recipe's arguments, with every default filled in."""
+    """Return the recipe's arguments, with every default filled in.
+
+    Raises:
+        UsageError: E259 for missing values where the recipe has no argument to be told of them.
+    """
     settings = {name: value for name, value in plan.settings.items() if name not in OBJECTIVE}
-    arguments = {**recipes.ARGUMENTS.get(plan.recipe, {}), **coding.arguments(), **settings}
-    if "hidden" in recipes.parameters(plan.recipe):
+    arguments = {**plan.recipe.arguments, **_decided(plan.recipe, coding), **settings}
+    if "hidden" in plan.recipe.parameters:
         arguments.setdefault("hidden", list(PRESETS[plan.preset].hidden))
     return {**arguments, **_sizes(plan, arguments)}
+
+
+def _decided(recipe: Recipe, coding: Coding) -> dict[str, Any]:
+    """Return the arguments that the data decide; a recipe need not have those that say nothing."""
+    known = recipe.parameters
+    found = coding.arguments()
+    if "missing" not in known and found.get("missing") is False:
+        found.pop("missing")
+    if "missing" in found and "missing" not in known:
+        raise UsageError(
+            "E259",
+            f"rows have missing values, and the recipe {recipe.name!r} has no argument `missing` "
+            "to be told of them",
+            fix=f"def {recipe.name}(features, missing=False, ...), whose likelihood leaves NaN "
+            "out: lowerbound.nn.WithMissing(family); or fill the gaps before",
+        )
+    return found
 
 
 def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the size of z; of a hierarchy that of every level, the finest having the size."""
     latent = plan.latent if isinstance(plan.latent, int) else None
-    known = recipes.parameters(plan.recipe)
+    known = plan.recipe.parameters
     if "features" not in known and "sizes" not in known:  # of images: the recipe's own default
         if "latent" not in known:
             return {} if latent is None else {"latent": latent}  # which its recipe will refuse
         return {"latent": latent or arguments.get("latent") or known["latent"].default}
+    if "latents" not in known and "latent" not in known:
+        return {} if latent is None else {"latent": latent}
     if "latents" not in known:
         return {"latent": latent or arguments.get("latent") or default_latent(arguments)}
     if latent and "latents" in arguments:
@@ -196,7 +356,7 @@ def _fit(plan: Plan, material: Material, stage: str) -> Fitted:
     arguments = resolve(plan, material.coding)
     device = device_of(plan.device)
     with noise.isolated(plan.seed, "weights"):
-        model = recipes.build(plan.recipe, arguments).to(device)
+        model = plan.recipe.make(arguments).to(device)
     train = material.train
     _note_library(model, train)
     mixture_priors.start_from(
@@ -206,7 +366,9 @@ def _fit(plan: Plan, material: Material, stage: str) -> Fitted:
     budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, material.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
-    objective = objective_of(model, weights, len(train), steps)
+    minimise = plan.recipe.minimise
+    own = None if minimise is None else minimise(model)
+    objective = objective_of(model, weights, len(train), steps) if own is None else own
     budget = replace(budget, settled=settled(weights, steps, optimiser))
     history, engine = _trained(plan, material, objective, (budget, optimiser), stage)
     return Fitted(model.cpu(), arguments, history, engine)
@@ -245,8 +407,8 @@ def _trained(
 
 def _first_stage(plan: Plan) -> Plan:
     """Return the plan of the first stage, where there are two; else the plan itself."""
-    first = recipes.FIRST_STAGES.get(plan.recipe)
-    if first is None:
+    first = plan.recipe.first_stage
+    if not first:
         return plan
     limit = plan.time_limit and TIME * plan.time_limit
     return replace(plan, settings={**plan.settings, **first}, time_limit=limit)
@@ -254,8 +416,8 @@ def _first_stage(plan: Plan) -> Plan:
 
 def _with_learned_priors(plan: Plan, first: Fitted, material: Material) -> Fitted:
     """Learn the priors that the plan asks for, all else as the first stage has left it."""
-    defaults = {name: known.default for name, known in recipes.parameters(plan.recipe).items()}
-    changed = recipes.FIRST_STAGES[plan.recipe]
+    defaults = {name: known.default for name, known in plan.recipe.parameters.items()}
+    changed = plan.recipe.first_stage
     wanted = {name: plan.settings.get(name, defaults[name]) for name in changed}
     if wanted == changed:
         return first

@@ -9,14 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from lowerbound import noise, recipes
+from lowerbound import noise
 from lowerbound.errors import UsageError
+from lowerbound.nn.distributions.base import sample
 from lowerbound.nn.objectives import aggregate
 from lowerbound.nn.objectives.adversarial import Adversarial, force
 from lowerbound.nn.objectives.elbo import Elbo, Iwae, Map, Ramp, StickingTheLanding, ThetaPrior
 from lowerbound.nn.objectives.hybrid import Hybrid
 from lowerbound.nn.objectives.spectral import Spectral
 from lowerbound.nn.trace import Trace, from_posterior, from_prior
+from lowerbound.recipes import RECIPES, Recipe
+from lowerbound.tasks.metrics import evaluating
 from lowerbound.training.engine.settings import Optimiser
 
 WARM_UP_STEPS = 200  # of the rate's weight
@@ -49,7 +52,7 @@ KINDS = {
 }
 
 
-def refuse_settings(recipe: str, settings: Mapping[str, Any]) -> None:
+def refuse_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     """Refuse settings of the objective that contradict each other, or that have nothing to do.
 
     Raises:
@@ -75,43 +78,43 @@ def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
             )
 
 
-def _refuse_idle(recipe: str, settings: Mapping[str, Any]) -> None:
+def _refuse_idle(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     """Refuse settings of the objective that do nothing while codes are learned."""
-    if recipe not in recipes.FIRST_STAGES:
+    if not recipe.first_stage:
         return
     idle = [name for name in OBJECTIVE if name in settings and name not in _BESIDE_RATE]
     if idle:
         raise UsageError(
             "E257",
-            f"{idle[0]} would do nothing for the recipe {recipe!r}: the rate of its codes is "
+            f"{idle[0]} would do nothing for the recipe {recipe.name!r}: the rate of its codes is "
             "a constant while they are learned",
             fix=f"leave {idle[0]} out",
         )
 
 
-def _refuse_blind(recipe: str, settings: Mapping[str, Any]) -> None:
+def _refuse_blind(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     """Refuse a discriminator where there are no pictures to look at."""
-    if not settings.get("adversarial") or "shape" in recipes.parameters(recipe):
+    if not settings.get("adversarial") or recipe.of_pictures:
         return
-    sees = [name for name in recipes.__all__ if "shape" in recipes.parameters(name)]
-    restores = recipe in recipes.RESTORING
-    what = "makes one picture of another" if restores else "models rows of a table"
+    sees = [name for name, each in RECIPES.items() if each.of_pictures]
+    what = "makes one picture of another" if recipe.restoration else "models rows of a table"
     raise UsageError(
         "E248",
         f"adversarial={json.dumps(settings['adversarial'])} is for models that make pictures "
-        f"({', '.join(sees)}); the recipe {recipe!r} {what}",
+        f"({', '.join(sees)}); the recipe {recipe.name!r} {what}",
         fix="leave adversarial out, or for pictures --recipe conv",
     )
 
 
-def _refuse_unconditional(recipe: str, settings: Mapping[str, Any]) -> None:
+def _refuse_unconditional(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     """Refuse to draw z from the prior where that knows nothing of the row."""
-    if not settings.get("prior_share") or recipe in recipes.RESTORING:
+    if not settings.get("prior_share") or recipe.restoration:
         return
+    known = [name for name, each in RECIPES.items() if each.restoration]
     raise UsageError(
         "E240",
         f"prior_share={json.dumps(settings['prior_share'])} is for recipes that make one picture "
-        f"of another ({', '.join(recipes.RESTORING)}): the prior of {recipe!r} knows no row",
+        f"of another ({', '.join(known)}): the prior of {recipe.name!r} knows no row",
         fix="leave prior_share out",
     )
 
@@ -184,14 +187,10 @@ def _objective(
 
 
 def _shape(model: nn.Module) -> Sequence[int]:
-    """Return the shape of a row of `model`, by a walk that draws two."""
-    was_training = model.training
-    model.eval()
-    try:
-        with noise.isolated("shape"), torch.no_grad():
-            return model(None, Trace(from_prior(), 2)).mean.shape[1:]
-    finally:
-        model.train(was_training)
+    """Return the shape of a row of `model`, from two draws."""
+    with evaluating(model) as device, torch.no_grad():
+        choose = from_prior(noise.generator("shape", device=device))
+        return model(None, Trace(choose, 2)).mean.shape[1:]
 
 
 def _is_chained(model: nn.Module) -> bool:
@@ -200,20 +199,17 @@ def _is_chained(model: nn.Module) -> bool:
     The doubly reparameterised gradient of `Iwae` is biased there. A model that walks on given
     pictures alone counts as chained: the plain gradient is unbiased for every model.
     """
-    was_training = model.training
-    model.eval()
     try:
-        with noise.isolated("chained"):
-            x = model(None, Trace(from_prior(), 2)).sample()
-            trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 2)
+        with evaluating(model) as device:
+            source = noise.generator("chained", device=device)
+            x = sample(model(None, Trace(from_prior(source), 2)), source)
+            trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 2, decode=False)
             with torch.enable_grad():
                 model(x, trace)
     except UsageError as error:
         if error.code != "E247":
             raise
         return True
-    finally:
-        model.train(was_training)
     return trace.chained() is not None
 
 

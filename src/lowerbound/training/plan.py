@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import torch
 
-from lowerbound import recipes
 from lowerbound.errors import UsageError, nearest
+from lowerbound.recipes import Recipe, find
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.objective import KINDS, OBJECTIVE, refuse_settings
+from lowerbound.training.units import seconds, share
 
 TRANSFORMS = ("blend", "standard", "quantile")
 PRECISIONS = ("float32", "bfloat16")
@@ -53,10 +54,7 @@ PRESETS = {
 }
 
 
-# Tables with more rows than this to learn from are fitted by the importance-weighted bound, and
-# with twice the patience: benchmarks/results/synthetic_choice.json.
-LARGE = 10_000
-LARGE_SAMPLES = 8
+LARGE_SAMPLES = 8  # of the importance-weighted bound, where a recipe takes it for many rows
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,8 @@ class Plan:
     """Everything that is chosen for one fit; the defaults are good ones.
 
     Attributes:
-        recipe: name of the model, see `lowerbound.recipes`: table, gaussian, sigma, ladder, ...
+        recipe: the model: a name in `lowerbound.recipes` (table, gaussian, sigma, ladder, ...), a
+            `Recipe`, or a function that builds a model; kept as a `Recipe`.
         settings: arguments of the recipe and of the objective (beta, free_bits), by name.
         preset: fast, balanced or best.
         latent: size of z; None takes a generous size from the data, "auto" fits once more with
@@ -73,16 +72,17 @@ class Plan:
         drop: columns to leave out.
         transform: of numbers: "standard", "quantile" (to Gaussian scores), or "blend", the mean of
             the two, which keeps the distances of far values and evens out the crowded ones.
-        alarm_rate: share of normal rows that may be flagged.
+        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%"; kept as a
+            number.
         max_epochs: passes at most, instead of the preset's.
-        time_limit: seconds at most.
+        time_limit: seconds at most, or a text such as "10m"; kept as seconds.
         learning_rate: of Adam at its highest, instead of the preset's.
         seed: of the split, the initial weights, the order and the noise.
         device: "cpu", "cuda", ...; None takes a GPU where there is one.
         precision: of the products while training, "float32" or "bfloat16"; densities stay float32.
     """
 
-    recipe: str = "table"
+    recipe: Recipe = "table"  # pyright: ignore[reportAssignmentType] - resolved below
     settings: Mapping[str, Any] = field(default_factory=dict)
     preset: str = "balanced"
     latent: int | str | None = None
@@ -100,9 +100,12 @@ class Plan:
     def __post_init__(self) -> None:
         """Refuse what cannot work before any data are read."""
         _known("preset", self.preset, PRESETS)
-        _known("recipe", self.recipe, recipes.__all__)
+        object.__setattr__(self, "recipe", find(self.recipe))
         _known("transform", self.transform, TRANSFORMS)
         _known("precision", self.precision, PRECISIONS)
+        object.__setattr__(self, "alarm_rate", share(self.alarm_rate, "alarm_rate"))
+        if self.time_limit is not None:
+            object.__setattr__(self, "time_limit", seconds(self.time_limit, "time_limit"))
         if not 0 < self.alarm_rate < 1:
             raise UsageError(
                 "E240",
@@ -120,11 +123,18 @@ class Plan:
             self.latent in (None, "auto") or (isinstance(self.latent, int) and self.latent > 0)
         ):
             raise UsageError(
-                "E240", f"latent is {self.latent!r}", fix="--latent 16, or --latent auto"
+                "E240",
+                f"latent must be a positive integer or 'auto', got {self.latent!r}",
+                fix="--latent 16, or --latent auto",
             )
         if not 0 <= self.seed < 2**63:
             raise UsageError("E240", f"seed {self.seed} is not in [0, 2^63)", fix="--seed 0")
         refuse_settings(self.recipe, self.settings)
+
+    def document(self) -> dict[str, Any]:
+        """Return plain JSON values; the recipe is its name."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**values, "recipe": self.recipe.name, "drop": list(self.drop)}
 
 
 def _known(what: str, value: str, names: Any) -> None:
@@ -137,7 +147,8 @@ def _known(what: str, value: str, names: Any) -> None:
 
 def is_large(plan: Plan, rows: int) -> bool:
     """Tell whether a fit has the rows, and by its preset the time, to be thorough."""
-    return plan.recipe == "table" and plan.preset != "fast" and rows > LARGE
+    above = plan.recipe.iwae_above
+    return above is not None and plan.preset != "fast" and rows > above
 
 
 def budget_of(plan: Plan, rows: int) -> Budget:
@@ -161,12 +172,12 @@ def optimiser_of(plan: Plan, shape: Sequence[int] = ()) -> Optimiser:
     """
     usual, wanted = PRESETS[plan.preset].optimiser, plan.learning_rate
     large = len(shape) == 3 and math.prod(shape) > LARGE_PICTURE
-    batch = recipes.BATCHES.get(plan.recipe, FEW_PICTURES if large else None)
+    batch = plan.recipe.batch_size or (FEW_PICTURES if large else None)
     # Fewer rows say less of where to go: shorter steps.
     usual = replace(usual, batch_size=batch, learning_rate=1e-3) if batch else usual
     # Steps of few rows are noisy: what is best, such as the last tenths of a decibel, comes of
     # small ones at the end.
-    usual = replace(usual, anneal=ANNEAL) if plan.recipe in recipes.BATCHES else usual
+    usual = replace(usual, anneal=ANNEAL) if plan.recipe.batch_size else usual
     return usual if wanted is None else replace(usual, learning_rate=wanted)
 
 
@@ -178,7 +189,7 @@ def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:
         rows: how many there are to learn from.
     """
     chosen = {name: plan.settings[name] for name in OBJECTIVE if name in plan.settings}
-    usual = {**OBJECTIVE, **recipes.OBJECTIVES.get(plan.recipe, {})}
+    usual = {**OBJECTIVE, **plan.recipe.objective}
     if chosen.keys() & {*KINDS, "free_bits", "capacity"}:  # in which these have no place
         usual |= {"balance": False, "prior_share": 0.0}
     if is_large(plan, rows) and not chosen.keys() - {"theta_prior"}:

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowerbound import noise, recipes
+from lowerbound import noise
 from lowerbound.coding.rows import Batch, Rows, subset
 from lowerbound.nn.latents.priors import Mixture
 from lowerbound.nn.model import LatentModel
 from lowerbound.nn.trace import Site, Trace, from_posterior
+from lowerbound.recipes import Recipe
 from lowerbound.tasks import metrics
 
 ROWS = 10_000  # rows that the mixture is fitted to at most
@@ -30,7 +31,7 @@ GAIN = 0.01  # nats per row that a refitted prior must gain on held-out rows
 
 
 def refit_prior(
-    recipe: str,
+    recipe: Recipe,
     fitted: tuple[LatentModel, dict[str, Any]],
     train: Rows,
     valid: Rows,
@@ -45,7 +46,7 @@ def refit_prior(
     kept only where the held-out likelihood rises, and then it is the model's prior for all uses.
 
     Args:
-        recipe: name of the recipe.
+        recipe: the recipe.
         fitted: the model and its recipe's arguments.
         train: rows that the mixture is fitted to.
         valid: rows that decide.
@@ -55,7 +56,7 @@ def refit_prior(
         The model with the better prior, and its arguments.
     """
     model, arguments = fitted
-    if "components" not in recipes.parameters(recipe):
+    if "components" not in recipe.parameters:
         return fitted
     if arguments.get("prior", "standard") != "standard":  # was chosen, and learned with the rest
         return fitted
@@ -156,11 +157,11 @@ def _mixture(components: int, z: NDArray[np.float64], seed: int) -> Mixture:
 
 
 def _with_prior(
-    recipe: str, model: LatentModel, arguments: dict[str, Any], prior: Mixture, seed: int
+    recipe: Recipe, model: LatentModel, arguments: dict[str, Any], prior: Mixture, seed: int
 ) -> LatentModel:
     """Return a copy of `model` with another prior."""
     with noise.isolated(seed, "weights"):
-        refitted = recipes.build(recipe, arguments)
+        refitted = recipe.make(arguments)
     refitted.load_state_dict(model.state_dict(), strict=False)
     own = refitted.levels[0].prior
     assert isinstance(own, Mixture)

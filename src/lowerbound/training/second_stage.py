@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from lowerbound import noise, recipes
+from lowerbound import noise
 from lowerbound.nn.model import LatentModel
 from lowerbound.nn.objectives.elbo import Elbo
+from lowerbound.recipes import Recipe
 
 # Share of a time limit that is left to the first stage. Codes are soon good enough: what new
 # pictures lack, they lack for want of a better prior, which takes thousands of steps.
@@ -41,18 +42,18 @@ class FrozenElbo(Elbo):
 
 
 def unfrozen(
-    recipe: str, first: LatentModel, arguments: Mapping[str, Any], seed: int
+    recipe: Recipe, first: LatentModel, arguments: Mapping[str, Any], seed: int
 ) -> LatentModel:
     """Return a model with the weights of `first` and new priors, which alone are to learn.
 
     Args:
-        recipe: name of the recipe.
+        recipe: the recipe.
         first: a model of the recipe, with other priors.
         arguments: of the model that is wanted.
         seed: of the new priors' weights.
     """
     with noise.isolated(seed, "prior weights"):
-        model = recipes.build(recipe, dict(arguments))
+        model = recipe.make(arguments)
     missing, unexpected = model.load_state_dict(first.state_dict(), strict=False)
     priors = tuple(f"levels.{i}.prior." for i in range(len(model.levels)))
     strange = [name for name in [*missing, *unexpected] if not name.startswith(priors)]

@@ -17,19 +17,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lowerbound import noise, recipes
+from lowerbound import noise
+from lowerbound.coding.base import Coding
 from lowerbound.coding.rows import fingerprint
-from lowerbound.coding.tables import Coding, coding_for
 from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.files.frame import Frame
 from lowerbound.optional import library
+from lowerbound.recipes import RECIPES
 from lowerbound.tasks.draws import SCORE_SAMPLES
 from lowerbound.training.fit import default_latent, learn
 from lowerbound.training.plan import Plan, objective_settings, optimiser_of
 
 JUDGED = 4_000  # rows that trials are judged by, at most
 SHARE = 0.2  # of all rows, at most
-FURTHER = ("ladder", "iaf", "sigma")  # recipes that are tried where they can be compared
 RANGES = {"beta": (1 / 4, 4.0), "learning_rate": (1 / 4, 4.0)}  # times the plan's
 
 Told = Callable[["Trial", "Trial"], None]  # the latest, and the best so far
@@ -91,21 +91,23 @@ class Parts(NamedTuple):
 def comparable(plan: Plan, frame: Frame) -> list[str]:
     """Return the recipes whose log-likelihoods mean the same as that of the plan's recipe."""
     wanted = measure(_coding(plan, frame))
-    found = [plan.recipe]
-    for recipe in FURTHER:
-        if recipe in found or plan.settings.keys() - recipes.parameters(recipe):
+    found = [plan.recipe.name]
+    for recipe in RECIPES.values():
+        if not recipe.searched or recipe.name in found:
+            continue
+        if plan.settings.keys() - recipe.parameters:
             continue
         try:
             coding = _coding(replace(plan, recipe=recipe), frame)
         except LowerboundError:  # it cannot model some of the columns
             continue
         if measure(coding) == wanted:
-            found.append(recipe)
+            found.append(recipe.name)
     return found
 
 
 def _coding(plan: Plan, frame: Frame) -> Coding:
-    kind = coding_for(plan.recipe, plan.settings)
+    kind = plan.recipe.coding(plan.settings)
     return kind.fit(frame, types=plan.types, drop=plan.drop, transform=plan.transform)
 
 
@@ -153,7 +155,7 @@ class Search:
         """Return a digest of all that trials depend on."""
         coding = _coding(self.plan, self.parts.learned)
         cells = [fingerprint(coding.encode(part).rows) for part in self.parts]
-        known = {"plan": asdict(self.plan), "recipes": self.names, "cells": cells}
+        known = {"plan": self.plan.document(), "recipes": self.names, "cells": cells}
         text = json.dumps(known, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -198,7 +200,7 @@ class Search:
         """Return what the plan stands for, of all that is searched for."""
         usual: dict[str, Any] = {}
         if len(self.names) > 1:
-            usual["recipe"] = self.plan.recipe
+            usual["recipe"] = self.plan.recipe.name
         if self.plan.latent is None:
             usual["latent"] = self.width
         if self.plan.learning_rate is None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lowerbound.cli import inputs
-from lowerbound.cli.choose_recipe import spell_choice, suited
 from lowerbound.cli.flags import (
     Columns,
     Data,
@@ -139,8 +138,9 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         "precision": precision,
     }
     wanted = inputs.wanted(size, on_bad_file)
-    frame, usual = (None, {}) if recipe else suited(data, rename, wanted, fields)
-    plan = work.plan_from(fields, config, usual)
+    choosing = import_module("lowerbound.cli.choose_recipe")
+    frame, usual = choosing.NOTHING if recipe else choosing.suited(data, rename, wanted, fields)
+    plan = work.plan_from(fields, config, usual.plan)
     if print_config:
         text = work.as_toml(plan)
         return Result({"config": text}, text=text)
@@ -148,10 +148,11 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     output = _output(out, data, overwrite, resume, work)
     clustered = import_module("lowerbound.cli.work.cluster") if ray or workers else None
     processes = None if clustered is None else clustered.count(ray, workers)
-    if frame is None or plan.recipe != usual.get("recipe", plan.recipe):  # the config names it
+    another = plan.recipe.name != usual.plan.get("recipe", plan.recipe.name)  # by the config
+    if frame is None or another:
         frame = inputs.opened(data, rename, wanted, plan.recipe, targets)
-    elif usual:
-        voice.say(spell_choice(plan))
+    elif usual.plan:
+        voice.say(choosing.spell_choice(plan, usual.reason))
     if clustered is not None:
         return clustered.fit(data, flags, processes, voice)
     if dry_run:

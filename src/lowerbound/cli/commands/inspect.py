@@ -191,7 +191,8 @@ def info(model: Model, /) -> Result:
     if facts.get("engine"):  # models of 0.1.0 do not say it
         lines.append(_trained_by(facts["objective"], facts["engine"]))
     lines += cards.reservations(facts.get("objective"))
-    coding = saved.documents["schema.json"]["coding"]
+    document = saved.documents["schema.json"]
+    coding = document["coding"]
     if alarm and coding != "pairs":  # a model that restores gives no scores
         lines.append(_threshold(alarm))
     lines += found["health"].get("lines", [])
@@ -205,7 +206,10 @@ def info(model: Model, /) -> Result:
             [(c["column"], c["kind"], c["holds"]) for c in columns],
         ),
         next=spell_use(
-            config["recipe"], spell_path(model), "NEW/" if pictures else "NEW.csv", why
+            document["recipe"] if coding == "pairs" else "",
+            spell_path(model),
+            "NEW/" if pictures else "NEW.csv",
+            why,
         ),
     )
 

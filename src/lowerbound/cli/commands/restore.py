@@ -86,7 +86,7 @@ def upscale(  # noqa: PLR0913 - a verb's arguments are its flags
             1 % of them are skipped.
         overwrite: replace an earlier output.
     """
-    trained = _of_recipe(model, "upscale")
+    trained = _for(model, "upscale")
     known = int(trained.arguments["scale"])
     if scale is not None and parsing.at_least(scale, 2, "--scale") != known:
         raise UsageError(
@@ -175,15 +175,15 @@ def segment(  # noqa: PLR0913 - a verb's arguments are its flags
     return _restored(model, data, "segment", out, overwrite, chosen)
 
 
-def _of_recipe(model: Any, recipe: str) -> Trained:
+def _for(model: Any, command: str) -> Trained:
     """Load a model, and refuse one that was made for something else."""
     trained = load(model)
-    if trained.recipe != recipe:
+    if trained.command != command:
         raise UsageError(
             "E247",
-            f"{recipe} needs a model of the recipe {recipe!r}, and this one is of "
-            f"{trained.recipe!r}",
-            fix=f"lowerbound fit PICTURES --recipe {recipe} --out M.vae",
+            f"{command} needs a model of the recipe {command!r}, and this one is of "
+            f"{trained.recipe.name!r}",
+            fix=f"lowerbound fit PICTURES --recipe {command} --out M.vae",
         )
     return trained
 
@@ -191,7 +191,7 @@ def _of_recipe(model: Any, recipe: str) -> Trained:
 def _restored(  # noqa: PLR0913, PLR0917 - what the four verbs share
     model: Any,
     data: Any,
-    recipe: str,
+    command: str,
     out: Any,
     overwrite: bool,
     chosen: tuple[Any, Any, Any, str | None],
@@ -208,4 +208,4 @@ def _restored(  # noqa: PLR0913, PLR0917 - what the four verbs share
         mask,
     )
     target = None if out is None else work.check_folder(out, overwrite, data)
-    return work.run(_of_recipe(model, recipe), data, order, target, overwrite)
+    return work.run(_for(model, command), data, order, target, overwrite)

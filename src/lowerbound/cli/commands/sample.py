@@ -81,7 +81,9 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
             fix=f"-n {_MOST_CELLS // width}, several times with another --seed",
         )
     typed = {name: _cell(trained, name, value) for name, value in given.items()}
-    drawn = trained.sample(n, seed=seed, temperature=temperature, top_k=top_k, where=typed or None)
+    drawn = trained.samples(
+        n, seed=seed, temperature=temperature, top_k=top_k, where=typed or None
+    )
     delivered, path = target.deliver(trained, None, [drawn.table], overwrite)
     effective = drawn.effective_samples
     lines = [f"{n:,} rows drawn, {clock():.1f} s"]

@@ -21,7 +21,6 @@ from lowerbound.cli.commands.score import load, why
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.outputs import spell_bytes, spell_path, spell_use
 from lowerbound.cli.result import Remarks, Result, Sheet
-from lowerbound.cli.verbs import VERBS
 from lowerbound.coding.pictures import values_of
 from lowerbound.files.read import Frame, Stream
 from lowerbound.files.stream import Given
@@ -117,8 +116,8 @@ def model(saved: Any) -> Result:
         {"health": health},
         lines=health.get("lines", ["no verdict is stored in this model"]),
         sheet=_levels(health.get("levels", ())),
-        next=spell_use(trained.recipe, path, "")
-        if trained.recipe in VERBS
+        next=spell_use(trained.command, path, "")
+        if trained.command
         else f"lowerbound doctor {path} {'NEW/' if trained.coding.shape else 'NEW.csv'}",
     )
 

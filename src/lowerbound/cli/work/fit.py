@@ -11,15 +11,14 @@ from typing import Any
 
 import torch
 
-from lowerbound import bundle, recipes
+from lowerbound import bundle
 from lowerbound._version import __version__
 from lowerbound.cli.commands.score import why
 from lowerbound.cli.outputs import Clock, spell_bytes, spell_path, spell_seconds, spell_use
 from lowerbound.cli.plans import as_toml, plan_from
 from lowerbound.cli.progress import Voice
 from lowerbound.cli.result import Result
-from lowerbound.coding.degradations import USUAL_NOISE
-from lowerbound.coding.pairs import restores
+from lowerbound.coding.pairs import PairCoding
 from lowerbound.coding.rows import subset
 from lowerbound.coding.tables import Coding
 from lowerbound.errors import CheckFailed
@@ -30,7 +29,7 @@ from lowerbound.tasks.cards import reservations
 from lowerbound.tasks.trained import Trained
 from lowerbound.training.engine.processes import ALONE, Team, gathered
 from lowerbound.training.engine.run_folder import RunFolder
-from lowerbound.training.fit import learn
+from lowerbound.training.fit import learn, run_path
 from lowerbound.training.objective import settled
 from lowerbound.training.plan import PRESETS, Plan, budget_of, device_of, optimiser_of
 from lowerbound.training.split import Split
@@ -39,11 +38,6 @@ __all__ = ["Output", "as_toml", "may_replace", "plan_from", "rehearse", "train"]
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
 _TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".zarr")  # of which new rows are told to be, too
-
-
-def run_path(target: Path) -> Path:
-    """Return where the fit of a model keeps its states: ``tx.run`` beside ``tx.vae``."""
-    return target.with_suffix(".run") if target.suffix == ".vae" else Path(f"{target}.run")
 
 
 def may_replace(target: Path) -> bool:
@@ -133,7 +127,7 @@ def _then(trained: Trained, frame: Given, model: str) -> str:
     alike = Path(frame.origin).suffix.lower()
     table = f"NEW{alike}" if alike in _TABLES else "NEW.csv"
     data = "NEW/" if frame.files else "NEW.npy" if trained.coding.shape else table
-    return spell_use(trained.recipe, model, data, why(trained))
+    return spell_use(trained.command, model, data, why(trained))
 
 
 @dataclass(frozen=True)
@@ -199,7 +193,7 @@ def _size(frame: Given) -> str:
 def _meaning(plan: Plan) -> str:
     """Say what the preset stands for; its widths are those of layers that some recipes have."""
     meaning = PRESETS[plan.preset].meaning
-    return meaning if "hidden" in recipes.parameters(plan.recipe) else meaning.split(", ", 1)[1]
+    return meaning if "hidden" in plan.recipe.parameters else meaning.split(", ", 1)[1]
 
 
 _PIXELS = {"bits": "0 and 1", "codes": "codes from 0 to 255", "grey": "grey levels from 0 to 1"}
@@ -211,8 +205,8 @@ def _kinds(coding: Coding, frame: Given) -> str:
     schema = document.get("schema")
     if document["coding"] == "pictures":
         return f"{math.prod(coding.shape):,} cells, {_PIXELS[document['kind']]}"
-    if document["coding"] == "pairs":
-        return _pairs(document, made=frame.targets is None)
+    if isinstance(coding, PairCoding):
+        return _pairs(coding, made=frame.targets is None)
     if schema is None:
         return f"{len(coding.groups):,} counts"
     columns = schema["columns"]
@@ -224,18 +218,15 @@ def _kinds(coding: Coding, frame: Given) -> str:
     return found + (f"; ignored: {', '.join(others[:5])}{more}" if others else "")
 
 
-def _pairs(document: dict[str, Any], made: bool) -> str:
-    """Say what a model that restores is to learn: from pairs that are made, or given."""
-    colours = "grey" if document["channels"] == 1 else "colours"
-    if not made and document["recipe"] in ("denoise", "inpaint"):
-        return f"{document['recipe']}, {colours}: as they are given"
-    told = {
-        "denoise": f"noise {document['settings'].get('noise', USUAL_NOISE)}",
-        "upscale": f"{document['scale']} times smaller",
-        "inpaint": "holes",
-        "segment": f"{len(document['classes'])} classes",
-    }
-    return f"{document['recipe']}, {colours}: {told[document['recipe']]}"
+def _pairs(coding: PairCoding, made: bool) -> str:
+    """Say what a model that restores is to learn, from pairs that are made or given."""
+    colours = "grey" if coding.channels == 1 else "colours"
+    told = coding.restoration.told(coding.settings)
+    if coding.classes:
+        told = f"{len(coding.classes)} classes"
+    elif not made and coding.scale == 1:
+        told = "as they are given"
+    return f"{coding.restoration.command}, {colours}: {told}"
 
 
 def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
@@ -257,7 +248,7 @@ def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
         f"Health     {first}",
         *(f"           {line}" for line in others),
         *(f"Objective  {line}" for line in reservations(facts["objective"])),
-        *([] if restores(trained.recipe) else [_threshold(alarm)]),
+        *([] if trained.recipe.restoration else [_threshold(alarm)]),
     ]
 
 
@@ -272,7 +263,7 @@ def _threshold(alarm: Alarm) -> str:
 def _doubts(trained: Trained, plan: Plan) -> list[str]:
     """Say what the numbers cannot promise."""
     notes, rows = [], len(trained.calibration.scores)
-    if restores(trained.recipe):
+    if trained.recipe.restoration:
         return notes
     if plan.alarm_rate * (rows + 1) < 1:
         notes.append(
@@ -322,7 +313,7 @@ def _facts(trained: Trained, frame: Given) -> dict[str, Any]:
     return {
         "rows": frame.rows,
         "columns": len(frame.names) or math.prod(frame.shape),
-        "recipe": trained.recipe,
+        "recipe": trained.recipe.name,
         "latent": trained.latent,
         "plan": facts["plan"],
         "split": facts["split"],

@@ -16,7 +16,6 @@ from lowerbound.cli.outputs import Clock
 from lowerbound.cli.places import beside_inputs
 from lowerbound.cli.result import Remarks, Result
 from lowerbound.cli.work import drawing
-from lowerbound.coding.pairs import restores
 from lowerbound.coding.pictures import LEVELS, PictureCoding
 from lowerbound.coding.rows import Dense, Rows
 from lowerbound.errors import UsageError
@@ -97,12 +96,13 @@ def _frame_of(trained: Trained, shape: str | None) -> tuple[tuple[int, int, int]
     if isinstance(trained.coding, PictureCoding):
         size = trained.coding.arguments()["shape"]
         return (size[0], size[1], size[2]), LEVELS if trained.coding.kind == "codes" else 1.0
-    if restores(trained.recipe):
+    restoration = trained.recipe.restoration
+    if restoration is not None:
         raise UsageError(
             "E247",
-            f"a model of the recipe {trained.recipe!r} makes pictures of given ones, and does "
-            "nothing else",
-            fix=f"lowerbound {trained.recipe} M.vae PICTURES --out FOLDER",
+            f"a model of the recipe {trained.recipe.name!r} makes pictures of given ones, and "
+            "does nothing else",
+            fix=restoration.use(),
         )
     cells = sum(len(group.parts) for group in trained.coding.groups)
     found = re.fullmatch(r"(\d+)x(\d+)", shape or "")

@@ -178,6 +178,12 @@ def _hole(path: Path, given: Page) -> NDArray[np.bool_]:
     return mask
 
 
+def masks_of(trained: Trained) -> bool:
+    """Tell whether a model gives every pixel a class."""
+    restoration = trained.recipe.restoration
+    return restoration is not None and restoration.masks
+
+
 def restore_page(
     trained: Trained, given: Page, order: Order, hole: NDArray[np.bool_] | None = None
 ) -> Pages:
@@ -188,7 +194,7 @@ def restore_page(
     """
     known = int(trained.arguments["channels"])
     x = torch.from_numpy(np.moveaxis(shares(given), -1, 0).copy())
-    if trained.recipe == "segment":
+    if masks_of(trained):
         return _masks(trained, _restored(trained, _seen(x, known), order), order)
     parts = [x] if known == len(x) else [_seen(part[None], known) for part in x]
     if hole is not None:
@@ -295,7 +301,7 @@ def _told(
     made: list[Pages] | None = None,
 ) -> Result:
     """Say how many pictures were made, and how sure they are."""
-    doubt, classes = float(np.mean(doubts)), trained.recipe == "segment"
+    doubt, classes = float(np.mean(doubts)), masks_of(trained)
     unit = "nats per pixel" if classes else "codes of 8 bits"
     what = "mean entropy" if classes else "mean uncertainty"
     facts = {

@@ -1,4 +1,4 @@
-"""The operations that a trace asks of a distribution, dispatched on its type, and joint wrappers.
+"""Operations on distributions, dispatched on their type, and joint distributions of parts.
 
 All log-densities are in nats. Distributions are torch's own where torch has them.
 """
@@ -24,8 +24,11 @@ from torch.distributions import (
 from torch.distributions.constraints import Constraint
 
 from lowerbound.errors import UsageError
+from lowerbound.noise import Supplied
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+ONE = Size()  # the shape of a single draw
 
 Normals = Callable[[Size, Tensor], Tensor]  # (shape, like) -> standard normals
 
@@ -104,6 +107,39 @@ def draw(q: Distribution, normals: Normals) -> tuple[Tensor, Distribution]:
         where q's density is known on the way of a draw only (`Flowed`).
     """
     return reparameterise(q, normals(q.batch_shape + q.event_shape, q.mean)), q
+
+
+@singledispatch
+def sample(d: Distribution, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    """Draw from `d` with a generator, without gradients.
+
+    A distribution for which no rule is registered draws by its own method ``sample``, whose
+    random functions then use `generator`.
+
+    Args:
+        d: the distribution.
+        generator: the source of randomness, on the device of `d`; None for torch's global one.
+        shape: of independent draws.
+
+    Returns:
+        ``shape + d.batch_shape + d.event_shape`` values, exact in law.
+    """
+    if generator is None:
+        return d.sample(shape)
+    with Supplied(lambda device: generator):
+        return d.sample(shape)
+
+
+@sample.register
+@torch.no_grad()
+def _(d: NormalCells, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    whole = shape + d.batch_shape
+    return torch.normal(d.loc.expand(whole), d.scale.expand(whole), generator=generator)
+
+
+@sample.register
+def _(d: Independent, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    return sample(d.base_dist, generator, shape)
 
 
 @singledispatch
@@ -254,12 +290,21 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
 
 
 class Unchecked(Distribution):
-    """A distribution that takes its parameters as they are: families keep them in range."""
+    """A distribution whose parameters are not checked: families keep them in range.
+
+    A rule registered with `sample` also serves as the method of that name.
+    """
 
     @property
     def arg_constraints(self) -> dict[str, Constraint]:
         """Nothing: a check of every parameter at every step would cost more than log_prob."""
         return {}
+
+    def sample(self, sample_shape: Size | Sequence[int] = ONE) -> Tensor:
+        """Draw with torch's global generator, as all distributions of torch do."""
+        if sample.dispatch(type(self)) is sample.dispatch(object):
+            return super().sample(Size(sample_shape))
+        return sample(self, None, Size(sample_shape))
 
 
 class Blocks(Unchecked):
@@ -289,11 +334,6 @@ class Blocks(Unchecked):
         """Return the (B, C) log-density of every cell."""
         return self.gather([d.log_prob(value.index_select(-1, at)) for at, d in self.blocks])
 
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw every cell from its own distribution (global generator of torch)."""
-        draws = [d.sample(Size(sample_shape)) for _, d in self.blocks]
-        return self.gather([x.to(torch.get_default_dtype()) for x in draws])
-
     @property
     def mean(self) -> Tensor:
         """The mean of every cell; of columns whose values are codes, the mode."""
@@ -307,6 +347,12 @@ class Blocks(Unchecked):
     def cdf(self, value: Tensor) -> Tensor:
         """Return P(X <= value) of every cell."""
         return self.gather([d.cdf(value[..., columns]) for columns, d in self.blocks])
+
+
+@sample.register
+def _(d: Blocks, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    draws = [sample(block, generator, shape) for _, block in d.blocks]
+    return d.gather([x.to(torch.get_default_dtype()) for x in draws])
 
 
 class Observed(Unchecked):
@@ -339,10 +385,6 @@ class Observed(Unchecked):
         """Return log p of every row, (B,) nats."""
         return self.log_prob_cells(value).flatten(1).sum(1)
 
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw every cell (global generator of torch)."""
-        return self.cells.sample(Size(sample_shape))
-
     @property
     def mean(self) -> Tensor:
         """The mean of every cell (the mode of codes)."""
@@ -356,6 +398,11 @@ class Observed(Unchecked):
     def cdf(self, value: Tensor) -> Tensor:
         """Return P(X <= value) of every cell."""
         return self.cells.cdf(value)
+
+
+@sample.register
+def _(d: Observed, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    return sample(d.cells, generator, shape)
 
 
 @singledispatch

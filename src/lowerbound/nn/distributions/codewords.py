@@ -17,11 +17,13 @@ from torch import Size, Tensor
 from torch.distributions import Distribution, register_kl
 
 from lowerbound.nn.distributions.base import (
+    ONE,
     Normals,
     Unchecked,
     draw,
     is_certain,
     is_continuous,
+    sample,
     stopped,
     tempered,
     truncated,
@@ -94,10 +96,6 @@ class Nearest(Unchecked):
         """The vectors."""
         return self.vectors
 
-    def sample(self, sample_shape: Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Return the vectors, repeated to the sample shape."""
-        return self.vectors.detach().expand(*sample_shape, *self.vectors.shape)
-
     def log_prob(self, value: Tensor) -> Tensor:
         """Return 0 for the vectors and minus infinity otherwise, (B,) nats."""
         same = (value == self.vectors).flatten(1).all(1)
@@ -108,6 +106,11 @@ class Nearest(Unchecked):
         counts = self.vectors.new_zeros(len(self.codes), self.size)
         flat = self.codes.flatten(1)
         return counts.scatter_add_(1, flat, torch.ones_like(flat).to(counts)) / flat.shape[1]
+
+
+@sample.register
+def _(d: Nearest, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    return d.vectors.detach().expand(*shape, *d.vectors.shape)
 
 
 @singledispatch
@@ -175,10 +178,10 @@ class OnCodebook(Unchecked):
         codes, known = _codes_of(value, self.book)
         return self.codes.log_prob(codes).masked_fill(~known.flatten(1).all(1), -torch.inf)
 
-    def sample(self, sample_shape: Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw vectors from torch's global generator."""
-        codes = self.codes.sample(Size(sample_shape))
-        return F.embedding(codes, self.book).movedim(-1, len(sample_shape) + 1)
+
+@sample.register
+def _(d: OnCodebook, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    return F.embedding(sample(d.codes, generator, shape), d.book).movedim(-1, len(shape) + 1)
 
 
 @register_kl(Nearest, OnCodebook)
@@ -220,10 +223,11 @@ class AllAlike(Unchecked):
         each = -torch.tensor(float(self.size), dtype=torch.float64).log().item()
         return self.like.new_full(self.batch_shape, each * self.event_shape.numel())
 
-    def sample(self, sample_shape: Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw codes from torch's global generator."""
-        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
-        return torch.randint(self.size, shape, device=self.like.device)
+
+@sample.register
+def _(d: AllAlike, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    whole = shape + d.batch_shape + d.event_shape
+    return torch.randint(d.size, whole, generator=generator, device=d.like.device)
 
 
 @tempered.register

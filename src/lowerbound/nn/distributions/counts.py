@@ -19,7 +19,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, Stu
 from torch.distributions.utils import lazy_property
 
 from lowerbound.nn.distributions import zero_counts
-from lowerbound.nn.distributions.base import Unchecked
+from lowerbound.nn.distributions.base import ONE, Unchecked, sample
 from lowerbound.nn.distributions.zero_counts import softplus
 
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
@@ -80,9 +80,16 @@ class Codes(Categorical):
         fixed = self._kept[0].to(otherwise)
         return torch.where(fixed > -torch.inf, fixed, otherwise)
 
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw codes seen in training."""
-        return Categorical(logits=self._drawn, validate_args=False).sample(Size(sample_shape))
+    def sample(self, sample_shape: Size | Sequence[int] = ONE) -> Tensor:
+        """Draw codes seen in training, with torch's global generator."""
+        return sample(self, None, Size(sample_shape))
+
+    def drawn(self, generator: torch.Generator | None, shape: Size) -> Tensor:
+        """Draw codes seen in training: a reserved code 0 is never drawn."""
+        seen = Categorical(logits=self._drawn.detach(), validate_args=False)
+        rows = seen.probs.reshape(-1, self._num_events)
+        codes = torch.multinomial(rows, shape.numel(), replacement=True, generator=generator)
+        return codes.T.reshape(shape + self.batch_shape)
 
     @property
     def mode(self) -> Tensor:
@@ -103,6 +110,11 @@ class Codes(Categorical):
         """Return P(code <= value), which is meaningful for ordered codes."""
         codes = torch.arange(self.logits.shape[-1], device=value.device)
         return (self.probs * (codes <= value.unsqueeze(-1))).sum(-1)
+
+
+@sample.register
+def _(d: Codes, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    return d.drawn(generator, shape)
 
 
 def ordered_logits(location: Tensor, cutpoints: Tensor) -> Tensor:
@@ -156,10 +168,11 @@ class PoissonLog(Unchecked):
         inside = torch.special.gammaincc(count + 1, self.log_rate.double().exp())
         return torch.where(value < 0, 0.0, inside).to(self.log_rate.dtype)
 
-    @torch.no_grad()
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw counts."""
-        return torch.poisson(self.mean.expand(Size(sample_shape) + self.log_rate.shape))
+
+@sample.register
+@torch.no_grad()
+def _(d: PoissonLog, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    return torch.poisson(d.mean.expand(shape + d.batch_shape), generator=generator)
 
 
 class NegativeBinomial(Unchecked):
@@ -201,14 +214,15 @@ class NegativeBinomial(Unchecked):
         inside = torch.as_tensor(below, dtype=self.log_mean.dtype, device=value.device)
         return torch.where(value < 0, torch.zeros_like(inside), inside)
 
-    @torch.no_grad()
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw counts as a Poisson whose rate is Gamma(theta, mu / theta)."""
-        shape = Size(sample_shape) + self.batch_shape
-        theta = self.log_dispersion.exp().expand(shape)
-        shares = Gamma(theta, torch.ones_like(theta), validate_args=False).sample()
-        rate = shares * (self.log_mean - self.log_dispersion).exp()
-        return torch.poisson(rate.clamp_max(1e9))
+
+@sample.register
+@torch.no_grad()
+def _(d: NegativeBinomial, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    # A Poisson whose rate is Gamma(theta, mu / theta).
+    theta = d.log_dispersion.exp().expand(shape + d.batch_shape)
+    shares = Gamma(theta, torch.ones_like(theta), validate_args=False)
+    rate = sample(shares, generator) * (d.log_mean - d.log_dispersion).exp()
+    return torch.poisson(rate.clamp_max(1e9), generator=generator)
 
 
 def _log_gamma(theta: Tensor) -> Tensor:
@@ -314,12 +328,15 @@ class ZeroInflated(Unchecked):
         inside = closed + (1 - closed) * self.base.cdf(value)
         return torch.where(value < 0, torch.zeros_like(inside), inside)
 
-    @torch.no_grad()
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw counts."""
-        counts = self.base.sample(Size(sample_shape))
-        closed = torch.rand_like(counts) < torch.sigmoid(self.gate)
-        return counts.masked_fill(closed, 0.0)
+
+@sample.register
+@torch.no_grad()
+def _(d: ZeroInflated, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    counts = sample(d.base, generator, shape)
+    uniform = torch.rand(
+        counts.shape, generator=generator, dtype=counts.dtype, device=counts.device
+    )
+    return counts.masked_fill(uniform < torch.sigmoid(d.gate), 0.0)
 
 
 class StudentTCdf(StudentT):

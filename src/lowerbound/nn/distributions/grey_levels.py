@@ -6,7 +6,7 @@ Locations and scales are in codes, log-probabilities in nats.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Size, Tensor
 from torch.distributions import ContinuousBernoulli
 from torch.distributions.utils import broadcast_all
 
-from lowerbound.nn.distributions.base import Unchecked, centre, tempered
+from lowerbound.nn.distributions.base import ONE, Unchecked, centre, sample, tempered
 from lowerbound.nn.distributions.counts import Codes
 
 SATURATED = 18  # logit whose sigmoid is 1 to eight digits
@@ -62,14 +62,6 @@ class DiscretizedLogistic(Unchecked):
             + inside.masked_fill(first | last, 0.0)
         )
 
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw codes (global generator of torch)."""
-        uniform = torch.rand(
-            Size(sample_shape) + self.loc.shape, dtype=self.loc.dtype, device=self.loc.device
-        )
-        drawn = self.loc + self.scale * uniform.logit()
-        return drawn.round().clamp(0, self.levels - 1)
-
     @property
     def mean(self) -> Tensor:
         """The mean code, to 1e-5 of a code."""
@@ -112,6 +104,16 @@ def _mean(loc: Tensor, scale: Tensor, levels: int) -> Tensor:
         - 7 * (bends[1] - bends[0]) / (5760 * wide**3)
     )
     return torch.where(scale > 1, far, near)
+
+
+def _uniform(generator: torch.Generator | None, shape: Size, like: Tensor) -> Tensor:
+    return torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+@sample.register
+def _(d: DiscretizedLogistic, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    drawn = d.loc + d.scale * _uniform(generator, shape + d.loc.shape, d.loc).logit()
+    return drawn.round().clamp(0, d.levels - 1)
 
 
 @tempered.register
@@ -180,18 +182,15 @@ class DiscretizedLogisticMixture(Unchecked):
         """Return P(X_c <= value_c) of every element given the earlier channels."""
         return self._scan(value, cdf=True)
 
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw a component, then its channels in order, from torch's global generator."""
-        shape = Size(sample_shape)
-        uniform = torch.rand(
-            shape + self.log_weights.shape, dtype=self.loc.dtype, device=self.loc.device
-        )
+    def drawn(self, generator: torch.Generator | None, shape: Size) -> Tensor:
+        """Draw a component, then its channels in order."""
+        uniform = _uniform(generator, shape + self.log_weights.shape, self.loc)
         gumbel = -(-uniform.clamp_min(torch.finfo(uniform.dtype).tiny).log()).log()
         chosen = (self.log_weights + gumbel).argmax(self._axis, keepdim=True)
         channels: list[Tensor] = []
         for c in range(self.channels):
             earlier = torch.stack(channels, self._axis) if c else self.loc.new_empty(0)
-            drawn = self.channel(c, earlier).sample(() if c else shape)
+            drawn = sample(self.channel(c, earlier), generator, ONE if c else shape)
             channels.append(drawn.take_along_dim(chosen, self._axis).expand_as(drawn))
         return torch.stack(channels, self._axis).select(self._axis - 1, 0)
 
@@ -229,6 +228,13 @@ class DiscretizedLogisticMixture(Unchecked):
         return torch.stack(modes, self._axis)
 
 
+@sample.register
+def _(
+    d: DiscretizedLogisticMixture, generator: torch.Generator | None, shape: Size = ONE
+) -> Tensor:
+    return d.drawn(generator, shape)
+
+
 @tempered.register
 def _(p: DiscretizedLogisticMixture, temperature: float) -> DiscretizedLogisticMixture:
     scale = p.scale * temperature  # of the components; their weights are unchanged
@@ -243,9 +249,9 @@ class GreyCodes(Codes):
         """The expected code, which may be fractional."""
         return self.probs @ torch.arange(float(self.logits.shape[-1])).to(self.probs)
 
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
+    def drawn(self, generator: torch.Generator | None, shape: Size) -> Tensor:
         """Draw codes, as floats."""
-        return super().sample(sample_shape).to(self.logits.dtype)
+        return super().drawn(generator, shape).to(self.logits.dtype)
 
 
 @centre.register

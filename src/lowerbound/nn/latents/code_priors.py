@@ -10,7 +10,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
 from lowerbound.errors import UsageError
-from lowerbound.nn.distributions.base import Unchecked, tempered, truncated
+from lowerbound.nn.distributions.base import ONE, Unchecked, sample, tempered, truncated
 from lowerbound.nn.distributions.codewords import AllAlike, OnCodebook
 from lowerbound.nn.latents.codebooks import Codebook
 from lowerbound.nn.networks.pixelcnn import PixelCNN, Walk
@@ -125,16 +125,6 @@ class Raster(Unchecked):
         log_p = self.log_probs(self.net(value, self.h))
         return log_p.gather(1, value[:, None]).flatten(1).sum(1)
 
-    def sample(self, sample_shape: Size = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw (global generator of torch)."""
-        draws = []
-        for _ in range(sample_shape.numel()):
-            uniform = torch.rand(
-                len(self.h), *self.event_shape, dtype=torch.float64, device=self.h.device
-            )
-            draws.append(self.drawn(uniform))
-        return torch.stack(draws).view(*sample_shape, *draws[0].shape)
-
     @torch.no_grad()
     def drawn(self, uniform: Tensor) -> Tensor:
         """Return the codes, (B, H, W), by inversion of uniform numbers (B, H, W) in [0, 1)."""
@@ -151,6 +141,16 @@ class Raster(Unchecked):
         reached = self.log_probs(numbers).double().exp().cumsum(1)
         # Division makes the last one exactly 1, above every uniform number.
         return (reached / reached[:, -1:] <= uniform[:, None]).sum(1)
+
+
+@sample.register
+def _(p: Raster, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    draws = []
+    for _ in range(shape.numel()):
+        each = Size([len(p.h)]) + p.event_shape
+        uniform = torch.rand(each, generator=generator, dtype=torch.float64, device=p.h.device)
+        draws.append(p.drawn(uniform))
+    return torch.stack(draws).view(*shape, *draws[0].shape)
 
 
 @tempered.register

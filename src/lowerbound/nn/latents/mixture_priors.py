@@ -145,7 +145,8 @@ class Reading(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None) -> Sequence[Tensor]:
         """Return the encoder's features."""
-        self.keys = row_keys(x) if self.training else None
+        if self.training:  # in evaluation, threads may share the model
+            self.keys = row_keys(x)
         return self.encoder(x, context)
 
     def last(self) -> Tensor | None:
@@ -212,11 +213,11 @@ class Exemplar(nn.Module):
 
     def forward(self, h: Tensor) -> Distribution:
         """Return the mixture for every row of h; in training, without the row itself."""
-        read = None if self.reading is None else self.reading()
+        read = self.reading() if self.training and self.reading is not None else None
         loc, _ = _normal(self.encode(self.exemplars))
         scale = scale_of(self.raw_scale, 1e-4, 1e4).expand_as(loc)
         logits = self.uniform
-        if read is not None and self.training:
+        if read is not None:
             own = read[:, None] == self.keys
             # A row equal to every exemplar keeps them all; none would remain otherwise.
             own &= ~own.all(1, keepdim=True)

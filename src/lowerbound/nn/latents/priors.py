@@ -9,7 +9,14 @@ import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
 
-from lowerbound.nn.distributions.base import Unchecked, UnitNormal, normal, tempered
+from lowerbound.nn.distributions.base import (
+    ONE,
+    Unchecked,
+    UnitNormal,
+    normal,
+    sample,
+    tempered,
+)
 from lowerbound.nn.distributions.scales import scale_of, soft_clip
 from lowerbound.nn.networks.mlp import MLP
 
@@ -195,13 +202,14 @@ class Coupled(Unchecked):
             total = total + log_det
         return self.base.log_prob(e) + total
 
-    @torch.no_grad()
-    def sample(self, sample_shape: Size | Sequence[int] = torch.Size()) -> Tensor:  # noqa: B008
-        """Draw (global generator of torch)."""
-        z = self.base.sample(Size(sample_shape))
-        for step in reversed(self.steps):
-            z = step.back(z)
-        return z
+
+@sample.register
+@torch.no_grad()
+def _(p: Coupled, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    z = sample(p.base, generator, shape)
+    for step in reversed(p.steps):
+        z = step.back(z)
+    return z
 
 
 @tempered.register

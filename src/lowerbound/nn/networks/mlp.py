@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from lowerbound.errors import UsageError
 
 ONE_HOT_LIMIT = 64  # a column with more levels than this is embedded
 
@@ -263,11 +266,56 @@ _READERS = {
 }
 
 
-class Hidden(nn.Module):
-    """Set a random share of the values to NaN in training, before the encoder.
+class Drawing(nn.Module):
+    """Base of layers that draw random numbers while training, from a generator lent to them.
 
-    The ELBO remains a bound, because q(z | x) may depend on any part of x. The posterior becomes
-    robust to missing values, and is mildly regularised.
+    `loop.fit` lends one to all such layers of its model and seeds it anew at every step, so that
+    a fit can be resumed exactly and fits in several threads do not share a state. Elsewhere, use
+    `lent`.
+    """
+
+    _generator: torch.Generator | None = None
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The generator that was lent to the layer.
+
+        Raises:
+            UsageError: E246 where none was lent.
+        """
+        if self._generator is None:
+            raise UsageError(
+                "E246",
+                f"a layer of type {type(self).__name__} draws while training, and no generator "
+                "was lent to it",
+                fix="with lent(model, generator): ..., or model.eval()",
+            )
+        return self._generator
+
+
+@contextmanager
+def lent(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
+    """Let all `Drawing` layers of a module use a generator inside the block.
+
+    Args:
+        module: the module, which one thread at a time may train.
+        generator: on the device of the module.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, Drawing)]
+    for layer in layers:
+        layer._generator = generator
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer._generator
+
+
+class Hidden(Drawing):
+    """Hide a random share of the values from the encoder while training.
+
+    The bound stays a bound: q(z | x) may be any function of x, so also of a part of it. It makes
+    the posterior robust to missing values and is a mild regulariser.
 
     Args:
         rate: probability that a value is hidden.
@@ -281,4 +329,5 @@ class Hidden(nn.Module):
         """Return x with some values NaN in training, and x itself in evaluation."""
         if not self.training or not self.rate:
             return x
-        return x.masked_fill(torch.rand_like(x) < self.rate, torch.nan)
+        uniform = torch.rand(x.shape, generator=self.generator, dtype=x.dtype, device=x.device)
+        return x.masked_fill(uniform < self.rate, torch.nan)

@@ -57,7 +57,7 @@ class Parity(NamedTuple):
 
 def drawn_rows(trained: Trained, seed: int) -> Frame:
     """Return rows drawn from the model, with gaps."""
-    table = trained.sample(DRAWN, seed=seed).table
+    table = trained.samples(DRAWN, seed=seed).table
     gone = np.random.default_rng(noise.derive("export", "gaps", seed)).random(
         (table.num_rows, table.num_columns)
     )

@@ -112,7 +112,7 @@ def exportable(trained: Trained, allow_collapsed: bool = False) -> TableCoding:
     if not isinstance(trained.coding, TableCoding):
         raise UsageError(
             "E246",
-            f"a model of the recipe {trained.recipe!r} has no ONNX form: "
+            f"a model of the recipe {trained.recipe.name!r} has no ONNX form: "
             + ("it models pictures" if trained.coding.shape else "its rows need a context"),
             fix="fit with --recipe table",
         )
@@ -201,7 +201,7 @@ def _describe(proto: Any, trained: Trained, samples: int, seed: int) -> None:
     document = {
         "lowerbound": __version__,
         "format": 1,
-        "recipe": trained.recipe,
+        "recipe": trained.recipe.name,
         "input": {"name": INPUT, "dtype": "float64", "shape": ["rows", "columns"]},
         "columns": [column.document() for column in inputs_of(coding.schema)],
         "outputs": {

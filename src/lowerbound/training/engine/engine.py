@@ -1,8 +1,8 @@
-"""How the machine is used in a fit: chosen before it, from shapes and what the machine can do.
+"""The choice of threads, kernels, layout and precision for a fit, from shapes and measurements.
 
-Nothing is chosen by a stopwatch inside a run: two runs of one command must give the same bytes.
-What was measured of the machine is measured once and kept (`lowerbound.training.engine.machine`);
-the choice is part of every checkpoint, so that a run goes on as it began.
+Nothing is timed inside a run: two runs of one command must give the same bytes. The machine is
+measured once (`lowerbound.training.engine.machine`), and the choice is part of every checkpoint,
+so that a resumed run continues as it began.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lowerbound import noise
 from lowerbound.coding.rows import Batch
 from lowerbound.files import allocators
 from lowerbound.training.engine.kernels import replaced
-from lowerbound.training.engine.machine import GAIN, Machine
+from lowerbound.training.engine.machine import GAIN, Machine, threads
 
 SMALL_STEP = 4e7  # floating-point operations of a forward pass below which one thread is faster
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
@@ -27,10 +27,10 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 @dataclass(frozen=True)
 class Engine:
-    """How the machine is used in one fit.
+    """The use of the machine in one fit.
 
     Attributes:
-        threads: of torch.
+        threads: number of torch's threads.
         linear: the kernel of linear layers, "torch" or "onednn".
         channels_last: whether images and convolutions lie with their channels innermost.
         precision: "float32", or "bfloat16" for products under autocast (densities stay float32).
@@ -74,15 +74,10 @@ class Engine:
 
     @contextmanager
     def running(self, objective: nn.Module) -> Iterator[None]:
-        """Use the machine in this way inside the block."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
+        """Use the machine in this way inside the block, in the calling thread only."""
         allocators.keep()
-        try:
-            with replaced(objective, self.linear):
-                yield
-        finally:
-            torch.set_num_threads(before)
+        with threads(self.threads), replaced(objective, self.linear):
+            yield
 
 
 def choose(
@@ -101,13 +96,13 @@ def choose(
     if device.type != "cpu":  # where the fast kernels for convolutions want this layout
         return Engine(torch.get_num_threads(), "torch", convolutions, precision)
     products = flops(objective, batch)
-    threads = 1 if products < SMALL_STEP else torch.get_num_threads()
+    count = 1 if products < SMALL_STEP else torch.get_num_threads()
     layers = [m.weight.numel() for m in objective.modules() if isinstance(m, nn.Linear)]
-    onednn = max(layers, default=0) * len(batch.x) >= machine.onednn_from(threads)
+    onednn = max(layers, default=0) * len(batch.x) >= machine.onednn_from(count)
     # The gradient of a depthwise convolution takes a quarter of the time in this layout.
     depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in objective.modules())
     channels_last = depthwise or (convolutions and machine.channels_last >= GAIN)
-    return Engine(threads, "onednn" if onednn else "torch", channels_last, precision)
+    return Engine(count, "onednn" if onednn else "torch", channels_last, precision)
 
 
 @torch.no_grad()
@@ -132,9 +127,8 @@ def flops(objective: nn.Module, batch: Batch) -> int:
     training = objective.training
     objective.eval()  # running statistics must not see this pass
     try:
-        with noise.isolated("flops"):
-            x, context = batch
-            objective(x, 0, noise.Stream(noise.generator("flops", device=x.device)), context)
+        x, context = batch
+        objective(x, 0, noise.Stream(noise.generator("flops", device=x.device)), context)
     finally:
         objective.train(training)
         for hook in hooks:

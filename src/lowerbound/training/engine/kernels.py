@@ -1,8 +1,8 @@
-"""Linear layers through oneDNN: on some processors about twice as fast in float32 as torch's own.
+"""Linear layers by oneDNN, on some processors about twice as fast in float32 as torch's own.
 
-torch takes MKL for float32 products. The operation used here is torch's, but not part of its
-public interface: `available` says whether it is there and gives the same numbers, and without it
-everything runs as it always did.
+torch uses MKL for float32 products. The operation used here is torch's, but not part of its
+public interface: `available` tells whether it exists and gives the same numbers. Without it,
+torch's own kernels are used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if bias is not None:
-        bias = bias.contiguous()  # the kernel takes another stride for this one, without a word
+        bias = bias.contiguous()  # the kernel silently misreads any other stride
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
@@ -67,7 +67,11 @@ def available() -> bool:
 
 @contextmanager
 def replaced(module: nn.Module, kernel: str) -> Iterator[None]:
-    """Let the linear layers of `module` use a kernel, "torch" or "onednn", inside the block."""
+    """Let the linear layers of `module` use a kernel, "torch" or "onednn", inside the block.
+
+    The module is the one that the caller trains: no other thread uses it, and other modules keep
+    their kernels.
+    """
     if kernel == "torch" or not available():
         yield
         return

@@ -1,14 +1,15 @@
-"""The one fit loop: batches, steps, held-out checks, early stopping, guards, and commits.
+"""The training loop: batches, steps, held-out checks, early stopping, guards and checkpoints.
 
-It knows an objective, rows to learn from and rows to check on. The caller's global random state is
-left as it was: order and noise come from generators keyed by (seed, purpose, step), so a fit that
-was killed goes on from its last commit exactly as if nothing had happened.
+All random numbers come from generators keyed by (seed, purpose, step): a fit that was killed
+continues from its last checkpoint to the same bytes, and fits in several threads do not disturb
+each other. No global random state is read or written.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 
 import torch
@@ -18,6 +19,7 @@ from lowerbound import noise
 from lowerbound.coding.augmentations import View
 from lowerbound.coding.rows import Batch, Rows, batched, subset, visits
 from lowerbound.errors import NumericError, UsageError
+from lowerbound.nn.networks.mlp import lent
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.training.engine import machine
 from lowerbound.training.engine.checkpoints import Checkpoints, State
@@ -157,6 +159,8 @@ class _Trainer:
         self.view: View | None = None
         self.rate = self.settings.learning_rate
         self.step = self.waited = self.in_a_row = 0
+        self.layers = torch.Generator(self.device)  # for layers that draw, seeded at every step
+        self.supplied = draws_globally(objective)
 
     def _samples(self, large: bool) -> int:
         """Return the importance samples of a check, so that it stays cheap beside training.
@@ -173,9 +177,7 @@ class _Trainer:
     def train(self, checkpoints: Checkpoints | None, report: Report | None) -> None:
         """Step until the budget is spent or the held-out bound stops rising."""
         self.objective.train()
-        # The caller's state is put aside once for all steps: doing so at each costs a small net
-        # as much as its optimiser.
-        with noise.isolated(self.seed, "layers"), Held() as signals:
+        with lent(self.objective, self.layers), Held() as signals:
             for index in self._order():
                 if self.history.stopped:
                     return
@@ -221,9 +223,9 @@ class _Trainer:
         x = self.engine.arranged(x)
         source = noise.generator(self.seed, "noise", self.step, device=self.device)
         self.flat.clear()
-        # Layers that draw for themselves, such as `Hidden`, use torch's own generators.
-        noise.reseed(self.seed, "layers", self.step, *self.team.key)
-        with self.engine.mixed(self.device):
+        self.layers.manual_seed(noise.derive(self.seed, "layers", self.step, *self.team.key))
+        supplied = noise.Supplied(lambda _: self.layers) if self.supplied else nullcontext()
+        with self.engine.mixed(self.device), supplied:
             drawn = self.team.noise(noise.Stream(source))
             loss = self.wrapped(x, self.step - 1, drawn, context)
         loss.value.backward()
@@ -375,6 +377,23 @@ class _Trainer:
         self.meter.restore(arrays["meter"].numpy())
         self.step, self.waited = values["step"], values["waited"]
         self.in_a_row, self.rate = values["in_a_row"], values["rate"]
+
+
+# Layers of torch that draw while training, and cannot be given a generator.
+_DRAWING = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
+
+
+def draws_globally(module: nn.Module) -> bool:
+    """Tell whether a layer may draw from torch's global generator: dropout, or a user's own class.
+
+    Training such a layer needs `noise.Supplied`, which costs a few microseconds per operation.
+    Layers of this library draw from a generator that is lent to them.
+    """
+    return any(
+        isinstance(layer, _DRAWING)
+        or not type(layer).__module__.startswith(("lowerbound.", "torch."))
+        for layer in module.modules()
+    )
 
 
 def _whole_batch(rows: int, size: int) -> int:

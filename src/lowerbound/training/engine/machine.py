@@ -1,7 +1,7 @@
-"""What this machine can do: measured once, kept in the user's cache, the same for every run.
+"""The machine: its fastest kernels, measured once and cached for all runs, and torch's threads.
 
-A run must not measure for itself, since its result would then depend on what else the machine was
-doing. Where the cache cannot be written, nothing is measured and the plain kernels are used.
+A run must not measure for itself: its result would depend on the load of the machine. Where the
+user's cache cannot be written, nothing is measured and the plain kernels are used.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +36,7 @@ ROUNDS = 7
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured of a machine.
+    """Measurements of a machine.
 
     Attributes:
         linear: for a number of threads, the ratio of torch's time to oneDNN's for layers of
@@ -56,9 +58,17 @@ class Machine:
         return smallest
 
 
-@cache
+_MEASURING = Lock()  # two fits that begin together must get the same numbers
+
+
 def this() -> Machine:
-    """Return what is known of this machine, measured now if it never was."""
+    """Return the measurements of this machine, taken now if there are none in the cache."""
+    with _MEASURING:
+        return _this()
+
+
+@cache
+def _this() -> Machine:
     place = _place()
     known = _read(place)
     if known is not None:
@@ -70,7 +80,7 @@ def this() -> Machine:
         part = place.with_name(f"{place.name}.{os.getpid()}")
         part.write_text(json.dumps({"format": FORMAT, **asdict(measured)}))
         os.replace(part, place)
-    return _read(place) or Machine()  # another process may have been first: its word counts
+    return _read(place) or Machine()  # another process may have been first: its numbers count
 
 
 @contextmanager
@@ -80,24 +90,47 @@ def one_left() -> Iterator[None]:
     Threads of a product wait for each other without giving way: one that has to share its
     processor with the reading holds up all of them.
     """
+    with threads(max(1, torch.get_num_threads() - 1)):
+        yield
+
+
+_SWITCHING = Lock()
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads for the calling thread, inside the block.
+
+    ``torch.set_num_threads`` sets the number of the calling thread, and that of threads which use
+    torch for the first time afterwards. The latter is put back at once: sums and products may
+    differ in their last bits between numbers of threads, and a fit must not change the results
+    of other threads.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before - 1))
+    if count == before:
+        yield
+        return
+    _set_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        _set_threads(before)
+
+
+def _set_threads(count: int) -> None:
+    """Set the number of threads that torch uses for the calling thread, and for no other."""
+    with _SWITCHING, ThreadPoolExecutor(1) as new:
+        others = new.submit(torch.get_num_threads).result()
+        torch.set_num_threads(count)
+        new.submit(torch.set_num_threads, others).result()
 
 
 def measure() -> Machine:
-    """Time what there is a choice of; a second or two."""
-    before = torch.get_num_threads()
+    """Time the kernels that there is a choice of, in a second or two."""
     found: dict[str, list[tuple[int, float]]] = {}
-    try:
-        for threads in sorted({1, before}) if kernels.available() else ():
-            torch.set_num_threads(threads)
-            found[str(threads)] = [(BATCH * w * w, _ratio(w, kernels.onednn)) for w in WIDTHS]
-    finally:
-        torch.set_num_threads(before)
+    for count in sorted({1, torch.get_num_threads()}) if kernels.available() else ():
+        with threads(count):
+            found[str(count)] = [(BATCH * w * w, _ratio(w, kernels.onednn)) for w in WIDTHS]
     return Machine(found, _layouts())
 
 
@@ -125,8 +158,9 @@ Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 def _ratio(width: int, other: Linear) -> float:
     """Return the time of torch's layer, forward and backward, over that of `other`."""
-    with noise.isolated("machine"):
-        x, weight = torch.randn(BATCH, width), torch.randn(width, width)
+    source = noise.generator("machine")
+    x = torch.randn(BATCH, width, generator=source)
+    weight = torch.randn(width, width, generator=source)
     bias = torch.zeros(width)
     for tensor in (x, weight, bias):
         tensor.requires_grad_()

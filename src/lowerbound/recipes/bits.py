@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lowerbound.coding.tables import BitsCoding
 from lowerbound.nn.distributions.families import Bits
 from lowerbound.nn.distributions.table_rows import WithMissing
 from lowerbound.nn.model import LatentModel
 from lowerbound.nn.networks.mlp import NONLINEARITIES, Filled
 from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.record import Recipe
 from lowerbound.recipes.vectors import vector
 
 
@@ -51,3 +53,6 @@ def binary(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
         after=choice("layers", layers, NONLINEARITIES),
         bounds=(0.0, 1.0),
     )
+
+
+BINARY = Recipe(binary, lambda settings: BitsCoding)

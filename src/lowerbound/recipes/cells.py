@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from lowerbound.coding.counts import CountsCoding
+from lowerbound.files.frame import Frame, holds_counts
 from lowerbound.nn.distributions.families import Conditional
 from lowerbound.nn.distributions.table_rows import LibraryCounts
 from lowerbound.nn.latents.posteriors import Plain
@@ -15,6 +17,7 @@ from lowerbound.nn.latents.priors import Mixture, StandardNormal
 from lowerbound.nn.model import LatentModel, Level
 from lowerbound.nn.networks.mlp import Filled, Mapped, Single, trunk
 from lowerbound.recipes.choosing import choice
+from lowerbound.recipes.record import Recipe, Suggestion
 
 
 class GivenLibrary(nn.Module):
@@ -107,3 +110,17 @@ def counts(
         OfLibrary(ButLast(nn.Linear(hidden[0], family.numbers(features))), family),
         GivenLibrary(1 + batches),
     )
+
+
+def _suits(frame: Frame, chosen: Mapping[str, object]) -> Suggestion | None:
+    """Suggest the recipe for sparse matrices of whole numbers."""
+    return Suggestion({}, "raw counts of cells") if holds_counts(frame) else None
+
+
+COUNTS = Recipe(
+    counts,
+    lambda settings: CountsCoding,
+    explains=False,
+    sparse=True,
+    suits=_suits,
+)

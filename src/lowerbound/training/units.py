@@ -1,0 +1,60 @@
+"""Durations and shares as people write them: "90s", "10m", "0.1%"."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from lowerbound.errors import UsageError
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd]\s*)+")
+
+
+def seconds(value: object, name: str = "--time-limit") -> float:
+    """Return 90, "90s", "10m" or "1h30m" as seconds.
+
+    Raises:
+        UsageError: E231 for anything else.
+    """
+    text = str(value).strip().lower()
+    if _DURATION.fullmatch(text):
+        return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
+    return number(text, name, "a time such as 90s, 10m or 1h", "10m")
+
+
+def share(value: object, name: str = "--alarm-rate") -> float:
+    """Return 0.001 or "0.1%" as a share.
+
+    Raises:
+        UsageError: E231 for anything else, and for numbers from 1 to 100 without a percent sign.
+    """
+    text = str(value).strip()
+    wanted = "a share such as 0.1% or 0.001"
+    if text.endswith("%"):
+        return number(text[:-1], name, wanted, "0.1%") / 100
+    found = number(text, name, wanted, "0.1%")
+    if 1 <= found < 100:
+        # 5 may mean 5 % or be a slip of 0.5: both are worse guessed than asked.
+        raise _refusal(name, value, "a share below 1", f"{found:g}%")
+    return found
+
+
+def number(text: str, name: str, wanted: str, example: str) -> float:
+    """Return a finite number.
+
+    Raises:
+        UsageError: E231 for anything else.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        raise _refusal(name, text, wanted, example) from None
+    if not math.isfinite(found):
+        raise _refusal(name, text, wanted, example)
+    return found
+
+
+def _refusal(name: str, value: object, wanted: str, example: str) -> UsageError:
+    given = f"{name} {example}" if name.startswith("-") else f"{name}={example!r}"
+    return UsageError("E231", f"{name} is {value!r}, not {wanted}", fix=given, flag=name)
