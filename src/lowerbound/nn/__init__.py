@@ -8,7 +8,6 @@ Names are imported when first used. The map of the files:
 - latents/: posteriors, priors, flows, codebooks
 - objectives/: losses to minimise
 - networks/: modules without probability
-- partial: forward passes that leave out a part
 
 A Gaussian VAE of 4 features and 2 latents, and its loss in nats per row:
 
@@ -22,7 +21,7 @@ A Gaussian VAE of 4 features and 2 latents, and its loss in nats per row:
 >>> loss = nn.Elbo(model)(torch.zeros(16, 4), 0, source)
 >>> loss.value.shape, sorted(loss.terms)
 (torch.Size([]), ['beta', 'distortion', 'elbo', 'rate'])
->>> model(None, nn.Trace(nn.from_prior(), rows=3)).sample().shape
+>>> model(None, nn.Trace(nn.from_prior(torch.Generator()), rows=3)).mean.shape
 torch.Size([3, 4])
 """
 
