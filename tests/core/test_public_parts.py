@@ -10,7 +10,7 @@ from lowerbound import nn
 
 def test_every_name_is_listed_once_and_found():
     assert len(set(nn.__all__)) == len(nn.__all__)
-    assert set(nn.__all__) == set(nn._HOME)
+    assert set(nn.__all__) == set(nn._HOMES)
     assert set(nn.__all__) <= set(dir(nn))
     for name in nn.__all__:
         assert getattr(nn, name).__name__ == name
