@@ -98,7 +98,6 @@ def trained(task: str, options: argparse.Namespace, folder: Path) -> Trained:
     if options.smoke:
         frame = frame.first(10)
     if task == "upscale":
-        assert frame.pictures is not None
         frame = replace(frame, pictures=[luma_of_grey(picture) for picture in frame.pictures])
 
     def report(check: Any, budget: Any) -> None:

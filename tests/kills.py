@@ -29,8 +29,9 @@ from lowerbound import noise, recipes
 from lowerbound.cli import main as cli
 from lowerbound.coding import large
 from lowerbound.coding.rows import Dense
-from lowerbound.files import frame
-from lowerbound.files.read import Stream, walk
+from lowerbound.files import data
+from lowerbound.files.read import walk
+from lowerbound.files.stream import Stream
 from lowerbound.nn.objectives.elbo import Elbo, Ramp
 from lowerbound.training.engine import loop, run_folder
 from lowerbound.training.engine.checkpoints import OnDisk
@@ -150,7 +151,7 @@ class Streamed(Disk):
     """The same where the file is not held: its rows are shuffled into a scratch file."""
 
     def run(self):
-        frame.PART, large.HELD_CELLS = 256, 1000
+        data.PART, large.HELD_CELLS = 256, 1000
         assert isinstance(walk(self.home / "tx.parquet"), Stream)
         super().run()
 

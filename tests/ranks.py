@@ -21,7 +21,7 @@ from lowerbound import noise, recipes
 from lowerbound.coding import large
 from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
-from lowerbound.files import frame
+from lowerbound.files import data
 from lowerbound.nn.objectives.elbo import Elbo, Iwae
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.engine import Engine
@@ -129,7 +129,7 @@ def made(team, refusing):
 
 def stream(team, folder):
     """Fit a table that is not held; tell how often it was coded here, and the weights."""
-    frame.PART, large.HELD_CELLS = 256, 1000
+    data.PART, large.HELD_CELLS = 256, 1000
     table, coded = folder / "table.parquet", []
     if team.size == 1:
         g = torch.Generator().manual_seed(2)

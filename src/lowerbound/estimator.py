@@ -29,7 +29,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files import containers
-from lowerbound.files.read import Frame
+from lowerbound.files.data import Whole
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe
 from lowerbound.tasks.calibration import Alarm
@@ -187,8 +187,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def _n_features_out(self) -> int:
         return self.latent_
 
-    def _read(self, X: Any) -> Frame:
-        """Return X as a `Frame` whose columns have the names seen in `fit`."""
+    def _read(self, X: Any) -> Whole:
+        """Return X as data whose columns have the names seen in `fit`."""
         check_is_fitted(self)
         pictures, wanted = bool(self.trained_.coding.shape), self.trained_.coding.wanted()
         frame, named = containers.admit(X, estimator=self, pictures=pictures, wanted=wanted)

@@ -15,8 +15,10 @@ from lowerbound.coding.rows import Sparse
 from lowerbound.coding.stored_sparse import store
 from lowerbound.errors import DataError, ResourceError
 from lowerbound.files import anndata as anndatas
-from lowerbound.files import frame as native
-from lowerbound.files.read import Frame, Stream, read, walk
+from lowerbound.files import data as native
+from lowerbound.files.data import Whole
+from lowerbound.files.read import read, walk
+from lowerbound.files.stream import Stream
 
 CELLS, GENES, PART = 90, 12, 32
 FIT = ["--recipe", "counts", "--preset", "fast", "--max-epochs", "3", "-q"]
@@ -95,7 +97,7 @@ def written(kind, suffix):
 def test_parts_are_the_rows_of_the_whole(here, in_parts, kind, suffix):
     path = written(kind, suffix)
     whole, parts = read(path), walk(path)
-    assert isinstance(whole, Frame)
+    assert isinstance(whole, Whole)
     assert isinstance(parts, Stream)
     assert [frame.rows for frame in parts.parts()] == [32, 32, 26]
     assert [frame.start for frame in parts.parts()] == [0, 32, 64]
@@ -118,10 +120,10 @@ def test_files_by_gene_and_few_cells_are_held(here, in_parts, monkeypatch):
     data.X = data.X.tocsc()
     data.write_h5ad("columns.h5ad")
     data[:PART].copy().write_h5ad("few.h5ad")
-    assert isinstance(walk("columns.h5ad"), Frame)
-    assert isinstance(walk("few.h5ad"), Frame)
+    assert isinstance(walk("columns.h5ad"), Whole)
+    assert isinstance(walk("few.h5ad"), Whole)
     monkeypatch.setattr(anndatas.memory, "available", lambda: 1000)
-    assert isinstance(walk("few.h5ad"), Frame)
+    assert isinstance(walk("few.h5ad"), Whole)
     with pytest.raises(ResourceError, match=r"columns\.h5ad"):
         walk("columns.h5ad")
 

@@ -16,7 +16,7 @@ from lowerbound.cli.commands.doctor import doctor
 from lowerbound.cli.commands.score import load
 from lowerbound.cli.progress import Silence
 from lowerbound.cli.work import doctor as examining
-from lowerbound.files import frame
+from lowerbound.files import data
 from lowerbound.files.read import read, walk
 from lowerbound.tasks.explain import EXPLAINED_ROWS
 
@@ -37,7 +37,7 @@ def parquet(folder):
 def in_parts():
     """Work on a few rows at a time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frame, "PART", PART)
+        patch.setattr(data, "PART", PART)
         yield
 
 
@@ -47,7 +47,7 @@ def both(folder, parquet, run):
 
     def call(part, verb, words, out):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(frame, "PART", part)
+            patch.setattr(data, "PART", part)
             ran = run(verb, "tx.vae", "tx", *words, "--out", out, "--json")
         assert ran.code == 0, ran.err
         return {k: v for k, v in ran.facts.items() if k not in {"seconds", "out"}}
@@ -109,7 +109,7 @@ def test_columns_that_the_model_knows_nothing_of_are_not_read(parquet, run, in_p
 
 def test_an_evaluation_by_parts_is_that_of_all_rows(parquet, run, monkeypatch):
     whole = lowerbound.evaluate("tx.vae", "tx", samples=4).facts
-    monkeypatch.setattr(frame, "PART", PART)
+    monkeypatch.setattr(data, "PART", PART)
     parts = lowerbound.evaluate("tx.vae", "tx", samples=4).facts
     assert parts["rows"] == whole["rows"] == parquet
     numbers = [name for name, value in whole.items() if isinstance(value, float)]

@@ -376,5 +376,5 @@ def test_a_chosen_prior_is_learned_saved_and_kept(name, tmp_path):
     again = Trained.load(tmp_path / "m.vae")
     assert (again.score(x) == trained.score(x)).all()
     assert type(again.model.levels[0].prior).__name__.lower().startswith(name)
-    drawn = again.sample(5).table
+    drawn = again.sample(5)
     assert drawn.num_rows == 5

@@ -9,15 +9,17 @@ import pytest
 import lowerbound
 from lowerbound import VAE
 from lowerbound.errors import DataError, UsageError
-from lowerbound.files import frame
-from lowerbound.files.read import Frame, Stream, read, walk
+from lowerbound.files import data
+from lowerbound.files.data import Data, Whole
+from lowerbound.files.read import read, walk
+from lowerbound.files.stream import Stream
 
 ROWS = 300
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(frame, "PART", 64)
+    monkeypatch.setattr(data, "PART", 64)
 
 
 def rows(n: int = ROWS, start: int = 0) -> pa.Table:
@@ -35,7 +37,7 @@ def dataset(tmp_path):
     return ds.dataset(tmp_path, partitioning="hive")
 
 
-def joined(given: Frame | Stream) -> pa.Table:
+def joined(given: Data) -> pa.Table:
     return pa.concat_tables([part.table for part in given.parts()])
 
 
@@ -53,7 +55,7 @@ def test_rows_come_in_order_and_whatever_passes_the_filter(dataset):
     assert joined(stream)["n"].to_pylist() == (ROWS + np.flatnonzero(x > 0)).tolist()
     assert joined(stream).equals(read(some).table)
     few = walk(dataset.filter(ds.field("n") < 40))
-    assert isinstance(few, Frame)
+    assert isinstance(few, Whole)
     assert few.rows == few.total == 40
 
 

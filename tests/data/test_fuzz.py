@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from lowerbound.columns.schema import infer
 from lowerbound.errors import DataError
+from lowerbound.files.data import Table
 from lowerbound.files.read import read
 
 RNG = np.random.default_rng(5)
@@ -77,7 +78,7 @@ def check(name, path, tries, seed):
         try:
             frame = read(path, rows=dice.choice([None, None, 5]))
             read_well += 1
-            if frame.table is not None:
+            if isinstance(frame, Table):
                 schema = infer(frame.table)
                 codes = schema.encode(frame.table).values
                 schema.decode(codes)

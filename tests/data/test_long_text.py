@@ -6,7 +6,9 @@ import pytest
 
 from lowerbound.errors import DataError, ResourceError
 from lowerbound.files import memory
-from lowerbound.files.read import Frame, Stream, read, walk
+from lowerbound.files.data import Whole
+from lowerbound.files.read import read, walk
+from lowerbound.files.stream import Stream
 from lowerbound.files.text import encoding, long, tables
 from text_tables import CSV
 
@@ -136,7 +138,7 @@ def test_files_of_different_types_are_one_table(tmp_path):
 def test_what_is_long_depends_on_the_memory_that_is_free(tmp_path, monkeypatch):
     monkeypatch.undo()
     path = put(tmp_path, "t.csv", "a,b\n" + "1,2\n" * 1000)
-    assert isinstance(walk(path), Frame)
+    assert isinstance(walk(path), Whole)
     monkeypatch.setattr(memory, "available", lambda: 4 * path.stat().st_size)
     assert isinstance(walk(path), Stream)
     packed = tmp_path / "t.csv.gz"

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lowerbound.errors import DataError
-from lowerbound.files import frame
+from lowerbound.files import data
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
 from lowerbound.files.text import long
@@ -18,7 +18,7 @@ ROWS = 300
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(frame, "PART", 64)
+    monkeypatch.setattr(data, "PART", 64)
 
 
 def rows(n: int = ROWS, start: int = 0) -> pa.Table:

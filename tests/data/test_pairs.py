@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -32,7 +33,7 @@ from lowerbound.coding.pairs import (
 from lowerbound.coding.rows import Batch
 from lowerbound.coding.tables import restore
 from lowerbound.errors import DataError, UsageError
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Table
 from lowerbound.files.pictures.folders import Listing
 from lowerbound.recipes import find
 from lowerbound.training.split import Split
@@ -299,11 +300,11 @@ def test_a_half_that_cannot_be_read_is_an_error(folders):
 
 def test_tables_are_refused(folders):
     with pytest.raises(DataError, match="E076"):
-        fitted(Frame(None, None, ()), "denoise")
+        fitted(Table(pa.table({"a": [1.0]})), "denoise")
     frame = read_pairs(folders / "in", None, find("segment").restoration)
     with pytest.raises(UsageError, match="--targets"):
         fitted(frame, "segment")
     with pytest.raises(UsageError, match="E247"):
-        fitted(frame, "denoise").encode(Frame(None, None, ()))
+        fitted(frame, "denoise").encode(Table(pa.table({"a": [1.0]})))
     with pytest.raises(UsageError, match="no --types"):
         find("denoise").coding({}).fit(frame, types={"a": "real"}, drop=(), transform="blend")

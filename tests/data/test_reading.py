@@ -19,6 +19,7 @@ import pytest
 import scipy.sparse as sp
 
 from lowerbound.errors import DataError
+from lowerbound.files.data import Matrix
 from lowerbound.files.read import read
 from text_tables import CSV, PLAIN
 
@@ -276,7 +277,7 @@ def test_sparse_matrices_stay_sparse(form):
     dense = np.array([[0, 2, 0], [1, 0, 0]])
     for make in (sp.csr_matrix, sp.csr_array):
         frame = read(make(dense).asformat(form))
-        assert frame.table is None
+        assert isinstance(frame, Matrix)
         assert frame.matrix.format == "csr"
         np.testing.assert_array_equal(frame.matrix.toarray(), dense)
         assert frame.names == ("x0", "x1", "x2")

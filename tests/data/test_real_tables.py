@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from lowerbound.columns.schema import Schema, infer
+from lowerbound.files.data import Matrix
 from lowerbound.files.read import read
 from lowerbound.files.write import write_table
 
@@ -119,7 +120,7 @@ def test_anomaly_tables():
 
 def test_counts_stay_sparse():
     frame = read(real("bio_pbmc3k/pbmc3k_counts.npz"))
-    assert frame.table is None
+    assert isinstance(frame, Matrix)
     assert frame.matrix.shape == (2700, 32_738)
     assert frame.matrix.nnz == 2_286_884
 

@@ -20,7 +20,7 @@ from lowerbound.coding import stored, stored_sparse
 from lowerbound.coding.rows import Dense, Sparse, batched, blocks_of, subset, visits
 from lowerbound.coding.stored import store
 from lowerbound.errors import ResourceError
-from lowerbound.files import frame, scratch, shares
+from lowerbound.files import data, scratch, shares
 from lowerbound.files.read import walk
 
 ROWS, COLUMNS = 1000, 3
@@ -29,7 +29,7 @@ ROWS, COLUMNS = 1000, 3
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(stored, "BLOCK", 64)
-    monkeypatch.setattr(frame, "PART", 64)
+    monkeypatch.setattr(data, "PART", 64)
 
 
 def numbered(n=ROWS):

@@ -8,17 +8,17 @@ import zarr
 from pyarrow import feather
 
 from lowerbound.errors import DataError
-from lowerbound.files import frame, parquet
-from lowerbound.files.frame import part_rows
-from lowerbound.files.read import Frame, Stream, read, walk
-from lowerbound.files.stream import regrouped
+from lowerbound.files import data, parquet
+from lowerbound.files.data import Data, Whole, part_rows
+from lowerbound.files.read import read, walk
+from lowerbound.files.stream import Stream, regrouped
 
 ROWS = 1000
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(frame, "PART", 64)
+    monkeypatch.setattr(data, "PART", 64)
 
 
 def rows(n: int, start: int = 0) -> pa.Table:
@@ -27,7 +27,7 @@ def rows(n: int, start: int = 0) -> pa.Table:
     return pa.table({"number": number, "half": number / 2, "word": words})
 
 
-def joined(given: Frame | Stream) -> pa.Table:
+def joined(given: Data) -> pa.Table:
     return pa.concat_tables([part.table for part in given.parts()])
 
 
@@ -77,7 +77,7 @@ def test_arrays_in_files_are_read_part_by_part(tmp_path, dtype, order):
         walk(tmp_path / "x.npy")
     assert refusal.value.code == "E025"
     np.save(tmp_path / "y.npy", np.zeros((100, 8, 8)))
-    assert isinstance(walk(tmp_path / "y.npy"), Frame)  # pictures
+    assert isinstance(walk(tmp_path / "y.npy"), Whole)  # pictures
 
 
 def test_zarr_stores_are_read_part_by_part(tmp_path):
@@ -135,8 +135,8 @@ def test_shards_of_mixed_types_and_partitions_are_one_table(tmp_path):
 
 def test_few_rows_and_other_kinds_are_held(tmp_path):
     pq.write_table(rows(64), tmp_path / "few.parquet")
-    assert isinstance(walk(tmp_path / "few.parquet"), Frame)
-    assert isinstance(walk(rows(ROWS)), Frame)
+    assert isinstance(walk(tmp_path / "few.parquet"), Whole)
+    assert isinstance(walk(rows(ROWS)), Whole)
     assert joined(walk(rows(ROWS))).equals(rows(ROWS))
 
 
@@ -154,7 +154,7 @@ def test_damage_is_told_when_it_is_met(tmp_path):
 
 
 def test_a_part_of_a_wide_table_has_fewer_rows(monkeypatch):
-    monkeypatch.setattr(frame, "PART", 1 << 16)
+    monkeypatch.setattr(data, "PART", 1 << 16)
     assert [part_rows(n) for n in (0, 1, 64, 65, 5000, 10**7)] == [65536] * 3 + [32768, 512, 16]
 
 

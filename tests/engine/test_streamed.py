@@ -9,7 +9,7 @@ from estimators import correlated
 from lowerbound import Plan, learn
 from lowerbound.coding import large, stored
 from lowerbound.errors import DataError, UsageError
-from lowerbound.files import frame as native
+from lowerbound.files import data as native
 from lowerbound.training import fit
 from lowerbound.training.engine.checkpoints import OnDisk
 from lowerbound.training.engine.run_folder import RunFolder

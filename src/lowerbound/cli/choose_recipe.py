@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lowerbound.cli.outputs import open_data, renamed
+from lowerbound.files.data import Data
 from lowerbound.files.pictures.options import Wanted
 from lowerbound.files.read import may_be_cells, may_be_pictures, walk
-from lowerbound.files.stream import Given
 from lowerbound.recipes import Choice, suggest
 
 NOTHING: tuple[None, Choice] = (None, Choice({}))
@@ -19,7 +19,7 @@ def suited(
     rename: Mapping[str, str] | Sequence[str],
     wanted: Wanted,
     chosen: Mapping[str, object],
-) -> tuple[Given | None, Choice]:
+) -> tuple[Data | None, Choice]:
     """Return the data, if they had to be opened, and the recipe that suits them.
 
     Args:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from lowerbound.cli import parsing
 from lowerbound.cli.outputs import open_data, renamed
 from lowerbound.errors import UsageError
+from lowerbound.files.data import Data, Whole
 from lowerbound.files.pictures.bad_files import POLICIES
 from lowerbound.files.pictures.options import Wanted
-from lowerbound.files.read import Frame, walk
-from lowerbound.files.stream import Given
+from lowerbound.files.read import walk
 
 if TYPE_CHECKING:
     from lowerbound.recipes import Recipe
@@ -41,7 +41,7 @@ def open_for(
     data: object,
     rename: Mapping[str, str] | Sequence[str] = (),
     on_bad_file: str | None = None,
-) -> Frame:
+) -> Whole:
     """Read data as a model takes them: pictures in files come in its size and colours."""
     return open_data(data, rename, wanted=wanted_by(trained, on_bad_file))
 
@@ -51,9 +51,9 @@ def walk_for(
     data: object,
     rename: Mapping[str, str] | Sequence[str] = (),
     on_bad_file: str | None = None,
-) -> Given:
+) -> Data:
     """Return data to be worked on part by part, as a model takes them."""
-    known = isinstance(data, Given)
+    known = isinstance(data, Data)
     return renamed(data if known else walk(data, wanted=wanted_by(trained, on_bad_file)), rename)
 
 
@@ -87,15 +87,15 @@ def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
         )
 
 
-def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | None) -> Given:
+def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | None) -> Data:
     """Read the data of a fit: rows, pictures of one size, or of any sizes for restoring.
 
     Raises:
         UsageError: E201 for a recipe that restores pictures where no files of any are given.
     """
     if recipe.restoration is None:
-        return renamed(data if isinstance(data, Given) else walk(data, wanted=how), rename)
-    if isinstance(data, Frame):
+        return renamed(data if isinstance(data, Data) else walk(data, wanted=how), rename)
+    if isinstance(data, Data):
         return data
     if not isinstance(data, str | os.PathLike):
         raise UsageError(

@@ -20,9 +20,11 @@ from lowerbound.cli.verbs import VERBS
 from lowerbound.errors import DataError, ResourceError, UsageError, nearest
 from lowerbound.files import allocators
 from lowerbound.files.arrays import NumpyNative
+from lowerbound.files.data import Data, Whole
 from lowerbound.files.parallel import ahead
 from lowerbound.files.pictures.columns import spread
-from lowerbound.files.read import Frame, Stream, read
+from lowerbound.files.read import read
+from lowerbound.files.stream import Stream
 from lowerbound.files.write import (
     atomic_write,
     check_output,
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from lowerbound.coding.tables import Coded
     from lowerbound.tasks.trained import Trained
 
-Given = TypeVar("Given", bound=Frame | Stream)
+Given = TypeVar("Given", bound=Data)
 
 
 def check_model_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
@@ -134,7 +136,7 @@ def _same(one: Path, other: Path) -> bool:
 
 def open_data(
     data: object, rename: Mapping[str, str] | Sequence[str] = (), **options: Any
-) -> Frame:
+) -> Whole:
     """Read data and give its columns the names that the model knows them by.
 
     Args:
@@ -142,7 +144,7 @@ def open_data(
         rename: THEIRS=OURS pairs.
         options: further arguments of `read`.
     """
-    return renamed(data if isinstance(data, Frame) else read(data, **options), rename)
+    return renamed(data if isinstance(data, Whole) else read(data, **options), rename)
 
 
 def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
@@ -176,14 +178,14 @@ def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
 
 
 def walked(
-    given: Frame | Stream, trained: Trained, voice: Voice, *, whole: bool = False
-) -> Iterator[tuple[Frame, Coded]]:
+    given: Data, trained: Trained, voice: Voice, *, whole: bool = False
+) -> Iterator[tuple[Whole, Coded]]:
     """Yield the parts of data, as read and as coded, and show how many of their rows are done.
 
     The next part is read and coded while the caller works on one. Columns that the model knows
     nothing of are passed over, unless `whole` rows are asked for.
     """
-    if isinstance(given, Stream) and not whole:
+    if not whole:
         # By name: it imports torch, for which help does not wait.
         given = import_module("lowerbound.coding.large").needed(given, trained.coding)
     # Columns of several kinds take as long to be coded as to be embedded; a matrix takes nothing.
@@ -200,14 +202,15 @@ def walked(
                 voice.show(n / given.rows, f"{n:,} of {given.rows:,} rows  {speed}")
 
 
-def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:
+def beside(frame: Whole, ids: Sequence[str], table: pa.Table) -> pa.Table:
     """Put the rows' positions and the input's id columns in front of `table`."""
     numbers = np.arange(frame.start, frame.start + table.num_rows, dtype=np.int64)
     front: dict[str, Any] = {"row": pa.array(numbers)}
+    known = frame.annotations
     for name in ids:
-        if frame.table is not None and name in frame.names:
+        if name in known.column_names:
             taken = name in front or name in table.column_names
-            front[f"{name} of input" if taken else name] = frame.table[name]
+            front[f"{name} of input" if taken else name] = known[name]
     if frame.files:
         front["file"] = pa.array(frame.files)
     columns = [*front.values(), *table.columns]
@@ -215,7 +218,7 @@ def beside(frame: Frame, ids: Sequence[str], table: pa.Table) -> pa.Table:
 
 
 def deliver(
-    given: Frame | Stream | None,
+    given: Data | None,
     tables: Iterable[pa.Table],
     target: Path | None,
     overwrite: bool,

@@ -19,10 +19,10 @@ from lowerbound.cli.outputs import check_table_target, deliver, is_array
 from lowerbound.cli.work import drawing
 from lowerbound.coding.pictures import PictureCoding
 from lowerbound.errors import DataError, UsageError
+from lowerbound.files.data import Data
 from lowerbound.files.pictures.columns import pixels_of
 from lowerbound.files.pictures.folders import pictures_in
 from lowerbound.files.pictures.image_file import writer_of
-from lowerbound.files.read import Frame, Stream
 from lowerbound.files.write import check_place
 from lowerbound.files.write_folder import atomic_folder, check_folder, names_folder
 
@@ -43,7 +43,7 @@ class Place(Protocol):
     def deliver(
         self,
         trained: Trained,
-        given: Frame | Stream | None,
+        given: Data | None,
         tables: Iterable[pa.Table],
         overwrite: bool,
     ) -> tuple[Any, Path | None]:
@@ -65,7 +65,7 @@ class Rows:
     def deliver(
         self,
         trained: Trained,
-        given: Frame | Stream | None,
+        given: Data | None,
         tables: Iterable[pa.Table],
         overwrite: bool,
     ) -> tuple[Any, Path | None]:
@@ -83,7 +83,7 @@ class Grid:
     def deliver(
         self,
         trained: Trained,
-        given: Frame | Stream | None,
+        given: Data | None,
         tables: Iterable[pa.Table],
         overwrite: bool,
     ) -> tuple[Any, Path | None]:
@@ -106,7 +106,7 @@ class Folder:
     def deliver(
         self,
         trained: Trained,
-        given: Frame | Stream | None,
+        given: Data | None,
         tables: Iterable[pa.Table],
         overwrite: bool,
     ) -> tuple[Any, Path | None]:
@@ -114,7 +114,7 @@ class Folder:
         coding = _of_pictures(trained, self.path)
         table = pa.concat_tables(tables)
         shown = coding.shown(pixels_of(table, coding.shape))
-        names = names_of(given.files if isinstance(given, Frame) else (), len(shown))
+        names = names_of(() if given is None else given.files, len(shown))
         return table, write_pictures(self.path, names, shown, overwrite)
 
 

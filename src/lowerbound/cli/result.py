@@ -74,7 +74,7 @@ class Remarks:
 
     @classmethod
     def of(cls, notes: Sequence[str], coded: Coded) -> Remarks:
-        """Collect the notes of a `Frame` and the tallies of the rows coded from it."""
+        """Collect the notes of the data and the tallies of the rows coded from it."""
         remarks = cls(notes)
         remarks.add(coded)
         return remarks

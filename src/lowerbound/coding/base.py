@@ -14,9 +14,8 @@ from torch import Tensor
 
 from lowerbound.coding.augmentations import View
 from lowerbound.coding.rows import Rows, subset
-from lowerbound.errors import DataError
+from lowerbound.files.data import Whole
 from lowerbound.files.pictures.options import Wanted
-from lowerbound.files.read import Frame
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Coding(Protocol):
         """Return what pictures in files must become to be encoded."""
         ...
 
-    def encode(self, frame: Frame) -> Coded:
+    def encode(self, frame: Whole) -> Coded:
         """Code the rows of `frame`."""
         ...
 
@@ -99,7 +98,7 @@ class Coding(Protocol):
         """Return raw columns for coded rows; `bounded` holds them to the range seen."""
         ...
 
-    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+    def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with their missing cells taken from coded `values`."""
         ...
 
@@ -108,23 +107,10 @@ class Coding(Protocol):
         ...
 
 
-def table_of(frame: Frame) -> pa.Table:
-    """Return the named columns of `frame`; a sparse matrix becomes dense columns.
+def table_of(frame: Whole) -> pa.Table:
+    """Return the named columns of data; a sparse matrix becomes dense columns.
 
     Raises:
-        DataError: E027 where the rows of `frame` are pictures.
+        DataError: E027 where the rows are images.
     """
-    if frame.shape:
-        raise DataError(
-            "E027",
-            f"{frame.origin} has {len(frame.shape) + 1} dimensions; a table has 2. Reshape your "
-            "data",
-            fix="array.reshape(len(array), -1) makes each example one row; --recipe conv models "
-            "pictures",
-            shape=[frame.rows, *frame.shape],
-        )
-    if frame.table is not None:
-        return frame.table
-    assert frame.matrix is not None
-    dense = frame.matrix.toarray()
-    return pa.table({name: dense[:, i] for i, name in enumerate(frame.names)})
+    return frame.to_table().table

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from lowerbound.coding.filling import filled
 from lowerbound.coding.rows import Sparse
 from lowerbound.columns.arrow import listed, pc
 from lowerbound.errors import DataError, UsageError, nearest
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.pictures.options import ANY, Wanted
 
 KIND = "batch"  # of the one column that tells which experiment a row is from
@@ -41,7 +42,7 @@ class CountsCoding:
 
     @classmethod
     def fit(
-        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+        cls, frame: Whole, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> CountsCoding:
         """Take every column of `frame` that is not dropped, and check that it holds counts.
 
@@ -56,7 +57,7 @@ class CountsCoding:
     @classmethod
     def seen(
         cls,
-        parts: Iterable[Frame],
+        parts: Iterable[Whole],
         names: Sequence[str],
         *,
         types: Mapping[str, str],
@@ -107,7 +108,7 @@ class CountsCoding:
         """Rows are no pictures: nothing is wanted of them."""
         return ANY
 
-    def encode(self, frame: Frame) -> Coded:
+    def encode(self, frame: Whole) -> Coded:
         """Return the counts with log library size, and the batch, as context.
 
         Raises:
@@ -117,7 +118,9 @@ class CountsCoding:
         for name in self.names:
             if name not in place:
                 raise _missing(name, frame, frame.names)
-        matrix = self._matrix(frame, [place[name] for name in self.names])
+        matrix = sparse.csr_matrix(
+            _columns(frame, [place[name] for name in self.names]), dtype=np.float64
+        )
         _check_counts(matrix, frame, self.names)
         totals = np.asarray(matrix.sum(1)).ravel()
         context = torch.from_numpy(np.log(np.maximum(totals, 1.0)).astype(np.float32))[:, None]
@@ -129,7 +132,7 @@ class CountsCoding:
         nothing = np.zeros(len(totals))
         return Coded(Sparse(matrix, context), lambda: nothing, nothing, unseen=unseen)
 
-    def _shares(self, frame: Frame) -> tuple[Tensor, int]:
+    def _shares(self, frame: Whole) -> tuple[Tensor, int]:
         """Return how much each row is of each batch, (n, batches), and how many are of none.
 
         A row of a batch that training never saw is a little of each, as much as there were rows.
@@ -142,21 +145,12 @@ class CountsCoding:
         rows = torch.cat([torch.eye(len(known)), (usual / usual.sum())[None]])
         return rows[codes], int((codes < 0).sum())
 
-    def _matrix(self, frame: Frame, places: Sequence[int]) -> sparse.csr_matrix:
-        if frame.matrix is not None:
-            chosen = frame.matrix[:, list(places)]
-        else:
-            assert frame.table is not None
-            columns = [frame.table.column(i).to_numpy() for i in places]
-            chosen = np.column_stack([np.asarray(c, np.float64) for c in columns])
-        return sparse.csr_matrix(chosen, dtype=np.float64)
-
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
         """Return the counts as integer columns."""
         whole = np.rint(np.asarray(values, np.float64)).astype(np.int64)
         return pa.table({name: whole[:, i] for i, name in enumerate(self.names)})
 
-    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+    def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with their missing cells taken from coded `values`."""
         return filled(table_of(frame), self.decode(values))
 
@@ -164,6 +158,19 @@ class CountsCoding:
         """Return the columns' names, and the batches."""
         batch = {"batch": self.batch, "batches": dict(self.batches)} if self.batches else {}
         return {"coding": "counts", "names": list(self.names), **batch}
+
+
+@singledispatch
+def _columns(frame: Whole, places: Sequence[int]) -> Any:
+    """Return the columns at these positions as one matrix, dense or sparse."""
+    table = table_of(frame)
+    columns = [table.column(i).to_numpy() for i in places]
+    return np.column_stack([np.asarray(c, np.float64) for c in columns])
+
+
+@_columns.register
+def _(frame: Matrix, places: Sequence[int]) -> Any:
+    return frame.matrix[:, list(places)]
 
 
 def _chosen(types: Mapping[str, str]) -> str:
@@ -180,22 +187,21 @@ def _chosen(types: Mapping[str, str]) -> str:
     return next(iter(types), "")
 
 
-def _texts(frame: Frame, name: str) -> pa.ChunkedArray:
+def _texts(frame: Whole, name: str) -> pa.ChunkedArray:
     """Return a column as text: one that stands beside the counts, or one of theirs."""
-    for table in (frame.beside, frame.table):
-        if table is not None and name in table.column_names:
-            column = table[name]
-            plain = column.cast(column.type.value_type) if _coded(column) else column
-            return plain.cast(pa.string())
-    known = () if frame.beside is None else tuple(frame.beside.column_names)
-    raise _missing(name, frame, (*known, *frame.names))
+    table = frame.annotations
+    if name not in table.column_names:
+        raise _missing(name, frame, list(dict.fromkeys([*table.column_names, *frame.names])))
+    column = table[name]
+    plain = column.cast(column.type.value_type) if _coded(column) else column
+    return plain.cast(pa.string())
 
 
 def _coded(column: pa.ChunkedArray) -> bool:
     return pa.types.is_dictionary(column.type)
 
 
-def _missing(name: str, frame: Frame, known: Sequence[str]) -> DataError:
+def _missing(name: str, frame: Whole, known: Sequence[str]) -> DataError:
     near = nearest(name, known)
     return DataError(
         "E031",
@@ -205,7 +211,7 @@ def _missing(name: str, frame: Frame, known: Sequence[str]) -> DataError:
     )
 
 
-def _check_counts(matrix: sparse.csr_matrix, frame: Frame, names: Sequence[str]) -> None:
+def _check_counts(matrix: sparse.csr_matrix, frame: Whole, names: Sequence[str]) -> None:
     data = matrix.data
     bad = ~np.isfinite(data) | (data < 0) | (data != np.floor(data))
     if not bad.any():

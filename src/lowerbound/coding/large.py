@@ -16,7 +16,7 @@ from lowerbound.coding.base import Coded
 from lowerbound.coding.counts import CountsCoding
 from lowerbound.coding.rows import Dense, Rows, Sparse
 from lowerbound.coding.tables import Coding, TableCoding
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Data, Whole
 from lowerbound.files.parallel import ahead
 from lowerbound.files.stream import Stream
 
@@ -55,13 +55,13 @@ def fitted(
     return kind.fit(seen_of(stream, seed), types=types, drop=drop, transform=transform)
 
 
-def seen_of(stream: Stream, seed: int) -> Frame:
+def seen_of(stream: Stream, seed: int) -> Whole:
     """Return a random sample of rows, from which kinds and statistics of columns are told."""
     most = max(1, HELD_CELLS // max(1, len(stream.names)))
     return stream.sample(most, noise.derive(seed, "kinds"))
 
 
-def needed(stream: Stream, coding: Coding) -> Stream:
+def needed(stream: Data, coding: Coding) -> Data:
     """Return a table with those columns alone that coding looks at, or that tell rows apart.
 
     All of them stay where a modelled one is missing: the refusal tells of similar ones.

@@ -21,7 +21,7 @@ from lowerbound.coding.crops import Crops, Paired, Seen
 from lowerbound.coding.rows import Rows
 from lowerbound.columns.arrow import listed, spelled
 from lowerbound.errors import DataError, UsageError
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import ImagePairs, Whole
 from lowerbound.files.pictures import image_file
 from lowerbound.files.pictures.folders import (
     Listing,
@@ -101,7 +101,7 @@ class PairCoding:
         return ()
 
     def wanted(self) -> Wanted:
-        """Any picture: such a model reads none through a `Frame`."""
+        """Any picture: such a model does not read images of one size."""
         return ANY
 
     def arguments(self) -> dict[str, Any]:
@@ -111,20 +111,20 @@ class PairCoding:
             **({"classes": len(self.classes)} if self.classes else {}),
         }
 
-    def encode(self, frame: Frame) -> Coded:
+    def encode(self, frame: Whole) -> Coded:
         """Return the pairs of crops of the pictures, many of each picture.
 
         Raises:
             UsageError: E247 where `frame` was read for a model of another kind.
         """
-        given, wanted = frame.pictures, frame.targets
-        if given is None:
+        if not isinstance(frame, ImagePairs):
             raise UsageError(
                 "E247",
                 f"a model that was fitted to {self.restoration.command} makes pictures of given "
                 "ones, and does nothing else",
                 fix=self.restoration.use(),
             )
+        given, wanted = frame.pictures, frame.targets
         each = max(1, -(-EPOCH // len(given)))
         damage = self.restoration.damage
         made = None if wanted is not None or damage is None else damage(self.settings)
@@ -138,7 +138,7 @@ class PairCoding:
         pairs = Paired(Crops(target, size, each, self.scale), Crops(given, small, each))
         return self._coded(frame, pairs, turned, pairs)
 
-    def _coded(self, frame: Frame, rows: Rows, view: View, held_out: Rows) -> Coded:
+    def _coded(self, frame: ImagePairs, rows: Rows, view: View, held_out: Rows) -> Coded:
         nothing, known = np.zeros(len(rows)), _digest(frame, self.document())
         each = len(rows) // frame.rows
         return Coded(
@@ -153,7 +153,7 @@ class PairCoding:
             fix=self.restoration.use(),
         )
 
-    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+    def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Refuse, as `decode` does."""
         return self.decode(values)
 
@@ -180,10 +180,10 @@ class PairCoding:
         )
 
 
-def _digest(frame: Frame, document: Mapping[str, Any]) -> str:
+def _digest(frame: ImagePairs, document: Mapping[str, Any]) -> str:
     """Return a digest of all pictures and of what is made of them."""
     digest = hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=16)
-    for pictures in (frame.pictures or (), frame.targets or ()):
+    for pictures in (frame.pictures, frame.targets or ()):
         for i in range(len(pictures)):
             digest.update(repr(pictures[i].shape).encode())
             digest.update(np.ascontiguousarray(pictures[i]).data)
@@ -221,7 +221,7 @@ class PairsFor:
     settings: Mapping[str, Any]
 
     def fit(
-        self, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+        self, frame: Whole, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> PairCoding:
         """Tell channels and classes from the pictures.
 
@@ -235,7 +235,7 @@ class PairsFor:
                 "a recipe of images takes no --types and no --drop: pictures have no columns",
                 fix="leave them out",
             )
-        if frame.pictures is None:
+        if not isinstance(frame, ImagePairs):
             raise _no_pictures(frame, self.restoration.command)
         channels = frame.pictures[0].shape[2]
         classes: tuple[int, ...] = ()
@@ -254,7 +254,7 @@ class PairsFor:
         return PairCoding(self.restoration, channels, scale, used, classes)
 
 
-def _no_pictures(frame: Frame, recipe: str) -> DataError:
+def _no_pictures(frame: Whole, recipe: str) -> DataError:
     return DataError(
         "E076",
         f"{frame.origin} is no folder of pictures, and the recipe {recipe} learns from pictures",
@@ -336,7 +336,7 @@ def read_pairs(
     targets: str | os.PathLike[str] | None,
     restoration: Restoration,
     on_bad_file: str = "auto",
-) -> Frame:
+) -> ImagePairs:
     """Read a folder of pictures of any sizes, and what is to be made of each, if that is given.
 
     Args:
@@ -353,15 +353,15 @@ def read_pairs(
     listing = pictures_in(data)
     if targets is None:
         found = gather(listing, on_bad_file=on_bad_file)
-        return _frame(data, found, None)
+        return _pairs(data, found, None)
     listing, wanted = matched(listing, pictures_in(targets))
     given = gather(listing, on_bad_file="fail")
     if not restoration.masks:
         channels = given.shapes[0][2]
-        return _frame(data, given, gather(wanted, channels=channels, on_bad_file="fail"))
+        return _pairs(data, given, gather(wanted, channels=channels, on_bad_file="fail"))
     seen = survey(wanted, "fail")
     _check_deep(seen)
-    return _frame(data, given, decoded(seen))
+    return _pairs(data, given, decoded(seen))
 
 
 def _check_deep(seen: Survey) -> None:
@@ -379,19 +379,16 @@ def _check_deep(seen: Survey) -> None:
             )
 
 
-def _frame(data: str | os.PathLike[str], given: Pictures, targets: Pictures | None) -> Frame:
+def _pairs(data: str | os.PathLike[str], given: Pictures, targets: Pictures | None) -> ImagePairs:
     notes = [*given.notes, *(() if targets is None else targets.notes)]
-    return Frame(
-        None,
-        None,
-        (),
+    return ImagePairs(
+        given,
+        targets,
         origin=spelled(Path(data).name or str(data)),
         notes=tuple(dict.fromkeys(notes)),
         total=len(given),
         files=tuple(given.names),
         labels=tuple(given.labels),
-        pictures=given,
-        targets=targets,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import singledispatch
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from lowerbound.coding.base import Coded, Group
 from lowerbound.coding.pixel_rows import PixelRows
 from lowerbound.columns.arrow import is_number
 from lowerbound.errors import DataError, UsageError
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Images, Table, Whole
 from lowerbound.files.pictures.columns import as_table, cell_names, pixels_of
 from lowerbound.files.pictures.options import Wanted
 from lowerbound.files.pictures.ranges import Range, range_of, seen_per_row
@@ -48,7 +49,7 @@ class PictureCoding:
 
     @classmethod
     def fit(
-        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+        cls, frame: Whole, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> PictureCoding:
         """Tell what the values are: bits, 8-bit codes or shares.
 
@@ -62,7 +63,7 @@ class PictureCoding:
                 "a recipe of images takes no --types and no --drop: pictures have no columns",
                 fix="leave them out",
             )
-        found = range_of(_pixels(frame))
+        found = range_of(_images(frame, ()).pixels)
         kind, scale = _kind(found, cls.forced, frame.origin)
         return PictureCoding(frame.shape, _is_last(frame.shape), kind, scale, found.missing > 0)
 
@@ -87,7 +88,7 @@ class PictureCoding:
         channels, height, width = self._coded_shape()
         return Wanted((height, width), channels if channels in (1, 3) else None)
 
-    def encode(self, frame: Frame) -> Coded:
+    def encode(self, frame: Whole) -> Coded:
         """Return the pictures as (n, C, H, W); a table may hold them, one column per cell.
 
         Channels may stand elsewhere than in those that the model was fitted on.
@@ -95,8 +96,8 @@ class PictureCoding:
         Raises:
             DataError: E076 where they have another shape, E077 another range of values.
         """
-        frame = _assembled(frame, self.shape)
-        pixels, shape = _pixels(frame), self._coded_shape()
+        frame = _images(frame, self.shape)
+        pixels, shape = frame.pixels, self._coded_shape()
         last = self.last if frame.shape == self.shape else _is_last(frame.shape)
         if _coded(frame.shape, last) != shape:
             raise DataError(
@@ -133,14 +134,14 @@ class PictureCoding:
             pixels[place] = (np.rint(raw) if codes else raw).clip(0, highest)
         return as_table(pixels)
 
-    def raw(self, frame: Frame) -> NDArray[Any]:
+    def raw(self, frame: Whole) -> NDArray[Any]:
         """Return the pictures of `frame`, (n, *shape) in the model's own layout."""
-        pixels = _pixels(_assembled(frame, self.shape))
+        pixels = _images(frame, self.shape).pixels
         if pixels.ndim == 4 and pixels.shape[1:] != self.shape and len(self.shape) == 3:
             pixels = np.moveaxis(pixels, *((1, -1) if self.last else (-1, 1)))
         return pixels.reshape(len(pixels), *self.shape)
 
-    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+    def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the pictures of `frame` with their missing cells taken from coded `values`."""
         raw = self.raw(frame)
         if raw.dtype.kind != "f":  # nothing can be missing
@@ -229,27 +230,42 @@ def _coded(shape: Sequence[int], last: bool) -> tuple[int, int, int]:
     return (third, first, second) if last else (first, second, third)
 
 
-def _assembled(frame: Frame, shape: Sequence[int]) -> Frame:
-    """Return the pictures of a table whose columns are their cells, as `decode` writes them."""
+@singledispatch
+def _images(frame: Whole, shape: Sequence[int]) -> Images:
+    """Return data as images; a table may hold an image of `shape` in each row.
+
+    Raises:
+        DataError: E076 where the rows are not images of one size.
+    """
+    raise DataError(
+        "E076",
+        f"{frame.origin} is a table, and this recipe models pictures",
+        fix="give an array of shape (n, height, width) or (n, height, width, channels)",
+    )
+
+
+@_images.register
+def _(frame: Images, shape: Sequence[int]) -> Images:
+    return frame
+
+
+@_images.register
+def _(frame: Table, shape: Sequence[int]) -> Images:
+    """Assemble the images of a table whose columns are their pixels, as `decode` writes them."""
     names = cell_names(shape)
-    if frame.table is None or not set(names) <= set(frame.names):
-        return frame
-    cells = frame.table.select(names)
-    if not all(is_number(c.type) or pa.types.is_null(c.type) for c in cells.columns):
-        return frame
-    flat = np.stack([column.to_numpy() for column in cells.columns], 1).astype(np.float32)
-    return replace(frame, table=None, names=(), pixels=flat.reshape(-1, *shape))
-
-
-def _pixels(frame: Frame) -> NDArray[Any]:
-    """Return the pictures, (n, *shape)."""
-    if frame.pixels is None:
-        raise DataError(
-            "E076",
-            f"{frame.origin} is a table, and this recipe models pictures",
-            fix="give an array of shape (n, height, width) or (n, height, width, channels)",
-        )
-    return frame.pixels
+    known = frame.annotations.select(names) if set(names) <= set(frame.names) else pa.table({})
+    whole = shape and all(is_number(c.type) or pa.types.is_null(c.type) for c in known.columns)
+    if not (whole and known.num_columns):
+        return _images.dispatch(Whole)(frame, shape)
+    flat = np.stack([column.to_numpy() for column in known.columns], 1).astype(np.float32)
+    return Images(
+        flat.reshape(-1, *shape),
+        native=frame.native,
+        origin=frame.origin,
+        notes=frame.notes,
+        start=frame.start,
+        total=frame.total,
+    )
 
 
 def _kind(values: Range, forced: str | None, origin: str) -> tuple[str, float]:

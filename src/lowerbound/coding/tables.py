@@ -1,4 +1,4 @@
-"""Between what a user has (a `Frame`) and what a model takes (rows of coded numbers)."""
+"""Convert tables to the numbers that a model takes, and back."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lowerbound.coding.rows import Dense
 from lowerbound.columns.arrow import is_number, listed
 from lowerbound.columns.schema import Schema, infer
 from lowerbound.errors import DataError
+from lowerbound.files.data import Whole
 from lowerbound.files.pictures.options import ANY, Wanted
-from lowerbound.files.read import Frame
 
 _DROPPED = 20  # columns that a way to repair something names
 
@@ -50,13 +50,13 @@ class TableCoding:
 
     @classmethod
     def fit(
-        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+        cls, frame: Whole, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> TableCoding:
         """Infer kinds and statistics from `frame`."""
-        table = table_of(frame)
-        hints = replace(frame, table=table).inference(types, drop)
-        schema = infer(table, transform=transform, **hints)  # pyright: ignore
-        gaps = any(schema.encode(table).missing.values())
+        rows = frame.to_table()
+        hints = rows.inference(types, drop)
+        schema = infer(rows.table, transform=transform, **hints)  # pyright: ignore
+        gaps = any(schema.encode(rows.table).missing.values())
         return cls(schema, gaps)
 
     def with_gaps(self, found: bool) -> Self:
@@ -90,7 +90,7 @@ class TableCoding:
         """Rows are no pictures: nothing is wanted of them."""
         return ANY
 
-    def encode(self, frame: Frame) -> Coded:
+    def encode(self, frame: Whole) -> Coded:
         """Code the rows of `frame`; columns are found by name."""
         table = table_of(frame)
         coded = self.schema.encode(table, frame.origin)
@@ -121,7 +121,7 @@ class TableCoding:
         """Return raw columns for coded rows; `bounded` holds them to the range seen."""
         return self.schema.decode(np.asarray(values), bounded=bounded)
 
-    def filled(self, frame: Frame, values: NDArray[np.floating]) -> pa.Table:
+    def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with their missing cells taken from coded `values`."""
         numbers = [c.name for c in self.schema.columns if c.kind in {"real", "positive", "count"}]
         return filled(table_of(frame), self.decode(values), numbers)
@@ -144,7 +144,7 @@ class NumberCoding(TableCoding):
 
     @classmethod
     def fit(
-        cls, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+        cls, frame: Whole, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> NumberCoding:
         """Infer statistics, with every numeric column as one of the coding's family.
 

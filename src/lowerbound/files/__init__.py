@@ -1,7 +1,7 @@
 """Files and containers to tables, matrices and pictures, and back. No torch.
 
 - read, paths, modality: from a path to what it holds
-- frame, stream: what was read, whole or part by part
+- data, stream: the types of data, whole or part by part
 - containers, dataframes, arrays, anndata: what is given in memory
 - parquet, ipc, shards, datasets, array_files, idx, zarr: file formats
 - text/: CSV and TSV

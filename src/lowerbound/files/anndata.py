@@ -20,7 +20,7 @@ from lowerbound.columns.arrow import place, snippet
 from lowerbound.errors import DataError
 from lowerbound.files import memory
 from lowerbound.files.arrays import from_sparse
-from lowerbound.files.frame import ArrowNative, Frame
+from lowerbound.files.data import ArrowNative, Matrix
 from lowerbound.files.paths import readable
 from lowerbound.files.stream import Stream
 from lowerbound.optional import library
@@ -40,7 +40,7 @@ def is_anndata(data: object) -> bool:
     return type(data).__module__.partition(".")[0] == "anndata" and hasattr(data, "var_names")
 
 
-def read_file(path: Path, rows: int | None = None) -> Frame:
+def read_file(path: Path, rows: int | None = None) -> Matrix:
     """Read the counts of an .h5ad file, as `from_anndata` chooses them; only they are read.
 
     Raises:
@@ -59,7 +59,7 @@ def read_file(path: Path, rows: int | None = None) -> Frame:
         opened.file.close()
 
 
-def from_anndata(data: Any, rows: int | None = None, origin: str = "the AnnData") -> Frame:
+def from_anndata(data: Any, rows: int | None = None, origin: str = "the AnnData") -> Matrix:
     """Take the raw counts of annotated cells, one column for each gene.
 
     They are the layer "counts" where there is one; else X where it holds whole numbers; else
@@ -75,7 +75,7 @@ def from_anndata(data: Any, rows: int | None = None, origin: str = "the AnnData"
 
 def stream(
     opened: Callable[[], AbstractContextManager[Any]], path: Path, origin: str
-) -> Stream | None:
+) -> Stream[Matrix] | None:
     """Return the counts of a file or store as rows that are read part by part.
 
     None where they are few, or lie gene by gene (CSC), or the file is older than its format's
@@ -100,7 +100,7 @@ def stream(
             memory.require(2 * size, path, _BY_GENE)  # as it lies there, and as it is wanted
             return None
 
-    def frames() -> Iterator[Frame]:
+    def frames() -> Iterator[Matrix]:
         with _intact(path), opened() as group:
             cells = _Stored.of(group)
             assert cells is not None
@@ -109,10 +109,10 @@ def stream(
                 part = slice(start, min(start + PART, rows))
                 yield _rows(cells, matrix, names, part, path.name)
 
-    return Stream(tuple(names), origin, rows, frames, tuple(notes), size)
+    return Stream(tuple(names), rows, frames, origin=origin, notes=tuple(notes), bytes=size)
 
 
-def file_stream(path: Path, origin: str) -> Stream | None:
+def file_stream(path: Path, origin: str) -> Stream[Matrix] | None:
     """Return the cells of an .h5ad file part by part, see `stream`."""
     library("anndata", *NEEDS)
     with readable(path), path.open("rb"):
@@ -175,7 +175,7 @@ def _chosen(data: Any, origin: str) -> tuple[Any, list[str], list[str]]:
     return matrix, names, notes + ([f"{origin}: {repaired}"] if repaired else [])
 
 
-def _rows(data: Any, matrix: Any, names: list[str], part: slice, origin: str) -> Frame:
+def _rows(data: Any, matrix: Any, names: list[str], part: slice, origin: str) -> Matrix:
     """Read some of the cells."""
     sparse = importlib.import_module("scipy.sparse")
     frame = from_sparse(sparse.csr_matrix(matrix[part]), names, origin)

@@ -20,7 +20,7 @@ from lowerbound.columns.arrow import listed, place, snippet
 from lowerbound.errors import DataError
 from lowerbound.files import idx
 from lowerbound.files.arrays import NumpyNative, from_array, from_sparse
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Matrix, Table, Whole
 from lowerbound.files.paths import is_idx, readable
 from lowerbound.files.stream import Stream, of_tables
 
@@ -35,7 +35,7 @@ _NO_ARCHIVE = (
 _SPARSE_KEYS = {"data", "indices", "indptr", "shape"}
 
 
-def read_file(path: Path, rows: int | None = None) -> Frame:
+def read_file(path: Path, rows: int | None = None) -> Whole:
     """Read an .npy, .npz or idx file; pickled objects in it are refused."""
     if is_idx(path):
         return idx.read_file(path, rows)
@@ -78,19 +78,18 @@ def mapped(path: Path) -> np.ndarray | None:
         return np.memmap(path, dtype, "r", file.tell(), shape, order)
 
 
-def stream(array: np.ndarray, origin: str) -> Stream:
+def stream(array: np.ndarray, origin: str) -> Stream[Table]:
     """Return the rows of an array that is not held as a table that is read part by part."""
     rows, columns = array.shape
 
     def tables(size: int) -> Iterator[pa.Table]:
         for start in range(0, rows, size):
-            table = from_array(array[start : start + size], origin=origin).table
-            assert table is not None
-            yield table
+            yield from_array(array[start : start + size], origin=origin).to_table().table
 
     names = tuple(f"x{j}" for j in range(columns))
-    frames = of_tables(tables, columns)
-    return Stream(names, origin, rows, frames, (), array.nbytes, NumpyNative(), typed=False)
+    frames = of_tables(tables, columns, typed=False)
+    known = {"origin": origin, "bytes": array.nbytes, "native": NumpyNative()}
+    return Stream(names, rows, frames, typed=False, **known)
 
 
 def _read_npy(file: IO[bytes], path: Path, room: int) -> np.ndarray:
@@ -134,7 +133,7 @@ def _header(file: IO[bytes], path: Path, room: int) -> tuple[tuple[int, ...], bo
     return shape, fortran, dtype
 
 
-def _read_npz(file: IO[bytes], path: Path, rows: int | None) -> Frame:
+def _read_npz(file: IO[bytes], path: Path, rows: int | None) -> Whole:
     try:
         with zipfile.ZipFile(file) as archive:
             sizes = {i.filename: i.file_size for i in archive.infolist()}
@@ -182,7 +181,7 @@ class _Archive:
             return len(reader(member)[0])
 
 
-def _dense_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None) -> Frame:
+def _dense_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None) -> Whole:
     try:
         sizes = {key: arrays.dimensions(key) for key in keys}
         tables = [key for key in keys if sizes[key] == 2]
@@ -218,7 +217,7 @@ def _names(arrays: _Archive, keys: list[str], width: int) -> list[str] | None:
     return None
 
 
-def _sparse_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None) -> Frame:
+def _sparse_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None) -> Matrix:
     """Read what scipy.sparse.save_npz writes, or the same arrays without their format."""
     layout = bytes(arrays.read("format")).decode("ascii", "replace") if "format" in keys else "csr"
     shape = arrays.read("shape")

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from lowerbound.columns.arrow import row_of, snippet
 from lowerbound.errors import DataError
-from lowerbound.files.frame import Frame, size
+from lowerbound.files.data import Images, Matrix, Table, Whole, size
 from lowerbound.files.pictures.columns import holds_pixels, pixels_of
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _column_array(column: pa.ChunkedArray) -> np.ndarray:
     return column.to_numpy()
 
 
-def from_array(data: Any, names: Sequence[str] | None = None, origin: str = "") -> Frame:
+def from_array(data: Any, names: Sequence[str] | None = None, origin: str = "") -> Whole:
     """Turn an array into named columns; those of a plain array are called x0, x1, ...
 
     Raises:
@@ -74,18 +74,18 @@ def from_array(data: Any, names: Sequence[str] | None = None, origin: str = "") 
     origin = origin or f"the array of shape {array.shape}"
     if array.dtype.names:
         fields = {n: from_column(np.ascontiguousarray(array[n]), n) for n in array.dtype.names}
-        return _frame(pa.table(fields), origin)
+        return _table(pa.table(fields), origin)
     if array.ndim in (3, 4) and array.size and array.dtype.kind in "buif":
-        return _pictures(array, origin)
+        return _images(array, origin)
     _check_shape(array, origin)
     labels = list(names) if names is not None else [f"x{j}" for j in range(array.shape[1])]
     # One pass puts every column in one piece, which a column at a time would not.
     by_column = array.T.copy(order="C")
     columns = [from_column(by_column[j], labels[j]) for j in range(len(labels))]
-    return _frame(pa.Table.from_arrays(columns, names=labels), origin)
+    return _table(pa.Table.from_arrays(columns, names=labels), origin)
 
 
-def _pictures(array: np.ndarray, origin: str) -> Frame:
+def _images(array: np.ndarray, origin: str) -> Images:
     """Return pictures, (n, H, W) or with channels first or last, as they are; gaps as NaN."""
     plain = np.ma.getdata(array)
     if plain.dtype.kind == "f" and plain.dtype.itemsize > 8:
@@ -93,12 +93,12 @@ def _pictures(array: np.ndarray, origin: str) -> Frame:
     if np.ma.isMaskedArray(array) and np.ma.getmaskarray(array).any():
         plain = np.where(np.ma.getmaskarray(array), np.nan, plain)
     native = PictureNative(tuple(int(size) for size in array.shape[1:]))
-    return Frame(None, None, (), native, origin, (), len(array), False, plain)
+    return Images(plain, native=native, origin=origin, total=len(array))
 
 
-def _frame(table: pa.Table, origin: str, notes: tuple[str, ...] = ()) -> Frame:
-    names = tuple(table.column_names)
-    return Frame(table, None, names, NumpyNative(), origin, notes, table.num_rows, False)
+def _table(table: pa.Table, origin: str) -> Table:
+    total = table.num_rows
+    return Table(table, typed=False, native=NumpyNative(), origin=origin, total=total)
 
 
 def _check_shape(array: np.ndarray, origin: str) -> None:
@@ -218,7 +218,7 @@ def mixed(values: Any, name: str, why: str = "") -> DataError:
     )
 
 
-def from_sparse(data: Any, names: Sequence[str] | None = None, origin: str = "") -> Frame:
+def from_sparse(data: Any, names: Sequence[str] | None = None, origin: str = "") -> Matrix:
     """Take a sparse matrix of any format as CSR, sorted and without duplicate entries.
 
     Raises:
@@ -256,4 +256,5 @@ def from_sparse(data: Any, names: Sequence[str] | None = None, origin: str = "")
             count=int(wrong.sum()),
         )
     labels = tuple(names) if names is not None else tuple(f"x{j}" for j in range(data.shape[1]))
-    return Frame(None, matrix, labels, SparseNative(), origin, notes, data.shape[0], False)
+    known = {"native": SparseNative(), "origin": origin, "notes": notes}
+    return Matrix(matrix, labels, total=data.shape[0], **known)

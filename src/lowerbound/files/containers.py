@@ -23,12 +23,12 @@ from sklearn.utils import check_array
 from lowerbound.errors import DataError, ResourceError
 from lowerbound.files.anndata import is_anndata
 from lowerbound.files.arrays import NumpyNative, PictureNative, SparseNative
+from lowerbound.files.data import ArrowNative, Native, Whole
 from lowerbound.files.dataframes import FrameNative
 from lowerbound.files.datasets import is_dataset
-from lowerbound.files.frame import ArrowNative, Native
 from lowerbound.files.pictures.columns import pixels_of
 from lowerbound.files.pictures.options import ANY, Wanted
-from lowerbound.files.read import Frame, read
+from lowerbound.files.read import read
 
 _ARRAYS: dict[str, Any] = {
     "accept_sparse": "csr",
@@ -41,7 +41,7 @@ DENSE_BYTES = 4 * 2**30  # of a sparse matrix that a model of dense columns woul
 class Given(NamedTuple):
     """An input, and whether its columns have names that mean something."""
 
-    frame: Frame
+    frame: Whole
     named: bool
 
 
@@ -91,7 +91,7 @@ def admit(
         ValueError: scikit-learn's, for arrays that are no table of finite or missing numbers.
         DataError: E0xx for paths and data frames that cannot be read.
     """
-    if isinstance(data, Frame):
+    if isinstance(data, Whole):
         return Given(data, True)
     if nw.dependencies.is_pandas_like_dataframe(data) and not _has_names(data):
         return Given(_numbered(data), False)
@@ -122,7 +122,7 @@ def _has_names(data: Any) -> bool:
     return all(isinstance(label, str) for label in data.columns)
 
 
-def _numbered(data: Any) -> Frame:
+def _numbered(data: Any) -> Whole:
     """Read a pandas frame whose columns nobody named: 0, 1, ... are places, not names."""
     names = [f"x{place}" for place in range(len(data.columns))]
     frame = read(data.set_axis(names, axis=1))
@@ -150,7 +150,7 @@ class Numbered:
         return back
 
 
-def matched(frame: Frame, named: bool, seen: Seen, estimator: str) -> Frame:
+def matched(frame: Whole, named: bool, seen: Seen, estimator: str) -> Whole:
     """Return `frame` with the names seen in `fit`: by name where both have names, else in order.
 
     Raises:
@@ -169,7 +169,7 @@ def matched(frame: Frame, named: bool, seen: Seen, estimator: str) -> Frame:
     return by_position(frame, seen.names, estimator)
 
 
-def by_position(frame: Frame, names: Sequence[str], estimator: str) -> Frame:
+def by_position(frame: Whole, names: Sequence[str], estimator: str) -> Whole:
     """Return `frame` with its columns called `names`, in order.
 
     Raises:
@@ -184,18 +184,16 @@ def by_position(frame: Frame, names: Sequence[str], estimator: str) -> Frame:
             given=len(frame.names),
             expected=len(names),
         )
-    table = None if frame.table is None else frame.table.rename_columns(list(names))
-    return replace(frame, table=table, names=tuple(names))
+    return frame.renamed(tuple(names))
 
 
-def refuse_huge(frame: Frame) -> None:
+def refuse_huge(frame: Whole) -> None:
     """Raise E303 for a sparse matrix that does not fit into memory as a dense one."""
-    if frame.matrix is None or np.prod(frame.matrix.shape, dtype=float) * 8 <= DENSE_BYTES:
+    if frame.dense_bytes <= DENSE_BYTES:
         return
-    rows, columns = frame.matrix.shape
     raise ResourceError(
         "E303",
-        f"{frame.origin} takes {rows * columns * 8 / 2**30:,.0f} GB as dense columns, which this "
+        f"{frame.origin} takes {frame.dense_bytes / 2**30:,.0f} GB as dense columns, which this "
         f"recipe needs ({DENSE_BYTES / 2**30:,.0f} GB at most)",
         fix="recipe='counts' keeps counts sparse; or score fewer rows at a time",
     )
@@ -283,21 +281,21 @@ def _records(table: pa.Table) -> NDArray[Any]:
     return result
 
 
-def beside(frame: Frame, table: pa.Table) -> Any:
+def beside(frame: Whole, table: pa.Table) -> Any:
     """Return a table of results about the rows of `frame`; a structured array for an array."""
     if is_array(kind_of(frame.native)):
         return _records(table)
     return frame.native.wrap(table)
 
 
-def like(frame: Frame, table: pa.Table) -> Any:
+def like(frame: Whole, table: pa.Table) -> Any:
     """Return other versions of the rows of `frame` as the kind that it is."""
     if frame.shape:
         return frame.native.wrap(table)
     return frame.native.wrap(completed(kind_of(frame.native), table, frame.names))
 
 
-def copies(frame: Frame, table: pa.Table, number: int) -> Any:
+def copies(frame: Whole, table: pa.Table, number: int) -> Any:
     """Return copies of `frame`, one below the other in `table` and counted in its last column.
 
     Arrays are put behind one another instead: (number, n, columns), or of pictures

@@ -11,7 +11,7 @@ import pyarrow as pa
 from lowerbound.columns.arrow import listed
 from lowerbound.errors import DataError
 from lowerbound.files.arrays import mixed
-from lowerbound.files.frame import ArrowNative, Frame, size
+from lowerbound.files.data import Table, size
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,16 @@ class FrameNative:
         return native
 
 
-def from_arrow(table: pa.Table, origin: str = "") -> Frame:
+def from_arrow(table: pa.Table, origin: str = "") -> Table:
     """Take an Arrow table as it is, without its metadata."""
     table = table.replace_schema_metadata(None)
     origin = origin or f"the table ({size(table.num_rows, table.num_columns)})"
     _refuse_duplicates(table.column_names, origin)
     _refuse_empty(table.num_rows, table.num_columns, origin)
-    return Frame(table, None, tuple(table.column_names), ArrowNative(), origin, (), table.num_rows)
+    return Table(table, origin=origin, total=table.num_rows)
 
 
-def from_frame(data: Any) -> Frame | None:
+def from_frame(data: Any) -> Table | None:
     """Read a data frame, eager or lazy; None when the object is no data frame.
 
     Raises:
@@ -65,7 +65,7 @@ def from_frame(data: Any) -> Frame | None:
     _refuse_duplicates(names, origin)
     columns = [_column(c, n) for c, n in zip(frame.iter_columns(), names, strict=True)]
     table = pa.Table.from_arrays(columns, names=names)
-    return Frame(table, None, tuple(names), FrameNative(frame), origin, (), table.num_rows)
+    return Table(table, native=FrameNative(frame), origin=origin, total=table.num_rows)
 
 
 def _column(series: Any, name: str) -> pa.ChunkedArray:

@@ -61,7 +61,8 @@ def stream(dataset: Any) -> Stream:
 
         need = rows * sum(shards.width(field.type) for field in schema) // 8
         frames = of_tables(tables, len(names))
-        return Stream(tuple(schema.names), origin, rows, frames, bytes=need, narrowed=narrowed)
+        known = {"origin": origin, "bytes": need, "narrowed": narrowed}
+        return Stream(tuple(schema.names), rows, frames, **known)
 
     return of(schema)
 

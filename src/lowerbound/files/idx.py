@@ -14,14 +14,14 @@ import numpy as np
 from lowerbound.columns.arrow import place
 from lowerbound.errors import DataError
 from lowerbound.files.arrays import from_array
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Whole
 from lowerbound.files.paths import readable
 
 MOST_BYTES = 2 * 2**30
 _TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
-def read_file(path: Path, rows: int | None = None) -> Frame:
+def read_file(path: Path, rows: int | None = None) -> Whole:
     """Read an idx file.
 
     Raises:

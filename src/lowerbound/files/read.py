@@ -28,15 +28,13 @@ from lowerbound.files import (
     shards,
     zarr,
 )
-from lowerbound.files.frame import ArrowNative, Frame, Native, part_rows, size
+from lowerbound.files.data import Data, Table, Whole, part_rows, size
 from lowerbound.files.pictures.options import ANY, Wanted
 from lowerbound.files.stream import Stream
 from lowerbound.files.text import long, tables
 
-__all__ = ["Frame", "Native", "Stream", "read", "walk"]
 
-
-def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Frame:
+def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whole:
     """Read a table or pictures.
 
     Args:
@@ -63,7 +61,7 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Fram
     return _read_object(data).first(rows) if located is None else _read_files(*located, rows)
 
 
-def walk(data: object, *, wanted: Wanted = ANY) -> Frame | Stream:
+def walk(data: object, *, wanted: Wanted = ANY) -> Data:
     """Return data to be worked on part by part: of files of many rows a part is held.
 
     Args:
@@ -155,7 +153,7 @@ def _located(data: object) -> tuple[paths.Found, str] | None:
     return None
 
 
-def _read_files(found: paths.Found, name: str, rows: int | None) -> Frame:
+def _read_files(found: paths.Found, name: str, rows: int | None) -> Whole:
     kind, notes = _kind_of(found)
     frame = _READERS[kind](found, rows)
     return replace(frame, origin=name, notes=(*notes, *frame.notes))
@@ -191,7 +189,7 @@ _BY_CONTENT = {
 }
 
 
-def _read_text(found: paths.Found, rows: int | None) -> Frame:
+def _read_text(found: paths.Found, rows: int | None) -> Whole:
     parts, notes, left = [], [], rows
     for path in found.files:
         if left is not None and left <= 0:
@@ -203,7 +201,7 @@ def _read_text(found: paths.Found, rows: int | None) -> Frame:
     table = _joined(parts)
     whole = rows is None or table.num_rows < rows
     total = table.num_rows if whole else None
-    return Frame(table, None, tuple(table.column_names), ArrowNative(), "", tuple(notes), total)
+    return Table(table, notes=tuple(notes), total=total)
 
 
 def _joined(parts: list[tuple[Path, pa.Table]]) -> pa.Table:
@@ -231,17 +229,17 @@ def _joined(parts: list[tuple[Path, pa.Table]]) -> pa.Table:
         ) from error
 
 
-def _read_sharded(kind: str, found: paths.Found, rows: int | None) -> Frame:
+def _read_sharded(kind: str, found: paths.Found, rows: int | None) -> Whole:
     table, total = shards.read(_SHARDED[kind](found.files), found.root, rows)
-    return Frame(table, None, tuple(table.column_names), ArrowNative(), "", (), total)
+    return Table(table, total=total)
 
 
-def _read_array(found: paths.Found, rows: int | None) -> Frame:
+def _read_array(found: paths.Found, rows: int | None) -> Whole:
     fix = "give one .npy or .npz file, or store the shards as Parquet"
     return array_files.read_file(_only(found, "array", fix), rows)
 
 
-def _read_cells(found: paths.Found, rows: int | None) -> Frame:
+def _read_cells(found: paths.Found, rows: int | None) -> Whole:
     fix = "put them together first: anndata.concat([...]).write_h5ad(path)"
     return anndata.read_file(_only(found, "AnnData", fix), rows)
 
@@ -263,7 +261,7 @@ _SHARDED: dict[str, Callable[[list[Path]], Sequence[shards.Shard]]] = {
     "parquet": parquet.open_all,
     "arrow": ipc.open_all,
 }
-_READERS: dict[str, Callable[[paths.Found, int | None], Frame]] = {
+_READERS: dict[str, Callable[[paths.Found, int | None], Whole]] = {
     "text": _read_text,
     **{kind: partial(_read_sharded, kind) for kind in _SHARDED},
     "array": _read_array,
@@ -272,7 +270,7 @@ _READERS: dict[str, Callable[[paths.Found, int | None], Frame]] = {
 }
 
 
-def _read_object(data: Any) -> Frame:
+def _read_object(data: Any) -> Whole:
     for reader in _OBJECTS:
         frame = reader(data)
         if frame is not None:
@@ -280,7 +278,7 @@ def _read_object(data: Any) -> Frame:
     raise _no_table(data)
 
 
-def _from_anndata(data: Any) -> Frame | None:
+def _from_anndata(data: Any) -> Whole | None:
     return anndata.from_anndata(data) if anndata.is_anndata(data) else None
 
 
@@ -293,24 +291,24 @@ def _no_table(data: object) -> UsageError:
     )
 
 
-def _from_arrow(data: Any) -> Frame | None:
+def _from_arrow(data: Any) -> Whole | None:
     if isinstance(data, pa.RecordBatch):
         data = pa.Table.from_batches([data])
     return dataframes.from_arrow(data) if isinstance(data, pa.Table) else None
 
 
-def _from_dataset(data: Any) -> Frame | None:
+def _from_dataset(data: Any) -> Whole | None:
     return datasets.stream(data).whole() if datasets.is_dataset(data) else None
 
 
-def _from_sparse(data: Any) -> Frame | None:
+def _from_sparse(data: Any) -> Whole | None:
     # Asked by name, so that scipy is imported only by those who use it.
     if not type(data).__module__.startswith("scipy.sparse"):
         return None
     return arrays.from_sparse(data)
 
 
-def _from_columns(data: Any) -> Frame | None:
+def _from_columns(data: Any) -> Whole | None:
     if not isinstance(data, Mapping):
         return None
     lengths = {str(name): len(column) for name, column in data.items()}
@@ -325,7 +323,7 @@ def _from_columns(data: Any) -> Frame | None:
     return dataframes.from_arrow(table, f"the dict ({size(table.num_rows, table.num_columns)})")
 
 
-def _from_array(data: Any) -> Frame | None:
+def _from_array(data: Any) -> Whole | None:
     try:
         array = np.ma.asarray(data) if np.ma.isMaskedArray(data) else np.asarray(data)
         if array.dtype.kind == "U" and isinstance(data, list | tuple):

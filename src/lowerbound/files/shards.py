@@ -128,9 +128,16 @@ def stream(shards: Sequence[Shard], root: Path, origin: str) -> Stream:
             return of([_without(shard, less.names) for shard in some], less, start)
 
         rows, need = (sum(each) for each in zip(*((s.rows, s.bytes) for s in some), strict=True))
-        frames = of_tables(tables, columns)  # of narrower rows as many: parts stay what they are
-        names = tuple(schema.names)
-        return Stream(names, origin, rows, frames, bytes=need, start=start, narrowed=narrowed)
+        frames = of_tables(tables, columns)  # narrowed rows keep the same parts
+        return Stream(
+            tuple(schema.names),
+            rows,
+            frames,
+            origin=origin,
+            bytes=need,
+            start=start,
+            narrowed=narrowed,
+        )
 
     columns = len(schema.names)
     starts = accumulate((shard.rows for shard in shards), initial=0)

@@ -1,69 +1,70 @@
-"""Tables of which only a part is ever in memory: read, worked on and written part by part."""
+"""Stream data that are larger than memory: read, process and write them part by part."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from lowerbound.files import memory
-from lowerbound.files.frame import ArrowNative, Frame, Native, part_rows, together
+from lowerbound.files.data import Columnar, Data, Table, part_rows
 from lowerbound.files.shares import share
 
-_PACKED = 1 << 14  # rows of a sample that lie together
+_PACKED = 1 << 14  # rows of a sample that are stored together
+
+Part = TypeVar("Part", bound=Columnar)
 
 
 @dataclass(frozen=True)
-class Stream:
-    """A table in files, read anew by every walk over it.
+class Stream(Data, Generic[Part]):
+    """A table or a matrix in files, read anew by every pass over it.
 
     Attributes:
-        names: of the columns.
-        origin: what to call the input in messages.
-        rows: how many there are.
-        frames: returns the rows in order, part by part; all parts but the last are of one size.
-        notes: lossless repairs that were made and must be reported.
-        bytes: what all rows would take in memory.
-        native: gives results back in the input's kind.
-        typed: whether columns may be of different kinds, see `Frame`.
-        start: the number of the first row, where this is a piece of a table.
-        pieces: the rows of each file, where there are several that are read by themselves.
-        narrowed: returns the rows with the columns at some places alone, where those of a file
-            can be read without the others.
+        columns: the names of the columns.
+        length: the number of rows.
+        frames: returns the rows in order, part by part; all parts but the last have equally many.
+        bytes: the memory that all rows would take.
+        typed: whether columns may be of different kinds, see `Table`.
+        pieces: the rows of each file, where several files can be read independently.
+        narrowed: returns the rows with only the columns at these positions, where the columns of
+            a file can be read separately.
     """
 
-    names: tuple[str, ...]
-    origin: str
-    rows: int
-    frames: Callable[[], Iterator[Frame]]
-    notes: tuple[str, ...] = ()
-    bytes: int = 0
-    native: Native = field(default_factory=ArrowNative)
-    typed: bool = True
-    start: int = 0
-    pieces: tuple[Stream, ...] = ()
-    narrowed: Callable[[Sequence[int]], Stream] | None = None
+    columns: tuple[str, ...]
+    length: int
+    frames: Callable[[], Iterator[Part]]
+    bytes: int = field(default=0, kw_only=True)
+    typed: bool = field(default=True, kw_only=True)
+    pieces: tuple[Stream[Part], ...] = field(default=(), kw_only=True)
+    narrowed: Callable[[Sequence[int]], Stream[Part]] | None = field(default=None, kw_only=True)
 
-    shape = ()  # rows of a table are no pictures
-    files = ()
-    pictures = targets = None
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return self.length
 
-    def parts(self) -> Iterator[Frame]:
-        """Yield the rows in order; all parts but the last have as many rows."""
-        start, known = self.start, {"total": self.rows, "typed": self.typed}
-        for frame in self.frames():
-            named = frame.renamed(self.names)
-            yield replace(named, native=self.native, origin=self.origin, start=start, **known)
-            start += frame.rows
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return self.columns
 
-    def first(self, rows: int) -> Frame:
-        """Return the first so many rows, of one part at most."""
-        return next(self.parts()).first(rows)
+    def parts(self) -> Iterator[Part]:
+        """Yield the rows in order; all parts but the last have equally many."""
+        start = self.start
+        for part in self.frames():
+            named = part.renamed(self.columns)
+            known = {"native": self.native, "origin": self.origin, "total": self.length}
+            yield replace(named, start=start, **known)
+            start += part.rows
 
-    def whole(self) -> Frame:
+    def first(self, rows: int | None) -> Columnar:
+        """Return the first `rows` rows, of one part at most; None means all."""
+        return self.whole() if rows is None else next(self.parts()).first(rows)
+
+    def whole(self) -> Part:
         """Return all rows in memory.
 
         Raises:
@@ -71,10 +72,10 @@ class Stream:
         """
         fix = "choose some of the files with a pattern, or some of the columns"
         memory.require(self.bytes, self.origin, fix)
-        return replace(together(list(self.parts())), notes=self.notes)
+        return replace(_joined(list(self.parts())), notes=self.notes)
 
-    def drawn(self, most: int, seed: int) -> Iterator[Frame]:
-        """Yield `most` rows in their order, part by part: any of them with equal probability."""
+    def drawn(self, most: int, seed: int) -> Iterator[Part]:
+        """Yield `most` random rows in their order, part by part: each row is equally likely."""
         rng, left, wanted = np.random.default_rng(seed), self.rows, min(most, self.rows)
         for part in self.parts():
             count = share(rng, wanted, left, part.rows)
@@ -84,24 +85,24 @@ class Stream:
             elif count:
                 yield part.take(np.sort(rng.choice(part.rows, count, replace=False)))
 
-    def sample(self, most: int, seed: int) -> Frame:
-        """Return `most` rows in memory: any of them with equal probability."""
-        return replace(together(list(_packed(self.drawn(most, seed)))), notes=self.notes)
+    def sample(self, most: int, seed: int) -> Part:
+        """Return `most` random rows in memory: each row is equally likely."""
+        return replace(_joined(list(_packed(self.drawn(most, seed)))), notes=self.notes)
 
     def renamed(self, names: tuple[str, ...]) -> Self:
-        """Return the same rows under other names of the columns."""
+        """Return the same rows with other names for the columns."""
         pieces = tuple(piece.renamed(names) for piece in self.pieces)
-        return replace(self, names=names, pieces=pieces)
+        return replace(self, columns=names, pieces=pieces)
 
-    def only(self, names: Collection[str]) -> Stream:
-        """Return the same rows without other columns, where they need not be read then."""
-        at = [j for j, name in enumerate(self.names) if name in names]
-        if self.narrowed is None or not 0 < len(at) < len(self.names):
+    def only(self, names: Collection[str]) -> Stream[Part]:
+        """Return the same rows without other columns, where these need not be read then."""
+        at = [j for j, name in enumerate(self.columns) if name in names]
+        if self.narrowed is None or not 0 < len(at) < len(self.columns):
             return self
         less = self.narrowed(at)
         return replace(
             self,
-            names=tuple(self.names[j] for j in at),
+            columns=tuple(self.columns[j] for j in at),
             frames=less.frames,
             bytes=less.bytes,
             pieces=tuple(piece.only(names) for piece in self.pieces),
@@ -109,53 +110,50 @@ class Stream:
         )
 
 
-Given = Frame | Stream
+def _joined(parts: Sequence[Part]) -> Part:
+    return parts[0].joined(parts[1:])
 
 
-def _packed(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Yield the rows of small frames in larger ones.
+def _packed(parts: Iterable[Part]) -> Iterator[Part]:
+    """Yield the rows of small parts in larger ones.
 
-    A few rows of each of many parts are many small blocks, and what they leave behind once they
-    are freed fits nothing that is read later: 30 MB of a sample of 30 million rows.
+    A few rows from each of many parts are many small blocks of memory. Once freed, these leave
+    gaps that fit nothing that is read later: 30 MB for a sample of 30 million rows.
     """
-    waiting: list[Frame] = []
-    for frame in frames:
-        waiting.append(frame)
+    waiting: list[Part] = []
+    for part in parts:
+        waiting.append(part)
         if sum(each.rows for each in waiting) >= _PACKED:
-            yield _in_one_piece(waiting)
+            yield _joined(waiting).compact()
             waiting = []
     if waiting:
-        yield _in_one_piece(waiting)
-
-
-def _in_one_piece(frames: Sequence[Frame]) -> Frame:
-    frame = together(frames)
-    return replace(frame, table=None if frame.table is None else frame.table.combine_chunks())
+        yield _joined(waiting).compact()
 
 
 def of_tables(
-    tables: Callable[[int], Iterator[pa.Table]], columns: int
-) -> Callable[[], Iterator[Frame]]:
-    """Return the parts of a table.
+    tables: Callable[[int], Iterator[pa.Table]], columns: int, *, typed: bool = True
+) -> Callable[[], Iterator[Table]]:
+    """Return a function that yields the parts of a table.
 
-    Where a part ends follows from the number of columns alone, and not from how the rows are
-    spread over files and row groups.
+    The end of a part depends on the number of columns alone, not on how the rows are spread over
+    files and row groups.
 
     Args:
-        tables: returns the rows in order, so many at a time at most.
-        columns: how many there are.
+        tables: returns the rows in order, at most the given number at a time.
+        columns: the number of columns.
+        typed: whether columns may be of different kinds, see `Table`.
     """
 
-    def frames() -> Iterator[Frame]:
+    def frames() -> Iterator[Table]:
         size = part_rows(columns)
         for table in regrouped(tables(size), size):
-            yield Frame(table, None, tuple(table.column_names))
+            yield Table(table, typed=typed)
 
     return frames
 
 
 def regrouped(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
-    """Yield the rows of tables in tables of `size` rows, but for the last."""
+    """Yield the rows of tables in tables of `size` rows; the last may have fewer."""
     waiting: list[pa.Table] = []
     count = 0
     for table in tables:
@@ -165,6 +163,7 @@ def regrouped(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
             whole = pa.concat_tables(waiting)
             yield whole.slice(0, size)
             count -= size
-            waiting = [whole.slice(size)] if count else []  # no rows would hold the part in memory
+            # An empty slice would keep the part in memory.
+            waiting = [whole.slice(size)] if count else []
     if count:
         yield pa.concat_tables(waiting)

@@ -12,7 +12,7 @@ from typing import Any
 from lowerbound.columns.arrow import listed, place
 from lowerbound.errors import DataError
 from lowerbound.files import anndata, array_files, arrays
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Whole
 from lowerbound.files.stream import Stream
 from lowerbound.optional import library
 
@@ -47,7 +47,7 @@ def stream(path: Path, origin: str) -> Stream | None:
     return array_files.stream(array, origin)
 
 
-def read_store(path: Path, rows: int | None = None) -> Frame:
+def read_store(path: Path, rows: int | None = None) -> Whole:
     """Read an array, or the counts of the AnnData that a store holds.
 
     Raises:

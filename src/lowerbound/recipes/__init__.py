@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from lowerbound.errors import UsageError
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Whole
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import (
     bits,
@@ -91,7 +91,7 @@ class Choice(NamedTuple):
     reason: str = ""
 
 
-def suggest(frame: Frame, chosen: Mapping[str, object]) -> Choice:
+def suggest(frame: Whole, chosen: Mapping[str, object]) -> Choice:
     """Return what the first recipe that suits the data suggests.
 
     Args:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from lowerbound.coding.counts import CountsCoding
-from lowerbound.files.frame import Frame, holds_counts
+from lowerbound.files.data import Whole
 from lowerbound.nn.distributions.families import Conditional
 from lowerbound.nn.distributions.table_rows import LibraryCounts
 from lowerbound.nn.latents.posteriors import Plain
@@ -112,9 +112,9 @@ def counts(
     )
 
 
-def _suits(frame: Frame, chosen: Mapping[str, object]) -> Suggestion | None:
+def _suits(frame: Whole, chosen: Mapping[str, object]) -> Suggestion | None:
     """Suggest the recipe for sparse matrices of whole numbers."""
-    return Suggestion({}, "raw counts of cells") if holds_counts(frame) else None
+    return Suggestion({}, "raw counts of cells") if frame.holds_counts else None
 
 
 COUNTS = Recipe(

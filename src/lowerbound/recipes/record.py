@@ -14,7 +14,7 @@ from lowerbound.coding.pairs import Restoration
 from lowerbound.coding.pictures import pictures_for
 from lowerbound.coding.tables import TableCoding, numbers_for
 from lowerbound.errors import UsageError, nearest
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Whole
 from lowerbound.nn.model import LatentModel
 
 
@@ -22,7 +22,7 @@ class CodingMaker(Protocol):
     """Fits a coding to data."""
 
     def fit(
-        self, frame: Frame, *, types: Mapping[str, str], drop: Sequence[str], transform: str
+        self, frame: Whole, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> Coding:
         """Return the coding of `frame`."""
         ...
@@ -40,7 +40,7 @@ class Suggestion(NamedTuple):
     reason: str
 
 
-Suits = Callable[[Frame, Mapping[str, object]], Suggestion | None]
+Suits = Callable[[Whole, Mapping[str, object]], Suggestion | None]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from lowerbound.errors import UsageError
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Whole
 from lowerbound.nn.distributions.families import Conditional, LatentGaussian
 from lowerbound.nn.latents.posteriors import Flow, Informed, Precision, Residual
 from lowerbound.nn.latents.priors import StandardNormal
@@ -325,7 +325,7 @@ FINEST = 32  # latents of a side at most: such a ladder learns in minutes on a C
 USUAL_SECONDS = 300.0  # of a fit to pictures for which neither preset nor time is chosen
 
 
-def _suits(frame: Frame, chosen: Mapping[str, object]) -> Suggestion | None:
+def _suits(frame: Whole, chosen: Mapping[str, object]) -> Suggestion | None:
     """Suggest a ladder for pictures, with a number of scales after their size.
 
     For photographs of 128 x 128 it had a higher bound after equal time than one level of latents

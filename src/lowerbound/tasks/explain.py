@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lowerbound.coding.tables import Coded, table_of
 from lowerbound.errors import UsageError
-from lowerbound.files.read import Frame
+from lowerbound.files.data import Whole
 from lowerbound.tasks import draws
 from lowerbound.tasks.state import TrainedState
 
@@ -19,7 +19,7 @@ EXPLAINED_ROWS = 100  # rows explained beside the flagged ones: those with the h
 
 
 def explain(
-    trained: TrainedState, frame: Frame, coded: Coded, chosen: NDArray[np.int64], top: int
+    trained: TrainedState, frame: Whole, coded: Coded, chosen: NDArray[np.int64], top: int
 ) -> pa.Table:
     """Name the columns that add most to the scores of the rows `chosen`.
 
@@ -76,7 +76,7 @@ def remarkable(scored: pa.Table) -> NDArray[np.int64]:
 
 
 def explained(
-    trained: TrainedState, given: tuple[Frame, Coded], scored: pa.Table, top: int
+    trained: TrainedState, given: tuple[Whole, Coded], scored: pa.Table, top: int
 ) -> pa.Table:
     """Return scored rows with the reasons of those that are remarkable; the others have none."""
     if not top:

@@ -17,7 +17,8 @@ from lowerbound.coding.rows import subset
 from lowerbound.coding.tables import Coded, restore
 from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
 from lowerbound.files import containers
-from lowerbound.files.read import Frame, read
+from lowerbound.files.data import Whole
+from lowerbound.files.read import read
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import RECIPES, Recipe, find, images
 from lowerbound.tasks import cards
@@ -59,13 +60,13 @@ def warn_of_few(drawn: Samples, n: int) -> None:
 class Trained(TrainedState):
     """A trained model: raw rows in, scores, samples, embeddings and imputations out."""
 
-    def encode(self, data: object) -> tuple[Frame, Coded]:
-        """Read and code `data`: a path, an array, a dataframe or a `Frame`."""
-        known = isinstance(data, Frame)
+    def encode(self, data: object) -> tuple[Whole, Coded]:
+        """Read and code `data`: a path, an array, a dataframe or data that were read."""
+        known = isinstance(data, Whole)
         frame = data if known else read(data, wanted=self.coding.wanted())
         return frame, self._coded(frame)
 
-    def _coded(self, frame: Frame) -> Coded:
+    def _coded(self, frame: Whole) -> Coded:
         """Code rows, and refuse gaps that the likelihood cannot leave out."""
         coded = self.coding.encode(frame)
         if coded.missing and self.coding.shape:
@@ -139,7 +140,7 @@ class Trained(TrainedState):
 
     def score_table(
         self,
-        frame: Frame,
+        frame: Whole,
         coded: Coded | None = None,
         *,
         by: str = "likelihood",
@@ -294,7 +295,7 @@ class Trained(TrainedState):
         return containers.copies(frame, filled, draws)
 
     def impute_coded(
-        self, frame: Frame, coded: Coded, *, draws: int | None = None, seed: int = 0
+        self, frame: Whole, coded: Coded, *, draws: int | None = None, seed: int = 0
     ) -> pa.Table:
         """Return rows that are coded already with their missing cells filled."""
         # Of pictures every cell is a group of its own.

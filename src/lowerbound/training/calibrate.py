@@ -10,7 +10,7 @@ from lowerbound._version import __version__
 from lowerbound.coding.base import Coded
 from lowerbound.coding.pictures import values_of
 from lowerbound.coding.rows import Rows, subset
-from lowerbound.files.stream import Given
+from lowerbound.files.data import Data
 from lowerbound.nn.model import LatentModel
 from lowerbound.nn.objectives.elbo import Elbo
 from lowerbound.tasks import doctor, draws, restore
@@ -28,7 +28,7 @@ LEVEL_ROWS = 1_000  # held-out rows scored by levels, by half the draws of the l
 SEEN = 0.1  # dB of a restored picture that anyone would see
 
 
-def calibrated(plan: Plan, frame: Given, material: Material, fitted: Fitted) -> Trained:
+def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> Trained:
     """Score the calibration rows, set the threshold and examine the model."""
     model, arguments, history, engine, priors = fitted
     coding, coded, split = material.coding, material.coded, material.split

@@ -20,8 +20,9 @@ from lowerbound.coding.pairs import read_pairs
 from lowerbound.coding.rows import Rows, fingerprint, subset, tile_of, tiles
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.files import containers
-from lowerbound.files.read import Frame, walk
-from lowerbound.files.stream import Given, Stream
+from lowerbound.files.data import Data, Whole
+from lowerbound.files.read import walk
+from lowerbound.files.stream import Stream
 from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe, find, suggest
@@ -54,7 +55,7 @@ LATENT_LIMIT = 128
 CLIP = 5.0  # of the gradient's norm, per square root of a column
 
 
-Begin = Callable[[Given, Coding, Split], None]
+Begin = Callable[[Data, Coding, Split], None]
 
 
 def fit(  # noqa: PLR0913 - each is a choice of its own, and all but the data have a default
@@ -168,23 +169,23 @@ def run_path(target: Path) -> Path:
 
 def _given(
     data: object, recipe: Any, targets: Any, chosen: Mapping[str, object]
-) -> tuple[Given, Mapping[str, Any]]:
+) -> tuple[Data, Mapping[str, Any]]:
     """Read the data, and return the fields of a plan that suit them where no recipe is chosen."""
     restoration = None if recipe is None else find(recipe).restoration
-    if isinstance(data, Given):
+    if isinstance(data, Data):
         return data, {}
     if restoration is not None and isinstance(data, str | os.PathLike):
         return read_pairs(data, targets, restoration), {}
     given = walk(data)
     if recipe is not None:
         return given, {}
-    first = next(iter(given.parts())) if isinstance(given, Stream) else given
+    first = next(iter(given.parts()))
     return given, suggest(first, chosen).plan
 
 
-def _noting(model: Trained, given: Given) -> Trained:
+def _noting(model: Trained, given: Data) -> Trained:
     """Note the kind of container that the model was fitted on, in which it gives rows back."""
-    kind = containers.kind_of(given.native) if isinstance(given, Frame) else "arrow"
+    kind = containers.kind_of(given.native) if isinstance(given, Whole) else "arrow"
     model.facts["input"] = {"kind": kind, "named": not containers.is_array(kind)}
     return model
 
@@ -202,7 +203,7 @@ def learn(
     """Fit a model to `data` and calibrate it.
 
     Args:
-        data: a path, an array, a dataframe, a `Frame` or a `Stream`.
+        data: a path, an array, a data frame, or `Data` that were read.
         plan: what is chosen for this fit.
         run: an entered run folder: the fit keeps its states there, and goes on from earlier ones.
         report: called after every look at the held-out rows.
@@ -218,7 +219,7 @@ def learn(
         NumericError: E4xx where training diverges.
     """
     plan = plan or Plan()
-    frame, coding, coded = _coded(data if isinstance(data, Given) else walk(data), plan, team)
+    frame, coding, coded = _coded(data if isinstance(data, Data) else walk(data), plan, team)
     n = len(coded.rows) // coded.each
     if n < 2:
         raise DataError(
@@ -245,7 +246,7 @@ def learn(
     return calibrated(plan, frame, material, fitted._replace(model=model, arguments=arguments))
 
 
-def _coded(given: Given, plan: Plan, team: Team) -> tuple[Given, Coding, Coded]:
+def _coded(given: Data, plan: Plan, team: Team) -> tuple[Data, Coding, Coded]:
     """Code the rows to learn from: into a file those of a large table, of which few are held.
 
     One process of each machine writes the file, and the others there read it too.
@@ -253,7 +254,7 @@ def _coded(given: Given, plan: Plan, team: Team) -> tuple[Given, Coding, Coded]:
     kind = plan.recipe.coding(plan.settings)
     chosen = {"types": plan.types, "drop": plan.drop, "transform": plan.transform}
     if not (isinstance(given, Stream) and large.is_large(given) and large.codes(kind)):
-        frame = given.whole() if isinstance(given, Stream) else given
+        frame = given.whole()
         coding = kind.fit(frame, **chosen)
         return frame, coding, coding.encode(frame)
     batch, budget = optimiser_of(plan).batch_size, budget_of(plan, given.rows)
@@ -278,7 +279,7 @@ def _refuse_other_data(team: Team, data: Mapping[str, Any]) -> None:
         )
 
 
-def _configuration(plan: Plan, frame: Given, coded: Coded) -> dict[str, Any]:
+def _configuration(plan: Plan, frame: Data, coded: Coded) -> dict[str, Any]:
     """Return everything that the bytes of the result depend on, but for the machine."""
     return {
         "plan": plan.document(),

@@ -21,7 +21,7 @@ from lowerbound import noise
 from lowerbound.coding.base import Coding
 from lowerbound.coding.rows import fingerprint
 from lowerbound.errors import DataError, LowerboundError, UsageError
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Table, Whole
 from lowerbound.optional import library
 from lowerbound.recipes import RECIPES
 from lowerbound.tasks.draws import SCORE_SAMPLES
@@ -61,17 +61,17 @@ class Trial:
 class Parts(NamedTuple):
     """The rows that trials learn from, and those that they are judged by."""
 
-    learned: Frame
-    judged: Frame
+    learned: Table
+    judged: Table
 
     @classmethod
-    def of(cls, frame: Frame, seed: int) -> Parts:
+    def of(cls, frame: Whole, seed: int) -> Parts:
         """Split rows at random.
 
         Raises:
             DataError: E075 for too few rows.
         """
-        if frame.table is None:
+        if not isinstance(frame, Table):
             raise UsageError("E241", "tune is for tables", fix="lowerbound fit, for pictures")
         count = min(JUDGED, int(SHARE * frame.rows))
         if count < 2:
@@ -82,13 +82,11 @@ class Parts(NamedTuple):
             )
         order = np.random.default_rng(noise.derive(seed, "judged")).permutation(frame.rows)
         chosen = np.sort(order[count:]), np.sort(order[:count])
-        learned, judged = (
-            replace(frame, table=frame.table.take(index), total=len(index)) for index in chosen
-        )
+        learned, judged = (replace(frame.take(index), total=len(index)) for index in chosen)
         return cls(learned, judged)
 
 
-def comparable(plan: Plan, frame: Frame) -> list[str]:
+def comparable(plan: Plan, frame: Whole) -> list[str]:
     """Return the recipes whose log-likelihoods mean the same as that of the plan's recipe."""
     wanted = measure(_coding(plan, frame))
     found = [plan.recipe.name]
@@ -106,7 +104,7 @@ def comparable(plan: Plan, frame: Frame) -> list[str]:
     return found
 
 
-def _coding(plan: Plan, frame: Frame) -> Coding:
+def _coding(plan: Plan, frame: Whole) -> Coding:
     kind = plan.recipe.coding(plan.settings)
     return kind.fit(frame, types=plan.types, drop=plan.drop, transform=plan.transform)
 
@@ -134,7 +132,7 @@ class Search:
     """
 
     def __init__(
-        self, frame: Frame, plan: Plan, folder: Path | None = None, names: Sequence[str] = ()
+        self, frame: Whole, plan: Plan, folder: Path | None = None, names: Sequence[str] = ()
     ) -> None:
         self.plan, self.parts = plan, Parts.of(frame, plan.seed)
         known = comparable(plan, self.parts.learned)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import singledispatch
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,9 +18,9 @@ from lowerbound.cli.parsing import pairs, texts
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.columns.schema import infer
 from lowerbound.errors import CATALOGUE, UsageError, nearest
-from lowerbound.files.frame import holds_counts
+from lowerbound.files.data import Images, Matrix, Table, Whole
 from lowerbound.files.pictures.ranges import range_of
-from lowerbound.files.read import Frame, are_picture_files
+from lowerbound.files.read import are_picture_files
 from lowerbound.tasks import cards
 
 SAMPLE = 100_000
@@ -56,14 +57,29 @@ def inspect(
         surveying = import_module("lowerbound.cli.work.inspect")  # pillow, for pictures only
         return surveying.inspect(os.fspath(data), full, clock)
     frame = open_data(data, rename, rows=None if full else SAMPLE)
-    if frame.shape:
-        return _inspect_pictures(frame, data)
-    if frame.table is None:
-        return _inspect_sparse(frame, data)
-    forced = pairs(types, "--types", "zip=categorical", commas=True)
-    schema = infer(
-        frame.table, transform="blend", **frame.inference(forced, texts(drop, "--drop"))
-    )
+    options = _Options(pairs(types, "--types", "zip=categorical", commas=True), drop, full, clock)
+    return _inspect(frame, data, options)
+
+
+class _Options(NamedTuple):
+    types: Mapping[str, str]
+    drop: str | Sequence[str]
+    full: bool
+    clock: Clock
+
+
+@singledispatch
+def _inspect(frame: Whole, data: object, options: _Options) -> Result:
+    """Describe data; each shape in its own way."""
+    raise NotImplementedError(type(frame).__name__)
+
+
+@_inspect.register
+def _(frame: Table, data: object, options: _Options) -> Result:
+    """Describe every column of a table."""
+    full, clock = options.full, options.clock
+    hints = frame.inference(options.types, texts(options.drop, "--drop"))
+    schema = infer(frame.table, transform="blend", **hints)
     rows = schema.describe()
     looked = frame.rows
     total = looked if full or looked < SAMPLE else frame.total
@@ -90,13 +106,13 @@ def inspect(
     )
 
 
-def _inspect_sparse(frame: Frame, data: object) -> Result:
-    """Describe a sparse matrix as a whole: one line per column would help nobody."""
+@_inspect.register
+def _(frame: Matrix, data: object, options: _Options) -> Result:
+    """Describe a sparse matrix as a whole: one line per column would be too many."""
     matrix = frame.matrix
-    assert matrix is not None
     rows, columns = matrix.shape
     values = matrix.data
-    counts = holds_counts(frame)
+    counts = frame.holds_counts
     facts = {
         "origin": frame.origin,
         "rows": rows,
@@ -115,10 +131,10 @@ def _inspect_sparse(frame: Frame, data: object) -> Result:
     return Result(facts, lines=[line], next=f"lowerbound fit {spell_path(data)}{recipe}")
 
 
-def _inspect_pictures(frame: Frame, data: object) -> Result:
-    """Describe pictures as a whole: one line per pixel would help nobody."""
+@_inspect.register
+def _(frame: Images, data: object, options: _Options) -> Result:
+    """Describe images as a whole: one line per pixel would be too many."""
     pixels = frame.pixels
-    assert pixels is not None
     low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
     missing = range_of(pixels).missing
     facts = {

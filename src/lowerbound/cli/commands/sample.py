@@ -19,12 +19,11 @@ from lowerbound.cli.progress import SILENT, Voice
 from lowerbound.cli.result import Remarks, Result
 from lowerbound.columns.arrow import missing
 from lowerbound.errors import UsageError
+from lowerbound.files.data import Data as Given
 from lowerbound.files.pictures.columns import holds_pixels, pixels_of
 from lowerbound.files.pictures.ranges import range_of
-from lowerbound.files.read import Frame, Stream
 
 if TYPE_CHECKING:
-    from lowerbound.files.stream import Given
     from lowerbound.tasks.trained import Trained
 
 _MOST_CELLS = 10**9  # of a sample: 8 GB of float64
@@ -230,7 +229,7 @@ class _Filled:
 
 def _delivered(
     trained: Trained,
-    given: Frame | Stream,
+    given: Given,
     tables: Iterable[pa.Table],
     target: Path | None,
     draws: int | None,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from lowerbound.coding.base import Coded
-    from lowerbound.files.stream import Given
+    from lowerbound.files.data import Data as Given
     from lowerbound.tasks.trained import Trained
 
 

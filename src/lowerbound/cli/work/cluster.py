@@ -17,8 +17,8 @@ from lowerbound.cli.verbs import VERBS
 from lowerbound.cli.work import ray as launch
 from lowerbound.errors import UsageError
 from lowerbound.files import memory
+from lowerbound.files.data import Data
 from lowerbound.files.datasets import is_dataset
-from lowerbound.files.stream import Given
 from lowerbound.files.write_folder import atomic_folder, check_folder, names_folder
 from lowerbound.tasks.trained import Trained
 
@@ -130,11 +130,11 @@ class Walk:
 
     verb: str
     trained: Trained
-    given: Given
+    given: Data
     flags: Mapping[str, Any]
 
     @property
-    def pieces(self) -> tuple[Given, ...]:
+    def pieces(self) -> tuple[Data, ...]:
         """The rows of each file."""
         return getattr(self.given, "pieces", ()) or (self.given,)
 
@@ -161,7 +161,7 @@ def _ready(verb: str, *known: Any) -> Callable[[int], Mapping[str, Any]]:
 def _walked(  # noqa: PLR0913, PLR0917 - all of a verb, and which file
     verb: Callable[..., Result],
     trained: Trained,
-    pieces: tuple[Given, ...],
+    pieces: tuple[Data, ...],
     flags: Mapping[str, Any],
     folder: Path,
     number: int,

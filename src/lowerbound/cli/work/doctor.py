@@ -22,8 +22,8 @@ from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.outputs import spell_bytes, spell_path, spell_use
 from lowerbound.cli.result import Remarks, Result, Sheet
 from lowerbound.coding.pictures import values_of
-from lowerbound.files.read import Frame, Stream
-from lowerbound.files.stream import Given
+from lowerbound.files.data import Data, Whole
+from lowerbound.files.stream import Stream
 from lowerbound.tasks import doctor
 
 _LIBRARIES = (
@@ -133,9 +133,9 @@ def _levels(levels: Sequence[Mapping[str, Any]]) -> Sheet | None:
     return Sheet(("level", "nats per row", "in use"), told, "levels", right=("nats per row",))
 
 
-def _sampled(given: Given) -> Frame:
+def _sampled(given: Data) -> Whole:
     """Return rows to examine a model on: of a table that is not held, so many at random."""
-    return given.sample(_LOOKED_AT, 0) if isinstance(given, Stream) else given
+    return given.sample(_LOOKED_AT, 0) if isinstance(given, Stream) else given.whole()
 
 
 def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:

@@ -22,7 +22,7 @@ from lowerbound.coding.pairs import PairCoding
 from lowerbound.coding.rows import subset
 from lowerbound.coding.tables import Coding
 from lowerbound.errors import CheckFailed
-from lowerbound.files.stream import Given
+from lowerbound.files.data import Data, ImagePairs
 from lowerbound.tasks import draws
 from lowerbound.tasks.calibration import Alarm
 from lowerbound.tasks.cards import reservations
@@ -60,7 +60,7 @@ class Output:
     resume: str = "auto"
 
 
-def train(frame: Given, plan: Plan, output: Output | None, voice: Voice) -> Result:
+def train(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Result:
     """Learn, save, and say what came of it."""
     with gathered(device_of(plan.device)) as team:
         if output is None or team.rank:  # the first process alone writes files
@@ -69,7 +69,7 @@ def train(frame: Given, plan: Plan, output: Output | None, voice: Voice) -> Resu
         return _kept(frame, plan, output, (voice, team))
 
 
-def _kept(frame: Given, plan: Plan, output: Output, hearers: tuple[Voice, Team]) -> Result:
+def _kept(frame: Data, plan: Plan, output: Output, hearers: tuple[Voice, Team]) -> Result:
     """Learn with a run folder, so that whatever ends the fit, the same command goes on."""
     path = run_path(output.target)
     folder = RunFolder(path, fresh=output.resume == "never", replace=output.overwrite)
@@ -83,7 +83,7 @@ def _kept(frame: Given, plan: Plan, output: Output, hearers: tuple[Voice, Team])
 
 
 def _trained(
-    frame: Given, plan: Plan, output: Output, run: RunFolder, hearers: tuple[Voice, Team]
+    frame: Data, plan: Plan, output: Output, run: RunFolder, hearers: tuple[Voice, Team]
 ) -> Result:
     """Learn in a run folder, save, and leave the folder only where there is something to go on."""
     (voice, team), clock = hearers, Clock()
@@ -105,7 +105,7 @@ def _trained(
     )
 
 
-def _told(frame: Given, plan: Plan, clock: Clock, trained: Trained) -> Result:
+def _told(frame: Data, plan: Plan, clock: Clock, trained: Trained) -> Result:
     """Say what came of a fit."""
     return Result(
         {**_facts(trained, frame), "seconds": clock()},
@@ -122,7 +122,7 @@ def _last(trained: Trained) -> dict[str, Any]:
     return trained.facts.get("priors_history", trained.facts["history"])
 
 
-def _then(trained: Trained, frame: Given, model: str) -> str:
+def _then(trained: Trained, frame: Data, model: str) -> str:
     """Spell the command that uses a new model."""
     alike = Path(frame.origin).suffix.lower()
     table = f"NEW{alike}" if alike in _TABLES else "NEW.csv"
@@ -145,10 +145,10 @@ class Keeping:
     team: Team = ALONE
 
 
-def _learn(frame: Given, plan: Plan, kept: Keeping, voice: Voice) -> Trained:
+def _learn(frame: Data, plan: Plan, kept: Keeping, voice: Voice) -> Trained:
     run, team = kept.run, kept.team
 
-    def begin(frame: Given, coding: Coding, split: Split) -> None:
+    def begin(frame: Data, coding: Coding, split: Split) -> None:
         for line in _banner(frame, plan, coding, split, kept):
             voice.say(line)
         if run is not None and run.committed():
@@ -157,19 +157,19 @@ def _learn(frame: Given, plan: Plan, kept: Keeping, voice: Voice) -> Trained:
     return learn(frame, plan, run=run, report=voice.report, say=voice.say, begin=begin, team=team)
 
 
-def _banner(frame: Given, plan: Plan, coding: Coding, split: Split, kept: Keeping) -> list[str]:
+def _banner(frame: Data, plan: Plan, coding: Coding, split: Split, kept: Keeping) -> list[str]:
     """Say what is about to happen, before anything long begins."""
     target, several = kept.target, kept.team.size > 1
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
-    what = "rows" if frame.pictures is None else "crops"
+    what = frame.examples
     lines = [
         f"lowerbound {__version__} on {device_of(plan.device)} "
         f"({torch.get_num_threads()} threads), seed {plan.seed}"
         + f", {kept.team.size} processes"
         * several,
-        f"data       {frame.origin}: {frame.rows:,} {_size(frame)}",
+        f"data       {frame.origin}: {frame.rows:,} {frame.dimensions}",
         *(f"           ! {note}" for note in frame.notes),
-        f"{'pairs' if frame.pictures is not None else 'columns':<10} {_kinds(coding, frame)}",
+        f"{'pairs' if isinstance(frame, ImagePairs) else 'columns':<10} {_kinds(coding, frame)}",
         f"split      {len(split.train):,} {what} to learn from, {len(split.valid):,} to stop by, "
         f"{len(split.calibration):,} to calibrate on",
         f"preset     {plan.preset}: {_meaning(plan)}{limit}",
@@ -181,15 +181,6 @@ def _banner(frame: Given, plan: Plan, coding: Coding, split: Split, kept: Keepin
     return lines
 
 
-def _size(frame: Given) -> str:
-    """Say what the rows are."""
-    if frame.shape:
-        return f"pictures of {' x '.join(map(str, frame.shape))}"
-    if frame.pictures is not None:
-        return "pictures" + ("" if frame.targets is None else " and what is to be made of each")
-    return f"rows x {len(frame.names):,} columns"
-
-
 def _meaning(plan: Plan) -> str:
     """Say what the preset stands for; its widths are those of layers that some recipes have."""
     meaning = PRESETS[plan.preset].meaning
@@ -199,14 +190,14 @@ def _meaning(plan: Plan) -> str:
 _PIXELS = {"bits": "0 and 1", "codes": "codes from 0 to 255", "grey": "grey levels from 0 to 1"}
 
 
-def _kinds(coding: Coding, frame: Given) -> str:
+def _kinds(coding: Coding, frame: Data) -> str:
     """Count the columns of each kind, and name those that are left out."""
     document = coding.document()
     schema = document.get("schema")
     if document["coding"] == "pictures":
         return f"{math.prod(coding.shape):,} cells, {_PIXELS[document['kind']]}"
     if isinstance(coding, PairCoding):
-        return _pairs(coding, made=frame.targets is None)
+        return _pairs(coding, made=not (isinstance(frame, ImagePairs) and frame.targets))
     if schema is None:
         return f"{len(coding.groups):,} counts"
     columns = schema["columns"]
@@ -307,7 +298,7 @@ def _steps(plan: Plan, rows: int) -> int:
     return budget_of(plan, rows).total(max(1, rows // optimiser_of(plan).batch_size))
 
 
-def _facts(trained: Trained, frame: Given) -> dict[str, Any]:
+def _facts(trained: Trained, frame: Data) -> dict[str, Any]:
     facts = trained.facts
     checks = facts["history"]["checks"]
     return {
@@ -326,7 +317,7 @@ def _facts(trained: Trained, frame: Given) -> dict[str, Any]:
     }
 
 
-def rehearse(frame: Given, plan: Plan, output: Output | None, voice: Voice) -> Result:
+def rehearse(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Result:
     """Do all of a fit but most of the training, and keep nothing."""
     clock = Clock()
     short = replace(

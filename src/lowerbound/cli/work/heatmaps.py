@@ -14,7 +14,7 @@ from lowerbound.coding.base import Coded
 from lowerbound.coding.pictures import PictureCoding
 from lowerbound.coding.rows import subset
 from lowerbound.errors import UsageError
-from lowerbound.files.read import Frame
+from lowerbound.files.data import Whole
 from lowerbound.tasks import draws
 from lowerbound.tasks.explain import remarkable
 
@@ -35,7 +35,7 @@ def check(trained: Trained) -> PictureCoding:
 
 def write(
     trained: Trained,
-    given: tuple[Frame, Coded, pa.Table],
+    given: tuple[Whole, Coded, pa.Table],
     folder: Path,
     overwrite: bool,
 ) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from lowerbound.cli.outputs import beside, walked
 from lowerbound.cli.progress import Voice
 from lowerbound.cli.result import Remarks
-from lowerbound.files.read import Frame, Stream
+from lowerbound.files.data import Data, Whole
 from lowerbound.tasks.explain import explained
 from lowerbound.tasks.measures import Scoring
 
@@ -43,11 +43,11 @@ class Scored:
         self.trained, self.way, self.ids, self.explain = trained, way, ids, explain
         self.rows = self.flagged = 0
         self.remarks = Remarks()
-        self.last: tuple[Frame, Coded, pa.Table] | None = None
+        self.last: tuple[Whole, Coded, pa.Table] | None = None
         self.highest: list[dict[str, Any]] = []
 
     def tables(
-        self, given: Frame | Stream, rate: float | None, voice: Voice, *, plain: bool = False
+        self, given: Data, rate: float | None, voice: Voice, *, plain: bool = False
     ) -> Iterator[pa.Table]:
         """Yield the scores of every part.
 
@@ -74,7 +74,7 @@ class Scored:
     def _measure(self, coded: Coded) -> Any:
         return self.way.measure(self.trained.model, coded)
 
-    def _count(self, frame: Frame, coded: Coded, scores: pa.Table, table: pa.Table) -> None:
+    def _count(self, frame: Whole, coded: Coded, scores: pa.Table, table: pa.Table) -> None:
         self.rows += scores.num_rows
         self.flagged += int(scores["is_anomaly"].to_numpy().sum())
         self.remarks.add(coded)

@@ -1,4 +1,4 @@
-"""Pictures in files as a `Frame`: one array, and the file and the folder of each."""
+"""Read picture files into one array of images, with the file and the folder of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lowerbound.columns.arrow import spelled
 from lowerbound.files.arrays import PictureNative
-from lowerbound.files.frame import Frame
+from lowerbound.files.data import Images
 from lowerbound.files.pictures.folders import Survey, decoded, pictures_in, survey
 from lowerbound.files.pictures.options import Wanted
 
@@ -14,7 +14,7 @@ USUAL_SIDE = 64  # of pictures of several sizes, where nobody says which one is 
 _LARGE = 128  # pixels of a side, above which a model on a CPU takes long
 
 
-def read(text: str, rows: int | None, wanted: Wanted) -> Frame:
+def read(text: str, rows: int | None, wanted: Wanted) -> Images:
     """Read the pictures of a folder, a file or a pattern.
 
     Raises:
@@ -33,18 +33,14 @@ def read(text: str, rows: int | None, wanted: Wanted) -> Frame:
     if pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
     native = PictureNative(pixels.shape[1:])
-    return Frame(
-        None,
-        None,
-        (),
-        native,
-        spelled(Path(text).name or text),
-        (*found.notes, *notes),
-        total,
-        False,
+    return Images(
         pixels,
-        tuple(found.names),
-        tuple(found.labels),
+        native=native,
+        origin=spelled(Path(text).name or text),
+        notes=(*found.notes, *notes),
+        total=total,
+        files=tuple(found.names),
+        labels=tuple(found.labels),
     )
 
 

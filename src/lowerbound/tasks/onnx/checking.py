@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -12,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from lowerbound import noise
-from lowerbound.coding.tables import TableCoding, table_of
-from lowerbound.files.read import Frame, read
+from lowerbound.coding.tables import TableCoding
+from lowerbound.files.data import Whole
+from lowerbound.files.read import read
 from lowerbound.tasks.onnx.inputs import matrix
 from lowerbound.tasks.onnx.scorer import Scorer
 from lowerbound.tasks.trained import Trained
@@ -55,7 +55,7 @@ class Parity(NamedTuple):
         return self._asdict()
 
 
-def drawn_rows(trained: Trained, seed: int) -> Frame:
+def drawn_rows(trained: Trained, seed: int) -> Whole:
     """Return rows drawn from the model, with gaps."""
     table = trained.samples(DRAWN, seed=seed).table
     gone = np.random.default_rng(noise.derive("export", "gaps", seed)).random(
@@ -78,7 +78,7 @@ def session(content: bytes) -> Any:
 
 
 @torch.no_grad()
-def compare(trained: Trained, scorer: Scorer, content: bytes, frame: Frame, given: bool) -> Parity:
+def compare(trained: Trained, scorer: Scorer, content: bytes, frame: Whole, given: bool) -> Parity:
     """Score rows by the graph, by the same module in torch, and by `Trained.score`.
 
     Args:
@@ -89,9 +89,9 @@ def compare(trained: Trained, scorer: Scorer, content: bytes, frame: Frame, give
         given: whether the user gave them.
     """
     assert isinstance(trained.coding, TableCoding)
-    table = table_of(frame).slice(0, MOST)
-    cells = matrix(trained.coding.schema, table)
-    coded = trained.coding.encode(replace(frame, table=table, matrix=None))
+    rows = frame.to_table().first(MOST)
+    cells = matrix(trained.coding.schema, rows.table)
+    coded = trained.coding.encode(rows)
     runs = session(content)
     score, _, flagged = runs.run(None, {runs.get_inputs()[0].name: cells})
     tiles = torch.from_numpy(cells).split(TILE)
