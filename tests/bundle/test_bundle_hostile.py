@@ -230,7 +230,7 @@ def dangling(tmp_path):
         (lambda t: bundles.make(t / "fraud.vae").with_name("Fraud.VAE"), "E101", "fraud.vae"),
         (lambda t: t / "no" / "folder.vae", "E101", "does not exist"),
         (lambda t: bundles.make(t / "M.vae") / "card.md" / "x", "E101", "is no path"),
-        (lambda t: "https://example.org/M.vae", "E101", "nothing is ever fetched"),
+        (lambda t: "https://example.org/M.vae", "E101", "models are not downloaded"),
         (lambda t: "a\0b.vae", "E101", "is no path"),
         (lambda t: "x" * 5000, "E101", "is no path"),
         (lambda t: "", "E104", "is empty"),

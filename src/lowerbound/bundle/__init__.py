@@ -1,14 +1,16 @@
-"""The saved model: a folder of JSON and numbers, sealed by digests, that never holds code.
+"""Saved models: folders of JSON and numbers, sealed by digests, that contain no code.
 
 ``M.vae/`` contains ``config.json`` (the recipe and its arguments), ``schema.json``,
 ``weights.safetensors``, ``calibration.json``, ``metrics.json``, ``card.md`` and, written last,
 ``manifest.json`` with the size and SHA-256 of every other file and of itself. A model is checked
-in full before any of it is used: one changed byte anywhere is one `ModelFileError`.
+in full before any of it is used: one changed byte raises a `ModelFileError`. Weights are arrays;
+torch is not imported.
 
-- reading, writing: load and save a model
-- manifest: the list of a model's files and the seal over them
-- documents, tensors: JSON and Markdown files; arrays in the safetensors format
-- diagnosis: the error for a path that is no saved model
+- reading, writing: load, verify and save a folder
+- manifest: the list of files and its seal
+- documents: JSON and Markdown
+- tensors: arrays in the safetensors format
+- diagnosis: errors for paths that are not a saved model
 """
 
 from lowerbound.bundle.manifest import FORMAT, Entry, Manifest

@@ -1,4 +1,4 @@
-"""Say what a path is that should have been a saved model."""
+"""Errors for paths that are not a saved model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIT = "train a model of this library's own format: lowerbound fit DATA --out M.
 _SWAPPED = "the model comes before the data: lowerbound score M.vae DATA --out F"
 _MAY_RUN = "which may run code when it is opened"
 
-# What a file is by its suffix, and what to do instead.
+# Description of a file by its suffix, and the fix.
 _FOREIGN = {
     **dict.fromkeys((".pt", ".pth", ".bin"), (f"a PyTorch file, {_MAY_RUN}", _FIT)),
     ".ckpt": (f"a training checkpoint, {_MAY_RUN}", _FIT),
@@ -39,16 +39,16 @@ _MAX_LISTED = 10_000
 
 
 def model_folder(path: str | os.PathLike[str]) -> Path:
-    """Return `path` as an absolute folder that has a manifest.
+    """Return the absolute path of a folder that has a manifest.
 
     Raises:
-        ModelFileError: E101 to E106, saying what is there instead.
+        ModelFileError: E101 to E106, which names what `path` is instead.
     """
     root = Path(path)
     if "://" in os.fspath(path):
         raise ModelFileError(
             "E101",
-            f"{os.fspath(path)} is an address, and nothing is ever fetched",
+            f"{os.fspath(path)} is an address, and models are not downloaded",
             fix="download the model's folder and pass its path",
         )
     try:
@@ -69,7 +69,7 @@ def model_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def listing(root: Path) -> list[str]:
-    """Return the names in a folder, as far as anybody would list them."""
+    """Return the names in a folder, at most 10,000."""
     names: list[str] = []
     try:
         with os.scandir(root) as entries:
@@ -83,12 +83,12 @@ def listing(root: Path) -> list[str]:
 
 
 def kind(mode: int) -> str:
-    """Name what a path is, from its mode."""
+    """Return the kind of a path, from its mode."""
     return _KINDS.get(stat.S_IFMT(mode), "something else")
 
 
 def unreadable(path: Path, error: OSError) -> ModelFileError:
-    """Return the error for a path that the system does not let us read."""
+    """Return the error for a path that cannot be read."""
     return ModelFileError(
         "E106",
         f"cannot read {path}: {error.strerror or error}",

@@ -1,4 +1,4 @@
-"""The text files of a saved model: JSON without its loopholes, and Markdown."""
+"""Text files of a saved model: strict JSON, and Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lowerbound.errors import ModelFileError
 
 
 class _Config(BaseModel):
-    """The least that every config.json says."""
+    """Required content of config.json."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -28,7 +28,7 @@ def parse_json(raw: bytes, where: str) -> Any:
         where: the file's name, for the message.
 
     Raises:
-        ModelFileError: E116, when the bytes are anything else.
+        ModelFileError: E116 if the bytes are not such JSON.
     """
     try:
         return json.loads(
@@ -37,13 +37,13 @@ def parse_json(raw: bytes, where: str) -> Any:
             parse_constant=_constant,
             parse_float=_finite,
         )
-    # A deep nest exhausts the parser's stack, and every other fault is a ValueError.
+    # Deep nesting exhausts the parser's stack; every other fault is a ValueError.
     except (ValueError, RecursionError) as error:
         raise invalid(where, f"is not valid JSON ({error})") from error
 
 
 def parse(name: str, raw: bytes) -> Any:
-    """Read one document: the values of a .json file, or the text of a .md file."""
+    """Return the content of a document: values of a .json file, or text of a .md file."""
     if name.endswith(".json"):
         return parse_json(raw, name)
     try:
@@ -53,7 +53,7 @@ def parse(name: str, raw: bytes) -> Any:
 
 
 def render(name: str, content: object) -> bytes:
-    """Write one document, in a form that `parse` gives back (tuples as lists).
+    """Return the bytes of a document, which `parse` reads back (tuples as lists).
 
     Raises:
         ModelFileError: E119, when the content has no exact form in the file.
@@ -69,7 +69,7 @@ def render(name: str, content: object) -> bytes:
 
 
 def config_problem(content: object) -> str:
-    """Say what is wrong with the content of config.json; empty if nothing is."""
+    """Return the problem with the content of config.json, or an empty string."""
     try:
         _Config.model_validate(content)
     except ValidationError as error:
@@ -84,7 +84,7 @@ def unsaveable(name: str, problem: str) -> ModelFileError:
 
 
 def invalid(where: str, problem: str) -> ModelFileError:
-    """Return the error for a file whose digest holds but whose content cannot be right."""
+    """Return the error for a file whose digest is right but whose content is invalid."""
     return ModelFileError(
         "E116",
         f"{where} {problem}",

@@ -1,8 +1,8 @@
-"""The manifest: what a saved model consists of, and the seal that any change breaks.
+"""The manifest: the list of a saved model's files, and its seal.
 
-Three things hold for every format there will ever be, so that an old version can name the newer
-one it needs: the canonical JSON of the whole file, its own ``sha256`` over everything else in
-it, and the keys ``schema``, ``created_by`` and ``requires.min_version``.
+Every future format keeps three things, so that an old version can name the newer version that it
+needs: the canonical JSON of the file, its own ``sha256`` over everything else in it, and the keys
+``schema``, ``created_by`` and ``requires.min_version``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Entry(_Strict):
 
 
 class Requires(_Strict):
-    """What a reader must be able to do; a key that it does not know means that it cannot."""
+    """Requirements on a reader; a reader that does not know a key must refuse the model."""
 
     min_version: _Version
 
@@ -54,7 +54,7 @@ class Requires(_Strict):
 class Manifest(BaseModel):
     """The list of a model's files, as `manifest.json` holds it.
 
-    Keys beyond these are ignored: a later version may add what an older one can do without.
+    Other keys are ignored: a later version may add keys that an older one does not need.
     """
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
@@ -67,7 +67,7 @@ class Manifest(BaseModel):
 
 
 class _Head(BaseModel):
-    """The part that every format shares."""
+    """The part common to all formats."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 

@@ -1,4 +1,4 @@
-"""Load a model: every byte is checked before any is used, and each file is read once."""
+"""Loading of models: every byte is checked before any is used; each file is read once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_MANIFEST = 1 << 20
 MAX_TEXT = 64 << 20
 MAX_WEIGHTS = 32 << 30
 
-_CHUNK = 1 << 20  # small enough to be hashed while it is in the processor's cache
+_CHUNK = 1 << 20  # bytes per read: small enough to be hashed while in the processor's cache
 
 # Never follow a link, never wait for the other end of a pipe; Windows has neither flag.
 _FLAGS = (
@@ -33,7 +33,7 @@ _FLAGS = (
 
 @dataclass(frozen=True)
 class Verified:
-    """A model folder all of whose digests hold and all of whose files can be read."""
+    """Result of `verify`: a model folder with correct digests and readable files."""
 
     path: Path
     manifest: Manifest
@@ -53,7 +53,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class Saved(Verified):
-    """What a model folder contains."""
+    """Contents of a model folder."""
 
     documents: dict[str, Any] = field(repr=False)
     """JSON values and Markdown texts by file name."""
@@ -66,7 +66,7 @@ class Saved(Verified):
 
 
 def load(path: str | os.PathLike[str]) -> Saved:
-    """Read a saved model, refusing it whole if anything about it is not as it was written.
+    """Load a saved model; raise an error if anything differs from what was written.
 
     Raises:
         ModelFileError: E101 to E106 when `path` is no model, E110 to E118 when it is a damaged
@@ -83,7 +83,7 @@ def load(path: str | os.PathLike[str]) -> Saved:
 
 
 def verify(path: str | os.PathLike[str]) -> Verified:
-    """Check a saved model as `load` does and report what it is.
+    """Check a saved model as `load` does, and return a description of it.
 
     Raises:
         ModelFileError: as `load` does.
@@ -93,7 +93,7 @@ def verify(path: str | os.PathLike[str]) -> Verified:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> Manifest:
-    """Read the manifest alone, which vouches for itself but not for the other files.
+    """Read the manifest only; the other files are not checked.
 
     Raises:
         ModelFileError: as `load` does, for the folder and the manifest.
@@ -156,7 +156,7 @@ def _read(root: Path, name: str, entry: Entry | None = None) -> np.ndarray:
     except FileNotFoundError as error:
         raise _missing(root, name) from error
     except OSError as error:
-        if error.errno == errno.ELOOP:  # it became a link after it was looked at
+        if error.errno == errno.ELOOP:  # it was replaced by a link after the check
             raise _not_plain(path, "a symbolic link") from error
         raise diagnosis.unreadable(path, error) from error
     except MemoryError as error:

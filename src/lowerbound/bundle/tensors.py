@@ -1,8 +1,8 @@
-"""Arrays as the bytes of a safetensors file, and back, without a copy in memory.
+"""Reading and writing of the safetensors format, without a copy in memory.
 
-The safetensors package reads this format too, but copies every tensor and lets a repeated name
-pass. A saved model of many gigabytes must not need twice its size, and a damaged one must not be
-half understood; so the layout (eight bytes of length, a JSON header, the numbers) is read here.
+The safetensors package copies every tensor and accepts repeated names. Here a model needs memory
+for one copy only, and a damaged file is always refused. The layout is eight bytes of length, a
+JSON header, and the numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_TENSORS = 100_000
 
 _Dtype = Literal["F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"]
 
-# How each type lies in the file. NumPy has no bfloat16: its 16 bits are the upper half of a
+# Layout of each type in the file. NumPy has no bfloat16: its 16 bits are the upper half of a
 # float32, so it is read and written through that.
 _STORED: dict[str, np.dtype] = {
     "F64": np.dtype("<f8"),
@@ -41,7 +41,7 @@ _NAMES = {dtype: name for name, dtype in _STORED.items() if name != "BF16"}
 
 
 class TensorLike(Protocol):
-    """What is asked of a torch tensor, so that torch itself is not needed here."""
+    """Protocol of the methods of a torch tensor used here, so that torch is not imported."""
 
     dtype: Any
 
@@ -51,7 +51,7 @@ class TensorLike(Protocol):
 
 
 class Decoded(NamedTuple):
-    """The arrays of a file, and the type each had there."""
+    """Arrays of a file, with the type of each in the file."""
 
     arrays: dict[str, np.ndarray]
     dtypes: dict[str, str]
@@ -79,7 +79,7 @@ def encode(weights: Mapping[str, np.ndarray | TensorLike]) -> list[bytes | memor
         ModelFileError: E119, for a type that the format does not hold.
     """
     stored = {name: _stored(name, value) for name, value in weights.items()}
-    # Widest first keeps every array aligned, by name keeps equal models equal byte for byte.
+    # Widest first keeps arrays aligned; then by name, so that equal models have equal bytes.
     order = sorted(stored, key=lambda name: (-stored[name][1].itemsize, name))
     header: dict[str, object] = {}
     pieces: list[bytes | memoryview] = []
@@ -97,14 +97,14 @@ def encode(weights: Mapping[str, np.ndarray | TensorLike]) -> list[bytes | memor
 def decode(buffer: np.ndarray, where: str) -> Decoded:
     """Return views of `buffer`, the bytes of a whole safetensors file.
 
-    bfloat16 arrays come back as float32, which holds each of their values exactly.
+    bfloat16 arrays are returned as float32, which represents their values exactly.
 
     Args:
         buffer: all bytes, uint8; writable, since the arrays share its memory.
         where: the file's name, for the message.
 
     Raises:
-        ModelFileError: E116, when anything about the layout is not exactly right.
+        ModelFileError: E116 if the layout is invalid in any way.
     """
     header, data = _split(buffer, where)
     arrays: dict[str, np.ndarray] = {}
@@ -157,5 +157,7 @@ def _stored(name: str, value: np.ndarray | TensorLike) -> tuple[str, np.ndarray]
     array = value if isinstance(value, np.ndarray) else value.detach().cpu().numpy()
     little = array.dtype.newbyteorder("<")
     if little not in _NAMES:
-        raise ModelFileError("E119", f"weight {name!r} has type {array.dtype}, which has no place")
+        raise ModelFileError(
+            "E119", f"weight {name!r} has type {array.dtype}, which the format does not hold"
+        )
     return _NAMES[little], np.asarray(array, dtype=little, order="C")

@@ -1,4 +1,4 @@
-"""Save a model: all files, then the manifest, then one rename."""
+"""Saving of models: all files, then the manifest, then one rename."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from lowerbound.errors import LowerboundError, ModelFileError, ResourceError, Us
 from lowerbound.files import publish
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_SPARE = 1 << 20  # the manifest, and what the file system needs for itself
+_SPARE = 1 << 20  # bytes for the manifest and the file system itself
 
 Pieces = Sequence[bytes | memoryview]
 
@@ -41,14 +41,14 @@ def save(
     weights: Mapping[str, np.ndarray | tensors.TensorLike],
     overwrite: bool = False,
 ) -> Path:
-    """Write a model folder that is complete and on the disk when this returns.
+    """Save a model as a folder, which is complete and on the disk on return.
 
     Args:
         path: the folder to make, such as ``fraud.vae``.
-        documents: what each file says: JSON values for ``.json`` names, text for ``.md``; among
+        documents: content of each file: JSON values for ``.json`` names, text for ``.md``; among
             them ``config.json`` (with ``recipe`` and ``arguments``) and ``schema.json``.
         weights: arrays or torch tensors by name.
-        overwrite: whether a saved model at `path` is replaced; nothing else ever is.
+        overwrite: replace a saved model at `path`; nothing else is ever replaced.
 
     Returns:
         The folder's absolute path.
@@ -70,13 +70,13 @@ def write_sealed(
     overwrite: bool = False,
     what: str = "the model",
 ) -> Path:
-    """Write a folder of files under one manifest, complete and on the disk when this returns.
+    """Write a folder of files under one manifest, complete and on the disk on return.
 
     Args:
         path: the folder to make.
         contents: the bytes of each file, in pieces.
-        overwrite: whether a saved model at `path` is replaced.
-        what: is being saved, for messages.
+        overwrite: replace a saved model at `path`.
+        what: name of the saved thing, for messages.
 
     Raises:
         UsageError: E220, E221 as `save`.
@@ -106,7 +106,7 @@ def _rendered(documents: Mapping[str, object]) -> dict[str, bytes]:
 
 @contextmanager
 def _target(path: str | os.PathLike[str], need: int, overwrite: bool, what: str) -> Iterator[Path]:
-    """Yield where to save, turning what the system refuses into one error each."""
+    """Yield the path to save to, and translate errors of the system."""
     target = Path(path).absolute()
     try:
         target = target.resolve()  # a link to a model stays a link, and its model is replaced
@@ -145,7 +145,7 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 
 
 def _foreign(target: Path) -> str:
-    """Say what about `target` shows that it is not ours to replace; empty if nothing does."""
+    """Return the reason not to replace `target`, or an empty string."""
     try:
         found = {entry.name for entry in target.iterdir()}
     except NotADirectoryError:

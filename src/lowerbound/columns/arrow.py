@@ -1,7 +1,7 @@
-"""Raw cells of an Arrow column as plain numbers or levels, and back again.
+"""Arrow columns as plain numbers or levels, and back.
 
-Everything that knows an Arrow type lives here, so that the kinds of column (`numeric`,
-`discrete`, `datetimes`) deal in float64 arrays and strings only.
+All handling of Arrow types is here, so that the kinds of columns (`numbers`, `categories`,
+`dates`) use float64 arrays and strings only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lowerbound.errors import DataError
 # Arrow makes these functions when it is imported, so type checkers cannot see them.
 pc: Any = importlib.import_module("pyarrow.compute")
 
-# What spreadsheets and statistics programs write for "not there". "None", "-" and "." are
+# Words that spreadsheets and statistics programs write for missing values. "None", "-" and "." are
 # missing in a column of numbers but may be honest levels of a category, so they are not here.
 MISSING_TEXT = (
     "",
@@ -55,24 +55,24 @@ def snippet(value: object, width: int = 60) -> str:
 
 
 def place(path: object, width: int = 160) -> str:
-    """Quote a path for a message; a long one keeps its end, which tells files apart."""
+    """Quote a path for a message; a long one keeps its end, which identifies the file."""
     text = snippet(path, 10_000)[1:-1]
     return f"'{text}'" if len(text) <= width else f"'…{text[-width:]}'"
 
 
 def spelled(name: str) -> str:
-    """Return the name of a file as text, with bytes that are no UTF-8 spelled out."""
+    """Return the name of a file as text, with bytes that are not UTF-8 escaped."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:
-    """Join the first few names for a message and say how many more there are."""
+    """Join the first few names for a message, with the number of the others."""
     shown = ", ".join(snippet(n, 40) for n in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def arrow_type(text: str) -> pa.DataType:
-    """Read back the text of an Arrow type, the inverse of ``str(type)`` for flat types."""
+    """Return the Arrow type of a text, the inverse of ``str(type)`` for flat types."""
     if found := _SPELLED.fullmatch(text):
         return pa.timestamp(found["unit"], tz=found["tz"])
     if found := _DECIMAL.fullmatch(text):
@@ -85,12 +85,12 @@ def arrow_type(text: str) -> pa.DataType:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Tell whether an Arrow type holds strings, in any of Arrow's three layouts."""
+    """Return whether an Arrow type holds strings, in any of Arrow's three layouts."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
 
 
 def is_flat(kind: pa.DataType) -> bool:
-    """Tell whether a cell of this type holds one number, truth value, moment or text."""
+    """Return whether a value of this type is one number, boolean, moment or text."""
     tests = (
         pa.types.is_boolean,
         pa.types.is_integer,
@@ -107,35 +107,35 @@ def is_flat(kind: pa.DataType) -> bool:
 
 
 def is_words(kind: pa.DataType) -> bool:
-    """Tell whether `plain` gave a dictionary of strings."""
+    """Return whether `plain` returned a dictionary of strings."""
     return pa.types.is_dictionary(kind) and is_text(kind.value_type)
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Tell whether an Arrow type holds machine numbers, or truth values, which count as such."""
+    """Return whether an Arrow type holds machine numbers or booleans."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
 
 
 def is_moment(kind: pa.DataType) -> bool:
-    """Tell whether an Arrow type is a date or a timestamp."""
+    """Return whether an Arrow type is a date or a timestamp."""
     return pa.types.is_date(kind) or pa.types.is_timestamp(kind)
 
 
 def declared(kind: pa.DataType) -> pa.DataType:
-    """Return the type to decode to: under extension and run-end wrappers."""
+    """Return the type to decode to, without extension and run-end wrappers."""
     if isinstance(kind, pa.BaseExtensionType):
         return declared(kind.storage_type)
     return declared(kind.value_type) if pa.types.is_run_end_encoded(kind) else kind
 
 
 def storage(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the cells themselves: under dictionaries too."""
+    """Return the type of the values, also without dictionaries."""
     kind = declared(kind)
     return storage(kind.value_type) if pa.types.is_dictionary(kind) else kind
 
 
 def unwrapped(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the cells under extension and run-end wrappers."""
+    """Return the values without extension and run-end wrappers."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
         parts = [chunk.storage for chunk in column.chunks]
@@ -147,7 +147,7 @@ def unwrapped(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def computable(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return the same cells in a layout that Arrow's functions take: of views few do."""
+    """Return the values in a layout that Arrow's functions support; few support views."""
     column = unwrapped(column)
     kind = column.type
     if is_words(kind) and kind.value_type == pa.string_view():
@@ -158,7 +158,7 @@ def computable(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
-    """Flatten a column: one chunk, no wrappers; strings become a dictionary without blanks."""
+    """Return a column as one chunk without wrappers; strings become a dictionary."""
     column = computable(column)
     if pa.types.is_dictionary(column.type):
         inner = column.type.value_type
@@ -186,7 +186,7 @@ def _single(array: Any) -> pa.DictionaryArray:
 
 
 def _without_blanks(cells: pa.DictionaryArray) -> pa.DictionaryArray:
-    """Turn the cells that only say "missing" into nulls and drop levels that no cell uses."""
+    """Replace words for missing values by nulls, and drop unused levels."""
     words = cells.dictionary.cast(pa.large_string())
     blank = pc.is_in(pc.utf8_trim_whitespace(words), value_set=pa.array(MISSING_TEXT, words.type))
     keep = ~np.asarray(blank.fill_null(True))
@@ -202,7 +202,7 @@ def _without_blanks(cells: pa.DictionaryArray) -> pa.DictionaryArray:
 
 
 def missing(column: pa.ChunkedArray, words: Sequence[str] = MISSING_TEXT) -> pa.ChunkedArray:
-    """Tell of every cell, (n,), whether it holds no value: null, NaN, or a word that says so."""
+    """Return a mask (n,) of missing values: null, NaN, or a word for them."""
     options = pc.NullOptions(nan_is_null=True)
     column = computable(column)
     gone = pc.call_function("is_null", [column], options)
@@ -219,19 +219,19 @@ def _indices(cells: pa.DictionaryArray) -> np.ndarray:
 
 
 class Levels(NamedTuple):
-    """The distinct values of a column as text, and for each row which one it holds."""
+    """Distinct values of a column as text, and the code of each row."""
 
     codes: np.ndarray  # (n,) int64, -1 where missing
     words: list[str]
 
 
 def levels(cells: pa.Array, column: str) -> Levels:
-    """Spell every distinct value as text, so that 1, 1.0 and "1" are one level."""
+    """Return a column as levels spelled as text, so that 1, 1.0 and "1" are one level."""
     if pa.types.is_null(cells.type):
         return Levels(np.full(len(cells), -1), [])
     if pa.types.is_floating(cells.type):
         cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
-        # Half floats have no hash and no spelling in Arrow.
+        # Arrow cannot hash half floats or convert them to text.
         cells = cells.cast(pa.float32()) if cells.type == pa.float16() else cells
     try:
         cells = cells.dictionary_encode()  # nothing to do for a dictionary
@@ -241,7 +241,7 @@ def levels(cells: pa.Array, column: str) -> Levels:
 
 
 def nested(column: str, kind: pa.DataType) -> DataError:
-    """Say that the cells of a column hold more than one value each."""
+    """Return the error for a column with several values in each cell."""
     return DataError(
         "E023",
         f"column {snippet(column)} holds {kind} in each cell, not one value",
@@ -259,7 +259,7 @@ def floats(cells: pa.Array, column: str) -> np.ndarray:
     """Read a column as float64 with NaN where missing.
 
     Raises:
-        DataError: E032 when a cell is no number, E030 when one is infinite, E040 when the
+        DataError: E032 when a value is not a number, E030 when one is infinite, E040 when the
             type has no numbers in it at all.
     """
     kind = cells.type
@@ -315,8 +315,8 @@ def _parse_words(cells: pa.DictionaryArray, column: str) -> np.ndarray:
 
 
 def refuse_infinite(values: np.ndarray, column: str) -> None:
-    """Raise E030 when a value is infinite: no density can be finite there."""
-    # A sum is infinite or NaN whenever an element is, and costs a tenth of testing them all.
+    """Raise E030 if a value is infinite, because no density is finite there."""
+    # A sum is infinite or NaN if an element is, and takes a tenth of the time of a full test.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(values.sum()):
             return
@@ -334,7 +334,7 @@ def refuse_infinite(values: np.ndarray, column: str) -> None:
 
 
 def restore(values: np.ndarray, dtype: str) -> pa.Array:
-    """Give float64 numbers (NaN = missing) their Arrow type back, saturating at its limits."""
+    """Return float64 numbers (NaN = missing) in an Arrow type, saturating at its limits."""
     kind = storage(arrow_type(dtype))
     gone = np.isnan(values)
     if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
@@ -360,24 +360,24 @@ def _ticks(kind: pa.DataType) -> pa.DataType:
 
 def _saturate(values: np.ndarray, width: type[np.integer]) -> np.ndarray:
     limits = np.iinfo(width)
-    # The largest 64-bit integers are not float64 numbers: stop at the last one below.
+    # float64 cannot represent the largest 64-bit integers: saturate at the last one below.
     top = limits.max if limits.bits < 64 else np.nextafter(float(limits.max), 0.0)
     return np.clip(np.rint(np.nan_to_num(values)), limits.min, top).astype(width)
 
 
-# Types that Arrow cannot pick elements of by index, and what to pick them from.
+# Types that Arrow cannot index, and the types to index instead.
 _TAKEN_AS = {pa.float16(): pa.float32(), pa.string_view(): pa.large_string()}
 
 
 def spell(codes: np.ndarray, words: list[str], dtype: str) -> pa.Array:
-    """Give level codes (-1 = missing) their words and their Arrow type back."""
+    """Return the words of level codes (-1 = missing) in an Arrow type."""
     kind = arrow_type(dtype)
     inner = storage(kind)
     if pa.types.is_null(inner):
         return pa.nulls(len(codes), kind)
     values = pa.array(words, pa.large_string())
     narrow = _TAKEN_AS.get(inner, inner)
-    if pa.types.is_duration(inner):  # Arrow reads durations from numbers, and times not at all
+    if pa.types.is_duration(inner):  # Arrow casts numbers to durations, and casts nothing to times
         values = values.cast(pa.int64())
     elif pa.types.is_time(inner):
         values = pa.array([dt.time.fromisoformat(word[:15]) for word in words], pa.time64("us"))

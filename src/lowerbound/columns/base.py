@@ -1,4 +1,4 @@
-"""What every coded column has in common, and the columns that are not modelled."""
+"""Base class of columns, and the columns that are not modelled."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Kind = Literal[
 ]
 Family = Literal["real", "count", "binary", "categorical", "ordinal"]
 
-# Coded reals are kept within this many standard deviations, so that float32 squares of them
-# stay finite; rows that were held back are counted.
+# Coded reals are clipped to this many standard deviations, so that their squares stay finite in
+# float32; clipped rows are counted.
 LIMIT = 1e4
 
 
 class Part(BaseModel):
-    """One coded number per row: what the model sees.
+    """One coded number per row, an input of the model.
 
     Attributes:
         name: unique in a schema, such as ``amount``, ``amount#atom`` or ``ts#hour``.
@@ -54,7 +54,7 @@ class Part(BaseModel):
 
 
 class Tally(NamedTuple):
-    """What happened to the cells of one column while they were coded."""
+    """Counts of unusual values of one column found while it was coded."""
 
     missing: int = 0
     unseen: int = 0
@@ -63,15 +63,15 @@ class Tally(NamedTuple):
 
 
 class Column(BaseModel, abc.ABC):
-    """One raw column: its kind, its type, and how its cells become numbers.
+    """One raw column: its kind, its type and its coding.
 
     Attributes:
         name: the raw column's name.
         kind: what the column holds.
         dtype: its Arrow type, as text.
         rows: the number of rows that the statistics were taken from.
-        missing: how many of them were missing.
-        notes: what a reader should know, in plain words.
+        missing: the number of them that were missing.
+        notes: remarks for the user.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -91,23 +91,23 @@ class Column(BaseModel, abc.ABC):
     @property
     @abc.abstractmethod
     def action(self) -> str:
-        """What is done with the column, in a few words for a table."""
+        """A short description of the coding, for tables."""
 
     @abc.abstractmethod
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
-        """Write the codes of `cells` into `out` (n, parts), NaN where missing."""
+        """Write the codes of `cells` (n,) into `out` (n, parts), NaN where missing."""
 
     @abc.abstractmethod
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
-        """Turn codes (n, parts) back into raw cells.
+        """Return raw values (n,) from codes (n, parts).
 
         Args:
             values: codes, NaN where missing.
-            bounded: hold real numbers within the range that was seen at fit time.
+            bounded: clip real numbers to the range seen at fit time.
         """
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
-        """Return log |d coded / d raw| per part; 0 for what is discrete or missing."""
+        """Return log |d coded / d raw| (n, parts), nats; 0 where a part is discrete or missing."""
         return np.zeros(values.shape)
 
 
@@ -128,17 +128,17 @@ class Skipped(Column):
         return "kept as it is" if self.kind == "constant" else "ignored"
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
-        """Count what is missing; a constant also counts the cells that differ from it."""
+        """Count missing values and, for a constant, the values that differ from it."""
         return Tally(missing=cells.null_count)
 
     @property
     def held(self) -> bool:
-        """Whether there is a constant to hold: a column that was always missing has none."""
+        """Whether the column has a constant value; one that was always missing has none."""
         return self.kind == "constant" and self.value is not None
 
     def changed(self, cells: pa.Array) -> np.ndarray:
-        """Tell which cells, (n,) bool, hold another value than the constant; gaps do not."""
-        if not self.held:  # the levels of a million ids take a second
+        """Return a mask (n,) of values that differ from the constant; missing ones do not."""
+        if not self.held:  # computing the levels of a million ids takes a second
             return np.zeros(len(cells), dtype=bool)
         codes, words = levels(cells, self.name)
         other = np.array([word != self.value for word in words] + [False])

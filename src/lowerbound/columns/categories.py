@@ -15,11 +15,10 @@ MOST_LEVELS = 1_000_000
 
 
 class Category(Column):
-    """Levels in a fixed order, spelled as text so that 1, 1.0 and "1" are the same level.
+    """Column of levels in a fixed order, spelled as text: 1, 1.0 and "1" are the same level.
 
-    Code 0 of a categorical column means a value that training never saw; its levels are
-    1, 2, ... Binary and ordinal columns have no such code: an unseen value is missing there,
-    and counted.
+    Code 0 of a categorical column is a value not seen in training; its levels are 1, 2, ...
+    Binary and ordinal columns have no such code: an unseen value is coded as missing and counted.
     """
 
     kind: Literal["binary", "categorical", "ordinal"]
@@ -46,14 +45,14 @@ class Category(Column):
 
     @property
     def action(self) -> str:
-        """Give the levels, or their number."""
+        """Return the levels, or their number."""
         if len(self.levels) > 5:
             return f"{len(self.levels):,} levels"
         between = " < " if self.kind == "ordinal" else ", "
         return between.join(self.levels)
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
-        """Look the levels up; what is not among them is unknown, or missing, and counted."""
+        """Write level codes; unseen values become unknown or missing, and are counted."""
         codes, words = levels(cells, self.name)
         place = {word: code for code, word in enumerate(self.levels)}
         offset = 1 if self.kind == "categorical" else 0
@@ -64,7 +63,7 @@ class Category(Column):
         return Tally(int((codes < 0).sum()), unseen=int(strange[codes].sum()))
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
-        """Spell the levels; the unknown level becomes a missing cell."""
+        """Return the words of level codes; the unknown level becomes missing."""
         offset = 1 if self.kind == "categorical" else 0
         codes = np.rint(np.nan_to_num(values[:, 0], nan=-1.0 + offset)).astype(np.int64) - offset
         codes = np.where(codes < len(self.levels), codes, -1)

@@ -32,7 +32,7 @@ def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
     Args:
         cells: a date, timestamp or text column.
         column: its name, for messages.
-        pattern: how text is written: `ISO`, a strptime format, or None to find out.
+        pattern: format of text: `ISO`, a strptime format, or None to infer it.
     """
     if pa.types.is_dictionary(cells.type):
         pattern = pattern or find_format(cells.dictionary, column) or _likeliest(cells.dictionary)
@@ -92,7 +92,7 @@ def _parse(words: pa.Array, pattern: str | None) -> pa.Array:
     try:
         utc = with_zone.cast(pa.timestamp("us", tz="UTC")).cast(pa.timestamp("us"))
         return pc.coalesce(utc, without.cast(pa.timestamp("us")))
-    except pa.ArrowInvalid:  # the shape of a date, but no such day
+    except pa.ArrowInvalid:  # looks like a date, but there is no such day
         if len(words) <= 1:
             return pa.nulls(len(words), pa.timestamp("us"))
         halves = words[: len(words) // 2], words[len(words) // 2 :]
@@ -100,7 +100,7 @@ def _parse(words: pa.Array, pattern: str | None) -> pa.Array:
 
 
 def find_format(words: pa.Array, column: str) -> str | None:
-    """Find the one way in which all these words are dates, or None.
+    """Return the one format in which all these words are dates, or None.
 
     Raises:
         DataError: E041 when day-first and month-first both fit and disagree.
@@ -125,16 +125,16 @@ def find_format(words: pa.Array, column: str) -> str | None:
 
 
 def _likeliest(words: pa.Array) -> str:
-    """Return the format that fits the most words, so that a message can name the others."""
+    """Return the format that fits most words, so that a message can name the others."""
     return min((ISO, *FORMATS), key=lambda pattern: _parse(words, pattern).null_count)
 
 
 class Datetime(Column):
-    """A moment as week (real), weekday and hour (categories); the rest of the hour is uniform.
+    """Column of dates or times, as week (real), weekday and hour (categories).
 
-    Without a time of day the three are a bijection with the date. With one, the position
-    within the hour is taken as uniform and drawn at its middle, unless every row of the
-    training data has the same one, which is then remembered.
+    For dates, week and weekday are a bijection with the date. For times, the position within the
+    hour is modelled as uniform and decoded to its middle, unless all training rows share one
+    position, which is then kept.
     """
 
     kind: Literal["datetime"]
@@ -148,7 +148,7 @@ class Datetime(Column):
 
     @classmethod
     def fit(cls, moments: np.ndarray, **common: object) -> Datetime:
-        """Take the statistics of moments given as seconds, NaN where missing."""
+        """Return the column fitted to moments in seconds, NaN where missing."""
         week, _, hour, rest = split(moments[~np.isnan(moments)])
         hours = bool((hour != hour[0]).any() or (rest != rest[0]).any())
         even = bool((rest == rest[0]).all())
@@ -168,12 +168,12 @@ class Datetime(Column):
 
     @property
     def _weeks(self) -> bool:
-        """Whether the week varies; within one week only weekday and hour are modelled."""
+        """Return whether the week varies; within one week only weekday and hour are modelled."""
         return self.last > self.first
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """Week, weekday, hour: those that can vary."""
+        """The parts week, weekday and hour that can vary."""
         week = Part(name=self.name, column=self.name, family="real", step=1 / self.std)
         day = Part(name=f"{self.name}#weekday", column=self.name, family="categorical", size=7)
         hour = Part(name=f"{self.name}#hour", column=self.name, family="categorical", size=24)
@@ -207,7 +207,7 @@ class Datetime(Column):
         return Tally(int(gone.sum()), clipped=int((outside & ~gone).sum()))
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
-        """Put the moment together again, in the middle of the hour where the rest varied."""
+        """Return moments, in the middle of the hour if the position within it varied."""
         gone = np.isnan(values).any(axis=1)
         codes = iter(np.nan_to_num(values.astype(np.float64)).T)
         week = np.rint(next(codes) * self.std + self.mean) if self._weeks else float(self.first)

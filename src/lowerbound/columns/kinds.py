@@ -1,4 +1,4 @@
-"""Decide what a raw column holds, and take the statistics that code it."""
+"""Inference of the kind of a raw column, and of the statistics of its coding."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Transform = Literal["blend", "standard", "quantile"]
 
 ATOM_SHARE = 0.05
 _MOST_ATOMS = 10
-_MANY = 50  # distinct values from which a column of numbers may have atoms
+_MANY = 50  # least number of distinct values of a column with atoms
 _FEW = 20
 
 _ID_NAME = re.compile(
@@ -35,18 +35,18 @@ _ID_NAME = re.compile(
 
 @dataclass(frozen=True)
 class Sample:
-    """One column at fit time, with what the user asked for it."""
+    """One column at fit time, with the user's settings for it."""
 
     name: str
     cells: pa.Array
     dtype: str
     transform: Transform
     exclude_atoms: bool
-    ordered: bool  # a dictionary that says that its levels are in order
+    ordered: bool  # a dictionary type that declares its levels to be ordered
 
     @property
     def common(self) -> dict[str, Any]:
-        """Return the fields that every kind of column has."""
+        """Return the fields common to all kinds of columns."""
         gone = self.cells.null_count
         if pa.types.is_floating(self.cells.type):
             gone = int(pc.sum(pc.is_null(self.cells, nan_is_null=True)).as_py() or 0)
@@ -54,7 +54,7 @@ class Sample:
 
 
 def infer_column(sample: Sample) -> Column:
-    """Decide the kind of a column from its cells and build it."""
+    """Return a column of the kind inferred from its values."""
     name, cells = sample.name, sample.cells
     if not raw.is_flat(cells.type):
         raise raw.nested(name, cells.type)
@@ -71,7 +71,7 @@ def infer_column(sample: Sample) -> Column:
 
 
 def _distinct(cells: pa.Array) -> int:
-    """Return 0, 1, or at least 2: whether the column is empty, constant, or varies."""
+    """Return the number of distinct values, 0 or 1, or 2 for any larger number."""
     if pa.types.is_null(cells.type):
         return 0
     if pa.types.is_dictionary(cells.type):
@@ -104,7 +104,7 @@ def _infer_numbers(sample: Sample) -> Column:
 
 
 def _looks_like_counts(spread: Spread) -> bool:
-    """Whole numbers from 0 up, mostly small, without great gaps, skewed and overdispersed."""
+    """Return whether values are whole, from 0, mostly small, dense, skewed and overdispersed."""
     if not spread.whole or spread.values[0] != 0 or len(spread.values) < 3:
         return False
     positive = spread.where(spread.values > 0)
@@ -121,7 +121,7 @@ def _looks_like_counts(spread: Spread) -> bool:
 
 
 def _heavy_tailed(spread: Spread, sample: Sample) -> bool:
-    """Whether the logarithm takes most of the skewness of a positive column away."""
+    """Return whether the logarithm removes most of the skewness of a positive column."""
     positive = spread.where(spread.values > 0)
     zeros_allowed = not sample.exclude_atoms and spread.values[0] == 0
     if (spread.values[0] <= 0 and not zeros_allowed) or len(positive.values) < _FEW:
@@ -132,9 +132,9 @@ def _heavy_tailed(spread: Spread, sample: Sample) -> bool:
 
 
 def _atoms(spread: Spread, kind: str, sample: Sample) -> np.ndarray:
-    """Find the values that very many rows share, in a column of many values.
+    """Return the values that very many rows share, in a column of many distinct values.
 
-    In a heavy-tailed positive column zero is always an atom: it has no logarithm.
+    In a heavy-tailed positive column, zero is always an atom because it has no logarithm.
     """
     if sample.exclude_atoms:
         return np.zeros(len(spread.values), dtype=bool)
@@ -170,9 +170,9 @@ def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
 
 
 def _score_weight(transform: Transform, rows: int) -> float:
-    """Return the share of Gaussian scores in the coding; the rest is standardised values.
+    """Return the weight of Gaussian scores against standardised values in the coding.
 
-    The ranks of few rows are mostly noise, so a blend has less of them.
+    It is lower for few rows, whose ranks are noisy.
     """
     shares = {"standard": 0.0, "quantile": 1.0, "blend": 0.5 * rows / (rows + 300)}
     return shares[transform]
@@ -215,7 +215,7 @@ def _infer_words(sample: Sample) -> Column:
 
 
 def _infer_spelled_numbers(sample: Sample, numbers: np.ndarray) -> Column:
-    """Treat text that is all numbers as numbers; almost all is a mistake worth stopping for."""
+    """Read text as numbers if all of it is; raise E034 if nearly all of it is."""
     spelled = np.asarray(
         pc.is_in(
             sample.cells.dictionary, value_set=pa.array(raw.MISSING_NUMBER, pa.large_string())
@@ -277,7 +277,7 @@ def _datetime(sample: Sample, pattern: str | None = None) -> Column:
 
 
 def _sorted_words(sample: Sample) -> tuple[list[str], np.ndarray]:
-    """Return levels in an order that does not depend on the rows': by number, else by text."""
+    """Return levels sorted by number if all are numbers, else by text."""
     codes, words = raw.levels(sample.cells, sample.name)
     counts = np.bincount(codes[codes >= 0], minlength=len(words))
     pairs = [(w, int(c)) for w, c in zip(words, counts, strict=True) if w is not None and c]
@@ -389,7 +389,7 @@ _FORCED: dict[str, Callable[[Sample], Column]] = {
 
 
 def force_column(sample: Sample, kind: str, order: list[str] | None) -> Column:
-    """Build a column of the kind that the user gave, or say why it cannot be that."""
+    """Return a column of the kind that the user gave, or raise an error that says why not."""
     if kind not in ("id", "text"):
         if not raw.is_flat(sample.cells.type):
             raise raw.nested(sample.name, sample.cells.type)

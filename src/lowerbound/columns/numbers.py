@@ -16,16 +16,16 @@ from lowerbound.columns.knots import Knots, by_blocks
 from lowerbound.errors import DataError
 
 _FAR = 20.0  # standard deviations; when most rows lie beyond, the unit has probably changed
-_MOST_LOG = 709.0  # exp of more than this is not a float64
+_MOST_LOG = 709.0  # exp of a larger number overflows float64
 
 
-NEAREST = 1e-300  # of two knots: the slope between nearer ones would be no float64
+NEAREST = 1e-300  # least distance of two knots: slopes between nearer ones overflow float64
 
 
 class Quantiles(BaseModel):
-    """A monotone map through quantiles to Gaussian scores, straight between knots and beyond.
+    """Monotone map through quantiles to Gaussian scores, piecewise linear.
 
-    Its inverse and its slope are exact, so a density on scores is a density on raw values.
+    Its inverse and slope are exact, so that a density of scores gives a density of raw values.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -46,14 +46,14 @@ class Quantiles(BaseModel):
     ) -> Quantiles:
         """Choose knots from the sorted distinct `values` that occur `counts` times each.
 
-        Ties share the middle of their ranks, so the map does not depend on the rows' order.
+        Ties share their mean rank, so that the map does not depend on the order of rows.
 
         Args:
             values: sorted and distinct.
             counts: how often each occurs.
-            weight: share of the Gaussian scores; the rest is the standardised value, and the
-                mixture of both is standardised again.
-            most: knots at most.
+            weight: weight of the Gaussian scores in a mixture with the standardised values,
+                which is standardised again.
+            most: maximal number of knots.
         """
         ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
         pick = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round())
@@ -66,7 +66,7 @@ class Quantiles(BaseModel):
         normal = NormalDist()
         scores = np.array([normal.inv_cdf(float(r)) for r in ranks[pick]])
         if weight < 1.0:
-            # All rows, not only the knots, say what mean and spread are.
+            # Mean and spread come from all rows, not only from the knots.
             every = np.interp(values, values[pick], scores)
             plain, share = _standardised(values, values, counts), counts / counts.sum()
             mixed = (1 - weight) * plain + weight * _standardised(every, every, counts)
@@ -84,10 +84,10 @@ class Quantiles(BaseModel):
         return Knots(np.asarray(self.scores))
 
     def slopes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the raw knots, their scores, and d score / d raw before, between and after."""
+        """Return raw knots, their scores, and d score / d raw before, between and after them."""
         raw, scores = np.asarray(self.raw), np.asarray(self.scores)
         inner = np.diff(scores) / np.diff(raw)
-        # One tail segment may be steep by chance: the outer twentieth of the knots sets it.
+        # A single tail segment may be steep by chance: use the outer twentieth of the knots.
         reach = max(len(raw) // 20, 1)
         left = (scores[reach] - scores[0]) / (raw[reach] - raw[0])
         right = (scores[-1] - scores[-1 - reach]) / (raw[-1] - raw[-1 - reach])
@@ -95,7 +95,7 @@ class Quantiles(BaseModel):
 
     @cached_property
     def _pieces(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The straight pieces, (knots + 1,) each: a point of it, raw and scored, and its slope."""
+        """The linear pieces, (knots + 1,) each: raw value and score of a point, and the slope."""
         raw, scores, slopes = self.slopes()
         return np.append(raw[:1], raw), np.append(scores[:1], scores), slopes
 
@@ -128,20 +128,20 @@ class Quantiles(BaseModel):
 
 
 def _standardised(values: np.ndarray, of: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return values in standard deviations from the mean of `of`, each counted `counts` times."""
+    """Return values standardised by the weighted mean and deviation of `of`."""
     share = counts / counts.sum()
     size = float(np.abs(of).max()) or 1.0
-    scaled = of / size  # the squares of 1e200 are no float64
+    scaled = of / size  # squares of 1e200 overflow float64
     mean = share @ scaled
     return (values / size - mean) / np.sqrt(share @ (scaled - mean) ** 2)
 
 
 class Numeric(Column):
-    """Real numbers, standardised; heavy-tailed positive ones after their logarithm.
+    """Column of real numbers, standardised; heavy-tailed positive ones after a logarithm.
 
-    A value that very many rows share (an atom, such as 0 in ``capital-gain``) has a part of
-    its own that says which atom a row sits on, the last code meaning none. There the
-    continuous part is NaN, so the two together are a valid mixed density.
+    For values that very many rows share (atoms, such as 0 in ``capital-gain``), a second part
+    holds the number of the row's atom, the last code meaning none. The continuous part of an atom
+    is NaN, so that the two parts together have a valid mixed density.
     """
 
     kind: Literal["real", "positive"]
@@ -155,7 +155,7 @@ class Numeric(Column):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The continuous part, and the atoms' part if there are atoms."""
+        """The continuous part, and that of the atoms if there are any."""
         even = self.whole and self.kind == "real" and self.quantiles is None
         step = 1 / self.std if even else 0.0
         main = Part(name=self.name, column=self.name, family="real", step=step)
@@ -173,7 +173,7 @@ class Numeric(Column):
         return f"{start}{scale}" + (f"; atom at {atoms}" if atoms else "")
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
-        """Standardise; values beyond `LIMIT` standard deviations are held there and counted."""
+        """Standardise; values beyond `LIMIT` standard deviations are clipped and counted."""
         raw = floats(cells, self.name)
         gone = np.isnan(raw)
         if self.atoms:
@@ -187,7 +187,7 @@ class Numeric(Column):
             scores = self._score(raw)
         far = np.abs(scores)  # NaN compares false below: missing cells are not counted
         missing = int(np.count_nonzero(gone))
-        if np.fmax.reduce(far, initial=0.0) <= _FAR:  # as of nearly all columns: nothing to count
+        if np.fmax.reduce(far, initial=0.0) <= _FAR:  # the usual case: nothing to count
             out[:, 0] = scores
             return Tally(missing)
         clipped = int(np.count_nonzero(far > LIMIT))
@@ -196,7 +196,7 @@ class Numeric(Column):
 
     def _score(self, raw: np.ndarray) -> np.ndarray:
         if self.kind == "positive":
-            # A value that this column cannot take lies infinitely far below: it is clipped.
+            # A value outside the support is coded as minus infinity, and clipped.
             raw = np.log(np.where(raw <= 0, 0.0, raw))
         return self.quantiles.forward(raw) if self.quantiles else (raw - self.mean) / self.std
 
@@ -211,7 +211,7 @@ class Numeric(Column):
         )
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
-        """Undo the transform; whole numbers are rounded."""
+        """Invert the coding; whole numbers are rounded."""
         scores = values[:, 0].astype(np.float64)
         raw = self.quantiles.inverse(scores) if self.quantiles else scores * self.std + self.mean
         if self.kind == "positive":
@@ -241,7 +241,7 @@ class Numeric(Column):
 
 
 class Count(Column):
-    """Counts of things: whole numbers from 0, kept raw for a distribution of counts."""
+    """Column of counts: whole numbers from 0, kept raw for a distribution of counts."""
 
     kind: Literal["count"]
     high: int = Field(ge=0)
@@ -253,7 +253,7 @@ class Count(Column):
 
     @property
     def action(self) -> str:
-        """Say that counts stay as they are."""
+        """Return that counts are not transformed."""
         return "kept as counts"
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
@@ -270,7 +270,7 @@ class Count(Column):
 
 
 def refuse_not_counts(raw: np.ndarray, column: str) -> None:
-    """Raise E035 when a value is negative or no whole number."""
+    """Raise E035 if a value is negative or not a whole number."""
     with np.errstate(invalid="ignore"):
         wrong = (raw < 0) | (raw != np.rint(raw)) & ~np.isnan(raw)
     if wrong.any():

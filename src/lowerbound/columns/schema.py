@@ -1,4 +1,4 @@
-"""A table's columns, what each of them holds, and the exact map between cells and numbers.
+"""Schema of a table: its columns, their kinds, and the exact map between values and numbers.
 
 >>> import pyarrow as pa
 >>> table = pa.table({"size": [1.5, 2.0, 4.0, 3.5], "colour": ["red", "blue", "red", None]})
@@ -52,14 +52,14 @@ _ALIASES = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """A table as the numbers that a model sees, and what was noticed on the way.
+    """A table as coded numbers, with counts of unusual values.
 
     Attributes:
         values: (n, parts) float32, NaN where a cell is missing.
-        unseen: per column, how many cells hold a level that training never saw.
-        clipped: per column, how many cells lie outside what the coding can express.
-        missing: per column, how many cells are missing.
-        notes: changes of unit and the like, in plain words.
+        unseen: per column, the number of values with a level not seen in training.
+        clipped: per column, the number of values outside the range of the coding.
+        missing: per column, the number of missing values.
+        notes: remarks for the user, such as a suspected change of unit.
     """
 
     values: np.ndarray
@@ -70,7 +70,7 @@ class Encoded:
 
 
 class Schema(BaseModel):
-    """The columns of a table and how they are coded; plain JSON, part of the model file."""
+    """Columns of a table and their coding, stored as JSON in the model file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -85,27 +85,26 @@ class Schema(BaseModel):
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """The coded numbers of a row, column after column."""
+        """The coded numbers of a row, in the order of the columns."""
         return tuple(part for column in self.columns for part in column.parts)
 
     @cached_property
     def modelled(self) -> tuple[str, ...]:
-        """The names of the raw columns that the model sees."""
+        """The names of the raw columns that are modelled."""
         return tuple(column.name for column in self.columns if column.parts)
 
     @cached_property
     def _slices(self) -> tuple[tuple[AnyColumn, slice], ...]:
-        """Each column with the positions of its parts."""
+        """The columns with the positions of their parts."""
         ends = np.cumsum([len(column.parts) for column in self.columns])
         spans = zip(self.columns, ends, strict=True)
         return tuple((c, slice(int(end) - len(c.parts), int(end))) for c, end in spans)
 
     @cached_property
     def _side_by_side(self) -> tuple[tuple[tuple[tuple[AnyColumn, slice], ...], slice], ...]:
-        """Columns whose parts share a cache line of a coded row, and where those parts are.
+        """Groups of columns whose parts share a cache line of a coded row, with their positions.
 
-        A column that is written into the rows alone touches a cache line for every number of its
-        own: a quarter of the time of coding it.
+        Writing columns one by one touches a cache line per number, a quarter of the coding time.
         """
         groups: dict[int, list[tuple[AnyColumn, slice]]] = {}
         for column, span in self._slices:
@@ -116,13 +115,13 @@ class Schema(BaseModel):
         )
 
     def encode(self, table: pa.Table, origin: str = "the table") -> Encoded:
-        """Turn raw cells into numbers.
+        """Return a table as coded numbers.
 
         Columns are found by name: their order does not matter and others are ignored.
 
         Args:
             table: the raw columns.
-            origin: what to call the table in messages.
+            origin: name of the table in messages.
 
         Raises:
             DataError: E031 when a column is missing, E030 and E032 to E035 when its cells
@@ -148,7 +147,7 @@ class Schema(BaseModel):
         )
 
     def changed_constants(self, table: pa.Table) -> dict[str, np.ndarray]:
-        """Return, per column that was constant, which rows (n,) hold another value now."""
+        """Return, for each constant column, a mask (n,) of the rows with another value."""
         return {
             column.name: column.changed(plain(table.column(column.name)))
             for column in self.columns
@@ -179,13 +178,13 @@ class Schema(BaseModel):
             _refuse_duplicates([name for name in names if name in wanted])
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Table:
-        """Turn numbers back into raw columns with their own types; NaN becomes null.
+        """Return raw columns of their original types from coded numbers; NaN becomes null.
 
         Ids and free text are left out, constants are repeated.
 
         Args:
             values: (n, parts) codes.
-            bounded: hold numbers within the range seen at fit time, as a sample must be.
+            bounded: clip numbers to the range seen at fit time, as for samples.
         """
         if values.ndim != 2 or values.shape[1] != len(self.parts):
             raise ValueError(f"expected (n, {len(self.parts)}) codes, got {values.shape}")
@@ -198,7 +197,7 @@ class Schema(BaseModel):
         )
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
-        """Return log |d coded / d raw| (n, parts) in nats, so densities are of raw values.
+        """Return log |d coded / d raw| (n, parts) in nats, for densities of raw values.
 
         ``log p(raw) = log p(coded) + log_jacobian``; 0 where a part is discrete or missing.
         """
@@ -234,20 +233,21 @@ def infer(
     transform: Transform = "standard",
     exclude_atoms: bool = False,
 ) -> Schema:
-    """Find out what each column of a table holds and take the statistics to code it.
+    """Infer the kind of each column of a table, and fit its coding.
 
     Args:
         table: the raw columns, all the rows that statistics may use.
-        types: kinds that the user knows better, such as ``{"zip": "categorical"}``; an
+        types: kinds given by the user, such as ``{"zip": "categorical"}``; an
             ordinal may carry its order: ``"ordinal:low<mid<high"``. A key may be a pattern
             such as ``"x*"``; an exact name wins over a pattern.
         drop: columns to leave out altogether; patterns are allowed too.
         transform: "standard", or "quantile" for Gaussian scores through quantiles.
-        exclude_atoms: do not look for values that very many rows share.
+        exclude_atoms: do not treat values shared by very many rows as atoms.
 
     Raises:
-        UsageError: for a kind or column that does not exist.
-        DataError: for cells that no kind allows, or if nothing can be modelled.
+        UsageError: E202, E203 or E205 for a kind, column or order that does not exist.
+        DataError: E012 or E030 to E041 for values that no kind allows, or if no column can be
+            modelled.
     """
     _refuse_duplicates(table.column_names)
     dropped = set(_match(drop, table.column_names, "drop"))
@@ -313,7 +313,7 @@ def _refuse_duplicates(names: Iterable[str]) -> None:
 
 
 def _match(keys: Iterable[str], names: Sequence[str], flag: str) -> list[str]:
-    """Expand exact names and patterns, or raise E203 with the nearest name."""
+    """Return the settings by column, with patterns expanded; raise E203 for an unknown name."""
     found: list[str] = []
     for key in keys:
         hits = [key] if key in names else fnmatch.filter(names, key)
@@ -335,7 +335,7 @@ def _match(keys: Iterable[str], names: Sequence[str], flag: str) -> list[str]:
 def _kinds(
     types: Mapping[str, str], names: Sequence[str]
 ) -> dict[str, tuple[str, list[str] | None]]:
-    """Resolve --types to a kind and, for an ordinal, the order of its levels."""
+    """Return the kinds given by --types and, for ordinals, the order of their levels."""
     forced: dict[str, tuple[str, list[str] | None]] = {}
     exact_last = sorted(types, key=lambda key: key in names)
     for key in exact_last:

@@ -1,4 +1,4 @@
-"""The sorted distinct values of a column of numbers, and the shape of their distribution."""
+"""Sorted distinct values of a column of numbers, and statistics of their distribution."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Spread:
-    """Sorted distinct numbers, how often each occurs, and the shape of their distribution."""
+    """Sorted distinct numbers, their counts, and statistics of their distribution."""
 
     values: np.ndarray
     counts: np.ndarray
 
     @classmethod
     def of(cls, numbers: np.ndarray) -> Spread:
-        """Sort the numbers that are not missing."""
+        """Return the spread of the numbers that are not missing."""
         ordered = np.sort(numbers[~np.isnan(numbers)])
         starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
         return cls(ordered[starts], np.diff(np.append(starts, len(ordered))))
@@ -28,28 +28,28 @@ class Spread:
 
     @property
     def rows(self) -> int:
-        """Return how many numbers there are."""
+        """Return the number of values, duplicates included."""
         return int(self._ranks[-1]) if len(self.counts) else 0
 
     @property
     def whole(self) -> bool:
-        """Tell whether all are whole numbers that float64 holds exactly."""
+        """Return whether all are whole numbers that float64 represents exactly."""
         values = self.values
         return bool((values == np.rint(values)).all() and (np.abs(values) < 2.0**53).all())
 
     def where(self, keep: np.ndarray) -> Spread:
-        """Keep some of the distinct values."""
+        """Return the spread of the distinct values selected by a mask."""
         return Spread(self.values[keep], self.counts[keep])
 
     def quantile(self, share: float) -> float:
-        """Return the smallest value that at least this share of the rows does not exceed."""
+        """Return the smallest value that is at least as large as the given share of the rows."""
         return float(self.values[np.searchsorted(self._ranks, share * self.rows)])
 
     def moments(self) -> tuple[float, float]:
-        """Return mean and standard deviation after holding back absurd outliers.
+        """Return mean and standard deviation, with extreme outliers clipped.
 
-        One cell of 1e12 in a column of hundreds must not flatten all the others, so values
-        beyond a hundred robust standard deviations from the median count as lying there.
+        Values are clipped at a hundred robust standard deviations from the median, so that one
+        value of 1e12 in a column of hundreds does not flatten all others.
         """
         middle = self.quantile(0.5)
         reach = 100 * (self.quantile(0.75) - self.quantile(0.25)) / 1.349
@@ -58,7 +58,7 @@ class Spread:
             values = np.clip(values, middle - reach, middle + reach)
         size = float(np.abs(values).max()) or 1.0
         weights = self.counts / self.rows
-        scaled = values / size  # the squares of 1e200 are no float64
+        scaled = values / size  # squares of 1e200 overflow float64
         mean = float(weights @ scaled)
         std = float(np.sqrt(weights @ (scaled - mean) ** 2))
         return mean * size, max(std * size, np.finfo(float).tiny)

@@ -8,7 +8,6 @@ Names are imported when first used. The map of the files:
 - latents/: posteriors, priors, flows, codebooks
 - objectives/: losses to minimise
 - networks/: modules without probability
-- partial: forward passes that leave out a part
 
 A Gaussian VAE of 4 features and 2 latents, and its loss in nats per row:
 
@@ -22,7 +21,7 @@ A Gaussian VAE of 4 features and 2 latents, and its loss in nats per row:
 >>> loss = nn.Elbo(model)(torch.zeros(16, 4), 0, source)
 >>> loss.value.shape, sorted(loss.terms)
 (torch.Size([]), ['beta', 'distortion', 'elbo', 'rate'])
->>> model(None, nn.Trace(nn.from_prior(), rows=3)).sample().shape
+>>> model(None, nn.Trace(nn.from_prior(torch.Generator()), rows=3)).mean.shape
 torch.Size([3, 4])
 """
 
@@ -113,31 +112,86 @@ if TYPE_CHECKING:
     from lowerbound.nn.trace import posterior_mean as posterior_mean
     from lowerbound.nn.trace import replay as replay
 
-_FILES = {
-    "trace": "Trace from_posterior from_prior path_derivative posterior_mean replay",
-    "model": "LatentModel Level",
-    "distributions.families": "Bits Categories Conditional Family FeatureSigma FixedSigma "
-    "Gaussian LaplaceFamily LatentGaussian NegativeBinomialFamily OptimalSigma Ordinals "
-    "SharedSigma Student",
-    "distributions.pixels": "ContinuousBits LogisticMixture Logistics Softmax",
-    "distributions.table_rows": "LibraryCounts Table WithMissing",
-    "latents.posteriors": "Flow Informed Plain Precision Proposal Quantise Residual",
-    "latents.priors": "FlowPrior Learned Mixture StandardNormal",
-    "latents.mixture_priors": "Borrowed Exemplar Vamp",
-    "latents.code_priors": "PixelCodes UniformCodes",
-    "latents.codebooks": "Averaged Codebook Lattice Pulled Restarted Turned",
-    "latents.flows": "Autoregressive Planar Spline",
-    "objectives.elbo": "Constant Elbo Iwae Loss Map Ramp StickingTheLanding ThetaPrior",
-    "objectives.aggregate": "BetaTc InfoMmd",
-    "objectives.adversarial": "Adversarial",
-    "objectives.hybrid": "Hybrid",
-    "objectives.spectral": "Spectral",
-    "networks.mlp": "MLP Concat Empty Single TableFeatures trunk",
-    "networks.convolutions": "Decoder Encoder LearnedStart",
-    "networks.pixelcnn": "PixelCNN",
-    "networks.unet": "UNet",
+_HOMES = {
+    "Adversarial": "objectives.adversarial",
+    "Autoregressive": "latents.flows",
+    "Averaged": "latents.codebooks",
+    "BetaTc": "objectives.aggregate",
+    "Bits": "distributions.families",
+    "Borrowed": "latents.mixture_priors",
+    "Categories": "distributions.families",
+    "Codebook": "latents.codebooks",
+    "Concat": "networks.mlp",
+    "Conditional": "distributions.families",
+    "Constant": "objectives.elbo",
+    "ContinuousBits": "distributions.pixels",
+    "Decoder": "networks.convolutions",
+    "Elbo": "objectives.elbo",
+    "Empty": "networks.mlp",
+    "Encoder": "networks.convolutions",
+    "Exemplar": "latents.mixture_priors",
+    "Family": "distributions.families",
+    "FeatureSigma": "distributions.families",
+    "FixedSigma": "distributions.families",
+    "Flow": "latents.posteriors",
+    "FlowPrior": "latents.priors",
+    "Gaussian": "distributions.families",
+    "Hybrid": "objectives.hybrid",
+    "InfoMmd": "objectives.aggregate",
+    "Informed": "latents.posteriors",
+    "Iwae": "objectives.elbo",
+    "LaplaceFamily": "distributions.families",
+    "LatentGaussian": "distributions.families",
+    "LatentModel": "model",
+    "Lattice": "latents.codebooks",
+    "Learned": "latents.priors",
+    "LearnedStart": "networks.convolutions",
+    "Level": "model",
+    "LibraryCounts": "distributions.table_rows",
+    "LogisticMixture": "distributions.pixels",
+    "Logistics": "distributions.pixels",
+    "Loss": "objectives.elbo",
+    "MLP": "networks.mlp",
+    "Map": "objectives.elbo",
+    "Mixture": "latents.priors",
+    "NegativeBinomialFamily": "distributions.families",
+    "OptimalSigma": "distributions.families",
+    "Ordinals": "distributions.families",
+    "PixelCNN": "networks.pixelcnn",
+    "PixelCodes": "latents.code_priors",
+    "Plain": "latents.posteriors",
+    "Planar": "latents.flows",
+    "Precision": "latents.posteriors",
+    "Proposal": "latents.posteriors",
+    "Pulled": "latents.codebooks",
+    "Quantise": "latents.posteriors",
+    "Ramp": "objectives.elbo",
+    "Residual": "latents.posteriors",
+    "Restarted": "latents.codebooks",
+    "SharedSigma": "distributions.families",
+    "Single": "networks.mlp",
+    "Softmax": "distributions.pixels",
+    "Spectral": "objectives.spectral",
+    "Spline": "latents.flows",
+    "StandardNormal": "latents.priors",
+    "StickingTheLanding": "objectives.elbo",
+    "Student": "distributions.families",
+    "Table": "distributions.table_rows",
+    "TableFeatures": "networks.mlp",
+    "ThetaPrior": "objectives.elbo",
+    "Trace": "trace",
+    "Turned": "latents.codebooks",
+    "UNet": "networks.unet",
+    "UniformCodes": "latents.code_priors",
+    "Vamp": "latents.mixture_priors",
+    "WithMissing": "distributions.table_rows",
+    "from_posterior": "trace",
+    "from_prior": "trace",
+    "path_derivative": "trace",
+    "posterior_mean": "trace",
+    "replay": "trace",
+    "trunk": "networks.mlp",
 }
-_HOME = {name: file for file, names in _FILES.items() for name in names.split()}
 __all__ = [
     "Adversarial",
     "Autoregressive",
@@ -221,9 +275,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _HOMES:
         raise AttributeError(f"module 'lowerbound.nn' has no attribute {name!r}")
-    return getattr(import_module(f"lowerbound.nn.{_HOME[name]}"), name)
+    return getattr(import_module(f"lowerbound.nn.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -32,6 +32,13 @@ class Level(nn.Module):
         prior: h -> p(z | h).
         posterior: a `lowerbound.nn.latents.posteriors.Posterior`, (h, f, p) -> Proposal.
         advance: (h, z) -> h.
+
+    >>> import torch
+    >>> from lowerbound.nn import MLP, Concat, Plain, StandardNormal, Trace, from_prior
+    >>> level = Level("z", StandardNormal(2), Plain(nn.Linear(8, 4)), Concat(MLP([2, 8])))
+    >>> trace = Trace(from_prior(torch.Generator()), rows=3)
+    >>> level(torch.zeros(3, 0), None, trace).shape
+    torch.Size([3, 8])
     """
 
     def __init__(
@@ -64,6 +71,16 @@ class LatentModel(nn.Module):
 
     References:
         Kingma & Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114
+
+    >>> import torch
+    >>> from lowerbound.nn import MLP, Concat, Conditional, Empty, Plain, SharedSigma, Single
+    >>> from lowerbound.nn import StandardNormal, Trace, posterior_mean
+    >>> level = Level("z", StandardNormal(2), Plain(nn.Linear(8, 4)), Concat(MLP([2, 8])))
+    >>> likelihood = Conditional(nn.Linear(8, 4), SharedSigma())
+    >>> model = LatentModel(Single(MLP([4, 8])), [level], likelihood, Empty())
+    >>> trace = Trace(posterior_mean, rows=3)
+    >>> model(torch.zeros(3, 4), trace).mean.shape, trace.sites["z"].z.shape
+    (torch.Size([3, 4]), torch.Size([3, 2]))
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class Site:
 
     @cached_property
     def log_q(self) -> Tensor:
-        """Log q(z | x), (B,) nats, of the draw: computed only where it is asked for."""
+        """Log q(z | x) of the draw, (B,) nats, computed on first use."""
         assert self.source is not None, "this draw has no posterior, and so no importance weight"
         return self.source.log_prob(self.z)
 
@@ -92,6 +92,13 @@ class Trace:
         encoded: the encoder's output, shared by several traces of one batch; None if no other
             trace needs it.
         decode: whether p(x | z) is wanted. If not, `LatentModel` stops after the last draw.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.noise import Stream, generator
+    >>> trace = Trace(from_posterior(Stream(generator("example"))), rows=8, samples=3)
+    >>> p_x = recipes.gaussian(4)(torch.zeros(8, 4), trace)
+    >>> trace.kl().shape  # nats, one per draw
+    torch.Size([24])
     """
 
     choose: Choose
@@ -123,7 +130,14 @@ class Trace:
         q: Distribution | None = None,
         penalty: Tensor | float = 0.0,
     ) -> Tensor:
-        """Draw z at the site `name`, (batch, ...), and remember it."""
+        """Draw z at the site `name`, (batch, ...), and record it.
+
+        Args:
+            name: of the site, unique within a model.
+            p: the prior p(z | h).
+            q: the posterior, or None to draw without data.
+            penalty: (batch,) addition to the loss that is not in nats.
+        """
         z, source = self.choose(name, p, q)
         self.sites[name] = Site(z, p, q, source, penalty)
         return z
@@ -169,7 +183,7 @@ class Trace:
 
 
 def _leads(start: Node, goals: set[Node], seen: set[Node]) -> bool:
-    """Tell whether the graph below `start` contains one of `goals`; `seen` is known not to."""
+    """Return whether the graph below `start` contains one of `goals`; `seen` holds none."""
     waiting = [start]
     while waiting:
         node = waiting.pop()
@@ -187,7 +201,18 @@ def _posterior(q: Distribution | None) -> Distribution:
 
 
 def from_posterior(noise: Noise) -> Choose:
-    """Draw from q(z | x) by reparameterisation: training and scores."""
+    """Return the rule that draws from q(z | x) by reparameterisation, for training and scores.
+
+    Args:
+        noise: source of standard normals, by name of the site.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.noise import Stream, generator
+    >>> trace = Trace(from_posterior(Stream(generator("example"))), rows=8)
+    >>> _ = recipes.gaussian(4, latent=2)(torch.zeros(8, 4), trace)
+    >>> trace.sites["z"].z.shape
+    torch.Size([8, 2])
+    """
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
         return Drawn(*base.draw(_posterior(q), partial(noise, name)))
@@ -196,10 +221,24 @@ def from_posterior(noise: Noise) -> Choose:
 
 
 def path_derivative(noise: Noise) -> Choose:
-    """Draw like `from_posterior`, with log q's own parameters cut from the graph.
+    """Return a rule like `from_posterior`, with the parameters of log q detached.
 
-    References: Roeder, Wu & Duvenaud, "Sticking the landing", 2017; Tucker, Lawson, Gu &
-    Maddison, "Doubly reparameterized gradient estimators", 2019.
+    The gradient of log q(z | x) then passes through z only.
+
+    References:
+        Roeder, Wu & Duvenaud, "Sticking the landing", 2017, https://arxiv.org/abs/1703.09194;
+        Tucker, Lawson, Gu & Maddison, "Doubly reparameterized gradient estimators for Monte Carlo
+        objectives", 2019, https://arxiv.org/abs/1810.04152
+
+    Args:
+        noise: source of standard normals, by name of the site.
+
+    >>> from lowerbound import recipes
+    >>> from lowerbound.noise import Stream, generator
+    >>> trace = Trace(path_derivative(Stream(generator("example"))), rows=8)
+    >>> _ = recipes.gaussian(4)(torch.zeros(8, 4), trace)
+    >>> trace.log_ratio().shape
+    torch.Size([8])
     """
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
@@ -212,12 +251,21 @@ def path_derivative(noise: Noise) -> Choose:
 def from_prior(
     generator: torch.Generator, temperature: float = 1.0, top_k: int | None = None
 ) -> Choose:
-    """Draw from p(z).
+    """Return the rule that draws from p(z), for samples.
 
     Args:
         generator: the source of randomness, on the model's device.
         temperature: multiplies the scale of the prior; below 1, draws are closer to its centre.
-        top_k: number of the likeliest codes that a place may have; None for all.
+        top_k: number of most probable codes kept at each position of a grid; None for all.
+
+    Raises:
+        UsageError: E246 in the forward pass for a prior without a temperature, E256 for top_k of
+            a prior that is not over codes.
+
+    >>> from lowerbound import recipes
+    >>> trace = Trace(from_prior(torch.Generator(), temperature=0.8), rows=5)
+    >>> recipes.gaussian(4)(None, trace).mean.shape
+    torch.Size([5, 4])
     """
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
@@ -229,12 +277,28 @@ def from_prior(
 
 
 def posterior_mean(name: str, p: Distribution, q: Distribution | None) -> Drawn:
-    """Take the mean of q(z | x), or the mode of codes: for embeddings and reconstructions."""
+    """Take the mean of q(z | x), or the mode of codes: for embeddings and reconstructions.
+
+    >>> from lowerbound import recipes
+    >>> trace = Trace(posterior_mean, rows=5)
+    >>> recipes.gaussian(4)(torch.zeros(5, 4), trace).mean.shape
+    torch.Size([5, 4])
+    """
     return Drawn(base.centre(_posterior(q)), None)
 
 
 def replay(zs: Mapping[str, Tensor], otherwise: Choose | None = None) -> Choose:
-    """Take given values, and draw the sites that are not given by `otherwise`."""
+    """Return the rule that uses given values, and draws other sites by `otherwise`.
+
+    Args:
+        zs: values by name of the site, (batch, ...).
+        otherwise: rule for sites without a given value.
+
+    >>> from lowerbound import recipes
+    >>> trace = Trace(replay({"z": torch.zeros(5, 2)}), rows=5)
+    >>> recipes.gaussian(4, latent=2)(None, trace).mean.shape
+    torch.Size([5, 4])
+    """
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
         if name in zs:

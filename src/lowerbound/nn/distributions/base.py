@@ -34,13 +34,13 @@ Normals = Callable[[Size, Tensor], Tensor]  # (shape, like) -> standard normals
 
 
 class NormalCells(Normal):
-    """torch's normal in fewer operations, which in small networks are what a step costs."""
+    """Normal of torch in fewer operations, which dominate the time of small networks."""
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         super().__init__(loc, scale, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p of every cell."""
+        """Return log p of every element."""
         z = (value - self.loc) / self.scale
         return -_HALF_LOG_TWO_PI - torch.addcmul(self.scale.log(), z, z, value=0.5)
 
@@ -65,7 +65,7 @@ def _(q: NormalCells, p: UnitNormal) -> Tensor:
 
 
 def normal(loc: Tensor, scale: Tensor) -> Independent:
-    """Return the factorised normal with event dimensions everything after the first axis."""
+    """Return the factorised normal whose event dimensions are all axes after the first."""
     return Independent(NormalCells(loc, scale), loc.dim() - 1, validate_args=False)
 
 
@@ -76,10 +76,10 @@ def elementwise(d: Distribution) -> Distribution:
 
 @singledispatch
 def reparameterise(q: Distribution, noise: Tensor) -> Tensor:
-    """Return the draw of `q` that standard normal `noise` stands for, differentiable in q.
+    """Return the draw of `q` given by standard normal `noise`, differentiable in q.
 
     Raises:
-        UsageError: E246 where no such map is known for the type of `q`.
+        UsageError: E246 if no rule is registered for the type of `q`.
     """
     raise UsageError(
         "E246",
@@ -103,8 +103,8 @@ def draw(q: Distribution, normals: Normals) -> tuple[Tensor, Distribution]:
     """Draw from `q` by reparameterisation.
 
     Returns:
-        The draw, and a distribution whose log_prob of this very draw is log q: `q` itself, but
-        where q's density is known on the way of a draw only (`Flowed`).
+        The draw, and a distribution whose log_prob of this draw is log q: `q` itself, except
+        where the density of q is known for draws only (`Flowed`).
     """
     return reparameterise(q, normals(q.batch_shape + q.event_shape, q.mean)), q
 
@@ -144,15 +144,15 @@ def _(d: Independent, generator: torch.Generator | None, shape: Size = ONE) -> T
 
 @singledispatch
 def stopped(q: Distribution) -> Distribution:
-    """Return `q` with its parameters cut from the graph: what sticking-the-landing needs.
+    """Return `q` with detached parameters, for path-derivative gradients.
 
     Raises:
-        UsageError: E246 where no rule is known for the type of `q`.
+        UsageError: E246 if no rule is registered for the type of `q`.
     """
     raise UsageError(
         "E246",
         f"the path-derivative gradient is not defined for a {type(q).__name__}",
-        fix="use Iwae(..., dreg=False), or register a rule with distributions.stopped.register",
+        fix="use Iwae(..., dreg=False), or register a rule with base.stopped.register",
     )
 
 
@@ -171,12 +171,12 @@ def moments(p: Distribution) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of every element of a factorised normal.
 
     Raises:
-        UsageError: E246 where `p` is no such normal.
+        UsageError: E246 if `p` is not such a normal.
     """
     raise UsageError(
         "E246",
-        f"a posterior that starts from its prior needs a normal one, not a {type(p).__name__}",
-        fix="use posteriors.Plain at this level, or a normal prior",
+        f"a posterior relative to the prior needs a normal prior, got {type(p).__name__}",
+        fix="use the posterior Plain at this level, or a normal prior",
     )
 
 
@@ -195,7 +195,7 @@ def tempered(p: Distribution, temperature: float) -> Distribution:
     """Return `p` narrowed (below 1) or widened (above 1) about its centre.
 
     Raises:
-        UsageError: E246 where the type of `p` has no scale to multiply.
+        UsageError: E246 if no rule is registered for the type of `p`.
     """
     raise UsageError(
         "E246",
@@ -223,21 +223,21 @@ def _(p: MixtureSameFamily, temperature: float) -> Distribution:
 
 @singledispatch
 def truncated(p: Distribution, most: int) -> Distribution:
-    """Return `p` with only its `most` likeliest codes at every place of a grid.
+    """Return `p` with only the `most` most probable codes at every position of a grid.
 
     Raises:
-        UsageError: E256 where `p` is not over codes.
+        UsageError: E256 if `p` is not over codes.
     """
     raise UsageError(
         "E256",
-        f"a prior of type {type(p).__name__} has no codes to keep the likeliest of",
+        f"top_k needs a prior over codes, got {type(p).__name__}",
         fix="leave --top-k out",
     )
 
 
 @singledispatch
 def centre(d: Distribution) -> Tensor:
-    """Return the point that stands for `d`: its mean, or its mode where values are codes."""
+    """Return the mean of `d`, or its mode where values are codes."""
     return d.mean
 
 
@@ -258,24 +258,24 @@ def _(d: Bernoulli) -> Tensor:
 
 @singledispatch
 def is_density(d: Distribution) -> bool:
-    """Tell whether exp(log_prob) of `d` integrates to 1: what an importance weight needs."""
+    """Return whether exp(log_prob) of `d` integrates to 1, as importance weights need."""
     return True
 
 
 @singledispatch
 def is_continuous(d: Distribution) -> bool:
-    """Tell whether `d` has a density, along whose slope a draw can be moved."""
+    """Return whether `d` has a density with a gradient by its value."""
     return True
 
 
 @singledispatch
 def is_certain(q: Distribution) -> bool:
-    """Tell whether all draws of `q` are the same."""
+    """Return whether all draws of `q` are equal."""
     return False
 
 
 def exact_kl(q: Distribution, p: Distribution) -> Tensor | None:
-    """Return KL(q || p) in nats where a closed form is registered, else None."""
+    """Return KL(q || p) in nats if a closed form is registered, else None."""
     try:
         return kl_divergence(q, p)
     except NotImplementedError:
@@ -285,7 +285,7 @@ def exact_kl(q: Distribution, p: Distribution) -> Tensor | None:
 def kl_per_dimension(q: Distribution, p: Distribution) -> Tensor | None:
     """Return the closed-form KL of every latent dimension, shape of z, or None."""
     each = exact_kl(elementwise(q), elementwise(p))
-    # Of some sites the KL is known as a whole only.
+    # For some pairs only the total KL is known.
     return each if each is None or each.shape == q.batch_shape + q.event_shape else None
 
 
@@ -308,12 +308,12 @@ class Unchecked(Distribution):
 
 
 class Blocks(Unchecked):
-    """Columns side by side, each block of them with a distribution of its own; x: (B, C).
+    """Joint distribution of blocks of columns; x: (B, C).
 
     Args:
-        blocks: (columns, elementwise distribution of shape (B, len(columns))) pairs; together
-            they name each of the C columns once.
-        places: (C,) where each column stands among those of the blocks, if that is known.
+        blocks: pairs (columns, elementwise distribution of shape (B, len(columns))), in which
+            each of the C columns occurs once.
+        places: (C,) position of each column in the concatenated blocks; computed if None.
     """
 
     def __init__(
@@ -331,12 +331,12 @@ class Blocks(Unchecked):
         return torch.cat(list(pieces), -1).index_select(-1, self._places)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the (B, C) log-density of every cell."""
+        """Return log p of every element, (B, C) nats."""
         return self.gather([d.log_prob(value.index_select(-1, at)) for at, d in self.blocks])
 
     @property
     def mean(self) -> Tensor:
-        """The mean of every cell; of columns whose values are codes, the mode."""
+        """The mean of every element, or the mode where values are codes."""
         return self.gather([centre(d) for _, d in self.blocks])
 
     @property
@@ -356,10 +356,10 @@ def _(d: Blocks, generator: torch.Generator | None, shape: Size = ONE) -> Tensor
 
 
 class Observed(Unchecked):
-    """The joint of independent cells in which NaN is missing and costs nothing.
+    """Joint of independent elements in which NaN is missing and adds 0 nats.
 
-    log p(x) = sum over the observed cells of log p(x_c): the missing ones are integrated out
-    exactly, because cells are independent given z.
+    log p(x) is the sum of log p(x_c) over the observed elements. Missing ones are integrated out
+    exactly, because elements are independent given z.
 
     Args:
         cells: an elementwise distribution of shape (B, ...).
@@ -371,13 +371,13 @@ class Observed(Unchecked):
 
     def log_prob_cells(self, value: Tensor) -> Tensor:
         """Return log p of every cell (shape of value), 0 where it is missing."""
-        # Most batches have no gaps; to ask costs less than to fill, but stalls an accelerator.
-        # A graph that is exported cannot ask. One NaN makes the sum NaN.
+        # Most batches have no missing values, and the test is cheaper than filling; but it stalls
+        # an accelerator, and exported graphs cannot branch. One NaN makes the sum NaN.
         asks = value.device.type == "cpu" and not torch.compiler.is_exporting()
         if asks and not value.sum().isnan():
             return self.cells.log_prob(value)
         missing = value.isnan()
-        # 1 lies in the support of every family, so that the unused branch has a finite gradient.
+        # 1 is in the support of every family, so that the unused branch has a finite gradient.
         filled = value.masked_fill(missing, 1.0)
         return self.cells.log_prob(filled).masked_fill(missing, 0.0)
 

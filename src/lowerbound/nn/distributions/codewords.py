@@ -1,8 +1,8 @@
-"""Distributions over the vectors of a codebook: a chosen one, and one of many.
+"""Distributions over the vectors of a codebook: a posterior on one, and priors over all.
 
-A grid of codes (B, *grid) stands for the vectors (B, d, *grid) that a codebook has for them. Both
-distributions are over such vectors and discrete: their log-probabilities are masses, in nats per
-row, summed over the grid.
+A grid of codes (B, *grid) determines vectors (B, d, *grid) of the codebook. The distributions are
+over such vectors and discrete: log_prob is the log of a probability, in nats per row, summed over
+the grid.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lowerbound.nn.distributions.base import (
     truncated,
 )
 
-CELLS = 1 << 24  # distances that are held at a time
+CELLS = 1 << 24  # distances held in memory at a time
 
 
 def vectors_of(codes: Tensor, book: Tensor) -> Tensor:
@@ -39,10 +39,10 @@ def vectors_of(codes: Tensor, book: Tensor) -> Tensor:
 
 @torch.no_grad()
 def nearest(z: Tensor, book: Tensor) -> Tensor:
-    """Return the code whose vector is nearest to each of z: (B, d, *grid), (K, d) -> (B, *grid).
+    """Return the code of the nearest vector: (B, d, *grid), (K, d) -> (B, *grid).
 
-    The squared distance without |z|^2, |e|^2 - 2 z e, both about the mean of the book so that
-    little cancels. What it holds is bounded, whatever the size of the grid.
+    It minimises |e|^2 - 2 z e, both relative to the mean of the book, so that little cancels. The
+    memory it needs is bounded for grids of any size.
     """
     last = z.movedim(1, -1)
     rows = last.reshape(-1, last.shape[-1])
@@ -59,10 +59,10 @@ def nearest(z: Tensor, book: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _codes_of(vectors: Tensor, book: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the code of each vector, and whether there is one, (B, *grid) both.
+    """Return the code of each vector and whether it is in the book, (B, *grid) both.
 
-    Two codes may lie closer together than distances are exact, as after a restart at places that
-    are all alike; where the nearest is not the vector itself, all are compared with it bit by bit.
+    Two vectors may be closer than the rounding of distances, as after a restart at equal
+    positions. If the nearest is not equal to the vector, all are compared with it exactly.
     """
     codes = nearest(vectors.double(), book)
     known = (vectors_of(codes, book) == vectors).all(1)
@@ -74,17 +74,17 @@ def _codes_of(vectors: Tensor, book: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Nearest(Unchecked):
-    """q(z | x): all mass on the nearest vector of a codebook.
+    """q(z | x) with all mass on the nearest vector of a codebook.
 
     References:
         van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning", 2017,
         eq. 1, https://arxiv.org/abs/1711.00937
 
     Args:
-        near: (B, d, *grid) what the encoder said.
-        vectors: (B, d, *grid) the codes' vectors, with the gradient that goes on to `near`.
+        near: (B, d, *grid) the encoder's output.
+        vectors: (B, d, *grid) the vectors of the codes, whose gradient is passed to `near`.
         codes: (B, *grid).
-        size: K, of the codebook.
+        size: K, the size of the codebook.
     """
 
     def __init__(self, near: Tensor, vectors: Tensor, codes: Tensor, size: int) -> None:
@@ -97,12 +97,12 @@ class Nearest(Unchecked):
         return self.vectors
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return 0 for the vectors, minus infinity for all else; (B,) nats."""
+        """Return 0 for the vectors and minus infinity otherwise, (B,) nats."""
         same = (value == self.vectors).flatten(1).all(1)
         return torch.zeros_like(same, dtype=value.dtype).masked_fill(~same, -torch.inf)
 
     def use(self) -> Tensor:
-        """Return what share of a row's grid has each code, (B, K)."""
+        """Return the share of each code in a row's grid, (B, K)."""
         counts = self.vectors.new_zeros(len(self.codes), self.size)
         flat = self.codes.flatten(1)
         return counts.scatter_add_(1, flat, torch.ones_like(flat).to(counts)) / flat.shape[1]
@@ -115,18 +115,18 @@ def _(d: Nearest, generator: torch.Generator | None, shape: Size = ONE) -> Tenso
 
 @singledispatch
 def units(q: Distribution, z: Tensor) -> Tensor:
-    """Return what is told apart in a site's z of every row, (B, units): its dimensions."""
+    """Return the units of z whose use is reported, (B, units): by default its dimensions."""
     return z.flatten(1)
 
 
 @units.register
 def _(q: Nearest, z: Tensor) -> Tensor:
-    return q.size * q.use()  # how often each code is used, 1 being the mean
+    return q.size * q.use()  # frequency of each code relative to the mean
 
 
 @singledispatch
 def is_counted(q: Distribution) -> bool:
-    """Tell whether units are used as often as their mean says; else as their variance does."""
+    """Return whether the use of a unit is its mean; otherwise it is its variance."""
     return False
 
 
@@ -151,7 +151,7 @@ def _(q: Nearest) -> bool:
 
 
 def perplexity(use: Tensor) -> float:
-    """Return exp of the entropy of codes' shares of use, (K,): how many are as good as in use.
+    """Return the effective number of codes in use: exp of the entropy of `use`, (K,).
 
     >>> round(perplexity(torch.tensor([0.5, 0.5, 0.0])), 6)
     2.0
@@ -161,11 +161,11 @@ def perplexity(use: Tensor) -> float:
 
 
 class OnCodebook(Unchecked):
-    """A distribution over grids of codes, as one over their vectors.
+    """Distribution over vectors given by a distribution over grids of codes.
 
     Args:
         book: (K, d) the vectors.
-        codes: over (B, *grid) codes, with batch shape (B,).
+        codes: distribution over codes, with batch shape (B,) and the event shape of the grid.
     """
 
     def __init__(self, book: Tensor, codes: Distribution) -> None:
@@ -186,7 +186,7 @@ def _(d: OnCodebook, generator: torch.Generator | None, shape: Size = ONE) -> Te
 
 @register_kl(Nearest, OnCodebook)
 def _(q: Nearest, p: OnCodebook) -> Tensor:
-    # All mass of q is on one grid of codes: KL(q || p) = log 1 - log p(codes), exactly.
+    # q has all mass on one grid of codes: KL(q || p) = log 1 - log p(codes), exactly.
     return -p.codes.log_prob(q.codes)
 
 
@@ -206,11 +206,11 @@ def _(p: OnCodebook) -> bool:
 
 
 class AllAlike(Unchecked):
-    """The uniform distribution over grids of codes: log p = -log K per place of the grid.
+    """Uniform distribution over grids of codes: log p = -log K per position.
 
     Args:
-        like: (B, ...) a tensor of the dtype and on the device of log-probabilities.
-        grid: its shape.
+        like: (B, ...) a tensor with the dtype and device of log-probabilities.
+        grid: shape of the grid.
         size: K.
     """
 
@@ -219,7 +219,7 @@ class AllAlike(Unchecked):
         super().__init__(Size([len(like)]), Size(grid), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return the same for all grids, (B,) nats."""
+        """Return log p, which is the same for all grids, (B,) nats."""
         each = -torch.tensor(float(self.size), dtype=torch.float64).log().item()
         return self.like.new_full(self.batch_shape, each * self.event_shape.numel())
 
@@ -236,7 +236,7 @@ def _(p: AllAlike, temperature: float) -> Distribution:
 
 
 class Straight(torch.autograd.Function):
-    """e in the forward direction, to its last bit, with the gradient going to z.
+    """Straight-through estimator: returns e exactly, and passes the gradient to z.
 
     References:
         Bengio, Leonard & Courville, "Estimating or propagating gradients through stochastic

@@ -1,7 +1,7 @@
-"""Distributions over counts and codes, in the stable forms that training needs.
+"""Distributions over counts and codes in numerically stable forms.
 
-torch's own versions take rates and probabilities; these take logarithms, so that they stay finite
-for every finite parameter, and they know their cdf where one exists. All values are in nats.
+They take logarithms where torch's take rates and probabilities, so that they are finite for every
+finite parameter, and have a cdf where one exists. All log-probabilities are in nats.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from lowerbound.nn.distributions.base import ONE, Unchecked, sample
 from lowerbound.nn.distributions.zero_counts import softplus
 
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
-_TABLE = 4096  # the largest count whose factorial is looked up
-LARGE_DISPERSION = 1e4  # from here on Stirling's series is more exact than lgamma's difference
+_TABLE = 4096  # largest count in the table of factorials
+LARGE_DISPERSION = 1e4  # above, Stirling's series is more exact than a difference of lgamma
 
 
 def _array(x: Tensor) -> NDArray[np.float64]:
-    """Return `x` for scipy, without its gradient."""
+    """Return `x` as a float64 array for scipy, without its gradient."""
     return x.detach().double().cpu().numpy()
 
 
@@ -50,18 +50,18 @@ class BernoulliLogits(Bernoulli):
 
 
 class Codes(Categorical):
-    """Categorical over the codes 0..K-1, from logits (..., K); codes come as floats.
+    """Categorical distribution over the codes 0 to K-1; codes are floats.
 
     Args:
         logits: (..., K).
-        kept: of code 0, where it is kept for what training never saw, and so is scored and never
-            drawn: its log-probability (-inf where it is a code like any other), and what that
-            leaves to the others, log(1 - p); both (...).
+        kept: fixed log-probability log p of code 0 and log(1 - p), both (...), where code 0
+            stands for values not seen in training, which are scored and never drawn; log p is
+            -inf where code 0 is a code like the others.
     """
 
     def __init__(self, logits: Tensor, kept: tuple[Tensor, Tensor] | None = None) -> None:
-        # torch subtracts the log-sum as it is, and so loses the digits of large logits; its own
-        # initialiser would normalise once more, at every step.
+        # torch subtracts the log-sum directly, which loses digits of large logits; its initialiser
+        # would normalise a second time at every step.
         self._drawn = self._param = logits.log_softmax(-1)
         self._kept = kept
         self._num_events = logits.shape[-1]
@@ -69,7 +69,7 @@ class Codes(Categorical):
 
     @lazy_property
     def logits(self) -> Tensor:
-        """The log-probability of every code, (..., K): a score looks at one of them alone."""
+        """The log-probability of every code, (..., K); log_prob does not need it."""
         if self._kept is None:
             return self._drawn
         rest = self._drawn + self._kept[1].unsqueeze(-1)
@@ -93,7 +93,7 @@ class Codes(Categorical):
 
     @property
     def mode(self) -> Tensor:
-        """The most probable code that training saw."""
+        """The most probable code seen in training."""
         return self._drawn.argmax(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class Codes(Categorical):
         return chosen.masked_fill(safe != index, -torch.inf)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """P(code <= value): meaningful where codes are ordered."""
+        """Return P(code <= value), which is meaningful for ordered codes."""
         codes = torch.arange(self.logits.shape[-1], device=value.device)
         return (self.probs * (codes <= value.unsqueeze(-1))).sum(-1)
 
@@ -121,8 +121,8 @@ def ordered_logits(location: Tensor, cutpoints: Tensor) -> Tensor:
     """Return log p(code = k) of the proportional-odds model.
 
     p(code <= k) = sigmoid(cutpoint_k - location) (McCullagh, "Regression models for ordinal
-    data", 1980). Differences of sigmoids are taken in the log domain, so that no class underflows
-    to a probability of zero.
+    data", 1980). Differences of sigmoids are computed in the log domain, so that no probability
+    underflows to zero.
 
     Args:
         location: (...,).
@@ -226,14 +226,14 @@ def _(d: NegativeBinomial, generator: torch.Generator | None, shape: Size = ONE)
 
 
 def _log_gamma(theta: Tensor) -> Tensor:
-    """Return lgamma(theta) where `_gamma_ratio` takes it."""
+    """Return lgamma(theta) in the range in which `_gamma_ratio` uses it."""
     return torch.lgamma(theta.clamp_max(LARGE_DISPERSION))
 
 
 def _gamma_ratio(
     x: Tensor, theta: Tensor, log_theta: Tensor, log_gamma: Tensor | None = None
 ) -> Tensor:
-    """lgamma(x + theta) - lgamma(theta) - x log theta, stable for every theta."""
+    """Return lgamma(x + theta) - lgamma(theta) - x log theta, stable for every theta."""
     log_gamma = _log_gamma(theta) if log_gamma is None else log_gamma
     moderate = theta.clamp_max(LARGE_DISPERSION)
     direct = torch.lgamma(x + moderate) - log_gamma - x * log_theta
@@ -246,9 +246,9 @@ def _gamma_ratio(
 
 
 def _never(cells: Tensor) -> bool:
-    """Tell whether none is true: the other way to compute it is then spared.
+    """Return True if no element is known to be true, so that a branch can be skipped.
 
-    To ask an accelerator would stall it, and a graph that is exported cannot ask.
+    Always False on accelerators, where the test would stall, and in exported graphs.
     """
     asks = cells.device.type == "cpu" and not torch.compiler.is_exporting()
     return asks and not cells.any()
@@ -257,11 +257,11 @@ def _never(cells: Tensor) -> bool:
 def _counted(
     count: Tensor, log_mean: Tensor, log_theta: Tensor, log_gamma: Tensor | None = None
 ) -> Tensor:
-    """Return log p of counts that are not zero, of the negative binomial, in float64.
+    """Return log p of nonzero counts under the negative binomial, in float64.
 
     Written as A(x, theta) - log x! + x log mu - (x + theta) log(1 + mu / theta) with
-    A = lgamma(x + theta) - lgamma(theta) - x log theta, so that the huge terms that cancel for
-    large theta are never formed. `log_gamma` is `_log_gamma(theta)`, where it is known.
+    A = lgamma(x + theta) - lgamma(theta) - x log theta, so that large terms that cancel for large
+    theta are never formed. `log_gamma` is `_log_gamma(theta)` if it is known already.
     """
     x, log_mean, log_theta = count.double(), log_mean.double(), log_theta.double()
     log_p = _gamma_ratio(x, log_theta.exp(), log_theta, log_gamma) - _log_factorial(x)
@@ -270,7 +270,7 @@ def _counted(
 
 
 def _log_factorial(x: Tensor) -> Tensor:
-    """Return log x!, by a table where all are small whole numbers: nearly all counts are few."""
+    """Return log x!, from a table if all are small whole numbers, as is usual."""
     if torch.compiler.is_exporting() or x.device.type != "cpu" or not x.numel():
         return torch.lgamma(x + 1)
     index = x.long()
@@ -280,12 +280,12 @@ def _log_factorial(x: Tensor) -> Tensor:
 
 
 def _others(value: Tensor) -> zero_counts.Rule:
-    """Return what gives log p of those of the counts that are not zero, in float64."""
+    """Return the rule that gives log p of the nonzero counts, in float64."""
 
     def log_p(
         at: Callable[[Tensor], Tensor], log_mean: Tensor, log_theta: Tensor, gate: Tensor | None
     ) -> Tensor:
-        shared = log_theta.shape == value.shape[-1:]  # one for each column, fewer than the counts
+        shared = log_theta.shape == value.shape[-1:]  # one per column, fewer than the counts
         log_gamma = at(_log_gamma(log_theta.double().exp())) if shared else None
         found = _counted(at(value), log_mean, at(log_theta), log_gamma)
         return found if gate is None else found - softplus(gate.double())
@@ -294,7 +294,7 @@ def _others(value: Tensor) -> zero_counts.Rule:
 
 
 class ZeroInflated(Unchecked):
-    """With probability sigmoid(gate) zero, else a draw from `base`.
+    """Zero with probability sigmoid(gate), otherwise a draw from `base`.
 
     References:
         Lambert, "Zero-inflated Poisson regression", 1992; Lopez et al., "Deep generative modeling
@@ -306,7 +306,7 @@ class ZeroInflated(Unchecked):
         super().__init__(base.batch_shape, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p(value) with the two ways to be zero added in the log domain."""
+        """Return log p(value); the two sources of zeros are added in the log domain."""
         base, gate = self.base, self.gate
         return zero_counts.log_p(value, _others(value), base.log_mean, base.log_dispersion, gate)
 
@@ -340,10 +340,10 @@ def _(d: ZeroInflated, generator: torch.Generator | None, shape: Size = ONE) -> 
 
 
 class StudentTCdf(StudentT):
-    """torch's Student-t in float64 inside, with its cdf (scipy; no gradient)."""
+    """Student-t of torch, computed in float64, with a cdf (scipy; no gradient)."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p(value); lgamma's two large terms cancel, which float32 cannot show."""
+        """Return log p(value); float32 would lose digits in the difference of lgamma."""
         df, scale = self.df.double(), self.scale.double()
         z = (value.double() - self.loc.double()) / scale
         constant = torch.lgamma(0.5 * (df + 1)) - torch.lgamma(0.5 * df) - 0.5 * df.log()

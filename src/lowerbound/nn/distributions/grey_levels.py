@@ -1,6 +1,6 @@
-"""Distributions of grey levels: the codes 0 to 255 of an image file, and shares from 0 to 1.
+"""Distributions of pixels: codes 0 to 255 of an image file, and values in [0, 1].
 
-Locations and scales of codes are in codes. All values are in nats.
+Locations and scales are in codes, log-probabilities in nats.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from torch.distributions.utils import broadcast_all
 from lowerbound.nn.distributions.base import ONE, Unchecked, centre, sample, tempered
 from lowerbound.nn.distributions.counts import Codes
 
-SATURATED = 18  # a logit whose sigmoid is 1 to eight digits
-NARROW = 0.3  # a logit below which the continuous Bernoulli's closed forms near 0 / 0
+SATURATED = 18  # logit whose sigmoid is 1 to eight digits
+NARROW = 0.3  # logit below which the closed forms of the continuous Bernoulli approach 0 / 0
 
 
 class DiscretizedLogistic(Unchecked):
-    """A logistic variable rounded to the nearest of the codes 0 to levels - 1, per element.
+    """Logistic distribution rounded to the codes 0 to levels - 1, per element.
 
-    P(x) = F(x + 1/2) - F(x - 1/2) with F(t) = sigmoid((t - loc) / scale). The first code stands
-    for everything below it and the last for everything above, so that the masses sum to 1.
+    P(x) = F(x + 1/2) - F(x - 1/2) with F(t) = sigmoid((t - loc) / scale). The first code also has
+    the mass below it and the last the mass above it, so that probabilities sum to 1.
 
     References:
         Kingma et al., "Improved variational inference with inverse autoregressive flow", 2016,
-        eq. 17; the closed ends: Salimans, Karpathy, Chen & Kingma, "PixelCNN++", 2017, eq. 2,
+        eq. 17, https://arxiv.org/abs/1606.04934; the end codes: Salimans, Karpathy, Chen &
+        Kingma, "PixelCNN++", 2017, eq. 2,
         https://arxiv.org/abs/1701.05517
 
     Args:
-        loc: of the logistic, in codes.
-        scale: of the logistic, in codes, above 0.
+        loc: location of the logistic, in codes.
+        scale: scale of the logistic, in codes, above 0.
         levels: number of codes.
     """
 
@@ -44,11 +45,11 @@ class DiscretizedLogistic(Unchecked):
         super().__init__(self.loc.shape, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log P of every cell.
+        """Return log P of every element.
 
         With a and b the edges of a bin, sigmoid(b) - sigmoid(a) is
-        sigmoid(b) sigmoid(-a) (1 - e^(a - b)): no difference of like numbers, whatever the scale.
-        As codes are whole, neighbours compute the edge between them from the very same number.
+        sigmoid(b) sigmoid(-a) (1 - e^(a - b)), which has no cancellation for any scale. Neighbours
+        compute their common edge from the same number.
         """
         precision = 1 / self.scale
         first, last = value <= 0, value >= self.levels - 1
@@ -84,8 +85,8 @@ class DiscretizedLogistic(Unchecked):
 def _mean(loc: Tensor, scale: Tensor, levels: int) -> Tensor:
     """Return the mean code E[x] = sum over j from 1 to levels - 1 of sigmoid((loc - j + 1/2) / s).
 
-    Up to a scale of 1 the sum is taken near the location, beyond which its terms are 1 and 0.
-    Above, it is the integral with the midpoint rule's corrections at both ends (Euler-Maclaurin).
+    Up to a scale of 1, only terms near the location are summed; the others are 1 or 0. Above, it
+    is the integral with corrections at both ends (Euler-Maclaurin, midpoint rule).
     """
     narrow, wide = scale.clamp_max(1.0), scale.clamp_min(1.0)
     middle = loc.clamp(0, levels).round()
@@ -121,12 +122,12 @@ def _(p: DiscretizedLogistic, temperature: float) -> DiscretizedLogistic:
 
 
 class DiscretizedLogisticMixture(Unchecked):
-    """A mixture of discretised logistics per pixel, whose channels see the channels before them.
+    """Mixture of discretised logistics per pixel, each channel conditional on earlier channels.
 
     p(x) = sum_k w_k prod_c P_kc(x_c), where the location of channel c of component k is
-    loc_kc + sum over j < c of a_kcj x_j: PixelCNN++'s coupling of red, green and blue. A cell's
-    log-probability is that of its channel given the earlier channels, so that cells sum to the
-    log-probability of the pixel.
+    loc_kc + sum over j < c of a_kcj x_j, as PixelCNN++ couples red, green and blue. The
+    log-probability of an element is conditional on the earlier channels, so that elements sum to
+    the log-probability of the pixel.
 
     References:
         Salimans, Karpathy, Chen & Kingma, "PixelCNN++", 2017, eq. 2-3,
@@ -134,10 +135,10 @@ class DiscretizedLogisticMixture(Unchecked):
 
     Args:
         logits: (B, K, ...) unnormalised log-weights of a pixel's components.
-        loc: (B, K, C, ...) in codes, where the earlier channels are in the middle of their range.
+        loc: (B, K, C, ...) in codes, for earlier channels in the middle of their range.
         scale: (B, K, C, ...) in codes.
-        coupling: (B, K, C (C - 1) / 2, ...) the numbers a: of channel 1 on 0, of 2 on 0, of 2 on
-            1 and so on.
+        coupling: (B, K, C (C - 1) / 2, ...) the coefficients a of channel 1 on 0, 2 on 0, 2 on 1
+            and so on.
         levels: number of codes.
     """
 
@@ -150,7 +151,7 @@ class DiscretizedLogisticMixture(Unchecked):
         super().__init__(loc[:, 0].shape, validate_args=False)
 
     def channel(self, c: int, earlier: Tensor) -> DiscretizedLogistic:
-        """Return channel c of every component, (..., B, K, ...), given those before."""
+        """Return channel c of every component, (..., B, K, ...), given the earlier channels."""
         loc = self.loc.select(self._axis, c)
         if c:  # `earlier` is (..., B, 1 or K, c, ...)
             start = c * (c - 1) // 2
@@ -159,7 +160,7 @@ class DiscretizedLogisticMixture(Unchecked):
         return DiscretizedLogistic(loc, self.scale.select(self._axis, c), self.levels)
 
     def _scan(self, value: Tensor, cdf: bool) -> Tensor:
-        """Return the cells' log-probability, or their cdf, given the channels before."""
+        """Return log-probability or cdf of the elements, given the earlier channels."""
         x, weights, cells = value.unsqueeze(self._axis - 1), self.log_weights, []
         for c in range(self.channels):
             each = self.channel(c, x.narrow(self._axis, 0, c))
@@ -169,16 +170,16 @@ class DiscretizedLogisticMixture(Unchecked):
                 cells.append((weights.exp() * each.cdf(here)).sum(self._axis))
             else:
                 cells.append((weights + log_p).logsumexp(self._axis))
-            if c + 1 < self.channels:  # the weights of the components given what has been seen
+            if c + 1 < self.channels:  # weights of the components given the channels so far
                 weights = (weights + log_p).log_softmax(self._axis)
         return torch.stack(cells, self._axis)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log P of every cell given the channels before it, shape of value."""
+        """Return log P of every element given the earlier channels, in the shape of value."""
         return self._scan(value, cdf=False)
 
     def cdf(self, value: Tensor) -> Tensor:
-        """Return P(X_c <= value_c) of every cell given the channels before it."""
+        """Return P(X_c <= value_c) of every element given the earlier channels."""
         return self._scan(value, cdf=True)
 
     def drawn(self, generator: torch.Generator | None, shape: Size) -> Tensor:
@@ -195,9 +196,9 @@ class DiscretizedLogisticMixture(Unchecked):
 
     @property
     def mean(self) -> Tensor:
-        """The mean code; of a later channel, with the earlier ones at their component's mean.
+        """The mean code, with earlier channels at the mean of their component.
 
-        That is exact but for the rounding of the codes and the ends of their range.
+        It is exact up to the rounding of codes and the ends of their range.
         """
         means: list[Tensor] = []
         for c in range(self.channels):
@@ -208,7 +209,7 @@ class DiscretizedLogisticMixture(Unchecked):
 
     @property
     def mode(self) -> Tensor:
-        """The most probable code of every channel given those chosen for the channels before."""
+        """The most probable code of every channel given the modes of the earlier ones."""
         weights, chosen = self.log_weights, self.loc.new_empty(0)
         modes: list[Tensor] = []
         for c in range(self.channels):
@@ -236,16 +237,16 @@ def _(
 
 @tempered.register
 def _(p: DiscretizedLogisticMixture, temperature: float) -> DiscretizedLogisticMixture:
-    scale = p.scale * temperature  # of the components: their weights stay
+    scale = p.scale * temperature  # of the components; their weights are unchanged
     return DiscretizedLogisticMixture(p.log_weights, p.loc, scale, p.coupling, p.levels)
 
 
 class GreyCodes(Codes):
-    """Any probabilities of the codes 0..K-1, from logits (..., K): grey levels have a mean."""
+    """Categorical distribution over the codes 0 to K-1 of pixels, which have a mean."""
 
     @property
     def mean(self) -> Tensor:
-        """The expected code, which need not be whole."""
+        """The expected code, which may be fractional."""
         return self.probs @ torch.arange(float(self.logits.shape[-1])).to(self.probs)
 
     def drawn(self, generator: torch.Generator | None, shape: Size) -> Tensor:
@@ -264,7 +265,7 @@ def _(p: GreyCodes, temperature: float) -> GreyCodes:
 
 
 class ContinuousBernoulliLogits(ContinuousBernoulli):
-    """torch's continuous Bernoulli in terms of its logit, where float32 keeps its digits.
+    """Continuous Bernoulli of torch, computed from its logit, which is exact in float32.
 
     p(x) = C e^(eta x) sigmoid(-eta) on [0, 1] with C = eta / tanh(eta / 2). torch computes C from
     probabilities: their logarithms cancel near 1/2 (in float32 log C is off by up to 1.3e-5 nats
@@ -282,7 +283,7 @@ class ContinuousBernoulliLogits(ContinuousBernoulli):
         super().__init__(logits=logits, validate_args=False)
 
     def _by_size(self, near: Tensor, far: Callable[[Tensor], Tensor]) -> Tensor:
-        """Return a series in eta where it is small, else a closed form: no gradient is NaN."""
+        """Return a series for small eta and a closed form otherwise, without NaN gradients."""
         small = self.logits.abs() < NARROW
         return torch.where(small, near, far(self.logits.masked_fill(small, 1.0)))
 
@@ -293,7 +294,7 @@ class ContinuousBernoulliLogits(ContinuousBernoulli):
         return self._by_size(near, lambda eta: eta.abs().log() - (eta.abs() / 2).tanh().log())
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p of every cell."""
+        """Return log p of every element."""
         return value * self.logits - F.softplus(self.logits) + self._cont_bern_log_norm()
 
     @property
@@ -312,11 +313,11 @@ class ContinuousBernoulliLogits(ContinuousBernoulli):
 
     @property
     def mode(self) -> Tensor:
-        """The end at which the density is highest."""
+        """The end of [0, 1] at which the density is highest."""
         return (self.logits > 0).to(self.logits.dtype)
 
     def _mirrored(self, value: Tensor, falling: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """Apply a formula for eta < 0; for eta > 0, 1 - x has the distribution of -eta."""
+        """Apply a formula for eta < 0; for eta > 0, use that 1 - x has the logit -eta."""
         eta = -self.logits.abs().clamp_min(torch.finfo(self.logits.dtype).tiny)
         up = self.logits > 0
         found = falling(torch.where(up, 1 - value, value), eta)
@@ -327,5 +328,5 @@ class ContinuousBernoulliLogits(ContinuousBernoulli):
         return self._mirrored(value.clamp(0, 1), lambda x, eta: (eta * x).expm1() / eta.expm1())
 
     def icdf(self, value: Tensor) -> Tensor:
-        """Return the value below which X lies with probability `value`."""
+        """Return the quantile of the probability `value`."""
         return self._mirrored(value, lambda u, eta: (u * eta.expm1()).log1p() / eta)

@@ -1,8 +1,8 @@
-"""log p of counts most of which are zero, and its gradient.
+"""Log-probability and gradient of counts that are mostly zero.
 
-A step of a model of cells passes over tens of thousands of columns, and nearly every cell of them
-is zero. Written as one expression for autograd, log p(0) and its gradient are two dozen passes
-through memory; here they are made together.
+A training step of a model of cells has tens of thousands of columns, nearly all zero. With
+autograd, log p(0) and its gradient take two dozen passes through memory; here both are computed
+together.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torch import Tensor
 
 Rule = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor | None], Tensor]
 
-_LOG_THETA = 60.0  # e^60 is far above every mean
-_FAR = -17.0  # log(mu / theta) from which down theta log(1 + mu / theta) is mu
-_SMALL = 1e-30  # a probability
+_LOG_THETA = 60.0  # bound of log theta: e^60 is far above every mean
+_FAR = -17.0  # log(mu / theta) below which theta log(1 + mu / theta) equals mu
+_SMALL = 1e-30  # least sum of probabilities computed without logarithms
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + e^x) to the last bit of float64; torch's default is x itself from x = 20 on."""
+    """Return log(1 + e^x), exact in float64; torch's default returns x from x = 20 on."""
     return F.softplus(x, threshold=40.0)
 
 
 def negative_binomial(log_mean: Tensor, log_theta: Tensor) -> Tensor:
     """Return log p(0) = -theta * log(1 + mu / theta), stable for every theta.
 
-    It is -mu where theta is far above it: the two factors would each carry the rounding of a
-    large logarithm there.
+    For theta far above mu it is -mu, because both factors would have the rounding error of a large
+    logarithm.
     """
     held = log_theta.clamp_max(_LOG_THETA)
     log_ratio = log_mean - held
@@ -40,12 +40,12 @@ def negative_binomial(log_mean: Tensor, log_theta: Tensor) -> Tensor:
 
 
 def inflated(log_p: Tensor, gate: Tensor) -> Tensor:
-    """Return log p(0) where with probability sigmoid(gate) there is a zero anyhow."""
+    """Return log p(0) of the zero-inflated distribution with gate probability sigmoid(gate)."""
     return torch.logaddexp(gate, log_p) - softplus(gate)
 
 
 def log_p0(log_mean: Tensor, log_theta: Tensor, gate: Tensor | None = None) -> Tensor:
-    """Return log p(0) of the negative binomial, nats, zero-inflated where there is a gate.
+    """Return log p(0) of the negative binomial in nats, zero-inflated if a gate is given.
 
     Args:
         log_mean: log mu.
@@ -63,12 +63,12 @@ def log_p0(log_mean: Tensor, log_theta: Tensor, gate: Tensor | None = None) -> T
 def log_p(
     count: Tensor, rule: Rule, log_mean: Tensor, log_theta: Tensor, gate: Tensor | None = None
 ) -> Tensor:
-    """Return log p of counts, nats: `log_p0` where they are zero, and what a rule says elsewhere.
+    """Return log p of counts in nats: `log_p0` for zeros, and a rule for the others.
 
     Args:
         count: the counts.
-        rule: given what picks the counts that are not zero out of a tensor, their log mu, log
-            theta (not picked: it may be one for each column) and their gates, returns log p.
+        rule: function that returns log p of the nonzero counts, given a function that picks them
+            from a tensor, their log mu, all log theta (possibly one per column) and their gates.
         log_mean: log mu.
         log_theta: log theta, the inverse over-dispersion.
         gate: the logit of the probability of a zero that counts nothing.
@@ -78,7 +78,7 @@ def log_p(
     """
     shapes = [x.shape for x in (count, log_mean, log_theta, gate) if x is not None]
     shape = torch.broadcast_shapes(*shapes)
-    if torch.compiler.is_exporting():  # a graph's shapes do not depend on what it is given
+    if torch.compiler.is_exporting():  # shapes in a graph do not depend on its inputs
         at_zero = _formula(log_mean, log_theta, gate)
         found = rule(lambda x: x, log_mean, log_theta, gate)
         return torch.where(count == 0, at_zero, found.to(at_zero.dtype))
@@ -93,39 +93,39 @@ def _formula(log_mean: Tensor, log_theta: Tensor, gate: Tensor | None) -> Tensor
 
 
 class _Others:
-    """The counts that are not zero, and the rule of their log p."""
+    """The nonzero counts, and the rule for their log p."""
 
     def __init__(self, rule: Rule, count: Tensor) -> None:
         self.rule, self.shape = rule, count.shape
         there = count.reshape(-1) != 0
-        if count.device.type == "cpu":  # twice as fast as torch's own
+        if count.device.type == "cpu":  # twice as fast as torch
             self.place = torch.from_numpy(np.flatnonzero(there.numpy()))
         else:
             self.place = there.nonzero().squeeze(1)
 
     def at(self, x: Tensor) -> Tensor:
-        """Return the elements of `x`, were it broadcast, where these counts are."""
-        if x.shape == self.shape[-1:]:  # one for each column: no row of them is laid out
+        """Return the elements of `x`, broadcast to the counts, at the nonzero counts."""
+        if x.shape == self.shape[-1:]:  # one per column: avoid the broadcast copy
             return x.index_select(0, self.place % x.numel())
         return x.expand(self.shape).reshape(-1).index_select(0, self.place)
 
     def picked(
         self, log_mean: Tensor, log_theta: Tensor, gate: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return what the rule takes."""
+        """Return the arguments of the rule."""
         return self.at(log_mean), log_theta, None if gate is None else self.at(gate)
 
     def beside(self, at_zero: Tensor, *given: Any) -> Tensor:
-        """Return log p of all counts, given that of zero."""
+        """Return log p of all counts, given log p(0)."""
         found = self.rule(self.at, *self.picked(*given)).to(at_zero.dtype)
         return at_zero.reshape(-1).index_copy(0, self.place, found).view(self.shape)
 
 
 class _LogP(torch.autograd.Function):
-    """log p of counts, with the gradient by each argument made along with the value.
+    """log p of counts, with the gradients computed together with the value.
 
-    The few counts that are not zero keep a graph of their own: what autograd would add for them
-    to the gradients of all cells is written into those instead.
+    The few nonzero counts have a separate graph, whose gradients are written into the gradients of
+    all elements.
     """
 
     @staticmethod
@@ -134,7 +134,7 @@ class _LogP(torch.autograd.Function):
     ) -> Tensor:
         """Return log p."""
         wanted = any(ctx.needs_input_grad)
-        # Laid out anew and row by row, so that they can be written to.
+        # Contiguous copies, because they are written to.
         laid = (part.contiguous() for part in _at_zero(log_mean, log_theta, gate, wanted))
         value, *slopes = laid
         ctx.others, ctx.slopes = others, len(slopes)
@@ -156,16 +156,16 @@ class _LogP(torch.autograd.Function):
         (gradient,), others = gradients, ctx.others
         slopes, given = ctx.saved_tensors[: ctx.slopes], ctx.saved_tensors[ctx.slopes :]
         log_mean, log_theta, *gates = given
-        if torch.is_grad_enabled():  # the gradient is itself to be differentiated
+        if torch.is_grad_enabled():  # for second derivatives
             full = log_mean, log_theta, gates[0] if gates else None
             value = _formula(*full)
             value = value if others is None else others.beside(value, *full)
-            asked = [x for x in given if x.requires_grad]  # the others are held
+            asked = [x for x in given if x.requires_grad]  # the others are constants
             by = iter(torch.autograd.grad(value, asked, gradient, create_graph=True))
             found = [next(by) if x.requires_grad else None for x in given]
             return None, *found, *[None] * (3 - len(given))
         by_mean, by_scale, *by_gate = slopes
-        # log p(0) is theta times what depends on mu / theta.
+        # log p(0) is theta times a function of mu / theta.
         by_theta = _summed(by_scale, gradient, log_theta) - _summed(by_mean, gradient, log_theta)
         by_theta = by_theta.masked_fill_(log_theta > _LOG_THETA, 0.0)
         cells = [(slope * gradient).contiguous() for slope in (by_mean, *by_gate)]
@@ -180,7 +180,7 @@ class _LogP(torch.autograd.Function):
 
 
 def _write(cells: Tensor, place: Tensor, values: Tensor | float) -> None:
-    """Put values at flat places of cells, in place."""
+    """Write values at flat indices of `cells`, in place."""
     flat = cells.view(-1)
     if isinstance(values, Tensor):
         flat.index_copy_(0, place, values.to(cells.dtype))
@@ -191,7 +191,7 @@ def _write(cells: Tensor, place: Tensor, values: Tensor | float) -> None:
 def _summed(slope: Tensor, gradient: Tensor, like: Tensor) -> Tensor:
     """Return slope x gradient, summed to the shape of `like`."""
     columns = slope.dim() == 2 and like.shape == slope.shape[-1:]
-    if columns and gradient.stride() == (gradient.stride(0), 0):  # a number for each row: of a sum
+    if columns and gradient.stride() == (gradient.stride(0), 0):  # one number per row, from a sum
         return gradient[:, 0] @ slope
     return (slope * gradient).sum_to_size(like.shape)
 
@@ -199,7 +199,7 @@ def _summed(slope: Tensor, gradient: Tensor, like: Tensor) -> Tensor:
 def _at_zero(
     log_mean: Tensor, log_theta: Tensor, gate: Tensor | None, wanted: bool
 ) -> tuple[Tensor, ...]:
-    """Return `_formula`; where wanted also its slopes by log mu, by a factor, and by the gate."""
+    """Return `_formula` and, if wanted, its slopes by log mu, a common factor and the gate."""
     held = log_theta.clamp_max(_LOG_THETA)
     theta, log_ratio = held.exp().neg_(), log_mean - held
     log_p = softplus(log_ratio).mul_(theta)
@@ -217,8 +217,8 @@ def _at_zero(
 def _mixed(log_p: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return `inflated`, and its derivatives by log p and by the gate.
 
-    As log(g + (1 - g) p) with g = sigmoid(gate), for which one logarithm is enough, unless both
-    are so small that their sum loses digits.
+    Computed as log(g + (1 - g) p) with g = sigmoid(gate), which needs one logarithm, unless both
+    terms are so small that their sum loses digits.
     """
     log_p, gate = torch.broadcast_tensors(log_p, gate)
     closed, p = gate.sigmoid(), log_p.exp()
@@ -235,8 +235,8 @@ def _mixed(log_p: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _all_above(x: Tensor, least: float) -> bool:
-    """Tell whether all are: the other way to compute them is then spared.
+    """Return whether all elements are known to be above `least`, so that a branch can be skipped.
 
-    To ask an accelerator would stall it.
+    Always False on accelerators, where the test would stall.
     """
     return x.device.type == "cpu" and (x.numel() == 0 or bool(x.amin() > least))

@@ -50,6 +50,12 @@ class Codebook(nn.Module):
 
     Raises:
         UsageError: E254 for fewer than two codes or fewer than one dimension.
+
+    >>> class Corners(Codebook):
+    ...     def vectors(self):
+    ...         return torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    >>> Corners(2, dim=2)(torch.tensor([[0.9, 0.8]]))[0].codes
+    tensor([1])
     """
 
     pulled = False  # whether the loss moves the vectors
@@ -141,6 +147,11 @@ class Averaged(Codebook):
         size: K, at least 2.
         dim: d.
         decay: g, from 0 to 1.
+
+    >>> book = Averaged(8, dim=2)
+    >>> q, penalty = book(torch.zeros(3, 2, 4, 4))
+    >>> q.codes.shape, len(list(book.parameters()))
+    (torch.Size([3, 4, 4]), 0)
     """
 
     vector: Tensor
@@ -237,6 +248,11 @@ class Restarted(Averaged):
         size: K, at least 2.
         dim: d.
         decay: g, from 0 to 1.
+
+    >>> book = Restarted(2, dim=1).train()
+    >>> _ = book(torch.tensor([[0.0], [0.0], [6.0], [6.0]]))
+    >>> sorted(book.vectors().flatten().tolist())
+    [0.0, 6.0]
     """
 
     seed: Tensor
@@ -250,28 +266,33 @@ class Restarted(Averaged):
     def learn(self, positions: Tensor, codes: Tensor) -> None:
         """Start at k-means in the first step; later, move the averages and restart dead codes."""
         generator = noise.generator("codes", int(self.seed), int(self.steps))
-        order = torch.randperm(len(positions), generator=generator)
         self.steps += 1
         if self.steps == 1:
-            self._begin(positions, order[: FIRST_POSITIONS * self.size].to(positions.device))
+            self._begin(positions, generator)
             return
         super().learn(positions, codes)
         mean = len(positions) / self.size
         dead = (self.count < DEAD * mean).nonzero()[:, 0]
         if not len(dead):
             return
-        chosen = order[: len(dead)].to(positions.device)
-        dead, found = dead[: len(chosen)], positions[chosen]  # a small batch restarts fewer
+        found = _some(positions, len(dead), generator)
+        dead = dead[: len(found)]  # a small batch restarts fewer
         self.vector[dead], self.total[dead] = found, found * FRESH * mean
         self.count[dead] = FRESH * mean
 
-    def _begin(self, positions: Tensor, chosen: Tensor) -> None:
-        """Start at k-means of chosen positions; if they are fewer than K, the other codes stay."""
-        some = positions[chosen]
+    def _begin(self, positions: Tensor, generator: torch.Generator) -> None:
+        """Start at k-means of the batch; with fewer positions than codes, the other codes stay."""
+        some = _some(positions, FIRST_POSITIONS * self.size, generator)
         means = kmeans(some, some[: self.size])
         self.vector = torch.cat([means, self.vector[len(means) :]])
         self.count.fill_(FRESH * len(positions) / self.size)
         self.total.copy_(self.vector * self.count[:, None])
+
+
+def _some(positions: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Return at most `most` positions in random order."""
+    order = torch.randperm(len(positions), generator=generator)
+    return positions[order[:most].to(positions.device)]
 
 
 class Turned(Codebook):
@@ -284,6 +305,9 @@ class Turned(Codebook):
     Args:
         size: K, at least 2.
         dim: d.
+
+    >>> [(name, p.shape) for name, p in Turned(8, dim=2).named_parameters()]
+    [('turn', torch.Size([2, 2]))]
     """
 
     pulled = True

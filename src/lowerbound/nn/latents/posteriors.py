@@ -25,6 +25,9 @@ class Proposal(NamedTuple):
     Attributes:
         q: q(z | h, f, p), with batch shape (B,).
         penalty: (B,) addition to the loss that is not in nats, or 0.
+
+    >>> Proposal(normal(torch.zeros(5, 3), torch.ones(5, 3))).penalty
+    0.0
     """
 
     q: Distribution

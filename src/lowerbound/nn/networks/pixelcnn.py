@@ -159,9 +159,7 @@ class PixelCNN(nn.Module):
         self.head = nn.ModuleList(
             [nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, codes, 1)]
         )
-        for last in self.head[
-            1
-        ].parameters():  # an untrained network gives the uniform distribution
+        for last in self.head[1].parameters():  # untrained, all codes are equally probable
             nn.init.zeros_(last)
 
     def condition(self, given: Tensor) -> Tensor | None:

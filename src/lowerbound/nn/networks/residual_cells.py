@@ -1,7 +1,6 @@
-"""The residual cells of deep hierarchical models of images, and the towers that they are put in.
+"""Residual cells of deep hierarchical models of images, and towers of them.
 
-They know nothing of probability. Shapes are (B, C, H, W); a cell that halves an image doubles its
-channels, and the other way round.
+Shapes are (B, C, H, W). A cell that halves an image doubles its channels, and vice versa.
 
 References:
     Vahdat & Kautz, "NVAE: a deep hierarchical variational autoencoder", 2020, section 3.1 and
@@ -18,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-SHARE = 0.1  # of a cell's branch beside its skip connection: what keeps hundreds of them stable
+SHARE = 0.1  # weight of a cell's branch: keeps hundreds of cells stable
 MOMENTUM = 0.05  # of the running statistics of batch normalisation
 
 
@@ -27,7 +26,7 @@ def _normalised(channels: int) -> nn.BatchNorm2d:
 
 
 class SqueezeExcite(nn.Module):
-    """Multiply every channel by a gate that sees the means of all channels.
+    """Squeeze-and-excitation: multiply every channel by a gate of the means of all channels.
 
     References:
         Hu, Shen & Sun, "Squeeze-and-excitation networks", 2018, https://arxiv.org/abs/1709.01507
@@ -38,7 +37,7 @@ class SqueezeExcite(nn.Module):
         hidden = max(channels // 16, 4)
         self.gate = nn.Sequential(
             nn.Linear(channels, hidden),
-            nn.SiLU(),  # the few units of a narrow gate would often all be dead with ReLU
+            nn.SiLU(),  # with ReLU, all units of a narrow gate could be dead
             nn.Linear(hidden, channels),
             nn.Sigmoid(),
         )
@@ -49,7 +48,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Cell(nn.Module):
-    """x -> skip(x) + 0.1 branch(x)."""
+    """Residual cell: x -> skip(x) + 0.1 branch(x)."""
 
     def __init__(self, skip: nn.Module, branch: nn.Module) -> None:
         super().__init__()
@@ -61,10 +60,10 @@ class Cell(nn.Module):
 
 
 def encoder_cell(channels: int, squeeze: bool, halve: bool = False) -> Cell:
-    """Batch normalisation, SiLU and a 3 x 3 convolution, twice (NVAE, figure 3b).
+    """Return a cell of batch normalisation, SiLU and a 3 x 3 convolution, twice (figure 3b).
 
     Args:
-        channels: that come in.
+        channels: of the input.
         squeeze: end with squeeze-and-excitation.
         halve: halve the image and double the channels.
     """
@@ -82,12 +81,12 @@ def encoder_cell(channels: int, squeeze: bool, halve: bool = False) -> Cell:
 
 
 def decoder_cell(channels: int, squeeze: bool, double: bool = False, expand: int = 6) -> Cell:
-    """A depthwise 5 x 5 convolution of `expand` times as many channels (NVAE, figure 3a).
+    """Return a cell with a depthwise 5 x 5 convolution of expanded width (NVAE, figure 3a).
 
-    It sees far for few weights: what a generator of images wants more than an encoder does.
+    It has a large receptive field for few weights, which helps generators more than encoders.
 
     Args:
-        channels: that come in.
+        channels: of the input.
         squeeze: end with squeeze-and-excitation.
         double: double the image and halve the channels.
         expand: width of the depthwise convolution in `channels`.
@@ -98,7 +97,7 @@ def decoder_cell(channels: int, squeeze: bool, double: bool = False, expand: int
         nn.Conv2d(channels, hidden, 1, bias=False),
         _normalised(hidden),
         nn.SiLU(),
-        # What comes before sees single pixels: to repeat them here, not first, costs a quarter.
+        # The layers above act on single pixels, so that upsampling after them costs a quarter.
         *([nn.Upsample(scale_factor=2)] if double else []),
         nn.Conv2d(hidden, hidden, 5, 1, 2, groups=hidden, bias=False),
         _normalised(hidden),
@@ -110,10 +109,10 @@ def decoder_cell(channels: int, squeeze: bool, double: bool = False, expand: int
 
 
 def mirrored_cell(channels: int, squeeze: bool, double: bool = False) -> Cell:
-    """The encoder's cell the other way round: two 3 x 3 convolutions, doubling where it halves.
+    """Return the mirror image of the encoder's cell, which doubles the image where it halves.
 
     Args:
-        channels: that come in.
+        channels: of the input.
         squeeze: end with squeeze-and-excitation.
         double: double the image and halve the channels.
     """
@@ -142,11 +141,11 @@ def _gated(branch: list[nn.Module], channels: int, squeeze: bool) -> nn.Sequenti
 
 
 class Tower(nn.Module):
-    """The bottom-up network: x -> the features after each step, the last step's first.
+    """Bottom-up network: x -> the features after each step, in reverse order.
 
     Args:
-        stem: from the data to the first features.
-        steps: one per level, fine to coarse.
+        stem: module from the data to the first features.
+        steps: one module per level, fine to coarse.
     """
 
     def __init__(self, stem: nn.Module, steps: Sequence[nn.Module]) -> None:
@@ -163,9 +162,9 @@ class Tower(nn.Module):
 
 
 class Recomputed(nn.Sequential):
-    """A sequence whose activations are computed again for its gradient, instead of being kept.
+    """Sequence with gradient checkpointing: activations are recomputed in the backward pass.
 
-    Numbers, gradients and running statistics are those of `nn.Sequential`, names of weights too.
+    Outputs, gradients, running statistics and names of weights are those of `nn.Sequential`.
 
     References:
         Chen, Xu, Zhang & Guestrin, "Training deep nets with sublinear memory cost", 2016.
@@ -179,13 +178,13 @@ class Recomputed(nn.Sequential):
             super().forward,
             input,
             use_reentrant=False,
-            preserve_rng_state=False,  # nothing in a cell is drawn
+            preserve_rng_state=False,  # cells draw no random numbers
             context_fn=lambda: (nullcontext(), _Again(self)),
         )
 
 
 class _Again(AbstractContextManager[None]):
-    """While a pass is computed again, batch normalisation must not count its batch twice."""
+    """Context of a recomputation, in which batch normalisation must not count its batch again."""
 
     def __init__(self, module: nn.Module) -> None:
         self.layers = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -203,10 +202,10 @@ class _Again(AbstractContextManager[None]):
 
 
 class MaskedConvolution(nn.Conv2d):
-    """A convolution that sees only the pixels before each pixel, row by row.
+    """Masked convolution: the output at a pixel depends on earlier pixels in raster order.
 
-    Of the pixel itself it sees the channels of earlier variables, and of the same one unless
-    `strict`. Channels belong to the variables in equal shares and in their order.
+    Of the pixel itself it sees the channels of earlier variables, and of the same variable unless
+    `strict`. The channels are divided equally among the variables, in order.
 
     References:
         van den Oord, Kalchbrenner & Kavukcuoglu, "Pixel recurrent neural networks", 2016,
@@ -216,14 +215,14 @@ class MaskedConvolution(nn.Conv2d):
         variables: channels of the image that is ordered.
         widths: (inputs, outputs), multiples of `variables`.
         kernel: odd width.
-        strict: no variable sees itself.
-        backward: the last pixel and variable come first.
-        depthwise: every channel sees itself alone.
+        strict: a variable does not see itself.
+        backward: reverse the order of pixels and variables.
+        depthwise: every channel sees itself only.
     """
 
     mask: Tensor
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what orders the pixels and what a convolution has
+    def __init__(  # noqa: PLR0913, PLR0917 - the order of the pixels, and a convolution's arguments
         self,
         variables: int,
         widths: tuple[int, int],
@@ -254,10 +253,10 @@ class MaskedConvolution(nn.Conv2d):
 
 
 class MaskedShift(nn.Module):
-    """One step of a flow over images of latents: y = z - mu(earlier z, context), log|det| = 0.
+    """Step of a flow over images of latents: y = z - mu(earlier z, context), log|det| = 0.
 
-    It turns a factorised posterior into one with dependence between pixels, at no cost in its
-    density: the Jacobian is triangular with ones on its diagonal.
+    It adds dependence between pixels to a factorised posterior. The Jacobian is triangular with
+    ones on its diagonal, so that the log density does not change.
 
     References:
         Vahdat & Kautz, 2020, section 3.4; Kingma et al., "Improved variational inference with
@@ -266,7 +265,7 @@ class MaskedShift(nn.Module):
     Args:
         variables: channels of z.
         context: channels of the features.
-        backward: order of pixels and channels.
+        backward: reverse the order of pixels and channels.
         expand: hidden channels per variable.
     """
 

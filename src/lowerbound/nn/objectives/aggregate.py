@@ -61,10 +61,9 @@ def stratified(batch: int, examples: int) -> Tensor:
     """Return the log-weights of minibatch stratified sampling, (B, B), M = B - 1.
 
     Row i has the weight 1/N for the example that z_i was drawn from (the diagonal), the weight
-    (N - M) / (N M) for one other example and 1/M for the rest. They sum to 1, and
-    E[q^(z)] = q(z) over batches that contain the example of z. Much public code puts 1/N in column
-    0 instead of the diagonal,
-    where E[q^(z)] / q(z) is 1.4 and more (enumerated at N = 6, B = 4).
+    (N - M) / (N M) for one other example and 1/M for the rest. They sum to 1, and over batches
+    that contain the example of z, E[q^(z)] = q(z). Much public code puts 1/N in column 0 instead
+    of the diagonal, which gives E[q^(z)] / q(z) of 1.4 and more (enumerated at N = 6, B = 4).
 
     References:
         Chen, Li, Grosse & Duvenaud, "Isolating sources of disentanglement in variational

@@ -288,8 +288,8 @@ class Iwae(nn.Module):
         if not is_density(px):
             raise UsageError(
                 "E246",
-                f"in training the likelihood is a {type(px).__name__}, which is no density, so "
-                "that the importance-weighted bound is not a bound",
+                f"in training the likelihood is a {type(px).__name__}, which is no density: the "
+                "importance-weighted bound would not be a bound",
                 fix='train it with the ELBO, or use likelihood="shared"',
             )
         log_p = px.log_prob(x.repeat_interleave(self.k, 0))
