@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -12,9 +11,11 @@ from lowerbound.cli import parsing
 from lowerbound.cli.outputs import open_data, renamed
 from lowerbound.errors import UsageError
 from lowerbound.files.data import Data, Whole
+from lowerbound.files.paths import named
 from lowerbound.files.pictures.bad_files import POLICIES
 from lowerbound.files.pictures.options import Wanted
 from lowerbound.files.read import walk
+from lowerbound.files.torch_datasets import is_torch_dataset
 
 if TYPE_CHECKING:
     from lowerbound.tasks.trained import Trained
@@ -52,8 +53,7 @@ def walk_for(
     on_bad_file: str | None = None,
 ) -> Data:
     """Return data to be worked on part by part, as a model takes them."""
-    known = isinstance(data, Data)
-    return renamed(data if known else walk(data, wanted=wanted_by(trained, on_bad_file)), rename)
+    return renamed(walk(data, wanted=wanted_by(trained, on_bad_file)), rename)
 
 
 def _policy(text: str | None) -> str:
@@ -92,13 +92,13 @@ def opened(data: Any, rename: Any, how: Wanted, recipe: str, targets: str | None
     """
     pairs = import_module("lowerbound.coding.pairs")  # torch: seconds that --help does not wait
     if not pairs.restores(recipe):
-        return renamed(data if isinstance(data, Data) else walk(data, wanted=how), rename)
-    if isinstance(data, Data):
-        return data
-    if not isinstance(data, str | os.PathLike):
+        return renamed(walk(data, wanted=how), rename)
+    if isinstance(data, Data) or is_torch_dataset(data):
+        return walk(data)
+    if not named(data):
         raise UsageError(
             "E201",
-            f"the recipe {recipe} learns from picture files, and a {type(data).__name__} is given",
-            fix="give a folder of pictures",
+            f"the recipe {recipe} learns from picture files, got a {type(data).__name__}",
+            fix="give a folder of pictures, a list of picture files, or a torch Dataset of pairs",
         )
     return pairs.read_pairs(data, targets, recipe, how.on_bad_file)

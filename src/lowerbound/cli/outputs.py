@@ -144,7 +144,7 @@ def open_data(
         rename: THEIRS=OURS pairs.
         options: further arguments of `read`.
     """
-    return renamed(data if isinstance(data, Whole) else read(data, **options), rename)
+    return renamed(read(data, **options), rename)
 
 
 def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:

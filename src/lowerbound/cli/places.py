@@ -20,6 +20,7 @@ from lowerbound.cli.work import drawing
 from lowerbound.coding.pictures import PictureCoding
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.data import Data
+from lowerbound.files.paths import named
 from lowerbound.files.pictures.columns import pixels_of
 from lowerbound.files.pictures.folders import pictures_in
 from lowerbound.files.pictures.image_file import writer_of
@@ -139,8 +140,8 @@ def check_picture_target(
 def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Path:
     """Return the folder to write, unless it would replace what is read."""
     target = check_folder(text, overwrite)
-    if isinstance(data, str | os.PathLike):
-        source, real = Path(os.path.realpath(data)), Path(os.path.realpath(target))
+    for path in named(data):
+        source, real = Path(os.path.realpath(path)), Path(os.path.realpath(target))
         if source.is_relative_to(real) or real.is_relative_to(source):
             raise UsageError(
                 "E236",
@@ -152,10 +153,10 @@ def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Pat
 
 def beside_inputs(target: Path, data: object) -> Path:
     """Return the file or folder to write, unless a picture that is read would vanish with it."""
-    if target.exists() and isinstance(data, str | os.PathLike):
+    if target.exists() and (found := named(data)):
         real = Path(os.path.realpath(target))
         with suppress(DataError):  # data that cannot be read is told of where it is read
-            for path in pictures_in(data).files:
+            for path in pictures_in(found).files:
                 if Path(os.path.realpath(path)).is_relative_to(real):
                     raise UsageError(
                         "E236",

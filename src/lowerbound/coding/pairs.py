@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from lowerbound.coding.base import Coded, Group
 from lowerbound.coding.crops import Crops, Paired, Seen
 from lowerbound.coding.degradations import USUAL_NOISE, noise_of
 from lowerbound.coding.rows import Rows
-from lowerbound.columns.arrow import listed, spelled
+from lowerbound.columns.arrow import listed
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.data import ImagePairs, Whole
 from lowerbound.files.pictures import image_file
@@ -314,17 +313,18 @@ def _size(picture: NDArray) -> str:
 
 
 def read_pairs(
-    data: str | os.PathLike[str],
-    targets: str | os.PathLike[str] | None,
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    targets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
     recipe: str,
     on_bad_file: str = "auto",
 ) -> ImagePairs:
-    """Read a folder of pictures of any sizes, and what is to be made of each, if that is given.
+    """Read pictures of any sizes, and the target of each, if targets are given.
 
     Args:
-        data: a folder, a file or a pattern: clean pictures, or with `targets` what is given.
-        targets: likewise; matched by the files' names.
-        recipe: the pairs are for.
+        data: a folder, a file, a pattern or a list of these: clean pictures, or with `targets`
+            the pictures that a model is given.
+        targets: likewise; matched to `data` by the names of the files.
+        recipe: the recipe that the pairs are for.
         on_bad_file: "auto", "skip" or "fail", as of `folders.gather`; of pairs, neither half is
             left out: the first that cannot be read is an error.
 
@@ -335,15 +335,15 @@ def read_pairs(
     listing = pictures_in(data)
     if targets is None:
         found = gather(listing, on_bad_file=on_bad_file)
-        return _pairs(data, found, None)
+        return _pairs(listing, found, None)
     listing, wanted = matched(listing, pictures_in(targets))
     given = gather(listing, on_bad_file="fail")
     if recipe != "segment":
         channels = given.shapes[0][2]
-        return _pairs(data, given, gather(wanted, channels=channels, on_bad_file="fail"))
+        return _pairs(listing, given, gather(wanted, channels=channels, on_bad_file="fail"))
     seen = survey(wanted, "fail")
     _check_deep(seen)
-    return _pairs(data, given, decoded(seen))
+    return _pairs(listing, given, decoded(seen))
 
 
 def _check_deep(seen: Survey) -> None:
@@ -361,12 +361,12 @@ def _check_deep(seen: Survey) -> None:
             )
 
 
-def _pairs(data: str | os.PathLike[str], given: Pictures, targets: Pictures | None) -> ImagePairs:
+def _pairs(listing: Listing, given: Pictures, targets: Pictures | None) -> ImagePairs:
     notes = [*given.notes, *(() if targets is None else targets.notes)]
     return ImagePairs(
         given,
         targets,
-        origin=spelled(Path(data).name or str(data)),
+        origin=listing.origin,
         notes=tuple(dict.fromkeys(notes)),
         total=len(given),
         files=tuple(given.names),

@@ -7,7 +7,6 @@ refuses and says about them holds here too.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from lowerbound.errors import DataError, ResourceError
+from lowerbound.files import paths
 from lowerbound.files.anndata import is_anndata
 from lowerbound.files.arrays import NumpyNative, PictureNative, SparseNative
 from lowerbound.files.data import ArrowNative, Native, Whole
@@ -29,6 +29,7 @@ from lowerbound.files.datasets import is_dataset
 from lowerbound.files.pictures.columns import pixels_of
 from lowerbound.files.pictures.options import ANY, Wanted
 from lowerbound.files.read import read
+from lowerbound.files.torch_datasets import is_torch_dataset
 
 _ARRAYS: dict[str, Any] = {
     "accept_sparse": "csr",
@@ -80,8 +81,9 @@ def admit(
     """Read what an estimator was given.
 
     Args:
-        data: a path, a data frame, an Arrow table, a ``pyarrow.dataset``, a dict of columns, an
-            array-like of numbers or a sparse matrix.
+        data: a path or a list of paths, a data frame, an Arrow table, a ``pyarrow.dataset``, a
+            dict of columns, an array-like of numbers, a sparse matrix, or a torch ``Dataset`` or
+            ``DataLoader``.
         estimator: named in scikit-learn's messages.
         rows: the least number of rows.
         pictures: let arrays have more than two dimensions.
@@ -108,9 +110,10 @@ def admit(
 
 def _is_table(data: object) -> bool:
     known = nw.dependencies
-    named = str | os.PathLike | Mapping | pa.RecordBatch
     return (
-        isinstance(data, named)
+        isinstance(data, Mapping | pa.RecordBatch)
+        or bool(paths.named(data))
+        or is_torch_dataset(data)
         or is_dataset(data)
         or known.is_into_dataframe(data)
         or known.is_polars_lazyframe(data)

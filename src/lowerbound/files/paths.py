@@ -169,6 +169,17 @@ def standing(text: str) -> Standing:
     return Standing(path, stat.S_ISDIR(mode))
 
 
+def named(data: object) -> list[str]:
+    """Return the paths that data are: one, or a list of them; [] where data are no paths."""
+    if isinstance(data, str | os.PathLike):
+        return [os.fsdecode(data)]
+    if not isinstance(data, list | tuple) or not all(
+        isinstance(p, str | os.PathLike) for p in data
+    ):
+        return []
+    return [os.fsdecode(path) for path in data]
+
+
 def locate(text: str) -> Found:
     """Return the files that a path, a folder or a pattern means.
 

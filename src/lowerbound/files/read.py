@@ -26,6 +26,7 @@ from lowerbound.files import (
     parquet,
     paths,
     shards,
+    torch_datasets,
     zarr,
 )
 from lowerbound.files.data import Data, Table, Whole, part_rows, size
@@ -41,7 +42,8 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whol
         data: a path to a CSV, TSV, Parquet, Arrow IPC, .npy, .npz or idx file, to a folder of
             shards or of pictures, or a pattern such as ``"tx/*.parquet"``; a list of such paths;
             or a NumPy array, a data frame (pandas, polars, Arrow, ...), a ``pyarrow.dataset``, a
-            dict of columns, a SciPy sparse matrix.
+            dict of columns, a SciPy sparse matrix, an AnnData, a torch ``Dataset`` or
+            ``DataLoader`` (see `torch_datasets.from_torch`), or `Data` that were read before.
         rows: stop after this many rows.
         wanted: what is wanted of pictures in files.
 
@@ -53,10 +55,12 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whol
         raise UsageError(
             "E206", f"cannot read {rows!r} rows", fix="pass a whole number of at least 1"
         )
-    if isinstance(data, str | os.PathLike) and are_picture_files(data):
+    if isinstance(data, Data):
+        return data.whole() if rows is None else data.first(rows)
+    if are_picture_files(data):
         # Found by name, so that pillow is imported only by those who use it.
         pictures = importlib.import_module("lowerbound.files.pictures.source")
-        return pictures.read(os.fsdecode(data), rows, wanted)
+        return pictures.read(data, rows, wanted)
     located = _located(data)
     return _read_object(data).first(rows) if located is None else _read_files(*located, rows)
 
@@ -72,6 +76,8 @@ def walk(data: object, *, wanted: Wanted = ANY) -> Data:
         DataError: as `read`; of damage within a file, once it is met.
         UsageError: as `read`.
     """
+    if isinstance(data, Data):
+        return data
     located = None if are_picture_files(data) else _located(data)
     if located is None:
         stream = datasets.stream(data) if datasets.is_dataset(data) else None
@@ -108,24 +114,30 @@ def _long_text(found: paths.Found, origin: str) -> Stream:
 
 
 def are_picture_files(data: object) -> bool:
-    """Tell whether data are a path that means pictures, before anything is opened.
+    """Return whether data are paths of pictures: a path, or a list of nothing but such paths.
+
+    Nothing is opened.
 
     Raises:
-        DataError: E001, E003, E006 or E007 for a path that is not there.
+        DataError: E001, E003, E006 or E007 for a path that does not exist.
     """
-    known = isinstance(data, str | os.PathLike)
-    return known and modality.means_pictures(paths.standing(os.fsdecode(data)))
+    found = paths.named(data)
+    return bool(found) and all(modality.means_pictures(paths.standing(path)) for path in found)
 
 
 def may_be_pictures(data: object) -> bool:
-    """Tell whether data could be pictures, before anything is opened: it is no table for sure."""
-    if not isinstance(data, str | os.PathLike):
+    """Return whether data could be pictures; False for what can only be a table.
+
+    Nothing is opened, and a path that does not exist is reported by `read`.
+    """
+    found = paths.named(data)
+    if not found:
         return not isinstance(data, list | tuple | Mapping)
     try:
-        found = paths.standing(os.fsdecode(data))
-        return modality.means_pictures(found) or paths.kind_by_suffix(found.path) == "array"
+        array = len(found) == 1 and paths.kind_by_suffix(paths.standing(found[0]).path) == "array"
+        return array or are_picture_files(data)
     except DataError:
-        return False  # which whoever reads it will say
+        return False
 
 
 def may_be_cells(data: object) -> bool:
@@ -148,9 +160,8 @@ def _located(data: object) -> tuple[paths.Found, str] | None:
             return paths.Found([path], path.parent), spelled(path.name)
         found = paths.locate(os.fsdecode(data))
         return found, spelled(Path(os.fsdecode(data)).name or str(found.root))
-    if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
-        return paths.locate_all([os.fsdecode(path) for path in data]), "the files"
-    return None
+    found = paths.named(data)
+    return (paths.locate_all(found), "the files") if found else None
 
 
 def _read_files(found: paths.Found, name: str, rows: int | None) -> Whole:
@@ -297,6 +308,11 @@ def _from_arrow(data: Any) -> Whole | None:
     return dataframes.from_arrow(data) if isinstance(data, pa.Table) else None
 
 
+def _from_torch(data: Any) -> Whole | None:
+    known = torch_datasets.is_torch_dataset(data)
+    return torch_datasets.from_torch(data) if known else None
+
+
 def _from_dataset(data: Any) -> Whole | None:
     return datasets.stream(data).whole() if datasets.is_dataset(data) else None
 
@@ -340,6 +356,7 @@ def _from_array(data: Any) -> Whole | None:
 _OBJECTS = (
     _from_arrow,
     _from_dataset,
+    _from_torch,
     _from_anndata,
     _from_sparse,
     _from_columns,

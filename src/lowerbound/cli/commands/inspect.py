@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
@@ -55,7 +54,7 @@ def inspect(
     clock = Clock()
     if are_picture_files(data):
         surveying = import_module("lowerbound.cli.work.inspect")  # pillow, for pictures only
-        return surveying.inspect(os.fspath(data), full, clock)
+        return surveying.inspect(data, full, clock)
     frame = open_data(data, rename, rows=None if full else SAMPLE)
     options = _Options(pairs(types, "--types", "zip=categorical", commas=True), drop, full, clock)
     return _inspect(frame, data, options)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,12 @@ DECODED = 300  # pictures that are decoded to see whether they are whole; --full
 LISTED = 5
 
 
-def inspect(text: str, full: bool, clock: Clock) -> Result:
+def inspect(
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], full: bool, clock: Clock
+) -> Result:
     """Look at the header of every picture, and decode some."""
-    listing = pictures_in(text)
+    listing = pictures_in(data)
+    text = os.fspath(data) if isinstance(data, str | os.PathLike) else listing.origin
     seen = survey(listing, "skip")
     broken, looked = _broken(seen, full)
     bad = [*seen.bad, *broken]

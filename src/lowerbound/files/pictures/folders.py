@@ -36,7 +36,8 @@ class Listing:
         files: the pictures, in the order of their names.
         names: of the files, relative to `root`, with "/" between the parts.
         labels: the sub-folder that each file is in, "" at the root.
-        others: how many files of other kinds there are beside them, by suffix.
+        others: the number of files of other kinds in the same folders, by suffix.
+        origin: the name of the pictures in messages.
     """
 
     root: Path
@@ -44,6 +45,7 @@ class Listing:
     names: list[str]
     labels: list[str]
     others: dict[str, int] = field(default_factory=dict)
+    origin: str = "the pictures"
 
     @property
     def ignored(self) -> int:
@@ -70,8 +72,8 @@ class Listing:
         return [f"{counted(self.ignored, 'file')} ignored, no pictures that are read: {told}"]
 
 
-def pictures_in(path: str | os.PathLike[str]) -> Listing:
-    """List the pictures that a folder, a file or a pattern means; nothing is opened.
+def pictures_in(data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Listing:
+    """List the pictures of a folder, a file or a pattern, or of a list of these; none is opened.
 
     A folder is searched with its sub-folders, but not through links to folders. Hidden files are
     passed over, and so is what stands beside restored pictures: maps, draws and their overview.
@@ -79,7 +81,23 @@ def pictures_in(path: str | os.PathLike[str]) -> Listing:
     Raises:
         DataError: E001 to E007 for a path that is not there, E082 where there is no picture.
     """
-    text = os.fspath(path)
+    texts = files.named(data)
+    if isinstance(data, str | os.PathLike):
+        return _beneath(texts[0])
+    listings = [_beneath(text) for text in texts]
+    if not listings:
+        raise _no_picture("the list of paths", {})
+    paths = [Path(os.path.abspath(path)) for listing in listings for path in listing.files]
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    names = [spelled(path.relative_to(root).as_posix()) for path in paths]
+    others: Counter[str] = Counter()
+    for listing in listings:
+        others.update(listing.others)
+    return Listing(root, paths, names, _parents(names), dict(others), "the pictures")
+
+
+def _beneath(text: str) -> Listing:
+    """List the pictures of a folder, a file or a pattern."""
     found = files.standing(text)
     if found.matches is not None:
         return _listing(found.path, *_parted(found.matches), text)
@@ -128,17 +146,26 @@ def _is_map(path: Path, earlier: Set[Path]) -> bool:
 
 def _listing(root: Path, hits: list[Path], others: dict[str, int], text: str) -> Listing:
     if not hits:
-        kinds = f" (only {', '.join(sorted(others)[:KINDS])})" if others else ""
-        raise DataError(
-            "E082",
-            f"{place(text)} contains no picture{kinds}",
-            fix=f"it should contain files such as {', '.join(PICTURES[:2])}, "
-            f"{PICTURES[5]} or {PICTURES[6]}",
-            path=text,
-        )
+        raise _no_picture(text, others)
     named = sorted((spelled(path.relative_to(root).as_posix()), path) for path in hits)
-    parents = [name.rpartition("/")[0] for name, _ in named]
-    return Listing(root, [p for _, p in named], [name for name, _ in named], parents, others)
+    names = [name for name, _ in named]
+    origin = spelled(Path(text).name or text)
+    return Listing(root, [path for _, path in named], names, _parents(names), others, origin)
+
+
+def _parents(names: Iterable[str]) -> list[str]:
+    return [name.rpartition("/")[0] for name in names]
+
+
+def _no_picture(text: str, others: Iterable[str]) -> DataError:
+    kinds = f" (only {', '.join(sorted(others)[:KINDS])})" if others else ""
+    return DataError(
+        "E082",
+        f"{place(text)} contains no picture{kinds}",
+        fix=f"it should contain files such as {', '.join(PICTURES[:2])}, "
+        f"{PICTURES[5]} or {PICTURES[6]}",
+        path=text,
+    )
 
 
 class Pictures(Sequence[NDArray[np.uint8]]):
