@@ -1,4 +1,4 @@
-"""Which model suits data for which none is chosen."""
+"""Choose a recipe for data, where the user chose none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def suited(
     wanted: Wanted,
     given: Mapping[str, object],
 ) -> tuple[Data | None, dict[str, Any]]:
-    """Return what a fit takes where no recipe is chosen, and the data, if they had to be opened.
+    """Return the data, if they had to be opened, and the settings of a fit without a recipe.
 
     Args:
         data: what the fit is given.
@@ -39,7 +39,7 @@ def suited(
 
 
 def spell_choice(plan: Any) -> str:
-    """Say which model was chosen, and how to choose another."""
+    """Return the line that names the chosen recipe and the flags that choose another."""
     if plan.recipe == "counts":
         return "recipe     counts, which suits raw counts of cells; --recipe chooses another"
     settings = ", ".join(f"{name}={value}" for name, value in plan.settings.items())
@@ -51,7 +51,7 @@ def spell_choice(plan: Any) -> str:
 
 
 def usual_plan(frame: Data, given: Mapping[str, object]) -> dict[str, Any]:
-    """Return what a fit to pictures takes where no recipe is chosen.
+    """Return the settings of a fit to images without a recipe.
 
     It is a ladder: of photographs of 128 x 128 it had a higher bound after equal time than one
     level of latents (benchmarks/results/picture_choice.json). Of a picture of any size it has at

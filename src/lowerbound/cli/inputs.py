@@ -1,4 +1,4 @@
-"""What verbs do about pictures: how they are read."""
+"""Read the input of commands, with the options for pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
 
 
 def wanted_by(trained: Trained, on_bad_file: str | None = None) -> Wanted:
-    """Return how pictures must be read for a model."""
+    """Return the options for reading pictures that a model needs."""
     return replace(trained.coding.wanted(), on_bad_file=_policy(on_bad_file))
 
 
@@ -42,7 +42,7 @@ def open_for(
     rename: Mapping[str, str] | Sequence[str] = (),
     on_bad_file: str | None = None,
 ) -> Whole:
-    """Read data as a model takes them: pictures in files come in its size and colours."""
+    """Read data for a model: picture files are converted to its size and colours."""
     return open_data(data, rename, wanted=wanted_by(trained, on_bad_file))
 
 
@@ -52,7 +52,7 @@ def walk_for(
     rename: Mapping[str, str] | Sequence[str] = (),
     on_bad_file: str | None = None,
 ) -> Data:
-    """Return data to be worked on part by part, as a model takes them."""
+    """Open data for a model, to be processed part by part."""
     return renamed(walk(data, wanted=wanted_by(trained, on_bad_file)), rename)
 
 
@@ -64,7 +64,7 @@ def _policy(text: str | None) -> str:
 
 
 def refuse_flags(recipe: str, how: Wanted, targets: str | None) -> None:
-    """Refuse flags of a fit that the recipe has no use for.
+    """Raise an error for flags of a fit that do not apply to the recipe.
 
     Raises:
         UsageError: E236.
@@ -85,7 +85,7 @@ def refuse_flags(recipe: str, how: Wanted, targets: str | None) -> None:
 
 
 def opened(data: Any, rename: Any, how: Wanted, recipe: str, targets: str | None) -> Data:
-    """Read the data of a fit: rows, pictures of one size, or of any sizes for restoring.
+    """Read the data of a fit: rows, images of one size, or image pairs for restoration.
 
     Raises:
         UsageError: E201 for a recipe that restores pictures where no files of any are given.

@@ -1,4 +1,4 @@
-"""The coding of models that restore: crops of pictures, and what is given of each of them."""
+"""The coding of models that restore images: pairs of crops of images and targets."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ _MADE: dict[str, Callable[[Mapping[str, Any]], View | None]] = {
 
 
 def restores(recipe: str) -> bool:
-    """Tell whether a recipe makes models of one picture given another."""
+    """Return whether a recipe models one image given another."""
     return recipe in _MADE
 
 
 @dataclass(frozen=True)
 class PairCoding:
-    """How pictures of any sizes become pairs of crops: what is given, and what is wanted.
+    """The coding of images of any sizes as pairs of crops: the input and the target.
 
     Args:
         recipe: denoise, upscale, inpaint or segment.
@@ -74,16 +74,16 @@ class PairCoding:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Pictures have any size: no shape."""
+        """(): the images have no common size."""
         return ()
 
     @property
     def groups(self) -> Sequence[Group]:
-        """No columns."""
+        """(): images have no columns."""
         return ()
 
     def wanted(self) -> Wanted:
-        """Any picture: such a model does not read images of one size."""
+        """The defaults: such a model reads images of any size."""
         return ANY
 
     def arguments(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class PairCoding:
         )
 
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
-        """Refuse: what such a model makes are pictures and no rows."""
+        """Raise an error: such a model makes images, not rows."""
         raise UsageError(
             "E247",
             f"a model of the recipe {self.recipe!r} makes no rows",
@@ -135,7 +135,7 @@ class PairCoding:
         )
 
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
-        """Refuse, as `decode` does."""
+        """Raise an error, as `decode` does."""
         return self.decode(values)
 
     def document(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class PairCoding:
 
 
 def _digest(frame: ImagePairs, document: Mapping[str, Any]) -> str:
-    """Return a digest of all pictures and of what is made of them."""
+    """Return a digest of all images, their targets and the coding."""
     digest = hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=16)
     for pictures in (frame.pictures, frame.targets or ()):
         for i in range(len(pictures)):
@@ -172,7 +172,7 @@ def _digest(frame: ImagePairs, document: Mapping[str, Any]) -> str:
 
 
 class _Numbered(Sequence[NDArray[np.float32]]):
-    """Masks as the numbers of their classes, (H, W, 1); NaN where a colour is none of them."""
+    """Masks as class indices, (H, W, 1); NaN where a colour is not a class."""
 
     def __init__(self, masks: Sequence[NDArray], classes: tuple[int, ...]) -> None:
         self.masks, self.classes = masks, np.asarray(classes)
@@ -191,7 +191,7 @@ class _Numbered(Sequence[NDArray[np.float32]]):
 
 @dataclass(frozen=True)
 class PairsFor:
-    """Makes the coding of one recipe, with the settings that are asked for.
+    """A factory of the coding of one recipe with given settings.
 
     Args:
         recipe: denoise, upscale, inpaint or segment.
@@ -204,7 +204,7 @@ class PairsFor:
     def fit(
         self, frame: Whole, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> PairCoding:
-        """Tell channels and classes from the pictures.
+        """Return the coding, with the channels and classes of the images.
 
         Raises:
             UsageError: E240 for kinds or columns, or for masks that are not given.
@@ -244,7 +244,7 @@ def _no_pictures(frame: Whole, recipe: str) -> DataError:
 
 
 def colours_of(packed: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return pixels, (H, W, C), of which `packed_colours` are the numbers: grey where all are."""
+    """Return the pixels, (H, W, C), for numbers from `packed_colours`; grey if all numbers are."""
     if (packed < RGB).all():
         return packed.astype(np.uint8)[..., None]
     colours = np.where(packed < RGB, packed * 0x010101, packed)
@@ -252,7 +252,7 @@ def colours_of(packed: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def _with_rgb(classes: Sequence[int]) -> tuple[int, ...]:
-    """Return the numbers of colours, which in model files of 0.1.0 have no `RGB` added."""
+    """Add `RGB` to the numbers of colours where it is absent, as in model files of 0.1.0."""
     bare = 255 < max(classes, default=0) < RGB
     return tuple(number + RGB * bare for number in classes)
 
@@ -266,7 +266,7 @@ def packed_colours(mask: NDArray) -> NDArray[np.int64]:
 
 
 def _classes(masks: Sequence[NDArray]) -> tuple[int, ...]:
-    """Return the colours that masks have, in order."""
+    """Return the sorted numbers of all colours in the masks."""
     found: set[int] = set()
     for i in range(len(masks)):
         found.update(np.unique(packed_colours(masks[i])).tolist())
@@ -347,7 +347,7 @@ def read_pairs(
 
 
 def _check_deep(seen: Survey) -> None:
-    """Refuse masks of 16 bits some of whose classes would be one in 8 bits."""
+    """Raise an error for 16-bit masks with classes that 8 bits cannot distinguish."""
     deep = [path for path, h in zip(seen.listing.files, seen.headers, strict=True) if h.deep]
     for path in deep:
         levels = np.unique(image_file.decode(path, 1))

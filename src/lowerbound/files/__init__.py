@@ -1,4 +1,4 @@
-"""Files and containers to tables, matrices and pictures, and back. No torch.
+"""Reading and writing: files and containers to tables, matrices and images, and back.
 
 - read, paths, modality: from a path to what it holds
 - data, stream: the types of data, whole or part by part

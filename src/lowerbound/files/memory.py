@@ -1,4 +1,4 @@
-"""How much memory there is, asked before something large is read."""
+"""Check the available memory before something large is read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _limit: ContextVar[int | None] = ContextVar("limit", default=None)
 
 @contextmanager
 def limited(size: int | None) -> Iterator[None]:
-    """Let nothing be held inside the block that would take this process beyond `size` bytes.
+    """Limit the memory of this process to `size` bytes within the block.
 
     What may be large is asked for beforehand (`require`, `available`), and refused or kept on
     the disk; the limit is none of the system's, so that nothing is killed by it.
@@ -33,7 +33,7 @@ def limited(size: int | None) -> Iterator[None]:
 
 
 def limit() -> int | None:
-    """Return the limit of the block that this is called in, bytes."""
+    """Return the limit that `limit` has set, in bytes."""
     return _limit.get()
 
 
@@ -57,7 +57,7 @@ def size_of(text: str) -> int:
 
 
 def available() -> int:
-    """Return the bytes that this process can still take, within its limit and its container's."""
+    """Return the bytes that this process can still allocate, within all limits."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()

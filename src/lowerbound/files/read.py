@@ -1,4 +1,4 @@
-"""Read a table from a path or from any object that holds one."""
+"""Read data from paths or from objects in memory: the one place that recognises containers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from lowerbound.files.text import long, tables
 
 
 def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whole:
-    """Read a table or pictures.
+    """Read data into memory.
 
     Args:
         data: a path to a CSV, TSV, Parquet, Arrow IPC, .npy, .npz or idx file, to a folder of
@@ -66,7 +66,7 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whol
 
 
 def walk(data: object, *, wanted: Wanted = ANY) -> Data:
-    """Return data to be worked on part by part: of files of many rows a part is held.
+    """Open data to be processed part by part; of large files, one part is in memory at a time.
 
     Args:
         data: whatever `read` takes.
@@ -94,7 +94,7 @@ def _has_parts(stream: Stream) -> bool:
 
 
 def _stream_of(kind: str, found: paths.Found, origin: str) -> Stream | None:
-    """Return files as a table that is read part by part; None where that cannot be."""
+    """Return files as a stream; None where they can only be read whole."""
     if kind == "text":
         return _long_text(found, origin) if long.are_long(found.files) else None
     if kind in _SHARDED:
@@ -141,7 +141,7 @@ def may_be_pictures(data: object) -> bool:
 
 
 def may_be_cells(data: object) -> bool:
-    """Tell whether data are an AnnData, or files of which some are, before anything is opened."""
+    """Return whether data may be annotated cells: an AnnData, or a path to one."""
     if anndata.is_anndata(data) or zarr.is_store(data):
         return True
     if not isinstance(data, str | os.PathLike):
@@ -149,11 +149,11 @@ def may_be_cells(data: object) -> bool:
     try:
         return paths.kind_by_suffix(paths.standing(os.fsdecode(data)).path) == "cells"
     except DataError:
-        return False  # which whoever reads it will say
+        return False  # `read` reports it
 
 
 def _located(data: object) -> tuple[paths.Found, str] | None:
-    """Return the files of a table and what to call it; None where data are an object."""
+    """Return the files of a table and its name in messages; None where data are an object."""
     if isinstance(data, str | os.PathLike):
         if zarr.is_store(data):
             path = Path(os.fsdecode(data)).expanduser()
@@ -171,7 +171,7 @@ def _read_files(found: paths.Found, name: str, rows: int | None) -> Whole:
 
 
 def _kind_of(found: paths.Found) -> tuple[str, tuple[str, ...]]:
-    """Tell what reads the files, by their name and content, and what is to be said of that."""
+    """Return the kind of the files, by name and content, and notes about it."""
     if zarr.is_store(found.files[0]):
         return "zarr", found.notes
     kind = paths.kind_by_suffix(found.files[0])
@@ -216,7 +216,7 @@ def _read_text(found: paths.Found, rows: int | None) -> Whole:
 
 
 def _joined(parts: list[tuple[Path, pa.Table]]) -> pa.Table:
-    """Put shards of text under one another; a column may widen from whole numbers to text."""
+    """Concatenate shards of text; a column may widen from whole numbers to text."""
     first_path, first = parts[0]
     for path, table in parts[1:]:
         if set(table.column_names) != set(first.column_names):
@@ -256,7 +256,7 @@ def _read_cells(found: paths.Found, rows: int | None) -> Whole:
 
 
 def _only(found: paths.Found, kind: str, fix: str) -> Path:
-    """Return the one file, of formats of which several are no table."""
+    """Return the only file, for formats whose files cannot be concatenated."""
     if len(found.files) > 1:
         raise DataError(
             "E008",
@@ -267,7 +267,7 @@ def _only(found: paths.Found, kind: str, fix: str) -> Path:
     return found.files[0]
 
 
-# Formats of which a part can be read at a time.
+# Formats that can be read part by part.
 _SHARDED: dict[str, Callable[[list[Path]], Sequence[shards.Shard]]] = {
     "parquet": parquet.open_all,
     "arrow": ipc.open_all,

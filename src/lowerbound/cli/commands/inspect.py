@@ -69,7 +69,7 @@ class _Options(NamedTuple):
 
 @singledispatch
 def _inspect(frame: Whole, data: object, options: _Options) -> Result:
-    """Describe data; each shape in its own way."""
+    """Describe data, in the way that suits its shape."""
     raise NotImplementedError(type(frame).__name__)
 
 
@@ -154,7 +154,7 @@ def _(frame: Images, data: object, options: _Options) -> Result:
 
 
 def _latent(arguments: Mapping[str, Any], health: Mapping[str, Any]) -> str:
-    """Spell the size of z; of a hierarchy that of every level, from the data upwards."""
+    """Return the size of z as text; for a hierarchy, of every level."""
     found = health.get("levels", ())
     levels = [level["latent"] for level in found][::-1]
     sizes = arguments.get("latents") or levels or [arguments.get("latent", health.get("latent"))]
@@ -162,7 +162,7 @@ def _latent(arguments: Mapping[str, Any], health: Mapping[str, Any]) -> str:
 
 
 def kind_of_units(levels: Sequence[Mapping[str, Any]]) -> str:
-    """Spell what the levels of a model count: their codes, or latent dimensions."""
+    """Return the unit of the levels' sizes: codes or latent dimensions."""
     coded = any(level.get("perplexity") is not None for level in levels)
     return "codes" if coded else "latent dimensions"
 
@@ -226,7 +226,7 @@ def info(model: Model, /) -> Result:
 
 
 def _trained_by(objective: dict[str, Any], engine: dict[str, Any]) -> str:
-    """Say what was maximised, and what the bytes of the result depend on beside the seed."""
+    """Return the objective and the engine settings of a fit in one line."""
     samples, bound = objective["iwae"], "the ELBO"
     if samples:
         bound = f"the importance-weighted bound, {samples} samples"

@@ -1,4 +1,4 @@
-"""What the verb inspect tells of pictures in files: sizes, colours, and what is broken."""
+"""Inspect picture files: sizes, colours and unreadable files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LISTED = 5
 def inspect(
     data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], full: bool, clock: Clock
 ) -> Result:
-    """Look at the header of every picture, and decode some."""
+    """Read the header of every picture and decode some of them."""
     listing = pictures_in(data)
     text = os.fspath(data) if isinstance(data, str | os.PathLike) else listing.origin
     seen = survey(listing, "skip")

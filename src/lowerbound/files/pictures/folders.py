@@ -1,4 +1,4 @@
-"""Folders of pictures: which files there are, and all of their pixels within bounded memory."""
+"""Find the picture files of a folder, and decode them within bounded memory."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from lowerbound.files.pictures import image_file
 from lowerbound.files.pictures.bad_files import Tally, counted, reason_of
 
 KINDS = 5  # of other files that are named
-# What restored pictures have beside them: a sheet of the first few, and folders of maps and draws.
+# Written next to restored pictures: a sheet of the first few, and folders of maps and draws.
 OVERVIEW, UNCERTAINTY, DRAW = "_overview.png", "uncertainty", "draw"
-_ARCHIVED = "__MACOSX"  # what archives made on a Mac hold beside the pictures
+_ARCHIVED = "__MACOSX"  # an extra folder in archives made on a Mac
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The picture files that a path means.
+    """The picture files that a path stands for.
 
     Attributes:
         root: the folder, or the parent of a single file.
@@ -49,11 +49,11 @@ class Listing:
 
     @property
     def ignored(self) -> int:
-        """The number of files that are no pictures, or of kinds that are not read."""
+        """The number of files that are not pictures, or of kinds that are not read."""
         return sum(self.others.values())
 
     def first(self, count: int | None) -> Listing:
-        """Return the first so many pictures; None means all."""
+        """Return the first `count` pictures; None means all."""
         return self.chosen(range(len(self.files))[:count])
 
     def chosen(self, index: Iterable[int]) -> Listing:
@@ -64,7 +64,7 @@ class Listing:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know about what was left out."""
+        """Notes about files that were left out."""
         if not self.others:
             return []
         kinds = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
@@ -73,10 +73,10 @@ class Listing:
 
 
 def pictures_in(data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Listing:
-    """List the pictures of a folder, a file or a pattern, or of a list of these; none is opened.
+    """List the pictures of a folder, a file, a pattern or a list of these, without opening any.
 
     A folder is searched with its sub-folders, but not through links to folders. Hidden files are
-    passed over, and so is what stands beside restored pictures: maps, draws and their overview.
+    ignored, and so are the maps, draws and overviews next to restored pictures.
 
     Raises:
         DataError: E001 to E007 for a path that is not there, E082 where there is no picture.
@@ -113,7 +113,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for here, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [f for f in folders if not f.startswith(".") and f != _ARCHIVED]
         yield from (Path(here) / name for name in names)
-        # Not entered, since they may lead back to here; their count is told.
+        # Not entered, since they may lead back here; their number is reported.
         yield from (Path(here) / f for f in folders if os.path.islink(os.path.join(here, f)))
 
 
@@ -137,7 +137,7 @@ def _parted(paths: Iterable[Path]) -> tuple[list[Path], dict[str, int]]:
 
 
 def _is_map(path: Path, earlier: Set[Path]) -> bool:
-    """Tell whether a picture is an uncertainty or a draw that stands beside an earlier result."""
+    """Return whether a picture is an uncertainty map or a draw of an earlier result."""
     return any(
         over.parent in earlier and re.fullmatch(rf"{UNCERTAINTY}|{DRAW}\d+", over.name)
         for over in path.parents
@@ -169,7 +169,7 @@ def _no_picture(text: str, others: Iterable[str]) -> DataError:
 
 
 class Pictures(Sequence[NDArray[np.uint8]]):
-    """Pictures in 8 bits, held in one piece; ``p[i]`` is (H, W, C), without a copy.
+    """Images of 8 bits in one block of memory; ``p[i]`` is (H, W, C), without a copy.
 
     Args:
         store: (bytes,) the pixels of all pictures, one after the other.
@@ -224,7 +224,7 @@ class Pictures(Sequence[NDArray[np.uint8]]):
 
 @dataclass(frozen=True)
 class Survey:
-    """What the headers of the pictures say.
+    """The headers of picture files.
 
     Attributes:
         listing: of the files whose headers could be read.
@@ -243,7 +243,7 @@ class Survey:
 
     @property
     def sizes(self) -> Counter[tuple[int, int]]:
-        """How many pictures have each (height, width)."""
+        """The number of pictures of each (height, width)."""
         return Counter((h.height, h.width) for h in self.headers)
 
     @property
@@ -298,7 +298,7 @@ def gather(
 def decoded(
     seen: Survey, *, channels: int | None = None, resize: tuple[int, int] | None = None
 ) -> Pictures:
-    """Decode the pictures whose headers were read; as `gather`."""
+    """Decode the pictures whose headers were read, as `gather` does."""
     seen.tally.check()
     deepest = channels or seen.channels
     shapes = [(*(resize or (h.height, h.width)), deepest) for h in seen.headers]
@@ -328,7 +328,7 @@ def decoded(
 
 
 def _remarks(headers: list[image_file.Header], resize: tuple[int, int] | None) -> list[str]:
-    """Say what was lost or made up on the way."""
+    """Return notes on changes that decoding made."""
     frames, deep = (sum(getattr(h, name) for h in headers) for name in ("frames", "deep"))
     notes = []
     if frames:

@@ -49,7 +49,7 @@ def read(
 
 
 def _size(seen: Survey, wanted: Wanted) -> tuple[tuple[int, int] | None, list[str]]:
-    """Return the size to bring the pictures to, or None, and what to say about it."""
+    """Return the size to scale the pictures to, or None, and notes about it."""
     sizes = seen.sizes
     if wanted.size is not None:
         return (None if set(sizes) == {wanted.size} else wanted.size), []
