@@ -24,10 +24,10 @@ def suited(
     """Return the data, if they had to be opened, and the settings of a fit without a recipe.
 
     Args:
-        data: what the fit is given.
+        data: the data of the fit.
         rename: THEIRS=OURS pairs.
-        wanted: what pictures in files must become.
-        given: the fields of the plan that were chosen.
+        wanted: options for picture files.
+        given: the fields of the plan that the user chose.
     """
     if may_be_cells(data):
         cells = renamed(walk(data), rename)
@@ -59,8 +59,8 @@ def usual_plan(frame: Data, given: Mapping[str, object]) -> dict[str, Any]:
     coarsest scale is at least four pixels wide.
 
     Args:
-        frame: the data; nothing is returned where they are no pictures.
-        given: the fields of the plan that were chosen: how long to learn is left to them.
+        frame: the data; {} is returned unless they are images.
+        given: the fields of the plan that the user chose, which may limit the training time.
     """
     if not frame.shape:
         return {}

@@ -48,7 +48,7 @@ def check_model_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
     if not (target / "manifest.json").is_file():
         raise UsageError(
             "E221",
-            f"{target} is no saved model, so it is not replaced",
+            f"{target} is not a saved model, so it is not replaced",
             fix="choose another --out",
             path=str(target),
         )
@@ -61,9 +61,9 @@ def _place(path: str | os.PathLike[str]) -> Path:
     try:
         target = Path(path).absolute()
         if not target.parent.is_dir():
-            raise OSError("there is no such folder")
+            raise OSError("the folder does not exist")
         if not os.access(target.parent, os.W_OK | os.X_OK):
-            raise OSError("you may not write there")
+            raise OSError("it is not writable")
         os.path.lexists(target)  # a NUL in the name
         target.lstat()  # a name that is too long
     except FileNotFoundError:
@@ -104,7 +104,7 @@ def check_embedding_target(
     if not (isinstance(data, str | os.PathLike) and is_cells(Path(data))):
         raise UsageError(
             "E236",
-            f"{path} would hold cells with their embedding, and the data are no .h5ad file",
+            f"{path} would hold cells with their embedding, and the data are not an .h5ad file",
             fix="choose an --out that ends in .parquet",
         )
     target = check_place(path, overwrite)
@@ -140,7 +140,7 @@ def open_data(
     """Read data and give its columns the names that the model knows them by.
 
     Args:
-        data: whatever `lowerbound.files.read.read` takes.
+        data: anything that `lowerbound.files.read.read` takes.
         rename: THEIRS=OURS pairs.
         options: further arguments of `read`.
     """
@@ -227,14 +227,14 @@ def deliver(
     """Write rows to `target` as they come, or return them in the container of the input.
 
     Args:
-        given: what came in, or None.
+        given: the input, or None.
         tables: the rows, in parts.
         target: where to, or None.
-        overwrite: replace what is there.
+        overwrite: replace an existing result.
         shape: of one row where each is a picture: files of arrays hold (n, *shape).
 
     Returns:
-        The rows, but for those of a `Stream` that were written: they were never held together.
+        The rows and the path; no rows where those of a `Stream` were written part by part.
     """
     if isinstance(given, Stream) and target is not None:
         return None, write_tables(tables, target, overwrite, shape)

@@ -131,7 +131,7 @@ class Shrunk:
 
     Args:
         scale: how many times smaller in each direction; the size must be a multiple of it.
-        is_stored: whether what is given has been through a file of 8 bits.
+        is_stored: whether the input is rounded to 8 bits, as by a file.
     """
 
     scale: int

@@ -27,14 +27,14 @@ class Coded:
         jacobian: computes `log_jacobian`, which most tasks have no need of.
         surcharge: (n,) nats that the score gains for columns that were constant in training and
             are not any more: log(rows + 2) each, by Laplace's rule of succession.
-        unseen: cells per column whose category training never saw.
-        clipped: cells per column that were held back to the coded range.
-        missing: missing cells per column.
-        notes: what else the user should know.
-        view: what training sees of `raw`, drawn anew at every step; None: `rows` as they are.
-        raw: the rows that `view` looks at; `rows` are what it showed once and for all.
-        each: how many rows every example gives: row i is of the example i modulo their number.
-        digest: of what the rows are made from, where that takes less than to look at them all.
+        unseen: values per column whose category is absent from the training rows.
+        clipped: values per column that were clipped to the coded range.
+        missing: missing values per column.
+        notes: further notes for the user.
+        view: the random change that training applies to `raw` at every step; None: no change.
+        raw: the rows that `view` is applied to; `rows` are its results with a fixed seed.
+        each: the number of rows per example; row i belongs to example i modulo their number.
+        digest: a digest of the source of the rows, where it is cheaper than one of the rows.
         shuffled: whether the rows are in random order already.
     """
 

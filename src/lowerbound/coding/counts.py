@@ -23,7 +23,7 @@ from lowerbound.errors import DataError, UsageError, nearest
 from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.pictures.options import ANY, Wanted
 
-KIND = "batch"  # of the one column that tells which experiment a row is from
+KIND = "batch"  # the kind of the column with the experiment that each row is from
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class CountsCoding:
 
     Args:
         names: the columns (genes), in the model's order.
-        batch: the column that tells which experiment a row is from, or nothing.
-        batches: what is in it, and how many rows of each there were.
+        batch: the column with the experiment that each row is from, or "".
+        batches: the values of that column, with the number of rows of each.
     """
 
     names: tuple[str, ...]
@@ -68,7 +68,7 @@ class CountsCoding:
         Args:
             parts: the rows.
             names: of the columns.
-            types: what is known of columns: which one tells the batch.
+            types: the declared kinds of columns, at most one of which is the batch.
             drop: names to leave out.
 
         Raises:
@@ -221,7 +221,7 @@ def _check_counts(matrix: sparse.csr_matrix, frame: Whole, names: Sequence[str])
     looks_logged = np.isfinite(data).all() and data.min() >= 0 and data.max() < 20
     raise DataError(
         "E073",
-        f"{frame.origin}: {int(bad.sum())} values are no counts, the first is "
+        f"{frame.origin}: {int(bad.sum())} values are not counts, the first is "
         f"{data[first]:.6g} in row {row}, column {names[matrix.indices[first]]!r}"
         + ("; the values look log-normalised" if looks_logged else ""),
         fix="give the raw counts, or use --recipe table",

@@ -76,8 +76,8 @@ class Paired:
     """Crops of targets and of input images at the same positions.
 
     Args:
-        wanted: crops that the model is to make, such as masks.
-        given: crops of what it sees.
+        wanted: crops of the targets, such as masks.
+        given: crops of the input images.
     """
 
     wanted: Crops
@@ -98,7 +98,7 @@ class Seen:
 
     Args:
         rows: the rows.
-        view: what is made of them.
+        view: the change that is applied to them.
         seed: of the view.
     """
 

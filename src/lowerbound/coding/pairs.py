@@ -34,11 +34,11 @@ from lowerbound.files.pictures.folders import (
 )
 from lowerbound.files.pictures.options import ANY, Wanted
 
-CROP = 64  # pixels of a crop; of the given, where the wanted is larger
-SMALL_CROP = 24  # of the given for enlarging: what is wanted is up to four times as large
-EPOCH = 20_000  # crops in a pass, at least, whatever the number of pictures
+CROP = 64  # pixels of a crop
+SMALL_CROP = 24  # pixels of an input crop for enlarging: the target is up to four times as large
+EPOCH = 20_000  # the least number of crops in a pass over any number of images
 MOST_CLASSES = 64
-RGB = 1 << 24  # of the number of a colour, where it is no grey level
+RGB = 1 << 24  # added to the numbers of colours, to distinguish them from grey levels
 
 # What is made of a clean picture, by the recipe; of masks nothing can be.
 _MADE: dict[str, Callable[[Mapping[str, Any]], View | None]] = {
@@ -60,9 +60,9 @@ class PairCoding:
 
     Args:
         recipe: denoise, upscale, inpaint or segment.
-        channels: 1 for grey, 3 for colours, of what is given.
-        scale: how many times larger the wanted picture is.
-        settings: of the recipe that tell what is made of clean pictures.
+        channels: of the input: 1 for grey, 3 for colours.
+        scale: the size of the target over that of the input.
+        settings: the settings of the recipe that define the input made from clean images.
         classes: the code in the mask files of each class, in order; () where there are none.
     """
 
@@ -102,8 +102,7 @@ class PairCoding:
         if not isinstance(frame, ImagePairs):
             raise UsageError(
                 "E247",
-                f"a model of the recipe {self.recipe!r} makes pictures of given ones, and does "
-                "nothing else",
+                f"a model of the recipe {self.recipe!r} only makes images from other images",
                 fix=f"lowerbound {self.recipe} M.vae PICTURES --out FOLDER",
             )
         given, wanted = frame.pictures, frame.targets
@@ -213,7 +212,7 @@ class PairsFor:
         if types or drop:
             raise UsageError(
                 "E240",
-                "a recipe of images takes no --types and no --drop: pictures have no columns",
+                "--types and --drop do not apply to images, which have no columns",
                 fix="leave them out",
             )
         if not isinstance(frame, ImagePairs):
@@ -238,7 +237,7 @@ class PairsFor:
 def _no_pictures(frame: Whole, recipe: str) -> DataError:
     return DataError(
         "E076",
-        f"{frame.origin} is no folder of pictures, and the recipe {recipe} learns from pictures",
+        f"{frame.origin} is not a folder of pictures, which the recipe {recipe} needs",
         fix="give a folder of PNG, JPEG, WebP, TIFF or BMP files",
     )
 
@@ -273,14 +272,14 @@ def _classes(masks: Sequence[NDArray]) -> tuple[int, ...]:
         if len(found) > MOST_CLASSES:
             raise DataError(
                 "E088",
-                f"the masks have more than {MOST_CLASSES} colours: they are no masks, or JPEG has "
-                "blurred their borders",
+                f"the masks have more than {MOST_CLASSES} colours: they are not masks, or "
+                "JPEG has blurred their borders",
                 fix="save masks as PNG, with one grey level or colour for each class",
             )
     if len(found) < 2:
         raise DataError(
             "E088",
-            "all masks are of one colour: there is nothing to tell apart",
+            "all masks have one colour, and a model needs two classes or more",
             fix="give masks with one grey level or colour for each class",
         )
     return tuple(sorted(found))

@@ -60,7 +60,7 @@ class PictureCoding:
         if types or drop:
             raise UsageError(
                 "E240",
-                "a recipe of images takes no --types and no --drop: pictures have no columns",
+                "--types and --drop do not apply to images, which have no columns",
                 fix="leave them out",
             )
         found = range_of(_images(frame, ()).pixels)

@@ -168,7 +168,7 @@ def tile_of(rows: Rows, most: int, flat: int = 0) -> int:
     Args:
         rows: the rows.
         most: of them.
-        flat: the cells that they may have together where a row is no picture, if more than usual.
+        flat: the values that flat rows may have together, if more than `CELLS`.
     """
     x = rows.take(torch.zeros(1, dtype=torch.long)).x
     cells = max(CELLS, flat) if x.dim() == 2 else CELLS

@@ -26,12 +26,12 @@ from lowerbound.files.stream import Stream
 from lowerbound.optional import library
 
 LAYER = "counts"  # the name that raw counts usually have
-NEEDS = ("files of cells need", "cells")  # what, and the extra that brings the libraries
+NEEDS = ("files of cells need", "cells")  # the start of the message, and the extra to install
 EMBEDDING = "X_lowerbound"  # where embeddings are put, as other tools name theirs
 _BY_GENE = (
     "it lies gene by gene; written cell by cell it is read in parts: adata.X = adata.X.tocsr()"
 )
-PART = 1 << 12  # cells that are worked on together, where they are not held
+PART = 1 << 12  # cells in one part of a stream
 _LOOKED_AT = 1000  # cells that tell whether a matrix holds counts
 
 
@@ -84,7 +84,7 @@ def stream(
     Args:
         opened: opens the group that is the AnnData.
         path: where it is.
-        origin: what to call it.
+        origin: its name in messages.
 
     Raises:
         DataError: E025 for a damaged file, and as `from_anndata`.

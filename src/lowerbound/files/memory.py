@@ -12,7 +12,7 @@ from pathlib import Path
 from lowerbound.columns.arrow import place
 from lowerbound.errors import ResourceError, UsageError
 
-_SHARE = 0.9  # of what is free; the rest is for everything else
+_SHARE = 0.9  # of the free memory; the rest is for other processes
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _LEAST = 500 * 10**6  # that the libraries and one part of a table take
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
@@ -45,7 +45,7 @@ def size_of(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
     if found is None:
-        raise UsageError("E240", f"--max-memory {text!r} is no size", fix="--max-memory 2GB")
+        raise UsageError("E240", f"--max-memory {text!r} is not a size", fix="--max-memory 2GB")
     size = int(float(found[1]) * _UNITS[found[2].upper()])
     if size < _LEAST:
         raise UsageError(
@@ -63,7 +63,7 @@ def available() -> int:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
     group = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError):  # "max" is no number: there is no limit
+    with suppress(OSError, ValueError):  # "max" is not a number and means no limit
         limit = int((group / "memory.max").read_text())
         free = min(free, limit - int((group / "memory.current").read_text()))
     if (most := _limit.get()) is not None:

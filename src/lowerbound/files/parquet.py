@@ -97,13 +97,13 @@ def _open(path: Path) -> Shard:
         fix = "give it the suffix .csv" if looks == "text" else "download or export it again"
         raise DataError(
             "E020",
-            f"{place(path)} is no Parquet file: it begins like {looks}: "
+            f"{place(path)} is not a Parquet file: it begins like {looks}: "
             f"{snippet(text.decode('utf-8', errors='replace'))}",
             fix=fix,
             path=str(path),
         )
     with _intact(path), pq.ParquetFile(path) as file:
-        footer = file.metadata  # not kept: it grows with the row groups
+        footer = file.metadata  # not kept, since it grows with the row groups
         groups = map(footer.row_group, range(footer.num_row_groups))
         # It knows more about each column, but asking for that aborts on some damaged files.
         most = sum(group.total_byte_size * group.num_rows for group in groups)

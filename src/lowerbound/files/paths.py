@@ -125,9 +125,9 @@ class Standing(NamedTuple):
     """A path that exists, or the matches of a pattern.
 
     Attributes:
-        path: the path itself; of a pattern, the folder that it looks in.
+        path: the path itself; for a pattern, the folder that it searches.
         is_folder: whether it is a folder.
-        matches: of a pattern what it matches, else None.
+        matches: the paths that a pattern matches; None where the path is not a pattern.
     """
 
     path: Path
@@ -144,7 +144,7 @@ def standing(text: str) -> Standing:
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text):
         raise DataError(
             "E006",
-            f"{place(text)} is an address, and nothing is fetched from the network",
+            f"{place(text)} is an address, and lowerbound reads local files only",
             fix="download the file, for instance with curl -O, and give its path",
             path=text,
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: what a killed process left behind is not swept there
+except ImportError:  # Windows: remains of killed processes are not removed there
     fcntl = None
 
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2

@@ -45,7 +45,7 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whol
             dict of columns, a SciPy sparse matrix, an AnnData, a torch ``Dataset`` or
             ``DataLoader`` (see `torch_datasets.from_torch`), or `Data` that were read before.
         rows: stop after this many rows.
-        wanted: what is wanted of pictures in files.
+        wanted: options for picture files.
 
     Raises:
         DataError: E001 to E030 and E082 to E086 when the input cannot be read as it is.
@@ -69,8 +69,8 @@ def walk(data: object, *, wanted: Wanted = ANY) -> Data:
     """Open data to be processed part by part; of large files, one part is in memory at a time.
 
     Args:
-        data: whatever `read` takes.
-        wanted: what is wanted of pictures in files.
+        data: anything that `read` takes.
+        wanted: options for picture files.
 
     Raises:
         DataError: as `read`; of damage within a file, once it is met.
@@ -187,7 +187,7 @@ def _kind_of(found: paths.Found) -> tuple[str, tuple[str, ...]]:
     if kind == "text" and start and by_content is None:
         raise paths.unreadable_kind(found.files[0], start)
     if by_content and kind not in (by_content, *_SHARDED):
-        notes += (f"{found.files[0].name}: read as {start}, which its content is",)
+        notes += (f"{found.files[0].name}: read as {start}, judged by its content",)
         kind = by_content
     return kind or "text", notes
 
@@ -347,7 +347,7 @@ def _from_array(data: Any) -> Whole | None:
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             "E029",
-            f"the {type(data).__name__} is no rectangular table: {str(error)[:160]}",
+            f"the {type(data).__name__} is not a rectangular table: {str(error)[:160]}",
             fix="give every row the same number of values",
         ) from error
     return arrays.from_array(array) if array.ndim else None

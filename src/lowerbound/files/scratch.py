@@ -18,7 +18,7 @@ from lowerbound.columns.arrow import place
 from lowerbound.errors import ResourceError
 from lowerbound.files import memory
 
-_SHARE = 4  # what takes more than a quarter of the free memory goes to the disk
+_SHARE = 4  # arrays larger than 1/_SHARE of the free memory go to the disk
 
 
 def room(size: int) -> NDArray[np.uint8]:

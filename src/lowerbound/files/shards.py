@@ -23,7 +23,7 @@ class Shard(Protocol):
         path: of the file.
         schema: of its columns.
         rows: how many it has.
-        bytes: what all of them take in memory.
+        bytes: the memory that all rows take.
     """
 
     @property
@@ -104,7 +104,7 @@ def stream(shards: Sequence[Shard], root: Path, origin: str) -> Stream:
     Args:
         shards: the files, in order.
         root: the folder under which ``key=value`` folder names are partitions.
-        origin: what to call the table.
+        origin: the name of the table in messages.
 
     Raises:
         DataError: E012, E013 or E022 with the file's name.

@@ -68,8 +68,10 @@ def _target(path: str | os.PathLike[str], overwrite: bool) -> Path:
     """Resolve links to the target file and check that it may be written."""
     text = os.fspath(path)
     if "\0" in text or not text:
-        raise UsageError("E223", f"{place(text)} is no path of a file", fix="choose another --out")
-    # A link stays a link: what it points to is replaced.
+        raise UsageError(
+            "E223", f"{place(text)} is not the path of a file", fix="choose another --out"
+        )
+    # A link stays a link; its target is replaced.
     target = Path(os.path.realpath(text))
     try:
         mode = target.lstat().st_mode
@@ -206,7 +208,7 @@ def write_tables(
     Args:
         tables: the rows, one table at least; an error while they come leaves nothing behind.
         path: where to.
-        overwrite: replace what is there.
+        overwrite: replace an existing result.
         shape: of each picture, where the rows are pictures, of which there is one table.
 
     Returns:

@@ -69,7 +69,9 @@ class Listing:
             return []
         kinds = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
         told = ", ".join(f"{count:,} {suffix}" for suffix, count in kinds[:KINDS])
-        return [f"{counted(self.ignored, 'file')} ignored, no pictures that are read: {told}"]
+        return [
+            f"{counted(self.ignored, 'file')} ignored, not pictures of a supported kind: {told}"
+        ]
 
 
 def pictures_in(data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Listing:
@@ -176,7 +178,7 @@ class Pictures(Sequence[NDArray[np.uint8]]):
         shapes: (H, W, C) of each picture.
         names: of the files, relative to their folder.
         labels: the sub-folders that they are in.
-        notes: what the user should know.
+        notes: notes for the user.
     """
 
     def __init__(
@@ -281,7 +283,7 @@ def gather(
     a scratch file that vanishes with them.
 
     Args:
-        listing: what `pictures_in` found.
+        listing: the result of `pictures_in`.
         channels: 1 or 3; None takes 1 where all pictures are grey.
         on_bad_file: "auto" leaves out unreadable files up to 1 % of all and names them; "skip"
             leaves out any number, "fail" stops at the first.

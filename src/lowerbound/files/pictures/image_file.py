@@ -31,7 +31,7 @@ _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _GREY = ("1", "L", "LA", "La", *_DEEP)
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-# What the decoders raise for bytes that are no picture: all kinds of errors, not one of theirs.
+# Raised by the decoders for bytes that are not a picture: they have no error class of their own.
 _BROKEN = (
     ArithmeticError,
     AssertionError,
@@ -160,7 +160,7 @@ def encode(path: Path, pixels: NDArray[Any], *, overwrite: bool = False) -> None
     Args:
         path: ends in .png, .jpg, .jpeg, .webp, .tif or .tiff.
         pixels: (H, W) or (H, W, C), C being 1 or 3: uint8; or uint16 where C is 1, in PNG or TIFF.
-        overwrite: replace what is there.
+        overwrite: replace an existing result.
 
     Raises:
         UsageError: E222 for another suffix, E224 for pixels that the format cannot hold, and what
@@ -227,7 +227,7 @@ def _page(pixels: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(pixels)
     raise UsageError(
         "E224",
-        f"an array of shape {list(pixels.shape)} is no picture",
+        f"an array of shape {list(pixels.shape)} is not a picture",
         fix="give (height, width), (height, width, 1) or (height, width, 3)",
     )
 
@@ -305,7 +305,7 @@ def _seems(path: Path) -> str:
     found = magic(path)
     if found in FORMATS:
         return "its header is damaged, or of a kind that is not read"
-    tail = f"it seems to be {found}" if found else "its first bytes are no picture's"
+    tail = f"it seems to be {found}" if found else "its first bytes are not those of a picture"
     return f"it is none of {', '.join(FORMATS)}; {tail}"
 
 
@@ -364,7 +364,7 @@ def _deep(image: Image.Image) -> NDArray[Any]:
         raise ValueError("some of its pixels are negative")
     if values.max(initial=0) > white:
         raise ValueError("its pixels have more than 16 bits")
-    if tags.get(_BITS) == (12,):  # of TIFF, pillow hands out what is stored
+    if tags.get(_BITS) == (12,):  # pillow does not scale the stored values of TIFF
         values = np.rint(values * (white / 4095))
     deep = values.astype(np.uint16)[..., None]
     if tags.get(_PHOTOMETRIC) == 0:  # 0 is white

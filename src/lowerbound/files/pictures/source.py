@@ -56,7 +56,7 @@ def _size(seen: Survey, wanted: Wanted) -> tuple[tuple[int, int] | None, list[st
     if len(sizes) == 1:
         ((height, width),) = sizes
         large = max(height, width) > _LARGE
-        told = f"pictures of {height} x {width} take long to learn from; --size 64 is faster"
+        told = f"pictures of {height} x {width} take long to train on; --size 64 is faster"
         return None, [told] if large else []
     (low, *_, high) = sorted(sizes)
     told = (

@@ -67,7 +67,7 @@ class Shard(NamedTuple):
         file = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self.content)))
         for batch in ipc.batches(file, size):
             yield pa.Table.from_batches([batch]).select(self.schema.names).cast(self.schema)
-            self.content.madvise(mmap.MADV_DONTNEED)  # pages that were read count as ours no more
+            self.content.madvise(mmap.MADV_DONTNEED)  # release the pages that were read
 
     def only(self, names: Sequence[str]) -> Shard:
         """Return the file with only the given columns."""
@@ -107,7 +107,7 @@ def _with_texts(schema: pa.Schema, names: set[str]) -> pa.Schema:
 
 def _open(path: Path) -> Shard:
     layout = tables.look(path)
-    if layout.text.content is not None:  # of UTF-8, what is read is the file itself
+    if layout.text.content is not None:  # a UTF-8 file is read directly
         raise ResourceError(
             "E303",
             f"{place(path)} is not in UTF-8, and too large to be converted in memory",
@@ -160,7 +160,7 @@ class _Survey:
     Attributes:
         types: of the columns.
         rows: how many there are.
-        bytes: what they take in memory.
+        bytes: the memory that they take.
         largest: of columns of doubles, the largest number without its sign.
         spelt: of columns of text, how they spell numbers.
     """

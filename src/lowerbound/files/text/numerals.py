@@ -89,7 +89,7 @@ class Spelling:
         if not self._styles:
             return
         full = _bare(pc.unique(column)).drop_null()
-        # Of words that are no numbers a few are enough to tell.
+        # A few words that are not numbers are enough to decide.
         if not (_all(full[:100], _LIKE_A_NUMBER) and _all(full, _LIKE_A_NUMBER)):
             self._styles.clear()
             return

@@ -99,7 +99,7 @@ class Layout(NamedTuple):
         reading = arrow_csv.ReadOptions(
             column_names=list(inner.values()),
             skip_rows=self.dialect.blank,
-            # Names are ours, so that any header is read; the header itself is then skipped.
+            # Generated names accept any header; the header itself is skipped.
             skip_rows_after_names=1 if self.dialect.header else 0,
             block_size=max(2 * self.seen.longest, BLOCK),
         )
@@ -135,7 +135,7 @@ def _ragged(layout: Layout) -> DataError:
         return "skip"
 
     text, dialect = layout.text, layout.dialect
-    # As text, so that nothing but the number of cells can be wrong; no more than a block is held.
+    # As text, so that only the number of values can be wrong; one block is held at a time.
     options = layout.options(dict.fromkeys(dialect.names, pa.string()))
     options["parse_options"].invalid_row_handler = collect
     options["read_options"].use_threads = False  # so that rows have numbers
@@ -178,7 +178,7 @@ def _unparsable(text: Text, error: Exception) -> DataError:
         )
     return DataError(
         "E019",
-        f"{place(text.path)} is no valid CSV: {str(error)[:200]}",
+        f"{place(text.path)} is not a valid CSV file: {str(error)[:200]}",
         fix="open it in a text editor near the place named",
         path=str(text.path),
     )
