@@ -42,10 +42,6 @@ from sklearn.metrics import roc_auc_score
 import results_file
 from labelled_pictures import labelled, solar_cells
 from lowerbound import Model, Plan
-<<<<<<< HEAD
-from lowerbound.cli.choose_recipe import usual_plan
-=======
->>>>>>> h-readme
 from lowerbound.files.read import read
 from lowerbound.nn.trace import Trace, posterior_mean
 from lowerbound.recipes import suggest

@@ -32,11 +32,7 @@ from scipy import sparse
 
 import results_file
 from lowerbound import Model, Plan
-<<<<<<< HEAD
-from lowerbound.cli.verbs import VERBS
-=======
 from lowerbound.cli.commands.score import embed
->>>>>>> h-readme
 from lowerbound.files.read import read
 from lowerbound.tasks import metrics
 from lowerbound.training import plan
@@ -107,11 +103,7 @@ def ours(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
 def embedded(trained: Model, folder: Path) -> bool:
     """Tell whether `embed` writes the embedding of the cells into a copy of their file."""
     out = folder / "embedded.h5ad"
-<<<<<<< HEAD
-    VERBS["embed"].load()(trained, str(folder / "test.h5ad"), out=out, overwrite=True)
-=======
     embed(trained, str(folder / "test.h5ad"), out=out, overwrite=True)
->>>>>>> h-readme
     z = anndata.read_h5ad(out).obsm["X_lowerbound"]
     return bool(np.array_equal(z, trained.embed(str(folder / "test.h5ad"))))
 

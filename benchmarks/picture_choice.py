@@ -18,15 +18,9 @@ from PIL import Image
 
 import results_file
 from lowerbound import Plan
-<<<<<<< HEAD
-from lowerbound.cli.choose_recipe import usual_plan
-from lowerbound.files.pictures.folders import pictures_in
-from lowerbound.files.read import read
-=======
 from lowerbound.files.pictures.folders import pictures_in
 from lowerbound.files.read import read
 from lowerbound.recipes import suggest
->>>>>>> h-readme
 from lowerbound.training.fit import learn
 
 SIDE = 128

@@ -58,7 +58,7 @@ def test_fit_and_embed_back_into_obsm(here, capsys):
     assert "would replace the data" in capsys.readouterr().err
     np.save("x.npy", before.X.toarray())
     assert main.main(["embed", "m.vae", "x.npy", "--out", "y.h5ad"]) == 2
-    assert "no .h5ad file" in capsys.readouterr().err
+    assert "not an .h5ad file" in capsys.readouterr().err
     assert main.main(["embed", "m.vae", "pbmc.h5ad", "--out", "z.h5ad"]) == 2
     assert "E220" in capsys.readouterr().err
 

@@ -306,5 +306,5 @@ def test_tables_are_refused(folders):
         fitted(frame, "segment")
     with pytest.raises(UsageError, match="E247"):
         fitted(frame, "denoise").encode(Table(pa.table({"a": [1.0]})))
-    with pytest.raises(UsageError, match="no --types"):
+    with pytest.raises(UsageError, match="do not apply to images"):
         find("denoise").coding({}).fit(frame, types={"a": "real"}, drop=(), transform="blend")

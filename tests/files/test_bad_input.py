@@ -903,7 +903,7 @@ def output_is_a_device(tmp, monkeypatch):
     return lambda: atomic_write("/dev/null", lambda file: None, overwrite=True)
 
 
-@case("E223", "no path")
+@case("E223", "not the path")
 def output_with_nul(tmp, monkeypatch):
     return lambda: write_table(TABLE, "out\0.csv")
 

@@ -1,8 +1,7 @@
-"""What verbs do about pictures: how they are read."""
+"""Read the input of commands, with the options for pictures."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -12,9 +11,11 @@ from lowerbound.cli import parsing
 from lowerbound.cli.outputs import open_data, renamed
 from lowerbound.errors import UsageError
 from lowerbound.files.data import Data, Whole
+from lowerbound.files.paths import named
 from lowerbound.files.pictures.bad_files import POLICIES
 from lowerbound.files.pictures.options import Wanted
 from lowerbound.files.read import walk
+from lowerbound.files.torch_datasets import is_torch_dataset
 
 if TYPE_CHECKING:
     from lowerbound.recipes import Recipe
@@ -32,7 +33,7 @@ def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
 
 
 def wanted_by(trained: Trained, on_bad_file: str | None = None) -> Wanted:
-    """Return how pictures must be read for a model."""
+    """Return the options for reading pictures that a model needs."""
     return replace(trained.coding.wanted(), on_bad_file=_policy(on_bad_file))
 
 
@@ -42,7 +43,7 @@ def open_for(
     rename: Mapping[str, str] | Sequence[str] = (),
     on_bad_file: str | None = None,
 ) -> Whole:
-    """Read data as a model takes them: pictures in files come in its size and colours."""
+    """Read data for a model: picture files are converted to its size and colours."""
     return open_data(data, rename, wanted=wanted_by(trained, on_bad_file))
 
 
@@ -52,9 +53,8 @@ def walk_for(
     rename: Mapping[str, str] | Sequence[str] = (),
     on_bad_file: str | None = None,
 ) -> Data:
-    """Return data to be worked on part by part, as a model takes them."""
-    known = isinstance(data, Data)
-    return renamed(data if known else walk(data, wanted=wanted_by(trained, on_bad_file)), rename)
+    """Open data for a model, to be processed part by part."""
+    return renamed(walk(data, wanted=wanted_by(trained, on_bad_file)), rename)
 
 
 def _policy(text: str | None) -> str:
@@ -65,7 +65,7 @@ def _policy(text: str | None) -> str:
 
 
 def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
-    """Refuse flags of a fit that the recipe has no use for.
+    """Raise an error for flags of a fit that do not apply to the recipe.
 
     Raises:
         UsageError: E236.
@@ -88,21 +88,20 @@ def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
 
 
 def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | None) -> Data:
-    """Read the data of a fit: rows, pictures of one size, or of any sizes for restoring.
+    """Read the data of a fit: rows, images of one size, or image pairs for restoration.
 
     Raises:
         UsageError: E201 for a recipe that restores pictures where no files of any are given.
     """
     if recipe.restoration is None:
-        return renamed(data if isinstance(data, Data) else walk(data, wanted=how), rename)
-    if isinstance(data, Data):
-        return data
-    if not isinstance(data, str | os.PathLike):
+        return renamed(walk(data, wanted=how), rename)
+    if isinstance(data, Data) or is_torch_dataset(data):
+        return walk(data)
+    if not named(data):
         raise UsageError(
             "E201",
-            f"the recipe {recipe.name} learns from picture files, and a {type(data).__name__} is "
-            "given",
-            fix="give a folder of pictures",
+            f"the recipe {recipe.name} learns from picture files, got a {type(data).__name__}",
+            fix="give a folder of pictures, a list of picture files, or a torch Dataset of pairs",
         )
     pairs = import_module("lowerbound.coding.pairs")  # torch: --help does not wait for it
     return pairs.read_pairs(data, targets, recipe.restoration, how.on_bad_file)

@@ -1,4 +1,4 @@
-"""Inputs and outputs as verbs see them: checked before any work, written whole or not at all."""
+"""Check the inputs and outputs of commands before any work, and deliver the results."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ Given = TypeVar("Given", bound=Data)
 
 
 def check_model_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
-    """Refuse, before anything is computed, a place where the model could not be saved."""
+    """Check, before any computation, that a model can be saved at `path`."""
     target = _place(path)
     if not os.path.lexists(target):
         return target
     if not (target / "manifest.json").is_file():
         raise UsageError(
             "E221",
-            f"{target} is no saved model, so it is not replaced",
+            f"{target} is not a saved model, so it is not replaced",
             fix="choose another --out",
             path=str(target),
         )
@@ -61,9 +61,9 @@ def _place(path: str | os.PathLike[str]) -> Path:
     try:
         target = Path(path).absolute()
         if not target.parent.is_dir():
-            raise OSError("there is no such folder")
+            raise OSError("the folder does not exist")
         if not os.access(target.parent, os.W_OK | os.X_OK):
-            raise OSError("you may not write there")
+            raise OSError("it is not writable")
         os.path.lexists(target)  # a NUL in the name
         target.lstat()  # a name that is too long
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def _place(path: str | os.PathLike[str]) -> Path:
 def check_table_target(
     path: str | os.PathLike[str] | None, overwrite: bool, data: object = None
 ) -> Path | None:
-    """Refuse, before anything is computed, a place where rows could not be written."""
+    """Check, before any computation, that rows can be written to `path`."""
     if path is None:
         return None
     target = check_output(path, overwrite)
@@ -98,13 +98,13 @@ def check_table_target(
 def check_embedding_target(
     path: str | os.PathLike[str] | None, overwrite: bool, data: object
 ) -> Path | None:
-    """Refuse a place where embeddings could not be written: a table, or the cells once more."""
+    """Check that embeddings can be written to `path`: a table, or a copy of the .h5ad file."""
     if path is None or not is_cells(Path(path)):
         return check_table_target(path, overwrite, data)
     if not (isinstance(data, str | os.PathLike) and is_cells(Path(data))):
         raise UsageError(
             "E236",
-            f"{path} would hold cells with their embedding, and the data are no .h5ad file",
+            f"{path} would hold cells with their embedding, and the data are not an .h5ad file",
             fix="choose an --out that ends in .parquet",
         )
     target = check_place(path, overwrite)
@@ -118,12 +118,12 @@ def check_embedding_target(
 
 
 def is_cells(target: Path | None) -> bool:
-    """Tell whether a path is that of an AnnData file."""
+    """Return whether a path is that of an AnnData file."""
     return target is not None and target.suffix.lower() == ".h5ad"
 
 
 def is_array(target: Path | None) -> bool:
-    """Tell whether only numbers can be written there, so that ids must be left out."""
+    """Return whether only numbers can be written there, so that ids must be left out."""
     return target is not None and target.suffix.lower() in (".npy", ".npz")
 
 
@@ -140,11 +140,11 @@ def open_data(
     """Read data and give its columns the names that the model knows them by.
 
     Args:
-        data: whatever `lowerbound.files.read.read` takes.
+        data: anything that `lowerbound.files.read.read` takes.
         rename: THEIRS=OURS pairs.
         options: further arguments of `read`.
     """
-    return renamed(data if isinstance(data, Whole) else read(data, **options), rename)
+    return renamed(read(data, **options), rename)
 
 
 def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
@@ -180,7 +180,7 @@ def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
 def walked(
     given: Data, trained: Trained, voice: Voice, *, whole: bool = False
 ) -> Iterator[tuple[Whole, Coded]]:
-    """Yield the parts of data, as read and as coded, and show how many of their rows are done.
+    """Yield the parts of data, as read and as coded, and report the progress.
 
     The next part is read and coded while the caller works on one. Columns that the model knows
     nothing of are passed over, unless `whole` rows are asked for.
@@ -203,7 +203,7 @@ def walked(
 
 
 def beside(frame: Whole, ids: Sequence[str], table: pa.Table) -> pa.Table:
-    """Put the rows' positions and the input's id columns in front of `table`."""
+    """Prepend the rows' positions and the input's id columns to `table`."""
     numbers = np.arange(frame.start, frame.start + table.num_rows, dtype=np.int64)
     front: dict[str, Any] = {"row": pa.array(numbers)}
     known = frame.annotations
@@ -224,17 +224,17 @@ def deliver(
     overwrite: bool,
     shape: tuple[int, ...] = (),
 ) -> tuple[Any, Path | None]:
-    """Write rows to `target` as they come, or give them back in the kind that came in.
+    """Write rows to `target` as they come, or return them in the container of the input.
 
     Args:
-        given: what came in, or None.
+        given: the input, or None.
         tables: the rows, in parts.
         target: where to, or None.
-        overwrite: replace what is there.
+        overwrite: replace an existing result.
         shape: of one row where each is a picture: files of arrays hold (n, *shape).
 
     Returns:
-        The rows, but for those of a `Stream` that were written: they were never held together.
+        The rows and the path; no rows where those of a `Stream` were written part by part.
     """
     if isinstance(given, Stream) and target is not None:
         return None, write_tables(tables, target, overwrite, shape)
@@ -247,7 +247,7 @@ def deliver(
 def deliver_beside(
     data: str | os.PathLike[str], tables: Iterable[pa.Table], target: Path, overwrite: bool
 ) -> Path:
-    """Write an .h5ad file once more, with embeddings of its cells."""
+    """Write a copy of an .h5ad file with embeddings of its cells."""
     anndatas = import_module("lowerbound.files.anndata")
     z = NumpyNative().wrap(pa.concat_tables(tables))
     write = anndatas.with_embedding(Path(data), z)
@@ -255,7 +255,7 @@ def deliver_beside(
 
 
 def spell_path(path: object, otherwise: str = "PATH") -> str:
-    """Spell a path in a command, as short as it can be; `otherwise` stands for what is no path."""
+    """Return the shortest spelling of a path for a command, or `otherwise` if it is not a path."""
     if not isinstance(path, str | Path):
         return otherwise
     absolute, here = Path(path), Path.cwd()
@@ -279,18 +279,18 @@ def spell_use(restoration: str, model: str, data: str, why: str = "") -> str:
 
 
 class Clock:
-    """Seconds since it was made."""
+    """A stopwatch that starts when it is made."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
 
     def __call__(self) -> float:
-        """Return the seconds."""
+        """Return the seconds since the start."""
         return time.monotonic() - self._began
 
 
 def spell_seconds(seconds: float) -> str:
-    """Spell a duration as people do."""
+    """Return a duration as text, such as 3.2 s or 1 h 05 min."""
     if seconds < 90:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -302,7 +302,7 @@ def spell_seconds(seconds: float) -> str:
 
 
 def spell_bytes(count: int) -> str:
-    """Spell a size as people do."""
+    """Return a number of bytes as text, such as 1.2 MB."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""Where pictures go: a file of rows, one grid to look at, or a folder of PNG files."""
+"""Destinations of images: a file of rows, one grid, or a folder of PNG files."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from lowerbound.cli.work import drawing
 from lowerbound.coding.pictures import PictureCoding
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.data import Data
+from lowerbound.files.paths import named
 from lowerbound.files.pictures.columns import pixels_of
 from lowerbound.files.pictures.folders import pictures_in
 from lowerbound.files.pictures.image_file import writer_of
@@ -33,11 +34,11 @@ SHOWN = 400  # pictures of a grid at most: more are too small to see
 
 
 class Place(Protocol):
-    """Where rows are delivered to."""
+    """A destination of rows."""
 
     @property
     def plain(self) -> bool:
-        """Whether there is room for the rows' own numbers only."""
+        """Whether only numbers can be written, so that ids must be left out."""
         ...
 
     def deliver(
@@ -47,19 +48,19 @@ class Place(Protocol):
         tables: Iterable[pa.Table],
         overwrite: bool,
     ) -> tuple[Any, Path | None]:
-        """Write the rows, or give them back; say what and where."""
+        """Write the rows, or return them; return (rows, path)."""
         ...
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A file of rows or arrays, or none: then the rows are given back."""
+    """A file of rows or arrays, or no file: the rows are returned."""
 
     path: Path | None
 
     @property
     def plain(self) -> bool:
-        """Arrays have no room for ids."""
+        """Whether the file holds an array, which has no room for ids."""
         return is_array(self.path)
 
     def deliver(
@@ -69,13 +70,13 @@ class Rows:
         tables: Iterable[pa.Table],
         overwrite: bool,
     ) -> tuple[Any, Path | None]:
-        """Write the rows, or give them back."""
+        """Write the rows, or return them."""
         return deliver(given, tables, self.path, overwrite, trained.coding.shape)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One picture of all of them."""
+    """One picture file with all images in a grid."""
 
     path: Path
     plain: bool = False
@@ -98,7 +99,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Folder:
-    """A PNG file for each."""
+    """A folder with a PNG file for each image."""
 
     path: Path
     plain: bool = False
@@ -121,7 +122,7 @@ class Folder:
 def check_picture_target(
     out: str | os.PathLike[str] | None, overwrite: bool, data: object = None
 ) -> Place:
-    """Tell where pictures or rows go, refusing a place where they could not be written.
+    """Return the destination of images or rows, and check that it can be written.
 
     A name without a suffix or with "/" at its end, or a folder that is there, is a folder of PNG
     files; one that ends in .png is a grid; any other is a file of rows.
@@ -137,10 +138,10 @@ def check_picture_target(
 
 
 def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Path:
-    """Return the folder to write, unless it would replace what is read."""
+    """Return the folder to write, after a check that it does not overlap with the data."""
     target = check_folder(text, overwrite)
-    if isinstance(data, str | os.PathLike):
-        source, real = Path(os.path.realpath(data)), Path(os.path.realpath(target))
+    for path in named(data):
+        source, real = Path(os.path.realpath(path)), Path(os.path.realpath(target))
         if source.is_relative_to(real) or real.is_relative_to(source):
             raise UsageError(
                 "E236",
@@ -151,11 +152,11 @@ def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Pat
 
 
 def beside_inputs(target: Path, data: object) -> Path:
-    """Return the file or folder to write, unless a picture that is read would vanish with it."""
-    if target.exists() and isinstance(data, str | os.PathLike):
+    """Return the file or folder to write, after a check that it replaces no input."""
+    if target.exists() and (found := named(data)):
         real = Path(os.path.realpath(target))
-        with suppress(DataError):  # data that cannot be read is told of where it is read
-            for path in pictures_in(data).files:
+        with suppress(DataError):  # reported where the data are read
+            for path in pictures_in(found).files:
                 if Path(os.path.realpath(path)).is_relative_to(real):
                     raise UsageError(
                         "E236",
@@ -166,7 +167,7 @@ def beside_inputs(target: Path, data: object) -> Path:
 
 
 def _of_pictures(trained: Trained, path: Path) -> PictureCoding:
-    """Return the coding of a model's pictures; a model of columns makes none."""
+    """Return the coding of a model of images, or raise an error for other models."""
     coding = trained.coding
     if not isinstance(coding, PictureCoding):
         raise UsageError(
@@ -178,7 +179,7 @@ def _of_pictures(trained: Trained, path: Path) -> PictureCoding:
 
 
 def names_of(files: Sequence[str], count: int) -> list[str]:
-    """Return a name that ends in .png for every picture: that of its file, or its number."""
+    """Return a name ending in .png for every picture, from its file or its number."""
     if not files:
         return [f"{i:0{len(str(count - 1))}d}.png" for i in range(count)]
     names, chosen = [], [str(PurePosixPath(name).with_suffix("")) for name in files]
@@ -193,7 +194,7 @@ def names_of(files: Sequence[str], count: int) -> list[str]:
 def write_pictures(
     folder: Path, names: Sequence[str], pictures: Iterable[NDArray[np.uint8]], overwrite: bool
 ) -> Path:
-    """Write a folder of PNG files, all of them or none."""
+    """Write a folder of PNG files: all of them, or none."""
     with atomic_folder(folder, overwrite) as made:
         for name, picture in zip(names, pictures, strict=True):
             path = made / name

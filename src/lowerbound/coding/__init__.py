@@ -1,4 +1,4 @@
-"""What a model takes: rows of tensors made of tables, counts and pictures.
+"""Codings: convert tables, counts and images to tensors for a model, and back.
 
 - rows: rows that batches are taken from
 - base: coded rows, and the raw column that each number belongs to

@@ -1,4 +1,4 @@
-"""What training sees of a batch: a random function of its rows, drawn anew at every step.
+"""Random changes to the rows of a batch, drawn anew at every training step.
 
 Pictures are (B, C, H, W) in [0, 1]. A degradation makes pairs for models that restore: the batch
 that comes out holds what is wanted, and as its context what is given.
@@ -21,7 +21,7 @@ _CODES = 255.0
 
 
 def binarised(batch: Batch, source: torch.Generator) -> Batch:
-    """Draw every cell from a Bernoulli whose probability is its grey level in [0, 1].
+    """Draw every pixel from a Bernoulli distribution with its grey level as the probability.
 
     References:
         Salakhutdinov & Murray, "On the quantitative analysis of deep belief networks", 2008:
@@ -50,19 +50,19 @@ def turned(batch: Batch, source: torch.Generator) -> Batch:
 
 @dataclass(frozen=True)
 class Then:
-    """One view after the other."""
+    """Two views, applied one after the other."""
 
     first: View
     second: View
 
     def __call__(self, batch: Batch, source: torch.Generator) -> Batch:
-        """Return what the second view shows of what the first shows."""
+        """Return the result of the second view applied to that of the first."""
         return self.second(self.first(batch, source), source)
 
 
 @dataclass(frozen=True)
 class Noisy:
-    """Given is the picture with Gaussian noise of a strength drawn for each row.
+    """Pairs of an image and the same image with Gaussian noise of random strength.
 
     Args:
         low: smallest standard deviation, in codes of 8 bits.
@@ -86,7 +86,7 @@ class Noisy:
 
 @dataclass(frozen=True)
 class Grainy:
-    """Given is the picture as few photons show it: Poisson counts, divided by their peak.
+    """Pairs of an image and the same image with Poisson noise, as from few photons.
 
     Args:
         low: smallest number of photons of a white pixel.
@@ -106,7 +106,7 @@ class Grainy:
 
 @dataclass(frozen=True)
 class Salted:
-    """Given is the picture with a share of its pixels black or white.
+    """Pairs of an image and the same image with some pixels set to black or white.
 
     Args:
         low: smallest share of pixels.
@@ -127,11 +127,11 @@ class Salted:
 
 @dataclass(frozen=True)
 class Shrunk:
-    """Given is the picture made smaller, bicubic with antialiasing (MATLAB's and pillow's kernel).
+    """Pairs of an image and a smaller copy (bicubic, antialiased, as by MATLAB and pillow).
 
     Args:
         scale: how many times smaller in each direction; the size must be a multiple of it.
-        is_stored: whether what is given has been through a file of 8 bits.
+        is_stored: whether the input is rounded to 8 bits, as by a file.
     """
 
     scale: int
@@ -150,13 +150,13 @@ def shrunk(x: Tensor, scale: int) -> Tensor:
 
 
 def stored(x: Tensor) -> Tensor:
-    """Return what a file of 8 bits would hold of values in [0, 1]."""
+    """Round values in [0, 1] to the 256 levels of an 8-bit file."""
     return (x.clamp(0, 1) * _CODES).round() / _CODES
 
 
 @dataclass(frozen=True)
 class Holed:
-    """Given is the picture with holes, and where they are; wanted are the pixels in the holes.
+    """Pairs of the pixels in random holes of an image, and the image with these holes.
 
     Holes are rectangles and strokes, a few for each row. Wanted pixels outside of them are NaN.
 
@@ -174,7 +174,7 @@ class Holed:
         return with_holes(batch.x, hole)
 
     def holes(self, rows: int, size: tuple[int, int], source: torch.Generator) -> Tensor:
-        """Draw where holes are, (rows, 1, H, W) of bool."""
+        """Draw a mask of holes, (rows, 1, H, W) of bool."""
         height, width = size
         drawn = torch.rand(rows, self.count, 5, generator=source)
         y, x, tall, wide, present = drawn.unbind(2)
@@ -194,7 +194,7 @@ class Holed:
 
 
 def with_holes(x: Tensor, hole: Tensor) -> Batch:
-    """Return what is wanted, NaN outside of the holes, and what is given, with the holes marked.
+    """Return the targets, NaN outside the holes, and the images with the holes marked.
 
     Args:
         x: (B, C, H, W).

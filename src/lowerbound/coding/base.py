@@ -1,4 +1,4 @@
-"""What coding gives: rows for a model, and what belongs to which raw column."""
+"""Types of codings: coded rows, groups of coded columns, and the `Coding` protocol."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from lowerbound.files.pictures.options import Wanted
 
 @dataclass(frozen=True)
 class Coded:
-    """Rows that a model can take, and what coding them came across.
+    """Coded rows for a model, with counts of unusual values found while coding.
 
     Attributes:
         rows: the coded rows.
         jacobian: computes `log_jacobian`, which most tasks have no need of.
         surcharge: (n,) nats that the score gains for columns that were constant in training and
             are not any more: log(rows + 2) each, by Laplace's rule of succession.
-        unseen: cells per column whose category training never saw.
-        clipped: cells per column that were held back to the coded range.
-        missing: missing cells per column.
-        notes: what else the user should know.
-        view: what training sees of `raw`, drawn anew at every step; None: `rows` as they are.
-        raw: the rows that `view` looks at; `rows` are what it showed once and for all.
-        each: how many rows every example gives: row i is of the example i modulo their number.
-        digest: of what the rows are made from, where that takes less than to look at them all.
+        unseen: values per column whose category is absent from the training rows.
+        clipped: values per column that were clipped to the coded range.
+        missing: missing values per column.
+        notes: further notes for the user.
+        view: the random change that training applies to `raw` at every step; None: no change.
+        raw: the rows that `view` is applied to; `rows` are its results with a fixed seed.
+        each: the number of rows per example; row i belongs to example i modulo their number.
+        digest: a digest of the source of the rows, where it is cheaper than one of the rows.
         shuffled: whether the rows are in random order already.
     """
 
@@ -53,24 +53,24 @@ class Coded:
 
     @cached_property
     def log_jacobian(self) -> NDArray[np.float64]:
-        """What to add to log p(coded) for log p(raw), (n,) nats."""
+        """The log Jacobian, (n,) nats: log p(raw) - log p(coded)."""
         return self.jacobian()
 
     def part(self, index: Tensor) -> Coded:
-        """Return the rows at `index` alone, with nothing of what coding came across."""
+        """Return the rows at `index` without the counts of unusual values."""
         i = index.numpy()
         return Coded(subset(self.rows, index), lambda: self.log_jacobian[i], self.surcharge[i])
 
 
 class Group(NamedTuple):
-    """A raw column and where its coded parts stand."""
+    """A raw column and the positions of its coded columns."""
 
     column: str
     parts: tuple[int, ...]
 
 
 class Coding(Protocol):
-    """How raw rows become coded rows and back."""
+    """A conversion between raw rows and coded rows."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -83,11 +83,11 @@ class Coding(Protocol):
         ...
 
     def arguments(self) -> dict[str, Any]:
-        """Return the recipe's arguments that the data decide."""
+        """Return the arguments of the recipe that follow from the data."""
         ...
 
     def wanted(self) -> Wanted:
-        """Return what pictures in files must become to be encoded."""
+        """Return the options for reading picture files that `encode` needs."""
         ...
 
     def encode(self, frame: Whole) -> Coded:
@@ -99,7 +99,7 @@ class Coding(Protocol):
         ...
 
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
-        """Return the rows of `frame` with their missing cells taken from coded `values`."""
+        """Return the rows of `frame` with missing values replaced by the decoded `values`."""
         ...
 
     def document(self) -> dict[str, Any]:

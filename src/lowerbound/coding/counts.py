@@ -1,4 +1,4 @@
-"""Counts, as of single cells, as a model takes them: with their library size and their batch."""
+"""The coding of counts, as of single cells: counts, library size and batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lowerbound.errors import DataError, UsageError, nearest
 from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.pictures.options import ANY, Wanted
 
-KIND = "batch"  # of the one column that tells which experiment a row is from
+KIND = "batch"  # the kind of the column with the experiment that each row is from
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class CountsCoding:
 
     Args:
         names: the columns (genes), in the model's order.
-        batch: the column that tells which experiment a row is from, or nothing.
-        batches: what is in it, and how many rows of each there were.
+        batch: the column with the experiment that each row is from, or "".
+        batches: the values of that column, with the number of rows of each.
     """
 
     names: tuple[str, ...]
@@ -63,12 +63,12 @@ class CountsCoding:
         types: Mapping[str, str],
         drop: Sequence[str],
     ) -> CountsCoding:
-        """Take every column that is not dropped, and look at all rows for their batches only.
+        """Return the coding of all columns that are not dropped, reading only the batches.
 
         Args:
             parts: the rows.
             names: of the columns.
-            types: what is known of columns: which one tells the batch.
+            types: the declared kinds of columns, at most one of which is the batch.
             drop: names to leave out.
 
         Raises:
@@ -91,7 +91,7 @@ class CountsCoding:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """A row is no picture: no shape."""
+        """(): rows are not images."""
         return ()
 
     @property
@@ -105,7 +105,7 @@ class CountsCoding:
         return {"features": len(self.names), **batches}
 
     def wanted(self) -> Wanted:
-        """Rows are no pictures: nothing is wanted of them."""
+        """The defaults: rows are not images."""
         return ANY
 
     def encode(self, frame: Whole) -> Coded:
@@ -133,7 +133,7 @@ class CountsCoding:
         return Coded(Sparse(matrix, context), lambda: nothing, nothing, unseen=unseen)
 
     def _shares(self, frame: Whole) -> tuple[Tensor, int]:
-        """Return how much each row is of each batch, (n, batches), and how many are of none.
+        """Return the share of each batch in each row, (n, batches), and the count of unknown ones.
 
         A row of a batch that training never saw is a little of each, as much as there were rows.
         """
@@ -151,7 +151,7 @@ class CountsCoding:
         return pa.table({name: whole[:, i] for i, name in enumerate(self.names)})
 
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
-        """Return the rows of `frame` with their missing cells taken from coded `values`."""
+        """Return the rows of `frame` with missing values replaced by the decoded `values`."""
         return filled(table_of(frame), self.decode(values))
 
     def document(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _(frame: Matrix, places: Sequence[int]) -> Any:
 
 
 def _chosen(types: Mapping[str, str]) -> str:
-    """Return the column of batches, which alone may have a kind of its own."""
+    """Return the column of batches, the only column whose kind may be declared."""
     others = {name: kind for name, kind in types.items() if kind != KIND}
     if others or len(types) > 1:
         what = f"not {listed([f'{n}={k}' for n, k in others.items()])}" if others else "only one"
@@ -188,7 +188,7 @@ def _chosen(types: Mapping[str, str]) -> str:
 
 
 def _texts(frame: Whole, name: str) -> pa.ChunkedArray:
-    """Return a column as text: one that stands beside the counts, or one of theirs."""
+    """Return an annotation of the rows as text."""
     table = frame.annotations
     if name not in table.column_names:
         raise _missing(name, frame, list(dict.fromkeys([*table.column_names, *frame.names])))
@@ -221,7 +221,7 @@ def _check_counts(matrix: sparse.csr_matrix, frame: Whole, names: Sequence[str])
     looks_logged = np.isfinite(data).all() and data.min() >= 0 and data.max() < 20
     raise DataError(
         "E073",
-        f"{frame.origin}: {int(bad.sum())} values are no counts, the first is "
+        f"{frame.origin}: {int(bad.sum())} values are not counts, the first is "
         f"{data[first]:.6g} in row {row}, column {names[matrix.indices[first]]!r}"
         + ("; the values look log-normalised" if looks_logged else ""),
         fix="give the raw counts, or use --recipe table",

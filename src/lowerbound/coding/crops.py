@@ -1,4 +1,4 @@
-"""Crops of pictures of any sizes, as rows: what models that work on any size learn from."""
+"""Crops of images of any sizes, as the training rows of models that work on any size."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 
 def shares(pixels: NDArray) -> NDArray[np.float32]:
-    """Return pixels of 8 or 16 bits as shares of their highest code; others as they are."""
+    """Scale pixels of 8 or 16 bits to [0, 1]; return other pixels as they are."""
     return pixels.astype(np.float32) / np.float32(_FULL.get(pixels.dtype, 1.0))
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Square crops at places that are a function of the row's number and the seed.
+    """Square crops at positions that depend on the row's number and the seed alone.
 
     A picture smaller than a crop is mirrored at its borders.
 
@@ -73,11 +73,11 @@ def filled_out(picture: NDArray, size: int) -> NDArray:
 
 @dataclass(frozen=True)
 class Paired:
-    """Crops of two sets of pictures at the same places: what is wanted, and what is given.
+    """Crops of targets and of input images at the same positions.
 
     Args:
-        wanted: crops that the model is to make, such as masks.
-        given: crops of what it sees.
+        wanted: crops of the targets, such as masks.
+        given: crops of the input images.
     """
 
     wanted: Crops
@@ -94,11 +94,11 @@ class Paired:
 
 @dataclass(frozen=True)
 class Seen:
-    """Rows as a view shows them, drawn once and for all: each by its own number.
+    """Rows changed by a view, whose randomness depends on the row's number alone.
 
     Args:
         rows: the rows.
-        view: what is made of them.
+        view: the change that is applied to them.
         seed: of the view.
     """
 

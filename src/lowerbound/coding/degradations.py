@@ -1,4 +1,4 @@
-"""What a restoring model is trained to undo, spelled as text: ``gaussian:0-50``, ``salt:0.1``."""
+"""Parse descriptions of noise that a model learns to remove: ``gaussian:0-50``, ``salt:0.1``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Missing cells taken from what a model says of them, in columns of any type."""
+"""Fill missing values of columns of any type with values from a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lowerbound.columns.arrow import (
 
 
 def filled(original: pa.Table, decoded: pa.Table, numbers: Collection[str] = ()) -> pa.Table:
-    """Return `original` with its missing cells taken from `decoded`, cell by cell.
+    """Return `original` with its missing values replaced by those of `decoded`.
 
     Args:
         original: the raw cells.
@@ -45,7 +45,7 @@ def _filled(
 
 
 def _holding(kind: pa.DataType, seen: pa.DataType) -> pa.DataType:
-    """Return a type for the cells of a column and for those that are filled in.
+    """Return a type that holds both the values of a column and those filled in.
 
     It follows from types alone, so that all parts of a file have the same.
 

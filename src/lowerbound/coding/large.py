@@ -1,4 +1,4 @@
-"""Learning from tables that are not held: what they look like, and the rows that are looked at."""
+"""Fit on tables larger than memory: infer the schema from a sample, store the training rows."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from lowerbound.files.stream import Stream
 
 Streamable = TableCoding | CountsCoding
 
-HELD_CELLS = 1 << 23  # cells of a table that is held; of a larger one, so many tell its kinds
+HELD_CELLS = 1 << 23  # values of a table that is held, and of the sample of a larger one
 
 
 def is_large(stream: Stream) -> bool:
-    """Tell whether a table is learned from without being held."""
+    """Return whether a table is too large to be held while a model is fitted to it."""
     return stream.rows * len(stream.names) > HELD_CELLS
 
 
 def codes(kind: object) -> TypeGuard[type[Streamable]]:
-    """Tell whether what makes a coding can make it without all rows in memory."""
+    """Return whether a coding can be fitted without all rows in memory."""
     return isinstance(kind, type) and issubclass(kind, Streamable)
 
 
@@ -56,13 +56,13 @@ def fitted(
 
 
 def seen_of(stream: Stream, seed: int) -> Whole:
-    """Return a random sample of rows, from which kinds and statistics of columns are told."""
+    """Return a random sample of rows, to infer kinds and statistics of columns from."""
     most = max(1, HELD_CELLS // max(1, len(stream.names)))
     return stream.sample(most, noise.derive(seed, "kinds"))
 
 
 def needed(stream: Data, coding: Coding) -> Data:
-    """Return a table with those columns alone that coding looks at, or that tell rows apart.
+    """Return a table with only the columns that the coding reads, and those that identify rows.
 
     All of them stay where a modelled one is missing: the refusal tells of similar ones.
     """
@@ -74,12 +74,12 @@ def needed(stream: Data, coding: Coding) -> Data:
 
 
 def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[Streamable, Coded]:
-    """Code rows into a file: those of a table in random order, counts in their own.
+    """Write coded rows to a scratch file: a table's in random order, counts in their own order.
 
     Args:
         coding: made from some of the rows.
         stream: the table.
-        most: rows that are looked at; of more, so many are drawn at random.
+        most: the number of rows to store; they are drawn at random if there are more.
         seed: of the draw and of the order.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The coding of models that restore: crops of pictures, and what is given of each of them."""
+"""The coding of models that restore images: pairs of crops of images and targets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from lowerbound.coding.augmentations import Then, View, turned
 from lowerbound.coding.base import Coded, Group
 from lowerbound.coding.crops import Crops, Paired, Seen
 from lowerbound.coding.rows import Rows
-from lowerbound.columns.arrow import listed, spelled
+from lowerbound.columns.arrow import listed
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.data import ImagePairs, Whole
 from lowerbound.files.pictures import image_file
@@ -34,11 +33,11 @@ from lowerbound.files.pictures.folders import (
 )
 from lowerbound.files.pictures.options import ANY, Wanted
 
-CROP = 64  # pixels of a crop; of the given, where the wanted is larger
-SMALL_CROP = 24  # of the given for enlarging: what is wanted is up to four times as large
-EPOCH = 20_000  # crops in a pass, at least, whatever the number of pictures
+CROP = 64  # pixels of a crop
+SMALL_CROP = 24  # pixels of an input crop for enlarging: the target is up to four times as large
+EPOCH = 20_000  # the least number of crops in a pass over any number of images
 MOST_CLASSES = 64
-RGB = 1 << 24  # of the number of a colour, where it is no grey level
+RGB = 1 << 24  # added to the numbers of colours, to distinguish them from grey levels
 
 
 def _same(settings: Mapping[str, Any]) -> int:
@@ -74,13 +73,13 @@ class Restoration:
 
 @dataclass(frozen=True)
 class PairCoding:
-    """How pictures of any sizes become pairs of crops: what is given, and what is wanted.
+    """The coding of images of any sizes as pairs of crops: the input and the target.
 
     Args:
-        restoration: what is restored.
-        channels: 1 for grey, 3 for colours, of what is given.
-        scale: how many times larger the wanted picture is.
-        settings: of the recipe that tell what is made of clean pictures.
+        restoration: the task.
+        channels: of the input: 1 for grey, 3 for colours.
+        scale: the size of the target over that of the input.
+        settings: the settings of the recipe that define the input made from clean images.
         classes: the code in the mask files of each class, in order; () where there are none.
     """
 
@@ -92,16 +91,16 @@ class PairCoding:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Pictures have any size: no shape."""
+        """(): the images have no common size."""
         return ()
 
     @property
     def groups(self) -> Sequence[Group]:
-        """No columns."""
+        """(): images have no columns."""
         return ()
 
     def wanted(self) -> Wanted:
-        """Any picture: such a model does not read images of one size."""
+        """The defaults: such a model reads images of any size."""
         return ANY
 
     def arguments(self) -> dict[str, Any]:
@@ -146,7 +145,7 @@ class PairCoding:
         )
 
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
-        """Refuse: what such a model makes are pictures and no rows."""
+        """Raise an error: such a model makes images, not rows."""
         raise UsageError(
             "E247",
             f"a model that was fitted to {self.restoration.command} makes no rows",
@@ -154,7 +153,7 @@ class PairCoding:
         )
 
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
-        """Refuse, as `decode` does."""
+        """Raise an error, as `decode` does."""
         return self.decode(values)
 
     def document(self) -> dict[str, Any]:
@@ -181,7 +180,7 @@ class PairCoding:
 
 
 def _digest(frame: ImagePairs, document: Mapping[str, Any]) -> str:
-    """Return a digest of all pictures and of what is made of them."""
+    """Return a digest of all images, their targets and the coding."""
     digest = hashlib.blake2b(json.dumps(document, sort_keys=True).encode(), digest_size=16)
     for pictures in (frame.pictures, frame.targets or ()):
         for i in range(len(pictures)):
@@ -191,7 +190,7 @@ def _digest(frame: ImagePairs, document: Mapping[str, Any]) -> str:
 
 
 class _Numbered(Sequence[NDArray[np.float32]]):
-    """Masks as the numbers of their classes, (H, W, 1); NaN where a colour is none of them."""
+    """Masks as class indices, (H, W, 1); NaN where a colour is not a class."""
 
     def __init__(self, masks: Sequence[NDArray], classes: tuple[int, ...]) -> None:
         self.masks, self.classes = masks, np.asarray(classes)
@@ -210,7 +209,7 @@ class _Numbered(Sequence[NDArray[np.float32]]):
 
 @dataclass(frozen=True)
 class PairsFor:
-    """Makes the coding of one recipe, with the settings that are asked for.
+    """A factory of the coding of one recipe with given settings.
 
     Args:
         recipe: denoise, upscale, inpaint or segment.
@@ -223,7 +222,7 @@ class PairsFor:
     def fit(
         self, frame: Whole, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> PairCoding:
-        """Tell channels and classes from the pictures.
+        """Return the coding, with the channels and classes of the images.
 
         Raises:
             UsageError: E240 for kinds or columns, or for masks that are not given.
@@ -232,7 +231,7 @@ class PairsFor:
         if types or drop:
             raise UsageError(
                 "E240",
-                "a recipe of images takes no --types and no --drop: pictures have no columns",
+                "--types and --drop do not apply to images, which have no columns",
                 fix="leave them out",
             )
         if not isinstance(frame, ImagePairs):
@@ -257,13 +256,13 @@ class PairsFor:
 def _no_pictures(frame: Whole, recipe: str) -> DataError:
     return DataError(
         "E076",
-        f"{frame.origin} is no folder of pictures, and the recipe {recipe} learns from pictures",
+        f"{frame.origin} is not a folder of pictures, which the recipe {recipe} needs",
         fix="give a folder of PNG, JPEG, WebP, TIFF or BMP files",
     )
 
 
 def colours_of(packed: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return pixels, (H, W, C), of which `packed_colours` are the numbers: grey where all are."""
+    """Return the pixels, (H, W, C), for numbers from `packed_colours`; grey if all numbers are."""
     if (packed < RGB).all():
         return packed.astype(np.uint8)[..., None]
     colours = np.where(packed < RGB, packed * 0x010101, packed)
@@ -271,7 +270,7 @@ def colours_of(packed: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def _with_rgb(classes: Sequence[int]) -> tuple[int, ...]:
-    """Return the numbers of colours, which in model files of 0.1.0 have no `RGB` added."""
+    """Add `RGB` to the numbers of colours where it is absent, as in model files of 0.1.0."""
     bare = 255 < max(classes, default=0) < RGB
     return tuple(number + RGB * bare for number in classes)
 
@@ -285,21 +284,21 @@ def packed_colours(mask: NDArray) -> NDArray[np.int64]:
 
 
 def _classes(masks: Sequence[NDArray]) -> tuple[int, ...]:
-    """Return the colours that masks have, in order."""
+    """Return the sorted numbers of all colours in the masks."""
     found: set[int] = set()
     for i in range(len(masks)):
         found.update(np.unique(packed_colours(masks[i])).tolist())
         if len(found) > MOST_CLASSES:
             raise DataError(
                 "E088",
-                f"the masks have more than {MOST_CLASSES} colours: they are no masks, or JPEG has "
-                "blurred their borders",
+                f"the masks have more than {MOST_CLASSES} colours: they are not masks, or "
+                "JPEG has blurred their borders",
                 fix="save masks as PNG, with one grey level or colour for each class",
             )
     if len(found) < 2:
         raise DataError(
             "E088",
-            "all masks are of one colour: there is nothing to tell apart",
+            "all masks have one colour, and a model needs two classes or more",
             fix="give masks with one grey level or colour for each class",
         )
     return tuple(sorted(found))
@@ -332,17 +331,18 @@ def _size(picture: NDArray) -> str:
 
 
 def read_pairs(
-    data: str | os.PathLike[str],
-    targets: str | os.PathLike[str] | None,
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    targets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
     restoration: Restoration,
     on_bad_file: str = "auto",
 ) -> ImagePairs:
-    """Read a folder of pictures of any sizes, and what is to be made of each, if that is given.
+    """Read pictures of any sizes, and the target of each, if targets are given.
 
     Args:
-        data: a folder, a file or a pattern: clean pictures, or with `targets` what is given.
-        targets: likewise; matched by the files' names.
-        restoration: what the pairs are for.
+        data: a folder, a file, a pattern or a list of these: clean pictures, or with `targets`
+            the pictures that a model is given.
+        targets: likewise; matched to `data` by the names of the files.
+        restoration: the task that the pairs are for.
         on_bad_file: "auto", "skip" or "fail", as of `folders.gather`; of pairs, neither half is
             left out: the first that cannot be read is an error.
 
@@ -353,19 +353,19 @@ def read_pairs(
     listing = pictures_in(data)
     if targets is None:
         found = gather(listing, on_bad_file=on_bad_file)
-        return _pairs(data, found, None)
+        return _pairs(listing, found, None)
     listing, wanted = matched(listing, pictures_in(targets))
     given = gather(listing, on_bad_file="fail")
     if not restoration.masks:
         channels = given.shapes[0][2]
-        return _pairs(data, given, gather(wanted, channels=channels, on_bad_file="fail"))
+        return _pairs(listing, given, gather(wanted, channels=channels, on_bad_file="fail"))
     seen = survey(wanted, "fail")
     _check_deep(seen)
-    return _pairs(data, given, decoded(seen))
+    return _pairs(listing, given, decoded(seen))
 
 
 def _check_deep(seen: Survey) -> None:
-    """Refuse masks of 16 bits some of whose classes would be one in 8 bits."""
+    """Raise an error for 16-bit masks with classes that 8 bits cannot distinguish."""
     deep = [path for path, h in zip(seen.listing.files, seen.headers, strict=True) if h.deep]
     for path in deep:
         levels = np.unique(image_file.decode(path, 1))
@@ -379,12 +379,12 @@ def _check_deep(seen: Survey) -> None:
             )
 
 
-def _pairs(data: str | os.PathLike[str], given: Pictures, targets: Pictures | None) -> ImagePairs:
+def _pairs(listing: Listing, given: Pictures, targets: Pictures | None) -> ImagePairs:
     notes = [*given.notes, *(() if targets is None else targets.notes)]
     return ImagePairs(
         given,
         targets,
-        origin=spelled(Path(data).name or str(data)),
+        origin=listing.origin,
         notes=tuple(dict.fromkeys(notes)),
         total=len(given),
         files=tuple(given.names),

@@ -1,4 +1,4 @@
-"""The coding of image models: arrays of pictures as (channels, height, width) numbers."""
+"""The coding of image models: arrays of images as (channels, height, width) numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KINDS = {"bits": "bits", "logistic": "codes", "logistic_mixture": "codes", "sof
 
 @dataclass(frozen=True)
 class PictureCoding:
-    """How arrays of pictures become what an image model takes, and back.
+    """The coding of images of one size.
 
     Args:
         shape: of one picture as it is given: (H, W), (H, W, C) or (C, H, W).
@@ -51,7 +51,7 @@ class PictureCoding:
     def fit(
         cls, frame: Whole, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> PictureCoding:
-        """Tell what the values are: bits, 8-bit codes or shares.
+        """Return the coding for the kind of the values: bits, 8-bit codes or grey levels.
 
         Raises:
             UsageError: E240 for kinds or columns, which pictures do not have.
@@ -60,7 +60,7 @@ class PictureCoding:
         if types or drop:
             raise UsageError(
                 "E240",
-                "a recipe of images takes no --types and no --drop: pictures have no columns",
+                "--types and --drop do not apply to images, which have no columns",
                 fix="leave them out",
             )
         found = range_of(_images(frame, ()).pixels)
@@ -142,7 +142,7 @@ class PictureCoding:
         return pixels.reshape(len(pixels), *self.shape)
 
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
-        """Return the pictures of `frame` with their missing cells taken from coded `values`."""
+        """Return the images of `frame` with missing pixels replaced by the decoded `values`."""
         raw = self.raw(frame)
         if raw.dtype.kind != "f":  # nothing can be missing
             return as_table(raw)
@@ -207,18 +207,18 @@ _BY_KIND = {"bits": BitPictures, "codes": CodePictures, "grey": GreyPictures}
 
 
 def pictures_for(likelihood: object) -> type[PictureCoding]:
-    """Return the coding of pictures that a likelihood asks for; None lets the values decide."""
+    """Return the coding of images for a likelihood; None chooses it from the values."""
     return PictureCoding if likelihood is None else _BY_KIND[_KINDS.get(str(likelihood), "grey")]
 
 
 def values_of(coding: object) -> int | None:
-    """Return how many values a pixel may have, where the model counts them."""
+    """Return the number of values that a pixel may have; None for continuous values."""
     kind = coding.kind if isinstance(coding, PictureCoding) else ""
     return {"bits": 2, "codes": 256}.get(kind)
 
 
 def _is_last(shape: Sequence[int]) -> bool:
-    """Tell whether the channels of a picture come last, as far as its shape tells."""
+    """Return whether the channels come last, judged by the shape of an image."""
     return len(shape) == 2 or shape[-1] <= 4
 
 
@@ -269,7 +269,7 @@ def _(frame: Table, shape: Sequence[int]) -> Images:
 
 
 def _kind(values: Range, forced: str | None, origin: str) -> tuple[str, float]:
-    """Return the kind of the coded values, and what raw ones are multiples of."""
+    """Return the kind of the coded values, and the factor from coded to raw values."""
     found = "codes" if values.high > 1 else "bits" if values.whole else "grey"
     wanted = forced or found
     fits = {"bits": found == "bits", "codes": values.whole and values.high > 1, "grey": True}

@@ -1,4 +1,4 @@
-"""Pictures as rows of a model: held as they were given, coded a batch at a time."""
+"""Images as the rows of a model: stored as given, coded batch by batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lowerbound.coding.rows import Batch
 
 @dataclass(frozen=True)
 class PixelRows:
-    """Pictures, whose batches are float32 (B, C, H, W) of the coded range.
+    """Images that give float32 batches, (B, C, H, W), in the coded range.
 
     Args:
         pixels: (n, H, W), (n, H, W, C) or (n, C, H, W) of any type of numbers; NaN is missing.

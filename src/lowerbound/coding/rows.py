@@ -1,4 +1,4 @@
-"""Rows that a model can take batches of: a tensor, or a sparse matrix, dense by the batch."""
+"""Rows that batches are taken from: a tensor, or a sparse matrix made dense by batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CELLS = 1 << 17  # cells of rows that are computed together: fewer rows of large
 
 
 class Batch(NamedTuple):
-    """Rows of data and what they are conditional on."""
+    """Rows of data and the context that they are conditional on."""
 
     x: Tensor
     context: Tensor | None = None
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class Rows(Protocol):
-    """What training and tasks know of a data set that fits in memory."""
+    """Rows that batches can be taken from, the interface of training and tasks."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -105,7 +105,7 @@ class _Subset:
 
 @dataclass(frozen=True)
 class _Span:
-    """Rows that follow one another: no list of their numbers is held."""
+    """Consecutive rows, stored as a range instead of a list of indices."""
 
     rows: Rows
     span: range
@@ -118,7 +118,7 @@ class _Span:
 
     @property
     def blocks(self) -> list[range]:
-        """What of the blocks of the rows is within, counted from the first row."""
+        """The parts of the blocks within the span, counted from its first row."""
         first, last = self.span.start, self.span.stop
         found = (
             range(max(b.start, first) - first, min(b.stop, last) - first)
@@ -128,12 +128,12 @@ class _Span:
 
 
 def blocks_of(rows: Rows) -> Sequence[range]:
-    """Return which rows are to be read together; of rows in memory, all of them."""
+    """Return the ranges of rows that should be read together: one range for rows in memory."""
     return getattr(rows, "blocks", [range(len(rows))])
 
 
 def visits(rows: Rows, source: torch.Generator) -> Iterator[Tensor]:
-    """Yield the numbers of all rows in random order, in pieces: block by block."""
+    """Yield the indices of all rows in random order, block by block."""
     blocks = blocks_of(rows)
     order = [0] if len(blocks) == 1 else torch.randperm(len(blocks), generator=source).tolist()
     for number in order:
@@ -142,7 +142,7 @@ def visits(rows: Rows, source: torch.Generator) -> Iterator[Tensor]:
 
 
 def batched(pieces: Iterator[Tensor], size: int) -> Iterator[Tensor]:
-    """Yield whole batches of numbers, which may reach over the ends of pieces."""
+    """Yield full batches of indices, which may span several pieces."""
     waiting = torch.empty(0, dtype=torch.long)
     for piece in pieces:
         waiting = torch.cat([waiting, piece]) if len(waiting) else piece
@@ -153,7 +153,7 @@ def batched(pieces: Iterator[Tensor], size: int) -> Iterator[Tensor]:
 
 
 def fingerprint(rows: Rows, chunk: int = 8192) -> str:
-    """Return a digest of the values of all rows, in their order, so many at a time at most."""
+    """Return a digest of the values of all rows, in order, reading at most `chunk` at a time."""
     digest, chunk = hashlib.blake2b(digest_size=16), tile_of(rows, chunk)
     for start in range(0, len(rows), chunk):
         for part in rows.take(torch.arange(start, min(start + chunk, len(rows)))):
@@ -163,12 +163,12 @@ def fingerprint(rows: Rows, chunk: int = 8192) -> str:
 
 
 def tile_of(rows: Rows, most: int, flat: int = 0) -> int:
-    """Return how many of such rows are computed together: a function of their shape alone.
+    """Return the number of rows to compute together, which depends on their shape alone.
 
     Args:
         rows: the rows.
         most: of them.
-        flat: the cells that they may have together where a row is no picture, if more than usual.
+        flat: the values that flat rows may have together, if more than `CELLS`.
     """
     x = rows.take(torch.zeros(1, dtype=torch.long)).x
     cells = max(CELLS, flat) if x.dim() == 2 else CELLS
@@ -176,10 +176,10 @@ def tile_of(rows: Rows, most: int, flat: int = 0) -> int:
 
 
 def tiles(rows: Rows, size: int) -> Iterator[tuple[Batch, int]]:
-    """Yield (batch of exactly `size` rows, how many of them are real), in order.
+    """Yield (batch of exactly `size` rows, number of real rows in it), in order.
 
     The last tile repeats its last row. Matrix products of one shape round in one way, so a row's
-    numbers come out bit-equal however many rows stand beside it.
+    results are bit-equal for any number of other rows.
     """
     for start in range(0, len(rows), size):
         index = torch.arange(start, start + size).clamp_max(len(rows) - 1)

@@ -1,4 +1,4 @@
-"""Coded rows that are not held in memory: shuffled once into a file, read block by block."""
+"""Store coded rows in a scratch file: shuffled once, read block by block."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Stored:
         return self.shape[0]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how other processes of this machine read the same file."""
+        """Return how another process on this machine opens the same file."""
         return _elsewhere, (scratch.address(self.file), self.shape)
 
     @property
@@ -93,7 +93,7 @@ def _elsewhere(at: scratch.Address, shape: tuple[int, int]) -> Stored:
 
 
 def whole(move: Callable[..., int], file: BinaryIO, x: NDArray[np.generic], place: int) -> None:
-    """Read or write all of `x` from a byte on: a call may move less than it is asked for."""
+    """Read or write all of `x` at a byte offset, repeating system calls that move less."""
     left = x.data.cast("B")
     while len(left):
         moved = move(file.fileno(), [left], place)
@@ -103,7 +103,7 @@ def whole(move: Callable[..., int], file: BinaryIO, x: NDArray[np.generic], plac
 
 
 def store(parts: Iterable[Rows], shape: tuple[int, int], seed: int) -> tuple[Stored, str]:
-    """Shuffle rows into a file: every order of them is equally likely.
+    """Write rows to a scratch file in random order; every order is equally likely.
 
     Each part's rows are dealt to blocks at random, as many to each as its free places promise
     (the multivariate hypergeometric law of drawing without replacement); full blocks are then

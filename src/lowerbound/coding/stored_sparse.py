@@ -1,4 +1,4 @@
-"""Counts that are not held in memory: what is not zero, row by row in a file."""
+"""Store counts in a scratch file: the nonzero entries, row by row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WORD = 4  # bytes of a column's number, and of a value
 
 
 class StoredSparse:
-    """Rows of mostly zeros in a file, in the order in which they came.
+    """Sparse rows in a scratch file, in their original order.
 
     A row is its columns' numbers (int32) and then their values (float32): one read each.
 
@@ -43,7 +43,7 @@ class StoredSparse:
         return len(self.starts) - 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Return how other processes of this machine read the same file."""
+        """Return how another process on this machine opens the same file."""
         return _elsewhere, (scratch.address(self.file), self.starts, self.features, self.context)
 
     def take(self, index: Tensor) -> Batch:
@@ -64,7 +64,7 @@ def _elsewhere(at: scratch.Address, *rest: Any) -> StoredSparse:
 
 
 def store(parts: Iterable[Sparse], shape: tuple[int, int]) -> tuple[StoredSparse, str]:
-    """Write rows into a file.
+    """Write sparse rows to a scratch file.
 
     Args:
         parts: the rows, in order; one of them is in memory.
@@ -101,7 +101,7 @@ def store(parts: Iterable[Sparse], shape: tuple[int, int]) -> tuple[StoredSparse
 
 
 def _words(part: Sparse) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return rows as they lie in the file, and how many entries each has."""
+    """Return rows in the layout of the file, and the number of entries of each."""
     starts = part.matrix.indptr.astype(np.int64)
     lengths = np.diff(starts)
     # Entry i of a row goes as far behind the row's first word as i, its value one row further.

@@ -60,12 +60,12 @@ class TableCoding:
         return cls(schema, gaps)
 
     def with_gaps(self, found: bool) -> Self:
-        """Return the coding, knowing whether cells are missing beyond the rows it was made of."""
+        """Return the coding with `gaps` also set if `found`, in rows that `fit` did not see."""
         return replace(self, gaps=self.gaps or found)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """A row is no picture: no shape."""
+        """(): rows are not images."""
         return ()
 
     @property
@@ -87,7 +87,7 @@ class TableCoding:
         }
 
     def wanted(self) -> Wanted:
-        """Rows are no pictures: nothing is wanted of them."""
+        """The defaults: rows are not images."""
         return ANY
 
     def encode(self, frame: Whole) -> Coded:
@@ -122,7 +122,7 @@ class TableCoding:
         return self.schema.decode(np.asarray(values), bounded=bounded)
 
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
-        """Return the rows of `frame` with their missing cells taken from coded `values`."""
+        """Return the rows of `frame` with missing values replaced by the decoded `values`."""
         numbers = [c.name for c in self.schema.columns if c.kind in {"real", "positive", "count"}]
         return filled(table_of(frame), self.decode(values), numbers)
 
@@ -177,7 +177,7 @@ class NumberCoding(TableCoding):
         )
 
     def arguments(self) -> dict[str, Any]:
-        """The number of columns, and whether there are gaps."""
+        """The number of columns, and whether values are missing."""
         return {"features": len(self.schema.parts), "missing": self.gaps}
 
     def document(self) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Files and containers to tables, matrices and pictures, and back. No torch.
+"""Reading and writing: files and containers to tables, matrices and images, and back.
 
 - read, paths, modality: from a path to what it holds
 - data, stream: the types of data, whole or part by part
-- containers, dataframes, arrays, anndata: what is given in memory
+- containers, dataframes, arrays, anndata, torch_datasets: what is given in memory
 - parquet, ipc, shards, datasets, array_files, idx, zarr: file formats
 - text/: CSV and TSV
 - pictures/: picture files and folders

@@ -1,4 +1,4 @@
-"""How this process gets memory from the system, and gives it back.
+"""Tune the memory allocators of this process, and return freed memory to the system.
 
 None of it changes what is computed. glibc and Linux only: other systems are left alone.
 """
@@ -14,7 +14,7 @@ _KEPT, _PARTS, _TOP = 1 << 30, 4 << 20, 64 << 20  # bytes
 
 
 def give_back() -> None:
-    """Set up a process that works through data of any length: its memory should not grow.
+    """Set up the allocators of a process that streams data, so that its memory does not grow.
 
     By default glibc keeps blocks of up to 32 MB once one of them was freed, and Arrow what it had
     freed; after thousands of parts of a file both hold ever more between what lives longer.
@@ -31,7 +31,7 @@ def give_back() -> None:
 
 
 def keep() -> None:
-    """Let glibc keep freed memory instead of giving it back at every step of a training.
+    """Let glibc keep freed memory instead of returning it at every training step.
 
     Activations and gradients beyond 128 KiB are mapped anew for every step: their page faults took
     a third of the time of a 64x64 convolution, and a fifth of that of a 784-400-20 net at batch
@@ -42,7 +42,7 @@ def keep() -> None:
 
 
 def trim() -> None:
-    """Give the system the pages that are free within the heap, between one part and the next.
+    """Return the free pages of the heap to the system, between one part and the next.
 
     What lives on, a writer's notes of every group of rows, comes to lie between blocks of a part
     that are freed: over 30 million rows 20 MB of holes, which no later block of another size

@@ -1,4 +1,4 @@
-"""AnnData objects and .h5ad files: raw counts of cells in, embeddings back beside them."""
+"""Read raw counts from AnnData objects and .h5ad files, and write embeddings to a copy."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from lowerbound.files.stream import Stream
 from lowerbound.optional import library
 
 LAYER = "counts"  # the name that raw counts usually have
-NEEDS = ("files of cells need", "cells")  # what, and the extra that brings the libraries
+NEEDS = ("files of cells need", "cells")  # the start of the message, and the extra to install
 EMBEDDING = "X_lowerbound"  # where embeddings are put, as other tools name theirs
 _BY_GENE = (
     "it lies gene by gene; written cell by cell it is read in parts: adata.X = adata.X.tocsr()"
 )
-PART = 1 << 12  # cells that are worked on together, where they are not held
+PART = 1 << 12  # cells in one part of a stream
 _LOOKED_AT = 1000  # cells that tell whether a matrix holds counts
 
 
 def is_anndata(data: object) -> bool:
-    """Tell whether an object is an AnnData; by name, so that the library need not be there."""
+    """Return whether an object is an AnnData, without importing the library."""
     return type(data).__module__.partition(".")[0] == "anndata" and hasattr(data, "var_names")
 
 
 def read_file(path: Path, rows: int | None = None) -> Matrix:
-    """Read the counts of an .h5ad file, as `from_anndata` chooses them; only they are read.
+    """Read the counts of an .h5ad file as `from_anndata` chooses them, and nothing else.
 
     Raises:
         DataError: E025 for a damaged file, and as `from_anndata`.
@@ -49,7 +49,7 @@ def read_file(path: Path, rows: int | None = None) -> Matrix:
     """
     anndata = library("anndata", *NEEDS)
     with readable(path), path.open("rb"):
-        pass  # the system's refusals are told before the library meets them
+        pass  # report the system's refusals before the library meets them
     with _intact(path):
         opened = anndata.read_h5ad(path, backed="r")
     try:
@@ -76,7 +76,7 @@ def from_anndata(data: Any, rows: int | None = None, origin: str = "the AnnData"
 def stream(
     opened: Callable[[], AbstractContextManager[Any]], path: Path, origin: str
 ) -> Stream[Matrix] | None:
-    """Return the counts of a file or store as rows that are read part by part.
+    """Return the counts of a file or store as a stream.
 
     None where they are few, or lie gene by gene (CSC), or the file is older than its format's
     name. The labels of all cells are held while one walks over them.
@@ -84,7 +84,7 @@ def stream(
     Args:
         opened: opens the group that is the AnnData.
         path: where it is.
-        origin: what to call it.
+        origin: its name in messages.
 
     Raises:
         DataError: E025 for a damaged file, and as `from_anndata`.
@@ -113,17 +113,17 @@ def stream(
 
 
 def file_stream(path: Path, origin: str) -> Stream[Matrix] | None:
-    """Return the cells of an .h5ad file part by part, see `stream`."""
+    """Return the counts of an .h5ad file as a stream, see `stream`."""
     library("anndata", *NEEDS)
     with readable(path), path.open("rb"):
-        pass  # the system's refusals are told before the library meets them
+        pass  # report the system's refusals before the library meets them
     h5py = library("h5py", *NEEDS)
     return stream(lambda: h5py.File(path, "r"), path, origin)
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """What of an AnnData in a file is looked at, as it calls them; matrices are not read."""
+    """The parts of an AnnData file that are used, by its names; matrices stay on disk."""
 
     obs: Any
     var_names: Any
@@ -133,7 +133,7 @@ class _Stored:
 
     @classmethod
     def of(cls, group: Any) -> _Stored | None:
-        """Return the parts of a group; None where it does not say that it is an AnnData."""
+        """Return the parts of a group; None where it is not marked as an AnnData."""
         if group.attrs.get("encoding-type") != "anndata":
             return None
         io = importlib.import_module("anndata.io")
@@ -155,20 +155,20 @@ class _Stored:
 
 
 def _matrix(element: Any) -> Any:
-    """Return a matrix of which rows are read as they are asked for."""
+    """Return a matrix whose rows are read on demand."""
     dense = hasattr(element, "shape")
     return element if dense else importlib.import_module("anndata.io").sparse_dataset(element)
 
 
 def _bytes(matrix: Any) -> int:
-    """Return what a matrix takes in memory, as CSR."""
+    """Return the bytes that a matrix takes in memory, as CSR."""
     if hasattr(matrix, "group"):
         return 12 * int(matrix.group["data"].shape[0])
     return 12 * int(np.prod(matrix.shape))
 
 
 def _chosen(data: Any, origin: str) -> tuple[Any, list[str], list[str]]:
-    """Return the matrix that is read, the names of its columns, and what is to be said of it."""
+    """Return the matrix to read, the names of its columns, and notes for the user."""
     name, matrix, genes = _counts(data)
     names, repaired = _unique([str(gene) for gene in genes])
     notes = [f"{origin}: {name} was read"] if name != "X" else []
@@ -176,14 +176,14 @@ def _chosen(data: Any, origin: str) -> tuple[Any, list[str], list[str]]:
 
 
 def _rows(data: Any, matrix: Any, names: list[str], part: slice, origin: str) -> Matrix:
-    """Read some of the cells."""
+    """Read consecutive cells."""
     sparse = importlib.import_module("scipy.sparse")
     frame = from_sparse(sparse.csr_matrix(matrix[part]), names, origin)
     return replace(frame, native=ArrowNative(), beside=_labels(data.obs[part]))
 
 
 def _labels(obs: Any) -> pa.Table:
-    """Return what is known of the cells, but for numbers with fractions: labels, as text."""
+    """Return the annotations of the cells as text, except floating-point ones."""
     kept = {
         str(name): pa.array(
             [None if missing else str(value) for value, missing in zip(column, gone, strict=True)],
@@ -197,7 +197,7 @@ def _labels(obs: Any) -> pa.Table:
 
 
 def _counts(data: Any) -> tuple[str, Any, Any]:
-    """Return what the counts are called, the matrix, and the names of its columns."""
+    """Return the name of the counts in messages, the matrix, and the names of its columns."""
     if LAYER in data.layers:
         return f"the layer {LAYER!r}", data.layers[LAYER], data.var_names
     raw = data.raw
@@ -207,7 +207,7 @@ def _counts(data: Any) -> tuple[str, Any, Any]:
 
 
 def _whole(matrix: Any) -> bool:
-    """Tell whether the first cells hold whole numbers."""
+    """Return whether the first cells hold whole numbers."""
     first = matrix[:_LOOKED_AT]
     values = first if isinstance(first, np.ndarray) else np.asarray(first.data)
     return bool((values == np.floor(values)).all())
@@ -226,7 +226,7 @@ def _unique(names: list[str]) -> tuple[list[str], str]:
 
 
 def with_embedding(source: Path, z: NDArray[np.floating]) -> Callable[[BinaryIO], None]:
-    """Return what writes an .h5ad file again, with an embedding in ``obsm["X_lowerbound"]``.
+    """Return a writer of a copy of an .h5ad file with an embedding in ``obsm["X_lowerbound"]``.
 
     Args:
         source: the file that the cells are from; nothing else of it changes.
@@ -248,7 +248,7 @@ def with_embedding(source: Path, z: NDArray[np.floating]) -> Callable[[BinaryIO]
 
 @contextmanager
 def _intact(path: Path) -> Iterator[None]:
-    """Tell what the libraries raise for bytes that are no AnnData as damage."""
+    """Turn the libraries' errors for bytes that are not an AnnData into E025."""
     try:
         yield
     except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:

@@ -60,7 +60,7 @@ def _broken(path: Path, why: str) -> DataError:
 
 
 def mapped(path: Path) -> np.ndarray | None:
-    """Return a table of numbers in an .npy file without reading it; None for anything else.
+    """Return a memory map of a table of numbers in an .npy file; None for anything else.
 
     Raises:
         DataError: E025 or E026 where the file is damaged, or holds Python objects.
@@ -79,7 +79,7 @@ def mapped(path: Path) -> np.ndarray | None:
 
 
 def stream(array: np.ndarray, origin: str) -> Stream[Table]:
-    """Return the rows of an array that is not held as a table that is read part by part."""
+    """Return the rows of an array on disk as a stream."""
     rows, columns = array.shape
 
     def tables(size: int) -> Iterator[pa.Table]:
@@ -93,7 +93,7 @@ def stream(array: np.ndarray, origin: str) -> Stream[Table]:
 
 
 def _read_npy(file: IO[bytes], path: Path, room: int) -> np.ndarray:
-    """Read one array, after its header was compared with the bytes that are there."""
+    """Read one array, after a check that the file is as long as its header says."""
     shape, fortran, dtype = _header(file, path, room)
     wanted = math.prod(shape) * dtype.itemsize
     raw = file.read(wanted)
@@ -208,7 +208,7 @@ def _dense_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None)
 
 
 def _names(arrays: _Archive, keys: list[str], width: int) -> list[str] | None:
-    """Return column names that the archive brings along, if they fit."""
+    """Return the column names in the archive, if there is one for each column."""
     for key in _NAME_KEYS:
         if key in keys:
             names = arrays.read(key)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NumpyNative:
-    """Arrays in, two-dimensional arrays out."""
+    """Returns tables of results as two-dimensional arrays."""
 
     def wrap(self, table: pa.Table) -> np.ndarray:
         """Return the columns side by side, missing cells as NaN or None."""
@@ -33,7 +33,7 @@ class NumpyNative:
 
 @dataclass(frozen=True)
 class PictureNative(NumpyNative):
-    """Arrays of pictures in; pictures out, and what is none in two dimensions.
+    """Returns tables of images as arrays of images, and other tables in two dimensions.
 
     Args:
         shape: of a picture.
@@ -48,7 +48,7 @@ class PictureNative(NumpyNative):
 
 @dataclass(frozen=True)
 class SparseNative:
-    """Sparse matrices in, sparse matrices out when all columns are numbers, else arrays."""
+    """Returns tables as sparse matrices if all columns are numbers, else as arrays."""
 
     def wrap(self, table: pa.Table) -> Any:
         """Return the columns as one CSR matrix."""
@@ -86,7 +86,7 @@ def from_array(data: Any, names: Sequence[str] | None = None, origin: str = "") 
 
 
 def _images(array: np.ndarray, origin: str) -> Images:
-    """Return pictures, (n, H, W) or with channels first or last, as they are; gaps as NaN."""
+    """Return images, (n, H, W) or with channels first or last; masked pixels become NaN."""
     plain = np.ma.getdata(array)
     if plain.dtype.kind == "f" and plain.dtype.itemsize > 8:
         plain = _narrow(plain, "pixels")

@@ -1,4 +1,4 @@
-"""What an estimator is given, as a `Frame`, and how its answers go back in the same kind.
+"""Convert the input of an estimator to `Data`, and its results to the container of the input.
 
 Tables with names (data frames, Arrow, paths) are read as `lowerbound.files.read` reads them.
 Arrays and sparse matrices pass scikit-learn's own check first, so that what scikit-learn accepts,
@@ -7,7 +7,6 @@ refuses and says about them holds here too.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 
 from lowerbound.errors import DataError, ResourceError
+from lowerbound.files import paths
 from lowerbound.files.anndata import is_anndata
 from lowerbound.files.arrays import NumpyNative, PictureNative, SparseNative
 from lowerbound.files.data import ArrowNative, Native, Whole
@@ -29,6 +29,7 @@ from lowerbound.files.datasets import is_dataset
 from lowerbound.files.pictures.columns import pixels_of
 from lowerbound.files.pictures.options import ANY, Wanted
 from lowerbound.files.read import read
+from lowerbound.files.torch_datasets import is_torch_dataset
 
 _ARRAYS: dict[str, Any] = {
     "accept_sparse": "csr",
@@ -39,14 +40,14 @@ DENSE_BYTES = 4 * 2**30  # of a sparse matrix that a model of dense columns woul
 
 
 class Given(NamedTuple):
-    """An input, and whether its columns have names that mean something."""
+    """An input, and whether its columns have meaningful names."""
 
     frame: Whole
     named: bool
 
 
 class Seen(NamedTuple):
-    """What a model remembers of the container that it was fitted on.
+    """The container that a model was fitted on.
 
     Attributes:
         names: of all columns, in order.
@@ -60,7 +61,7 @@ class Seen(NamedTuple):
 
 
 def seen(facts: Mapping[str, Any]) -> Seen:
-    """Return what the facts of a `Model` say of its input.
+    """Return the container that the facts of a trained model record.
 
     An estimator notes it under "input"; `lowerbound fit` reads paths, which are Arrow tables.
     """
@@ -77,11 +78,12 @@ def admit(
     pictures: bool = False,
     wanted: Wanted = ANY,
 ) -> Given:
-    """Read what an estimator was given.
+    """Read the input of an estimator.
 
     Args:
-        data: a path, a data frame, an Arrow table, a ``pyarrow.dataset``, a dict of columns, an
-            array-like of numbers or a sparse matrix.
+        data: a path or a list of paths, a data frame, an Arrow table, a ``pyarrow.dataset``, a
+            dict of columns, an array-like of numbers, a sparse matrix, or a torch ``Dataset`` or
+            ``DataLoader``.
         estimator: named in scikit-learn's messages.
         rows: the least number of rows.
         pictures: let arrays have more than two dimensions.
@@ -108,9 +110,10 @@ def admit(
 
 def _is_table(data: object) -> bool:
     known = nw.dependencies
-    named = str | os.PathLike | Mapping | pa.RecordBatch
     return (
-        isinstance(data, named)
+        isinstance(data, Mapping | pa.RecordBatch)
+        or bool(paths.named(data))
+        or is_torch_dataset(data)
         or is_dataset(data)
         or known.is_into_dataframe(data)
         or known.is_polars_lazyframe(data)
@@ -123,7 +126,7 @@ def _has_names(data: Any) -> bool:
 
 
 def _numbered(data: Any) -> Whole:
-    """Read a pandas frame whose columns nobody named: 0, 1, ... are places, not names."""
+    """Read a pandas frame without column names: 0, 1, ... are positions, not names."""
     names = [f"x{place}" for place in range(len(data.columns))]
     frame = read(data.set_axis(names, axis=1))
     return replace(
@@ -201,7 +204,7 @@ def refuse_huge(frame: Whole) -> None:
 
 @singledispatch
 def kind_of(native: Native) -> str:
-    """Return the name under which `wrap` makes the same kind of container again."""
+    """Return the name of a kind of container, which `wrap` takes."""
     return "arrow"
 
 
@@ -256,12 +259,12 @@ def pictures(table: pa.Table, shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def is_array(kind: str) -> bool:
-    """Tell whether containers of this kind know columns by place only."""
+    """Return whether containers of this kind have columns without names."""
     return kind in ("numpy", "sparse")
 
 
 def completed(kind: str, table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Return `table` with every column of `names`, where `kind` knows columns by place only.
+    """Return `table` with every column of `names`, for containers whose columns have no names.
 
     A column that is not modelled has no values to give: its cells are missing.
     """
@@ -289,14 +292,14 @@ def beside(frame: Whole, table: pa.Table) -> Any:
 
 
 def like(frame: Whole, table: pa.Table) -> Any:
-    """Return other versions of the rows of `frame` as the kind that it is."""
+    """Return a table of changed rows of `frame` in the container of `frame`."""
     if frame.shape:
         return frame.native.wrap(table)
     return frame.native.wrap(completed(kind_of(frame.native), table, frame.names))
 
 
 def copies(frame: Whole, table: pa.Table, number: int) -> Any:
-    """Return copies of `frame`, one below the other in `table` and counted in its last column.
+    """Return changed copies of `frame` in its container.
 
     Arrays are put behind one another instead: (number, n, columns), or of pictures
     (number, n, *shape).

@@ -1,4 +1,4 @@
-"""Data frames of any library that narwhals knows, to Arrow and back to the same kind."""
+"""Convert data frames of any library that narwhals supports to Arrow and back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lowerbound.files.data import Table, size
 
 @dataclass(frozen=True)
 class FrameNative:
-    """Data frames in, data frames of the same library out, with the same index if it has one."""
+    """Returns tables as data frames of the input's library, with the same index if it has one."""
 
     narwhal: Any
 

@@ -1,4 +1,4 @@
-"""Datasets of pyarrow: rows of many files, anywhere and filtered, as a table read part by part."""
+"""Stream pyarrow datasets: rows of many files, local or remote, possibly filtered."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lowerbound.files.stream import Stream, of_tables
 
 
 def is_dataset(data: object) -> bool:
-    """Tell whether data are a dataset, without importing what makes them."""
+    """Return whether data are a pyarrow dataset, without importing ``pyarrow.dataset``."""
     known = sys.modules.get("pyarrow.dataset")
     return known is not None and isinstance(data, known.Dataset)
 
 
 def stream(dataset: Any) -> Stream:
-    """Return the rows of a ``pyarrow.dataset.Dataset``, in its order; a filter of it holds.
+    """Return the rows of a ``pyarrow.dataset.Dataset``, in its order and with its filter.
 
     Raises:
         DataError: E012 for columns of the same name, E013 without rows, E020 where it cannot be
@@ -69,7 +69,7 @@ def stream(dataset: Any) -> Stream:
 
 @contextmanager
 def _readable(origin: str) -> Iterator[None]:
-    """Say of what a dataset, or where it lies, refuses that it cannot be read."""
+    """Turn the errors of a dataset or its file system into E020."""
     try:
         yield
     except (OSError, pa.ArrowException, ValueError) as error:

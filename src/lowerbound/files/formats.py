@@ -1,4 +1,4 @@
-"""The formats that tables are written in, one part after the other."""
+"""Writers of the table formats, which take one part after the other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Writer = Callable[[Tables, BinaryIO, str, tuple[int, ...]], None]
 
 
 def writer_of(text: str) -> Writer:
-    """Return what writes the format that the suffix of a path names.
+    """Return the writer for the suffix of a path.
 
     Raises:
         UsageError: E222 for a suffix that names none.
@@ -83,7 +83,7 @@ def _separated(delimiter: str, packed: bool) -> Writer:
 
 
 def _flat(table: pa.Table, path: str) -> pa.Table:
-    """Spell out dictionaries, which text files do not have, and refuse nested columns."""
+    """Decode dictionaries, which text files do not have, and raise an error for nested columns."""
     _refuse(
         table, [f.name for f in table.schema if not is_flat(storage(f.type))], path, ".parquet"
     )
@@ -157,7 +157,7 @@ def _write_npz(tables: Tables, file: BinaryIO, path: str, shape: tuple[int, ...]
 
 
 def _with_cells(writer: Writer) -> Writer:
-    """Return a writer that gives every cell of a picture a column of its own."""
+    """Return a writer with one column for each pixel of an image."""
 
     def write(tables: Tables, file: BinaryIO, path: str, shape: tuple[int, ...]) -> None:
         writer((spread(table, shape) for table in tables), file, path, shape)

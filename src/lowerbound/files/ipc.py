@@ -28,7 +28,7 @@ def open_all(files: list[Path]) -> list[Shard]:
 
 
 class Shard(NamedTuple):
-    """What the footer of one file says; files are open only while they are read.
+    """The footer of one file; files are open only while they are read.
 
     Nothing of a file that is not compressed is held: record batches are parts of the mapped
     file. Of a compressed one a record batch is held at a time.
@@ -41,15 +41,15 @@ class Shard(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Return what the cells take in memory."""
+        """Return the bytes that the values take in memory."""
         return self.rows * sum(shards.width(field.type) for field in self.schema) // 8
 
     def read(self, rows: int | None) -> pa.Table:
-        """Return the first so many rows, or all."""
+        """Return the first `rows` rows; None means all."""
         return shards.first(self, rows)
 
     def parts(self, size: int) -> Iterator[pa.Table]:
-        """Yield the rows in order, so many at a time at most."""
+        """Yield the rows in order, at most `size` at a time."""
         options = pa.ipc.IpcReadOptions(included_fields=self.chosen)
         with _intact(self.path), pa.memory_map(str(self.path)) as source:
             for batch in batches(pa.ipc.open_file(source, options=options), size):
@@ -57,14 +57,14 @@ class Shard(NamedTuple):
                 yield pa.Table.from_batches([batch])
 
     def only(self, names: Sequence[str]) -> Shard:
-        """Return the file without columns of other names."""
+        """Return the file with only the given columns."""
         fields = [(j, field) for j, field in enumerate(self.schema) if field.name in names]
         schema = pa.schema([field for _, field in fields])
         return self._replace(schema=schema, chosen=[j for j, _ in fields])
 
 
 def batches(file: pa.ipc.RecordBatchFileReader, size: int) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of an open file in order, so many at a time at most."""
+    """Yield the rows of an open file in order, at most `size` at a time."""
     for number in range(file.num_record_batches):
         batch = file.get_batch(number)
         for start in range(0, batch.num_rows, size):
@@ -88,7 +88,7 @@ def _open(path: Path) -> Shard:
 
 @contextmanager
 def _intact(path: Path) -> Iterator[None]:
-    """Tell damage from the system's refusals, which alone have a number."""
+    """Turn errors of a damaged file into ours; errors of the system, which have an errno, pass."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How much memory there is, asked before something large is read."""
+"""Check the available memory before something large is read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from lowerbound.columns.arrow import place
 from lowerbound.errors import ResourceError, UsageError
 
-_SHARE = 0.9  # of what is free; the rest is for everything else
+_SHARE = 0.9  # of the free memory; the rest is for other processes
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _LEAST = 500 * 10**6  # that the libraries and one part of a table take
 _limit: ContextVar[int | None] = ContextVar("limit", default=None)
@@ -20,7 +20,7 @@ _limit: ContextVar[int | None] = ContextVar("limit", default=None)
 
 @contextmanager
 def limited(size: int | None) -> Iterator[None]:
-    """Let nothing be held inside the block that would take this process beyond `size` bytes.
+    """Limit the memory of this process to `size` bytes within the block.
 
     What may be large is asked for beforehand (`require`, `available`), and refused or kept on
     the disk; the limit is none of the system's, so that nothing is killed by it.
@@ -33,7 +33,7 @@ def limited(size: int | None) -> Iterator[None]:
 
 
 def limit() -> int | None:
-    """Return the limit of the block that this is called in, bytes."""
+    """Return the limit that `limit` has set, in bytes."""
     return _limit.get()
 
 
@@ -45,7 +45,7 @@ def size_of(text: str) -> int:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
     if found is None:
-        raise UsageError("E240", f"--max-memory {text!r} is no size", fix="--max-memory 2GB")
+        raise UsageError("E240", f"--max-memory {text!r} is not a size", fix="--max-memory 2GB")
     size = int(float(found[1]) * _UNITS[found[2].upper()])
     if size < _LEAST:
         raise UsageError(
@@ -57,13 +57,13 @@ def size_of(text: str) -> int:
 
 
 def available() -> int:
-    """Return the bytes that this process can still take, within its limit and its container's."""
+    """Return the bytes that this process can still allocate, within all limits."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable" in line)
     group = Path("/sys/fs/cgroup")
-    with suppress(OSError, ValueError):  # "max" is no number: there is no limit
+    with suppress(OSError, ValueError):  # "max" is not a number and means no limit
         limit = int((group / "memory.max").read_text())
         free = min(free, limit - int((group / "memory.current").read_text()))
     if (most := _limit.get()) is not None:

@@ -1,4 +1,4 @@
-"""Whether a path means pictures or tables, told by the names of the files alone."""
+"""Decide by file names alone whether a path stands for pictures or tables."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", 
 
 
 def means_pictures(found: Standing) -> bool:
-    """Tell whether a path means pictures: of a folder or pattern, most of what can be read.
+    """Return whether a path stands for pictures, as most readable files in it are.
 
-    A list of labels beside the pictures does not make them a table, nor does a plot beside the
+    A list of labels next to the pictures does not make them a table, nor does a plot next to the
     shards of a table make it pictures.
     """
     if found.matches is None and not found.is_folder:
@@ -34,6 +34,6 @@ def _beneath(folder: Path) -> Iterator[Path]:
 def _kind(path: Path) -> str:
     if path.suffix.lower() in PICTURES:
         return "picture"
-    if path.suffix.lower() in VAGUE:  # notes beside the pictures
+    if path.suffix.lower() in VAGUE:  # notes next to the pictures
         return "other"
     return "table" if kind_by_suffix(path) else "other"

@@ -1,4 +1,4 @@
-"""Work on many things at once, with results in order and few of them waiting."""
+"""Process items in parallel, with results in order and a bounded queue."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Out = TypeVar("Out")
 
 
 def workers() -> int:
-    """Return how many processors this process may use, a container's share of them included."""
+    """Return the number of processors that this process may use, within its container's limit."""
     from joblib import cpu_count  # noqa: PLC0415 - `--help` does not wait for it
 
     return cpu_count()
 
 
 def share(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Return how many processors a container's limit leaves, or None where there is no limit."""
+    """Return the number of processors that a container allows, or None without a limit."""
     for name, unlimited in (("cpu.max", "max"), ("cpu/cpu.cfs_quota_us", "-1")):
         try:
             limit = (folder / name).read_text()
@@ -65,7 +65,7 @@ def in_order(
 
 
 def ahead(items: Iterable[Out]) -> Iterator[Out]:
-    """Yield the items; a thread makes the next one while the caller works on this one.
+    """Yield the items, while a thread prepares the next one.
 
     What the items raise is raised in its place, after those before it.
     """

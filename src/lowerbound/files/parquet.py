@@ -1,4 +1,4 @@
-"""Parquet files: what their footers say, and their rows, whole or part by part."""
+"""Read Parquet files, whole or part by part."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_all(files: list[Path]) -> list[Shard]:
 
 
 class Shard(NamedTuple):
-    """What the footer of one file says; files are open only while they are read.
+    """The footer of one file; files are open only while they are read.
 
     Attributes:
         path: of the file.
@@ -53,15 +53,15 @@ class Shard(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Return what the cells take in memory."""
+        """Return the bytes that the values take in memory."""
         return self.rows * sum(shards.width(field.type) for field in self.schema) // 8
 
     def read(self, rows: int | None) -> pa.Table:
-        """Return the first so many rows, or all."""
+        """Return the first `rows` rows; None means all."""
         return _spelled(self, _read(self, rows))
 
     def parts(self, size: int) -> Iterator[pa.Table]:
-        """Yield the rows in order, so many at a time at most.
+        """Yield the rows in order, at most `size` at a time.
 
         With the usual options a whole row group is fetched, and a file may be one row group.
         """
@@ -79,7 +79,7 @@ class Shard(NamedTuple):
                         break
 
     def only(self, names: Sequence[str]) -> Shard:
-        """Return the file without columns of other names."""
+        """Return the file with only the given columns."""
         fields = [field for field in self.schema if field.name in names]
         return self._replace(schema=pa.schema(fields), chosen=[field.name for field in fields])
 
@@ -97,13 +97,13 @@ def _open(path: Path) -> Shard:
         fix = "give it the suffix .csv" if looks == "text" else "download or export it again"
         raise DataError(
             "E020",
-            f"{place(path)} is no Parquet file: it begins like {looks}: "
+            f"{place(path)} is not a Parquet file: it begins like {looks}: "
             f"{snippet(text.decode('utf-8', errors='replace'))}",
             fix=fix,
             path=str(path),
         )
     with _intact(path), pq.ParquetFile(path) as file:
-        footer = file.metadata  # not kept: it grows with the row groups
+        footer = file.metadata  # not kept, since it grows with the row groups
         groups = map(footer.row_group, range(footer.num_row_groups))
         # It knows more about each column, but asking for that aborts on some damaged files.
         most = sum(group.total_byte_size * group.num_rows for group in groups)
@@ -112,7 +112,7 @@ def _open(path: Path) -> Shard:
 
 @contextmanager
 def _intact(path: Path) -> Iterator[None]:
-    """Tell damage from the system's refusals, which alone have a number."""
+    """Turn errors of a damaged file into ours; errors of the system, which have an errno, pass."""
     try:
         yield
     except OSError as error:
@@ -122,7 +122,7 @@ def _intact(path: Path) -> Iterator[None]:
 
 
 def _repeated_texts(shard: Shard) -> list[str]:
-    """Name the columns of text that could grow beyond bounds when every cell is spelled out.
+    """Return the text columns that could exceed memory if their dictionaries are decoded.
 
     They are read as dictionaries, and spelled out only after their size is known.
     """
@@ -140,7 +140,7 @@ def _behind(batches: Iterator[pa.RecordBatch], start: int) -> Iterator[pa.Table]
 
 
 def _varied(table: pa.Table, texts: list[str], size: int) -> set[str]:
-    """Name the columns that are better spelled out: their dictionaries are long, of short words.
+    """Return the columns to decode: those with long dictionaries of short words.
 
     Arrow adds to a dictionary until the row group ends, which may hold millions of ids.
     """
@@ -158,7 +158,7 @@ def _varied(table: pa.Table, texts: list[str], size: int) -> set[str]:
 
 
 def _spelled(shard: Shard, table: pa.Table) -> pa.Table:
-    """Give columns that were read as dictionaries their own type back, if that fits."""
+    """Decode columns that were read as dictionaries, if they fit in memory."""
     with _intact(shard.path):
         if shard.chosen is not None:  # "a" stands for a column "a.b" too
             table = table.select(shard.chosen)

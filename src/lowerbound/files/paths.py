@@ -1,4 +1,4 @@
-"""Find the files that a path means, and refuse what is no plain file before it is opened."""
+"""Find the files that a path stands for, and check before opening that they are plain files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ _OTHER_SUFFIXES = {
 
 
 class Found(NamedTuple):
-    """The files that a path means."""
+    """The files that a path stands for."""
 
     files: list[Path]
     root: Path  # the folder, or the parent of a single file
@@ -94,7 +94,7 @@ def readable(path: Path | str) -> Iterator[None]:
 
 
 def refusal(path: Path | str, error: OSError) -> DataError:
-    """Say why the system refused a file."""
+    """Return our error for the system's refusal of a file."""
     reason = error.strerror or str(error)
     if error.errno == errno.ENOENT:
         told, fix = "disappeared while it was being read", "keep the file in place, and run again"
@@ -122,12 +122,12 @@ def refusal(path: Path | str, error: OSError) -> DataError:
 
 
 class Standing(NamedTuple):
-    """What is at a path.
+    """A path that exists, or the matches of a pattern.
 
     Attributes:
-        path: the path itself; of a pattern, the folder that it looks in.
+        path: the path itself; for a pattern, the folder that it searches.
         is_folder: whether it is a folder.
-        matches: of a pattern what it matches, else None.
+        matches: the paths that a pattern matches; None where the path is not a pattern.
     """
 
     path: Path
@@ -136,7 +136,7 @@ class Standing(NamedTuple):
 
 
 def standing(text: str) -> Standing:
-    """Return what a path, a folder or a pattern means, before anything in it is looked at.
+    """Return the file, folder or matches that a path stands for, without opening any.
 
     Raises:
         DataError: E001, E003, E006 or E007.
@@ -144,7 +144,7 @@ def standing(text: str) -> Standing:
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://", text):
         raise DataError(
             "E006",
-            f"{place(text)} is an address, and nothing is fetched from the network",
+            f"{place(text)} is an address, and lowerbound reads local files only",
             fix="download the file, for instance with curl -O, and give its path",
             path=text,
         )
@@ -169,8 +169,19 @@ def standing(text: str) -> Standing:
     return Standing(path, stat.S_ISDIR(mode))
 
 
+def named(data: object) -> list[str]:
+    """Return data as a list of paths, from one path or a list; [] if data are not paths."""
+    if isinstance(data, str | os.PathLike):
+        return [os.fsdecode(data)]
+    if not isinstance(data, list | tuple) or not all(
+        isinstance(p, str | os.PathLike) for p in data
+    ):
+        return []
+    return [os.fsdecode(path) for path in data]
+
+
 def locate(text: str) -> Found:
-    """Return the files that a path, a folder or a pattern means.
+    """Return the files that a path, a folder or a pattern stands for.
 
     Raises:
         DataError: E001 to E008 and E024, before any file was opened.
@@ -185,7 +196,7 @@ def locate(text: str) -> Found:
 
 
 def locate_all(texts: list[str]) -> Found:
-    """Return the files of several paths, which together are one table."""
+    """Return the files of several paths that form one table together."""
     hits = [path for text in texts for path in locate(text).files]
     return _checked(hits, hits[0].parent, "the list of files", deliberate=True)
 
@@ -212,7 +223,7 @@ def _absent(path: Path) -> DataError:
 
 
 def check_plain(path: Path) -> None:
-    """Refuse what is not a plain, readable file with something in it; never opens it."""
+    """Check, without opening it, that a path is a plain, readable file that is not empty."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -272,7 +283,7 @@ def _existing_parent(pattern: Path) -> Path:
 
 
 def _folder(folder: Path) -> Found:
-    """Collect the data files under a folder; hidden ones and those beginning with _ are not."""
+    """Collect the data files under a folder, except hidden ones and those beginning with _."""
     hits: list[Path] = []
     unfinished: list[Path] = []
 
@@ -289,7 +300,7 @@ def _folder(folder: Path) -> Found:
                 unfinished.append(path)
             elif kind_by_suffix(path):
                 hits.append(path)
-    # A README.txt beside the shards is no shard.
+    # A README.txt next to the shards is not a shard.
     hits = [path for path in hits if path.suffix.lower() not in VAGUE] or hits
     if unfinished:
         raise DataError(
@@ -325,7 +336,7 @@ def kind_by_suffix(path: Path) -> str | None:
 
 
 def is_idx(path: Path) -> bool:
-    """Tell by its name whether a file is of the idx format, plain or gzipped."""
+    """Return whether a file has a name of the idx format, plain or gzipped."""
     return _IDX.search(path.name) is not None
 
 
@@ -355,7 +366,7 @@ def _checked(hits: list[Path], root: Path, text: str, *, deliberate: bool) -> Fo
 
 
 def _gap(files: list[Path]) -> str | None:
-    """Name the first shard that numbered file names lack."""
+    """Return the first missing number in numbered file names."""
     for folder in sorted({path.parent for path in files}):
         found = [_NUMBERED.match(p.name) for p in files if p.parent == folder]
         matches = [m for m in found if m]
@@ -375,14 +386,14 @@ def _gap(files: list[Path]) -> str | None:
 
 
 def magic(path: Path) -> str | None:
-    """Tell the format by the first bytes of a file, or None for text."""
+    """Return the format by the first bytes of a file, or None for text."""
     with readable(path), path.open("rb") as file:
         head = file.read(8)
     return next((name for start, name in _MAGIC if head.startswith(start)), None)
 
 
 def unreadable_kind(path: Path, found: str | None) -> DataError:
-    """Say what a file that is none of ours seems to be, and what to do with it."""
+    """Return the error for a file of an unknown kind, with advice on how to convert it."""
     hint = _OTHER_SUFFIXES.get(path.suffix.lower())
     what = f"seems to be {found}" if found else f"has the suffix {snippet(path.suffix or 'none')}"
     reason = f"it is {hint.split(':')[0]}" if hint else f"it {what}"
@@ -396,5 +407,5 @@ def unreadable_kind(path: Path, found: str | None) -> DataError:
 
 
 def shards(files: list[Path]) -> str:
-    """Name a few of the files of a table."""
+    """Return the names of the first files of a table, for messages."""
     return listed([path.name for path in files], 3)

@@ -1,4 +1,4 @@
-"""Publish a whole folder at once: it is there complete, or not at all, whenever we are killed."""
+"""Publish a folder atomically: it is complete or absent, even if the process is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: what a killed process left behind is not swept there
+except ImportError:  # Windows: remains of killed processes are not removed there
     fcntl = None
 
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2
@@ -24,7 +24,7 @@ _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2
 
 @contextmanager
 def publish(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside `target` that takes its place when the block ends well.
+    """Yield an empty folder next to `target` that replaces it when the block succeeds.
 
     The files in it must already be on the disk (fsync) when the block ends. After an exception
     nothing of the new folder is left, and the old one, if any, is as it was.
@@ -53,7 +53,7 @@ def publish(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def sweep(target: Path) -> None:
-    """Remove what killed processes left of earlier attempts to publish `target`."""
+    """Remove the remains of attempts to publish `target` that were killed."""
     prefix = _prefix(target)
     with os.scandir(target.parent) as entries:
         left = [Path(e.path) for e in entries if e.name.startswith(prefix)]
@@ -72,7 +72,7 @@ def moved_aside(target: Path, siblings: Iterable[str]) -> Path | None:
 
 
 def _prefix(target: Path) -> str:
-    """Start every name tried for `target`, and no other's; short, since names are limited."""
+    """Return the prefix of temporary names for `target`; short, since names are limited."""
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()
     return f".{target.name[:40]}.{digest[:8]}.saving-"
 
@@ -100,7 +100,7 @@ def _place(stage: Path, target: Path, overwrite: bool) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step, where the system can."""
+    """Swap two names atomically, where the system can."""
     paths = os.fsencode(one), os.fsencode(other)
     try:
         libc = ctypes.CDLL(None)
@@ -125,7 +125,7 @@ def _sync(folder: Path) -> None:
 
 
 def _locked(folder: Path) -> int | None:
-    """Hold a lock that the kernel drops with our process, whatever ends it."""
+    """Hold a lock that the kernel releases however the process ends."""
     if fcntl is None:
         return None
     handle = os.open(folder, os.O_RDONLY)

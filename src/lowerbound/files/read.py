@@ -1,4 +1,4 @@
-"""Read a table from a path or from any object that holds one."""
+"""Read data from paths or from objects in memory: the one place that recognises containers."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from lowerbound.files import (
     parquet,
     paths,
     shards,
+    torch_datasets,
     zarr,
 )
 from lowerbound.files.data import Data, Table, Whole, part_rows, size
@@ -35,15 +36,16 @@ from lowerbound.files.text import long, tables
 
 
 def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whole:
-    """Read a table or pictures.
+    """Read data into memory.
 
     Args:
         data: a path to a CSV, TSV, Parquet, Arrow IPC, .npy, .npz or idx file, to a folder of
             shards or of pictures, or a pattern such as ``"tx/*.parquet"``; a list of such paths;
             or a NumPy array, a data frame (pandas, polars, Arrow, ...), a ``pyarrow.dataset``, a
-            dict of columns, a SciPy sparse matrix.
+            dict of columns, a SciPy sparse matrix, an AnnData, a torch ``Dataset`` or
+            ``DataLoader`` (see `torch_datasets.from_torch`), or `Data` that were read before.
         rows: stop after this many rows.
-        wanted: what is wanted of pictures in files.
+        wanted: options for picture files.
 
     Raises:
         DataError: E001 to E030 and E082 to E086 when the input cannot be read as it is.
@@ -53,25 +55,29 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whol
         raise UsageError(
             "E206", f"cannot read {rows!r} rows", fix="pass a whole number of at least 1"
         )
-    if isinstance(data, str | os.PathLike) and are_picture_files(data):
+    if isinstance(data, Data):
+        return data.whole() if rows is None else data.first(rows)
+    if are_picture_files(data):
         # Found by name, so that pillow is imported only by those who use it.
         pictures = importlib.import_module("lowerbound.files.pictures.source")
-        return pictures.read(os.fsdecode(data), rows, wanted)
+        return pictures.read(data, rows, wanted)
     located = _located(data)
     return _read_object(data).first(rows) if located is None else _read_files(*located, rows)
 
 
 def walk(data: object, *, wanted: Wanted = ANY) -> Data:
-    """Return data to be worked on part by part: of files of many rows a part is held.
+    """Open data to be processed part by part; of large files, one part is in memory at a time.
 
     Args:
-        data: whatever `read` takes.
-        wanted: what is wanted of pictures in files.
+        data: anything that `read` takes.
+        wanted: options for picture files.
 
     Raises:
         DataError: as `read`; of damage within a file, once it is met.
         UsageError: as `read`.
     """
+    if isinstance(data, Data):
+        return data
     located = None if are_picture_files(data) else _located(data)
     if located is None:
         stream = datasets.stream(data) if datasets.is_dataset(data) else None
@@ -88,7 +94,7 @@ def _has_parts(stream: Stream) -> bool:
 
 
 def _stream_of(kind: str, found: paths.Found, origin: str) -> Stream | None:
-    """Return files as a table that is read part by part; None where that cannot be."""
+    """Return files as a stream; None where they can only be read whole."""
     if kind == "text":
         return _long_text(found, origin) if long.are_long(found.files) else None
     if kind in _SHARDED:
@@ -108,28 +114,34 @@ def _long_text(found: paths.Found, origin: str) -> Stream:
 
 
 def are_picture_files(data: object) -> bool:
-    """Tell whether data are a path that means pictures, before anything is opened.
+    """Return whether data are paths of pictures: a path, or a list of nothing but such paths.
+
+    Nothing is opened.
 
     Raises:
-        DataError: E001, E003, E006 or E007 for a path that is not there.
+        DataError: E001, E003, E006 or E007 for a path that does not exist.
     """
-    known = isinstance(data, str | os.PathLike)
-    return known and modality.means_pictures(paths.standing(os.fsdecode(data)))
+    found = paths.named(data)
+    return bool(found) and all(modality.means_pictures(paths.standing(path)) for path in found)
 
 
 def may_be_pictures(data: object) -> bool:
-    """Tell whether data could be pictures, before anything is opened: it is no table for sure."""
-    if not isinstance(data, str | os.PathLike):
+    """Return whether data could be pictures; False for what can only be a table.
+
+    Nothing is opened, and a path that does not exist is reported by `read`.
+    """
+    found = paths.named(data)
+    if not found:
         return not isinstance(data, list | tuple | Mapping)
     try:
-        found = paths.standing(os.fsdecode(data))
-        return modality.means_pictures(found) or paths.kind_by_suffix(found.path) == "array"
+        array = len(found) == 1 and paths.kind_by_suffix(paths.standing(found[0]).path) == "array"
+        return array or are_picture_files(data)
     except DataError:
-        return False  # which whoever reads it will say
+        return False
 
 
 def may_be_cells(data: object) -> bool:
-    """Tell whether data are an AnnData, or files of which some are, before anything is opened."""
+    """Return whether data may be annotated cells: an AnnData, or a path to one."""
     if anndata.is_anndata(data) or zarr.is_store(data):
         return True
     if not isinstance(data, str | os.PathLike):
@@ -137,20 +149,19 @@ def may_be_cells(data: object) -> bool:
     try:
         return paths.kind_by_suffix(paths.standing(os.fsdecode(data)).path) == "cells"
     except DataError:
-        return False  # which whoever reads it will say
+        return False  # `read` reports it
 
 
 def _located(data: object) -> tuple[paths.Found, str] | None:
-    """Return the files of a table and what to call it; None where data are an object."""
+    """Return the files of a table and its name in messages; None where data are an object."""
     if isinstance(data, str | os.PathLike):
         if zarr.is_store(data):
             path = Path(os.fsdecode(data)).expanduser()
             return paths.Found([path], path.parent), spelled(path.name)
         found = paths.locate(os.fsdecode(data))
         return found, spelled(Path(os.fsdecode(data)).name or str(found.root))
-    if isinstance(data, list | tuple) and data and isinstance(data[0], str | os.PathLike):
-        return paths.locate_all([os.fsdecode(path) for path in data]), "the files"
-    return None
+    found = paths.named(data)
+    return (paths.locate_all(found), "the files") if found else None
 
 
 def _read_files(found: paths.Found, name: str, rows: int | None) -> Whole:
@@ -160,7 +171,7 @@ def _read_files(found: paths.Found, name: str, rows: int | None) -> Whole:
 
 
 def _kind_of(found: paths.Found) -> tuple[str, tuple[str, ...]]:
-    """Tell what reads the files, by their name and content, and what is to be said of that."""
+    """Return the kind of the files, by name and content, and notes about it."""
     if zarr.is_store(found.files[0]):
         return "zarr", found.notes
     kind = paths.kind_by_suffix(found.files[0])
@@ -176,7 +187,7 @@ def _kind_of(found: paths.Found) -> tuple[str, tuple[str, ...]]:
     if kind == "text" and start and by_content is None:
         raise paths.unreadable_kind(found.files[0], start)
     if by_content and kind not in (by_content, *_SHARDED):
-        notes += (f"{found.files[0].name}: read as {start}, which its content is",)
+        notes += (f"{found.files[0].name}: read as {start}, judged by its content",)
         kind = by_content
     return kind or "text", notes
 
@@ -205,7 +216,7 @@ def _read_text(found: paths.Found, rows: int | None) -> Whole:
 
 
 def _joined(parts: list[tuple[Path, pa.Table]]) -> pa.Table:
-    """Put shards of text under one another; a column may widen from whole numbers to text."""
+    """Concatenate shards of text; a column may widen from whole numbers to text."""
     first_path, first = parts[0]
     for path, table in parts[1:]:
         if set(table.column_names) != set(first.column_names):
@@ -245,7 +256,7 @@ def _read_cells(found: paths.Found, rows: int | None) -> Whole:
 
 
 def _only(found: paths.Found, kind: str, fix: str) -> Path:
-    """Return the one file, of formats of which several are no table."""
+    """Return the only file, for formats whose files cannot be concatenated."""
     if len(found.files) > 1:
         raise DataError(
             "E008",
@@ -256,7 +267,7 @@ def _only(found: paths.Found, kind: str, fix: str) -> Path:
     return found.files[0]
 
 
-# Formats of which a part can be read at a time.
+# Formats that can be read part by part.
 _SHARDED: dict[str, Callable[[list[Path]], Sequence[shards.Shard]]] = {
     "parquet": parquet.open_all,
     "arrow": ipc.open_all,
@@ -297,6 +308,11 @@ def _from_arrow(data: Any) -> Whole | None:
     return dataframes.from_arrow(data) if isinstance(data, pa.Table) else None
 
 
+def _from_torch(data: Any) -> Whole | None:
+    known = torch_datasets.is_torch_dataset(data)
+    return torch_datasets.from_torch(data) if known else None
+
+
 def _from_dataset(data: Any) -> Whole | None:
     return datasets.stream(data).whole() if datasets.is_dataset(data) else None
 
@@ -331,7 +347,7 @@ def _from_array(data: Any) -> Whole | None:
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(
             "E029",
-            f"the {type(data).__name__} is no rectangular table: {str(error)[:160]}",
+            f"the {type(data).__name__} is not a rectangular table: {str(error)[:160]}",
             fix="give every row the same number of values",
         ) from error
     return arrays.from_array(array) if array.ndim else None
@@ -340,6 +356,7 @@ def _from_array(data: Any) -> Whole | None:
 _OBJECTS = (
     _from_arrow,
     _from_dataset,
+    _from_torch,
     _from_anndata,
     _from_sparse,
     _from_columns,

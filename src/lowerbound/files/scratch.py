@@ -1,4 +1,4 @@
-"""Room for more bytes than should be held in memory: a file without a name."""
+"""Scratch space for data that should not be held in memory: unnamed temporary files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lowerbound.columns.arrow import place
 from lowerbound.errors import ResourceError
 from lowerbound.files import memory
 
-_SHARE = 4  # what takes more than a quarter of the free memory goes to the disk
+_SHARE = 4  # arrays larger than 1/_SHARE of the free memory go to the disk
 
 
 def room(size: int) -> NDArray[np.uint8]:
-    """Return `size` bytes of zeros: in memory, or in a file that is gone when they are.
+    """Return `size` zero bytes, in memory or in an unnamed temporary file.
 
     Raises:
         ResourceError: E301 where neither memory nor the disk has room.
@@ -38,7 +38,7 @@ def _on_disk(size: int) -> NDArray[np.uint8]:
 
 
 def file(size: int) -> BinaryIO:
-    """Return a file of `size` bytes without a name: it is gone once it is closed.
+    """Return an unnamed file of `size` bytes, which vanishes when it is closed.
 
     Raises:
         ResourceError: E301 where the disk has no room, E302 where it takes no file.
@@ -55,7 +55,7 @@ def file(size: int) -> BinaryIO:
 
 
 class Address(NamedTuple):
-    """Where a file without a name is found, for as long as who made it has it open.
+    """The address of an unnamed file, valid while the process that made it has it open.
 
     Attributes:
         path: that leads to it through the process that made it (Linux).
@@ -69,7 +69,7 @@ class Address(NamedTuple):
 
 
 def address(opened: BinaryIO) -> Address:
-    """Return where other processes of this machine find a scratch file."""
+    """Return the address of a scratch file for other processes of this machine."""
     found = os.fstat(opened.fileno())
     return Address(f"/proc/{os.getpid()}/fd/{opened.fileno()}", found.st_dev, found.st_ino)
 
@@ -101,7 +101,7 @@ def _gone(at: Address, reason: str) -> ResourceError:
 
 
 def written(write: Callable[[BinaryIO], None], size: int) -> mmap.mmap:
-    """Return what `write` writes, about `size` bytes, mapped from a file without a name.
+    """Return a memory map of the output of `write`, about `size` bytes, in an unnamed file.
 
     Raises:
         ResourceError: E301 where the disk has no room, E302 where it takes no file.
@@ -121,7 +121,7 @@ def _opened(size: int) -> BinaryIO:
 
 @contextmanager
 def refusals(size: int) -> Iterator[None]:
-    """Say what the system has against a scratch file of so many bytes."""
+    """Turn the system's errors for a scratch file of `size` bytes into ours."""
     try:
         yield
     except OSError as error:

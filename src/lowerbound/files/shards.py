@@ -1,4 +1,4 @@
-"""Several files of one format as one table: the same columns, types that fit, and partitions."""
+"""Read several files of one format as one table, with partition columns from folder names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Shard(Protocol):
         path: of the file.
         schema: of its columns.
         rows: how many it has.
-        bytes: what all of them take in memory.
+        bytes: the memory that all rows take.
     """
 
     @property
@@ -39,15 +39,15 @@ class Shard(Protocol):
     def bytes(self) -> int: ...  # noqa: D102 - above
 
     def read(self, rows: int | None) -> pa.Table:
-        """Return the first so many rows, or all."""
+        """Return the first `rows` rows; None means all."""
         ...
 
     def parts(self, size: int) -> Iterator[pa.Table]:
-        """Yield the rows in order, so many at a time at most."""
+        """Yield the rows in order, at most `size` at a time."""
         ...
 
     def only(self, names: Sequence[str]) -> Shard:
-        """Return the file without columns of other names, which are not read then."""
+        """Return the file with only the given columns, so that others are not read."""
         ...
 
 
@@ -84,7 +84,7 @@ def read(shards: Sequence[Shard], root: Path, rows: int | None = None) -> tuple[
 
 
 def first(shard: Shard, rows: int | None) -> pa.Table:
-    """Return the first so many rows of a file that has parts, or all."""
+    """Return the first `rows` rows of a file that is read in parts; None means all."""
     left = shard.rows if rows is None else min(rows, shard.rows)
     tables = [shard.schema.empty_table()]
     for table in shard.parts(max(left, 1)):
@@ -99,12 +99,12 @@ FIX = "choose some of the files with a pattern, or some of the columns"
 
 
 def stream(shards: Sequence[Shard], root: Path, origin: str) -> Stream:
-    """Return files as one table that is read part by part.
+    """Return files as one stream.
 
     Args:
         shards: the files, in order.
         root: the folder under which ``key=value`` folder names are partitions.
-        origin: what to call the table.
+        origin: the name of the table in messages.
 
     Raises:
         DataError: E012, E013 or E022 with the file's name.
@@ -146,7 +146,7 @@ def stream(shards: Sequence[Shard], root: Path, origin: str) -> Stream:
 
 
 def _without(shard: Shard, names: Sequence[str]) -> Shard:
-    """Return a file without columns of other names; one stays where all are folders' names."""
+    """Return a file with only the given columns, or one column if they are all partitions."""
     held = shard.schema.names
     return shard.only([name for name in held if name in names] or held[:1])
 
@@ -160,7 +160,7 @@ def _as(schema: pa.Schema, table: pa.Table) -> pa.Table:
 
 
 def _checked(shards: Sequence[Shard]) -> int:
-    """Refuse files that are no one table; return the number of rows of all."""
+    """Check that files form one table; return their total number of rows."""
     _same_columns(shards)
     total = sum(shard.rows for shard in shards)
     if total == 0:
@@ -205,7 +205,7 @@ def _same_columns(shards: Sequence[Shard]) -> None:
 
 
 def _promotes(one: pa.DataType, other: pa.DataType) -> bool:
-    """Tell whether two types have a common one that holds both."""
+    """Return whether two types have a common one that holds both."""
     schemas = [pa.schema([("cell", kind)]) for kind in (one, other)]
     try:
         pa.unify_schemas(schemas, promote_options="permissive")
@@ -215,7 +215,7 @@ def _promotes(one: pa.DataType, other: pa.DataType) -> bool:
 
 
 def other_columns(first: Path, other: Path, names: list[str], others: list[str]) -> DataError:
-    """Say which columns one shard lacks or has besides those of the first."""
+    """Return the error for a shard with missing or additional columns."""
     gone, extra = sorted(set(names) - set(others)), sorted(set(others) - set(names))
     what = [f"lacks {listed(gone)}"] if gone else []
     what += [f"has {listed(extra)} besides"] if extra else []
@@ -232,7 +232,7 @@ def _differs(first: Path, other: Path, what: str) -> DataError:
 
 
 def with_partitions(table: pa.Table, path: Path, root: Path) -> pa.Table:
-    """Add the columns that folder names such as ``country=PE`` stand for."""
+    """Add partition columns from folder names such as ``country=PE``."""
     folders = path.relative_to(root).parts[:-1] if path.is_relative_to(root) else ()
     for folder in folders:
         name, equals, value = folder.partition("=")
@@ -246,7 +246,7 @@ def with_partitions(table: pa.Table, path: Path, root: Path) -> pa.Table:
 
 
 def width(kind: pa.DataType) -> int:
-    """Return the bits of a cell; of text and lists, which have none, those of an offset."""
+    """Return the bits of one value; for text and lists, those of an offset."""
     try:
         return max(kind.bit_width, 1)
     except ValueError:

@@ -1,4 +1,4 @@
-"""How many rows of each part belong to a random draw of all: sampling without replacement.
+"""Distribute a random sample without replacement over the parts of a table.
 
 NumPy draws hypergeometric numbers from fewer than a billion rows. Beyond them the binomial law
 stands in, from which no sample could tell it there.
@@ -13,7 +13,7 @@ _MOST = 10**9
 
 
 def share(rng: np.random.Generator, wanted: int, left: int, rows: int) -> int:
-    """Return how many of `rows` rows to take, where `wanted` of the `left` ones are to be drawn.
+    """Return the number to draw from `rows` rows, if `wanted` of `left` remain to be drawn.
 
     `rows` are the next of the `left` ones; what remains to be drawn is never more than what
     remains of these.
@@ -27,7 +27,7 @@ def share(rng: np.random.Generator, wanted: int, left: int, rows: int) -> int:
 
 
 def dealt(rng: np.random.Generator, count: int, free: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return how many of `count` rows each block gets, (blocks,); `free` are its places left."""
+    """Return the number of `count` rows that go to each block, (blocks,), by its `free` places."""
     places = int(free.sum())
     if places < _MOST:
         return rng.multivariate_hypergeometric(free, count, method="marginals")

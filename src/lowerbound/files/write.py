@@ -1,4 +1,4 @@
-"""Write results: complete or not at all, and never over something by accident."""
+"""Write results atomically, and never replace a file unless asked to."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def atomic_write(
     *,
     need: int | None = None,
 ) -> Path:
-    """Write a file so that at any moment its old or its new content is there, complete.
+    """Write a file atomically: at any moment its old or its new content is complete.
 
     Args:
         path: where to write; the folder must exist.
@@ -65,11 +65,13 @@ def atomic_write(
 
 
 def _target(path: str | os.PathLike[str], overwrite: bool) -> Path:
-    """Follow links to the file that is meant and check that it may be written."""
+    """Resolve links to the target file and check that it may be written."""
     text = os.fspath(path)
     if "\0" in text or not text:
-        raise UsageError("E223", f"{place(text)} is no path of a file", fix="choose another --out")
-    # A link stays a link: what it points to is replaced.
+        raise UsageError(
+            "E223", f"{place(text)} is not the path of a file", fix="choose another --out"
+        )
+    # A link stays a link; its target is replaced.
     target = Path(os.path.realpath(text))
     try:
         mode = target.lstat().st_mode
@@ -91,7 +93,7 @@ def _target(path: str | os.PathLike[str], overwrite: bool) -> Path:
 
 
 def exists(target: Path) -> UsageError:
-    """Say that an output is there already."""
+    """Return the error for an output that exists already."""
     return UsageError(
         "E220",
         f"{place(target)} exists already",
@@ -124,7 +126,7 @@ def _full(target: Path, need: int | None) -> ResourceError:
 
 
 def refused(target: Path, error: OSError) -> ResourceError:
-    """Say why the system would not write."""
+    """Return our error for the system's refusal to write."""
     if error.errno in _NO_SPACE:
         return _full(target, None)
     fixes = {
@@ -143,7 +145,7 @@ def refused(target: Path, error: OSError) -> ResourceError:
 
 @contextmanager
 def refusals(target: Path, need: int | None) -> Iterator[None]:
-    """Turn the system's refusals while something is written into errors of ours."""
+    """Turn the system's errors while writing into ours."""
     try:
         yield
     except OSError as error:
@@ -160,14 +162,14 @@ def _mode(target: Path) -> int:
 
 
 def masked_mode() -> int:
-    """Return the permissions that new files and folders of this process do not get."""
+    """Return the umask of this process."""
     umask = os.umask(0)
     os.umask(umask)
     return umask
 
 
 def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
-    """Give the finished file its name, in one step that cannot replace by accident."""
+    """Rename the finished file atomically, without replacing another by accident."""
     if overwrite:
         temporary.replace(target)
         return
@@ -182,7 +184,7 @@ def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the new name itself survive a loss of power, where the system can."""
+    """Flush the folder, so that the new name survives a loss of power."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -197,7 +199,7 @@ def write_tables(
     overwrite: bool = False,
     shape: tuple[int, ...] = (),
 ) -> Path:
-    """Write tables of the same columns below one another, as they come, in one file.
+    """Write tables of the same columns to one file, as they come.
 
     ``.csv``, ``.tsv`` (also with ``.gz``) and ``.parquet`` hold any columns; ``.npy`` holds
     numbers as one array and ``.npz`` the array ``X`` and its ``columns``. But for ``.npz``, only
@@ -206,7 +208,7 @@ def write_tables(
     Args:
         tables: the rows, one table at least; an error while they come leaves nothing behind.
         path: where to.
-        overwrite: replace what is there.
+        overwrite: replace an existing result.
         shape: of each picture, where the rows are pictures, of which there is one table.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Write folders of results: all of their files or none, and never over something by accident."""
+"""Write folders of results atomically, and never replace a folder unless asked to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lowerbound.files.write import exists, refusals, refused
 
 
 def names_folder(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a name means a folder: "/" at its end, no suffix, or one that is there."""
+    """Return whether a name is that of a folder: it ends in "/", has no suffix, or is a folder."""
     text = os.fspath(path)
     return text.endswith(("/", os.sep)) or not Path(text).suffix or os.path.isdir(text)
 
@@ -75,7 +75,7 @@ def _named(kinds: Collection[str]) -> str:
 def atomic_folder(
     path: str | os.PathLike[str], overwrite: bool = False, kinds: Collection[str] = PICTURES
 ) -> Iterator[Path]:
-    """Give an empty folder to write to, which gets its name when the work has ended well.
+    """Yield an empty folder to write to, which gets its name when the block succeeds.
 
     Args:
         path: of the folder; the one around it must exist.
@@ -83,7 +83,7 @@ def atomic_folder(
         kinds: suffixes of the files that are results.
 
     Yields:
-        The folder to write to, beside its place; it vanishes when the work fails.
+        The folder to write to, next to its final place; it is removed if the block fails.
 
     Raises:
         UsageError: what `check_folder` raises.
@@ -98,6 +98,6 @@ def atomic_folder(
 
 
 def _sync(path: Path) -> None:
-    """Have a file on the disk before its folder gets its name."""
+    """Flush a file to the disk before its folder gets its name."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Zarr stores: a table of numbers in chunks, or the cells of an AnnData."""
+"""Read Zarr stores: an array of numbers, or the counts of an AnnData."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _TABLE = "X"  # the array of a group, where there are several
 
 
 def is_store(data: object) -> bool:
-    """Tell whether a path is that of a Zarr store, which is a folder."""
+    """Return whether a path is that of a Zarr store, which is a folder."""
     if not isinstance(data, str | os.PathLike):
         return False
     try:
         folder = Path(os.fsdecode(data)).expanduser()
         return folder.is_dir() and any((folder / mark).is_file() for mark in _MARKS)
-    except (OSError, ValueError):  # which whoever reads it will say
+    except (OSError, ValueError):  # `read` reports it
         return False
 
 
 def stream(path: Path, origin: str) -> Stream | None:
-    """Return a table of numbers, or cells, as one that is read part by part; None for others.
+    """Return a table of numbers or the counts of an AnnData as a stream; None for others.
 
     Raises:
         DataError: E025 or E028, as `read_store`.
@@ -96,7 +96,7 @@ def _opened(path: Path) -> Any:
 
 @contextmanager
 def _intact(path: Path) -> Iterator[None]:
-    """Tell what the library raises for files that are no store as damage."""
+    """Turn the library's errors for files that are not a store into E025."""
     try:
         yield
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:

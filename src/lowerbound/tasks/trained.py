@@ -62,8 +62,7 @@ class Model(TrainedState):
 
     def encode(self, data: object) -> tuple[Whole, Coded]:
         """Read and code `data`: a path, an array, a dataframe or data that were read."""
-        known = isinstance(data, Whole)
-        frame = data if known else read(data, wanted=self.coding.wanted())
+        frame = read(data, wanted=self.coding.wanted())
         return frame, self._coded(frame)
 
     def _coded(self, frame: Whole) -> Coded:

@@ -219,7 +219,7 @@ def learn(
         NumericError: E4xx where training diverges.
     """
     plan = plan or Plan()
-    frame, coding, coded = _coded(data if isinstance(data, Data) else walk(data), plan, team)
+    frame, coding, coded = _coded(walk(data), plan, team)
     n = len(coded.rows) // coded.each
     if n < 2:
         raise DataError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
@@ -55,7 +54,7 @@ def inspect(
     clock = Clock()
     if are_picture_files(data):
         surveying = import_module("lowerbound.cli.work.inspect")  # pillow, for pictures only
-        return surveying.inspect(os.fspath(data), full, clock)
+        return surveying.inspect(data, full, clock)
     frame = open_data(data, rename, rows=None if full else SAMPLE)
     options = _Options(pairs(types, "--types", "zip=categorical", commas=True), drop, full, clock)
     return _inspect(frame, data, options)
@@ -70,7 +69,7 @@ class _Options(NamedTuple):
 
 @singledispatch
 def _inspect(frame: Whole, data: object, options: _Options) -> Result:
-    """Describe data; each shape in its own way."""
+    """Describe data, in the way that suits its shape."""
     raise NotImplementedError(type(frame).__name__)
 
 
@@ -155,7 +154,7 @@ def _(frame: Images, data: object, options: _Options) -> Result:
 
 
 def _latent(arguments: Mapping[str, Any], health: Mapping[str, Any]) -> str:
-    """Spell the size of z; of a hierarchy that of every level, from the data upwards."""
+    """Return the size of z as text; for a hierarchy, of every level."""
     found = health.get("levels", ())
     levels = [level["latent"] for level in found][::-1]
     sizes = arguments.get("latents") or levels or [arguments.get("latent", health.get("latent"))]
@@ -163,7 +162,7 @@ def _latent(arguments: Mapping[str, Any], health: Mapping[str, Any]) -> str:
 
 
 def kind_of_units(levels: Sequence[Mapping[str, Any]]) -> str:
-    """Spell what the levels of a model count: their codes, or latent dimensions."""
+    """Return the unit of the levels' sizes: codes or latent dimensions."""
     coded = any(level.get("perplexity") is not None for level in levels)
     return "codes" if coded else "latent dimensions"
 
@@ -231,7 +230,7 @@ def info(model: Model, /) -> Result:
 
 
 def _trained_by(objective: dict[str, Any], engine: dict[str, Any]) -> str:
-    """Say what was maximised, and what the bytes of the result depend on beside the seed."""
+    """Return the objective and the engine settings of a fit in one line."""
     samples, bound = objective["iwae"], "the ELBO"
     if samples:
         bound = f"the importance-weighted bound, {samples} samples"

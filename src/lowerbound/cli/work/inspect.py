@@ -1,8 +1,10 @@
-"""What the verb inspect tells of pictures in files: sizes, colours, and what is broken."""
+"""Inspect picture files: sizes, colours and unreadable files."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,12 @@ DECODED = 300  # pictures that are decoded to see whether they are whole; --full
 LISTED = 5
 
 
-def inspect(text: str, full: bool, clock: Clock) -> Result:
-    """Look at the header of every picture, and decode some."""
-    listing = pictures_in(text)
+def inspect(
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], full: bool, clock: Clock
+) -> Result:
+    """Read the header of every picture and decode some of them."""
+    listing = pictures_in(data)
+    text = os.fspath(data) if isinstance(data, str | os.PathLike) else listing.origin
     seen = survey(listing, "skip")
     broken, looked = _broken(seen, full)
     bad = [*seen.bad, *broken]

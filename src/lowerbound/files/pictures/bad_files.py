@@ -1,4 +1,4 @@
-"""Files that cannot be read: how many may be left out, and what is said about them."""
+"""Count unreadable files, limit how many may be left out, and report them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Bad:
 
 
 class Tally:
-    """Counts the files that cannot be read, and decides when they are too many.
+    """A count of unreadable files, which decides when they are too many.
 
     Args:
         total: number of files.
@@ -40,13 +40,13 @@ class Tally:
         self.bad: list[_Bad] = []
 
     def add(self, name: str, error: LowerboundError) -> None:
-        """Note one file; raise its error where none may be left out."""
+        """Record one unreadable file; raise its error where none may be left out."""
         if self.policy == "fail":
             raise error
         self.bad.append(_Bad(name, error))
 
     def check(self) -> None:
-        """Raise E084 where more were left out than may be without a word."""
+        """Raise E084 where more files were left out than the policy allows."""
         count = len(self.bad)
         if count == self.total or (self.policy == "auto" and too_many(count, self.total)):
             skip = "--on-bad-file skip leaves them out (on_bad_file='skip' in Python)"
@@ -65,7 +65,7 @@ class Tally:
 
     @property
     def notes(self) -> list[str]:
-        """One line about what was left out."""
+        """One line about the files that were left out."""
         if not self.bad:
             return []
         share = len(self.bad) / self.total
@@ -76,7 +76,7 @@ class Tally:
 
 
 def too_many(bad: int, total: int) -> bool:
-    """Tell whether more files are unreadable than are left out without having been asked."""
+    """Return whether more files are unreadable than may be left out by default."""
     return bad > BAD_SHARE * total
 
 
@@ -88,5 +88,5 @@ def reason_of(error: LowerboundError) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """Spell a number of things."""
+    """Return a number with its noun, in the plural where needed."""
     return f"{count:,} {what}{'s' * (count != 1)}"

@@ -1,4 +1,4 @@
-"""Pictures in tables: one column of whole pictures, or one column for every cell of them.
+"""Images in tables: one column of whole images, or one column for each pixel.
 
 Inside the library a table of pictures has one column, whose lists share one piece of memory; a
 CSV or Parquet file has a column per cell, named by its place, such as ``p3_14`` or ``p3_14_0``.
@@ -18,7 +18,7 @@ NAME = "pixels"
 
 
 def cell_names(shape: Sequence[int]) -> list[str]:
-    """Return a name for every cell of a picture, in the order of memory."""
+    """Return a name for every value of an image, in the order of memory."""
     return ["p" + "_".join(map(str, place)) for place in np.ndindex(*shape)]
 
 
@@ -30,7 +30,7 @@ def as_table(pixels: NDArray[Any]) -> pa.Table:
 
 
 def holds_pixels(table: pa.Table) -> bool:
-    """Tell whether a table has the column of `as_table`."""
+    """Return whether a table has the column of `as_table`."""
     found = table.schema.get_field_index(NAME)
     return found >= 0 and pa.types.is_fixed_size_list(table.schema.field(found).type)
 

@@ -1,4 +1,4 @@
-"""Folders of pictures: which files there are, and all of their pixels within bounded memory."""
+"""Find the picture files of a folder, and decode them within bounded memory."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from lowerbound.files.pictures import image_file
 from lowerbound.files.pictures.bad_files import Tally, counted, reason_of
 
 KINDS = 5  # of other files that are named
-# What restored pictures have beside them: a sheet of the first few, and folders of maps and draws.
+# Written next to restored pictures: a sheet of the first few, and folders of maps and draws.
 OVERVIEW, UNCERTAINTY, DRAW = "_overview.png", "uncertainty", "draw"
-_ARCHIVED = "__MACOSX"  # what archives made on a Mac hold beside the pictures
+_ARCHIVED = "__MACOSX"  # an extra folder in archives made on a Mac
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The picture files that a path means.
+    """The picture files that a path stands for.
 
     Attributes:
         root: the folder, or the parent of a single file.
         files: the pictures, in the order of their names.
         names: of the files, relative to `root`, with "/" between the parts.
         labels: the sub-folder that each file is in, "" at the root.
-        others: how many files of other kinds there are beside them, by suffix.
+        others: the number of files of other kinds in the same folders, by suffix.
+        origin: the name of the pictures in messages.
     """
 
     root: Path
@@ -44,14 +45,15 @@ class Listing:
     names: list[str]
     labels: list[str]
     others: dict[str, int] = field(default_factory=dict)
+    origin: str = "the pictures"
 
     @property
     def ignored(self) -> int:
-        """The number of files that are no pictures, or of kinds that are not read."""
+        """The number of files that are not pictures, or of kinds that are not read."""
         return sum(self.others.values())
 
     def first(self, count: int | None) -> Listing:
-        """Return the first so many pictures; None means all."""
+        """Return the first `count` pictures; None means all."""
         return self.chosen(range(len(self.files))[:count])
 
     def chosen(self, index: Iterable[int]) -> Listing:
@@ -62,24 +64,42 @@ class Listing:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know about what was left out."""
+        """Notes about files that were left out."""
         if not self.others:
             return []
         kinds = sorted(self.others.items(), key=lambda item: (-item[1], item[0]))
         told = ", ".join(f"{count:,} {suffix}" for suffix, count in kinds[:KINDS])
-        return [f"{counted(self.ignored, 'file')} ignored, no pictures that are read: {told}"]
+        return [
+            f"{counted(self.ignored, 'file')} ignored, not pictures of a supported kind: {told}"
+        ]
 
 
-def pictures_in(path: str | os.PathLike[str]) -> Listing:
-    """List the pictures that a folder, a file or a pattern means; nothing is opened.
+def pictures_in(data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Listing:
+    """List the pictures of a folder, a file, a pattern or a list of these, without opening any.
 
     A folder is searched with its sub-folders, but not through links to folders. Hidden files are
-    passed over, and so is what stands beside restored pictures: maps, draws and their overview.
+    ignored, and so are the maps, draws and overviews next to restored pictures.
 
     Raises:
         DataError: E001 to E007 for a path that is not there, E082 where there is no picture.
     """
-    text = os.fspath(path)
+    texts = files.named(data)
+    if isinstance(data, str | os.PathLike):
+        return _beneath(texts[0])
+    listings = [_beneath(text) for text in texts]
+    if not listings:
+        raise _no_picture("the list of paths", {})
+    paths = [Path(os.path.abspath(path)) for listing in listings for path in listing.files]
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    names = [spelled(path.relative_to(root).as_posix()) for path in paths]
+    others: Counter[str] = Counter()
+    for listing in listings:
+        others.update(listing.others)
+    return Listing(root, paths, names, _parents(names), dict(others), "the pictures")
+
+
+def _beneath(text: str) -> Listing:
+    """List the pictures of a folder, a file or a pattern."""
     found = files.standing(text)
     if found.matches is not None:
         return _listing(found.path, *_parted(found.matches), text)
@@ -95,7 +115,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for here, folders, names in os.walk(folder, onerror=fail):
         folders[:] = [f for f in folders if not f.startswith(".") and f != _ARCHIVED]
         yield from (Path(here) / name for name in names)
-        # Not entered, since they may lead back to here; their count is told.
+        # Not entered, since they may lead back here; their number is reported.
         yield from (Path(here) / f for f in folders if os.path.islink(os.path.join(here, f)))
 
 
@@ -119,7 +139,7 @@ def _parted(paths: Iterable[Path]) -> tuple[list[Path], dict[str, int]]:
 
 
 def _is_map(path: Path, earlier: Set[Path]) -> bool:
-    """Tell whether a picture is an uncertainty or a draw that stands beside an earlier result."""
+    """Return whether a picture is an uncertainty map or a draw of an earlier result."""
     return any(
         over.parent in earlier and re.fullmatch(rf"{UNCERTAINTY}|{DRAW}\d+", over.name)
         for over in path.parents
@@ -128,28 +148,37 @@ def _is_map(path: Path, earlier: Set[Path]) -> bool:
 
 def _listing(root: Path, hits: list[Path], others: dict[str, int], text: str) -> Listing:
     if not hits:
-        kinds = f" (only {', '.join(sorted(others)[:KINDS])})" if others else ""
-        raise DataError(
-            "E082",
-            f"{place(text)} contains no picture{kinds}",
-            fix=f"it should contain files such as {', '.join(PICTURES[:2])}, "
-            f"{PICTURES[5]} or {PICTURES[6]}",
-            path=text,
-        )
+        raise _no_picture(text, others)
     named = sorted((spelled(path.relative_to(root).as_posix()), path) for path in hits)
-    parents = [name.rpartition("/")[0] for name, _ in named]
-    return Listing(root, [p for _, p in named], [name for name, _ in named], parents, others)
+    names = [name for name, _ in named]
+    origin = spelled(Path(text).name or text)
+    return Listing(root, [path for _, path in named], names, _parents(names), others, origin)
+
+
+def _parents(names: Iterable[str]) -> list[str]:
+    return [name.rpartition("/")[0] for name in names]
+
+
+def _no_picture(text: str, others: Iterable[str]) -> DataError:
+    kinds = f" (only {', '.join(sorted(others)[:KINDS])})" if others else ""
+    return DataError(
+        "E082",
+        f"{place(text)} contains no picture{kinds}",
+        fix=f"it should contain files such as {', '.join(PICTURES[:2])}, "
+        f"{PICTURES[5]} or {PICTURES[6]}",
+        path=text,
+    )
 
 
 class Pictures(Sequence[NDArray[np.uint8]]):
-    """Pictures in 8 bits, held in one piece; ``p[i]`` is (H, W, C), without a copy.
+    """Images of 8 bits in one block of memory; ``p[i]`` is (H, W, C), without a copy.
 
     Args:
         store: (bytes,) the pixels of all pictures, one after the other.
         shapes: (H, W, C) of each picture.
         names: of the files, relative to their folder.
         labels: the sub-folders that they are in.
-        notes: what the user should know.
+        notes: notes for the user.
     """
 
     def __init__(
@@ -197,7 +226,7 @@ class Pictures(Sequence[NDArray[np.uint8]]):
 
 @dataclass(frozen=True)
 class Survey:
-    """What the headers of the pictures say.
+    """The headers of picture files.
 
     Attributes:
         listing: of the files whose headers could be read.
@@ -216,7 +245,7 @@ class Survey:
 
     @property
     def sizes(self) -> Counter[tuple[int, int]]:
-        """How many pictures have each (height, width)."""
+        """The number of pictures of each (height, width)."""
         return Counter((h.height, h.width) for h in self.headers)
 
     @property
@@ -254,7 +283,7 @@ def gather(
     a scratch file that vanishes with them.
 
     Args:
-        listing: what `pictures_in` found.
+        listing: the result of `pictures_in`.
         channels: 1 or 3; None takes 1 where all pictures are grey.
         on_bad_file: "auto" leaves out unreadable files up to 1 % of all and names them; "skip"
             leaves out any number, "fail" stops at the first.
@@ -271,7 +300,7 @@ def gather(
 def decoded(
     seen: Survey, *, channels: int | None = None, resize: tuple[int, int] | None = None
 ) -> Pictures:
-    """Decode the pictures whose headers were read; as `gather`."""
+    """Decode the pictures whose headers were read, as `gather` does."""
     seen.tally.check()
     deepest = channels or seen.channels
     shapes = [(*(resize or (h.height, h.width)), deepest) for h in seen.headers]
@@ -301,7 +330,7 @@ def decoded(
 
 
 def _remarks(headers: list[image_file.Header], resize: tuple[int, int] | None) -> list[str]:
-    """Say what was lost or made up on the way."""
+    """Return notes on changes that decoding made."""
     frames, deep = (sum(getattr(h, name) for h in headers) for name in ("frames", "deep"))
     notes = []
     if frames:

@@ -1,4 +1,4 @@
-"""One picture file: its size before anything is decoded, its pixels, and how it is written.
+"""Read the header and the pixels of one picture file, and write one.
 
 Only PNG, JPEG, WebP, TIFF and BMP are opened, whatever the suffix says; the size is read from the
 header and compared with a limit before a single pixel is unpacked.
@@ -31,7 +31,7 @@ _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 _GREY = ("1", "L", "LA", "La", *_DEEP)
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
-# What the decoders raise for bytes that are no picture: all kinds of errors, not one of theirs.
+# Raised by the decoders for bytes that are not a picture: they have no error class of their own.
 _BROKEN = (
     ArithmeticError,
     AssertionError,
@@ -51,7 +51,7 @@ _BROKEN = (
 
 
 class Header(NamedTuple):
-    """What is known of a picture before it is decoded.
+    """The properties of a picture that its header tells.
 
     Attributes:
         height: pixels, after the turn that EXIF asks for.
@@ -69,7 +69,7 @@ class Header(NamedTuple):
 
 
 def header(path: Path) -> Header:
-    """Read what `decode` will give, without decoding.
+    """Read the header of a picture: the shape that `decode` will return.
 
     Raises:
         DataError: E002 to E004 or E009 for what is no plain file, E083 for what is no picture,
@@ -85,7 +85,7 @@ def header(path: Path) -> Header:
 
 
 def check(path: Path) -> None:
-    """Read a picture to its end, at as few pixels as its format allows, and forget it.
+    """Check that a picture can be decoded to its end, at its lowest resolution.
 
     Raises:
         DataError: as `header`, and E083 where the file is cut short or damaged.
@@ -98,7 +98,7 @@ def check(path: Path) -> None:
 
 
 def decode(path: Path, channels: int | None = None) -> NDArray[Any]:
-    """Return the pixels of a picture, turned as its EXIF asks, what is transparent on white.
+    """Return the pixels of a picture, rotated by its EXIF tag, with transparency on white.
 
     Palettes, 1-bit, CMYK and the like become grey or RGB; of several frames or pages the first
     is taken. Colours of 16 bits per channel come as 8 bits.
@@ -153,14 +153,14 @@ def bytes_of(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def encode(path: Path, pixels: NDArray[Any], *, overwrite: bool = False) -> None:
-    """Write a picture, whole or not at all, in the format that the suffix names.
+    """Write a picture atomically, in the format of the suffix.
 
     PNG, TIFF and WebP keep every pixel; JPEG is written in quality 95.
 
     Args:
         path: ends in .png, .jpg, .jpeg, .webp, .tif or .tiff.
         pixels: (H, W) or (H, W, C), C being 1 or 3: uint8; or uint16 where C is 1, in PNG or TIFF.
-        overwrite: replace what is there.
+        overwrite: replace an existing result.
 
     Raises:
         UsageError: E222 for another suffix, E224 for pixels that the format cannot hold, and what
@@ -171,7 +171,7 @@ def encode(path: Path, pixels: NDArray[Any], *, overwrite: bool = False) -> None
 
 
 def writer_of(path: Path, pixels: NDArray[Any]) -> Callable[[BinaryIO], None]:
-    """Return what writes a picture to an open file, in the format that the suffix names.
+    """Return a function that writes a picture to an open file in the format of the suffix.
 
     Raises:
         UsageError: E222 or E224, as `encode`.
@@ -227,14 +227,14 @@ def _page(pixels: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(pixels)
     raise UsageError(
         "E224",
-        f"an array of shape {list(pixels.shape)} is no picture",
+        f"an array of shape {list(pixels.shape)} is not a picture",
         fix="give (height, width), (height, width, 1) or (height, width, 3)",
     )
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open a picture whose header is within the limits; what goes wrong is one of our errors."""
+    """Open a picture whose header is within the limits, and turn failures into our errors."""
     check_plain(path)
     with readable(path), path.open("rb") as file:
         try:
@@ -256,7 +256,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _check_webp(file: BinaryIO, path: Path) -> None:
-    """Refuse a WebP file by its first bytes: to open one with pillow is to take all of it in."""
+    """Check a WebP file by its first bytes, because pillow decodes all of it on opening."""
     head = file.read(30)
     file.seek(0)
     if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
@@ -305,12 +305,12 @@ def _seems(path: Path) -> str:
     found = magic(path)
     if found in FORMATS:
         return "its header is damaged, or of a kind that is not read"
-    tail = f"it seems to be {found}" if found else "its first bytes are no picture's"
+    tail = f"it seems to be {found}" if found else "its first bytes are not those of a picture"
     return f"it is none of {', '.join(FORMATS)}; {tail}"
 
 
 def _reason(error: BaseException) -> str:
-    """Say what a decoder complained about, in our words where they are known."""
+    """Return the complaint of a decoder, in our words where it is known."""
     told = str(error).strip()
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
@@ -320,7 +320,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the turn that EXIF asks for; damaged EXIF asks for none."""
+    """Return the rotation in the EXIF tags; none if they are damaged."""
     try:
         return int(image.getexif().get(0x0112, 1))
     except _BROKEN:
@@ -364,7 +364,7 @@ def _deep(image: Image.Image) -> NDArray[Any]:
         raise ValueError("some of its pixels are negative")
     if values.max(initial=0) > white:
         raise ValueError("its pixels have more than 16 bits")
-    if tags.get(_BITS) == (12,):  # of TIFF, pillow hands out what is stored
+    if tags.get(_BITS) == (12,):  # pillow does not scale the stored values of TIFF
         values = np.rint(values * (white / 4095))
     deep = values.astype(np.uint16)[..., None]
     if tags.get(_PHOTOMETRIC) == 0:  # 0 is white

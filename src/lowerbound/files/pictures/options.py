@@ -1,4 +1,4 @@
-"""What is wanted of pictures that are read from files."""
+"""Options for reading pictures from files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Wanted:
-    """How the pictures of a folder become one array.
+    """Options for reading the pictures of a folder into one array.
 
     Attributes:
         size: (height, width) of every picture; None keeps the size that all have.

@@ -1,4 +1,4 @@
-"""Keep pillow's warnings to ourselves, whichever thread decodes."""
+"""Silence pillow's warnings in all threads that decode."""
 
 from __future__ import annotations
 

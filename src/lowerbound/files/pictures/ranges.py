@@ -1,4 +1,4 @@
-"""What the values of an array of pictures are, found a piece at a time."""
+"""Find the range of the values of images, piece by piece."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHUNK = 2**22  # pixels looked at in one piece
 
 
 class Range(NamedTuple):
-    """What the values of pictures are.
+    """The range of the values of images.
 
     Attributes:
         low: the smallest, 0 where it is above.
@@ -36,7 +36,7 @@ def chunks(pixels: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
 
 
 def range_of(pixels: NDArray[Any]) -> Range:
-    """Look at all pictures, a piece at a time."""
+    """Return the range of all images, computed piece by piece."""
     if pixels.dtype.kind in "bu":  # whole numbers from 0 without gaps: no need for floats
         return Range(0.0, float(pixels.max(initial=0)), True, 0)
     low, high, whole, missing = 0.0, 0.0, True, 0
@@ -49,7 +49,7 @@ def range_of(pixels: NDArray[Any]) -> Range:
 
 
 def seen_per_row(pixels: NDArray[Any]) -> NDArray[np.int64]:
-    """Return how many cells of each picture are not missing, (n,)."""
+    """Return the number of values of each image that are not missing, (n,)."""
     cells = pixels[:1].size
     if pixels.dtype.kind != "f":
         return np.full(len(pixels), cells)

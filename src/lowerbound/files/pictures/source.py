@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Sequence
 
-from lowerbound.columns.arrow import spelled
 from lowerbound.files.arrays import PictureNative
 from lowerbound.files.data import Images
 from lowerbound.files.pictures.folders import Survey, decoded, pictures_in, survey
@@ -14,14 +14,18 @@ USUAL_SIDE = 64  # of pictures of several sizes, where nobody says which one is 
 _LARGE = 128  # pixels of a side, above which a model on a CPU takes long
 
 
-def read(text: str, rows: int | None, wanted: Wanted) -> Images:
-    """Read the pictures of a folder, a file or a pattern.
+def read(
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    rows: int | None,
+    wanted: Wanted,
+) -> Images:
+    """Read the pictures of a folder, a file, a pattern or a list of these.
 
     Raises:
         DataError: E001 to E007, E082 to E085.
         ResourceError: E301 where there is no room for them.
     """
-    listing = pictures_in(text)
+    listing = pictures_in(data)
     total = len(listing.files)
     # Of a single file, the reason is worth more than a count.
     policy = "fail" if total == 1 and wanted.on_bad_file == "auto" else wanted.on_bad_file
@@ -36,7 +40,7 @@ def read(text: str, rows: int | None, wanted: Wanted) -> Images:
     return Images(
         pixels,
         native=native,
-        origin=spelled(Path(text).name or text),
+        origin=listing.origin,
         notes=(*found.notes, *notes),
         total=total,
         files=tuple(found.names),
@@ -45,14 +49,14 @@ def read(text: str, rows: int | None, wanted: Wanted) -> Images:
 
 
 def _size(seen: Survey, wanted: Wanted) -> tuple[tuple[int, int] | None, list[str]]:
-    """Return the size to bring the pictures to, or None, and what to say about it."""
+    """Return the size to scale the pictures to, or None, and notes about it."""
     sizes = seen.sizes
     if wanted.size is not None:
         return (None if set(sizes) == {wanted.size} else wanted.size), []
     if len(sizes) == 1:
         ((height, width),) = sizes
         large = max(height, width) > _LARGE
-        told = f"pictures of {height} x {width} take long to learn from; --size 64 is faster"
+        told = f"pictures of {height} x {width} take long to train on; --size 64 is faster"
         return None, [told] if large else []
     (low, *_, high) = sorted(sizes)
     told = (

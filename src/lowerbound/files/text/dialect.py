@@ -1,4 +1,4 @@
-"""How a text table is written: its separator, and whether its first line holds names."""
+"""Detect the dialect of a text table: its separator and its header."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLANK_LINES = re.compile(r"([ \t]*(\r\n|\n|\r))*")
 
 
 class Dialect(NamedTuple):
-    """How a text table is written."""
+    """The dialect of a text table."""
 
     delimiter: str
     names: list[str]
@@ -30,7 +30,7 @@ class Dialect(NamedTuple):
 
 
 def find_dialect(text: Text) -> Dialect:
-    """Tell the separator, and whether the first line holds names."""
+    """Detect the separator, and whether the first line is a header."""
     head = text.head().decode("utf-8", errors="ignore").removeprefix("\ufeff")
     lines = [line for line in head.splitlines()[:60] if line.strip()]
     if not lines:
@@ -81,7 +81,7 @@ def _first_rows(text: Text, head: str, delimiter: str) -> list[list[str]]:
 
 
 def _delimiter(lines: list[str], expected: str) -> str:
-    """Choose the separator that cuts the most lines into equally many cells."""
+    """Return the separator that splits the most lines into equally many values."""
 
     def regularity(mark: str) -> tuple[float, bool, bool, int]:
         counts = Counter(len(re.sub(r'"[^"]*"', "", line).split(mark)) for line in lines)
@@ -96,7 +96,7 @@ def _delimiter(lines: list[str], expected: str) -> str:
 
 
 def _names(text: Text, rows: list[list[str]]) -> tuple[list[str], bool, list[str]]:
-    """Make column names from the first line; it may be no header at all."""
+    """Return column names from the first line, or generated names if it is not a header."""
     path, first, notes = text.path, rows[0], []
     if _is_data(rows):
         note = f"{path.name}: no header; the columns are called x0 to x{len(first) - 1}"
@@ -124,7 +124,7 @@ def _names(text: Text, rows: list[list[str]]) -> tuple[list[str], bool, list[str
 
 
 def _is_data(rows: list[list[str]]) -> bool:
-    """Whether the first row is no header: it has numbers where the next rows have numbers too.
+    """Return whether the first row is data: it has numbers where the next rows have numbers.
 
     Numbers that count the columns, or years in order, are names all the same; and so is
     everything else if a word stands above numbers.

@@ -1,4 +1,4 @@
-"""The bytes of a text table: unpacked within bounds, in UTF-8, with what a quick scan shows."""
+"""Unpack, decode and scan the bytes of a text table within bounded memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BOMS = (
 
 @dataclass(frozen=True)
 class Text:
-    """A text file: where it lies, its bytes if they are not simply the file's, and repairs."""
+    """A text file: its path, its decoded bytes if they differ from the file's, and repairs."""
 
     path: Path
     content: bytes | None
@@ -60,7 +60,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over the bytes shows."""
+    """The findings of one pass over the bytes."""
 
     quotes: int
     multiline: bool  # some line ends inside quotation marks
@@ -179,7 +179,7 @@ def _decode(text: Text, *, cut: bool) -> tuple[Text, str]:
 
 
 def _encoding(head: bytes) -> str:
-    """Tell the encoding by a byte order mark, or by every other byte being NUL."""
+    """Return the encoding, from a byte order mark or from NUL in every other byte."""
     for mark, name in _BOMS:
         if head.startswith(mark):
             return name
@@ -237,7 +237,7 @@ def scan(text: Text, delimiter: str) -> Scan:
 
 
 def _odd_at_line_end(chunk: bytes, before: int) -> bool:
-    """Tell whether a line ends after an odd number of quotation marks."""
+    """Return whether a line ends after an odd number of quotation marks."""
     letters = np.frombuffer(chunk, np.uint8)
     marks = np.flatnonzero(letters == ord('"'))
     ends = np.flatnonzero((letters == ord("\n")) | (letters == ord("\r")))
@@ -245,7 +245,7 @@ def _odd_at_line_end(chunk: bytes, before: int) -> bool:
 
 
 def _leading_zero(chunk: bytes, starts: tuple[int, ...]) -> bool:
-    """Tell whether a zero and a digit follow one of these bytes, without a Python loop."""
+    """Return whether a zero and a digit follow one of these bytes, without a Python loop."""
     letters = np.frombuffer(chunk, np.uint8)
     hit = (letters[1:-1] == ord("0")) & ((letters[2:] - ord("0")) < 10)
     return any((hit & (letters[:-2] == start)).any() for start in starts)

@@ -1,4 +1,4 @@
-"""CSV and TSV files larger than memory: made Arrow in scratch space, by passes that hold a block.
+"""Convert CSV and TSV files larger than memory to Arrow in scratch space, block by block.
 
 What comes out is what `tables.read_table` reads of the same file. The first pass finds for every
 column the first of the parser's types that all its cells have, how text spells numbers, and which
@@ -59,24 +59,24 @@ class Shard(NamedTuple):
     notes: tuple[str, ...]
 
     def read(self, rows: int | None) -> pa.Table:
-        """Return the first so many rows, or all."""
+        """Return the first `rows` rows; None means all."""
         return shards.first(self, rows)
 
     def parts(self, size: int) -> Iterator[pa.Table]:
-        """Yield the rows in order, so many at a time at most."""
+        """Yield the rows in order, at most `size` at a time."""
         file = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(self.content)))
         for batch in ipc.batches(file, size):
             yield pa.Table.from_batches([batch]).select(self.schema.names).cast(self.schema)
-            self.content.madvise(mmap.MADV_DONTNEED)  # pages that were read count as ours no more
+            self.content.madvise(mmap.MADV_DONTNEED)  # release the pages that were read
 
     def only(self, names: Sequence[str]) -> Shard:
-        """Return the file without columns of other names."""
+        """Return the file with only the given columns."""
         fields = [field for field in self.schema if field.name in names]
         return self._replace(schema=pa.schema(fields))
 
 
 def are_long(files: list[Path]) -> bool:
-    """Tell whether text files, none of them compressed, are read in parts."""
+    """Return whether text files, none of them compressed, are read in parts."""
     if any(path.suffix.lower() == ".gz" for path in files):
         return False
     size = 0
@@ -107,7 +107,7 @@ def _with_texts(schema: pa.Schema, names: set[str]) -> pa.Schema:
 
 def _open(path: Path) -> Shard:
     layout = tables.look(path)
-    if layout.text.content is not None:  # of UTF-8, what is read is the file itself
+    if layout.text.content is not None:  # a UTF-8 file is read directly
         raise ResourceError(
             "E303",
             f"{place(path)} is not in UTF-8, and too large to be converted in memory",
@@ -146,7 +146,7 @@ def _open(path: Path) -> Shard:
 
 
 class _WrongTypeError(Exception):
-    """A cell that is not of its column's type."""
+    """A value that does not have the type of its column."""
 
     def __init__(self, column: int, cell: str | None) -> None:
         super().__init__(column, cell)
@@ -155,12 +155,12 @@ class _WrongTypeError(Exception):
 
 @dataclass
 class _Survey:
-    """What is known of all rows.
+    """The properties of all rows.
 
     Attributes:
         types: of the columns.
         rows: how many there are.
-        bytes: what they take in memory.
+        bytes: the memory that they take.
         largest: of columns of doubles, the largest number without its sign.
         spelt: of columns of text, how they spell numbers.
     """
@@ -172,7 +172,7 @@ class _Survey:
     spelt: dict[str, Spelling] = field(default_factory=dict)
 
     def see(self, block: pa.Table) -> None:
-        """Take some rows."""
+        """Add a block of rows."""
         self.rows += block.num_rows
         self.bytes += block.nbytes
         for name, column in zip(block.column_names, block.columns, strict=True):
@@ -183,7 +183,7 @@ class _Survey:
 
 
 def _surveyed(layout: tables.Layout) -> _Survey:
-    """Go through all rows, again wherever a cell is not of the type that cells before it have."""
+    """Scan all rows, and start again where a value does not have the type of earlier ones."""
     types: dict[str, pa.DataType] = {}
     while True:
         survey = _Survey(types)

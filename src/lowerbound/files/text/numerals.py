@@ -1,4 +1,4 @@
-"""Read columns of text that are numbers in another country's clothes: 1.234,50 or $1,200 or 12%.
+"""Parse numbers in local notation: 1.234,50 or $1,200 or 12%.
 
 Only whole columns are changed, only when there is one way to read them, and every change is
 reported.
@@ -24,13 +24,13 @@ _GAP = r"['\x{00a0}\x{202f}](\d{3})"  # a thousands mark that is neither point n
 
 @dataclass(frozen=True)
 class Repair:
-    """How to read the cells of a column as numbers.
+    """A rule for parsing the values of a column as numbers.
 
     Attributes:
         sign: the currency or percent sign that is taken off, or none.
         thousands: the mark that is left out.
         decimal: the mark that becomes a point.
-        note: what a user is told.
+        note: the note for the user.
     """
 
     sign: str
@@ -73,7 +73,7 @@ class _Style:
 
 @dataclass
 class Spelling:
-    """How a column of text spells numbers, if that is what it holds; it is seen part by part.
+    """A detector of the notation of numbers in a column of text, fed part by part.
 
     Args:
         name: of the column.
@@ -85,11 +85,11 @@ class Spelling:
     _marked: bool = False
 
     def see(self, column: pa.ChunkedArray) -> None:
-        """Look at some cells."""
+        """Add a part of the column."""
         if not self._styles:
             return
         full = _bare(pc.unique(column)).drop_null()
-        # Of words that are no numbers a few are enough to tell.
+        # A few words that are not numbers are enough to decide.
         if not (_all(full[:100], _LIKE_A_NUMBER) and _all(full, _LIKE_A_NUMBER)):
             self._styles.clear()
             return
@@ -104,7 +104,7 @@ class Spelling:
                 del self._styles[sign]
 
     def repair(self) -> Repair | None:
-        """Return how to read all cells as numbers; None where they are to stay text.
+        """Return the rule for parsing the column as numbers; None where it stays text.
 
         Raises:
             DataError: E018 when they can be read in two ways.

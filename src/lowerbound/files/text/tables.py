@@ -1,4 +1,4 @@
-"""CSV and TSV files, plain or compressed, to Arrow tables."""
+"""Read CSV and TSV files, plain or compressed, into Arrow tables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str
 
 
 def look(path: Path, head_lines: int | None = None) -> Layout:
-    """Prepare a text file for the parser, and see how it is written.
+    """Prepare a text file for the parser, and detect its dialect.
 
     Raises:
         DataError: E004 and E011 to E017, where it is no table.
@@ -63,7 +63,7 @@ def look(path: Path, head_lines: int | None = None) -> Layout:
 
 
 class Layout(NamedTuple):
-    """A text file and how it is written."""
+    """A text file and its dialect."""
 
     text: Text
     dialect: Dialect
@@ -99,14 +99,14 @@ class Layout(NamedTuple):
         reading = arrow_csv.ReadOptions(
             column_names=list(inner.values()),
             skip_rows=self.dialect.blank,
-            # Names are ours, so that any header is read; the header itself is then skipped.
+            # Generated names accept any header; the header itself is skipped.
             skip_rows_after_names=1 if self.dialect.header else 0,
             block_size=max(2 * self.seen.longest, BLOCK),
         )
         return {"parse_options": parse, "convert_options": convert, "read_options": reading}
 
     def error(self, error: Exception) -> DataError:
-        """Return what to say where the parser failed."""
+        """Return the error for a failure of the parser."""
         text = self.text
         if "Expected" in str(error):
             return _ragged(self)
@@ -127,7 +127,7 @@ def _parse(layout: Layout, only: Sequence[str] = ()) -> pa.Table:
 
 
 def _ragged(layout: Layout) -> DataError:
-    """Find the rows with the wrong number of cells, and name the line of the first."""
+    """Return the error for rows with the wrong number of values, with the first line."""
     bad: list[arrow_csv.InvalidRow] = []
 
     def collect(row: arrow_csv.InvalidRow) -> str:
@@ -135,7 +135,7 @@ def _ragged(layout: Layout) -> DataError:
         return "skip"
 
     text, dialect = layout.text, layout.dialect
-    # As text, so that nothing but the number of cells can be wrong; no more than a block is held.
+    # As text, so that only the number of values can be wrong; one block is held at a time.
     options = layout.options(dict.fromkeys(dialect.names, pa.string()))
     options["parse_options"].invalid_row_handler = collect
     options["read_options"].use_threads = False  # so that rows have numbers
@@ -158,7 +158,7 @@ def _ragged(layout: Layout) -> DataError:
 
 
 def no_rows(layout: Layout) -> DataError:
-    """Return what to say of a file with nothing below its header."""
+    """Return the error for a file with nothing below its header."""
     path, names = layout.text.path, layout.dialect.names
     return DataError(
         "E013",
@@ -178,7 +178,7 @@ def _unparsable(text: Text, error: Exception) -> DataError:
         )
     return DataError(
         "E019",
-        f"{place(text.path)} is no valid CSV: {str(error)[:200]}",
+        f"{place(text.path)} is not a valid CSV file: {str(error)[:200]}",
         fix="open it in a text editor near the place named",
         path=str(text.path),
     )
@@ -230,7 +230,7 @@ def _keep_codes(table: pa.Table, layout: Layout) -> pa.Table:
 
 
 def may_be_codes(kind: pa.DataType, largest: float, zeros: bool) -> bool:
-    """Tell whether numbers could have lost digits.
+    """Return whether numbers could have lost digits.
 
     Args:
         kind: the type that the parser gives them.
@@ -251,13 +251,13 @@ def largest(column: pa.ChunkedArray) -> float:
 
 
 def are_codes(words: pa.ChunkedArray) -> bool:
-    """Tell whether a cell has more digits than a number keeps."""
+    """Return whether a cell has more digits than a number keeps."""
     pattern = r"^\s*[+-]?(0\d+|\d{16,})\s*$"
     return bool(pc.any(pc.match_substring_regex(words, pattern)).as_py())
 
 
 def as_codes(words: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Keep the cells as text, but for what means a missing number."""
+    """Keep the values as text, except markers of missing numbers."""
     blank = pc.is_in(pc.utf8_trim_whitespace(words), value_set=pa.array(MISSING_NUMBER))
     return pc.if_else(blank, pa.scalar(None, pa.string()), words)
 
@@ -277,5 +277,5 @@ def _repair(table: pa.Table) -> tuple[pa.Table, list[str]]:
 
 
 def without_blanks(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Make empty cells of text missing ones."""
+    """Replace empty text with missing values."""
     return pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
