@@ -7,10 +7,16 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
+from torch.distributions import Gumbel, StudentT
 
 from core_parts import CASES, ELEMENTWISE, built, draw_numbers, masses, randomise, support
 from lowerbound import noise
-from lowerbound.nn.distributions.base import elementwise, log_prob_cells
+from lowerbound.nn.distributions.base import (
+    Unchecked,
+    elementwise,
+    log_prob_cells,
+    sample,
+)
 from lowerbound.nn.distributions.families import Categories
 from lowerbound.nn.distributions.table_rows import LibraryCounts
 from lowerbound.recipes.cells import ButLast, OfLibrary
@@ -26,8 +32,35 @@ every_family = pytest.mark.parametrize("name", CASES)
 def drawn(name: str, n: int) -> torch.Tensor:
     """(n, ROWS, columns) draws of a family with random numbers."""
     _, family, numbers = built(name, ROWS)
+    return sample(family(numbers), noise.generator("draws", name), torch.Size([n])).double()
+
+
+@every_family
+def test_the_method_sample_and_a_generator_give_the_same_draws(name):
+    before = torch.get_rng_state()
+    expected = drawn(name, 5)
+    _, family, numbers = built(name, ROWS)
+    d = family(numbers.requires_grad_())
     with noise.isolated("draws", name):
-        return family(numbers).sample((n,)).double()
+        found = d.sample(torch.Size([5]))
+    assert torch.equal(found.double(), expected)
+    source = noise.generator("draws", name)
+    one, other = (sample(d, source) for _ in range(2))
+    assert one.shape == other.shape == expected.shape[1:]
+    assert not one.requires_grad
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_distributions_without_a_rule_draw_from_the_generator_by_their_own_method():
+    before = torch.get_rng_state()
+    for d in (Gumbel(torch.zeros(2), torch.ones(2)), StudentT(torch.full((3,), 5.0))):
+        one, other = (sample(d, noise.generator("own"), torch.Size([4])) for _ in range(2))
+        assert torch.equal(one, other)
+        assert one.shape == (4, *d.batch_shape)
+    with pytest.raises(NotImplementedError):
+        sample(Unchecked(torch.Size([2]), validate_args=False), noise.generator("own"))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @every_family

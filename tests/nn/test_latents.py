@@ -52,8 +52,7 @@ def test_a_prior_has_total_mass_one_and_the_moments_of_its_samples(name):
     torch.testing.assert_close(mass.sum(), torch.tensor(1.0).double(), atol=1e-4, rtol=0)
     mean = (mass[:, None] * points).sum(0)
     variance = (mass[:, None] * (points - mean) ** 2).sum(0)
-    with noise.isolated("prior", name):
-        z = p.sample((N,))[:, 0]
+    z = dist.sample(p, noise.generator("prior", name), torch.Size([N]))[:, 0]
     assert ((z.mean(0) - mean) / variance.sqrt() * N**0.5).abs().max() < 4.5
     error = (((points - mean) ** 4 * mass[:, None]).sum(0) - variance**2).sqrt()
     assert ((z.var(0) - variance) / error * N**0.5).abs().max() < 4.5

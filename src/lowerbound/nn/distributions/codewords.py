@@ -180,6 +180,7 @@ class OnCodebook(Unchecked):
 
 
 @sample.register
+@torch.no_grad()
 def _(d: OnCodebook, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
     return F.embedding(sample(d.codes, generator, shape), d.book).movedim(-1, len(shape) + 1)
 

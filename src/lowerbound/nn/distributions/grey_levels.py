@@ -111,6 +111,7 @@ def _uniform(generator: torch.Generator | None, shape: Size, like: Tensor) -> Te
 
 
 @sample.register
+@torch.no_grad()
 def _(d: DiscretizedLogistic, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
     drawn = d.loc + d.scale * _uniform(generator, shape + d.loc.shape, d.loc).logit()
     return drawn.round().clamp(0, d.levels - 1)
@@ -229,6 +230,7 @@ class DiscretizedLogisticMixture(Unchecked):
 
 
 @sample.register
+@torch.no_grad()
 def _(
     d: DiscretizedLogisticMixture, generator: torch.Generator | None, shape: Size = ONE
 ) -> Tensor:
