@@ -23,7 +23,8 @@ from lowerbound.nn.objectives.elbo import Elbo, Iwae, Map, StickingTheLanding, T
 from lowerbound.nn.objectives.spectral import Spectral, matrix
 from lowerbound.nn.trace import Trace, from_posterior
 from lowerbound.recipes import images
-from lowerbound.training.objective import OBJECTIVE, objective_of
+from lowerbound.tasks.objective_settings import OBJECTIVE
+from lowerbound.training.objective import objective_of
 
 SHAPE = (1, 9, 8)
 CODES = {"logistic", "logistic_mixture", "softmax"}

@@ -20,7 +20,8 @@ from lowerbound.nn.objectives import elbo
 from lowerbound.nn.objectives.elbo import Elbo, Iwae, StickingTheLanding
 from lowerbound.nn.trace import Trace, from_posterior, from_prior, path_derivative
 from lowerbound.recipes.hierarchies import BottomUp, Onward
-from lowerbound.training.objective import OBJECTIVE, objective_of
+from lowerbound.tasks.objective_settings import OBJECTIVE
+from lowerbound.training.objective import objective_of
 from recipe_parts import RECIPES, recipe
 
 H, F, D = 3, 4, 2

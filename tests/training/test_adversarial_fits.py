@@ -19,12 +19,13 @@ from lowerbound.errors import UsageError
 from lowerbound.files.pictures.columns import pixels_of
 from lowerbound.nn.objectives.adversarial import Adversarial
 from lowerbound.nn.objectives.elbo import Elbo, Ramp
+from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.checkpoints import OnDisk
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.fit import learn
-from lowerbound.training.objective import OBJECTIVE, settled, warm_up
+from lowerbound.training.objective import settled, warm_up
 from lowerbound.training.plan import PRESETS
 
 SMALL = {"likelihood": "shared", "channels": [4, 8]}
@@ -106,7 +107,7 @@ def test_the_discriminator_is_not_saved_and_what_was_trained_is_said(tmp_path, c
     assert reservation in said
     assert main(["info", str(tmp_path / "sharp.vae")]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "an adversarial term weighed 0.4" in said
+    assert "an adversarial term weighted by 0.4" in said
     assert reservation in said
     assert reservation in (tmp_path / "sharp.vae" / "card.md").read_text("utf-8")
     trained = Model.load(tmp_path / "sharp.vae")

@@ -13,8 +13,17 @@ from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
 from lowerbound.nn.objectives import aggregate
 from lowerbound.nn.objectives.elbo import Elbo, Iwae, Map, StickingTheLanding
+from lowerbound.tasks.objective_settings import (
+    OBJECTIVE,
+    SETTINGS,
+    complete,
+    help_text,
+    reservations,
+    spell,
+    trained_by,
+)
 from lowerbound.training.fit import learn
-from lowerbound.training.objective import OBJECTIVE, objective_of
+from lowerbound.training.objective import objective_of
 from lowerbound.training.plan import Plan, objective_settings
 
 CHOICES = {
@@ -74,9 +83,60 @@ def test_contradictions_are_refused_before_any_data_are_read(settings):
     with pytest.raises(UsageError) as caught:
         Plan(settings=settings)
     assert caught.value.code == "E240"
-    for name in settings:
-        assert name in caught.value.message
+    for name, value in settings.items():
+        assert spell(name, value) in caught.value.message
+    assert "cannot be combined: " in caught.value.message
     assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"beta": 2.0, "iwae": 8}, "iwae replaces the objective that beta weights"),
+        ({"tc": 6.0, "iwae": 8}, "both replace the ELBO"),
+        ({"free_bits": 0.5, "capacity": 5.0}, "both change the rate"),
+    ],
+)
+def test_a_contradiction_comes_with_its_reason(settings, reason):
+    with pytest.raises(UsageError, match=f"cannot be combined: {reason}\n"):
+        Plan(settings=settings)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda each: each.name)
+def test_every_setting_changes_the_objective_and_is_described(setting):
+    values = {**OBJECTIVE, setting.name: setting.example}
+    model = recipes.conv((1, 16, 16), latent=2, channels=[4])
+
+    def described(weights):
+        made = objective_of(model, weights, 50, 100)
+        if type(made) is not Elbo:
+            return type(made)
+        return made.beta(10**6), made.free_bits, made.capacity, made.balance
+
+    assert described(values) != described(OBJECTIVE)
+    assert trained_by(values) != trained_by({}) == "the ELBO"
+    assert setting.meaning in help_text()
+    assert set(setting.excludes) <= OBJECTIVE.keys()
+
+
+def test_what_a_model_was_trained_by_is_told_by_its_settings():
+    assert trained_by({"beta": 2.0, "free_bits": 0.5}) == "the ELBO, beta 2, free_bits 0.5"
+    said = trained_by({**OBJECTIVE, "iwae": 8, "beta": 4.0, "theta_prior": "normal:1.0"})
+    assert said == "the importance-weighted bound, 8 samples, weights with the prior normal:1.0"
+    assert trained_by({"prior_share": 0.5, "beta": 2}) == (
+        "the ELBO, 50% of it with z from the prior, beta 2"
+    )
+    assert reservations(None) == reservations(OBJECTIVE) == []
+    assert len(reservations({"adversarial": 0.3})) == 1
+
+
+def test_values_of_a_recipe_give_way_to_chosen_ones():
+    nvae = {"balance": True, "spectral": 0.01}
+    assert complete(nvae, {}) == {**OBJECTIVE, **nvae}
+    assert complete(nvae, {"free_bits": 0.1})["balance"] is False
+    assert complete(nvae, {"iwae": 8}) == {**OBJECTIVE, "iwae": 8, "spectral": 0.01}
+    assert complete({"beta": 4.0}, {"path": True})["beta"] == 4.0
+    assert complete({"prior_share": 0.5}, {"prior_share": 0.0})["prior_share"] == 0.0
 
 
 def test_values_that_mean_not_used_contradict_nothing():

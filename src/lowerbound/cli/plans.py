@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from lowerbound.cli import parsing
 from lowerbound.errors import LowerboundError, UsageError, nearest
 from lowerbound.recipes import RECIPES, Recipe
-from lowerbound.training.objective import OBJECTIVE, objective_of
+from lowerbound.tasks.objective_settings import OBJECTIVE
+from lowerbound.training.objective import objective_of
 from lowerbound.training.plan import Plan, device_of
 
 # What the data or the fit itself decide, so that --set may not.

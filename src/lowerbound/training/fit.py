@@ -28,6 +28,7 @@ from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe, find, suggest
 from lowerbound.recipes.hierarchies import halved
 from lowerbound.tasks import latent_use, metrics
+from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.tasks.trained import Model
 from lowerbound.training.calibrate import calibrated
 from lowerbound.training.engine import loop
@@ -37,7 +38,7 @@ from lowerbound.training.engine.loop import Report
 from lowerbound.training.engine.processes import ALONE, Team
 from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.engine.settings import Budget, Optimiser
-from lowerbound.training.objective import OBJECTIVE, objective_of, settled
+from lowerbound.training.objective import objective_of, settled
 from lowerbound.training.plan import (
     PRESETS,
     Plan,

@@ -1,10 +1,9 @@
-"""What a fit minimises: the settings that choose it, and the objective they make."""
+"""Check the settings of the objective, and build the objective that they describe."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,40 +19,14 @@ from lowerbound.nn.objectives.spectral import Spectral
 from lowerbound.nn.trace import Trace, from_posterior, from_prior
 from lowerbound.recipes import RECIPES, Recipe
 from lowerbound.tasks.metrics import evaluating
+from lowerbound.tasks.objective_settings import SETTINGS, conflict, spell
 from lowerbound.training.engine.settings import Optimiser
 
-WARM_UP_STEPS = 200  # of the rate's weight
-
-# What the objective takes, beside the recipe's own arguments, with what stands for "not used".
-OBJECTIVE: dict[str, Any] = {
-    "beta": 1.0,  # weight of the rate
-    "free_bits": 0.0,  # nats per latent dimension that cost nothing
-    "capacity": 0.0,  # a target in nats for the rate
-    "iwae": 0,  # importance samples of the IWAE bound, instead of the ELBO
-    "tc": 0.0,  # weight of the total correlation, the rest of the rate having weight 1: beta-TCVAE
-    "mmd": 0.0,  # weight of MMD(q(z), p(z)) beside the rate: InfoVAE
-    "balance": False,  # weigh each level's rate, while warming up, so that all levels are used
-    "spectral": 0.0,  # weight of the kernels' largest singular values: keeps deep models stable
-    "prior_share": 0.0,  # of the loss, that z drawn from p(z | y) has: as pictures are restored
-    "path": False,  # the ELBO's path-derivative gradient: sticking the landing
-    "adversarial": 0.0,  # force of a discriminator at the pixels, the likelihood's being 1
-    "theta_prior": "",  # "normal:SCALE" or "laplace:SCALE": MAP instead of maximum likelihood
-}
-
-_BESIDE_RATE = ("spectral", "adversarial", "theta_prior")  # what they weigh is not the rate
-
-# What replaces the plain ELBO, and which settings then have nothing to weigh.
-KINDS = {
-    "iwae": ("beta", "free_bits", "capacity", "balance", "adversarial"),
-    "tc": ("beta", "free_bits", "capacity", "balance"),
-    "mmd": ("free_bits", "capacity", "balance"),
-    "path": ("free_bits", "capacity", "balance"),
-    "prior_share": ("free_bits", "capacity", "balance", "adversarial"),
-}
+WARM_UP_STEPS = 200  # at most, during which the weights of the objective grow to their values
 
 
 def refuse_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
-    """Refuse settings of the objective that contradict each other, or that have nothing to do.
+    """Refuse settings of the objective that contradict each other or would have no effect.
 
     Raises:
         UsageError: E240, E248 or E257.
@@ -65,78 +38,98 @@ def refuse_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
 
 
 def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
-    """Refuse settings of which one would silently do nothing."""
-    used = [name for name in OBJECTIVE if settings.get(name, OBJECTIVE[name]) != OBJECTIVE[name]]
-    kinds = [name for name in KINDS if name in used]
-    for kind in kinds[:1]:
-        for other in [*kinds[1:], *(name for name in KINDS[kind] if name in used)]:
-            said = {name: f"{name}={json.dumps(settings[name])}" for name in (kind, other)}
-            raise UsageError(
-                "E240",
-                f"{said[kind]} and {said[other]} are of two objectives",
-                fix=f"--set {said[kind]} alone, or leave {kind} out",
-            )
+    """Refuse two settings if one of them would have no effect."""
+    found = conflict(settings)
+    if found is None:
+        return
+    one, other, reason = found
+    first, second = (spell(each.name, settings[each.name]) for each in (one, other))
+    raise UsageError(
+        "E240",
+        f"{first} and {second} cannot be combined: {reason}",
+        fix=f"--set {first} alone, or leave {one.name} out",
+    )
 
 
 def _refuse_idle(recipe: Recipe, settings: Mapping[str, Any]) -> None:
-    """Refuse settings of the objective that do nothing while codes are learned."""
+    """Refuse settings of the rate in the first stage of a recipe of codes: they have no effect."""
     if not recipe.first_stage:
         return
-    idle = [name for name in OBJECTIVE if name in settings and name not in _BESIDE_RATE]
+    idle = [each.name for each in SETTINGS if each.name in settings and each.of_rate]
     if idle:
         raise UsageError(
             "E257",
-            f"{idle[0]} would do nothing for the recipe {recipe.name!r}: the rate of its codes is "
-            "a constant while they are learned",
+            f"{idle[0]} would have no effect on the recipe {recipe.name!r}: the rate of its codes "
+            "is a constant while they are learned",
             fix=f"leave {idle[0]} out",
         )
 
 
 def _refuse_blind(recipe: Recipe, settings: Mapping[str, Any]) -> None:
-    """Refuse a discriminator where there are no pictures to look at."""
+    """Refuse a discriminator for recipes that do not model pictures."""
     if not settings.get("adversarial") or recipe.of_pictures:
         return
     sees = [name for name, each in RECIPES.items() if each.of_pictures]
     what = "makes one picture of another" if recipe.restoration else "models rows of a table"
     raise UsageError(
         "E248",
-        f"adversarial={json.dumps(settings['adversarial'])} is for models that make pictures "
+        f"{spell('adversarial', settings['adversarial'])} is for models that make pictures "
         f"({', '.join(sees)}); the recipe {recipe.name!r} {what}",
         fix="leave adversarial out, or for pictures --recipe conv",
     )
 
 
 def _refuse_unconditional(recipe: Recipe, settings: Mapping[str, Any]) -> None:
-    """Refuse to draw z from the prior where that knows nothing of the row."""
+    """Refuse draws of z from a prior that does not depend on the row."""
     if not settings.get("prior_share") or recipe.restoration:
         return
     known = [name for name, each in RECIPES.items() if each.restoration]
     raise UsageError(
         "E240",
-        f"prior_share={json.dumps(settings['prior_share'])} is for recipes that make one picture "
-        f"of another ({', '.join(known)}): the prior of {recipe.name!r} knows no row",
+        f"{spell('prior_share', settings['prior_share'])} is for recipes that restore pictures "
+        f"({', '.join(known)}): the prior of {recipe.name!r} does not depend on the row",
         fix="leave prior_share out",
     )
 
 
 def warm_up(steps: int) -> int:
-    """Return over how many of its steps a fit brings its weights to their values."""
+    """Return the number of warm-up steps of a fit of `steps` steps."""
     return max(1, min(WARM_UP_STEPS, steps // 4))
 
 
 def settled(weights: Mapping[str, Any], steps: int, optimiser: Optimiser) -> int:
-    """Return the step before which weights must not be kept for good.
+    """Return the first step from which the best weights may be kept.
 
-    With an adversarial term the bound is highest before the term has its weight: what is kept
-    must be from after the warm-up, and so must what a moving average remembers.
+    With an adversarial term the bound is highest before the term has its full weight. The weights
+    that are kept, and all that their moving average covers, must then be from after the warm-up.
     """
     return warm_up(steps) + optimiser.memory if weights["adversarial"] else 0
+
+
+class _Asked(NamedTuple):
+    """A model, and what was asked of its objective.
+
+    Attributes:
+        model: the model.
+        values: a value for each of `OBJECTIVE`.
+        examples: number of training rows.
+        warm: number of warm-up steps.
+    """
+
+    model: nn.Module
+    values: Mapping[str, Any]
+    examples: int
+    warm: int
+
+    def ramp(self, name: str) -> Ramp:
+        """Return the schedule from 0 to the value of a setting."""
+        return Ramp(0.0, float(self.values[name]), self.warm)
 
 
 def objective_of(
     model: nn.Module, weights: Mapping[str, Any], examples: int, steps: int
 ) -> nn.Module:
-    """Return what a fit minimises.
+    """Return the objective of a fit.
 
     Args:
         model: the model.
@@ -146,44 +139,79 @@ def objective_of(
 
     Raises:
         UsageError: E240 for a value that an objective cannot have, E248 for an adversarial term
-            where there are no pictures to look at.
+            on a model that does not make pictures.
     """
-    warm = warm_up(steps)
-    objective = _objective(model, weights, examples, warm)
-    if weights["spectral"]:
-        objective = Spectral(objective, float(weights["spectral"]))
-    if weights["adversarial"]:
-        ramp = Ramp(0.0, force(weights["adversarial"]), warm)
-        objective = Adversarial(objective, _shape(model), ramp)
-    if not weights["theta_prior"]:
-        return objective
-    return Map(objective, [_theta_prior(weights["theta_prior"])], examples)
+    asked = _Asked(model, weights, examples, warm_up(steps))
+    used = [each.name for each in SETTINGS if each.used(weights)]
+    replacing = next((name for name in used if name in _REPLACING), None)
+    objective = _elbo(asked) if replacing is None else _REPLACING[replacing](asked)
+    for name, add in _ADDING.items():
+        if name in used:
+            objective = add(objective, asked)
+    return objective
 
 
-def _objective(
-    model: nn.Module, weights: Mapping[str, Any], examples: int, warm: int
-) -> nn.Module:
-    """Return the likelihood's part of the objective, its rate warmed up over `warm` steps."""
-    beta, capacity = Ramp(0.0, float(weights["beta"]), warm), weights["capacity"]
-    if weights["iwae"]:
-        return Iwae(model, int(weights["iwae"]), dreg=not _is_chained(model))
-    if weights["tc"]:
-        tc, one = Ramp(0.0, float(weights["tc"]), warm), Ramp(0.0, 1.0, warm)
-        return aggregate.BetaTc(model, examples, tc=tc, mi=one, dimension=one)
-    if weights["mmd"]:
-        mmd = Ramp(0.0, float(weights["mmd"]), warm)
-        return aggregate.InfoMmd(model, mmd=mmd, beta=beta)
-    if weights["prior_share"]:
-        return Hybrid(model, float(weights["prior_share"]), beta=beta)
-    if weights["path"]:
-        return StickingTheLanding(model, beta=beta)
+def _elbo(asked: _Asked) -> nn.Module:
+    values = asked.values
+    capacity = Ramp(0.0, float(values["capacity"]), 10 * asked.warm)
     return Elbo(
-        model,
-        beta=beta,
-        free_bits=float(weights["free_bits"]),
-        capacity=Ramp(0.0, float(capacity), 10 * warm) if capacity else None,
-        balance=bool(weights["balance"]),
+        asked.model,
+        beta=asked.ramp("beta"),
+        free_bits=float(values["free_bits"]),
+        capacity=capacity if values["capacity"] else None,
+        balance=bool(values["balance"]),
     )
+
+
+def _iwae(asked: _Asked) -> nn.Module:
+    return Iwae(asked.model, int(asked.values["iwae"]), dreg=not _is_chained(asked.model))
+
+
+def _tc(asked: _Asked) -> nn.Module:
+    one = Ramp(0.0, 1.0, asked.warm)
+    model, tc = asked.model, asked.ramp("tc")
+    return aggregate.BetaTc(model, asked.examples, tc=tc, mi=one, dimension=one)
+
+
+def _mmd(asked: _Asked) -> nn.Module:
+    return aggregate.InfoMmd(asked.model, mmd=asked.ramp("mmd"), beta=asked.ramp("beta"))
+
+
+def _prior_share(asked: _Asked) -> nn.Module:
+    return Hybrid(asked.model, float(asked.values["prior_share"]), beta=asked.ramp("beta"))
+
+
+def _path(asked: _Asked) -> nn.Module:
+    return StickingTheLanding(asked.model, beta=asked.ramp("beta"))
+
+
+def _spectral(objective: nn.Module, asked: _Asked) -> nn.Module:
+    return Spectral(objective, float(asked.values["spectral"]))
+
+
+def _adversarial(objective: nn.Module, asked: _Asked) -> nn.Module:
+    ramp = Ramp(0.0, force(asked.values["adversarial"]), asked.warm)
+    return Adversarial(objective, _shape(asked.model), ramp)
+
+
+def _map(objective: nn.Module, asked: _Asked) -> nn.Module:
+    return Map(objective, [_theta_prior(asked.values["theta_prior"])], asked.examples)
+
+
+# By the name of the setting: objectives in place of the ELBO, and terms around any of them, the
+# inner ones first.
+_REPLACING: dict[str, Callable[[_Asked], nn.Module]] = {
+    "iwae": _iwae,
+    "tc": _tc,
+    "mmd": _mmd,
+    "prior_share": _prior_share,
+    "path": _path,
+}
+_ADDING: dict[str, Callable[[nn.Module, _Asked], nn.Module]] = {
+    "spectral": _spectral,
+    "adversarial": _adversarial,
+    "theta_prior": _map,
+}
 
 
 def _shape(model: nn.Module) -> Sequence[int]:
@@ -194,10 +222,11 @@ def _shape(model: nn.Module) -> Sequence[int]:
 
 
 def _is_chained(model: nn.Module) -> bool:
-    """Tell whether a later posterior of `model` reads an earlier draw, by a walk on made-up rows.
+    """Return whether a later posterior of `model` depends on an earlier draw.
 
-    The doubly reparameterised gradient of `Iwae` is biased there. A model that walks on given
-    pictures alone counts as chained: the plain gradient is unbiased for every model.
+    The doubly reparameterised gradient of `Iwae` is biased for such models. The test is a forward
+    pass on rows drawn from the prior. A model that cannot be run without given pictures counts as
+    chained: the plain gradient is unbiased for every model.
     """
     try:
         with evaluating(model) as device:
@@ -214,7 +243,7 @@ def _is_chained(model: nn.Module) -> bool:
 
 
 def _theta_prior(text: str) -> ThetaPrior:
-    """Read "normal:SCALE" or "laplace:SCALE"."""
+    """Parse "normal:SCALE" or "laplace:SCALE"."""
     family, _, scale = str(text).partition(":")
     known = {"normal": torch.distributions.Normal, "laplace": torch.distributions.Laplace}
     try:
@@ -224,7 +253,7 @@ def _theta_prior(text: str) -> ThetaPrior:
     if family not in known or not width > 0:
         raise UsageError(
             "E240",
-            f"theta_prior is {text!r}, not a family and a scale above 0",
-            fix="--set theta_prior=normal:1.0 (or laplace:0.1)",
+            f"theta_prior must be a family and a scale above 0 such as normal:1.0, got {text!r}",
+            fix="--set theta_prior=normal:1.0, or laplace:0.1",
         )
     return ThetaPrior(known[family], width)

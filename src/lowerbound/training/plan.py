@@ -11,8 +11,9 @@ import torch
 
 from lowerbound.errors import UsageError, nearest
 from lowerbound.recipes import Recipe, find
+from lowerbound.tasks.objective_settings import OBJECTIVE, complete
 from lowerbound.training.engine.settings import Budget, Optimiser
-from lowerbound.training.objective import KINDS, OBJECTIVE, refuse_settings
+from lowerbound.training.objective import refuse_settings
 from lowerbound.training.units import seconds, share
 
 TRANSFORMS = ("blend", "standard", "quantile")
@@ -189,12 +190,10 @@ def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:
         rows: how many there are to learn from.
     """
     chosen = {name: plan.settings[name] for name in OBJECTIVE if name in plan.settings}
-    usual = {**OBJECTIVE, **plan.recipe.objective}
-    if chosen.keys() & {*KINDS, "free_bits", "capacity"}:  # in which these have no place
-        usual |= {"balance": False, "prior_share": 0.0}
+    values = complete(plan.recipe.objective, chosen)
     if is_large(plan, rows) and not chosen.keys() - {"theta_prior"}:
-        usual["iwae"] = LARGE_SAMPLES
-    return {**usual, **chosen}
+        values["iwae"] = LARGE_SAMPLES
+    return values
 
 
 def device_of(name: str | None) -> torch.device:

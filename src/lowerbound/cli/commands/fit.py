@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from lowerbound.cli import inputs
 from lowerbound.cli.flags import (
@@ -31,9 +33,14 @@ from lowerbound.cli.outputs import check_model_target
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError
+from lowerbound.tasks.objective_settings import help_text
 
 _SUFFIXES = (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".png")
 _SUFFIXES += (".arrow", ".feather", ".h5ad", ".zarr")
+_SET = Parameter(
+    help="a setting of the recipe, such as likelihood=student or hidden=[256,256], or of the "
+    f"objective; repeat it for more. Settings of the objective:\n\n{help_text()}"
+)
 _OWN = ("data", "ray", "workers", "voice")  # what is not passed on to the workers
 
 
@@ -52,7 +59,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     on_bad_file: Policy = None,
     targets: Place = None,
     recipe: Name = None,
-    settings: Settings = (),
+    settings: Annotated[Settings, _SET] = (),
     latent: Size = None,
     transform: Name = None,
     max_epochs: Whole = None,
@@ -100,8 +107,7 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
             conv, conv_ladder (the default there), nvae, vqvae or vqvae2 for pictures: a folder of
             them, or an array (n, height, width) with or without channels; denoise, upscale,
             inpaint or segment for a model that makes one picture of another, of any size.
-        settings: a setting of the recipe, such as beta=2, free_bits=0.5, likelihood=student or
-            hidden=[256,256]; repeat it for more.
+        settings: a setting of the recipe or of the objective; repeat it for more.
         latent: size of the latent space, or auto to keep only what is in use.
         transform: of numbers: blend (the default), standard or quantile.
         max_epochs: passes over the data at most.

@@ -20,7 +20,7 @@ from lowerbound.errors import CATALOGUE, UsageError, nearest
 from lowerbound.files.data import Images, Matrix, Table, Whole
 from lowerbound.files.pictures.ranges import range_of
 from lowerbound.files.read import are_picture_files
-from lowerbound.tasks import cards
+from lowerbound.tasks.objective_settings import reservations, trained_by
 
 SAMPLE = 100_000
 
@@ -205,7 +205,7 @@ def info(model: Model, /) -> Result:
     ]
     if facts.get("engine"):  # models of 0.1.0 do not say it
         lines.append(_trained_by(facts["objective"], facts["engine"]))
-    lines += cards.reservations(facts.get("objective"))
+    lines += reservations(facts.get("objective"))
     document = saved.documents["schema.json"]
     coding = document["coding"]
     if alarm and coding != "pairs":  # a model that restores gives no scores
@@ -229,31 +229,10 @@ def info(model: Model, /) -> Result:
     )
 
 
-def _trained_by(objective: dict[str, Any], engine: dict[str, Any]) -> str:
+def _trained_by(objective: Mapping[str, Any], engine: Mapping[str, Any]) -> str:
     """Return the objective and the engine settings of a fit in one line."""
-    samples, bound = objective["iwae"], "the ELBO"
-    if samples:
-        bound = f"the importance-weighted bound, {samples} samples"
-    elif objective.get("tc"):
-        bound = f"the ELBO with the total correlation weighed {objective['tc']:g}"
-    elif objective.get("mmd"):
-        bound = f"the ELBO less {objective['mmd']:g} MMD"
-    elif objective.get("path"):
-        bound = "the ELBO, by its path derivative"
-    elif objective.get("prior_share"):
-        bound = f"the ELBO, {objective['prior_share']:.0%} of it with z from the prior"
-    usual = {"beta": 1.0, "free_bits": 0.0, "capacity": 0.0}
-    weighed = not samples and not objective.get("tc")
-    others = {k: v for k, v in objective.items() if weighed and k in usual and v != usual[k]}
-    spelt = "".join(f", {key} {value:g}" for key, value in others.items())
-    spelt += ", its levels balanced" * bool(objective.get("balance"))
-    if objective.get("spectral"):
-        spelt += f", spectral norms weighed {objective['spectral']:g}"
-    if objective.get("adversarial"):
-        spelt += f", an adversarial term weighed {objective['adversarial']:g}"
-    prior = f", weights with the prior {objective['theta_prior']}" * bool(objective["theta_prior"])
     threads = f"{engine['threads']} thread{'' if engine['threads'] == 1 else 's'}"
-    return f"trained by {bound}{spelt}{prior}; on {threads}, {engine['precision']}"
+    return f"trained by {trained_by(objective)}; on {threads}, {engine['precision']}"
 
 
 def _threshold(alarm: dict[str, float]) -> str:

@@ -25,13 +25,20 @@ from lowerbound.errors import CheckFailed
 from lowerbound.files.data import Data, ImagePairs
 from lowerbound.tasks import draws
 from lowerbound.tasks.calibration import Alarm
-from lowerbound.tasks.cards import reservations
+from lowerbound.tasks.objective_settings import reservations, trained_by
 from lowerbound.tasks.trained import Trained
 from lowerbound.training.engine.processes import ALONE, Team, gathered
 from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.fit import learn, run_path
 from lowerbound.training.objective import settled
-from lowerbound.training.plan import PRESETS, Plan, budget_of, device_of, optimiser_of
+from lowerbound.training.plan import (
+    PRESETS,
+    Plan,
+    budget_of,
+    device_of,
+    objective_settings,
+    optimiser_of,
+)
 from lowerbound.training.split import Split
 
 __all__ = ["Output", "as_toml", "may_replace", "plan_from", "rehearse", "train"]
@@ -173,6 +180,7 @@ def _banner(frame: Data, plan: Plan, coding: Coding, split: Split, kept: Keeping
         f"split      {len(split.train):,} {what} to learn from, {len(split.valid):,} to stop by, "
         f"{len(split.calibration):,} to calibrate on",
         f"preset     {plan.preset}: {_meaning(plan)}{limit}",
+        f"objective  {trained_by(objective_settings(plan, len(split.train)))}",
     ]
     if target is not None:
         lines.append(f"output     {target}")
