@@ -73,7 +73,7 @@ CONTRADICTIONS = [
 def test_contradictions_are_refused_before_any_data_are_read(settings):
     with pytest.raises(UsageError) as caught:
         Plan(settings=settings)
-    assert caught.value.code == "E240"
+    assert caught.value.code == "E236"
     for name in settings:
         assert name in caught.value.message
     assert caught.value.fix

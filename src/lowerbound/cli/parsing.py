@@ -16,7 +16,7 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd]\s*)+")
 
 def refusal(flag: str, value: object, wanted: str, fix: str) -> UsageError:
     """Say that a flag cannot have this value."""
-    return UsageError("E231", f"{flag} is {value!r}, not {wanted}", fix=fix, flag=flag)
+    return UsageError("E231", f"{flag} must be {wanted}, got {value!r}", fix=fix, flag=flag)
 
 
 def seconds(value: object, flag: str = "--time-limit") -> float:
@@ -68,7 +68,9 @@ def at_least(value: object, low: int, flag: str) -> int:
     """Read a whole number that is not too small."""
     number = whole(value, flag)
     if number < low:
-        raise UsageError("E240", f"{flag} is {number}, below {low}", fix=f"{flag} {max(low, 1)}")
+        raise UsageError(
+            "E240", f"{flag} must be at least {low}, got {number}", fix=f"{flag} {max(low, 1)}"
+        )
     return number
 
 
@@ -85,7 +87,9 @@ def one_of(value: object, known: Sequence[str], flag: str) -> None:
     if value not in known:
         near = nearest(str(value), known) or known[-1]
         raise UsageError(
-            "E241", f"{flag} {value!r} is none of {', '.join(known)}", fix=f"{flag} {near}"
+            "E241",
+            f"{flag} must be one of {', '.join(known)}, got {value!r}",
+            fix=f"{flag} {near}",
         )
 
 

@@ -226,13 +226,13 @@ class PairsFor:
         """Tell channels and classes from the pictures.
 
         Raises:
-            UsageError: E240 for kinds or columns, or for masks that are not given.
+            UsageError: E249 for kinds or columns, E232 for masks that are not given.
             DataError: E076 where `frame` holds no pictures, E088 for masks that are none.
         """
         if types or drop:
             raise UsageError(
-                "E240",
-                "a recipe of images takes no --types and no --drop: pictures have no columns",
+                "E249",
+                "--types and --drop are for tables: pictures have no columns",
                 fix="leave them out",
             )
         if frame.pictures is None:
@@ -242,8 +242,8 @@ class PairsFor:
         if self.restoration.masks:
             if frame.targets is None:
                 raise UsageError(
-                    "E240",
-                    f"the recipe {self.restoration.command} learns from masks, and none are given",
+                    "E232",
+                    f"the recipe {self.restoration.command} needs --targets: a folder of masks",
                     fix="--targets MASKS, a folder with a mask of the same name for each picture",
                 )
             classes = _classes(frame.targets)

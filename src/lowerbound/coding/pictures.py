@@ -53,13 +53,13 @@ class PictureCoding:
         """Tell what the values are: bits, 8-bit codes or shares.
 
         Raises:
-            UsageError: E240 for kinds or columns, which pictures do not have.
+            UsageError: E249 for kinds or columns, which pictures do not have.
             DataError: E076 where `frame` holds no pictures, E077 for values of another range.
         """
         if types or drop:
             raise UsageError(
-                "E240",
-                "a recipe of images takes no --types and no --drop: pictures have no columns",
+                "E249",
+                "--types and --drop are for tables: pictures have no columns",
                 fix="leave them out",
             )
         found = range_of(_pixels(frame))

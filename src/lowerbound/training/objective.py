@@ -54,7 +54,7 @@ def refuse_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     """Refuse settings of the objective that contradict each other, or that have nothing to do.
 
     Raises:
-        UsageError: E240, E248 or E257.
+        UsageError: E236, E248, E249 or E257.
     """
     _refuse_contradictions(settings)
     _refuse_idle(recipe, settings)
@@ -70,8 +70,9 @@ def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
         for other in [*kinds[1:], *(name for name in KINDS[kind] if name in used)]:
             said = {name: f"{name}={json.dumps(settings[name])}" for name in (kind, other)}
             raise UsageError(
-                "E240",
-                f"{said[kind]} and {said[other]} are of two objectives",
+                "E236",
+                f"{said[kind]} and {said[other]} cannot be combined: they belong to different "
+                "objectives",
                 fix=f"--set {said[kind]} alone, or leave {kind} out",
             )
 
@@ -110,9 +111,9 @@ def _refuse_unconditional(recipe: Recipe, settings: Mapping[str, Any]) -> None:
         return
     known = [name for name, each in RECIPES.items() if each.restoration]
     raise UsageError(
-        "E240",
-        f"prior_share={json.dumps(settings['prior_share'])} is for recipes that make one picture "
-        f"of another ({', '.join(known)}): the prior of {recipe.name!r} knows no row",
+        "E249",
+        f"prior_share={json.dumps(settings['prior_share'])} is for recipes that restore pictures "
+        f"({', '.join(known)}): the prior of {recipe.name!r} does not depend on the row",
         fix="leave prior_share out",
     )
 
@@ -143,8 +144,8 @@ def objective_of(
         steps: of the whole fit; the warm-up takes at most a quarter of them.
 
     Raises:
-        UsageError: E240 for a value that an objective cannot have, E248 for an adversarial term
-            where there are no pictures to look at.
+        UsageError: E231 or E240 for a value that an objective cannot have, E248 for an
+            adversarial term where there are no pictures to look at.
     """
     warm = warm_up(steps)
     objective = _objective(model, weights, examples, warm)
@@ -228,8 +229,8 @@ def _theta_prior(text: str) -> ThetaPrior:
         width = -1.0
     if family not in known or not width > 0:
         raise UsageError(
-            "E240",
-            f"theta_prior is {text!r}, not a family and a scale above 0",
-            fix="--set theta_prior=normal:1.0 (or laplace:0.1)",
+            "E231",
+            f"theta_prior must be a family and a scale above 0 such as normal:1.0, got {text!r}",
+            fix="--set theta_prior=normal:1.0, or laplace:0.1",
         )
     return ThetaPrior(known[family], width)

@@ -62,7 +62,8 @@ def plot(  # noqa: PLR0913 - a verb's arguments are its flags
             "E232", f"{kind} needs data", fix=f"lowerbound plot M.vae {kind} DATA --out {kind}.png"
         )
     if not 0 < temperature < float("inf"):
-        raise UsageError("E240", f"--temperature is {temperature}", fix="--temperature 0.8")
+        message = f"--temperature must be above 0 and finite, got {temperature}"
+        raise UsageError("E240", message, fix="--temperature 0.8")
     work = import_module("lowerbound.cli.work.plot")  # torch: seconds --help does not wait
     order = work.Order(
         kind,

@@ -62,7 +62,8 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
     """
     clock, target = Clock(), places().check_picture_target(out, overwrite)
     if not 0 < temperature < float("inf"):
-        raise UsageError("E240", f"--temperature is {temperature}", fix="--temperature 0.8")
+        message = f"--temperature must be above 0 and finite, got {temperature}"
+        raise UsageError("E240", message, fix="--temperature 0.8")
     given = parsing.pairs(where, "--where", "country=FR")
     top_k = None if top_k is None else parsing.at_least(top_k, 1, "--top-k")
     for flag, used in [("--temperature", temperature != 1.0), ("--top-k", top_k is not None)]:
@@ -77,7 +78,7 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
     if n * width > _MOST_CELLS:
         raise UsageError(
             "E240",
-            f"{n:,} rows x {width:,} columns would need more than 8 GB",
+            f"-n must be at most {_MOST_CELLS // width:,} for {width:,} columns (8 GB), got {n:,}",
             fix=f"-n {_MOST_CELLS // width}, several times with another --seed",
         )
     typed = {name: _cell(trained, name, value) for name, value in given.items()}

@@ -133,7 +133,7 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
     explain = parsing.at_least(explain, 0, "--explain")
     rate = None if fdr is None else parsing.share(fdr, "--fdr")
     if rate is not None and not 0 < rate < 1:
-        raise UsageError("E240", f"--fdr is {fdr}, not between 0 and 1", fix="--fdr 5%")
+        raise UsageError("E240", f"--fdr must be between 0 and 1, got {fdr}", fix="--fdr 5%")
     cluster = _cluster(ray, workers, {"--fdr": fdr, "--heatmaps": heatmaps})
     clock, target = Clock(), _target(out, overwrite, data, ray, check_table_target)
     if explain and is_array(target):

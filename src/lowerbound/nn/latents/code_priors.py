@@ -148,7 +148,7 @@ def _(p: Raster, temperature: float) -> Distribution:
 def _(p: Raster, most: int) -> Distribution:
     if most < 1:
         raise UsageError(
-            "E240", f"the likeliest {most} codes were asked for", fix="at least 1 of them"
+            "E240", f"top_k must be a positive integer, got {most}", fix="top_k=1 or more"
         )
     return Raster(p.net, p.h, p.temperature, most)
 

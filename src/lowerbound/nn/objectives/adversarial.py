@@ -180,7 +180,7 @@ def force(weight: float) -> float:
     if not 0 < weight < 1:
         raise UsageError(
             "E240",
-            f"adversarial is {weight}, not a share of the likelihood's force between 0 and 1",
+            f"adversarial must be between 0 and 1 (times the likelihood's force), got {weight}",
             fix="adversarial=0.3",
         )
     return float(weight)

@@ -74,11 +74,13 @@ def stratified(batch: int, examples: int) -> Tensor:
         examples: N, the number of training examples, at least B.
 
     Raises:
-        UsageError: E240 for a batch larger than the data.
+        UsageError: E237 for a batch larger than the data.
     """
     if batch > examples:
         raise UsageError(
-            "E240", f"a batch of {batch} rows, but examples is {examples}", fix=f"examples={batch}"
+            "E237",
+            f"examples must be at least the batch size {batch}, got {examples}",
+            fix=f"examples={batch} or more",
         )
     others = batch - 1
     if not others:  # nothing is known of the other examples
@@ -180,7 +182,9 @@ class BetaTc(nn.Module):
         super().__init__()
         if examples < 1:
             raise UsageError(
-                "E240", f"examples is {examples}", fix="give the number of training rows"
+                "E240",
+                f"examples must be a positive integer, got {examples}",
+                fix="give the number of training rows",
             )
         self.model, self.examples, self.weights = model, examples, weights
         self.schedules = tuple(_schedule(weight) for weight in (mi, tc, dimension))
@@ -278,7 +282,9 @@ class InfoMmd(nn.Module):
         super().__init__()
         for name, weight in (("mmd", mmd), ("beta", beta)):
             if not callable(weight) and weight < 0:
-                raise UsageError("E240", f"{name} is {weight}, below 0", fix=f"{name}=1.0")
+                raise UsageError(
+                    "E240", f"{name} must be at least 0, got {weight}", fix=f"{name}=1.0"
+                )
         self.model, self.kernel = model, kernel
         self.mmd, self.beta = _schedule(mmd), _schedule(beta)
 

@@ -113,12 +113,16 @@ class Elbo(nn.Module):
     ) -> None:
         super().__init__()
         if free_bits < 0:
-            raise UsageError("E240", f"free_bits is {free_bits}, below 0", fix="free_bits=0.0")
+            raise UsageError(
+                "E240", f"free_bits must be at least 0, got {free_bits}", fix="free_bits=0.0"
+            )
         wanted = {"free_bits": free_bits, "capacity": capacity is not None, "balance": balance}
         changing = [name for name, given in wanted.items() if given]
         if len(changing) > 1:
             raise UsageError(
-                "E240", f"{' and '.join(changing)} both change the rate", fix="give one of the two"
+                "E236",
+                f"{' and '.join(changing)} cannot be combined: each changes the rate",
+                fix="give one of them",
             )
         self.model = model
         self.beta: Schedule = beta if callable(beta) else Constant(float(beta))
@@ -242,7 +246,7 @@ class Iwae(nn.Module):
     def __init__(self, model: nn.Module, k: int, *, dreg: bool = True) -> None:
         super().__init__()
         if k < 1:
-            raise UsageError("E240", f"k is {k}, but at least one sample is needed", fix="k=1")
+            raise UsageError("E240", f"k must be a positive integer, got {k}", fix="k=1")
         self.model, self.k, self.dreg = model, k, dreg
 
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
@@ -319,7 +323,7 @@ class ThetaPrior(NamedTuple):
         chosen = [p for name, p in model.named_parameters() if fnmatch(name, self.match)]
         if not chosen:
             raise UsageError(
-                "E240",
+                "E249",
                 f"no parameter of the model matches {self.match!r}",
                 fix='match="*" holds for all of them',
             )

@@ -55,7 +55,7 @@ class Spectral(nn.Module):
         iterations: power iterations per training step.
 
     Raises:
-        UsageError: E240 where the model has no convolution.
+        UsageError: E249 where the model has no convolution.
     """
 
     def __init__(self, objective: nn.Module, weight: float, iterations: int = 4) -> None:
@@ -68,7 +68,9 @@ class Spectral(nn.Module):
                 self.kernels.setdefault(kernel.shape, []).append(layer)
         if not self.kernels:
             raise UsageError(
-                "E240", "the model has no convolution to regularise", fix="leave Spectral out"
+                "E249",
+                "the spectral penalty needs a model with convolutions, and this one has none",
+                fix="leave spectral out",
             )
         self.scaled = [
             m for m in objective.modules() if isinstance(m, nn.BatchNorm2d) and m.affine
