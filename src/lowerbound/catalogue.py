@@ -1,4 +1,4 @@
-"""What every error code means and what to do about it, for ``lowerbound explain``."""
+"""The error codes: the cause of each and what to do about it, as ``lowerbound error`` prints."""
 
 from __future__ import annotations
 
@@ -500,7 +500,7 @@ USAGE: dict[str, tuple[str, str]] = {
     ),
     "E238": (
         "there is no such error code",
-        "Codes are printed in brackets after the word error; `lowerbound explain` lists them.",
+        "Codes are printed in brackets after the word error; `lowerbound error` lists them.",
     ),
     "E239": (
         "a column cannot be renamed",

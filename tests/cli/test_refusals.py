@@ -70,7 +70,8 @@ USAGE = [
     ("output is the input", ["score", "tx.vae", "tx.csv", "--out", "tx.csv", "--overwrite"], "E236", []),
     ("model over a file", ["fit", "tx.csv", "--out", "old.csv", "--overwrite"], "E221", ["old.csv"]),
     ("output is a folder", ["score", "tx.vae", "tx.csv", "--out", "tx.vae"], "E222", []),
-    ("no such code", ["explain", "E999"], "E238", ["E999"]),
+    ("the former name of error", ["explain", "E031"], "E230", ["lowerbound error E031"]),
+    ("no such code", ["error", "E999"], "E238", ["E999"]),
 ]  # fmt: skip
 
 OTHER = [
@@ -134,7 +135,7 @@ def test_refusal(place, run, words, code, exit_code, named):
     assert done.out == ""
     lines = done.err[done.err.index("error[") :].rstrip().splitlines()
     assert lines[0].startswith(f"error[{code or 'E'}")
-    assert lines[-1].startswith("  why: lowerbound explain E")
+    assert lines[-1].startswith("  why: lowerbound error E")
     assert len(lines) <= 12
     assert "Traceback" not in done.err
     for word in named:

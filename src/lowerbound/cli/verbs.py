@@ -61,13 +61,17 @@ VERBS: dict[str, Verb] = {
         "how unusual each row or picture is, and why",
         True,
     ),
-    "embed": Verb(f"{_HERE}.score:embed", _USE, "M.vae PATH", "a few numbers for each row", True),
+    "embed": Verb(f"{_HERE}.embed:embed", _USE, "M.vae PATH", "a few numbers for each row", True),
     "sample": Verb(
         f"{_HERE}.sample:sample", _USE, "M.vae", "new rows or pictures like the ones learned", True
     ),
-    "impute": Verb(f"{_HERE}.sample:impute", _USE, "M.vae PATH", "fill in missing cells", True),
+    "impute": Verb(f"{_HERE}.impute:impute", _USE, "M.vae PATH", "fill in missing cells", True),
     "reconstruct": Verb(
-        f"{_HERE}.score:reconstruct", _USE, "M.vae PATH", "rows as the model expects them", True
+        f"{_HERE}.reconstruct:reconstruct",
+        _USE,
+        "M.vae PATH",
+        "rows as the model expects them",
+        True,
     ),
     "denoise": Verb(
         f"{_HERE}.restore:denoise", _USE, "M.vae PATH", "pictures without their noise", True
@@ -98,7 +102,7 @@ VERBS: dict[str, Verb] = {
     "doctor": Verb(
         f"{_HERE}.doctor:doctor", _TRUST, "[M.vae [PATH]]", "is this computer, or a model, well?"
     ),
-    "explain": Verb(f"{_HERE}.inspect:explain", _TRUST, "CODE", "what an error code means"),
+    "error": Verb(f"{_HERE}.error:error", _TRUST, "CODE", "what an error code means"),
 }
 
 
@@ -138,6 +142,7 @@ LOWERBOUND = Program(
         "show": "info",
         "check": "verify",
         "eval": "evaluate",
+        "explain": "error",  # its name in 0.1.0
     },
     "demo",
 )

@@ -12,9 +12,10 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
 
+from lowerbound.cli.commands.embed import embed
 from lowerbound.cli.commands.fit import fit
 from lowerbound.cli.commands.sample import sample
-from lowerbound.cli.commands.score import embed, score
+from lowerbound.cli.commands.score import score
 from lowerbound.cli.flags import Heard, Out
 from lowerbound.cli.outputs import Clock, spell_path
 from lowerbound.cli.progress import SILENT, Voice

@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import Any
 
 from lowerbound.cli import parsing
-from lowerbound.cli.commands.score import load
 from lowerbound.cli.flags import Data, Heard, Model, Number, Policy, Renames
 from lowerbound.cli.inputs import walk_for
+from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, spell_path, walked
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Remarks, Result, Sheet

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowerbound.cli import parsing
-from lowerbound.cli.commands.score import load
 from lowerbound.cli.flags import Data, File, Model, Number, Renames
+from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, open_data, spell_bytes, spell_path
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError

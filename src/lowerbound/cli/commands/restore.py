@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lowerbound.cli import parsing
-from lowerbound.cli.commands.score import load
 from lowerbound.cli.flags import Data, Model, Name, Number, Out, Place
+from lowerbound.cli.models import load
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError
 

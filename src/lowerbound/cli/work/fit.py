@@ -13,7 +13,7 @@ import torch
 
 from lowerbound import bundle
 from lowerbound._version import __version__
-from lowerbound.cli.commands.score import why
+from lowerbound.cli.models import explain_flag
 from lowerbound.cli.outputs import Clock, spell_bytes, spell_path, spell_seconds, spell_use
 from lowerbound.cli.plans import as_toml, plan_from
 from lowerbound.cli.progress import Voice
@@ -127,7 +127,7 @@ def _then(trained: Trained, frame: Given, model: str) -> str:
     alike = Path(frame.origin).suffix.lower()
     table = f"NEW{alike}" if alike in _TABLES else "NEW.csv"
     data = "NEW/" if frame.files else "NEW.npy" if trained.coding.shape else table
-    return spell_use(trained.command, model, data, why(trained))
+    return spell_use(trained.command, model, data, explain_flag(trained))
 
 
 @dataclass(frozen=True)

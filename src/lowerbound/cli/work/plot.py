@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lowerbound import noise
-from lowerbound.cli.commands.score import load
 from lowerbound.cli.inputs import open_for
+from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock
 from lowerbound.cli.places import beside_inputs
 from lowerbound.cli.result import Remarks, Result
