@@ -195,8 +195,8 @@ DATA: dict[str, tuple[str, str]] = {
         "Every column is an id, free text, or constant, or was dropped.",
     ),
     "E038": (
-        "the table has too few rows",
-        "What columns hold, and how they vary, is learned from the rows.",
+        "the table has too few rows to infer its columns",
+        "The kind of a column, and how its values vary, are inferred from the rows.",
     ),
     "E039": (
         "a column has too many levels",
@@ -244,7 +244,7 @@ DATA: dict[str, tuple[str, str]] = {
         "fitted; `lowerbound info M.vae` lists them.",
     ),
     "E075": (
-        "the table has too few rows",
+        "the table has too few rows to learn from",
         "A model is learned from at least two rows, and a useful one from hundreds.",
     ),
     "E076": (
