@@ -79,7 +79,7 @@ def test_larger_pictures(call):
     page = decode(call.folder / "large/a/0.png")
     assert page.shape == (80, 60, 3)
     told = call("upscale", "upscale.vae", "photos", "--out", "l", "--scale", "4", code=2)
-    assert told["code"] == "E243"
+    assert told["code"] == "E247"
     assert "--scale 2" in told["hint"]
 
 
