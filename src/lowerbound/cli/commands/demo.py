@@ -48,7 +48,7 @@ def demo(*, out: Out = "demo", overwrite: bool = False, voice: Heard = SILENT) -
     Args:
         out: the folder to leave the data, the model and the results in.
         overwrite: replace an earlier demo.
-        voice: hears how it goes; in Python nobody does.
+        voice: receives the progress.
     """
     clock, folder = Clock(), _folder(out or "demo", overwrite)
     tissue = _tissue()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def embed(  # noqa: PLR0913 - a verb's arguments are its flags
+def embed(  # noqa: PLR0913 - the arguments are the command's flags
     model: Model,
     data: Data,
     /,
@@ -41,7 +41,7 @@ def embed(  # noqa: PLR0913 - a verb's arguments are its flags
     workers: Whole = None,
     voice: Heard = SILENT,
 ) -> Result:
-    """Give every row a few numbers (its place in latent space), for plots and further models.
+    """Write the latent mean of every row: a few numbers, for plots and further models.
 
     Examples:
         lowerbound embed fraud.vae new.parquet --out embedding.parquet
@@ -51,15 +51,15 @@ def embed(  # noqa: PLR0913 - a verb's arguments are its flags
     Args:
         model: a folder that `lowerbound fit` saved.
         data: rows to embed: a file, a folder or a "pattern*".
-        out: where to write: .csv, .tsv, .parquet, or .npy for the numbers alone; of cells in an
-            .h5ad file also .h5ad: the same file with obsm["X_lowerbound"].
-        rename: give a column of the data the name that the model knows; repeat it for more.
-        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
+        out: where to write: .csv, .tsv, .parquet, or .npy for the numbers alone; for an .h5ad file
+            also .h5ad: a copy of it with obsm["X_lowerbound"].
+        rename: rename a column of the data to the name in the model; repeat it for more.
+        on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
-        ray: embed the files of a folder on a Ray cluster, that of RAY_ADDRESS or one started here;
-            --out is then a folder of Parquet files, one for each.
-        workers: how many processes of it at most.
-        voice: hears how it goes; in Python nobody does.
+        ray: embed the files of a folder on the Ray cluster at RAY_ADDRESS, or a local one; --out
+            is then a folder with one Parquet file for each.
+        workers: the largest number of processes for --ray.
+        voice: receives the progress.
     """
     cluster = workers_of(ray, workers, {})
     clock, target = Clock(), target_of(out, overwrite, data, ray, check_embedding_target)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lowerbound.tasks.trained import Trained
 
 
-def impute(  # noqa: PLR0913 - a verb's arguments are its flags
+def impute(  # noqa: PLR0913 - the arguments are the command's flags
     model: Model,
     data: Data,
     /,
@@ -38,10 +38,10 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
     overwrite: bool = False,
     voice: Heard = SILENT,
 ) -> Result:
-    """Fill in missing cells from what the row's other cells tell; observed cells stay as they are.
+    """Fill in missing values, given the other values of the row; known values stay as they are.
 
-    A column keeps its type unless that cannot hold what is filled in: whole numbers become
-    fractions where training saw fractions.
+    A column keeps its type unless the type cannot hold the new values: integers become floats
+    if the training data had fractions.
 
     Examples:
         lowerbound impute fraud.vae gaps.csv --out full.csv
@@ -49,16 +49,16 @@ def impute(  # noqa: PLR0913 - a verb's arguments are its flags
 
     Args:
         model: a folder that `lowerbound fit` saved.
-        data: rows with missing cells: a file, a folder or a "pattern*".
+        data: rows with missing values: a file, a folder or a "pattern*".
         out: where to write the completed rows: .csv, .tsv, .parquet or .npy.
-        draws: instead of the expected value, this many random completions, one under the other,
-            told apart by the column `draw` (multiple imputation); of more than 65,536 rows these
-            for each part of the table; arrays of pictures get a first axis of draws instead.
-        seed: of the draws.
-        rename: give a column of the data the name that the model knows; repeat it for more.
-        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
+        draws: instead of the expected value, write this many random completions (multiple
+            imputation) below each other, with a column `draw`; a table of more than 65,536 rows
+            is completed part by part. Arrays of pictures get a first axis of draws instead.
+        seed: the random seed of the draws.
+        rename: rename a column of the data to the name in the model; repeat it for more.
+        on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
-        voice: hears how it goes; in Python nobody does.
+        voice: receives the progress.
     """
     clock, target = Clock(), check_table_target(out, overwrite, data)
     if draws is not None:

@@ -45,7 +45,7 @@ def inspect(
     Args:
         data: a CSV, TSV (also .gz), Parquet, npy, npz or idx file, a folder of such files or of
             pictures, or a "pattern*".
-        types: the kind of a column, where it is known better; repeat it, or use commas.
+        types: the kind of a column, in place of the inferred one; repeat it, or use commas.
         drop: a column to leave out; repeat it for more.
         rename: give a column another name.
         full: look at all rows, not only at the first 100,000; decode all pictures.

@@ -24,7 +24,7 @@ def reconstruct(
     overwrite: bool = False,
     voice: Heard = SILENT,
 ) -> Result:
-    """Write every row as the model would have it: what is unusual about it is smoothed away.
+    """Write every row as the model expects it, without its unusual parts.
 
     Examples:
         lowerbound reconstruct fraud.vae new.csv --out expected.csv
@@ -32,13 +32,13 @@ def reconstruct(
 
     Args:
         model: a folder that `lowerbound fit` saved.
-        data: rows: a file, a folder or a "pattern*".
+        data: rows to reconstruct: a file, a folder or a "pattern*".
         out: where to write: .csv, .tsv, .parquet or .npy; pictures also as a grid, .png, or as a
             folder of PNG files, such as pictures/.
-        rename: give a column of the data the name that the model knows; repeat it for more.
-        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
+        rename: rename a column of the data to the name in the model; repeat it for more.
+        on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
-        voice: hears how it goes; in Python nobody does.
+        voice: receives the progress.
     """
     places = import_module("lowerbound.cli.places")  # imports torch: --help does not wait
     clock, target = Clock(), places.check_picture_target(out, overwrite, data)

@@ -21,7 +21,7 @@ _MOST_CELLS = 10**9  # of a sample: 8 GB of float64
 _TRUTH = {"true": 1, "1": 1, "yes": 1, "false": 0, "0": 0, "no": 0}
 
 
-def sample(  # noqa: PLR0913 - a verb's arguments are its flags
+def sample(  # noqa: PLR0913 - the arguments are the command's flags
     model: Model,
     /,
     *,
@@ -33,7 +33,7 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
     seed: Number = 0,
     overwrite: bool = False,
 ) -> Result:
-    """Draw new rows: every cell from the distribution that the model learned for it.
+    """Draw new rows from the distribution that the model learned.
 
     Examples:
         lowerbound sample fraud.vae -n 1000 --out samples.csv
@@ -42,13 +42,13 @@ def sample(  # noqa: PLR0913 - a verb's arguments are its flags
 
     Args:
         model: a folder that `lowerbound fit` saved.
-        n: how many rows.
+        n: the number of rows.
         out: where to write them: .csv, .tsv, .parquet or .npy; pictures also as a grid, .png, or
             as a folder of PNG files, such as pictures/.
         where: a value that a column must have; repeat it for more columns.
-        temperature: 1 is the model's own variety, less is tamer, more is wilder.
-        top_k: of vqvae and vqvae2: draw each code from this many of the likeliest only.
-        seed: another one gives other rows.
+        temperature: scale of the prior; below 1 the rows are closer to the typical ones.
+        top_k: for vqvae and vqvae2: draw each code from this many of the most likely codes.
+        seed: the random seed; the same seed gives the same rows.
         overwrite: replace an earlier output.
     """
     places = import_module("lowerbound.cli.places")  # imports torch: --help does not wait

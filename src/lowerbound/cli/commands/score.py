@@ -34,7 +34,7 @@ def _work(name: str) -> Any:
     return import_module(f"lowerbound.cli.work.{name}")
 
 
-def score(  # noqa: PLR0913 - a verb's arguments are its flags
+def score(  # noqa: PLR0913 - the arguments are the command's flags
     model: Model,
     data: Data,
     /,
@@ -51,11 +51,11 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
     workers: Whole = None,
     voice: Heard = SILENT,
 ) -> Result:
-    """Score every row: the higher, the more unusual. Says why, where asked.
+    """Score every row: the higher, the more unusual. With --explain, also say why.
 
-    The score is -log p(row) in nats, or what --by says. The p-value is the share of normal rows
-    that score as high, and is_anomaly marks the rows above the threshold that `fit --alarm-rate`
-    has set. A row's score does not depend on the other rows.
+    The score is -log p(row) in nats, unless --by chooses another. The p-value is the share of
+    normal rows that score as high, and is_anomaly marks the rows above the threshold that
+    `fit --alarm-rate` has set. The score of a row does not depend on the other rows.
 
     Examples:
         lowerbound score fraud.vae new.csv --out scores.csv --explain 3
@@ -66,20 +66,20 @@ def score(  # noqa: PLR0913 - a verb's arguments are its flags
         model: a folder that `lowerbound fit` saved.
         data: rows to score: a file, a folder or a "pattern*".
         out: where to write the scores: .csv, .tsv or .parquet.
-        by: likelihood is -log p; typicality how far that is from the -log p of normal rows, so
-            that too likely ones stand out too; levels, of models with several levels of latents,
-            what the lowest one says of a row beyond what those above foretell.
-        explain: name this many columns that add most to a high score, and what was expected.
-        fdr: flag so that at most this share of the flagged rows are false alarms, such as 5%.
-        heatmaps: of pictures: write a folder of PNG files that show where the flagged and the
-            highest-scoring ones are unusual.
-        rename: give a column of the data the name that the model knows; repeat it for more.
-        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
+        by: likelihood: -log p(row). typicality: its distance from the -log p of normal rows, so
+            that rows that are too likely stand out too. levels: for models with several levels
+            of latents, the information in the lowest level that the others do not predict.
+        explain: name this many columns that add most to a high score, and the expected values.
+        fdr: limit the share of false alarms among the flagged rows, such as to 5%.
+        heatmaps: for pictures: write a folder of PNG files that show where the flagged and the
+            highest-scoring pictures are unusual.
+        rename: rename a column of the data to the name in the model; repeat it for more.
+        on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
-        ray: score the files of a folder on a Ray cluster, that of RAY_ADDRESS or one started here;
-            --out is then a folder of Parquet files, one for each.
-        workers: how many processes of it at most.
-        voice: hears how it goes; in Python nobody does.
+        ray: score the files of a folder on the Ray cluster at RAY_ADDRESS, or a local one; --out
+            is then a folder with one Parquet file for each.
+        workers: the largest number of processes for --ray.
+        voice: receives the progress.
     """
     explain = parsing.at_least(explain, 0, "--explain")
     rate = None if fdr is None else parsing.share(fdr, "--fdr")

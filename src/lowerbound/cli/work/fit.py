@@ -1,4 +1,4 @@
-"""Fits as the verb runs them: the banner, the training, the verdict; and the dry run."""
+"""Train a model and save it, with a banner before and a verdict after; and the dry run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ import torch
 
 from lowerbound import bundle
 from lowerbound._version import __version__
+from lowerbound.cli import parsing
 from lowerbound.cli.models import explain_flag
-from lowerbound.cli.outputs import Clock, spell_bytes, spell_path, spell_seconds, spell_use
+from lowerbound.cli.outputs import (
+    Clock,
+    check_model_target,
+    spell_bytes,
+    spell_path,
+    spell_seconds,
+    spell_use,
+)
 from lowerbound.cli.plans import as_toml, plan_from
 from lowerbound.cli.progress import Voice
 from lowerbound.cli.result import Result
@@ -34,7 +42,7 @@ from lowerbound.training.objective import settled
 from lowerbound.training.plan import PRESETS, Plan, budget_of, device_of, optimiser_of
 from lowerbound.training.split import Split
 
-__all__ = ["Output", "as_toml", "may_replace", "plan_from", "rehearse", "train"]
+__all__ = ["Output", "as_toml", "output_at", "plan_from", "rehearse", "train"]
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
 _TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".zarr")  # of which new rows are told to be, too
@@ -60,8 +68,22 @@ class Output:
     resume: str = "auto"
 
 
+def output_at(place: Path | None, overwrite: bool, resume: str | None) -> Output | None:
+    """Return where a model is saved, or None for a model that is not saved.
+
+    Raises:
+        UsageError: E241 for an unknown value of --resume, E22x where no model can be saved.
+    """
+    if resume is not None:
+        parsing.one_of(resume, ("auto", "never"), "--resume")
+    if place is None:
+        return None
+    may = overwrite or (resume != "never" and may_replace(place))
+    return Output(check_model_target(place, may), overwrite, resume or "auto")
+
+
 def train(frame: Given, plan: Plan, output: Output | None, voice: Voice) -> Result:
-    """Learn, save, and say what came of it."""
+    """Train a model, save it, and return the verdict."""
     with gathered(device_of(plan.device)) as team:
         if output is None or team.rank:  # the first process alone writes files
             trained = _learn(frame, plan, Keeping(team=team), voice)
@@ -106,7 +128,7 @@ def _trained(
 
 
 def _told(frame: Given, plan: Plan, clock: Clock, trained: Trained) -> Result:
-    """Say what came of a fit."""
+    """Return the verdict on a fit."""
     return Result(
         {**_facts(trained, frame), "seconds": clock()},
         lines=_lines(trained, plan, clock()),
