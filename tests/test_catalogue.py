@@ -16,6 +16,7 @@ from lowerbound.cli.work import fit as fitting
 from lowerbound.errors import CATALOGUE, CheckFailed, DataError, ModelFileError, Stopped
 from lowerbound.files.read import read
 from lowerbound.files.text import tables
+from lowerbound.recipes import find
 from lowerbound.tasks.trained import restored
 from lowerbound.training.engine.processes import gathered
 from lowerbound.training.plan import Plan
@@ -114,7 +115,7 @@ def test_a_dry_run_notices_scores_that_change(monkeypatch):
     scores = iter([np.zeros(16), np.ones(16)])
     changing = SimpleNamespace(score=lambda model, rows: next(scores))
     monkeypatch.setattr(fitting, "draws", changing)
-    plan = Plan("sigma", preset="fast", max_epochs=1, device="cpu")
+    plan = Plan(find("sigma"), preset="fast", max_epochs=1, device="cpu")
     with pytest.raises(CheckFailed) as caught:
         fitting.rehearse(read(ROWS), plan, None, SILENT)
     assert caught.value.code == "E601"

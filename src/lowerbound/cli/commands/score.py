@@ -27,6 +27,7 @@ from lowerbound.cli.outputs import Clock, check_table_target, deliver, is_array,
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.errors import UsageError
+from lowerbound.training import units
 
 
 def _work(name: str) -> Any:
@@ -82,7 +83,7 @@ def score(  # noqa: PLR0913 - the arguments are the command's flags
         voice: receives the progress.
     """
     explain = parsing.at_least(explain, 0, "--explain")
-    rate = None if fdr is None else parsing.share(fdr, "--fdr")
+    rate = None if fdr is None else units.share(fdr, "--fdr")
     if rate is not None and not 0 < rate < 1:
         raise UsageError("E240", f"--fdr must be between 0 and 1, got {fdr}", fix="--fdr 5%")
     cluster = workers_of(ray, workers, {"--fdr": fdr, "--heatmaps": heatmaps})

@@ -33,6 +33,7 @@ from lowerbound.cli.outputs import open_data, spell_seconds
 from lowerbound.cli.progress import SILENT, Voice
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.errors import UsageError
+from lowerbound.training import units
 
 SHOWN = 10  # trials of the leaderboard
 LOG = "trials.log"
@@ -123,7 +124,7 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
     }
     plan = runs.plan_from(fields, config)
     count = parsing.at_least(trials, 1, "--trials")
-    limit = None if time_limit is None else parsing.seconds(time_limit)
+    limit = None if time_limit is None else units.seconds(time_limit)
     output = runs.output_at(None if out is None else Path(out), overwrite, resume)
     frame = open_data(data, rename)
     folder = None if output is None else _folder(output.target, fresh=resume == "never")
