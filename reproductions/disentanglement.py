@@ -281,7 +281,7 @@ def _with_one_fixed(
     if len(able) < 2:
         raise UsageError(
             "E240",
-            f"{len(able)} of the world's factors can vary, and a vote tells one from another",
+            f"the number of factors that vary must be at least 2, got {len(able)}",
             fix="a world of 2 factors or more",
         )
     fixed = able[source.integers(len(able), size=count)]
@@ -303,13 +303,22 @@ def _checked(
     """Return both with the factors that vary in the first `learned` rows (all), or refuse."""
     if len(codes) != len(factors) or len(codes) < rows:
         raise UsageError(
-            "E240",
-            f"{len(codes)} codes and {len(factors)} rows of factors, where {rows} are needed",
+            "E237",
+            f"codes and factors must have equally many rows, at least {rows}, got {len(codes)} "
+            f"and {len(factors)}",
             fix="give as many of both, or smaller train and test",
         )
     if codes.shape[1] < 2:
-        raise UsageError("E240", "one code has no second best", fix="a model of 2 latents or more")
+        raise UsageError(
+            "E240",
+            f"the number of latents must be at least 2, got {codes.shape[1]}",
+            fix="a model of 2 latents or more",
+        )
     factors = factors[:, (factors[:learned] != factors[:1]).any(0)]
     if not factors.shape[1]:
-        raise UsageError("E240", "no factor varies", fix="draw the factors at random")
+        raise UsageError(
+            "E240",
+            "the number of factors that vary must be at least 1, got 0",
+            fix="draw the factors at random",
+        )
     return codes, factors

@@ -57,7 +57,7 @@ class File:
         """Download the file to its place.
 
         Raises:
-            UsageError: E240 where no folder is named.
+            UsageError: E232 where no folder is named.
             DataError: E078 where it cannot be downloaded, E009 where another file comes.
         """
         place = _reserved(self.path)
@@ -108,7 +108,7 @@ class Packed:
         """Download the originals and pack them.
 
         Raises:
-            UsageError: E240 where no folder is named.
+            UsageError: E232 where no folder is named.
             DataError: E078 where they cannot be downloaded, E009 where others come.
         """
         place = _reserved(self.path)
@@ -163,7 +163,7 @@ def _reserved(path: str) -> Path:
     """Return the place of a file that is to be written, its folder made."""
     if not os.environ.get(PLACE):
         raise UsageError(
-            "E240", f"there is no folder for downloads: {PLACE} is not set", fix=f"{PLACE}=FOLDER"
+            "E232", f"downloads need the variable {PLACE}, which is not set", fix=f"{PLACE}=FOLDER"
         )
     place = _folder() / path
     place.parent.mkdir(parents=True, exist_ok=True)

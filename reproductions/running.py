@@ -53,7 +53,7 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
 
     Raises:
         DataError: E001, E009 where the data set is not there.
-        UsageError: E240 where the earlier run was of a scale that has changed since.
+        UsageError: E250 where the earlier run was of a scale that has changed since.
         KeyboardInterrupt: after Ctrl-C; the same call goes on from there.
     """
     kept = job.folder / _DONE
@@ -61,7 +61,7 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
         found = json.loads(kept.read_text())
         if not of_scale(found, job.scale):
             raise UsageError(
-                "E240",
+                "E250",
                 f"{kept} holds a result of {found['epochs']:g} epochs and {found['samples']} "
                 f"samples, where {job.scale.epochs} and {job.scale.samples} are asked for",
                 fix=f"remove {job.folder}, or keep new states elsewhere: --states FOLDER",

@@ -1,4 +1,4 @@
-"""What every error code means and what to do about it, for ``lowerbound explain``."""
+"""The error codes: the cause of each and what to do about it, as ``lowerbound error`` prints."""
 
 from __future__ import annotations
 
@@ -195,8 +195,8 @@ DATA: dict[str, tuple[str, str]] = {
         "Every column is an id, free text, or constant, or was dropped.",
     ),
     "E038": (
-        "the table has too few rows",
-        "What columns hold, and how they vary, is learned from the rows.",
+        "the table has too few rows to infer its columns",
+        "The kind of a column, and how its values vary, are inferred from the rows.",
     ),
     "E039": (
         "a column has too many levels",
@@ -233,10 +233,6 @@ DATA: dict[str, tuple[str, str]] = {
         "Every column must be a number for this recipe. The recipe table takes columns of any "
         "kind.",
     ),
-    "E072": (
-        "no column is left to model",
-        "Every column is an id, free text or constant, or was dropped.",
-    ),
     "E073": (
         "the values are no counts",
         "This recipe takes whole numbers from 0. Normalised or log-transformed counts are none: "
@@ -248,7 +244,7 @@ DATA: dict[str, tuple[str, str]] = {
         "fitted; `lowerbound info M.vae` lists them.",
     ),
     "E075": (
-        "the table has too few rows",
+        "the table has too few rows to learn from",
         "A model is learned from at least two rows, and a useful one from hundreds.",
     ),
     "E076": (
@@ -492,21 +488,28 @@ USAGE: dict[str, tuple[str, str]] = {
         "misspelt key would otherwise be ignored silently.",
     ),
     "E236": (
-        "two arguments contradict each other",
-        "The same thing was said twice, or two things that exclude each other; the message "
-        "names them.",
+        "two arguments cannot be combined",
+        "The same argument was given twice, or one of two arguments would undo the other, such "
+        "as free_bits and capacity, which both change the rate. The message names them.",
+    ),
+    "E237": (
+        "two numbers do not fit together",
+        "Each of them is allowed by itself, but one limits the other: a hierarchy has at most one "
+        "width for each level of latents, and a batch is shared by at most as many processes as "
+        "it has rows. The message names both and says what is allowed.",
     ),
     "E238": (
         "there is no such error code",
-        "Codes are printed in brackets after the word error; `lowerbound explain` lists them.",
+        "Codes are printed in brackets after the word error; `lowerbound error` lists them.",
     ),
     "E239": (
         "a column cannot be renamed",
         "--rename THEIRS=OURS needs a column THEIRS in the data and a free name OURS.",
     ),
     "E240": (
-        "an argument is out of its range",
-        "The message names the argument, the value it was given and what it may be.",
+        "a number is out of range",
+        "The message names the argument, the range of numbers that it takes, and the number that "
+        "it got.",
     ),
     "E241": (
         "a name is not one of the known ones",
@@ -527,6 +530,12 @@ USAGE: dict[str, tuple[str, str]] = {
         "The name is unknown, or this computer has no such device, or torch was installed without "
         "support for it. `lowerbound doctor` shows what is there; --device cpu always works.",
     ),
+    "E245": (
+        "an argument is of the wrong type",
+        "The message names the argument, the types that it takes, and the value that it got. A "
+        "whole number is not written as text, and a list of settings is a dict of names and "
+        "values.",
+    ),
     "E246": (
         "this part of the model cannot do what was asked of it",
         "Some combinations of posterior, prior and task have no rule yet: a temperature for a "
@@ -544,6 +553,12 @@ USAGE: dict[str, tuple[str, str]] = {
         "8 x 8 pixels: for conv, conv_ladder, nvae, vqvae and vqvae2, with one draw of the "
         "latents for each picture. Rows of a table have no patches, and models that restore "
         "pictures are judged by their error, which the term would raise.",
+    ),
+    "E249": (
+        "an argument does not apply to this model or data",
+        "It means something for other models or data only: --types and --drop choose columns, "
+        "which pictures do not have; a spectral penalty needs convolutions; prior_share needs a "
+        "recipe that restores pictures. Leave it out, or choose another recipe.",
     ),
     "E250": (
         "an unfinished run has another configuration",

@@ -1,7 +1,7 @@
 """Errors that a user can act on: what is wrong, where, why, and how to fix it.
 
 Every error carries a code of `lowerbound.catalogue`. The first digit of a code gives its kind and
-so its exit code; ``lowerbound explain E031`` prints the catalogue's entry.
+so its exit code; ``lowerbound error E031`` prints the catalogue's entry.
 """
 
 from __future__ import annotations

@@ -400,13 +400,13 @@ def plan_of(parameters: Mapping[str, Any]) -> Plan:
         parameters: as ``VAE().get_params(deep=False)`` returns them.
 
     Raises:
-        UsageError: E240 or E241, naming the parameter.
+        UsageError: E240, E241 or E245, naming the parameter.
     """
     chosen = {name: _plain(value) for name, value in parameters.items()}
     for name, (fits, wanted) in _WANTED.items():
         if not fits(chosen[name]):
-            message = f"{name} is {chosen[name]!r}, which is not {wanted}"
-            raise UsageError("E240", message, fix=f"leave {name} away for its default")
+            message = f"{name} must be {wanted}, got {chosen[name]!r}"
+            raise UsageError("E245", message, fix=f"leave out {name} for its default")
     drop = chosen.pop("drop")
     return Plan(
         settings={name: _plain(v) for name, v in (chosen.pop("settings") or {}).items()},
@@ -427,7 +427,7 @@ def seed_of(random_state: RandomState) -> int:
     """Return a seed: the number itself, a draw from a generator, fresh entropy for None.
 
     Raises:
-        UsageError: E240 for anything else.
+        UsageError: E245 for anything else.
     """
     if random_state is None:
         return secrets.randbits(31)
@@ -437,8 +437,8 @@ def seed_of(random_state: RandomState) -> int:
         return int(check_random_state(random_state).randint(2**31 - 1))
     except ValueError:
         raise UsageError(
-            "E240",
-            f"random_state is {random_state!r}, which is not a number, a RandomState or None",
+            "E245",
+            f"random_state must be an integer from 0, a RandomState or None, got {random_state!r}",
             fix="random_state=0",
         ) from None
 

@@ -335,7 +335,7 @@ def test_whatever_reads_pictures_leaves_out_a_broken_one_of_many_and_says_so(cal
         (["fit", "photos/", "--size", "8x8x8"], "E231", 2, "--size 64"),
         (["fit", "photos/", "--on-bad-file", "skp"], "E241", 2, "--on-bad-file skip"),
         (["fit", "photos/", "--recipe", "table"], "E027", 3, "--recipe conv"),
-        (["fit", "photos/", "--types", "a=real"], "E240", 2, "leave them out"),
+        (["fit", "photos/", "--types", "a=real"], "E249", 2, "leave them out"),
         (["fit", "phots/"], "E001", 3, "photos"),
         (["fit", "photos/", "--set", "chanels=8"], "E242", 2, "channels"),
         (

@@ -58,7 +58,7 @@ def test_help_comes_at_once():
 
 @pytest.mark.parametrize(
     "words",
-    [["inspect", "tx.csv"], ["verify", "tx.vae"], ["info", "tx.vae"], ["explain", "E001"],
+    [["inspect", "tx.csv"], ["verify", "tx.vae"], ["info", "tx.vae"], ["error", "E001"],
      ["fit", "--help"], ["score", "--help"], ["doctor", "--help"]],
     ids=" ".join,
 )  # fmt: skip
@@ -141,7 +141,7 @@ def test_a_name_that_is_no_text(folder):
 
 def test_reader_that_stops_reading(folder):
     child = subprocess.Popen(
-        [*CLI, "explain"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*CLI, "error"], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     child.stdout.close()
     err = child.stderr.read()

@@ -17,8 +17,9 @@ from ray import exceptions as ray_exceptions
 import ray_jobs
 from lowerbound import Model
 from lowerbound.cli import main
+from lowerbound.cli.commands.embed import embed
 from lowerbound.cli.commands.fit import fit
-from lowerbound.cli.commands.score import embed, score
+from lowerbound.cli.commands.score import score
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.work import cluster as clustered
 from lowerbound.cli.work import ray as launch

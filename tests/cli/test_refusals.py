@@ -25,12 +25,12 @@ USAGE = [
     ("preset", ["fit", "tx.csv", "--preset", "fasst"], "E241", ["fast"]),
     ("recipe", ["fit", "tx.csv", "--recipe", "tabel"], "E241", ["table"]),
     ("transform", ["fit", "tx.csv", "--transform", "quantiles"], "E241", ["quantile"]),
-    ("alarm rate 0", ["fit", "tx.csv", "--alarm-rate", "0"], "E240", ["alarm rate"]),
+    ("alarm rate 0", ["fit", "tx.csv", "--alarm-rate", "0"], "E240", ["alarm_rate", "--alarm-rate"]),
     ("alarm rate 5", ["fit", "tx.csv", "--alarm-rate", "5"], "E231", ["5%"]),
     ("alarm rate word", ["fit", "tx.csv", "--alarm-rate", "low"], "E231", ["0.1%"]),
     ("time limit", ["fit", "tx.csv", "--time-limit", "10x"], "E231", ["10m"]),
-    ("time limit 0", ["fit", "tx.csv", "--time-limit", "0s"], "E240", ["time-limit"]),
-    ("epochs 0", ["fit", "tx.csv", "--max-epochs", "0"], "E240", ["max-epochs"]),
+    ("time limit 0", ["fit", "tx.csv", "--time-limit", "0s"], "E240", ["time_limit", "--time-limit"]),
+    ("epochs 0", ["fit", "tx.csv", "--max-epochs", "0"], "E240", ["max_epochs", "--max-epochs"]),
     ("epochs word", ["fit", "tx.csv", "--max-epochs", "many"], "E231", ["many"]),
     ("latent 0", ["fit", "tx.csv", "--latent", "0"], "E240", ["latent"]),
     ("latent word", ["fit", "tx.csv", "--latent", "big"], "E231", ["big"]),
@@ -70,7 +70,8 @@ USAGE = [
     ("output is the input", ["score", "tx.vae", "tx.csv", "--out", "tx.csv", "--overwrite"], "E236", []),
     ("model over a file", ["fit", "tx.csv", "--out", "old.csv", "--overwrite"], "E221", ["old.csv"]),
     ("output is a folder", ["score", "tx.vae", "tx.csv", "--out", "tx.vae"], "E222", []),
-    ("no such code", ["explain", "E999"], "E238", ["E999"]),
+    ("the former name of error", ["explain", "E031"], "E230", ["lowerbound error E031"]),
+    ("no such code", ["error", "E999"], "E238", ["E999"]),
 ]  # fmt: skip
 
 OTHER = [
@@ -134,7 +135,7 @@ def test_refusal(place, run, words, code, exit_code, named):
     assert done.out == ""
     lines = done.err[done.err.index("error[") :].rstrip().splitlines()
     assert lines[0].startswith(f"error[{code or 'E'}")
-    assert lines[-1].startswith("  why: lowerbound explain E")
+    assert lines[-1].startswith("  why: lowerbound error E")
     assert len(lines) <= 12
     assert "Traceback" not in done.err
     for word in named:

@@ -13,7 +13,7 @@ from pyarrow import ipc
 import commands
 from lowerbound.cli import outputs
 from lowerbound.cli.commands.doctor import doctor
-from lowerbound.cli.commands.score import load
+from lowerbound.cli.models import load
 from lowerbound.cli.progress import Silence
 from lowerbound.cli.work import doctor as examining
 from lowerbound.files import data

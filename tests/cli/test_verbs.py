@@ -277,11 +277,11 @@ def test_verify_info_and_doctor(run):
     assert "health" in facts
 
 
-def test_explain(run):
-    done = run("explain", "E031")
+def test_error_codes_are_described(run):
+    done = run("error", "E031")
     assert done.out.startswith("E031: a column that the model needs is missing")
-    assert run("explain", "e31").out == done.out
-    assert len(run("explain", "--json").facts["codes"]) > 50
+    assert run("error", "e31").out == done.out
+    assert len(run("error", "--json").facts["codes"]) > 50
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_explain(run):
         ["sample", "tx.vae", "-n", "5", "--out", "o.csv"],
         ["verify", "tx.vae"],
         ["doctor"],
-        ["explain", "E001"],
+        ["error", "E001"],
     ],
     ids=lambda words: words[0],
 )

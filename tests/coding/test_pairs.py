@@ -266,8 +266,9 @@ def test_masks_that_are_none_are_refused(folders, colours, told):
         page = (np.arange(width * height) % colours).reshape(height, width).astype(np.uint8)
         Image.fromarray(page).save(path)
     frame = read_pairs(folders / "in", folders / "masks", find("segment").restoration)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=told) as caught:
         fitted(frame, "segment")
+    assert caught.value.code == "E088"
 
 
 def test_masks_of_16_bits_are_refused_where_8_bits_lose_a_class(folders):

@@ -57,9 +57,9 @@ def test_widths_and_sizes_that_do_not_fit():
         16,
         32,
     ]
-    with pytest.raises(UsageError, match="2 widths for 1 level") as caught:
+    with pytest.raises(UsageError, match=r"one width per level of latents \(1\), got 2") as caught:
         ladder(latents=[5])
-    assert caught.value.code == "E240"
+    assert caught.value.code == "E237"
 
 
 def test_the_merge_uses_the_generative_prior_and_x_sees_the_last_level_alone():

@@ -106,16 +106,16 @@ def test_segmenting_learns_by_it_unless_told_otherwise():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "settings"),
+    ("recipe", "settings", "code"),
     [
-        ("table", {"prior_share": 0.5}),
-        ("conv", {"prior_share": 0.5}),
-        ("segment", {"prior_share": 0.5, "iwae": 4}),
-        ("segment", {"prior_share": 0.5, "free_bits": 0.1}),
+        ("table", {"prior_share": 0.5}, "E249"),
+        ("conv", {"prior_share": 0.5}, "E249"),
+        ("segment", {"prior_share": 0.5, "iwae": 4}, "E236"),
+        ("segment", {"prior_share": 0.5, "free_bits": 0.1}, "E236"),
     ],
 )
-def test_where_it_has_no_place_it_is_refused(recipe, settings):
+def test_where_it_has_no_place_it_is_refused(recipe, settings, code):
     with pytest.raises(UsageError) as caught:
         Plan(recipe=recipe, settings=settings)
-    assert caught.value.code == "E240"
+    assert caught.value.code == code
     assert "prior_share=0.5" in caught.value.message

@@ -396,7 +396,7 @@ def test_a_result_of_a_scale_that_has_changed_is_not_taken_for_its_own(tmp_path,
     run_arm(job)
     with pytest.raises(UsageError, match="holds a result of 1 epochs and 3 samples") as refused:
         run_arm(job._replace(scale=changed))
-    assert refused.value.code == "E240"
+    assert refused.value.code == "E250"
     early = {"stopped": "patience", "epochs": 0.5, "samples": 3, "test_rows": 40}
     assert running.of_scale(early, TINY)
 

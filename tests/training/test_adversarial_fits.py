@@ -155,7 +155,7 @@ def test_where_there_are_no_pictures_to_look_at_it_is_refused_before_any_data_ar
 def test_what_weighs_draws_is_refused():
     with pytest.raises(UsageError, match="adversarial") as caught:
         Plan("conv", {"iwae": 4, "adversarial": 0.3})
-    assert caught.value.code == "E240"
+    assert caught.value.code == "E236"
     for weight in (1.0, 2.5):  # where nothing would hold the pictures to the data
         with pytest.raises(UsageError, match="between 0 and 1") as caught:
             plan_from({"recipe": "conv", "settings": [f"adversarial={weight}"]})

@@ -111,9 +111,9 @@ def test_a_large_table_is_coded_once_on_a_machine_and_learned_from_as_by_one(tol
 def test_batches_are_shared_evenly_or_not_at_all():
     assert _whole_batch(128, 1) == 128
     assert _whole_batch(128, 3) == 126
-    with pytest.raises(UsageError, match="3 processes cannot share batches of 2 rows") as caught:
+    with pytest.raises(UsageError, match="at most 2 processes, got 3") as caught:
         _whole_batch(2, 3)
-    assert caught.value.code == "E240"
+    assert caught.value.code == "E237"
 
 
 def test_one_process_is_a_team_of_its_own():

@@ -82,7 +82,7 @@ CONTRADICTIONS = [
 def test_contradictions_are_refused_before_any_data_are_read(settings):
     with pytest.raises(UsageError) as caught:
         Plan(settings=settings)
-    assert caught.value.code == "E240"
+    assert caught.value.code == "E236"
     for name, value in settings.items():
         assert spell(name, value) in caught.value.message
     assert "cannot be combined: " in caught.value.message

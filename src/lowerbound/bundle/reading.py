@@ -70,7 +70,7 @@ def load(path: str | os.PathLike[str]) -> Saved:
 
     Raises:
         ModelFileError: E101 to E106 when `path` is no model, E110 to E118 when it is a damaged
-            or a newer one; `lowerbound explain CODE` says more.
+            or a newer one; `lowerbound error CODE` says more.
     """
     root = diagnosis.model_folder(path)
     sealed, raw, contents = read_sealed(root, REQUIRED)

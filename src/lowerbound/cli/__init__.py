@@ -5,7 +5,8 @@
 - parser: one command from words to output; help
 - commands/: signature and help text of each command; import no torch
 - work/: what the commands do
-- flags, parsing, plans, choose_recipe: from words to values
+- flags, cluster_flags, parsing, plans, choose_recipe: from words to values
+- models: load a model, make a table from rows part by part
 - inputs, outputs, places: data in, files out
 - result, printing, progress, complaints: what is shown
 """

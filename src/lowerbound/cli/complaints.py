@@ -56,7 +56,7 @@ def as_lines(error: LowerboundError, command: Sequence[str], program: str = "low
     lines = [f"error[{error.code}] {head}", *rest]
     if error.fix:
         lines.append(f"  fix: {repaired(error.fix, command, program)}")
-    lines.append(f"  why: lowerbound explain {error.code}")
+    lines.append(f"  why: lowerbound error {error.code}")
     return "\n".join(lines)
 
 

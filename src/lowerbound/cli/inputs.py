@@ -26,7 +26,7 @@ def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
     """Read --size and --on-bad-file.
 
     Raises:
-        UsageError: E231 or E240 for a size that is none, E241 for another policy.
+        UsageError: E231 for a size that is none, E241 for another policy.
     """
     chosen = None if size is None else parsing.size(size, "--size")
     return Wanted(chosen, on_bad_file=_policy(on_bad_file))

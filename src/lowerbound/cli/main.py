@@ -204,7 +204,7 @@ def _unknown_command(words: Sequence[str], program: Program) -> UsageError:
         return UsageError(
             "E230", f"the command comes first, and {word} is none", fix=f"{program.name} --help"
         )
-    close = nearest(word, program.verbs) or program.synonyms.get(word.lower())
+    close = program.synonyms.get(word.lower()) or nearest(word, program.verbs)
     return UsageError(
         "E230",
         f"there is no command {word!r}",

@@ -185,7 +185,7 @@ def _wrong(error: Any, words: list[str], program: str) -> UsageError:
     wanted = _WANTED.get(error.target_type, "what it takes")
     return UsageError(
         "E231",
-        f"{flag} is {value!r}, not {wanted}",
+        f"{flag} must be {wanted}, got {value!r}",
         fix=f"{program} {words[0]} --help",
         flag=flag,
     )

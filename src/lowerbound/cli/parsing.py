@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lowerbound.errors import LowerboundError, UsageError, nearest
-
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd]\s*)+")
+from lowerbound.training import units
 
 
 def refusal(flag: str, value: object, wanted: str, fix: str) -> UsageError:
     """Say that a flag cannot have this value."""
-    return UsageError("E231", f"{flag} is {value!r}, not {wanted}", fix=fix, flag=flag)
-
-
-def seconds(value: object, flag: str = "--time-limit") -> float:
-    """Read 90, "90s", "10m" or "1h30m" as seconds."""
-    text = str(value).strip().lower()
-    if _DURATION.fullmatch(text):
-        return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
-    return _number(text, flag, "a time such as 90s, 10m or 1h", f"{flag} 10m")
-
-
-def share(value: object, flag: str = "--alarm-rate") -> float:
-    """Read 0.001 or "0.1%" as a share."""
-    text = str(value).strip()
-    if text.endswith("%"):
-        return _number(text[:-1], flag, "a share such as 0.1% or 0.001", f"{flag} 0.1%") / 100
-    number = _number(text, flag, "a share such as 0.1% or 0.001", f"{flag} 0.1%")
-    if 1 <= number < 100:
-        # 5 may mean 5 % or be a slip of 0.5: both are worse guessed than asked.
-        raise refusal(flag, value, "a share below 1", f"{flag} {number:g}%")
-    return number
+    return UsageError("E231", f"{flag} must be {wanted}, got {value!r}", fix=fix, flag=flag)
 
 
 def number(value: object, flag: str) -> float:
     """Read a number such as 0.003 or 3e-3."""
-    return _number(str(value).strip(), flag, "a number such as 0.003", f"{flag} 0.003")
-
-
-def _number(text: str, flag: str, wanted: str, fix: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise refusal(flag, text, wanted, fix) from None
-    if not math.isfinite(number):
-        raise refusal(flag, text, wanted, fix)
-    return number
+    return units.number(str(value).strip(), flag, "a number such as 0.003", "0.003")
 
 
 def whole(value: object, flag: str) -> int:
@@ -68,7 +35,9 @@ def at_least(value: object, low: int, flag: str) -> int:
     """Read a whole number that is not too small."""
     number = whole(value, flag)
     if number < low:
-        raise UsageError("E240", f"{flag} is {number}, below {low}", fix=f"{flag} {max(low, 1)}")
+        raise UsageError(
+            "E240", f"{flag} must be at least {low}, got {number}", fix=f"{flag} {max(low, 1)}"
+        )
     return number
 
 
@@ -85,7 +54,9 @@ def one_of(value: object, known: Sequence[str], flag: str) -> None:
     if value not in known:
         near = nearest(str(value), known) or known[-1]
         raise UsageError(
-            "E241", f"{flag} {value!r} is none of {', '.join(known)}", fix=f"{flag} {near}"
+            "E241",
+            f"{flag} must be one of {', '.join(known)}, got {value!r}",
+            fix=f"{flag} {near}",
         )
 
 

@@ -17,6 +17,7 @@ from lowerbound.cli import parsing
 from lowerbound.errors import LowerboundError, UsageError, nearest
 from lowerbound.recipes import RECIPES, Recipe
 from lowerbound.tasks.objective_settings import OBJECTIVE
+from lowerbound.training import units
 from lowerbound.training.objective import objective_of
 from lowerbound.training.plan import Plan, device_of
 
@@ -53,9 +54,9 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "types": _types,
     "drop": partial(parsing.texts, flag="--drop"),
     "transform": partial(parsing.text, flag="--transform"),
-    "alarm_rate": parsing.share,
+    "alarm_rate": units.share,
     "max_epochs": partial(parsing.whole, flag="--max-epochs"),
-    "time_limit": parsing.seconds,
+    "time_limit": units.seconds,
     "learning_rate": partial(parsing.number, flag="--learning-rate"),
     "seed": partial(parsing.whole, flag="--seed"),
     "device": partial(parsing.text, flag="--device"),

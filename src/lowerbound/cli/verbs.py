@@ -40,9 +40,9 @@ EVERYWHERE = """\
 Every command also takes
   --json             one JSON object instead of text, errors too
   -q, --quiet        errors only, and the path of what was written
-  --max-memory SIZE  hold no more than so much in memory, such as 2GB
+  --max-memory SIZE  the most memory to use, such as 2GB
   --debug            the traceback of an error
-  -h, --help         what the command takes, with examples"""
+  -h, --help         the arguments, with examples"""
 
 _BEGIN, _USE, _TRUST = "Begin", "Use a model", "Trust it"
 _HERE = "lowerbound.cli.commands"
@@ -50,55 +50,61 @@ _HERE = "lowerbound.cli.commands"
 VERBS: dict[str, Verb] = {
     "demo": Verb(f"{_HERE}.demo:demo", _BEGIN, "", "see it all work on a real table (1 min)"),
     "inspect": Verb(
-        f"{_HERE}.inspect:inspect", _BEGIN, "PATH", "what a table or a folder of pictures holds"
+        f"{_HERE}.inspect:inspect", _BEGIN, "PATH", "describe a table or a folder of pictures"
     ),
-    "fit": Verb(f"{_HERE}.fit:fit", _BEGIN, "PATH", "learn a model from a table or pictures"),
+    "fit": Verb(f"{_HERE}.fit:fit", _BEGIN, "PATH", "train a model on a table or on pictures"),
     "tune": Verb(f"{_HERE}.tune:tune", _BEGIN, "PATH", "search for the settings that fit best"),
     "score": Verb(
         f"{_HERE}.score:score",
         _USE,
         "M.vae PATH",
-        "how unusual each row or picture is, and why",
+        "score how unusual each row or picture is",
         True,
     ),
-    "embed": Verb(f"{_HERE}.score:embed", _USE, "M.vae PATH", "a few numbers for each row", True),
-    "sample": Verb(
-        f"{_HERE}.sample:sample", _USE, "M.vae", "new rows or pictures like the ones learned", True
+    "embed": Verb(
+        f"{_HERE}.embed:embed", _USE, "M.vae PATH", "write a few latent numbers for each row", True
     ),
-    "impute": Verb(f"{_HERE}.sample:impute", _USE, "M.vae PATH", "fill in missing cells", True),
+    "sample": Verb(f"{_HERE}.sample:sample", _USE, "M.vae", "draw new rows or pictures", True),
+    "impute": Verb(f"{_HERE}.impute:impute", _USE, "M.vae PATH", "fill in missing values", True),
     "reconstruct": Verb(
-        f"{_HERE}.score:reconstruct", _USE, "M.vae PATH", "rows as the model expects them", True
+        f"{_HERE}.reconstruct:reconstruct",
+        _USE,
+        "M.vae PATH",
+        "write each row as the model expects it",
+        True,
     ),
     "denoise": Verb(
-        f"{_HERE}.restore:denoise", _USE, "M.vae PATH", "pictures without their noise", True
+        f"{_HERE}.restore:denoise", _USE, "M.vae PATH", "remove the noise from pictures", True
     ),
-    "upscale": Verb(f"{_HERE}.restore:upscale", _USE, "M.vae PATH", "larger pictures", True),
+    "upscale": Verb(f"{_HERE}.restore:upscale", _USE, "M.vae PATH", "enlarge pictures", True),
     "inpaint": Verb(
         f"{_HERE}.restore:inpaint",
         _USE,
         "M.vae PATH",
-        "pictures without their holes",
+        "fill the holes of pictures",
         True,
         " --mask HOLES",
     ),
     "segment": Verb(
-        f"{_HERE}.restore:segment", _USE, "M.vae PATH", "the class of every pixel", True
+        f"{_HERE}.restore:segment", _USE, "M.vae PATH", "find the class of every pixel", True
     ),
     "evaluate": Verb(
-        f"{_HERE}.evaluate:evaluate", _USE, "M.vae PATH", "how well a model fits rows"
+        f"{_HERE}.evaluate:evaluate", _USE, "M.vae PATH", "measure how well a model fits rows"
     ),
     "plot": Verb(
-        f"{_HERE}.plot:plot", _USE, "M.vae KIND", "pictures of what an image model learned"
+        f"{_HERE}.plot:plot", _USE, "M.vae KIND", "draw pictures from a model of pictures"
     ),
-    "export": Verb(
-        f"{_HERE}.export:export", _USE, "M.vae", "the score as an ONNX file, without torch"
+    "export": Verb(f"{_HERE}.export:export", _USE, "M.vae", "write the score as an ONNX file"),
+    "info": Verb(
+        f"{_HERE}.inspect:info", _TRUST, "M.vae", "describe a model and its training data"
     ),
-    "info": Verb(f"{_HERE}.inspect:info", _TRUST, "M.vae", "what a model is and was learned from"),
-    "verify": Verb(f"{_HERE}.inspect:verify", _TRUST, "M.vae", "whether a model file is intact"),
+    "verify": Verb(
+        f"{_HERE}.inspect:verify", _TRUST, "M.vae", "check that a model file is intact"
+    ),
     "doctor": Verb(
-        f"{_HERE}.doctor:doctor", _TRUST, "[M.vae [PATH]]", "is this computer, or a model, well?"
+        f"{_HERE}.doctor:doctor", _TRUST, "[M.vae [PATH]]", "check this computer, or a model"
     ),
-    "explain": Verb(f"{_HERE}.inspect:explain", _TRUST, "CODE", "what an error code means"),
+    "error": Verb(f"{_HERE}.error:error", _TRUST, "CODE", "describe an error code"),
 }
 
 
@@ -138,6 +144,7 @@ LOWERBOUND = Program(
         "show": "info",
         "check": "verify",
         "eval": "evaluate",
+        "explain": "error",  # its name in 0.1.0
     },
     "demo",
 )

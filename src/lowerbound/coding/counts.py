@@ -47,7 +47,7 @@ class CountsCoding:
         """Take every column of `frame` that is not dropped, and check that it holds counts.
 
         Raises:
-            UsageError: E240 for `types` that tell of more than one batch column.
+            UsageError: E249 for `types` other than one batch column.
             DataError: E031 where that is missing, and as `encode`.
         """
         coding = cls.seen([frame], frame.names, types=types, drop=drop)
@@ -72,7 +72,7 @@ class CountsCoding:
             drop: names to leave out.
 
         Raises:
-            UsageError: E240 for `types` that tell of more than one batch column.
+            UsageError: E249 for `types` other than one batch column.
             DataError: E031 where that is missing.
         """
         batch, counts = _chosen(types), Counter[str]()
@@ -179,9 +179,9 @@ def _chosen(types: Mapping[str, str]) -> str:
     if others or len(types) > 1:
         what = f"not {listed([f'{n}={k}' for n, k in others.items()])}" if others else "only one"
         raise UsageError(
-            "E240",
-            "of the recipe counts all columns are counts, but for one that tells the batch of a "
-            f"row: {what}",
+            "E249",
+            "--types may name one COLUMN=batch for the recipe counts, whose other columns are all "
+            f"counts: {what}",
             fix="--types COLUMN=batch, or leave it out",
         )
     return next(iter(types), "")

@@ -28,7 +28,7 @@ def noise_of(text: str) -> View:
             comparisons have it), ``poisson:10-100`` (photons), ``salt:0.05`` (share of pixels).
 
     Raises:
-        UsageError: E240 for a text that is none of these.
+        UsageError: E231 for a text that is none of these.
     """
     found = _SPELLED.fullmatch(str(text))
     kind = found["kind"] if found else ""
@@ -45,7 +45,7 @@ def noise_of(text: str) -> View:
 def _refusal(text: object) -> UsageError:
     kinds = "; ".join(f"{kind}: {meaning}" for kind, (_, _, meaning) in _KINDS.items())
     return UsageError(
-        "E240",
-        f"noise is {text!r}, not a kind and a strength or a range of it ({kinds})",
+        "E231",
+        f"noise must be a kind and a strength or a range of it ({kinds}), got {text!r}",
         fix="--set noise=gaussian:25, or noise=gaussian:0-50 for any strength up to 50",
     )

@@ -225,12 +225,12 @@ class PairsFor:
         """Return the coding, with the channels and classes of the images.
 
         Raises:
-            UsageError: E240 for kinds or columns, or for masks that are not given.
+            UsageError: E249 for kinds or columns, E232 for masks that are not given.
             DataError: E076 where `frame` holds no pictures, E088 for masks that are none.
         """
         if types or drop:
             raise UsageError(
-                "E240",
+                "E249",
                 "--types and --drop do not apply to images, which have no columns",
                 fix="leave them out",
             )
@@ -241,8 +241,8 @@ class PairsFor:
         if self.restoration.masks:
             if frame.targets is None:
                 raise UsageError(
-                    "E240",
-                    f"the recipe {self.restoration.command} learns from masks, and none are given",
+                    "E232",
+                    f"the recipe {self.restoration.command} needs --targets: a folder of masks",
                     fix="--targets MASKS, a folder with a mask of the same name for each picture",
                 )
             classes = _classes(frame.targets)

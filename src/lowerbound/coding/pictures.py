@@ -54,12 +54,12 @@ class PictureCoding:
         """Return the coding for the kind of the values: bits, 8-bit codes or grey levels.
 
         Raises:
-            UsageError: E240 for kinds or columns, which pictures do not have.
+            UsageError: E249 for kinds or columns, which pictures do not have.
             DataError: E076 where `frame` holds no pictures, E077 for values of another range.
         """
         if types or drop:
             raise UsageError(
-                "E240",
+                "E249",
                 "--types and --drop do not apply to images, which have no columns",
                 fix="leave them out",
             )

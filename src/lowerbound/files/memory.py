@@ -41,16 +41,18 @@ def size_of(text: str) -> int:
     """Read "2GB", "1.5G", "800 MB" or a number of bytes.
 
     Raises:
-        UsageError: E240 for anything else, and for less than the program itself takes.
+        UsageError: E231 for any other text, E240 for less than the program itself takes.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?\s*", text, re.IGNORECASE)
     if found is None:
-        raise UsageError("E240", f"--max-memory {text!r} is not a size", fix="--max-memory 2GB")
+        message = f"--max-memory must be a size such as 2GB or 800MB, got {text!r}"
+        raise UsageError("E231", message, fix="--max-memory 2GB")
     size = int(float(found[1]) * _UNITS[found[2].upper()])
     if size < _LEAST:
         raise UsageError(
             "E240",
-            f"--max-memory {text} is less than the program and its libraries take",
+            f"--max-memory must be at least {_LEAST // 10**6}MB, which the program and its "
+            f"libraries take, got {text}",
             fix=f"--max-memory {_LEAST // 10**6}MB, or more",
         )
     return size

@@ -130,7 +130,7 @@ def _coded(  # noqa: PLR0913 - what the two recipes share
     if prior_channels < HEADS or prior_channels % HEADS:
         raise UsageError(
             "E240",
-            f"prior_channels is {prior_channels}, which {HEADS} heads cannot share",
+            f"prior_channels must be a positive multiple of {HEADS}, got {prior_channels}",
             fix=f"a multiple of {HEADS}",
         )
     family, reader = likelihood_of(likelihood, colours, missing)
@@ -252,7 +252,7 @@ def vqvae2(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
         prior_layers: of every PixelCNN.
     """
     if levels not in (2, 3):
-        raise UsageError("E240", f"levels is {levels}, neither 2 nor 3", fix="levels=2")
+        raise UsageError("E240", f"levels must be 2 or 3, got {levels}", fix="levels=2")
     return _coded(
         shape,
         levels,

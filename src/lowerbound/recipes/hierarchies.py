@@ -143,13 +143,14 @@ def ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
             first step on, which keeps the levels above it in use.
 
     Raises:
-        UsageError: E240 for more widths than levels.
+        UsageError: E237 for more widths than levels.
     """
     latents = list(latents) or halved(16, len(hidden))
     if len(hidden) > len(latents):
         raise UsageError(
-            "E240",
-            f"hidden has {len(hidden)} widths for {len(latents)} levels of latents",
+            "E237",
+            f"hidden must have at most one width per level of latents ({len(latents)}), got "
+            f"{len(hidden)}",
             fix=f"hidden={list(hidden[: len(latents)])}, or more latents",
         )
     widths = [*hidden, *[hidden[-1]] * (len(latents) - len(hidden))]

@@ -62,7 +62,7 @@ def channels_and_size(shape: Sequence[int]) -> tuple[int, tuple[int, int]]:
     if len(shape) != 3 or min(shape) < 1:
         raise UsageError(
             "E240",
-            f"shape is {list(shape)}, but an image has channels, height and width",
+            f"shape must be (channels, height, width), each at least 1, got {list(shape)}",
             fix="shape=[1, 28, 28]",
         )
     channels, height, width = shape
@@ -75,7 +75,7 @@ def positive(**sizes: int | Sequence[int]) -> None:
         numbers = [size] if isinstance(size, int) else list(size)
         if min(numbers, default=0) < 1:
             raise UsageError(
-                "E240", f"{name} is {size}, but at least 1 is needed", fix=f"a larger {name}"
+                "E240", f"{name} must be at least 1, got {size}", fix=f"a larger {name}"
             )
 
 

@@ -148,7 +148,7 @@ def _restorer(  # noqa: PLR0913, PLR0917 - the parts in which the recipes differ
     if levels > len(_STRIDES):
         raise UsageError(
             "E240",
-            f"levels is {levels}, but these models have at most {len(_STRIDES)}",
+            f"levels must be from 1 to {len(_STRIDES)}, got {levels}",
             fix="--set levels=2",
         )
     widths = [width * 2**scale for scale in range(_SCALES)]
@@ -249,7 +249,7 @@ def upscale(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model f
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
     """
     if scale not in (2, 3, 4):
-        raise UsageError("E240", f"scale is {scale}, not 2, 3 or 4", fix="--set scale=4")
+        raise UsageError("E240", f"scale must be 2, 3 or 4, got {scale}", fix="--set scale=4")
     family, reader = _of_shares(likelihood, channels, False)
     enlarged = nn.Sequential(Bicubic(scale), _Folded(scale, channels))
     return _restorer(
@@ -319,7 +319,9 @@ def segment(
         latent: channels of z, at every level.
     """
     if classes < 2:
-        raise UsageError("E240", f"classes is {classes}, below 2", fix="--set classes=2")
+        raise UsageError(
+            "E240", f"classes must be at least 2, got {classes}", fix="--set classes=2"
+        )
     return _restorer(
         WithMissing(Softmax(classes)),
         classes,

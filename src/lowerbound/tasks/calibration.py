@@ -65,7 +65,7 @@ class Calibration:
         """
         if not 0.0 < rate < 1.0:
             raise UsageError(
-                "E240", f"alarm rate {rate} is not between 0 and 1", fix="--alarm-rate 0.01"
+                "E240", f"alarm_rate must be between 0 and 1, got {rate}", fix="--alarm-rate 0.01"
             )
         n = len(self.scores)
         k = int(np.floor(rate * (n + 1)))

@@ -148,7 +148,7 @@ def log_likelihood(
     """
     if samples < 1:
         raise UsageError(
-            "E240", f"samples is {samples}, but at least 1 is needed", fix="samples=1"
+            "E240", f"samples must be a positive integer, got {samples}", fix="samples=1"
         )
 
     certain: list[bool] = []  # whether all draws of a row are the same
@@ -208,7 +208,7 @@ def bits_per_dimension(nats: T, dimensions: int) -> T:
     """
     if dimensions < 1:
         raise UsageError(
-            "E240", f"dimensions is {dimensions}, but at least 1 is needed", fix="dimensions=1"
+            "E240", f"dimensions must be a positive integer, got {dimensions}", fix="dimensions=1"
         )
     return nats / (dimensions * math.log(2))
 

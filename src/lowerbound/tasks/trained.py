@@ -242,7 +242,7 @@ class Model(TrainedState):
                 where there are no codes.
         """
         if n < 1:
-            raise UsageError("E240", f"{n} rows were asked for", fix="-n 1000")
+            raise UsageError("E240", f"n must be a positive integer, got {n}", fix="-n 1000")
         if where:
             drawn = tasks.sample_given(self.model, self._given(where), n, seed=seed)
             return Samples(
@@ -303,7 +303,9 @@ class Model(TrainedState):
             values = tasks.impute(self.model, coded.rows, groups=groups).numpy()
             return self.coding.filled(frame, values)
         if draws < 1:
-            raise UsageError("E240", f"{draws} draws were asked for", fix="--draws 5")
+            raise UsageError(
+                "E240", f"draws must be a positive integer, got {draws}", fix="--draws 5"
+            )
         drawn = tasks.impute_draws(
             self.model, coded.rows, draws, groups=groups, seed=seed, start=frame.start
         )

@@ -128,14 +128,15 @@ def level_bound(model: nn.Module, rows: Rows, k: int, samples: int = LEVEL_SAMPL
     """
     if samples < 1:
         raise UsageError(
-            "E240", f"samples is {samples}, but at least 1 is needed", fix="samples=1"
+            "E240", f"samples must be a positive integer, got {samples}", fix="samples=1"
         )
     priors = _priors(model, rows)
     if not 0 <= k < len(priors):
         raise UsageError(
             "E240",
-            f"k is {k}, and the model has {len(priors)} level{'s' * (len(priors) > 1)} of latents",
-            fix=f"0 to {len(priors) - 1}: at least one level must see the data",
+            f"k must be from 0 to {len(priors) - 1}, so that at least one level of latents sees "
+            f"the data, got {k}",
+            fix=f"k={len(priors) - 1}",
         )
     lowest = list(priors)[len(priors) - k :]
 

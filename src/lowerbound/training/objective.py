@@ -29,7 +29,7 @@ def refuse_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     """Refuse settings of the objective that contradict each other or would have no effect.
 
     Raises:
-        UsageError: E240, E248 or E257.
+        UsageError: E236, E248, E249 or E257.
     """
     _refuse_contradictions(settings)
     _refuse_idle(recipe, settings)
@@ -45,7 +45,7 @@ def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
     one, other, reason = found
     first, second = (spell(each.name, settings[each.name]) for each in (one, other))
     raise UsageError(
-        "E240",
+        "E236",
         f"{first} and {second} cannot be combined: {reason}",
         fix=f"--set {first} alone, or leave {one.name} out",
     )
@@ -85,7 +85,7 @@ def _refuse_unconditional(recipe: Recipe, settings: Mapping[str, Any]) -> None:
         return
     known = [name for name, each in RECIPES.items() if each.restoration]
     raise UsageError(
-        "E240",
+        "E249",
         f"{spell('prior_share', settings['prior_share'])} is for recipes that restore pictures "
         f"({', '.join(known)}): the prior of {recipe.name!r} does not depend on the row",
         fix="leave prior_share out",
@@ -138,8 +138,8 @@ def objective_of(
         steps: of the whole fit; the warm-up takes at most a quarter of them.
 
     Raises:
-        UsageError: E240 for a value that an objective cannot have, E248 for an adversarial term
-            on a model that does not make pictures.
+        UsageError: E231 or E240 for a value that an objective cannot have, E248 for an adversarial
+            term on a model that does not make pictures.
     """
     asked = _Asked(model, weights, examples, warm_up(steps))
     used = [each.name for each in SETTINGS if each.used(weights)]
@@ -252,7 +252,7 @@ def _theta_prior(text: str) -> ThetaPrior:
         width = -1.0
     if family not in known or not width > 0:
         raise UsageError(
-            "E240",
+            "E231",
             f"theta_prior must be a family and a scale above 0 such as normal:1.0, got {text!r}",
             fix="--set theta_prior=normal:1.0, or laplace:0.1",
         )

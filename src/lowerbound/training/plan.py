@@ -110,7 +110,7 @@ class Plan:
         if not 0 < self.alarm_rate < 1:
             raise UsageError(
                 "E240",
-                f"alarm rate {self.alarm_rate} is not between 0 and 1",
+                f"alarm_rate must be between 0 and 1, got {self.alarm_rate}",
                 fix="--alarm-rate 1%",
             )
         for name in ("max_epochs", "time_limit", "learning_rate"):
@@ -118,7 +118,9 @@ class Plan:
             if value is not None and not value > 0:
                 flag = name.replace("_", "-")
                 raise UsageError(
-                    "E240", f"{flag} is {value}", fix=f"--{flag} with a number above 0"
+                    "E240",
+                    f"{name} must be above 0, got {value}",
+                    fix=f"--{flag} with a number above 0",
                 )
         if not (
             self.latent in (None, "auto") or (isinstance(self.latent, int) and self.latent > 0)
@@ -129,7 +131,9 @@ class Plan:
                 fix="--latent 16, or --latent auto",
             )
         if not 0 <= self.seed < 2**63:
-            raise UsageError("E240", f"seed {self.seed} is not in [0, 2^63)", fix="--seed 0")
+            raise UsageError(
+                "E240", f"seed must be from 0 to 2^63 - 1, got {self.seed}", fix="--seed 0"
+            )
         refuse_settings(self.recipe, self.settings)
 
     def document(self) -> dict[str, Any]:

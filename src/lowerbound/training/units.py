@@ -57,4 +57,4 @@ def number(text: str, name: str, wanted: str, example: str) -> float:
 
 def _refusal(name: str, value: object, wanted: str, example: str) -> UsageError:
     given = f"{name} {example}" if name.startswith("-") else f"{name}={example!r}"
-    return UsageError("E231", f"{name} is {value!r}, not {wanted}", fix=given, flag=name)
+    return UsageError("E231", f"{name} must be {wanted}, got {value!r}", fix=given, flag=name)

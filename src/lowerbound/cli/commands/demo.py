@@ -15,11 +15,14 @@ import pyarrow as pa
 from pyarrow import csv
 from rich.console import Console
 
+from lowerbound.cli.commands.embed import embed
 from lowerbound.cli.commands.fit import fit
+from lowerbound.cli.commands.impute import impute
 from lowerbound.cli.commands.inspect import inspect
-from lowerbound.cli.commands.sample import impute, sample
-from lowerbound.cli.commands.score import embed, load, score
+from lowerbound.cli.commands.sample import sample
+from lowerbound.cli.commands.score import score
 from lowerbound.cli.flags import Heard, Out
+from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, spell_path
 from lowerbound.cli.printing import console, show
 from lowerbound.cli.progress import SILENT, Voice
@@ -71,7 +74,7 @@ def demo(*, out: Out = "demo", overwrite: bool = False, voice: Heard = SILENT) -
     Args:
         out: the folder to leave the data, the model and the results in.
         overwrite: replace an earlier demo.
-        voice: hears how it goes; in Python nobody does.
+        voice: receives the progress.
     """
     clock, table = Clock(), passengers()
     folder = _folder(out or "demo", overwrite)

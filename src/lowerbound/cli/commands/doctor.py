@@ -1,4 +1,4 @@
-"""The verb doctor: is this computer, or this model, well?"""
+"""The command doctor: check this computer, a model, or a model on new rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def doctor(
     rename: Renames = (),
     on_bad_file: Policy = None,
 ) -> Result:
-    """Examine this computer; or a model; or a model on rows that it has not seen.
+    """Check this computer, a model, or a model on new rows.
 
     Examples:
         lowerbound doctor
@@ -25,11 +25,11 @@ def doctor(
 
     Args:
         model: a folder that `lowerbound fit` saved.
-        data: rows to examine it on: a file, a folder or a "pattern*".
-        rename: give a column of the data the name that the model knows; repeat it for more.
-        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
+        data: rows to check the model on: a file, a folder or a "pattern*".
+        rename: rename a column of the data to the name in the model; repeat it for more.
+        on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
     """
-    work = import_module("lowerbound.cli.work.doctor")  # torch: seconds that --help does not wait
+    work = import_module("lowerbound.cli.work.doctor")  # torch: --help does not wait for it
     if model is None:
         return work.computer()
     return work.model(model) if data is None else work.rows(model, data, rename, on_bad_file)

@@ -1,4 +1,4 @@
-"""The verb evaluate: how well a model fits rows."""
+"""The command evaluate: measure how well a model fits rows."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import Any
 
 from lowerbound.cli import parsing
-from lowerbound.cli.commands.score import load
 from lowerbound.cli.flags import Data, Heard, Model, Number, Policy, Renames
 from lowerbound.cli.inputs import walk_for
+from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, spell_path, walked
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Remarks, Result, Sheet
@@ -44,11 +44,11 @@ def evaluate(
         model: a folder that `lowerbound fit` saved.
         data: rows that training has not seen: a file, a folder or a "pattern*".
         samples: importance samples per row; more make the bound tighter. By default 128, fewer
-            where a network is so deep that they would take hours.
-        ais: also run annealed importance sampling on a few rows, slow and nearly exact.
-        rename: give a column of the data the name that the model knows; repeat it for more.
-        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
-        voice: hears how it goes; in Python nobody does.
+            for deep networks, which would take hours.
+        ais: also run annealed importance sampling on a few rows; slow, and nearly exact.
+        rename: rename a column of the data to the name in the model; repeat it for more.
+        on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
+        voice: receives the progress.
     """
     draws = None if samples is None else parsing.at_least(samples, 1, "--samples")
     clock = Clock()
@@ -62,8 +62,8 @@ def evaluate(
     report = evaluation.report()
     rows = [
         ("ELBO", f"{report['elbo']:.4f}", "a lower bound of log p(row); higher is better"),
-        ("distortion", f"{report['distortion']:.4f}", "what reconstruction costs"),
-        ("rate", f"{report['rate']:.4f}", "what the latents carry"),
+        ("distortion", f"{report['distortion']:.4f}", "-log p(row | latents)"),
+        ("rate", f"{report['rate']:.4f}", "KL divergence of posterior from prior"),
         (
             "IW-NLL",
             f"{report['iw_nll']:.4f} +- {report['iw_nll_standard_error']:.4f}",

@@ -1,4 +1,4 @@
-"""The verb export: a model's score as a file that runs without torch."""
+"""The command export: write a model's score as an ONNX file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowerbound.cli import parsing
-from lowerbound.cli.commands.score import load
 from lowerbound.cli.flags import Data, File, Model, Number, Renames
+from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, open_data, spell_bytes, spell_path
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError
@@ -49,10 +49,10 @@ def export(  # noqa: PLR0913 - each flag is a choice of the user's
         model: a folder that `lowerbound fit` saved.
         onnx: the file to write.
         check: rows to compare on, at most 10,000; by default rows drawn from the model.
-        samples: draws of z per row, constants of the file: more are more exact, and slower.
-        seed: of these draws.
-        rename: give a column of --check the name that the model knows; repeat it for more.
-        allow_collapsed: export a model whose latents tell nothing, too.
+        samples: latent draws per row, stored in the file: more are more exact, and slower.
+        seed: the random seed of these draws.
+        rename: rename a column of --check to the name in the model; repeat it for more.
+        allow_collapsed: also export a model whose latents carry no information.
         overwrite: replace an earlier output.
     """
     samples = parsing.at_least(samples, 1, "--samples")

@@ -1,4 +1,4 @@
-"""The verb fit: from a table to a saved model."""
+"""The command fit: train a model on a table or on pictures, and save it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,8 @@ from lowerbound.cli.flags import (
     Types,
     Whole,
 )
-from lowerbound.cli.outputs import check_model_target
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Result
-from lowerbound.errors import UsageError
 from lowerbound.tasks.objective_settings import help_text
 
 _SUFFIXES = (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".png")
@@ -44,7 +42,7 @@ _SET = Parameter(
 _OWN = ("data", "ray", "workers", "voice")  # what is not passed on to the workers
 
 
-def fit(  # noqa: PLR0913 - a verb's arguments are its flags
+def fit(  # noqa: PLR0913 - the arguments are the command's flags
     data: Data,
     /,
     *,
@@ -76,10 +74,10 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     workers: Whole = None,
     voice: Heard = SILENT,
 ) -> Result:
-    """Learn a model from a table or from pictures, the alarm threshold included.
+    """Train a model on a table or on pictures, and set its alarm threshold.
 
-    Ctrl-C is safe: the best model so far is saved. After it, or a crash, the same command goes on
-    where it was, and ends with the same model as if nothing had happened.
+    Ctrl-C is safe: it saves the best model so far. After Ctrl-C or a crash, the same command
+    continues, and ends with the same model as an uninterrupted fit.
 
     Examples:
         lowerbound fit tx.parquet --alarm-rate 0.1% --out fraud.vae
@@ -89,43 +87,44 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     Args:
         data: a CSV, TSV (also .gz), Parquet, npy, npz or idx file, a folder of such files or of
             pictures, or a "pattern*".
-        out: where to save the model; by default the data's name with .vae, here.
-        preset: fast, balanced or best: how large the network is and how long it may learn.
-        time_limit: stop after this time and keep the best, such as 90s, 10m or 1h.
+        out: where to save the model; by default the name of the data with .vae, in this folder.
+        preset: fast, balanced or best: the size of the network and the length of training.
+        time_limit: stop training after this time, such as 90s, 10m or 1h, and keep the best model.
         alarm_rate: the share of normal rows that may be flagged, such as 0.1% (default 1%).
-        types: the kind of a column, where it is known better; repeat it, or use commas. For
+        types: the kind of a column, in place of the inferred one; repeat it, or use commas. For
             counts only COLUMN=batch: the experiment that a row is from.
         drop: a column to leave out; repeat it for more.
         rename: give a column of the data another name.
-        size: of pictures: each is scaled to cover N x N (or HxW) and cut around its middle.
-        on_bad_file: skip leaves out unreadable pictures however many there are, fail stops at
-            the first; by default up to 1 % of them are left out and named.
-        targets: for denoise, upscale, inpaint and segment: a folder with what is to be made of
-            each picture, under the same name, such as its mask; without it, pairs are made of
-            the pictures themselves.
+        size: scale each picture to cover N x N (or HxW) pixels, and crop its centre.
+        on_bad_file: skip leaves out all unreadable pictures, fail stops at the first; by default
+            up to 1 % are left out and named.
+        targets: for denoise, upscale, inpaint and segment: a folder with the wanted result for
+            each picture, such as its mask, under the same name; without it, the pictures are
+            degraded to make pairs.
         recipe: table (the default), gaussian, beta, sigma, iaf, ladder, binary or counts;
             conv, conv_ladder (the default there), nvae, vqvae or vqvae2 for pictures: a folder of
             them, or an array (n, height, width) with or without channels; denoise, upscale,
-            inpaint or segment for a model that makes one picture of another, of any size.
+            inpaint or segment for a model that restores pictures of any size.
         settings: a setting of the recipe or of the objective; repeat it for more.
-        latent: size of the latent space, or auto to keep only what is in use.
-        transform: of numbers: blend (the default), standard or quantile.
-        max_epochs: passes over the data at most.
-        learning_rate: of the optimiser at its highest, such as 0.003; by default the preset's.
-        seed: of everything random; the same seed gives the same model.
+        latent: dimensions of the latent space, or auto to keep only those in use.
+        transform: scaling of numbers: blend (the default), standard or quantile.
+        max_epochs: the largest number of passes over the data.
+        learning_rate: the highest learning rate, such as 0.003; by default the preset's.
+        seed: the random seed; the same seed gives the same model.
         device: cpu, cuda, cuda:1, ...; by default a GPU where there is one.
         precision: float32 (the default), or bfloat16 for products where the processor has it.
-        config: a TOML file with any of these; flags go first.
+        config: a TOML file with any of these; flags take precedence.
         print_config: print the configuration as TOML and do nothing else.
         dry_run: check everything, train for half a second, save nothing.
-        resume: auto (the default) goes on with an unfinished run of this model; never forgets it.
+        resume: auto, to continue an unfinished run of this model (the default), or never, to
+            delete it and start again.
         overwrite: replace an earlier model.
-        ray: train in several processes of a Ray cluster, that of RAY_ADDRESS or one started here.
-        workers: how many; by default one for each GPU of it, else for each core.
-        voice: hears how it goes; in Python nobody does.
+        ray: train in several processes on the Ray cluster at RAY_ADDRESS, or on a local one.
+        workers: the number of processes for --ray; by default one per GPU, else one per core.
+        voice: receives the progress.
     """
     flags = {name: value for name, value in locals().items() if name not in _OWN}
-    work = import_module("lowerbound.cli.work.fit")  # torch: seconds that --help does not wait
+    work = import_module("lowerbound.cli.work.fit")  # torch: --help does not wait for it
 
     fields = {
         "recipe": recipe,
@@ -151,7 +150,8 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
         text = work.as_toml(plan)
         return Result({"config": text}, text=text)
     inputs.refuse_flags(plan.recipe, wanted, targets)
-    output = _output(out, data, overwrite, resume, work)
+    named = out is not None or isinstance(data, str | os.PathLike)
+    output = work.output_at(Path(out or _default(data)) if named else None, overwrite, resume)
     clustered = import_module("lowerbound.cli.work.cluster") if ray or workers else None
     processes = None if clustered is None else clustered.count(ray, workers)
     another = plan.recipe.name != usual.plan.get("recipe", plan.recipe.name)  # by the config
@@ -164,18 +164,6 @@ def fit(  # noqa: PLR0913 - a verb's arguments are its flags
     if dry_run:
         return work.rehearse(frame, plan, output, voice)
     return work.train(frame, plan, output, voice)
-
-
-def _output(out: Any, data: Any, overwrite: bool, resume: str | None, work: Any) -> Any:
-    """Say where the model goes, refusing a place where it could not be saved."""
-    if resume not in (None, "auto", "never"):
-        raise UsageError("E241", f"--resume is {resume!r}", fix="--resume auto, or --resume never")
-    if out is None and not isinstance(data, str | os.PathLike):
-        return None
-    place = Path(out or _default(data))
-    fresh = resume == "never"
-    target = check_model_target(place, overwrite or (not fresh and work.may_replace(place)))
-    return work.Output(target, overwrite, resume or "auto")
 
 
 def _default(data: Any) -> Path:

@@ -1,4 +1,4 @@
-"""Verbs that look without a neural network: inspect, info, verify, explain. None needs torch."""
+"""Commands that need no neural network and no torch: inspect, info and verify."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from lowerbound.cli.outputs import Clock, open_data, spell_bytes, spell_path, sp
 from lowerbound.cli.parsing import pairs, texts
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.columns.schema import infer
-from lowerbound.errors import CATALOGUE, UsageError, nearest
 from lowerbound.files.data import Images, Matrix, Table, Whole
 from lowerbound.files.pictures.ranges import range_of
 from lowerbound.files.read import are_picture_files
@@ -46,7 +45,7 @@ def inspect(
     Args:
         data: a CSV, TSV (also .gz), Parquet, npy, npz or idx file, a folder of such files or of
             pictures, or a "pattern*".
-        types: the kind of a column, where it is known better; repeat it, or use commas.
+        types: the kind of a column, in place of the inferred one; repeat it, or use commas.
         drop: a column to leave out; repeat it for more.
         rename: give a column another name.
         full: look at all rows, not only at the first 100,000; decode all pictures.
@@ -304,37 +303,4 @@ def verify(model: Model, /) -> Result:
             f"sha256 {checked.digest}",
         ],
         next=f"lowerbound info {spell_path(model)}",
-    )
-
-
-def explain(code: str | None = None, /) -> Result:
-    """Explain an error code; without one, list them all.
-
-    Examples:
-        lowerbound explain E031
-        lowerbound explain
-
-    Args:
-        code: a code as printed in an error, such as E031.
-    """
-    if code is None:
-        rows = [(known, entry.title) for known, entry in sorted(CATALOGUE.items())]
-        return Result(
-            {"codes": {known: title for known, title in rows}},
-            sheet=Sheet(("code", "meaning"), rows),
-            next="lowerbound explain E031",
-        )
-    digits = code.strip().strip("[]").upper().removeprefix("E")
-    wanted = f"E{digits:0>3}"
-    entry = CATALOGUE.get(wanted)
-    if entry is None:
-        close = nearest(wanted, CATALOGUE)
-        raise UsageError(
-            "E238",
-            f"there is no error code {code!r}",
-            fix=f"lowerbound explain {close}" if close else "lowerbound explain lists them",
-        )
-    return Result(
-        {"code": wanted, "title": entry.title, "explanation": entry.explanation},
-        lines=[f"{wanted}: {entry.title}", entry.explanation],
     )

@@ -1,4 +1,4 @@
-"""The verb plot: pictures of what an image model has learned."""
+"""The command plot: pictures that show what a model of pictures learned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KINDS = ("samples", "reconstructions", "traversal", "interpolation", "manifold",
 _NEED_DATA = ("reconstructions", "interpolation")
 
 
-def plot(  # noqa: PLR0913 - a verb's arguments are its flags
+def plot(  # noqa: PLR0913 - the arguments are the command's flags
     model: Model,
     kind: str,
     data: Data = None,
@@ -27,7 +27,7 @@ def plot(  # noqa: PLR0913 - a verb's arguments are its flags
     on_bad_file: Policy = None,
     overwrite: bool = False,
 ) -> Result:
-    """Draw what an image model has learned, as a grid of pictures (PNG) or moving (GIF).
+    """Draw pictures from a model of pictures, as a grid (PNG) or an animation (GIF).
 
     The kinds: samples; reconstructions (of rows of DATA, the originals above them); traversal (one
     latent at a time moves from -3 to 3); interpolation (between the first two rows of DATA);
@@ -41,13 +41,13 @@ def plot(  # noqa: PLR0913 - a verb's arguments are its flags
     Args:
         model: a folder that `lowerbound fit` saved.
         kind: samples, reconstructions, traversal, interpolation, manifold or levels.
-        data: pictures, where the kind needs some: a file, a folder or a "pattern*".
+        data: pictures, for the kinds that need them: a file, a folder or a "pattern*".
         out: the file to write: .png, or .gif for a traversal or an interpolation.
         n: pictures per row, and rows of pictures: 8 draws 64 samples.
-        shape: of a picture, such as 28x28, where the model was fitted on columns.
-        temperature: of the prior; less is tamer.
-        seed: of the draws.
-        on_bad_file: skip or fail, of unreadable pictures; by default up to 1 % are left out.
+        shape: height x width of a picture, such as 28x28, if the model was fitted on columns.
+        temperature: scale of the prior; below 1 the pictures are closer to the typical ones.
+        seed: the random seed of the draws.
+        on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
         overwrite: replace an earlier output.
     """
     if kind not in KINDS:
@@ -62,8 +62,9 @@ def plot(  # noqa: PLR0913 - a verb's arguments are its flags
             "E232", f"{kind} needs data", fix=f"lowerbound plot M.vae {kind} DATA --out {kind}.png"
         )
     if not 0 < temperature < float("inf"):
-        raise UsageError("E240", f"--temperature is {temperature}", fix="--temperature 0.8")
-    work = import_module("lowerbound.cli.work.plot")  # torch: seconds --help does not wait
+        message = f"--temperature must be above 0 and finite, got {temperature}"
+        raise UsageError("E240", message, fix="--temperature 0.8")
+    work = import_module("lowerbound.cli.work.plot")  # imports torch: --help does not wait
     order = work.Order(
         kind,
         parsing.at_least(n, 2, "-n"),

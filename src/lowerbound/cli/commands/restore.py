@@ -1,13 +1,16 @@
-"""Verbs that make one picture of another: denoise, upscale, inpaint, segment."""
+"""The commands that restore pictures: denoise, upscale, inpaint and segment."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from lowerbound.cli import parsing
-from lowerbound.cli.commands.score import load
-from lowerbound.cli.flags import Data, Model, Name, Number, Out, Place
+from lowerbound.cli.flags import Data, Model, Number, Out, Place, Policy
+from lowerbound.cli.models import load
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError
 
@@ -15,22 +18,34 @@ if TYPE_CHECKING:
     from lowerbound.tasks.trained import Trained
 
 
-def denoise(  # noqa: PLR0913 - a verb's arguments are its flags
-    model: Model,
-    data: Data,
-    /,
-    *,
-    out: Out = None,
-    draws: Number = 0,
-    samples: Number = 8,
-    seed: Number = 0,
-    on_bad_file: Name = None,
-    overwrite: bool = False,
-) -> Result:
-    """Take the noise out of pictures, and say how sure each pixel is.
+@dataclass(frozen=True)
+class Common:
+    """The flags that all four commands take.
 
-    For a model that `fit --recipe denoise` made. Pictures may have any size; of colours, a model
-    of grey pictures cleans each channel by itself.
+    Attributes:
+        draws: also write this many draws: other pictures or masks that fit the given picture.
+        samples: the result is the mean of this many draws; for masks, of their probabilities.
+        seed: the seed of the draws.
+        on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
+        overwrite: replace an earlier output.
+    """
+
+    draws: Number = 0
+    samples: Number = 8
+    seed: Number = 0
+    on_bad_file: Policy = None
+    overwrite: bool = False
+
+
+Flags = Annotated[Common, Parameter(name="*")]
+_DEFAULT = Common()
+
+
+def denoise(model: Model, data: Data, /, *, out: Out = None, flags: Flags = _DEFAULT) -> Result:
+    """Remove the noise from pictures, and write how uncertain each pixel is.
+
+    For a model that `fit --recipe denoise` made. Pictures may have any size. A model of grey
+    pictures denoises each channel of a colour picture by itself.
 
     Examples:
         lowerbound denoise clean.vae noisy/ --out cleaned
@@ -38,32 +53,22 @@ def denoise(  # noqa: PLR0913 - a verb's arguments are its flags
 
     Args:
         model: a folder that `lowerbound fit` saved.
-        data: a picture, a folder of them or a "pattern*".
+        data: a picture, a folder of pictures or a "pattern*".
         out: a folder: a PNG of the same name for each picture, and its uncertainty (255 is a
-            standard deviation of 64 codes) in the sub-folder uncertainty.
-        draws: also write this many draws of what the picture may have been.
-        samples: draws that the result is the mean of.
-        seed: of the draws.
-        on_bad_file: skip leaves out unreadable files, fail stops at the first; by default up to
-            1 % of them are skipped.
-        overwrite: replace an earlier output.
+            standard deviation of 64 grey levels of 8 bits) in the sub-folder uncertainty.
+        flags: see `Common`.
     """
-    chosen = draws, samples, seed, on_bad_file
-    return _restored(model, data, "denoise", out, overwrite, chosen)
+    return _restore(model, data, "denoise", out, flags)
 
 
-def upscale(  # noqa: PLR0913 - a verb's arguments are its flags
+def upscale(
     model: Model,
     data: Data,
     /,
     *,
     out: Out = None,
     scale: Number | None = None,
-    draws: Number = 0,
-    samples: Number = 8,
-    seed: Number = 0,
-    on_bad_file: Name = None,
-    overwrite: bool = False,
+    flags: Flags = _DEFAULT,
 ) -> Result:
     """Enlarge pictures two, three or four times, with the detail that the model expects.
 
@@ -75,43 +80,33 @@ def upscale(  # noqa: PLR0913 - a verb's arguments are its flags
 
     Args:
         model: a folder that `lowerbound fit` saved.
-        data: a picture, a folder of them or a "pattern*".
+        data: a picture, a folder of pictures or a "pattern*".
         out: a folder: a PNG of the same name for each picture, and its uncertainty (255 is a
-            standard deviation of 64 codes) in the sub-folder uncertainty.
-        scale: how many times larger: what the model was fitted for, or an error.
-        draws: also write this many draws of what the picture may have been.
-        samples: draws that the result is the mean of.
-        seed: of the draws.
-        on_bad_file: skip leaves out unreadable files, fail stops at the first; by default up to
-            1 % of them are skipped.
-        overwrite: replace an earlier output.
+            standard deviation of 64 grey levels of 8 bits) in the sub-folder uncertainty.
+        scale: the factor to enlarge by; it must be the factor that the model was fitted for.
+        flags: see `Common`.
     """
-    trained = _for(model, "upscale")
+    trained = _load_for(model, "upscale")
     known = int(trained.arguments["scale"])
     if scale is not None and parsing.at_least(scale, 2, "--scale") != known:
         raise UsageError(
-            "E243",
-            f"the model enlarges {known} times, and --scale is {scale}",
+            "E247",
+            f"--scale must be {known}, which the model was fitted for, got {scale}",
             fix=f"--scale {known}, or fit a model with --set scale={scale}",
         )
-    chosen = draws, samples, seed, on_bad_file
-    return _restored(trained, data, "upscale", out, overwrite, chosen)
+    return _restore(trained, data, "upscale", out, flags)
 
 
-def inpaint(  # noqa: PLR0913 - a verb's arguments are its flags
+def inpaint(
     model: Model,
     data: Data,
     /,
     *,
     mask: Place = None,
     out: Out = None,
-    draws: Number = 0,
-    samples: Number = 8,
-    seed: Number = 0,
-    on_bad_file: Name = None,
-    overwrite: bool = False,
+    flags: Flags = _DEFAULT,
 ) -> Result:
-    """Fill the holes of pictures; what is not in a hole stays as it is, bit by bit.
+    """Fill the holes of pictures; pixels outside the holes stay bit by bit as they are.
 
     For a model that `fit --recipe inpaint` made.
 
@@ -121,37 +116,20 @@ def inpaint(  # noqa: PLR0913 - a verb's arguments are its flags
 
     Args:
         model: a folder that `lowerbound fit` saved.
-        data: a picture, a folder of them or a "pattern*".
-        mask: where the holes are, white: one picture for all, or a folder with one of the same
-            name for each.
+        data: a picture, a folder of pictures or a "pattern*".
+        mask: a picture that is white where the holes are: one for all pictures, or a folder with
+            one of the same name for each picture.
         out: a folder: a PNG of the same name for each picture, and its uncertainty (255 is a
-            standard deviation of 64 codes) in the sub-folder uncertainty.
-        draws: also write this many draws of what may have been in the holes.
-        samples: draws that the result is the mean of.
-        seed: of the draws.
-        on_bad_file: skip leaves out unreadable files, fail stops at the first; by default up to
-            1 % of them are skipped.
-        overwrite: replace an earlier output.
+            standard deviation of 64 grey levels of 8 bits) in the sub-folder uncertainty.
+        flags: see `Common`.
     """
     if mask is None:
         raise UsageError("E232", "inpaint needs --mask: where the holes are", fix="--mask holes/")
-    chosen = draws, samples, seed, on_bad_file
-    return _restored(model, data, "inpaint", out, overwrite, chosen, mask)
+    return _restore(model, data, "inpaint", out, flags, mask)
 
 
-def segment(  # noqa: PLR0913 - a verb's arguments are its flags
-    model: Model,
-    data: Data,
-    /,
-    *,
-    out: Out = None,
-    draws: Number = 0,
-    samples: Number = 8,
-    seed: Number = 0,
-    on_bad_file: Name = None,
-    overwrite: bool = False,
-) -> Result:
-    """Tell what every pixel shows, as masks in the colours of those that were learned from.
+def segment(model: Model, data: Data, /, *, out: Out = None, flags: Flags = _DEFAULT) -> Result:
+    """Write the class of every pixel, as masks in the colours of the training masks.
 
     For a model that `fit --recipe segment --targets MASKS` made.
 
@@ -161,51 +139,42 @@ def segment(  # noqa: PLR0913 - a verb's arguments are its flags
 
     Args:
         model: a folder that `lowerbound fit` saved.
-        data: a picture, a folder of them or a "pattern*".
-        out: a folder: a mask of the same name for each picture, and its uncertainty (255 where
-            all classes are alike: the entropy over its highest) in the sub-folder uncertainty.
-        draws: also write this many plausible masks.
-        samples: draws whose mean probabilities decide.
-        seed: of the draws.
-        on_bad_file: skip leaves out unreadable files, fail stops at the first; by default up to
-            1 % of them are skipped.
-        overwrite: replace an earlier output.
+        data: a picture, a folder of pictures or a "pattern*".
+        out: a folder: a mask of the same name for each picture, and its uncertainty (the entropy
+            of the classes; 255 where all are equally likely) in the sub-folder uncertainty.
+        flags: see `Common`.
     """
-    chosen = draws, samples, seed, on_bad_file
-    return _restored(model, data, "segment", out, overwrite, chosen)
+    return _restore(model, data, "segment", out, flags)
 
 
-def _for(model: Any, command: str) -> Trained:
-    """Load a model, and refuse one that was made for something else."""
+def _load_for(model: Any, command: str) -> Trained:
+    """Load a model, and refuse one of another recipe.
+
+    Raises:
+        UsageError: E247.
+    """
     trained = load(model)
     if trained.command != command:
         raise UsageError(
             "E247",
-            f"{command} needs a model of the recipe {command!r}, and this one is of "
+            f"{command} needs a model of the recipe {command!r}, got one of "
             f"{trained.recipe.name!r}",
             fix=f"lowerbound fit PICTURES --recipe {command} --out M.vae",
         )
     return trained
 
 
-def _restored(  # noqa: PLR0913, PLR0917 - what the four verbs share
-    model: Any,
-    data: Any,
-    command: str,
-    out: Any,
-    overwrite: bool,
-    chosen: tuple[Any, Any, Any, str | None],
-    mask: Any = None,
+def _restore(  # noqa: PLR0913, PLR0917 - model, data, place and flags of four commands
+    model: Any, data: Any, command: str, out: Any, flags: Common, mask: Any = None
 ) -> Result:
-    """Run a verb once its flags are checked."""
-    draws, samples, seed, on_bad_file = chosen
-    work = import_module("lowerbound.cli.work.restore")  # torch: --help does not wait for it
+    """Check the flags and restore the pictures."""
+    work = import_module("lowerbound.cli.work.restore")  # imports torch: --help does not wait
     order = work.Order(
-        parsing.at_least(draws, 0, "--draws"),
-        parsing.at_least(samples, 1, "--samples"),
-        parsing.at_least(seed, 0, "--seed"),
-        on_bad_file or "auto",
+        parsing.at_least(flags.draws, 0, "--draws"),
+        parsing.at_least(flags.samples, 1, "--samples"),
+        parsing.at_least(flags.seed, 0, "--seed"),
+        flags.on_bad_file or "auto",
         mask,
     )
-    target = None if out is None else work.check_folder(out, overwrite, data)
-    return work.run(_for(model, command), data, order, target, overwrite)
+    target = None if out is None else work.check_folder(out, flags.overwrite, data)
+    return work.run(_load_for(model, command), data, order, target, flags.overwrite)

@@ -1,4 +1,4 @@
-"""The verb tune: a search for the settings that fit a table best."""
+"""The command tune: search for the settings that fit a table best."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ from lowerbound.cli.flags import (
     Types,
     Whole,
 )
-from lowerbound.cli.outputs import check_model_target, open_data, spell_seconds
+from lowerbound.cli.outputs import open_data, spell_seconds
 from lowerbound.cli.progress import SILENT, Voice
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.errors import UsageError
+from lowerbound.training import units
 
 SHOWN = 10  # trials of the leaderboard
 LOG = "trials.log"
 OPTIMISTIC = "the best of several is chosen by the rows that it is judged by: a little optimistic"
 
 
-def tune(  # noqa: PLR0913 - a verb's arguments are its flags
+def tune(  # noqa: PLR0913 - the arguments are the command's flags
     data: Data,
     /,
     *,
@@ -68,8 +69,8 @@ def tune(  # noqa: PLR0913 - a verb's arguments are its flags
     """Search for the recipe, latent size, beta and learning rate that fit a table best.
 
     Trials learn from four fifths of the rows, and are judged by the log-likelihood of the others,
-    in nats per row of raw values. The first is fit's own default. With --out the best is fitted
-    again, to all rows, and saved; a search that was stopped goes on with the same command.
+    in nats per row of raw values. The first trial has the defaults of fit. With --out the best is
+    fitted again, to all rows, and saved. The same command continues a search that was stopped.
 
     Examples:
         lowerbound tune tx.parquet --trials 30 --out fraud.vae
@@ -78,28 +79,29 @@ def tune(  # noqa: PLR0913 - a verb's arguments are its flags
     Args:
         data: a table, as fit takes it.
         out: where to save the best model; without it none is made.
-        trials: how many settings are tried, those of an earlier search included.
-        time_limit: of the whole search: no trial begins after it.
-        trial_time: of each trial's training.
+        trials: the number of settings to try, including those of an earlier search.
+        time_limit: the time for the whole search; no trial begins after it.
+        trial_time: the time for the training of each trial.
         recipe: a recipe to try; repeat it for more. By default table, and where every column is
             a number without values that very many rows share also ladder, iaf and sigma: only
             there log-likelihoods mean the same.
-        settings: a setting that every trial has; beta is then not searched for if it is one.
+        settings: a setting for every trial; if it is beta, beta is not searched for.
         preset: fast, balanced or best, as for fit.
-        latent: size of the latent space, which is then not searched for.
-        learning_rate: of the optimiser, which is then not searched for.
-        types: the kind of a column, where it is known better; repeat it, or use commas.
+        latent: dimensions of the latent space, which are then not searched for.
+        learning_rate: the highest learning rate, which is then not searched for.
+        types: the kind of a column, in place of the inferred one; repeat it, or use commas.
         drop: a column to leave out; repeat it for more.
         rename: give a column of the data another name.
-        transform: of numbers: blend (the default), standard or quantile.
-        alarm_rate: of the model that is saved: the share of normal rows that may be flagged.
-        max_epochs: passes over the data at most.
-        seed: of everything random; the same seed gives the same search.
+        transform: scaling of numbers: blend (the default), standard or quantile.
+        alarm_rate: the share of normal rows that the saved model may flag.
+        max_epochs: the largest number of passes over the data.
+        seed: the random seed; the same seed gives the same search.
         device: cpu, cuda, cuda:1, ...; by default a GPU where there is one.
-        config: a TOML file with fields of a plan; flags go first.
-        resume: auto (the default) goes on with an earlier search; never forgets it.
+        config: a TOML file with fields of a plan; flags take precedence.
+        resume: auto, to continue an earlier search (the default), or never, to delete it and start
+            again.
         overwrite: replace an earlier model.
-        voice: hears how it goes; in Python nobody does.
+        voice: receives the progress.
     """
     runs, tuning = (
         import_module(f"lowerbound.{name}") for name in ("cli.work.fit", "training.tune")
@@ -122,8 +124,8 @@ def tune(  # noqa: PLR0913 - a verb's arguments are its flags
     }
     plan = runs.plan_from(fields, config)
     count = parsing.at_least(trials, 1, "--trials")
-    limit = None if time_limit is None else parsing.seconds(time_limit)
-    output = _output(out, overwrite, resume, runs)
+    limit = None if time_limit is None else units.seconds(time_limit)
+    output = runs.output_at(None if out is None else Path(out), overwrite, resume)
     frame = open_data(data, rename)
     folder = None if output is None else _folder(output.target, fresh=resume == "never")
     search = tuning.Search(frame, plan, folder, names)
@@ -145,16 +147,6 @@ def tune(  # noqa: PLR0913 - a verb's arguments are its flags
     )
 
 
-def _output(out: Any, overwrite: bool, resume: str | None, runs: Any) -> Any:
-    if resume not in (None, "auto", "never"):
-        raise UsageError("E241", f"--resume is {resume!r}", fix="--resume auto, or --resume never")
-    if out is None:
-        return None
-    place = Path(out)
-    may = overwrite or (resume != "never" and runs.may_replace(place))
-    return runs.Output(check_model_target(place, may), overwrite, resume or "auto")
-
-
 def _folder(target: Path, *, fresh: bool) -> Path:
     """Return where the trials are kept: ``tx.tune`` beside ``tx.vae``."""
     suffixed = target.suffix == ".vae"
@@ -174,7 +166,7 @@ def _folder(target: Path, *, fresh: bool) -> Path:
 
 
 def _run(search: Any, trials: int, limit: float | None, voice: Voice) -> None:
-    """Try settings, and say of each what came of it."""
+    """Run the trials, and report each."""
     began, before = time.monotonic(), len(search.done)
     rows = search.parts
     voice.say(

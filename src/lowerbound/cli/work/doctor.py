@@ -17,8 +17,8 @@ from scipy import stats
 
 from lowerbound._version import __version__
 from lowerbound.cli.commands.inspect import kind_of_units
-from lowerbound.cli.commands.score import load, why
 from lowerbound.cli.inputs import walk_for
+from lowerbound.cli.models import explain_flag, load
 from lowerbound.cli.outputs import spell_bytes, spell_path, spell_use
 from lowerbound.cli.result import Remarks, Result, Sheet
 from lowerbound.coding.pictures import values_of
@@ -159,7 +159,7 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
         )
     verdict = (
         "WARNING: these rows are unlike those that the model was calibrated on: a drift, other "
-        f"units, or many anomalies; see the highest scores with `lowerbound score{why(trained)}`"
+        f"units, or many anomalies (`lowerbound score{explain_flag(trained)}` shows the highest)"
         if shifted
         else "OK: these rows look like those that the model was calibrated on"
     )
@@ -186,5 +186,5 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
         notes=remarks.lines,
         sheet=_levels(facts["health"]["levels"]),
         next=f"lowerbound score {spell_path(saved, 'M.vae')} {spell_path(data)} "
-        f"--out scores.csv{why(trained)}",
+        f"--out scores.csv{explain_flag(trained)}",
     )

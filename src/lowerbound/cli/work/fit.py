@@ -1,4 +1,4 @@
-"""Fits as the verb runs them: the banner, the training, the verdict; and the dry run."""
+"""Train a model and save it, with a banner before and a verdict after; and the dry run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ import torch
 
 from lowerbound import bundle
 from lowerbound._version import __version__
-from lowerbound.cli.commands.score import why
-from lowerbound.cli.outputs import Clock, spell_bytes, spell_path, spell_seconds, spell_use
+from lowerbound.cli import parsing
+from lowerbound.cli.models import explain_flag
+from lowerbound.cli.outputs import (
+    Clock,
+    check_model_target,
+    spell_bytes,
+    spell_path,
+    spell_seconds,
+    spell_use,
+)
 from lowerbound.cli.plans import as_toml, plan_from
 from lowerbound.cli.progress import Voice
 from lowerbound.cli.result import Result
@@ -41,7 +49,7 @@ from lowerbound.training.plan import (
 )
 from lowerbound.training.split import Split
 
-__all__ = ["Output", "as_toml", "may_replace", "plan_from", "rehearse", "train"]
+__all__ = ["Output", "as_toml", "output_at", "plan_from", "rehearse", "train"]
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
 _TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".zarr")  # of which new rows are told to be, too
@@ -67,8 +75,22 @@ class Output:
     resume: str = "auto"
 
 
+def output_at(place: Path | None, overwrite: bool, resume: str | None) -> Output | None:
+    """Return where a model is saved, or None for a model that is not saved.
+
+    Raises:
+        UsageError: E241 for an unknown value of --resume, E22x where no model can be saved.
+    """
+    if resume is not None:
+        parsing.one_of(resume, ("auto", "never"), "--resume")
+    if place is None:
+        return None
+    may = overwrite or (resume != "never" and may_replace(place))
+    return Output(check_model_target(place, may), overwrite, resume or "auto")
+
+
 def train(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Result:
-    """Learn, save, and say what came of it."""
+    """Train a model, save it, and return the verdict."""
     with gathered(device_of(plan.device)) as team:
         if output is None or team.rank:  # the first process alone writes files
             trained = _learn(frame, plan, Keeping(team=team), voice)
@@ -113,7 +135,7 @@ def _trained(
 
 
 def _told(frame: Data, plan: Plan, clock: Clock, trained: Trained) -> Result:
-    """Say what came of a fit."""
+    """Return the verdict on a fit."""
     return Result(
         {**_facts(trained, frame), "seconds": clock()},
         lines=_lines(trained, plan, clock()),
@@ -134,7 +156,7 @@ def _then(trained: Trained, frame: Data, model: str) -> str:
     alike = Path(frame.origin).suffix.lower()
     table = f"NEW{alike}" if alike in _TABLES else "NEW.csv"
     data = "NEW/" if frame.files else "NEW.npy" if trained.coding.shape else table
-    return spell_use(trained.command, model, data, why(trained))
+    return spell_use(trained.command, model, data, explain_flag(trained))
 
 
 @dataclass(frozen=True)

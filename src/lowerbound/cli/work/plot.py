@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lowerbound import noise
-from lowerbound.cli.commands.score import load
 from lowerbound.cli.inputs import open_for
+from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock
 from lowerbound.cli.places import beside_inputs
 from lowerbound.cli.result import Remarks, Result
@@ -107,9 +107,11 @@ def _frame_of(trained: Trained, shape: str | None) -> tuple[tuple[int, int, int]
     cells = sum(len(group.parts) for group in trained.coding.groups)
     found = re.fullmatch(r"(\d+)x(\d+)", shape or "")
     if found is None or int(found[1]) * int(found[2]) != cells:
+        got = "no shape" if shape is None else f"{shape!r}"
         raise UsageError(
-            "E240",
-            f"the model knows {cells} columns and no pictures: which shape have they?",
+            "E232" if shape is None else "E237",
+            f"--shape must be HEIGHTxWIDTH with a product of {cells}, because the model was "
+            f"fitted on {cells} columns and not on pictures; got {got}",
             fix=f"--shape HEIGHTxWIDTH, whose product is {cells}",
         )
     return (1, int(found[1]), int(found[2])), 1.0

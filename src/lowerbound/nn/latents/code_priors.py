@@ -161,7 +161,9 @@ def _(p: Raster, temperature: float) -> Distribution:
 @truncated.register
 def _(p: Raster, most: int) -> Distribution:
     if most < 1:
-        raise UsageError("E240", f"top_k must be at least 1, got {most}", fix="top_k=1 or more")
+        raise UsageError(
+            "E240", f"top_k must be a positive integer, got {most}", fix="top_k=1 or more"
+        )
     return Raster(p.net, p.h, p.temperature, most)
 
 

@@ -228,7 +228,7 @@ class Exemplar(nn.Module):
 
 def _at_least(components: int, least: int) -> None:
     if components < least:
-        message = f"components must be at least {least}, got {components}"
+        message = f"components must be at least {least} for this prior, got {components}"
         raise UsageError("E240", message, fix=f"components={max(least, 100)}")
 
 

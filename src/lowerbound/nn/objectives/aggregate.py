@@ -74,15 +74,15 @@ def stratified(batch: int, examples: int) -> Tensor:
         examples: N, the number of training examples, at least B.
 
     Raises:
-        UsageError: E240 for a batch larger than the data.
+        UsageError: E237 for a batch larger than the data.
 
     >>> stratified(3, 10).exp().sum(1)
     tensor([1., 1., 1.], dtype=torch.float64)
     """
     if batch > examples:
         raise UsageError(
-            "E240",
-            f"examples must be at least the {batch} rows of a batch, got {examples}",
+            "E237",
+            f"examples must be at least the batch size {batch}, got {examples}",
             fix=f"examples={batch}",
         )
     others = batch - 1
@@ -196,7 +196,7 @@ class BetaTc(nn.Module):
         if examples < 1:
             raise UsageError(
                 "E240",
-                f"examples must be at least 1, got {examples}",
+                f"examples must be a positive integer, got {examples}",
                 fix="give the number of training rows",
             )
         self.model, self.examples, self.weights = model, examples, weights

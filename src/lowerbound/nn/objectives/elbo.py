@@ -126,8 +126,8 @@ class Elbo(nn.Module):
         changing = [name for name, given in wanted.items() if given]
         if len(changing) > 1:
             raise UsageError(
-                "E240",
-                f"{' and '.join(changing)} cannot be combined: each replaces the rate",
+                "E236",
+                f"{' and '.join(changing)} cannot be combined: each changes the rate",
                 fix="give one of them",
             )
         self.model = model
@@ -277,7 +277,7 @@ class Iwae(nn.Module):
     def __init__(self, model: nn.Module, k: int, *, dreg: bool = True) -> None:
         super().__init__()
         if k < 1:
-            raise UsageError("E240", f"k must be at least 1, got {k}", fix="k=1")
+            raise UsageError("E240", f"k must be a positive integer, got {k}", fix="k=1")
         self.model, self.k, self.dreg = model, k, dreg
 
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
@@ -362,7 +362,7 @@ class ThetaPrior(NamedTuple):
         chosen = [p for name, p in model.named_parameters() if fnmatch(name, self.match)]
         if not chosen:
             raise UsageError(
-                "E240",
+                "E249",
                 f"no parameter of the model matches {self.match!r}",
                 fix='match="*" holds for all of them',
             )

@@ -46,9 +46,7 @@ class Hybrid(nn.Module):
         super().__init__()
         if not 0 < share < 1:
             raise UsageError(
-                "E240",
-                f"prior_share must be between 0 and 1, got {share}",
-                fix="prior_share=0.5",
+                "E240", f"prior_share must be between 0 and 1, got {share}", fix="prior_share=0.5"
             )
         self.model, self.share = model, share
         self.beta: Schedule = beta if callable(beta) else Constant(float(beta))

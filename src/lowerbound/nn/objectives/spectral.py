@@ -56,7 +56,7 @@ class Spectral(nn.Module):
         iterations: power iterations per training step.
 
     Raises:
-        UsageError: E240 if the model has no convolution.
+        UsageError: E249 if the model has no convolution.
 
     >>> from lowerbound import recipes
     >>> from lowerbound.nn import Elbo
@@ -75,7 +75,9 @@ class Spectral(nn.Module):
                 self.kernels.setdefault(kernel.shape, []).append(layer)
         if not self.kernels:
             raise UsageError(
-                "E240", "the model has no convolution to regularise", fix="do not use Spectral"
+                "E249",
+                "the spectral penalty needs a model with convolutions, and this one has none",
+                fix="leave spectral out",
             )
         self.scaled = [
             m for m in objective.modules() if isinstance(m, nn.BatchNorm2d) and m.affine

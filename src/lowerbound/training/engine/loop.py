@@ -80,7 +80,7 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
     Raises:
         NumericError: E401 when the loss or its gradient stays non-finite.
         ResourceError: E301, E302 when a state cannot be kept.
-        UsageError: E240 for more processes than rows in a batch.
+        UsageError: E237 for more processes than rows in a batch.
     """
     checkpoints = checkpoints if team.rank == 0 else None
     settings = budget or Budget(), optimiser or Optimiser()
@@ -400,9 +400,9 @@ def _whole_batch(rows: int, size: int) -> int:
     """Return how many rows a batch has that so many processes share evenly."""
     if rows < size:
         raise UsageError(
-            "E240",
-            f"{size} processes cannot share batches of {rows} rows",
-            fix=f"start {rows} at most",
+            "E237",
+            f"a batch of {rows} rows can be shared by at most {rows} processes, got {size}",
+            fix=f"start {rows} processes at most",
         )
     return rows - rows % size
 
