@@ -284,9 +284,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Returns:
             One line per row, as the kind that X is; a structured array where X is an array.
         """
-        return self.trained_.score(
-            self._read(X), by=by, explain=explain, false_discovery_rate=false_discovery_rate
-        )
+        frame, rate = self._read(X), false_discovery_rate
+        return self.trained_.score(frame, by=by, explain=explain, false_discovery_rate=rate)
 
     def explain(self, X: Any, top: int = 3) -> Any:
         """Name the columns that add most to each row's anomaly score.
@@ -307,7 +306,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     def reconstruct(self, X: Any) -> Any:
         """Return every row as the model would have it, as the kind that X is."""
-        return self.trained_.reconstruct(self._read(X))
+        frame = self._read(X)
+        return self.trained_.reconstruct(frame)
 
     def impute(self, X: Any, *, draws: int | None = None, random_state: RandomState = None) -> Any:
         """Return X with its missing cells filled; all other cells come back as they were.
@@ -319,8 +319,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                 column ``draw``; where X is an array, (draws, n, ...).
             random_state: of the draws; by default the estimator's own.
         """
-        seed = self._draw_seed(random_state)
-        return self.trained_.impute(self._read(X), draws=draws, seed=seed)
+        frame = self._read(X)
+        return self.trained_.impute(frame, draws=draws, seed=self._draw_seed(random_state))
 
     def sample(
         self,

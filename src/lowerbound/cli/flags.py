@@ -36,7 +36,7 @@ def _text(kind: Any, tokens: Sequence[Token]) -> str:
 
 
 Data = Annotated[Any, Parameter(converter=_text, n_tokens=1)]
-Model = Annotated[Any, Parameter(converter=_text, n_tokens=1)]
+ModelPath = Annotated[Any, Parameter(converter=_text, n_tokens=1)]
 Number = Annotated[int | str, Parameter(converter=_text, n_tokens=1, metavar="N")]
 Out = Annotated[str | None, _plain("FILE")]
 Types = Annotated[Mapping[str, str] | Sequence[str], _repeatable("COLUMN=KIND")]

@@ -19,7 +19,7 @@ from lowerbound.files.torch_datasets import is_torch_dataset
 
 if TYPE_CHECKING:
     from lowerbound.recipes import Recipe
-    from lowerbound.tasks.trained import Trained
+    from lowerbound.tasks.trained import Model
 
 
 def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
@@ -32,13 +32,13 @@ def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
     return Wanted(chosen, on_bad_file=_policy(on_bad_file))
 
 
-def wanted_by(trained: Trained, on_bad_file: str | None = None) -> Wanted:
+def wanted_by(trained: Model, on_bad_file: str | None = None) -> Wanted:
     """Return the options for reading pictures that a model needs."""
     return replace(trained.coding.wanted(), on_bad_file=_policy(on_bad_file))
 
 
 def open_for(
-    trained: Trained,
+    trained: Model,
     data: object,
     rename: Mapping[str, str] | Sequence[str] = (),
     on_bad_file: str | None = None,
@@ -48,7 +48,7 @@ def open_for(
 
 
 def walk_for(
-    trained: Trained,
+    trained: Model,
     data: object,
     rename: Mapping[str, str] | Sequence[str] = (),
     on_bad_file: str | None = None,

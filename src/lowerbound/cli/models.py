@@ -15,22 +15,22 @@ from lowerbound.cli.result import Remarks
 if TYPE_CHECKING:
     from lowerbound.coding.base import Coded
     from lowerbound.files.data import Data as Given
-    from lowerbound.tasks.trained import Trained
+    from lowerbound.tasks.trained import Model
 
 
-def load(model: Any) -> Trained:
-    """Load a saved model; a `Trained` one passes through."""
+def load(model: Any) -> Model:
+    """Load a saved model; a `Model` one passes through."""
     # Imported only now, since it imports torch: --help does not wait for it.
-    trained = import_module("lowerbound.tasks.trained").Trained
+    trained = import_module("lowerbound.tasks.trained").Model
     return model if isinstance(model, trained) else trained.load(model)
 
 
-def explain_flag(trained: Trained) -> str:
+def explain_flag(trained: Model) -> str:
     """Return the flag that makes `score` name columns, or "" for a model that cannot."""
     return " --explain 3" if trained.explains else ""
 
 
-def ids_of(trained: Trained) -> list[str]:
+def ids_of(trained: Model) -> list[str]:
     """Return the names of the columns of kind id, which only tell rows apart."""
     schema = trained.coding.document().get("schema", {})
     return [c["name"] for c in schema.get("columns", ()) if c["kind"] == "id"]
@@ -49,7 +49,7 @@ class Made:
         columns: the number of columns of the tables.
     """
 
-    def __init__(self, trained: Trained, given: Given, make: Callable[[Coded], pa.Table]) -> None:
+    def __init__(self, trained: Model, given: Given, make: Callable[[Coded], pa.Table]) -> None:
         self.trained, self.given, self.make = trained, given, make
         self.remarks, self.columns = Remarks(given.notes), 0
 

@@ -35,7 +35,7 @@ from lowerbound.files.write import (
 
 if TYPE_CHECKING:
     from lowerbound.coding.tables import Coded
-    from lowerbound.tasks.trained import Trained
+    from lowerbound.tasks.trained import Model
 
 Given = TypeVar("Given", bound=Data)
 
@@ -178,7 +178,7 @@ def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
 
 
 def walked(
-    given: Data, trained: Trained, voice: Voice, *, whole: bool = False
+    given: Data, trained: Model, voice: Voice, *, whole: bool = False
 ) -> Iterator[tuple[Whole, Coded]]:
     """Yield the parts of data, as read and as coded, and report the progress.
 

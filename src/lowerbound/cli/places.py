@@ -28,7 +28,7 @@ from lowerbound.files.write import check_place
 from lowerbound.files.write_folder import atomic_folder, check_folder, names_folder
 
 if TYPE_CHECKING:
-    from lowerbound.tasks.trained import Trained
+    from lowerbound.tasks.trained import Model
 
 SHOWN = 400  # pictures of a grid at most: more are too small to see
 
@@ -43,7 +43,7 @@ class Place(Protocol):
 
     def deliver(
         self,
-        trained: Trained,
+        trained: Model,
         given: Data | None,
         tables: Iterable[pa.Table],
         overwrite: bool,
@@ -65,7 +65,7 @@ class Rows:
 
     def deliver(
         self,
-        trained: Trained,
+        trained: Model,
         given: Data | None,
         tables: Iterable[pa.Table],
         overwrite: bool,
@@ -83,7 +83,7 @@ class Grid:
 
     def deliver(
         self,
-        trained: Trained,
+        trained: Model,
         given: Data | None,
         tables: Iterable[pa.Table],
         overwrite: bool,
@@ -106,7 +106,7 @@ class Folder:
 
     def deliver(
         self,
-        trained: Trained,
+        trained: Model,
         given: Data | None,
         tables: Iterable[pa.Table],
         overwrite: bool,
@@ -166,7 +166,7 @@ def beside_inputs(target: Path, data: object) -> Path:
     return target
 
 
-def _of_pictures(trained: Trained, path: Path) -> PictureCoding:
+def _of_pictures(trained: Model, path: Path) -> PictureCoding:
     """Return the coding of a model of images, or raise an error for other models."""
     coding = trained.coding
     if not isinstance(coding, PictureCoding):

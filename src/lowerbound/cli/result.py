@@ -43,7 +43,7 @@ class Result:
         path: what was written, or None.
         next: a command that would make sense now.
         interrupted: whether the user ended the work early.
-        model: the `Trained` model, where the verb made one.
+        model: the `Model` model, where the verb made one.
     """
 
     facts: dict[str, Any]

@@ -463,6 +463,3 @@ def restored(
         facts=documents["metrics.json"],
         further=kept(calibration.get("further", {})),
     )
-
-
-Trained = Model  # until the command line is renamed

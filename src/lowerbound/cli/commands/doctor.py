@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from lowerbound.cli.flags import Data, Model, Policy, Renames
+from lowerbound.cli.flags import Data, ModelPath, Policy, Renames
 from lowerbound.cli.result import Result
 
 
 def doctor(
-    model: Model = None,
+    model: ModelPath = None,
     data: Data = None,
     /,
     *,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from lowerbound.cli.cluster_flags import target_of, workers_of
-from lowerbound.cli.flags import Data, Heard, Model, Out, Policy, Renames, Whole
+from lowerbound.cli.flags import Data, Heard, ModelPath, Out, Policy, Renames, Whole
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import Made, load
 from lowerbound.cli.outputs import (
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def embed(  # noqa: PLR0913 - the arguments are the command's flags
-    model: Model,
+    model: ModelPath,
     data: Data,
     /,
     *,

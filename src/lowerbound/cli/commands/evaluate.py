@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from lowerbound.cli import parsing
-from lowerbound.cli.flags import Data, Heard, Model, Number, Policy, Renames
+from lowerbound.cli.flags import Data, Heard, ModelPath, Number, Policy, Renames
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, spell_path, walked
@@ -21,7 +21,7 @@ def _in_use(report: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def evaluate(
-    model: Model,
+    model: ModelPath,
     data: Data,
     /,
     *,

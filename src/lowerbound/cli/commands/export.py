@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowerbound.cli import parsing
-from lowerbound.cli.flags import Data, File, Model, Number, Renames
+from lowerbound.cli.flags import Data, File, ModelPath, Number, Renames
 from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, open_data, spell_bytes, spell_path
 from lowerbound.cli.result import Result
@@ -22,7 +22,7 @@ _SUFFIX = ".onnx"
 
 
 def export(  # noqa: PLR0913 - each flag is a choice of the user's
-    model: Model,
+    model: ModelPath,
     /,
     *,
     onnx: File = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from lowerbound.cli import parsing
-from lowerbound.cli.flags import Data, Heard, Model, Number, Out, Policy, Renames
+from lowerbound.cli.flags import Data, Heard, ModelPath, Number, Out, Policy, Renames
 from lowerbound.cli.inputs import open_for, walk_for
 from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, check_table_target, deliver, is_array, spell_path, walked
@@ -21,11 +21,11 @@ from lowerbound.files.pictures.columns import holds_pixels, pixels_of
 from lowerbound.files.pictures.ranges import range_of
 
 if TYPE_CHECKING:
-    from lowerbound.tasks.trained import Trained
+    from lowerbound.tasks.trained import Model
 
 
 def impute(  # noqa: PLR0913 - the arguments are the command's flags
-    model: Model,
+    model: ModelPath,
     data: Data,
     /,
     *,
@@ -108,7 +108,7 @@ class _Filled:
         remarks: what reading and coding came across.
     """
 
-    def __init__(self, trained: Trained, given: Given, draws: int | None) -> None:
+    def __init__(self, trained: Model, given: Given, draws: int | None) -> None:
         self.trained, self.given, self.draws = trained, given, draws
         self.filled = self.left = 0
         self.remarks = Remarks(given.notes)
@@ -124,7 +124,7 @@ class _Filled:
 
 
 def _delivered(
-    trained: Trained,
+    trained: Model,
     given: Given,
     tables: Iterable[pa.Table],
     target: Path | None,
@@ -140,7 +140,7 @@ def _delivered(
     return deliver(given, tables, target, overwrite, shape)
 
 
-def _stacked(trained: Trained, target: Path | None, draws: int | None) -> bool:
+def _stacked(trained: Model, target: Path | None, draws: int | None) -> bool:
     return bool(trained.coding.shape and draws and is_array(target))
 
 

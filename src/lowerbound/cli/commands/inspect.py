@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lowerbound import bundle
-from lowerbound.cli.flags import Columns, Data, Model, Renames, Types
+from lowerbound.cli.flags import Columns, Data, ModelPath, Renames, Types
 from lowerbound.cli.outputs import Clock, open_data, spell_bytes, spell_path, spell_use
 from lowerbound.cli.parsing import pairs, texts
 from lowerbound.cli.result import Result, Sheet
@@ -166,7 +166,7 @@ def kind_of_units(levels: Sequence[Mapping[str, Any]]) -> str:
     return "codes" if coded else "latent dimensions"
 
 
-def info(model: Model, /) -> Result:
+def info(model: ModelPath, /) -> Result:
     """Tell what a model is, what it was learned from, and how far to trust it.
 
     Examples:
@@ -277,7 +277,7 @@ def _short(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def verify(model: Model, /) -> Result:
+def verify(model: ModelPath, /) -> Result:
     """Check every byte of a model against its digests; nothing in it is run.
 
     Examples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from lowerbound.cli import parsing
-from lowerbound.cli.flags import Data, Model, Name, Number, Out, Policy, Rows
+from lowerbound.cli.flags import Data, ModelPath, Name, Number, Out, Policy, Rows
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError, nearest
 
@@ -14,7 +14,7 @@ _NEED_DATA = ("reconstructions", "interpolation")
 
 
 def plot(  # noqa: PLR0913 - the arguments are the command's flags
-    model: Model,
+    model: ModelPath,
     kind: str,
     data: Data = None,
     /,

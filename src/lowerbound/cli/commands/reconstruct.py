@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 
-from lowerbound.cli.flags import Data, Heard, Model, Out, Policy, Renames
+from lowerbound.cli.flags import Data, Heard, ModelPath, Out, Policy, Renames
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import Made, explain_flag, load
 from lowerbound.cli.outputs import Clock, spell_path
@@ -14,7 +14,7 @@ from lowerbound.cli.result import Result
 
 
 def reconstruct(
-    model: Model,
+    model: ModelPath,
     data: Data,
     /,
     *,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from lowerbound.cli import parsing
-from lowerbound.cli.flags import Data, Model, Number, Out, Place, Policy
+from lowerbound.cli.flags import Data, ModelPath, Number, Out, Place, Policy
 from lowerbound.cli.models import load
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError
 
 if TYPE_CHECKING:
-    from lowerbound.tasks.trained import Trained
+    from lowerbound.tasks.trained import Model
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ Flags = Annotated[Common, Parameter(name="*")]
 _DEFAULT = Common()
 
 
-def denoise(model: Model, data: Data, /, *, out: Out = None, flags: Flags = _DEFAULT) -> Result:
+def denoise(
+    model: ModelPath, data: Data, /, *, out: Out = None, flags: Flags = _DEFAULT
+) -> Result:
     """Remove the noise from pictures, and write how uncertain each pixel is.
 
     For a model that `fit --recipe denoise` made. Pictures may have any size. A model of grey
@@ -62,7 +64,7 @@ def denoise(model: Model, data: Data, /, *, out: Out = None, flags: Flags = _DEF
 
 
 def upscale(
-    model: Model,
+    model: ModelPath,
     data: Data,
     /,
     *,
@@ -98,7 +100,7 @@ def upscale(
 
 
 def inpaint(
-    model: Model,
+    model: ModelPath,
     data: Data,
     /,
     *,
@@ -128,7 +130,9 @@ def inpaint(
     return _restore(model, data, "inpaint", out, flags, mask)
 
 
-def segment(model: Model, data: Data, /, *, out: Out = None, flags: Flags = _DEFAULT) -> Result:
+def segment(
+    model: ModelPath, data: Data, /, *, out: Out = None, flags: Flags = _DEFAULT
+) -> Result:
     """Write the class of every pixel, as masks in the colours of the training masks.
 
     For a model that `fit --recipe segment --targets MASKS` made.
@@ -147,7 +151,7 @@ def segment(model: Model, data: Data, /, *, out: Out = None, flags: Flags = _DEF
     return _restore(model, data, "segment", out, flags)
 
 
-def _load_for(model: Any, command: str) -> Trained:
+def _load_for(model: Any, command: str) -> Model:
     """Load a model, and refuse one of another recipe.
 
     Raises:

@@ -8,21 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from lowerbound.cli import parsing
-from lowerbound.cli.flags import Model, Number, Out, Rows, Where
+from lowerbound.cli.flags import ModelPath, Number, Out, Rows, Where
 from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, spell_path
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError
 
 if TYPE_CHECKING:
-    from lowerbound.tasks.trained import Trained
+    from lowerbound.tasks.trained import Model
 
 _MOST_CELLS = 10**9  # of a sample: 8 GB of float64
 _TRUTH = {"true": 1, "1": 1, "yes": 1, "false": 0, "0": 0, "no": 0}
 
 
 def sample(  # noqa: PLR0913 - the arguments are the command's flags
-    model: Model,
+    model: ModelPath,
     /,
     *,
     n: Rows = 1000,
@@ -102,7 +102,7 @@ def sample(  # noqa: PLR0913 - the arguments are the command's flags
     )
 
 
-def _cell(trained: Trained, name: str, value: Any) -> Any:
+def _cell(trained: Model, name: str, value: Any) -> Any:
     """Read a value of --where as the column's own type."""
     schema = trained.coding.document().get("schema", {})
     types = {column["name"]: column["dtype"] for column in schema.get("columns", ())}

@@ -13,7 +13,7 @@ from lowerbound.cli.flags import (
     Data,
     Folder,
     Heard,
-    Model,
+    ModelPath,
     Number,
     Out,
     Policy,
@@ -36,7 +36,7 @@ def _work(name: str) -> Any:
 
 
 def score(  # noqa: PLR0913 - the arguments are the command's flags
-    model: Model,
+    model: ModelPath,
     data: Data,
     /,
     *,

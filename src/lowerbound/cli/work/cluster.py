@@ -20,7 +20,7 @@ from lowerbound.files import memory
 from lowerbound.files.data import Data
 from lowerbound.files.datasets import is_dataset
 from lowerbound.files.write_folder import atomic_folder, check_folder, names_folder
-from lowerbound.tasks.trained import Trained
+from lowerbound.tasks.trained import Model
 
 SUFFIX = ".parquet"
 _PATHS = ("out", "config", "targets")  # flags of fit, which workers see from another folder
@@ -74,7 +74,7 @@ def fit(data: Any, flags: Mapping[str, Any], workers: int | None, voice: Voice) 
     result = launch.together(work, workers, voice, flags["device"])
     if result.path is None:
         return result
-    return replace(result, model=Trained.load(result.path))
+    return replace(result, model=Model.load(result.path))
 
 
 def _refuse_datasets(data: object) -> None:
@@ -129,7 +129,7 @@ class Walk:
     """
 
     verb: str
-    trained: Trained
+    trained: Model
     given: Data
     flags: Mapping[str, Any]
 
@@ -160,7 +160,7 @@ def _ready(verb: str, *known: Any) -> Callable[[int], Mapping[str, Any]]:
 
 def _walked(  # noqa: PLR0913, PLR0917 - all of a verb, and which file
     verb: Callable[..., Result],
-    trained: Trained,
+    trained: Model,
     pieces: tuple[Data, ...],
     flags: Mapping[str, Any],
     folder: Path,

@@ -34,7 +34,7 @@ from lowerbound.files.data import Data, ImagePairs
 from lowerbound.tasks import draws
 from lowerbound.tasks.calibration import Alarm
 from lowerbound.tasks.objective_settings import reservations, trained_by
-from lowerbound.tasks.trained import Trained
+from lowerbound.tasks.trained import Model
 from lowerbound.training.engine.processes import ALONE, Team, gathered
 from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.fit import learn, run_path
@@ -134,7 +134,7 @@ def _trained(
     )
 
 
-def _told(frame: Data, plan: Plan, clock: Clock, trained: Trained) -> Result:
+def _told(frame: Data, plan: Plan, clock: Clock, trained: Model) -> Result:
     """Return the verdict on a fit."""
     return Result(
         {**_facts(trained, frame), "seconds": clock()},
@@ -146,12 +146,12 @@ def _told(frame: Data, plan: Plan, clock: Clock, trained: Trained) -> Result:
     )
 
 
-def _last(trained: Trained) -> dict[str, Any]:
+def _last(trained: Model) -> dict[str, Any]:
     """Return the history of the last stage, of which models of codes have a second one."""
     return trained.facts.get("priors_history", trained.facts["history"])
 
 
-def _then(trained: Trained, frame: Data, model: str) -> str:
+def _then(trained: Model, frame: Data, model: str) -> str:
     """Spell the command that uses a new model."""
     alike = Path(frame.origin).suffix.lower()
     table = f"NEW{alike}" if alike in _TABLES else "NEW.csv"
@@ -174,7 +174,7 @@ class Keeping:
     team: Team = ALONE
 
 
-def _learn(frame: Data, plan: Plan, kept: Keeping, voice: Voice) -> Trained:
+def _learn(frame: Data, plan: Plan, kept: Keeping, voice: Voice) -> Model:
     run, team = kept.run, kept.team
 
     def begin(frame: Data, coding: Coding, split: Split) -> None:
@@ -250,7 +250,7 @@ def _pairs(coding: PairCoding, made: bool) -> str:
     return f"{coding.restoration.command}, {colours}: {told}"
 
 
-def _lines(trained: Trained, plan: Plan, seconds: float) -> list[str]:
+def _lines(trained: Model, plan: Plan, seconds: float) -> list[str]:
     """Say how training ended, how healthy the model is, and what it will flag."""
     facts, alarm = trained.facts, trained.alarm
     history = _last(trained)
@@ -281,7 +281,7 @@ def _threshold(alarm: Alarm) -> str:
     )
 
 
-def _doubts(trained: Trained, plan: Plan) -> list[str]:
+def _doubts(trained: Model, plan: Plan) -> list[str]:
     """Say what the numbers cannot promise."""
     notes, rows = [], len(trained.calibration.scores)
     if trained.recipe.restoration:
@@ -307,7 +307,7 @@ def _doubts(trained: Trained, plan: Plan) -> list[str]:
 _STAGES = ("history", "priors_history")
 
 
-def _unsettled(trained: Trained, plan: Plan) -> list[str]:
+def _unsettled(trained: Model, plan: Plan) -> list[str]:
     """Say so where a fit with an adversarial term was too short to choose what is kept."""
     facts = trained.facts
     steps = _steps(plan, facts["split"]["train"])
@@ -328,7 +328,7 @@ def _steps(plan: Plan, rows: int) -> int:
     return budget_of(plan, rows).total(max(1, rows // optimiser_of(plan).batch_size))
 
 
-def _facts(trained: Trained, frame: Data) -> dict[str, Any]:
+def _facts(trained: Model, frame: Data) -> dict[str, Any]:
     facts = trained.facts
     checks = facts["history"]["checks"]
     return {
@@ -358,7 +358,7 @@ def rehearse(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Re
         trained = _learn(frame, short, Keeping(target, team=team), voice)
     few = frame.first(16)
     with tempfile.TemporaryDirectory() as folder:
-        copy = Trained.load(trained.save(Path(folder) / "dry.vae"))
+        copy = Model.load(trained.save(Path(folder) / "dry.vae"))
         size = bundle.verify(Path(folder) / "dry.vae").bytes
     rows = subset(trained.encode(few)[1].rows, torch.arange(min(16, few.rows)))
     one, other = (draws.score(each.model, rows) for each in (copy, trained))

@@ -19,10 +19,10 @@ from lowerbound.tasks import draws
 from lowerbound.tasks.explain import remarkable
 
 if TYPE_CHECKING:
-    from lowerbound.tasks.trained import Trained
+    from lowerbound.tasks.trained import Model
 
 
-def check(trained: Trained) -> PictureCoding:
+def check(trained: Model) -> PictureCoding:
     """Return the coding of a model of pictures; refuse any other model."""
     if not isinstance(trained.coding, PictureCoding):
         raise UsageError(
@@ -34,7 +34,7 @@ def check(trained: Trained) -> PictureCoding:
 
 
 def write(
-    trained: Trained,
+    trained: Model,
     given: tuple[Whole, Coded, pa.Table],
     folder: Path,
     overwrite: bool,

@@ -21,7 +21,7 @@ from lowerbound.coding.rows import Dense, Rows
 from lowerbound.errors import UsageError
 from lowerbound.files.write import check_place
 from lowerbound.tasks import draws, gallery, latent_use
-from lowerbound.tasks.trained import Trained
+from lowerbound.tasks.trained import Model
 
 ROWS_LOOKED_AT = 1000  # to tell which latents are used most
 _MOVING = ("traversal", "interpolation")
@@ -83,7 +83,7 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
     return Result(facts, lines=lines, notes=remarks.lines, path=written)
 
 
-def _given(trained: Trained, data: Any, on_bad_file: str | None) -> tuple[Rows | None, Remarks]:
+def _given(trained: Model, data: Any, on_bad_file: str | None) -> tuple[Rows | None, Remarks]:
     """Read the pictures that are given, if any, and say what was come across."""
     if data is None:
         return None, Remarks()
@@ -91,7 +91,7 @@ def _given(trained: Trained, data: Any, on_bad_file: str | None) -> tuple[Rows |
     return coded.rows, Remarks.of(frame.notes, coded)
 
 
-def _frame_of(trained: Trained, shape: str | None) -> tuple[tuple[int, int, int], float]:
+def _frame_of(trained: Model, shape: str | None) -> tuple[tuple[int, int, int], float]:
     """Return (C, H, W) of a picture and the value that is white."""
     if isinstance(trained.coding, PictureCoding):
         size = trained.coding.arguments()["shape"]
@@ -120,14 +120,14 @@ def _frame_of(trained: Trained, shape: str | None) -> tuple[tuple[int, int, int]
 Drawn = tuple[Tensor, int, list[str]]  # values, pictures per row, lines
 
 
-def _samples(trained: Trained, rows: Any, order: Order) -> Drawn:
+def _samples(trained: Model, rows: Any, order: Order) -> Drawn:
     drawn = gallery.samples(
         trained.model, order.n**2, seed=order.seed, temperature=order.temperature
     )
     return drawn, order.n, []
 
 
-def _reconstructions(trained: Trained, rows: Any, order: Order) -> Drawn:
+def _reconstructions(trained: Model, rows: Any, order: Order) -> Drawn:
     source = noise.generator("plot", order.seed)
     chosen = torch.randperm(len(rows), generator=source)[: order.n]
     x = rows.take(chosen).x
@@ -135,7 +135,7 @@ def _reconstructions(trained: Trained, rows: Any, order: Order) -> Drawn:
     return torch.cat([x, again.view_as(x)]), len(x), ["above the originals, below the model's"]
 
 
-def _traversal(trained: Trained, rows: Any, order: Order) -> Drawn:
+def _traversal(trained: Model, rows: Any, order: Order) -> Drawn:
     """Move the latents that are used most; without data, those that change the picture most."""
     if rows is None:
         drawn = gallery.samples(trained.model, ROWS_LOOKED_AT, seed=order.seed)
@@ -149,16 +149,16 @@ def _traversal(trained: Trained, rows: Any, order: Order) -> Drawn:
     return values, order.n, [f"a row per latent, the most used ones first: {told}"]
 
 
-def _interpolation(trained: Trained, rows: Any, order: Order) -> Drawn:
+def _interpolation(trained: Model, rows: Any, order: Order) -> Drawn:
     ends = rows.take(torch.tensor([0, min(1, len(rows) - 1)])).x
     return gallery.interpolation(trained.model, ends, order.n), order.n, []
 
 
-def _manifold(trained: Trained, rows: Any, order: Order) -> Drawn:
+def _manifold(trained: Model, rows: Any, order: Order) -> Drawn:
     return gallery.manifold(trained.model, trained.latent, order.n), order.n, []
 
 
-def _levels(trained: Trained, rows: Any, order: Order) -> Drawn:
+def _levels(trained: Model, rows: Any, order: Order) -> Drawn:
     names, values = gallery.levels(
         trained.model, order.n, seed=order.seed, temperature=order.temperature
     )

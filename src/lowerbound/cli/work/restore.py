@@ -26,7 +26,7 @@ from lowerbound.files.write_folder import atomic_folder
 from lowerbound.recipes import restoration
 from lowerbound.tasks import restore
 from lowerbound.tasks.restore import Restored
-from lowerbound.tasks.trained import Trained
+from lowerbound.tasks.trained import Model
 
 SPREAD = 4.0  # codes of an uncertainty map per code of standard deviation
 SHOWN = 4  # pictures of the overview
@@ -83,7 +83,7 @@ def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> 
     return target
 
 
-def run(trained: Trained, data: Any, order: Order, target: Path | None, overwrite: bool) -> Result:
+def run(trained: Model, data: Any, order: Order, target: Path | None, overwrite: bool) -> Result:
     """Restore the pictures at `data`: into a folder, or, without one, as arrays in the result."""
     clock = Clock()
     listing, holes = _inputs(data, order.mask)
@@ -100,7 +100,7 @@ def run(trained: Trained, data: Any, order: Order, target: Path | None, overwrit
     return _told(trained, doubts, tally, clock(), target)
 
 
-def _classes(trained: Trained) -> NDArray[np.int64]:
+def _classes(trained: Model) -> NDArray[np.int64]:
     """Return the packed colours of the classes that a model tells apart, if it does."""
     return np.asarray(trained.coding.document()["classes"], np.int64)
 
@@ -143,7 +143,7 @@ def _inputs(data: Any, mask: Any) -> tuple[folders.Listing, list[Path] | None]:
 
 
 def _pages(
-    trained: Trained,
+    trained: Model,
     listing: folders.Listing,
     names: Sequence[str],
     holes: Sequence[Path] | None,
@@ -178,14 +178,14 @@ def _hole(path: Path, given: Page) -> NDArray[np.bool_]:
     return mask
 
 
-def masks_of(trained: Trained) -> bool:
+def masks_of(trained: Model) -> bool:
     """Tell whether a model gives every pixel a class."""
     restoration = trained.recipe.restoration
     return restoration is not None and restoration.masks
 
 
 def restore_page(
-    trained: Trained, given: Page, order: Order, hole: NDArray[np.bool_] | None = None
+    trained: Model, given: Page, order: Order, hole: NDArray[np.bool_] | None = None
 ) -> Pages:
     """Restore one picture, (H, W, C) of 8 or 16 bits, as the model's recipe asks.
 
@@ -219,7 +219,7 @@ def _averaged(found: Restored) -> Restored:
     return Restored(*(part.mean(-3, keepdims=True) for part in found))
 
 
-def _restored(trained: Trained, given: torch.Tensor, order: Order) -> Restored:
+def _restored(trained: Model, given: torch.Tensor, order: Order) -> Restored:
     scale = int(trained.arguments.get("scale", 1))
     return restore.restore(
         trained.model,
@@ -247,7 +247,7 @@ def _pictures(found: Restored, given: Page, order: Order, hole: NDArray[np.bool_
     return Pages(page(found.mean), shown, [page(d) for d in found.draws[: order.draws]], doubt)
 
 
-def _masks(trained: Trained, found: Restored, order: Order) -> Pages:
+def _masks(trained: Model, found: Restored, order: Order) -> Pages:
     """Return masks in the colours of those that were learned from."""
     colours = _classes(trained)
     p = found.mean.clip(1e-12)
@@ -293,7 +293,7 @@ def _check_names(names: Sequence[str], draws: int) -> None:
 
 
 def _told(
-    trained: Trained,
+    trained: Model,
     doubts: list[float],
     tally: Tally,
     seconds: float,

@@ -17,7 +17,7 @@ from lowerbound.tasks.measures import Scoring
 
 if TYPE_CHECKING:
     from lowerbound.coding.base import Coded
-    from lowerbound.tasks.trained import Trained
+    from lowerbound.tasks.trained import Model
 
 SHOWN = 5  # rows of a result that people see
 
@@ -39,7 +39,7 @@ class Scored:
         highest: the rows with the highest scores so far, plain values.
     """
 
-    def __init__(self, trained: Trained, way: Scoring, ids: Sequence[str], explain: int) -> None:
+    def __init__(self, trained: Model, way: Scoring, ids: Sequence[str], explain: int) -> None:
         self.trained, self.way, self.ids, self.explain = trained, way, ids, explain
         self.rows = self.flagged = 0
         self.remarks = Remarks()
