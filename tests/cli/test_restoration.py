@@ -8,8 +8,11 @@ from PIL import Image
 
 import commands
 import zoo
+from lowerbound import Model
 from lowerbound.cli.commands.doctor import doctor
+from lowerbound.cli.commands.restore import Common
 from lowerbound.cli.main import main
+from lowerbound.errors import UsageError
 from lowerbound.files.pictures.image_file import decode
 from picture_files import shades
 
@@ -160,11 +163,25 @@ def test_sixteen_bits_come_out_as_sixteen_bits(call):
 
 
 def test_a_python_caller_gets_arrays(call):
-    result = commands.denoise("denoise.vae", "grey/0.png", draws=1)
+    result = commands.denoise("denoise.vae", "grey/0.png", flags=Common(draws=1))
     (page,) = result.table
     assert page.result.shape == (40, 30, 1)
     assert len(page.draws) == 1
     assert result.path is None
+
+
+def test_the_model_restores_one_array_as_the_command_does(call):
+    made = commands.denoise(str(call.folder / "denoise.vae"), str(call.folder / "photos/a/0.jpg"))
+    model = Model.load(call.folder / "denoise.vae")
+    page = np.asarray(Image.open(call.folder / "photos/a/0.jpg"))
+    restored = model.restore(page, draws=2)
+    assert np.array_equal(restored.result, made.table[0].result)
+    assert len(restored.draws) == 2
+    assert restored.result.dtype == page.dtype
+    grey = model.restore(page[..., 0])
+    assert grey.result.shape == (*page.shape[:2], 1)
+    with pytest.raises(UsageError, match="uint8"):
+        model.restore(page / 255)
 
 
 def test_what_cannot_be_read_is_counted_or_refused(call):

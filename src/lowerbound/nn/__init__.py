@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from lowerbound.nn.networks.mlp import MLP as MLP
     from lowerbound.nn.networks.mlp import Concat as Concat
     from lowerbound.nn.networks.mlp import Empty as Empty
+    from lowerbound.nn.networks.mlp import Filled as Filled
     from lowerbound.nn.networks.mlp import Single as Single
     from lowerbound.nn.networks.mlp import TableFeatures as TableFeatures
     from lowerbound.nn.networks.mlp import trunk as trunk
@@ -128,6 +129,7 @@ _HOMES = {
     "Decoder": "networks.convolutions",
     "Elbo": "objectives.elbo",
     "Empty": "networks.mlp",
+    "Filled": "networks.mlp",
     "Encoder": "networks.convolutions",
     "Exemplar": "latents.mixture_priors",
     "Family": "distributions.families",
@@ -208,6 +210,7 @@ __all__ = [
     "Decoder",
     "Elbo",
     "Empty",
+    "Filled",
     "Encoder",
     "Exemplar",
     "Family",

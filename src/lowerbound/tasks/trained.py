@@ -27,6 +27,7 @@ from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.evaluate import Evaluation
 from lowerbound.tasks.explain import explained
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
+from lowerbound.tasks.restore_picture import Draws, Pages, restore_page
 from lowerbound.tasks.scoring import scoring_of
 from lowerbound.tasks.state import TrainedState
 
@@ -314,6 +315,50 @@ class Model(TrainedState):
         return pa.concat_tables(
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
         )
+
+    def restore(
+        self,
+        picture: NDArray[Any],
+        *,
+        mask: NDArray[Any] | None = None,
+        samples: int = 8,
+        draws: int = 0,
+        seed: int = 0,
+    ) -> Pages:
+        """Denoise, enlarge, complete or segment one picture, as the model was fitted to do.
+
+        Args:
+            picture: (H, W) or (H, W, C) of 8 or 16 bits, of any size.
+            mask: (H, W), true where a hole is; for models of the recipe inpaint, which need it.
+            samples: number of draws that the result is the mean of.
+            draws: number of draws to return besides the result.
+            seed: of the draws.
+
+        Returns:
+            The result and the draws in the bits of `picture`, the uncertainty of every pixel as
+            8 bits, and its mean (codes of 8 bits; nats of entropy for classes).
+
+        Raises:
+            UsageError: E247 for a model that restores nothing, E231 for a picture of another kind.
+        """
+        if self.recipe.restoration is None:
+            able = [name for name, each in RECIPES.items() if each.restoration]
+            raise UsageError(
+                "E247",
+                f"a model of the recipe {self.recipe.name!r} restores no pictures",
+                fix=f"fit a model with one of the recipes {', '.join(able)}",
+            )
+        page = np.asarray(picture)
+        if page.dtype not in (np.uint8, np.uint16) or page.ndim not in (2, 3):
+            raise UsageError(
+                "E231",
+                f"picture must be (H, W) or (H, W, C) of uint8 or uint16, got {page.dtype} of "
+                f"shape {page.shape}",
+                fix="numpy.asarray(PIL.Image.open(PATH))",
+            )
+        page = page[..., None] if page.ndim == 2 else page
+        hole = None if mask is None else np.asarray(mask, bool)
+        return restore_page(self, page, Draws(samples, draws, seed), hole)
 
     def evaluate(
         self, data: object, *, samples: int | None = None, ais: bool = False

@@ -174,9 +174,11 @@ def _restore(  # noqa: PLR0913, PLR0917 - model, data, place and flags of four c
     """Check the flags and restore the pictures."""
     work = import_module("lowerbound.cli.work.restore")  # imports torch: --help does not wait
     order = work.Order(
-        parsing.at_least(flags.draws, 0, "--draws"),
-        parsing.at_least(flags.samples, 1, "--samples"),
-        parsing.at_least(flags.seed, 0, "--seed"),
+        work.Draws(
+            draws=parsing.at_least(flags.draws, 0, "--draws"),
+            samples=parsing.at_least(flags.samples, 1, "--samples"),
+            seed=parsing.at_least(flags.seed, 0, "--seed"),
+        ),
         flags.on_bad_file or "auto",
         mask,
     )

@@ -6,33 +6,26 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lowerbound.cli import places
 from lowerbound.cli.outputs import Clock
 from lowerbound.cli.result import Result
 from lowerbound.cli.work import drawing
-from lowerbound.coding.augmentations import with_holes
 from lowerbound.coding.crops import shares
-from lowerbound.coding.pairs import colours_of, matched, packed_colours
+from lowerbound.coding.pairs import matched, packed_colours
 from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.files.pictures import folders, image_file
 from lowerbound.files.pictures.bad_files import Tally, counted
 from lowerbound.files.write_folder import atomic_folder
-from lowerbound.recipes import restoration
-from lowerbound.tasks import restore
-from lowerbound.tasks.restore import Restored
+from lowerbound.tasks.restore_picture import Draws, Page, Pages, classes_of, masks_of, restore_page
 from lowerbound.tasks.trained import Model
 
-SPREAD = 4.0  # codes of an uncertainty map per code of standard deviation
 SHOWN = 4  # pictures of the overview
 SIDE = 160  # pixels of a picture in the overview
-
-Page = NDArray[Any]  # (H, W, C) of 8 or 16 bits
 
 
 @dataclass(frozen=True)
@@ -40,34 +33,14 @@ class Order:
     """How pictures are restored.
 
     Attributes:
-        draws: that are written beside the result.
-        samples: draws that the result is the mean of.
-        seed: of the draws.
+        how: the numbers of draws, and their seed.
         on_bad_file: "auto", "skip" or "fail".
         mask: where holes are, a path; or None.
     """
 
-    draws: int
-    samples: int
-    seed: int
+    how: Draws
     on_bad_file: str
     mask: Any = None
-
-
-class Pages(NamedTuple):
-    """What is written of one picture.
-
-    Attributes:
-        result: the restored picture, or the mask.
-        uncertainty: (H, W, 1) of 8 bits.
-        draws: further pictures or masks.
-        doubt: mean uncertainty: codes of standard deviation, or nats of entropy.
-    """
-
-    result: Page
-    uncertainty: Page
-    draws: list[Page]
-    doubt: float
 
 
 def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> Path:
@@ -94,15 +67,10 @@ def run(trained: Model, data: Any, order: Order, target: Path | None, overwrite:
     if target is None:
         made = [made for _, _, made in pages]
         return _told(trained, [each.doubt for each in made], tally, clock(), None, made)
-    _check_names(names, order.draws)
+    _check_names(names, order.how.draws)
     with atomic_folder(target, overwrite) as folder:
-        doubts = _written(folder, pages, _classes(trained))
+        doubts = _written(folder, pages, classes_of(trained))
     return _told(trained, doubts, tally, clock(), target)
-
-
-def _classes(trained: Model) -> NDArray[np.int64]:
-    """Return the packed colours of the classes that a model tells apart, if it does."""
-    return np.asarray(trained.coding.document()["classes"], np.int64)
 
 
 def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
@@ -160,7 +128,7 @@ def _pages(
                 raise
             tally.add(listing.names[i], error)
             continue
-        yield names[i], given, restore_page(trained, given, order, hole)
+        yield names[i], given, restore_page(trained, given, order.how, hole)
     tally.check()
 
 
@@ -176,87 +144,6 @@ def _hole(path: Path, given: Page) -> NDArray[np.bool_]:
             path=str(path),
         )
     return mask
-
-
-def masks_of(trained: Model) -> bool:
-    """Tell whether a model gives every pixel a class."""
-    restoration = trained.recipe.restoration
-    return restoration is not None and restoration.masks
-
-
-def restore_page(
-    trained: Model, given: Page, order: Order, hole: NDArray[np.bool_] | None = None
-) -> Pages:
-    """Restore one picture, (H, W, C) of 8 or 16 bits, as the model's recipe asks.
-
-    A model of another number of channels sees each channel of the picture by itself; one that
-    tells classes sees their mean.
-    """
-    known = int(trained.arguments["channels"])
-    x = torch.from_numpy(np.moveaxis(shares(given), -1, 0).copy())
-    if masks_of(trained):
-        return _masks(trained, _restored(trained, _seen(x, known), order), order)
-    parts = [x] if known == len(x) else [_seen(part[None], known) for part in x]
-    if hole is not None:
-        place = torch.from_numpy(hole)[None, None]
-        parts = [with_holes(part[None], place).context[0] for part in parts]  # pyright: ignore
-    found = [_restored(trained, part, order) for part in parts]
-    if len(found) > 1 or known != len(x):
-        found = [_averaged(each) for each in found]
-    joined = Restored(*(np.concatenate(part, -3) for part in zip(*found, strict=True)))
-    return _pictures(joined, given, order, hole)
-
-
-def _seen(x: torch.Tensor, channels: int) -> torch.Tensor:
-    """Return a picture in as many channels as a model knows: grey, or the same three times."""
-    if len(x) == channels:
-        return x
-    return x.mean(0, keepdim=True).expand(channels, -1, -1).contiguous()
-
-
-def _averaged(found: Restored) -> Restored:
-    """Return a result of one channel: that of a model of colours that was shown grey."""
-    return Restored(*(part.mean(-3, keepdims=True) for part in found))
-
-
-def _restored(trained: Model, given: torch.Tensor, order: Order) -> Restored:
-    scale = int(trained.arguments.get("scale", 1))
-    return restore.restore(
-        trained.model,
-        given,
-        draws=max(order.samples, order.draws),
-        seed=order.seed,
-        scale=scale,
-        multiple=restoration.multiple_of(1 if scale > 1 else restoration.FOLD),
-        keep=order.draws,
-    )
-
-
-def _pictures(found: Restored, given: Page, order: Order, hole: NDArray[np.bool_] | None) -> Pages:
-    """Return restored pictures in the bits of the given one."""
-    highest = np.iinfo(given.dtype).max
-
-    def page(x: NDArray[np.float32]) -> Page:
-        made = np.rint(np.moveaxis(x, 0, -1).clip(0, 1) * highest).astype(given.dtype)
-        return made if hole is None else np.where(hole[..., None], made, given)
-
-    spread = found.spread if hole is None else found.spread * hole
-    codes = np.sqrt(np.square(spread).mean(0)) * 255
-    shown = np.rint((codes * SPREAD).clip(0, 255)).astype(np.uint8)[..., None]
-    doubt = float(codes.mean() if hole is None else codes[hole].mean() if hole.any() else 0.0)
-    return Pages(page(found.mean), shown, [page(d) for d in found.draws[: order.draws]], doubt)
-
-
-def _masks(trained: Model, found: Restored, order: Order) -> Pages:
-    """Return masks in the colours of those that were learned from."""
-    colours = _classes(trained)
-    p = found.mean.clip(1e-12)
-    entropy = -(p * np.log(p)).sum(0)
-    shown = np.rint((entropy / np.log(len(p))).clip(0, 1) * 255).astype(np.uint8)[..., None]
-    result, *draws = (
-        colours_of(colours[each.argmax(0)]) for each in (p, *found.draws[: order.draws])
-    )
-    return Pages(result, shown, draws, float(entropy.mean()))
 
 
 def _write(folder: Path, name: str, made: Pages) -> None:

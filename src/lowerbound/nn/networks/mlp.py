@@ -131,7 +131,15 @@ class Reader(nn.Module):
 
 
 class Filled(Reader):
-    """Reader of numbers: NaN becomes 0, with missing-value indicators appended if `indicators`."""
+    """Reader of numbers: NaN becomes 0.
+
+    Args:
+        features: number of columns.
+        indicators: append an indicator of the missing values for each column.
+
+    >>> Filled(2, indicators=True)(torch.tensor([[1.0, torch.nan]]))
+    tensor([[1., 0., 0., 1.]])
+    """
 
     def __init__(self, features: int, indicators: bool) -> None:
         super().__init__()

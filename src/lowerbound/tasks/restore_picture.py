@@ -1,0 +1,137 @@
+"""Restore one picture that is an array of 8 or 16 bits: its result, uncertainty and draws."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lowerbound.coding.augmentations import with_holes
+from lowerbound.coding.crops import shares
+from lowerbound.coding.pairs import colours_of
+from lowerbound.recipes import restoration
+from lowerbound.tasks import restore
+from lowerbound.tasks.restore import Restored
+from lowerbound.tasks.state import TrainedState
+
+SPREAD = 4.0  # codes of an uncertainty map per code of standard deviation
+
+Page = NDArray[Any]  # (H, W, C) of 8 or 16 bits
+
+
+class Draws(NamedTuple):
+    """How a picture is restored.
+
+    Attributes:
+        samples: number of draws that the result is the mean of.
+        draws: number of draws that are returned besides the result.
+        seed: of the draws.
+    """
+
+    samples: int = 8
+    draws: int = 0
+    seed: int = 0
+
+
+class Pages(NamedTuple):
+    """A restored picture.
+
+    Attributes:
+        result: the restored picture, or the mask.
+        uncertainty: (H, W, 1) of 8 bits.
+        draws: further pictures or masks.
+        doubt: mean uncertainty: codes of standard deviation, or nats of entropy.
+    """
+
+    result: Page
+    uncertainty: Page
+    draws: list[Page]
+    doubt: float
+
+
+def classes_of(trained: TrainedState) -> NDArray[np.int64]:
+    """Return the packed colours of the classes that a model tells apart, if it does."""
+    return np.asarray(trained.coding.document()["classes"], np.int64)
+
+
+def masks_of(trained: TrainedState) -> bool:
+    """Tell whether a model gives every pixel a class."""
+    restoration = trained.recipe.restoration
+    return restoration is not None and restoration.masks
+
+
+def restore_page(
+    trained: TrainedState, given: Page, how: Draws, hole: NDArray[np.bool_] | None = None
+) -> Pages:
+    """Restore one picture, (H, W, C) of 8 or 16 bits, by a model of a restoration recipe.
+
+    A model of another number of channels sees each channel of the picture by itself; one that
+    tells classes sees their mean.
+    """
+    known = int(trained.arguments["channels"])
+    x = torch.from_numpy(np.moveaxis(shares(given), -1, 0).copy())
+    if masks_of(trained):
+        return _masks(trained, _restored(trained, _seen(x, known), how), how)
+    parts = [x] if known == len(x) else [_seen(part[None], known) for part in x]
+    if hole is not None:
+        place = torch.from_numpy(hole)[None, None]
+        parts = [with_holes(part[None], place).context[0] for part in parts]  # pyright: ignore
+    found = [_restored(trained, part, how) for part in parts]
+    if len(found) > 1 or known != len(x):
+        found = [_averaged(each) for each in found]
+    joined = Restored(*(np.concatenate(part, -3) for part in zip(*found, strict=True)))
+    return _pictures(joined, given, how, hole)
+
+
+def _seen(x: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return a picture in as many channels as a model knows: grey, or the same three times."""
+    if len(x) == channels:
+        return x
+    return x.mean(0, keepdim=True).expand(channels, -1, -1).contiguous()
+
+
+def _averaged(found: Restored) -> Restored:
+    """Return a result of one channel: that of a model of colours that was shown grey."""
+    return Restored(*(part.mean(-3, keepdims=True) for part in found))
+
+
+def _restored(trained: TrainedState, given: torch.Tensor, how: Draws) -> Restored:
+    scale = int(trained.arguments.get("scale", 1))
+    return restore.restore(
+        trained.model,
+        given,
+        draws=max(how.samples, how.draws),
+        seed=how.seed,
+        scale=scale,
+        multiple=restoration.multiple_of(1 if scale > 1 else restoration.FOLD),
+        keep=how.draws,
+    )
+
+
+def _pictures(found: Restored, given: Page, how: Draws, hole: NDArray[np.bool_] | None) -> Pages:
+    """Return restored pictures in the bits of the given one."""
+    highest = np.iinfo(given.dtype).max
+
+    def page(x: NDArray[np.float32]) -> Page:
+        made = np.rint(np.moveaxis(x, 0, -1).clip(0, 1) * highest).astype(given.dtype)
+        return made if hole is None else np.where(hole[..., None], made, given)
+
+    spread = found.spread if hole is None else found.spread * hole
+    codes = np.sqrt(np.square(spread).mean(0)) * 255
+    shown = np.rint((codes * SPREAD).clip(0, 255)).astype(np.uint8)[..., None]
+    doubt = float(codes.mean() if hole is None else codes[hole].mean() if hole.any() else 0.0)
+    return Pages(page(found.mean), shown, [page(d) for d in found.draws[: how.draws]], doubt)
+
+
+def _masks(trained: TrainedState, found: Restored, how: Draws) -> Pages:
+    """Return masks in the colours of those that were learned from."""
+    colours = classes_of(trained)
+    p = found.mean.clip(1e-12)
+    entropy = -(p * np.log(p)).sum(0)
+    shown = np.rint((entropy / np.log(len(p))).clip(0, 1) * 255).astype(np.uint8)[..., None]
+    result, *draws = (
+        colours_of(colours[each.argmax(0)]) for each in (p, *found.draws[: how.draws])
+    )
+    return Pages(result, shown, draws, float(entropy.mean()))
