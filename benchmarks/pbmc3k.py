@@ -32,7 +32,7 @@ from scipy import sparse
 
 import results_file
 from lowerbound import Model, Plan
-from lowerbound.cli.commands.score import embed
+from lowerbound.cli.commands.embed import embed
 from lowerbound.files.read import read
 from lowerbound.tasks import metrics
 from lowerbound.training import plan

@@ -78,7 +78,10 @@ def test_the_model_serves_every_use(name, ring, run):
 
 def test_settings_that_cannot_be_are_refused_before_any_data(folder, run):
     for words, told in [
-        (["--recipe", "ladder", "--set", "latents=[4]"], "2 widths for 1 level"),
+        (
+            ["--recipe", "ladder", "--set", "latents=[4]"],
+            "at most one width per level",
+        ),
         (["--recipe", "iaf", "--set", "kind=iff"], "iaf"),
         (["--recipe", "iaf", "--set", "flows=-1"], "whole number"),
     ]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 SRC = str(Path(__file__).parents[2] / "src")
-CLI = [sys.executable, "-m", "lowerbound.cli.main"]
+CLI = [sys.executable, "-m", "lowerbound"]
 
 
 def environment(**more):
@@ -93,7 +93,7 @@ def test_help_of_a_command_begins_with_examples(run):
 def test_the_lines_of_a_help_break_where_the_terminal_ends(run):
     told = run("fit", "--help").out
     for whole in (
-        "After it, or a crash, the same \ncommand goes on where it was",
+        "After Ctrl-C or a crash, the \nsame command continues, and ends",
         "a folder of   │\n│          such files or of pictures, or",
         "default there), nvae, vqvae or vqvae2 for pictures:",
     ):

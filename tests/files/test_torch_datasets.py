@@ -10,11 +10,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lowerbound import noise
-from lowerbound.coding.pairs import PairsFor, read_pairs
+from lowerbound.coding.pairs import read_pairs
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.containers import admit
 from lowerbound.files.data import ImagePairs, Images, Table
 from lowerbound.files.read import are_picture_files, may_be_pictures, read, walk
+from lowerbound.recipes import find
 
 
 class Examples(Dataset):
@@ -76,7 +77,7 @@ def test_an_image_as_context_makes_pairs():
     assert pairs.pictures[0].shape == (12, 10, 1)
     np.testing.assert_array_equal(pairs.pictures[2][..., 0], noisy[2, 0])
     np.testing.assert_array_equal(pairs.targets[2][..., 0], clean[2, 0])
-    coding = PairsFor("denoise", {}).fit(pairs, types={}, drop=(), transform="blend")
+    coding = find("denoise").coding({}).fit(pairs, types={}, drop=(), transform="blend")
     batch = coding.encode(pairs).raw.take(torch.arange(2))
     torch.testing.assert_close(batch.context, batch.x / 2)
 
@@ -125,7 +126,7 @@ def test_a_list_of_pictures_is_read_in_its_order(photos):
     assert read([photos[0], photos[1].parent]).files == rows.files
     assert may_be_pictures(photos)
     assert not are_picture_files([*photos, __file__])
-    pairs = read_pairs(photos, photos[::-1], "denoise")
+    pairs = read_pairs(photos, photos[::-1], find("denoise").restoration)
     assert [int(target[0, 0, 0]) for target in pairs.targets] == [0, 1, 2]
     with pytest.raises(DataError, match="E001"):
         read([*photos, photos[0].with_name("gone.png")])

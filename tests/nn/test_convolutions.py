@@ -203,8 +203,8 @@ def test_the_importance_weighted_bound_of_images(k):
 
 def test_what_is_no_image_is_refused():
     for arguments, said in [
-        ({"shape": [28, 28]}, "channels, height and width"),
-        ({"shape": [1, 0, 28]}, "channels, height and width"),
+        ({"shape": [28, 28]}, "channels, height, width"),
+        ({"shape": [1, 0, 28]}, "channels, height, width"),
         ({"shape": [1, 8, 8], "channels": []}, "channels"),
         ({"shape": [1, 8, 8], "latent": 0}, "latent"),
         ({"shape": [1, 8, 8], "likelihood": "logistics"}, "logistic"),

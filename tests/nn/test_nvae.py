@@ -335,7 +335,7 @@ def test_singular_vectors_are_kept_in_checkpoints_and_rest_in_evaluation():
     second.load_state_dict(state)
     torch.testing.assert_close(second.eval().singular_values(), first.singular_values())
     assert first.model is m
-    with pytest.raises(UsageError, match="no convolution"):
+    with pytest.raises(UsageError, match="needs a model with convolutions"):
         Spectral(Elbo(recipes.gaussian(3)), 0.1)
 
 
@@ -369,7 +369,7 @@ def test_balancing_weighs_groups_by_their_rate_and_size_while_beta_is_below_1():
 
 def test_what_is_no_hierarchy_is_refused():
     for arguments, said in [
-        ({"shape": [28, 28]}, "channels, height and width"),
+        ({"shape": [28, 28]}, "channels, height, width"),
         ({"shape": [1, 8, 8], "groups": []}, "groups"),
         ({"shape": [1, 8, 8], "groups": [1, 0]}, "groups"),
         ({"shape": [1, 8, 8], "blocks": -1}, "blocks"),

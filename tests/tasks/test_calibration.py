@@ -41,7 +41,7 @@ def test_an_alarm_rate_finer_than_the_rows_says_so_by_its_interval():
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 7.0])
 def test_impossible_alarm_rates_are_refused(rate):
-    with pytest.raises(UsageError, match="alarm rate"):
+    with pytest.raises(UsageError, match="alarm_rate must be between 0 and 1"):
         Calibration.of(np.arange(5.0)).alarm(rate)
 
 

@@ -110,7 +110,7 @@ def test_ais_agrees_with_many_importance_samples(model):
 
 
 def test_zero_samples_are_refused(model):
-    with pytest.raises(UsageError, match="samples is 0"):
+    with pytest.raises(UsageError, match="samples must be a positive integer, got 0"):
         metrics.log_likelihood(model, Dense(rows(3)), 0)
 
 

@@ -180,12 +180,12 @@ def test_saved_and_loaded_models_are_the_same(tmp_path):
 def test_imputation_leaves_what_was_observed_and_fills_the_rest():
     frame = rows()
     trained = learn(frame, Plan(**QUICK))
-    filled = trained.impute(frame).to_pandas()
+    filled = trained.impute(frame)
     for name in frame:
         seen = frame[name].notna()
         assert (filled[name][seen] == frame[name][seen]).all()
         assert filled[name].notna().all()
-    copies = trained.impute(frame, draws=3).to_pandas()
+    copies = trained.impute(frame, draws=3)
     assert len(copies) == 3 * len(frame)
     assert copies.groupby("draw")["b"].sum().nunique() == 3
 

@@ -129,7 +129,7 @@ def test_an_image_model_from_data_to_samples(settings):
     assert trained.embed(GREY).shape == (len(GREY), 3)
     assert np.isfinite(trained.anomaly_score(GREY[:9])).all()
     assert pixels_of(trained.samples(5).table, (12, 12)).shape == (5, 12, 12)
-    assert trained.reconstruct(GREY[:4]).num_rows == 4
+    assert trained.reconstruct(GREY[:4]).shape == GREY[:4].shape
     report = trained.evaluate(GREY[:20], samples=4)
     assert report["elbo"] <= -report["iw_nll"] + 3.0
     bits = -report["elbo"] / (12 * 12) / np.log(2)

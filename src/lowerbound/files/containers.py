@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import singledispatch
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import narwhals as nw
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.utils import check_array
 
 from lowerbound.errors import DataError, ResourceError
 from lowerbound.files import paths
@@ -102,7 +102,8 @@ def admit(
         return Given(frame, not is_array(kind_of(frame.native)))
     if np.ma.isMaskedArray(data):
         data = np.ma.asarray(data, dtype=np.float64).filled(np.nan)
-    checked = check_array(
+    # Imported here: sklearn takes 75 MB that loading and scoring tables do without.
+    checked = import_module("sklearn.utils").check_array(
         data, ensure_min_samples=rows, estimator=estimator, allow_nd=pictures, **_ARRAYS
     )
     return Given(read(checked), False)

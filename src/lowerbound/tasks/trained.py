@@ -115,9 +115,9 @@ class Model(TrainedState):
             UsageError: E241 for an unknown `by`, E258 where the model cannot be scored by it, E236
                 where the score has no parts to explain.
         """
-        frame, coded = self.encode(data)
+        frame = read(data, wanted=self.coding.wanted())
         table, _ = self.score_table(
-            frame, coded, by=by, explain=explain, false_discovery_rate=false_discovery_rate
+            frame, by=by, explain=explain, false_discovery_rate=false_discovery_rate
         )
         return containers.beside(frame, table)
 
@@ -140,14 +140,13 @@ class Model(TrainedState):
 
     def score_table(
         self,
-        frame: Whole,
-        coded: Coded | None = None,
+        data: object,
         *,
         by: str = "likelihood",
         explain: int = 0,
         false_discovery_rate: float | None = None,
     ) -> tuple[pa.Table, Coded]:
-        """Score rows that are read already, and coded where `coded` is given; see `score`.
+        """Score rows as `score` does; return an Arrow table, and the coded rows.
 
         Returns:
             An Arrow table with one line per row, and the coded rows.
@@ -158,7 +157,7 @@ class Model(TrainedState):
         way = self.scoring(by)
         if explain:
             way.check_parted("--explain")
-        coded = self._coded(frame) if coded is None else coded
+        frame, coded = self.encode(data)
         scores = way.measure(self.model, coded)
         cut = None if false_discovery_rate is None else way.cut(scores, false_discovery_rate)
         return explained(self, (frame, coded), way.flag(scores, cut), explain), coded
