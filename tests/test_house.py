@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lowerbound.cli.verbs import LOWERBOUND
+from lowerbound.recipes import RECIPES
 from reproductions.command import PROGRAM
 
 ROOT = Path(__file__).parent.parent
@@ -257,3 +258,25 @@ def test_the_map_of_a_folder_names_each_file_in_it_and_nothing_else(path):
     lines = re.findall(r"^- ([\w/, ]+):", ast.get_docstring(tree_of(path)), re.MULTILINE)
     told = [name for line in lines for name in line.split(", ")]
     assert sorted(told) == sorted(within)
+
+
+def test_no_recipe_is_named_outside_its_file():
+    """Recipes are asked by their record: no comparison with a name, no table of names."""
+    found = []
+    for path in sorted((ROOT / "src" / "lowerbound").rglob("*.py")):
+        if "recipes" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = {
+                part.value
+                for part in ast.walk(node)
+                if isinstance(part, ast.Constant) and part.value in set(RECIPES)
+            }
+            compared = isinstance(node, ast.Compare) and "recipe" in ast.unparse(node)
+            table = isinstance(node, ast.Dict | ast.Set | ast.Tuple | ast.List) and all(
+                isinstance(key, ast.Constant) and key.value in RECIPES
+                for key in (node.keys if isinstance(node, ast.Dict) else node.elts)
+            )
+            if (compared and names) or (table and len(names) > 1):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)[:80]}")
+    assert not found

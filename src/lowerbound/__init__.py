@@ -46,15 +46,16 @@ _HOMES = {
 __all__ = ["VAE", "Model", "Plan", "Recipe", "__version__", "errors", "fit", "load"]
 
 # Names of 0.1.0, and what to use in their place.
-_METHODS = ("score", "embed", "sample", "impute", "reconstruct", "evaluate")
-_RESTORE = ("denoise", "upscale", "inpaint", "segment")
+_METHODS = {
+    **{name: name for name in ("score", "embed", "sample", "impute", "reconstruct", "evaluate")},
+    **{name: "restore" for name in ("denoise", "upscale", "inpaint", "segment", "restore")},
+}
 _COMMANDS = ("demo", "explain", "export", "info", "inspect", "plot", "tune", "verify")
 _FORMER = {
     "Trained": "lowerbound.Model",
     "learn": "lowerbound.fit(data, ...) or lowerbound.training.fit.learn(data, plan)",
     "recipe": "python -m reproductions, in a checkout",
-    **{name: f"lowerbound.load(PATH).{name}(...)" for name in _METHODS},
-    **{name: "lowerbound.load(PATH).restore(picture)" for name in _RESTORE},
+    **{name: f"lowerbound.load(PATH).{method}(...)" for name, method in _METHODS.items()},
     **{name: f"the command `lowerbound {name}`" for name in _COMMANDS},
     "explain": "the command `lowerbound error CODE`",
 }
