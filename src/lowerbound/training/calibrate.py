@@ -1,4 +1,4 @@
-"""From a model after training to a `Model` one: its scores calibrated, its health examined."""
+"""Turn a trained network into a `Model`: calibrate its scores and check its health."""
 
 from __future__ import annotations
 
@@ -22,21 +22,28 @@ from lowerbound.training.plan import Plan, budget_of, objective_settings
 from lowerbound.training.split import HELD_CROPS, SMALL, Fitted, Material
 
 CROP_SAMPLES = 4  # importance samples of a crop's score
-TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
+TYPICAL_ROWS = 500  # held-out rows from which each column's usual part of a score is estimated
 TYPICAL_COLUMNS = 5_000
-LEVEL_ROWS = 1_000  # held-out rows scored by levels, by half the draws of the likelihood
-SEEN = 0.1  # dB of a restored picture that anyone would see
+LEVEL_ROWS = 1_000  # held-out rows scored by levels, with half the draws of the likelihood
+SEEN = 0.1  # dB that a restored picture must gain: a visible difference
 
 
 def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> Model:
-    """Score the calibration rows, set the threshold and examine the model."""
+    """Score the calibration rows, set the alarm threshold and check the model.
+
+    Args:
+        plan: the options of the fit.
+        frame: the data that were read.
+        material: the coded rows and their split.
+        fitted: the model after training.
+    """
     model, arguments, history, engine, priors = fitted
     coding, coded, split = material.coding, material.coded, material.split
     index = split.calibration
     samples = _samples(model, coded)
     calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
     some = subset(coded.rows, index[:TYPICAL_ROWS])
-    columns = coding.groups if not coding.shape else ()  # what pictures lack is columns to name
+    columns = coding.groups if not coding.shape else ()  # pictures have no named columns
     cells = (
         draws.cell_nats(model, some).flatten(1).mean(0)
         if 0 < len(columns) <= TYPICAL_COLUMNS
@@ -83,7 +90,7 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
 
 
 def _samples(model: LatentModel, coded: Coded) -> int:
-    """Return the importance samples of a score."""
+    """Return the number of importance samples per score."""
     if coded.each > 1:
         return CROP_SAMPLES
     first = coded.rows.take(torch.zeros(1, dtype=torch.long))
@@ -91,14 +98,14 @@ def _samples(model: LatentModel, coded: Coded) -> int:
 
 
 def _further(plan: Plan, model: LatentModel, held_out: Coded, samples: int) -> dict[str, Scoring]:
-    """Calibrate the ways of scoring that need held-out scores of their own."""
+    """Calibrate the scorings that need their own held-out scores."""
     if levels_lacking(plan.recipe, model) is not None:
         return {}
     return {"levels": by_levels(model, held_out, plan.alarm_rate, samples)}
 
 
 def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Health:
-    """Return the health of a model that restores, by what it makes of held-out pairs."""
+    """Return `health` with the quality of restored held-out pictures added."""
     if fitted.arguments.get("classes"):
         right, usual = restore.accuracy(fitted.model, valid), restore.commonest(valid)
         told = (
@@ -112,5 +119,5 @@ def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Hea
 
 
 def _some(learned: Rows, coded: Coded) -> Rows:
-    """Return the rows to learn from, of crops as many as are held out."""
+    """Return the training rows; for crops, as many as are held out."""
     return learned if coded.each == 1 else subset(learned, torch.arange(HELD_CROPS))
