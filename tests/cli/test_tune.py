@@ -102,7 +102,7 @@ def test_a_trial_that_diverges_is_one_that_failed(monkeypatch):
 
 
 def test_what_cannot_be_searched(monkeypatch):
-    with pytest.raises(DataError, match="too few to judge") as caught:
+    with pytest.raises(DataError, match="at least 10 rows") as caught:
         Parts.of(read(numbers(9)), 0)
     assert caught.value.code == "E075"
     with pytest.raises(UsageError, match="tables"):
