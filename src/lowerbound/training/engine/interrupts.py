@@ -36,7 +36,7 @@ class Held:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Restore the previous handlers, and deliver a waiting signal unless an error was raised."""
+        """Restore the previous handlers; deliver a waiting signal unless an error was raised."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if kind is None:

@@ -22,7 +22,7 @@ class Budget:
         steps: smallest number of optimiser steps, overriding `epochs` for small tables.
         most: largest number of optimiser steps, overriding `epochs` for large tables; None is no
             limit.
-        settled: step after which the best check is kept and patience counts. Before it, the
+        settled: step from which the best check is kept and patience counts. Before it, the
             objective still changes, so that bounds are not comparable: the latest check is kept.
     """
 
@@ -39,7 +39,7 @@ class Budget:
         return wanted if self.most is None else min(wanted, self.most)
 
     def spent(self, step: int, steps: int, last: Check | None) -> float:
-        """Return the share of the budget that is spent at a step, from 0 to 1.
+        """Return the share of the budget that is spent at a step.
 
         It is the share of the steps or of the seconds, whichever is larger. The seconds are
         extrapolated from the last check: reading the clock at every step would give a different
