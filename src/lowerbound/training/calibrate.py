@@ -44,7 +44,7 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
     calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
     some = subset(coded.rows, index[:TYPICAL_ROWS])
     columns = coding.groups if not coding.shape else ()  # pictures have no named columns
-    cells = (
+    typical = (
         draws.cell_nats(model, some).flatten(1).mean(0)
         if 0 < len(columns) <= TYPICAL_COLUMNS
         else None
@@ -69,8 +69,8 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
         "history": history.as_dict(),
         **({} if priors is None else {"priors_history": priors.as_dict()}),
         "typical_nats": {}
-        if cells is None
-        else {group.column: float(cells[list(group.parts)].sum()) for group in columns},
+        if typical is None
+        else {group.column: float(typical[list(group.parts)].sum()) for group in columns},
         "valid_elbo": health.valid_elbo,
         "latent": draws.embed(model, subset(coded.rows, index[:1])).shape[1],
         "health": health.as_dict(),
@@ -119,5 +119,5 @@ def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Hea
 
 
 def _some(learned: Rows, coded: Coded) -> Rows:
-    """Return the training rows; for crops, as many as are held out."""
+    """Return the training rows that are checked: all, or `HELD_CROPS` crops of pictures."""
     return learned if coded.each == 1 else subset(learned, torch.arange(HELD_CROPS))

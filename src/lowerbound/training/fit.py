@@ -318,7 +318,10 @@ def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
 
 
 def _decided(recipe: Recipe, coding: Coding) -> dict[str, Any]:
-    """Return the arguments that the data determine; a recipe may lack `missing` if none is."""
+    """Return the arguments that the data determine.
+
+    `missing` is left out for a recipe without that argument, if no value is missing.
+    """
     known = recipe.parameters
     found = coding.arguments()
     if "missing" not in known and found.get("missing") is False:

@@ -158,7 +158,10 @@ def _known(what: str, value: str, names: Any) -> None:
 
 
 def is_large(plan: Plan, rows: int) -> bool:
-    """Return whether the importance-weighted bound is used: many rows, and not preset "fast"."""
+    """Return whether the rows are many enough for the recipe's importance-weighted bound.
+
+    The preset "fast" never uses it.
+    """
     above = plan.recipe.iwae_above
     return above is not None and plan.preset != "fast" and rows > above
 

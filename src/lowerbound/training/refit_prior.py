@@ -108,8 +108,8 @@ def _draws(model: LatentModel, rows: Rows) -> _Draws:
         site = _first(trace)
         log_x = px.log_prob(batch.x.repeat_interleave(SAMPLES, 0))
         usual = site.p.log_prob(site.z)
-        beside = torch.stack([usual, log_x + trace.log_ratio() - usual], 1)
-        return torch.cat([beside, site.z], 1).view(len(batch.x), SAMPLES, -1)
+        weights = torch.stack([usual, log_x + trace.log_ratio() - usual], 1)
+        return torch.cat([weights, site.z], 1).view(len(batch.x), SAMPLES, -1)
 
     found = metrics.by_tiles(model, rows, work)
     return _Draws(found[..., 2:].flatten(0, 1), found[..., 1].double(), found[..., 0].flatten())

@@ -111,7 +111,7 @@ def _coding(plan: Plan, frame: Whole) -> Coding:
 
 
 def measure(coding: Coding) -> list[tuple[str, ...]]:
-    """Return (name, family, size) of each coded column; likelihoods with equal lists compare."""
+    """Return (name, family, size) of each coded column: log p is comparable if these are equal."""
     schema = getattr(coding, "schema", None)
     parts = () if schema is None else schema.parts
     return [(part.name, part.family, str(part.size)) for part in parts]
@@ -153,8 +153,9 @@ class Search:
     def _identity(self) -> str:
         """Return a digest of everything that the trials depend on."""
         coding = _coding(self.plan, self.parts.learned)
-        cells = [fingerprint(coding.encode(part).rows) for part in self.parts]
-        known = {"plan": self.plan.document(), "recipes": self.names, "cells": cells}
+        digests = [fingerprint(coding.encode(part).rows) for part in self.parts]
+        # The keys are part of the digest: another one would make earlier searches unreadable.
+        known = {"plan": self.plan.document(), "recipes": self.names, "cells": digests}
         text = json.dumps(known, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -276,6 +277,6 @@ def _refuse_another(storage: Any, identity: str, folder: Path) -> None:
         raise UsageError(
             "E250",
             f"{folder.name} holds the trials of another search: other data, plan or recipes",
-            fix="repeat the earlier command to continue it, or --resume never to start anew",
+            fix="repeat the earlier command to continue it, or --resume never to start again",
             path=str(folder),
         )

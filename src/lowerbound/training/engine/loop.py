@@ -314,7 +314,7 @@ class _Trainer:
         return check
 
     def _look(self, shown: Weights) -> tuple[float, int, int]:
-        """Return the bound on the held-out rows, the number of latents in use, and of all."""
+        """Return the bound on the held-out rows, the latents in use, and the number of latents."""
         model = self.objective.model
         assert isinstance(model, nn.Module)
         with self.flat.showing(shown):
