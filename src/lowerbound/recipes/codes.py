@@ -131,7 +131,7 @@ def _coded(  # noqa: PLR0913 - the arguments that the two recipes share
         raise UsageError(
             "E240",
             f"prior_channels must be a positive multiple of {HEADS}, got {prior_channels}",
-            fix=f"a multiple of {HEADS}",
+            fix=f"prior_channels={16 * HEADS}",
         )
     family, reader = likelihood_of(likelihood, colours, missing)
     parts = _Parts(channels, blocks, (codebook, codes, dim), prior, prior_layers, prior_channels)

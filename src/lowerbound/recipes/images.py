@@ -93,7 +93,7 @@ def positive(**sizes: int | Sequence[int]) -> None:
         numbers = [size] if isinstance(size, int) else list(size)
         if min(numbers, default=0) < 1:
             raise UsageError(
-                "E240", f"{name} must be at least 1, got {size}", fix=f"a larger {name}"
+                "E240", f"{name} must be at least 1, got {size}", fix=f"increase {name}"
             )
 
 

@@ -271,7 +271,7 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
     multiple = 2 ** (len(groups) + blocks - 1)
     small = _coarsest(size, multiple)
     if channels % 2:
-        raise UsageError("E240", f"channels must be even, got {channels}", fix="an even number")
+        raise UsageError("E240", f"channels must be even, got {channels}", fix="channels=32")
     # _Parts counts halvings from the scale just above the finest one, whatever `blocks` is.
     parts = _Parts(
         channels // 2, latent_channels, cells, squeeze_excite, checkpointing, mirrored_cell

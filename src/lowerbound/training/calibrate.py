@@ -109,12 +109,14 @@ def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Hea
     if fitted.arguments.get("classes"):
         right, usual = restore.accuracy(fitted.model, valid), restore.commonest(valid)
         told = (
-            f"{right:.1%} of the held-out pixels get their class, and the commonest class has "
-            f"{usual:.1%} of them"
+            f"{right:.1%} of the held-out pixels are classified correctly; {usual:.1%} of them "
+            "have the most frequent class"
         )
-        return doctor.of_restoring(health, told, right > usual, "the commonest class everywhere")
+        return doctor.of_restoring(
+            health, told, right > usual, "the most frequent class everywhere"
+        )
     before, after = restore.decibels(fitted.model, valid)
-    told = f"held-out crops come from {before:.2f} dB to {after:.2f} dB"
+    told = f"restoration takes held-out crops from {before:.2f} dB to {after:.2f} dB"
     return doctor.of_restoring(health, told, after > before + SEEN)
 
 

@@ -73,7 +73,11 @@ class Parts(NamedTuple):
             DataError: E075 for fewer than 10 rows.
         """
         if not isinstance(frame, Table):
-            raise UsageError("E241", "tune is for tables", fix="lowerbound fit, for pictures")
+            raise UsageError(
+                "E241",
+                f"{frame.origin}: tune needs a table, got pictures or a sparse matrix",
+                fix="lowerbound fit, which fits the model without a search",
+            )
         count = min(JUDGED, int(SHARE * frame.rows))
         if count < 2:
             raise DataError(

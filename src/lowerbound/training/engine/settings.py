@@ -113,7 +113,10 @@ class Optimiser:
         for name, low in [("batch_size", 1), ("learning_rate", 0.0), ("clip", 0.0)]:
             value = getattr(self, name)
             if not (value >= low and value > 0):
-                raise UsageError("E240", f"{name} must be above 0, got {value}", fix=name)
+                default = getattr(Optimiser, name)
+                raise UsageError(
+                    "E240", f"{name} must be above 0, got {value}", fix=f"{name}={default}"
+                )
         if not 0.0 <= self.ema < 1.0:
             raise UsageError(
                 "E240", f"ema must be at least 0 and below 1, got {self.ema}", fix="ema=0.999"
