@@ -38,7 +38,7 @@ def refuse_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
 
 
 def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
-    """Refuse two settings if one of them would have no effect."""
+    """Refuse two settings that cannot be combined."""
     found = conflict(settings)
     if found is None:
         return
@@ -52,7 +52,7 @@ def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
 
 
 def _refuse_idle(recipe: Recipe, settings: Mapping[str, Any]) -> None:
-    """Refuse settings of the rate in the first stage of a recipe of codes: they have no effect."""
+    """Refuse settings of the KL term for a recipe of codes, whose KL is a constant in training."""
     if not recipe.first_stage:
         return
     idle = [each.name for each in SETTINGS if each.name in settings and each.of_rate]

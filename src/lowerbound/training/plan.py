@@ -24,7 +24,14 @@ ANNEAL = 0.02  # final factor of the learning rate, for recipes with small batch
 
 
 class Preset(NamedTuple):
-    """A trade between time and quality."""
+    """A trade-off between training time and quality.
+
+    Attributes:
+        hidden: widths of the encoder's layers.
+        budget: limits on the length of the fit.
+        optimiser: settings of the optimiser.
+        meaning: a description for help texts.
+    """
 
     hidden: tuple[int, ...]
     budget: Budget

@@ -19,7 +19,7 @@ from lowerbound.recipes import Recipe
 # Share of a time limit for the first stage. The codes are soon good enough; the quality of new
 # pictures is limited by the prior, which takes thousands of steps.
 TIME = 0.3
-RATE = 1e-3  # learning rate at most: a PixelCNN is deep and has no normalisation
+RATE = 1e-3  # largest learning rate: a PixelCNN is deep and has no normalisation
 
 
 class FrozenElbo(Elbo):

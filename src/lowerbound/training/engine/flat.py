@@ -135,7 +135,7 @@ class Buffers:
         self.live = list(module.buffers())
         self.kept = [buffer.clone() for buffer in self.live]
         self.versions = [buffer._version for buffer in self.live]
-        # torch does not count the changes that a batch norm makes.
+        # The version counter of a buffer does not count the updates by a batch norm.
         norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
         self.uncounted = {id(buffer) for norm in norms for buffer in norm.buffers()}
 
