@@ -102,10 +102,10 @@ def test_a_trial_that_diverges_is_one_that_failed(monkeypatch):
 
 
 def test_what_cannot_be_searched(monkeypatch):
-    with pytest.raises(DataError, match="too few to judge") as caught:
+    with pytest.raises(DataError, match="at least 10 rows") as caught:
         Parts.of(read(numbers(9)), 0)
     assert caught.value.code == "E075"
-    with pytest.raises(UsageError, match="tables"):
+    with pytest.raises(UsageError, match="needs a table"):
         Parts.of(read(np.zeros((20, 8, 8), np.uint8)), 0)
     with pytest.raises(UsageError) as caught:
         Plan(learning_rate=0.0)

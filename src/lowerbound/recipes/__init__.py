@@ -1,13 +1,13 @@
-"""Named models: functions that compose parts into a `LatentModel`, and one record of each.
+"""Named models: functions that compose parts into a `LatentModel`, with a `Recipe` for each.
 
-- record: what a `Recipe` says about a named model
+- record: the class `Recipe`
 - vectors: one level between two MLPs: gaussian, beta, sigma, iaf
 - tables, bits, cells: mixed columns, columns of 0 and 1, counts of single cells
 - hierarchies: several levels over columns: ladder
 - images, towers: pictures: conv, conv_ladder, nvae
 - codes: vector-quantised pictures: vqvae, vqvae2
 - restoration: one picture given another: denoise, upscale, inpaint, segment
-- choosing, latent_parts: parts that an argument names
+- choosing, latent_parts: parts chosen by name
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lowerbound.recipes import (
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.record import Recipe
 
-# All recipes by name; adding one is a record in its own file, and its place here.
+# All recipes by name. To add one, define its record in its own file and list it here.
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -59,11 +59,14 @@ __all__ = ["RECIPES", "Choice", "Recipe", "find", "suggest"]
 
 
 def find(recipe: str | Recipe | Callable[..., LatentModel]) -> Recipe:
-    """Return the record of a recipe: of its name, of a function, or the record itself.
+    """Return the record of a recipe.
+
+    Args:
+        recipe: a name, a function that builds a model, or a record, which is returned itself.
 
     Raises:
-        UsageError: E241 for an unknown name, E259 for a function that does not say what data it
-            models, or has the name of another recipe.
+        UsageError: E241 for an unknown name, E259 for a function without an argument that names
+            its data (see `Recipe.of`), or with the name of a built-in recipe.
     """
     if isinstance(recipe, str):
         return choice("recipe", recipe, RECIPES)
@@ -72,19 +75,19 @@ def find(recipe: str | Recipe | Callable[..., LatentModel]) -> Recipe:
     if known is not None and known.build is not found.build:
         raise UsageError(
             "E259",
-            f"a recipe of lowerbound's own is called {found.name!r}: model files could not tell "
-            "the two apart",
+            f"{found.name!r} is the name of a built-in recipe, and model files store recipes by "
+            "name",
             fix=f"give your function another name, such as my_{found.name}",
         )
     return found if known is None else known
 
 
 class Choice(NamedTuple):
-    """Fields of a plan that suit data for which no recipe was chosen, and why.
+    """The plan fields that suit data for which no recipe was chosen, and the reason.
 
     Attributes:
-        plan: fields of the plan, the recipe's name among them; empty where the default suits.
-        reason: the data that they suit, as the end of a sentence.
+        plan: fields of the plan, including the recipe's name; empty if the defaults suit.
+        reason: the kind of data, as the end of a sentence.
     """
 
     plan: Mapping[str, Any]
@@ -92,11 +95,11 @@ class Choice(NamedTuple):
 
 
 def suggest(frame: Whole, chosen: Mapping[str, object]) -> Choice:
-    """Return what the first recipe that suits the data suggests.
+    """Return the suggestion of the first recipe that suits the data.
 
     Args:
         frame: the data, or their first part.
-        chosen: the fields of the plan that the user has chosen; None is not chosen.
+        chosen: the fields of the plan set by the user; None means not set.
     """
     for recipe in RECIPES.values():
         found = None if recipe.suits is None else recipe.suits(frame, chosen)
@@ -106,7 +109,7 @@ def suggest(frame: Whole, chosen: Mapping[str, object]) -> Choice:
 
 
 def __getattr__(name: str) -> Any:
-    """Return the function of a recipe by its name, such as ``recipes.gaussian``."""
+    """Return the function of a recipe by name, such as ``recipes.gaussian``."""
     if name in RECIPES:
         return RECIPES[name].build
     raise AttributeError(f"module 'lowerbound.recipes' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""A model of binary data: one level between two networks, Bernoulli from logits."""
+"""A VAE for binary data: one level between two networks, with a Bernoulli likelihood."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def binary(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
     prior: str = "standard",
     pseudo_inputs: int = 500,
 ) -> LatentModel:
-    """Binary data, (B, features) of 0 and 1: p(x | z) is a Bernoulli of every cell.
+    """A VAE for binary data, (B, features) of 0 and 1, with an independent Bernoulli per column.
 
     References:
         Kingma & Welling, "Auto-encoding variational Bayes", 2014, appendix C.1.
 
     Args:
-        features: number of cells.
+        features: number of columns.
         latent: size of z.
         hidden: widths of the encoder's layers; the decoder mirrors them.
-        layers: of the two networks: "silu", "relu", "tanh" or "gated".
-        missing: give the encoder indicators of missing cells.
-        components: of a mixture prior fitted after training; 0 keeps the one it was trained with.
-        prior: that of training: "standard", "mixture", "flow", "vamp" or "exemplar".
-        pseudo_inputs: number of components, pseudo-inputs or exemplars of a prior that has them.
+        layers: nonlinearity of the two networks: "silu", "relu", "tanh" or "gated".
+        missing: give the encoder indicators of missing values.
+        components: components of a mixture prior fitted after training; 0 keeps `prior`.
+        prior: the prior in training: "standard", "mixture", "flow", "vamp" or "exemplar".
+        pseudo_inputs: number of the prior's components, pseudo-inputs or exemplars, if any.
     """
     reader = Filled(features, missing)
     return vector(

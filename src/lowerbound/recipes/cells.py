@@ -1,4 +1,4 @@
-"""A model of counts, as of single cells."""
+"""A VAE for counts, such as gene counts of single cells."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from lowerbound.recipes.record import Recipe, Suggestion
 
 
 class GivenLibrary(nn.Module):
-    """The first state of a count model: its context, log-library (and one-hot batch).
+    """The first state of a count model: its context, which is log library size and one-hot batch.
 
-    Without a context, the training cells' mean log-library stands in.
+    Without a context, the training rows' mean context is used.
     """
 
     usual: Tensor
@@ -38,19 +38,19 @@ class GivenLibrary(nn.Module):
 
 
 class CountsDecoder(nn.Module):
-    """(context, z) -> (hidden, log-library): the library passes by the network untouched."""
+    """Decoder (context, z) -> [hidden, log library size]; the library size skips the network."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
-        """Return [net([h without library, z]), log-library]."""
+        """Return (B, width + 1): net of [one-hot batch, z], then the log library size."""
         return torch.cat([self.net(torch.cat([h[:, 1:], z], 1)), h[:, :1]], 1)
 
 
 class ButLast(nn.Module):
-    """Apply a net to all but the last number."""
+    """Apply a network to all but the last feature."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -58,15 +58,15 @@ class ButLast(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return net(h[:, :-1])."""
-        # Products of rows that do not lie one after the other take up to twice as long.
+        # Products of non-contiguous rows take up to twice as long.
         return self.net(h[:, :-1].contiguous())
 
 
 class OfLibrary(Conditional):
-    """p(x | h, library): the last number of the state, the log-library, goes to the family."""
+    """p(x | h, library), with the last feature of the state, log library size, for the family."""
 
     def forward(self, h: Tensor, *beside: Tensor) -> Distribution:
-        """Return the counts of every gene."""
+        """Return the distribution of the counts of all genes."""
         return super().forward(h, h[:, -1:], *beside)
 
 
@@ -78,9 +78,9 @@ def counts(
     batches: int = 0,
     components: int = 0,
 ) -> LatentModel:
-    """Counts with a library size, as of single cells: p(x | z, library), dispersion per gene.
+    """A VAE for counts with a library size, such as single cells: p(x | z, library size).
 
-    The context is (log library size, one-hot of the batch).
+    Each gene has its own dispersion. The context is [log library size, one-hot batch].
 
     References:
         Lopez et al., "Deep generative modeling for single-cell transcriptomics", 2018,
@@ -92,7 +92,7 @@ def counts(
         hidden: widths of the encoder's layers; the decoder mirrors them.
         likelihood: "nb", "zinb" or "poisson".
         batches: number of experimental batches in the context.
-        components: of a mixture prior fitted after training; 0 is N(0, I).
+        components: components of a mixture prior fitted after training; 0 is N(0, I).
     """
     choice("likelihood", likelihood, dict.fromkeys(["nb", "zinb", "poisson"]))
     hidden = list(hidden)

@@ -1,8 +1,8 @@
-"""Models of images whose latents are codes: vector-quantised autoencoders of one level or more.
+"""Vector-quantised VAEs for images, with one or more levels of discrete codes.
 
-Images are (B, channels, height, width), with the values that their likelihood asks for; see
-`lowerbound.recipes.images`. Such a model is made in two stages: first encoder, codebooks and
-decoder, under a prior to which all codes are alike; then a prior over the codes, all else frozen.
+Images are (B, channels, height, width); the range of values depends on the likelihood, see
+`lowerbound.recipes.images`. A fit has two stages: it trains encoder, codebooks and decoder under
+a uniform prior, and then a prior over the codes with everything else frozen.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.images import channels_and_size, likelihood_of, positive
 from lowerbound.recipes.record import SMALLEST_PICTURE, Recipe, of_pictures
 
-HEADS = 4  # of the top prior's attention
+HEADS = 4  # attention heads of the coarsest level's prior
 
 
 class _Parts:
-    """What the levels of a model of codes are made of.
+    """Builder of the parts of a model of codes.
 
     Args:
-        channels: of the networks.
-        blocks: residual ones after each change of size.
-        book: -> a codebook of a level.
+        channels: channels of the networks.
+        blocks: number of residual blocks after each change of size.
+        book: kind, size and dimension of a level's codebook.
         prior: "uniform" or "pixelcnn".
-        layers: of a PixelCNN.
+        layers: number of layers of a PixelCNN.
         width: channels of a PixelCNN.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what all the parts share
+    def __init__(  # noqa: PLR0913, PLR0917 - the settings that all parts share
         self,
         channels: int,
         blocks: int,
@@ -66,11 +66,11 @@ class _Parts:
         return [Refined(self.channels, hidden) for _ in range(self.blocks)]
 
     def halve(self, inputs: int) -> list[nn.Module]:
-        """Return a halving."""
+        """Return layers that halve the size."""
         return [Halving(inputs, self.channels), nn.SiLU()]
 
     def double(self, outputs: int, size: tuple[int, int]) -> list[nn.Module]:
-        """Return a doubling."""
+        """Return layers that double the size, to `size`."""
         return [nn.SiLU(), Doubling(self.channels, outputs, size)]
 
     def level(
@@ -79,10 +79,10 @@ class _Parts:
         """Return a level.
 
         Args:
-            name: of its site.
+            name: name of the level.
             grid: (H, W) of its codes.
-            first: whether no level comes before it, so that its state is empty.
-            onward: the grid of the next level; None for the last.
+            first: whether it is the first level, with an empty state.
+            onward: the grid of the next level; None for the last level.
         """
         c, state = self.channels, 0 if first else self.channels
         kind, size, dim = self.book
@@ -98,14 +98,14 @@ class _Parts:
         )
 
     def prior_of(self, book: Codebook, grid: tuple[int, int], state: int, heads: int) -> nn.Module:
-        """Return the prior of a level: the top one of a PixelCNN with attention."""
+        """Return the prior of a level; a PixelCNN has attention if `heads` is not 0."""
         if self.prior == "uniform":
             return UniformCodes(book, *grid)
         net = PixelCNN(book.size, grid, self.width, self.layers, state, heads)
         return PixelCodes(book, net)
 
 
-def _coded(  # noqa: PLR0913 - what the two recipes share
+def _coded(  # noqa: PLR0913 - the arguments that the two recipes share
     shape: Sequence[int],
     levels: int,
     *,
@@ -121,7 +121,7 @@ def _coded(  # noqa: PLR0913 - what the two recipes share
     prior_channels: int,
     prior_layers: int,
 ) -> LatentModel:
-    """Return the model of a recipe: see `vqvae` and `vqvae2`."""
+    """Compose the model of `vqvae` or `vqvae2`; the arguments are theirs."""
     colours, size = channels_and_size(shape)
     positive(channels=channels, halvings=halvings, prior_layers=prior_layers)
     positive(**{"blocks + 1": blocks + 1, "dim": dim})
@@ -131,7 +131,7 @@ def _coded(  # noqa: PLR0913 - what the two recipes share
         raise UsageError(
             "E240",
             f"prior_channels must be a positive multiple of {HEADS}, got {prior_channels}",
-            fix=f"a multiple of {HEADS}",
+            fix=f"prior_channels={16 * HEADS}",
         )
     family, reader = likelihood_of(likelihood, colours, missing)
     parts = _Parts(channels, blocks, (codebook, codes, dim), prior, prior_layers, prior_channels)
@@ -173,7 +173,7 @@ def vqvae(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
     prior_channels: int = 64,
     prior_layers: int = 6,
 ) -> LatentModel:
-    """The VQ-VAE: a grid of codes between two convolutional networks.
+    """The VQ-VAE: a grid of discrete codes between two convolutional networks.
 
     References:
         van den Oord, Vinyals & Kavukcuoglu, "Neural discrete representation learning", 2017,
@@ -181,18 +181,19 @@ def vqvae(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
 
     Args:
         shape: (channels, height, width) of an image, of any size, as in `nvae`.
-        codes: K, in the codebook; of "fsq" at most as many.
-        dim: of a code's vector; "fsq" has about one per factor 8 of its codes.
-        channels: of the networks.
-        blocks: residual ones at every scale, of the encoder and of the decoder.
-        halvings: from the image to the grid of codes.
-        codebook: "ema_restart" (moving averages that begin at k-means, dead codes restarted),
-            "ema" (moving averages alone), "gradient" (learned by the loss), "simvq" or "fsq".
+        codes: number of codes K in the codebook; for "fsq", an upper limit.
+        dim: dimension of a code vector; "fsq" chooses its own, about one per factor 8 of codes.
+        channels: channels of the networks.
+        blocks: residual blocks at each scale, in the encoder and in the decoder.
+        halvings: number of halvings from the image to the grid of codes.
+        codebook: "ema_restart" (moving averages initialised by k-means, with restarts of unused
+            codes), "ema" (moving averages only), "gradient" (trained by the loss), "simvq" or
+            "fsq".
         likelihood: as in `conv`.
         missing: give the encoder indicators of missing pixels.
-        prior: of the codes: "uniform", or "pixelcnn", which a fit learns in a second stage.
-        prior_channels: of the PixelCNN.
-        prior_layers: of the PixelCNN.
+        prior: prior of the codes: "uniform", or "pixelcnn", which is trained in a second stage.
+        prior_channels: channels of the PixelCNN, a multiple of 4.
+        prior_layers: number of layers of the PixelCNN.
     """
     return _coded(
         shape,
@@ -226,10 +227,10 @@ def vqvae2(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
     prior_channels: int = 64,
     prior_layers: int = 6,
 ) -> LatentModel:
-    """The VQ-VAE-2: grids of codes at two or three scales, each seen through the coarser ones.
+    """The VQ-VAE-2: grids of codes at two or three scales, each conditional on the coarser ones.
 
-    Levels are named "z0" at the coarsest scale, "z1", ... A finer level's codes are those of what
-    the encoder and the coarser codes say together; its prior is conditional on the coarser codes.
+    Levels are named "z0" (coarsest), "z1", ... The codes of a finer level are computed from the
+    encoder's features and the coarser codes; its prior is conditional on the coarser codes.
 
     References:
         Razavi, van den Oord & Vinyals, "Generating diverse high-fidelity images with VQ-VAE-2",
@@ -237,19 +238,22 @@ def vqvae2(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
 
     Args:
         shape: (channels, height, width) of an image, of any size, as in `nvae`.
-        levels: 2 or 3.
-        codes: as in `vqvae`, of every level.
+        levels: number of levels, 2 or 3.
+        codes: as in `vqvae`, for each level.
         dim: as in `vqvae`.
         channels: as in `vqvae`.
         blocks: as in `vqvae`.
-        halvings: from the image to the finest grid; every coarser one is half as large. A fit
-            takes 3 where nothing is said: few places are what the priors learn well.
-        codebook: as in `vqvae`; every level has its own.
+        halvings: number of halvings from the image to the finest grid; each coarser grid has half
+            the size. The default in a fit is 3: priors are learned better on small grids.
+        codebook: as in `vqvae`; each level has its own.
         likelihood: as in `conv`.
         missing: give the encoder indicators of missing pixels.
-        prior: as in `vqvae`; the PixelCNN of the coarsest level looks at all codes before.
-        prior_channels: of every PixelCNN.
-        prior_layers: of every PixelCNN.
+        prior: as in `vqvae`; the PixelCNN of the coarsest level attends to all preceding codes.
+        prior_channels: channels of each PixelCNN, a multiple of 4.
+        prior_layers: number of layers of each PixelCNN.
+
+    Raises:
+        UsageError: E240 if `levels` is not 2 or 3.
     """
     if levels not in (2, 3):
         raise UsageError("E240", f"levels must be 2 or 3, got {levels}", fix="levels=2")
@@ -270,8 +274,8 @@ def vqvae2(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
     )
 
 
-# The codes are learned first; then, with all else frozen, the PixelCNNs that are their priors. A
-# PixelCNN of 128 pictures takes a core a second.
+# The codes are trained first; then, with everything else frozen, the PixelCNN priors. The batch is
+# small because a step of a PixelCNN on 128 pictures takes a second on one core.
 VQVAE = Recipe(
     vqvae,
     of_pictures,
@@ -279,9 +283,9 @@ VQVAE = Recipe(
     batch_size=16,
     first_stage={"prior": "uniform"},
 )
-# A fit takes three halvings where none are given: few places are what a PixelCNN learns well.
-# Pictures drawn from codes of 4 x 4 and 2 x 2 places are nearer to digits than those of four times
-# as many, and the codes nearly as faithful.
+# Three halvings by default in a fit, because a PixelCNN is learned better on small grids: pictures
+# sampled with grids of 4 x 4 and 2 x 2 codes look more like digits than those with four times as
+# many codes, and reconstructions are nearly as good.
 VQVAE2 = Recipe(
     vqvae2,
     of_pictures,

@@ -1,4 +1,4 @@
-"""Models with several levels of latents over columns of numbers."""
+"""VAEs with several levels of latents for columns of numbers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.record import Recipe, of_numbers
 from lowerbound.recipes.vectors import numbers
 
-# Of normalised log sigmas over a batch, at first: near the paper's 0.29, as its variances are
-# softplus(1 + a normalised number). With 1, the loss of a ladder of five levels is 8 nats higher
-# after 15 passes over MNIST.
+# Initial standard deviation of the batch-normalised log sigmas. The paper's variances,
+# softplus(1 + a normalised number), give about 0.29. With 1, the loss of a ladder of five levels
+# is 8 nats higher after 15 passes over MNIST.
 SPREAD = 0.25
 
 
 class BottomUp(nn.Module):
-    """d_1 = net_1(x), d_i = net_i(d_i-1): (x, context) -> [d_L, ..., d_1], coarse to fine."""
+    """The encoder (x, context) -> [d_L, ..., d_1], coarse to fine; d_i = net_i(d_i-1), d_0 = x."""
 
     def __init__(self, nets: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class BottomUp(nn.Module):
 
 
 class Onward(nn.Module):
-    """(h, z) -> net(z): what follows depends on z alone, as in a Markov chain of levels."""
+    """The update (h, z) -> net(z), which makes the levels a Markov chain."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -54,9 +54,10 @@ class Onward(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """torch's batch normalisation, but that a batch of one row has the running moments.
+    """Batch normalisation that uses the running moments for a training batch of one row.
 
-    In evaluation all rows do: what a model says of a row does not depend on its neighbours.
+    In evaluation mode it always uses them, so that the result for a row does not depend on the
+    other rows.
     """
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -69,11 +70,11 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def stack(sizes: Sequence[int], batch_norm: bool) -> nn.Sequential:
-    """Return linear layers with leaky rectifiers after them, (B, sizes[0]) -> (B, sizes[-1]).
+    """Return linear layers, each followed by a leaky ReLU, (B, sizes[0]) -> (B, sizes[-1]).
 
     Args:
         sizes: widths from input to output.
-        batch_norm: normalise what goes into the rectifiers.
+        batch_norm: normalise the inputs of the ReLUs over the batch.
     """
     layers: list[nn.Module] = []
     for wide, narrow in pairwise(sizes):
@@ -84,12 +85,12 @@ def stack(sizes: Sequence[int], batch_norm: bool) -> nn.Sequential:
 
 
 def head(wide: int, size: int, batch_norm: bool) -> nn.Module:
-    """Return the network of a level's normal, (B, wide) -> (B, 2 size): means, then log sigmas.
+    """Return the network (B, wide) -> (B, 2 size) of a level's means and log sigmas.
 
     Args:
-        wide: width of what it sees.
-        size: latents of the level.
-        batch_norm: normalise these numbers over the batch while training.
+        wide: number of inputs.
+        size: number of latents of the level.
+        batch_norm: normalise the outputs over the batch in training.
     """
     if not batch_norm:
         return nn.Linear(wide, 2 * size)
@@ -100,7 +101,7 @@ def head(wide: int, size: int, batch_norm: bool) -> nn.Module:
 
 
 def halved(latent: int, levels: int) -> list[int]:
-    """Return `latent`, half of it, half of that, ...: the sizes of so many levels, 1 at least."""
+    """Return the sizes of `levels` levels: `latent`, then half of the previous, at least 1."""
     return [max(1, latent >> i) for i in range(levels)]
 
 
@@ -115,11 +116,11 @@ def ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
     posterior: str = "precision",
     batch_norm_heads: bool = False,
 ) -> LatentModel:
-    """The ladder VAE: a hierarchy whose posterior merges what data and prior say of each level.
+    """The ladder VAE: a hierarchy whose posterior combines the encoder with the prior.
 
-    p(x, z) = p(z_L) p(z_L-1 | z_L) ... p(z_1 | z_2) p(x | z_1). The encoder's way up, d_1 to d_L,
-    is deterministic; the posterior comes down with the generative model: q(z_i | z_i+1, x) is
-    the precision-weighted product of p(z_i | z_i+1) and of what d_i says.
+    p(x, z) = p(z_L) p(z_L-1 | z_L) ... p(z_1 | z_2) p(x | z_1). The encoder's features d_1 to d_L
+    are deterministic. The posterior q(z_i | z_i+1, x) is the precision-weighted product of the
+    prior p(z_i | z_i+1) and a normal computed from d_i.
 
     References:
         Sonderby, Raiko, Maaloe, Sonderby & Winther, "Ladder variational autoencoders", 2016,
@@ -127,20 +128,19 @@ def ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
 
     Args:
         features: number of (standardised) columns.
-        latents: sizes of z_1, ..., z_L, from the data upwards (fine to coarse); by default 16, and
-            half as many at each further level, with as many levels as `hidden` has widths.
-        hidden: widths of each level's networks (two layers each), from the data upwards; the last
-            one holds for further levels too. The decoder mirrors them.
-        likelihood: "shared", "feature" (one sigma per column), "element" (from the network),
-            "optimal", "student" or "laplace"; "bernoulli" where all numbers are 0 or 1.
-        batch_norm: normalise the hidden layers over the batch while training.
-        missing: give the encoder indicators of missing cells.
-        components: of a mixture prior of z_L fitted after training; 0 is N(0, I).
-        posterior: "precision" merges data and prior; "plain" is the hierarchy that the ladder is
-            compared with, whose q(z_i | x) is what d_i says.
-        batch_norm_heads: normalise the means and log sigmas of all levels too, as the paper's
-            experiments do. A prior's means then differ between the rows of a batch from the
-            first step on, which keeps the levels above it in use.
+        latents: sizes of z_1, ..., z_L, from fine to coarse; by default 16, halved at each further
+            level, with one level per width in `hidden`.
+        hidden: widths of each level's networks (two layers each), from fine to coarse; the last
+            one is repeated for further levels. The decoder mirrors them.
+        likelihood: as in `sigma`, or "bernoulli" if all numbers are 0 or 1.
+        batch_norm: normalise the hidden layers over the batch in training.
+        missing: give the encoder indicators of missing values.
+        components: components of a mixture prior of z_L fitted after training; 0 is N(0, I).
+        posterior: "precision", or "plain" for the paper's baseline, a hierarchy in which
+            q(z_i | x) is computed from d_i alone.
+        batch_norm_heads: also normalise the means and log sigmas of all levels, as in the paper's
+            experiments. The prior means then differ between the rows of a batch from the first
+            step, which keeps the coarser levels in use.
 
     Raises:
         UsageError: E237 for more widths than levels.
@@ -172,7 +172,7 @@ def _levels(
     components: int,
     posterior: str,
 ) -> list[Level]:
-    """Return the levels z_L, ..., z_1: each one's network maps z_i to what z_i-1 sees."""
+    """Return the levels z_L, ..., z_1; the network of z_i computes the state that z_i-1 uses."""
     hidden, heads = batch_norm
     top, levels = len(latents) - 1, []
     rule = choice("posterior", posterior, {"precision": Precision, "plain": Plain})

@@ -1,7 +1,7 @@
-"""A model of images: one level between two convolutional networks.
+"""A VAE for images: one level of latents between two convolutional networks.
 
-Images are (B, channels, height, width): codes 0 to 255 for likelihoods of codes, 0 and 1 for
-bits, and values in [0, 1] for the others.
+Images are (B, channels, height, width). Values are integers from 0 to 255 for the likelihoods
+"logistic", "logistic_mixture" and "softmax", 0 or 1 for "bits", and in [0, 1] for the others.
 """
 
 from __future__ import annotations
@@ -40,17 +40,27 @@ _CODES = {"logistic", "logistic_mixture", "softmax"}  # their values are 0 to 25
 
 
 def likelihood_of(name: str, channels: int, missing: bool) -> tuple[Family, Mapped]:
-    """Return the family of a likelihood, and what gives its values to a network as [-1, 1]."""
+    """Return the family of a likelihood, and a reader that maps its values to [-1, 1].
+
+    Args:
+        name: name of the likelihood, see `conv`.
+        channels: channels of the image.
+        missing: whether the reader adds indicators of missing pixels.
+
+    Raises:
+        UsageError: E241 for an unknown name, E246 if the likelihood cannot have missing values.
+    """
     family = choice("likelihood", name, LIKELIHOODS)(channels)
     scale = torch.full((), 2 / 255 if name in _CODES else 2.0)
     reader = Mapped(scale, 1.0, False, Filled(channels, missing))
-    if name == "optimal":  # which must see the gaps to leave them out of its mean
+    if name == "optimal":  # it must see missing values to exclude them from its mean
         return family, reader
     if name == "logistic_mixture" and channels > 1:
         if missing:
             raise UsageError(
                 "E246",
-                "a mixture whose channels see each other cannot leave a missing channel out",
+                "likelihood='logistic_mixture' cannot be used for pictures with missing values: "
+                "each channel depends on the channels before it",
                 fix='likelihood="logistic"',
             )
         return family, reader
@@ -58,7 +68,11 @@ def likelihood_of(name: str, channels: int, missing: bool) -> tuple[Family, Mapp
 
 
 def channels_and_size(shape: Sequence[int]) -> tuple[int, tuple[int, int]]:
-    """Return the channels and the size (height, width) of an image."""
+    """Return the channels and the size (height, width) of an image.
+
+    Raises:
+        UsageError: E240 if `shape` is not three positive numbers.
+    """
     if len(shape) != 3 or min(shape) < 1:
         raise UsageError(
             "E240",
@@ -70,12 +84,16 @@ def channels_and_size(shape: Sequence[int]) -> tuple[int, tuple[int, int]]:
 
 
 def positive(**sizes: int | Sequence[int]) -> None:
-    """Refuse sizes below 1 and lists of none."""
+    """Check that each size, or each number in a list of sizes, is at least 1.
+
+    Raises:
+        UsageError: E240 if one is not, or if a list is empty.
+    """
     for name, size in sizes.items():
         numbers = [size] if isinstance(size, int) else list(size)
         if min(numbers, default=0) < 1:
             raise UsageError(
-                "E240", f"{name} must be at least 1, got {size}", fix=f"a larger {name}"
+                "E240", f"{name} must be at least 1, got {size}", fix=f"increase {name}"
             )
 
 
@@ -91,22 +109,22 @@ def conv(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file
     flow_hidden: Sequence[int] = (320,),
     kind: str = "iaf",
 ) -> LatentModel:
-    """Images on one level of latents, between a convolutional network and its transpose.
+    """A VAE for images: one level of latents between a convolutional network and its transpose.
 
     Args:
         shape: (channels, height, width) of an image, of any size.
         latent: size of z.
-        channels: of the encoder's layers, each of which halves the image; the decoder mirrors
-            them.
+        channels: channels of the encoder's layers, each of which halves the image; the decoder
+            mirrors them.
         likelihood: "bits" for 0 and 1; "continuous_bernoulli", "gaussian" (unit variance),
             "shared", "optimal" or "element" (sigma as in `sigma`) for values in [0, 1];
             "logistic", "logistic_mixture" or "softmax" (any probabilities) for codes 0 to 255.
         missing: give the encoder indicators of missing pixels.
-        components: of a mixture prior fitted after training; 0 is N(0, I).
-        layers: of the two networks: "silu", "relu", "tanh" or "gated".
-        flows: maps of the posterior's draws, as in `iaf`; 0 for a diagonal normal.
+        components: components of a mixture prior fitted after training; 0 is N(0, I).
+        layers: nonlinearity of the two networks: "silu", "relu", "tanh" or "gated".
+        flows: number of flow maps of the posterior, as in `iaf`; 0 is a diagonal normal.
         flow_hidden: widths of the hidden layers of each map's masked network.
-        kind: of map: "iaf", "spline" or "planar".
+        kind: kind of the maps: "iaf", "spline" or "planar".
     """
     colours, size = channels_and_size(shape)
     channels = list(channels)

@@ -1,4 +1,4 @@
-"""The prior and the flow of a posterior that a recipe's arguments name."""
+"""Build the prior and the posterior flow that a recipe's arguments name."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _MAPS: dict[str, Callable[[int, int, Sequence[int], bool], nn.Module]] = {
 }
 
 
-def with_flows(  # noqa: PLR0913, PLR0917 - what the maps need, together
+def with_flows(  # noqa: PLR0913, PLR0917 - the inputs of all maps
     posterior: nn.Module, latent: int, context: int, kind: str, flows: int, hidden: Sequence[int]
 ) -> nn.Module:
-    """Return a posterior with so many maps after its draw, or itself for none.
+    """Return the posterior followed by `flows` flow maps, or itself for 0 maps.
 
     Args:
-        posterior: of the level.
+        posterior: the posterior of the level.
         latent: size of z.
-        context: features of the encoder.
+        context: number of features of the encoder.
         kind: "iaf", "spline" or "planar".
-        flows: number of maps; the order of the variables turns round from one to the next.
+        flows: number of maps; the order of the variables is reversed from one to the next.
         hidden: widths of the hidden layers of each map's masked network.
 
     Raises:
-        UsageError: E241 for another kind.
+        UsageError: E241 for an unknown kind.
     """
     make = choice("kind", kind, _MAPS)
     maps = [make(latent, context, list(hidden), i % 2 == 1) for i in range(flows)]
@@ -43,7 +43,7 @@ def with_flows(  # noqa: PLR0913, PLR0917 - what the maps need, together
 PRIORS = ("standard", "mixture", "flow", "vamp", "exemplar")
 
 
-def with_prior(  # noqa: PLR0913 - what the five priors need, together
+def with_prior(  # noqa: PLR0913 - the inputs of all five priors
     name: str,
     encoder: nn.Module,
     posterior: nn.Module,
@@ -54,27 +54,30 @@ def with_prior(  # noqa: PLR0913 - what the five priors need, together
     shape: Sequence[int],
     bounds: tuple[float, float] | None = None,
 ) -> tuple[nn.Module, nn.Module]:
-    """Return the encoder and the prior of a model of one level.
+    """Return the encoder and the prior of a model with one level.
+
+    The prior "exemplar" wraps the encoder; the others return it unchanged.
 
     Args:
         name: "standard", "mixture", "flow", "vamp" or "exemplar".
-        encoder: of the model, which a prior may borrow.
-        posterior: of the level, likewise.
+        encoder: the encoder of the model; the priors "vamp" and "exemplar" use it too.
+        posterior: the posterior of the level; used by the same priors.
         latent: size of z.
-        components: of a mixture that was fitted after training and is the prior now; 0 for none.
-        pseudo_inputs: number of components, pseudo-inputs or exemplars of a prior that has them.
-        shape: of one x.
-        bounds: of the data, or None.
+        components: components of a mixture fitted after training, which replaces the prior
+            `name`; 0 for none.
+        pseudo_inputs: number of the prior's components, pseudo-inputs or exemplars, if any.
+        shape: shape of one x.
+        bounds: smallest and largest value of the data, or None.
 
     Raises:
-        UsageError: E241 for another name, E240 for too few of them.
+        UsageError: E241 for an unknown name, E240 for too few pseudo-inputs.
     """
     choice("prior", name, dict.fromkeys(PRIORS))
     if components:
         return encoder, Mixture(components, latent)
     if name == "mixture":
         mixture = Mixture(pseudo_inputs, latent)
-        nn.init.normal_(mixture.loc)  # components that begin alike stay alike
+        nn.init.normal_(mixture.loc)  # equal components would get equal gradients
         return encoder, mixture
     if name == "flow":
         return encoder, FlowPrior(latent)

@@ -1,4 +1,4 @@
-"""The record of a recipe: everything that the rest of the library asks about a named model."""
+"""The class `Recipe`: everything that the rest of the library needs to know of a named model."""
 
 from __future__ import annotations
 
@@ -19,21 +19,28 @@ from lowerbound.nn.model import LatentModel
 
 
 class CodingMaker(Protocol):
-    """Fits a coding to data."""
+    """The interface of a class or factory that fits codings to data."""
 
     def fit(
         self, frame: Whole, *, types: Mapping[str, str], drop: Sequence[str], transform: str
     ) -> Coding:
-        """Return the coding of `frame`."""
+        """Fit a coding to `frame`.
+
+        Args:
+            frame: the data.
+            types: kinds of columns by name, in place of the inferred ones.
+            drop: columns to leave out.
+            transform: scaling of numeric columns: "blend", "standard" or "quantile".
+        """
         ...
 
 
 class Suggestion(NamedTuple):
-    """The plan of a fit for which no recipe was chosen.
+    """A recipe's suggestion for the plan of a fit without a chosen recipe.
 
     Attributes:
         fields: fields of the plan besides the recipe.
-        reason: why the recipe suits the data, as the end of a sentence.
+        reason: the reason why the recipe suits the data, as the end of a sentence.
     """
 
     fields: Mapping[str, Any]
@@ -47,28 +54,30 @@ Suits = Callable[[Whole, Mapping[str, object]], Suggestion | None]
 class Recipe:
     """A named model: how it is built, what data it reads, and how it is fitted.
 
-    Only `build` and `coding` are needed. `Recipe.of` makes a record of a plain function.
+    Only `build` and `coding` are required. `Recipe.of` makes a record from a plain function.
 
     Args:
-        build: returns the model. Its keyword arguments are plain JSON values: a saved model stores
-            them, resolved, and is rebuilt by calling `build` again. Its name is the recipe's name.
-        coding: from the settings of a fit to what codes the data for this model.
-        example: arguments of the smallest model, for checking settings before data are read.
-        arguments: arguments of a fit that are given where the user gives none.
-        objective: settings of the objective that are used where the user gives none.
-        minimise: from the model to an objective module, ``forward(batch, step) -> Loss``, that a
-            fit minimises in place of the ELBO; see `lowerbound.nn.Elbo`.
-        batch_size: rows of a step, in place of the preset's; such a fit ends with small steps.
-        first_stage: arguments of the first of two stages of a fit; in the second one only the
-            priors are trained, with the arguments that were asked for.
-        iwae_above: number of training rows above which a fit takes the importance-weighted bound
+        build: a function that returns the model; its name is the recipe's name. Its keyword
+            arguments are plain JSON values: a saved model stores them, with defaults filled in,
+            and is rebuilt by calling `build` again.
+        coding: a function from the settings of a fit to the coding class for this model's data.
+        example: arguments of a smallest model, for checking settings before data are read.
+        arguments: default arguments of a fit, in place of the defaults of `build`.
+        objective: default settings of the objective.
+        minimise: a function from the model to an objective module, ``forward(batch, step) ->
+            Loss``, that replaces the ELBO; see `lowerbound.nn.Elbo`.
+        batch_size: rows per step, in place of the preset's; the learning rate is then annealed.
+        first_stage: arguments for the first of two stages of a fit. The second stage trains only
+            the priors, with the arguments that the user chose.
+        iwae_above: number of training rows above which a fit uses the importance-weighted bound
             and twice the patience; None is never.
-        restoration: what is restored, of models of one picture given another.
-        from_data: further arguments that the data decide, so that the user cannot set them.
-        explains: whether scores are explained by columns.
-        sparse: whether sparse matrices are read as they are, and not as dense columns.
-        searched: whether `tune` tries it besides the recipe that was asked for.
-        suits: tells whether it suits data for which no recipe was chosen, and with which plan.
+        restoration: the kind of restoration, for models of one picture given another; else None.
+        from_data: additional arguments that the data determine and the user cannot set.
+        explains: whether scores can be explained by columns.
+        sparse: whether sparse matrices are read without converting them to dense columns.
+        searched: whether `tune` tries this recipe in addition to the chosen one.
+        suits: a function from the data and the user's plan fields to a `Suggestion`, or to None
+            if the recipe does not suit the data; None never suggests it.
     """
 
     build: Callable[..., LatentModel]
@@ -89,14 +98,14 @@ class Recipe:
 
     @classmethod
     def of(cls, build: Callable[..., LatentModel]) -> Recipe:
-        """Return the record of a plain function, whose first argument names the data it models.
+        """Make a record from a plain function, whose arguments determine the data it models.
 
         Args:
             build: a function with an argument ``features`` (columns of numbers), ``families``
                 (columns of any kinds, with ``sizes``) or ``shape`` (pictures); see `recipes`.
 
         Raises:
-            UsageError: E259 where the function has none of these arguments.
+            UsageError: E259 if the function has none of these arguments.
         """
         known = inspect.signature(build).parameters
         for argument, (coding, example) in _BY_ARGUMENT.items():
@@ -105,7 +114,7 @@ class Recipe:
         raise UsageError(
             "E259",
             f"the recipe {build.__name__!r} must have one of the arguments "
-            f"{', '.join(_BY_ARGUMENT)}, which say what data it models; it has "
+            f"{', '.join(_BY_ARGUMENT)}, which determine the data it models; its arguments are: "
             f"{', '.join(known) or 'none'}",
             fix=f"def {build.__name__}(features, latent=8): ..., or lowerbound.Recipe(build=..., "
             "coding=...)",
@@ -113,7 +122,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """The name under which models are saved."""
+        """The name of the recipe in model files and plans."""
         return self.build.__name__
 
     @property
@@ -138,24 +147,24 @@ class Recipe:
                 raise UsageError(
                     "E242",
                     f"the recipe {self.name!r} has no argument {argument!r} "
-                    f"(it has {', '.join(known)})",
+                    f"(its arguments are {', '.join(known)})",
                     fix=f"did you mean {nearest(argument, known) or next(iter(known))!r}?",
                 )
         return self.build(**arguments)
 
 
 def of_tables(settings: Mapping[str, Any]) -> type[TableCoding]:
-    """Return the coding of columns of any kinds."""
+    """Return the coding class for columns of any kinds."""
     return TableCoding
 
 
 def of_numbers(settings: Mapping[str, Any]) -> type[TableCoding]:
-    """Return the coding of columns of numbers, or of bits where the likelihood is of these."""
+    """Return the coding class for columns of numbers, or of bits for a Bernoulli likelihood."""
     return numbers_for(settings.get("likelihood"))
 
 
 def of_pictures(settings: Mapping[str, Any]) -> CodingMaker:
-    """Return the coding of pictures of one size."""
+    """Return the coding class for pictures of one size."""
     return pictures_for(settings.get("likelihood"))
 
 

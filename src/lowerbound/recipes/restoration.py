@@ -1,8 +1,8 @@
-"""Models of one picture given another: p(x | y), which denoise, enlarge, complete and segment.
+"""Conditional VAEs p(x | y) of one picture given another: denoise, enlarge, inpaint and segment.
 
-A U-Net looks at what is given, y; levels of latents on top of it say what y leaves open; their
-prior depends on y, so that restoring is sampling: z from p(z | y), x from p(x | z, y). Everything
-is convolution: a model works on pictures of any size.
+A U-Net reads the given picture y. Levels of latents on top of it model what y does not determine.
+Their prior depends on y, so that a picture is restored by sampling z from p(z | y) and x from
+p(x | z, y). All layers are convolutions: a model works on pictures of any size.
 
 References:
     Sohn, Lee & Yan, "Learning structured output representation using deep conditional generative
@@ -34,11 +34,11 @@ from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.images import likelihood_of, positive
 from lowerbound.recipes.record import Recipe
 
-_SCALES = 3  # of the U-Net: it sees about 100 pixels around each
-_STRIDES = (8, 2, 4, 1)  # of the levels' latents, in pixels of the U-Net, the coarsest first
-_REACH = 5.0  # of the means and log sigmas of latents, and of how a posterior differs
-FOLD = 2  # pixels of a picture, in each direction, that the U-Net sees as one
-# Those of values in [0, 1], as pictures are given and wanted here: of codes and bits none is.
+_SCALES = 3  # scales of the U-Net, for a receptive field of about 100 pixels
+_STRIDES = (8, 2, 4, 1)  # strides of the levels' latents, in pixels of the U-Net
+_REACH = 5.0  # bound on the means and log sigmas of latents, and on a posterior's offsets
+FOLD = 2  # side of the square of pixels that the U-Net reads as one pixel
+# The likelihoods for values in [0, 1], the values of the pictures here.
 _LIKELIHOODS = {
     name: name for name in ("optimal", "shared", "element", "gaussian", "continuous_bernoulli")
 }
@@ -49,39 +49,39 @@ def _scale_of(settings: Mapping[str, Any]) -> int:
 
 
 def multiple_of(fold: int) -> int:
-    """Return what the height and width of a given picture must be multiples of."""
+    """Return the number that the height and width of a given picture must be multiples of."""
     return fold * max(_STRIDES)
 
 
 def _of_shares(likelihood: str, channels: int, missing: bool) -> tuple[Family, Mapped]:
-    """Return the family of a likelihood of values in [0, 1], and what reads them."""
+    """Return the family of a likelihood for values in [0, 1], and the reader of these values."""
     return likelihood_of(choice("likelihood", likelihood, _LIKELIHOODS), channels, missing)
 
 
 class _Grades(Reader):
-    """Class codes, NaN where there is no label, as one channel each."""
+    """One-hot encoding of class codes, with NaN for pixels without a label."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.width = classes
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, classes, H, W); nothing anywhere where there is no label."""
+        """Return (B, classes, H, W) of 0 and 1; all 0 for pixels without a label."""
         known = ~x.isnan()
         codes = x.nan_to_num(0.0)[:, 0].long()
         return F.one_hot(codes, self.width).movedim(-1, 1).to(x.dtype) * known
 
 
 class _Pair(nn.Module):
-    """The encoder: (x, y) -> the same features for every level.
+    """The encoder (x, y) -> the same features for every level.
 
     Args:
-        reader: of x.
-        fold: pixels of x per pixel of the features.
-        given: (y) -> (B, D, h, w) as the U-Net sees it.
+        reader: the reader of x.
+        fold: side of the square of pixels of x per pixel of the features.
+        given: y -> (B, D, h, w), the input of the U-Net.
         channels: D.
         width: channels of the features.
-        levels: how many levels there are.
+        levels: number of levels.
     """
 
     def __init__(
@@ -98,22 +98,29 @@ class _Pair(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
         """Return one feature tensor per level."""
-        assert context is not None, "a model that restores needs what it restores"
+        assert context is not None, "a restoration model needs the given picture as context"
         seen = F.pixel_unshuffle(self.reader(x), self.fold)
         return [self.net(torch.cat([seen, self.given(context)], 1))] * self.levels
 
 
 def _level(name: str, carried: int, width: int, latent: int, stride: int) -> Level:
-    """Return a level whose latents lie `stride` pixels apart; `carried` channels are no features.
+    """Return a level whose latents are `stride` pixels apart.
 
-    Both ends of the KL see the state through the mean of a latent's pixels.
+    Prior and posterior both average the state over the pixels of a latent.
+
+    Args:
+        name: name of the level.
+        carried: channels of the state that are passed through to the likelihood.
+        width: channels of the features in the state.
+        latent: channels of z.
+        stride: distance of the latents, in pixels of the state.
     """
     state = width + carried
 
     def head(inputs: int) -> nn.Sequential:
         pool = [nn.AvgPool2d(stride)] if stride > 1 else []
         last = nn.Conv2d(width, 2 * latent, 3, 1, 1)
-        with torch.no_grad():  # prior and posterior begin alike, and near N(0, 1)
+        with torch.no_grad():  # prior and posterior start close to N(0, 1)
             last.weight.mul_(0.1)
         return nn.Sequential(nn.Conv2d(inputs, width, 1), nn.SiLU(), *pool, last)
 
@@ -122,7 +129,7 @@ def _level(name: str, carried: int, width: int, latent: int, stride: int) -> Lev
     return Level(name, prior, posterior, Merge(width, latent, stride, 1))
 
 
-def _restorer(  # noqa: PLR0913, PLR0917 - the parts in which the recipes differ
+def _restorer(  # noqa: PLR0913, PLR0917 - the parts that differ between the recipes
     family: Family,
     numbers: int,
     reader: Reader,
@@ -134,13 +141,16 @@ def _restorer(  # noqa: PLR0913, PLR0917 - the parts in which the recipes differ
     """Compose a conditional model.
 
     Args:
-        family: of the likelihood.
-        numbers: of the likelihood, per pixel.
-        reader: of x.
-        given: y as the U-Net sees it.
-        base: y as the likelihood's first numbers are added to it.
+        family: family of the likelihood.
+        numbers: parameters of the likelihood per pixel.
+        reader: the reader of x.
+        given: y -> the input of the U-Net.
+        base: y -> the picture to which the likelihood's first parameters are added.
         sizes: channels of `given`, channels of `base`, fold of x, fold of the output.
         shape: width, depth, levels, latent channels.
+
+    Raises:
+        UsageError: E240 for sizes out of range.
     """
     channels, carried, fold, out = sizes
     width, depth, levels, latent = shape
@@ -162,17 +172,17 @@ def _restorer(  # noqa: PLR0913, PLR0917 - the parts in which the recipes differ
 
 
 class _Folded(nn.Module):
-    """Pixels side by side as channels: (B, C, H, W) -> (B, C f^2, H / f, W / f), then scaled.
+    """Fold squares of pixels into channels, (B, C, H, W) -> (B, C f^2, H / f, W / f), and scale.
 
     References:
-        Zhang, Zuo & Zhang, "FFDNet", 2018: four times as fast for the same receptive field,
-        https://arxiv.org/abs/1710.04026
+        Zhang, Zuo & Zhang, "FFDNet", 2018, https://arxiv.org/abs/1710.04026: four times as fast
+        for the same receptive field.
 
     Args:
         fold: f.
-        channels: how many of the given channels are taken.
-        scale: and
-        shift: values v become scale v - shift.
+        channels: number of leading channels to use.
+        scale: factor on the values.
+        shift: subtracted from the scaled values.
     """
 
     def __init__(self, fold: int, channels: int, scale: float = 1.0, shift: float = 0.0) -> None:
@@ -186,10 +196,10 @@ class _Folded(nn.Module):
 
 
 class _Nothing(nn.Module):
-    """No picture to add to: (B, C, H, W) -> (B, 0, H / f, W / f)."""
+    """A base without channels, (B, C, H, W) -> (B, 0, H / f, W / f)."""
 
     def forward(self, context: Tensor) -> Tensor:
-        """Return no channels, of the folded size."""
+        """Return an empty tensor of the folded size."""
         batch, _, height, width = context.shape
         return context.new_zeros(batch, 0, height // FOLD, width // FOLD)
 
@@ -203,20 +213,22 @@ def denoise(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model f
     likelihood: str = "optimal",
     noise: str = USUAL_NOISE,
 ) -> LatentModel:
-    """Clean pictures given noisy ones, both (B, channels, H, W) in [0, 1], of any size.
+    """A conditional VAE of clean pictures given noisy ones.
+
+    Both are (B, channels, H, W) in [0, 1], of any size.
 
     Args:
-        channels: 1 for grey, 3 for colours.
-        width: channels of the U-Net's finest scale.
-        depth: residual blocks per scale and way.
-        levels: of latents.
-        latent: channels of z, at every level.
+        channels: 1 for grey, 3 for colour.
+        width: channels of the U-Net at its finest scale.
+        depth: residual blocks per scale, on the way down and on the way up.
+        levels: number of levels of latents, from 1 to 4.
+        latent: channels of z at each level.
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
-        noise: that training adds, see `lowerbound.coding.degradations.noise_of`.
+        noise: noise added in training, see `lowerbound.coding.degradations.noise_of`.
     """
     family, reader = _of_shares(likelihood, channels, False)
     seen = channels * FOLD**2
-    noise_of(noise)  # refused here rather than in the middle of a fit
+    noise_of(noise)  # raises for an invalid value here rather than in the middle of a fit
     return _restorer(
         family,
         family.numbers(channels),
@@ -237,15 +249,18 @@ def upscale(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model f
     latent: int = 4,
     likelihood: str = "optimal",
 ) -> LatentModel:
-    """Large pictures, (B, channels, H scale, W scale), given small ones, (B, channels, H, W).
+    """A conditional VAE of large pictures given small ones (super-resolution).
+
+    Large pictures are (B, channels, H scale, W scale), small ones (B, channels, H, W), both in
+    [0, 1].
 
     Args:
-        channels: 1 for grey, 3 for colours.
-        scale: how many times larger, in each direction: 2, 3 or 4.
-        width: channels of the U-Net's finest scale.
-        depth: residual blocks per scale and way.
-        levels: of latents.
-        latent: channels of z, at every level.
+        channels: 1 for grey, 3 for colour.
+        scale: enlargement in each direction: 2, 3 or 4.
+        width: channels of the U-Net at its finest scale.
+        depth: residual blocks per scale, on the way down and on the way up.
+        levels: number of levels of latents, from 1 to 4.
+        latent: channels of z at each level.
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
     """
     if scale not in (2, 3, 4):
@@ -271,17 +286,17 @@ def inpaint(
     latent: int = 8,
     likelihood: str = "optimal",
 ) -> LatentModel:
-    """What is in the holes of pictures, given the rest.
+    """A conditional VAE of the pixels in the holes of pictures, given the other pixels.
 
-    y is (B, channels + 1, H, W): the picture with 0 in its holes, and 1 where a hole is; x has
-    NaN where y shows it: p(x | y) is of the holes alone.
+    y is (B, channels + 1, H, W): the picture with 0 in its holes, and a mask that is 1 in the
+    holes. x is NaN outside the holes, so that p(x | y) covers the holes only.
 
     Args:
-        channels: 1 for grey, 3 for colours.
-        width: channels of the U-Net's finest scale.
-        depth: residual blocks per scale and way.
-        levels: of latents.
-        latent: channels of z, at every level.
+        channels: 1 for grey, 3 for colour.
+        width: channels of the U-Net at its finest scale.
+        depth: residual blocks per scale, on the way down and on the way up.
+        levels: number of levels of latents, from 1 to 4.
+        latent: channels of z at each level.
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
     """
     family, _ = _of_shares(likelihood, channels, True)
@@ -306,17 +321,18 @@ def segment(
     levels: int = 2,
     latent: int = 2,
 ) -> LatentModel:
-    """The class of every pixel, (B, 1, H, W) codes, given a picture, (B, channels, H, W).
+    """A conditional VAE of the class of each pixel given a picture (segmentation).
 
-    Pixels without a label are NaN and cost nothing.
+    Classes are (B, 1, H, W) integer codes, NaN for pixels without a label, which are ignored in
+    the likelihood. The picture is (B, channels, H, W) in [0, 1].
 
     Args:
-        channels: 1 for grey, 3 for colours.
-        classes: how many.
-        width: channels of the U-Net's finest scale.
-        depth: residual blocks per scale and way.
-        levels: of latents.
-        latent: channels of z, at every level.
+        channels: 1 for grey, 3 for colour.
+        classes: number of classes, at least 2.
+        width: channels of the U-Net at its finest scale.
+        depth: residual blocks per scale, on the way down and on the way up.
+        levels: number of levels of latents, from 1 to 4.
+        latent: channels of z at each level.
     """
     if classes < 2:
         raise UsageError(
@@ -338,7 +354,7 @@ def _restoring(
     restoration: Restoration,
     objective: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """Return the record of a model that learns from crops, of which few make a step."""
+    """Return the record of a restoration model, which is trained on small batches of crops."""
     return Recipe(
         build,
         lambda settings: PairsFor(restoration, settings),
@@ -369,8 +385,8 @@ UPSCALE = _restoring(
     ),
 )
 INPAINT = _restoring(inpaint, Restoration("inpaint", lambda settings: Holed(), lambda _: "holes"))
-# Without a share of draws from the prior, a few minutes of training leave masks that are drawn
-# from it far behind a U-Net's.
+# Without training draws from the prior, masks sampled after a few minutes of training are much
+# worse than those of a plain U-Net.
 SEGMENT = _restoring(
     segment, Restoration("segment", None, lambda _: "masks"), {"prior_share": 0.5}
 )

@@ -1,4 +1,4 @@
-"""A model of tables of mixed columns."""
+"""A VAE for tables with columns of mixed kinds."""
 
 from __future__ import annotations
 
@@ -32,20 +32,22 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
     floor: float = 0.15,
     reserved: Sequence[float] = (),
 ) -> LatentModel:
-    """A table of mixed columns: each column has the likelihood of its kind; NaN is missing.
+    """A VAE for tables with columns of mixed kinds, each with a likelihood of its kind.
+
+    Missing values are NaN.
 
     Args:
-        families: "real", "count", "binary", "categorical" or "ordinal" for every coded column.
-        sizes: number of codes of every coded column (1 for numbers).
+        families: "real", "count", "binary", "categorical" or "ordinal" for each coded column.
+        sizes: number of codes of each coded column (1 for numbers).
         latent: size of z.
         hidden: widths of the encoder's layers; the decoder mirrors them.
-        likelihood: of real columns: "gaussian", "student" or "laplace".
-        gaps: None where no cell is ever missing; else the encoder is told which cells are, and
-            this share of the cells (it may be 0) is hidden from it while training.
-        components: of a mixture prior fitted after training; 0 is N(0, I).
-        floor: the smallest sigma of a real column, in its standard deviations. Finer structure
-            than this is taken for rounding, and does not drive the fit or the scores.
-        reserved: for every coded column the probability of a category that training never saw.
+        likelihood: likelihood of real columns: "gaussian", "student" or "laplace".
+        gaps: None for data without missing values. Otherwise the encoder gets indicators of
+            missing values, and this share of the values (it may be 0) is masked in training.
+        components: components of a mixture prior fitted after training; 0 is N(0, I).
+        floor: smallest sigma of a real column, in units of its standard deviation. Finer
+            structure is treated as rounding and does not influence the fit or the scores.
+        reserved: for each coded column, the probability of categories not seen in training.
     """
     reader = TableFeatures(families, sizes, gaps is not None)
     family = Table(

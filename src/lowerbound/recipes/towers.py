@@ -1,6 +1,6 @@
-"""Deep hierarchies of images: groups of latents at several scales, coarse to fine.
+"""Deep hierarchical VAEs for images: groups of latents at several scales, coarse to fine.
 
-Images are (B, channels, height, width), with the values that their likelihood asks for; see
+Images are (B, channels, height, width); the range of values depends on the likelihood, see
 `lowerbound.recipes.images`.
 """
 
@@ -43,18 +43,18 @@ _RULES: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class _Parts:
-    """The parts of a hierarchy at each of its scales.
+    """Builder of the parts of a hierarchy at each scale.
 
     Args:
         width: channels at the size of the image; each halving doubles them.
         latent: channels of z.
-        cells: per group and per halving.
-        squeeze: cells end with squeeze-and-excitation.
-        recompute: trade time for memory.
-        cell: (channels, squeeze, double) -> one of the decoder's cells.
+        cells: number of residual cells per group and per halving.
+        squeeze: whether cells end with squeeze-and-excitation.
+        recompute: whether activations are recomputed in the backward pass, to save memory.
+        cell: (channels, squeeze, double) -> a residual cell of the decoder.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what all the parts share
+    def __init__(  # noqa: PLR0913, PLR0917 - the settings that all parts share
         self,
         width: int,
         latent: int,
@@ -68,23 +68,23 @@ class _Parts:
         self.cell = cell
 
     def channels(self, halvings: int) -> int:
-        """Return the channels of an image that was halved so often."""
+        """Return the number of channels after `halvings` halvings of the image."""
         return self.width * 2**halvings
 
     def encode(self, halvings: int, halve: bool = False) -> nn.Sequential:
-        """Return one step of the tower at a scale, after a halving to get there."""
+        """Return one step of the encoder tower at a scale, with a halving first if `halve`."""
         before = [encoder_cell(self.channels(halvings - 1), self.squeeze, True)] if halve else []
         cells = [encoder_cell(self.channels(halvings), self.squeeze) for _ in range(self.cells)]
         return self.stack(*before, *cells)
 
     def decode(self, halvings: int, double: bool = False) -> list[nn.Module]:
-        """Return the cells of a scale, before a doubling to the next one."""
+        """Return the decoder cells of a scale, with a doubling to the next one if `double`."""
         c = self.channels(halvings)
         after = [self.cell(c, self.squeeze, True)] if double else []
         return [*(self.cell(c, self.squeeze, False) for _ in range(self.cells)), *after]
 
     def advance(self, halvings: int, double: bool) -> nn.Module:
-        """Return how z moves the state on, after the last group of a scale to the next one."""
+        """Return the network (h, z) -> next h, which also doubles the size if `double`."""
         c = self.channels(halvings)
         merged = nn.Conv2d(c + self.latent, c, 1)
         return Concat(self.stack(merged, *self.decode(halvings, double)))
@@ -98,21 +98,21 @@ class _Parts:
         return Flow(inner, [MaskedShift(self.latent, c, way) for way in [False, True] * flows])
 
     def prior(self, halvings: int) -> nn.Module:
-        """Return p(z | h) of any group but the first."""
+        """Return the prior p(z | h) of a group other than the first."""
         net = nn.Conv2d(self.channels(halvings), 2 * self.latent, 1)
         return Conditional(nn.Sequential(nn.ELU(), net), LatentGaussian())
 
     def levels(
         self, groups: Sequence[int], blocks: int, size: tuple[int, int], rule: str, flows: int = 0
     ) -> tuple[list[Level], list[nn.Module]]:
-        """Return the levels, coarse to fine, and the steps of the tower, which runs the other way.
+        """Return the levels, coarse to fine, and the steps of the encoder tower, fine to coarse.
 
         Args:
-            groups: per scale, coarse to fine.
-            blocks: halvings before the finest scale.
+            groups: number of groups per scale, coarse to fine.
+            blocks: number of halvings before the finest scale.
             size: (H, W) at the coarsest scale.
-            rule: of the posterior: "residual", "informed" or "precision".
-            flows: pairs of masked maps after it.
+            rule: rule of the posterior: "residual", "informed" or "precision".
+            flows: number of pairs of masked maps after the posterior.
         """
         levels: list[Level] = []
         steps: list[nn.Module] = []
@@ -142,7 +142,7 @@ class _Parts:
         return nn.Sequential(reader, Enlarged(size, multiple), first, *halved)
 
     def head(self, numbers: int, size: tuple[int, int], multiple: int, blocks: int) -> nn.Module:
-        """Return NVAE's network from the last state to the numbers of the likelihood."""
+        """Return NVAE's network from the last state to the parameters of the likelihood."""
         narrow = partial(decoder_cell, expand=_EXPAND)
         doubled = [
             self.stack(
@@ -155,7 +155,7 @@ class _Parts:
         return nn.Sequential(*doubled, nn.ELU(), last, Cropped(size, multiple))
 
 
-_EXPAND = 3  # of NVAE's cells after the last level; those between levels are twice as wide
+_EXPAND = 3  # channel expansion in NVAE's cells after the last level; between levels it is 6
 
 
 def nvae(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
@@ -173,30 +173,31 @@ def nvae(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file
     weight_normalised: bool = False,
     checkpointing: bool = False,
 ) -> LatentModel:
-    """The NVAE: groups of latents at several scales, each seen through all coarser ones.
+    """The NVAE: groups of latents at several scales, each conditional on all earlier groups.
 
-    The first group's prior is N(0, I); that of every other is normal given the state. Levels are
-    named "z<scale>.<group>", from "z0.0" at the coarsest scale.
+    The first group's prior is N(0, I); that of each other group is a normal given the state.
+    Levels are named "z<scale>.<group>", starting from "z0.0" at the coarsest scale.
 
     References:
         Vahdat & Kautz, "NVAE: a deep hierarchical variational autoencoder", 2020,
         https://arxiv.org/abs/2007.03898
 
     Args:
-        shape: (channels, height, width) of an image, of any size: inside, its border is repeated
-            up to a size that can be halved often enough; the likelihood is of the image alone.
-        groups: of latents at every scale, coarse to fine; a scale is half the next one's size.
-        channels: of the networks at the size of the image; each halving doubles them.
-        latent_channels: of one group of latents.
-        cells: residual cells per group, of the encoder and of the decoder.
-        blocks: halvings before the finest scale.
+        shape: (channels, height, width) of an image, of any size: internally, its border is
+            repeated up to a size that can be halved; the likelihood covers the image only.
+        groups: number of groups of latents at each scale, coarse to fine; each scale has half the
+            size of the next one.
+        channels: channels of the networks at the size of the image; each halving doubles them.
+        latent_channels: channels of one group of latents.
+        cells: residual cells per group, in the encoder and in the decoder.
+        blocks: number of halvings before the finest scale.
         likelihood: as in `conv`.
         missing: give the encoder indicators of missing pixels.
-        squeeze_excite: end each cell with squeeze-and-excitation.
-        residual: make the posterior relative to the prior (eq. 2).
-        flows: pairs of masked maps that enrich each group's posterior (section 3.4).
-        weight_normalised: learn length and direction of kernels apart (Salimans & Kingma, 2016).
-        checkpointing: compute activations again instead of keeping them: less memory, more time.
+        squeeze_excite: end each residual cell with squeeze-and-excitation.
+        residual: parametrise the posterior relative to the prior (eq. 2).
+        flows: number of pairs of masked maps after each group's posterior (section 3.4).
+        weight_normalised: use weight normalisation (Salimans & Kingma, 2016).
+        checkpointing: recompute activations in the backward pass: less memory, more time.
     """
     colours, size = channels_and_size(shape)
     groups = list(groups)
@@ -234,10 +235,10 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
     checkpointing: bool = False,
     blocks: int = 1,
 ) -> LatentModel:
-    """The ladder VAE for images: plain residual cells, and what data and prior say merged.
+    """The ladder VAE for images, with convolutional residual cells.
 
-    Halving convolutions lead to the finest scale and their transposes back to the image, so that
-    no cell works at full size: per step it costs a fraction of an NVAE.
+    Strided convolutions lead from the image to the finest scale, and their transposes back, so
+    that no residual cell works at full size: a step costs a fraction of an NVAE's.
 
     References:
         Sonderby, Raiko, Maaloe, Sonderby & Winther, "Ladder variational autoencoders", 2016,
@@ -245,17 +246,21 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
 
     Args:
         shape: (channels, height, width) of an image, of any size, as in `nvae`.
-        groups: of latents at every scale, coarse to fine; a scale is half the next one's size.
-        channels: of the networks at the finest scale; each halving doubles them.
-        latent_channels: of one group of latents.
-        cells: residual cells per group, of the encoder and of the decoder.
+        groups: number of groups of latents at each scale, coarse to fine; each scale has half the
+            size of the next one.
+        channels: channels of the networks at the finest scale; each halving doubles them.
+        latent_channels: channels of one group of latents.
+        cells: residual cells per group, in the encoder and in the decoder.
         posterior: "precision" (eq. 17-19 of the paper), "residual" as in NVAE, or "informed",
-            whose moments come from a network that sees both.
+            with moments from a network of the state and the encoder's features.
         likelihood: as in `conv`.
         missing: give the encoder indicators of missing pixels.
-        squeeze_excite: end each cell with squeeze-and-excitation.
-        checkpointing: compute activations again instead of keeping them: less memory, more time.
-        blocks: halvings before the finest scale; large images take more than one.
+        squeeze_excite: end each residual cell with squeeze-and-excitation.
+        checkpointing: recompute activations in the backward pass: less memory, more time.
+        blocks: number of halvings before the finest scale; large images need more than one.
+
+    Raises:
+        UsageError: E240 for a size below 1 or an odd number of channels.
     """
     colours, size = channels_and_size(shape)
     groups = list(groups)
@@ -266,8 +271,8 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
     multiple = 2 ** (len(groups) + blocks - 1)
     small = _coarsest(size, multiple)
     if channels % 2:
-        raise UsageError("E240", f"channels must be even, got {channels}", fix="an even number")
-    # Its parts count halvings from the scale above the finest one, whatever it is of the image.
+        raise UsageError("E240", f"channels must be even, got {channels}", fix="channels=32")
+    # _Parts counts halvings from the scale just above the finest one, whatever `blocks` is.
     parts = _Parts(
         channels // 2, latent_channels, cells, squeeze_excite, checkpointing, mirrored_cell
     )
@@ -284,7 +289,7 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
 
 
 def _halved(inputs: int, channels: int, times: int) -> list[nn.Module]:
-    """Return the way from an image to its first scale."""
+    """Return the layers from an image to the finest scale."""
     layers: list[nn.Module] = []
     for i in range(times):
         layers += [Halving(channels if i else inputs, channels), nn.SiLU()]
@@ -292,7 +297,7 @@ def _halved(inputs: int, channels: int, times: int) -> list[nn.Module]:
 
 
 def _doubled(channels: int, outputs: int, size: tuple[int, int], times: int) -> list[nn.Module]:
-    """Return the way back from the first scale to numbers per pixel of an image."""
+    """Return the layers from the finest scale to `outputs` numbers per pixel of the image."""
     layers: list[nn.Module] = []
     for i in reversed(range(times)):
         reached = size[0] // 2**i, size[1] // 2**i
@@ -301,13 +306,13 @@ def _doubled(channels: int, outputs: int, size: tuple[int, int], times: int) -> 
 
 
 def _coarsest(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Return the height and width that are left of an image at the coarsest scale."""
+    """Return the height and width of an image at the coarsest scale, rounded up."""
     height, width = ((n + multiple - 1) // multiple for n in size)
     return height, width
 
 
 def _normalise(model: nn.Module) -> None:
-    """Give every kernel a length and a direction, but for those that are normalised anyway."""
+    """Apply weight normalisation to convolutions with a bias; batch norm follows the others."""
     kernels = [m for m in model.modules() if type(m) is nn.Conv2d and m.bias is not None]
     for kernel in kernels:
         weight_norm(kernel)
@@ -318,19 +323,19 @@ NVAE = Recipe(
     of_pictures,
     example=SMALLEST_PICTURE,
     objective={"balance": True, "spectral": 0.01},
-    batch_size=16,  # its cells have many layers: 128 small pictures take a core 15 seconds
+    batch_size=16,  # many layers: a step on 128 small pictures takes 15 seconds on one core
 )
 
-FINEST = 32  # latents of a side at most: such a ladder learns in minutes on a CPU
-USUAL_SECONDS = 300.0  # of a fit to pictures for which neither preset nor time is chosen
+FINEST = 32  # largest side of the finest grid of latents, for training in minutes on a CPU
+USUAL_SECONDS = 300.0  # time limit of a fit to pictures without a chosen preset or limit
 
 
 def _suits(frame: Whole, chosen: Mapping[str, object]) -> Suggestion | None:
-    """Suggest a ladder for pictures, with a number of scales after their size.
+    """Suggest a ladder VAE for pictures, with a number of scales that depends on their size.
 
-    For photographs of 128 x 128 it had a higher bound after equal time than one level of latents
-    (benchmarks/results/picture_choice.json). For pictures of any size it has at most about
-    `FINEST` x `FINEST` latents of a channel, so that a step costs about the same; its coarsest
+    On photographs of 128 x 128, it reached a higher bound in equal time than one level of latents
+    (benchmarks/results/picture_choice.json). At any size, the finest scale has at most about
+    `FINEST` x `FINEST` latents per channel, so that the cost of a step varies little; the coarsest
     scale is at least four pixels wide.
     """
     if not frame.shape:

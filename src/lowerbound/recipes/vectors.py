@@ -1,4 +1,4 @@
-"""Models of vectors: one level between two MLPs."""
+"""VAEs for columns of numbers: one level of latents between two MLPs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lowerbound.recipes.latent_parts import with_flows, with_prior
 from lowerbound.recipes.record import Recipe, of_numbers
 
 
-def vector(  # noqa: PLR0913 - what recipes of one level have in common
+def vector(  # noqa: PLR0913 - the inputs of all recipes of one level
     reader: nn.Module,
     width: int,
     family: Family,
@@ -31,9 +31,23 @@ def vector(  # noqa: PLR0913 - what recipes of one level have in common
     after: Nonlinearity = SILU,
     bounds: tuple[float, float] | None = None,
 ) -> LatentModel:
-    """One level between two MLPs; `reader` makes x a dense vector of `width` numbers."""
+    """Compose a model of one level between two MLPs.
+
+    Args:
+        reader: (B, features) -> (B, width), dense and without NaN.
+        width: number of outputs of `reader`.
+        family: the likelihood.
+        features: number of columns.
+        latent: size of z.
+        hidden: widths of the encoder's layers; the decoder mirrors them.
+        components: components of a mixture prior fitted after training; 0 keeps `prior`.
+        prior: the prior in training, see `with_prior`.
+        pseudo_inputs: number of the prior's components, pseudo-inputs or exemplars, if any.
+        after: nonlinearity of the hidden layers.
+        bounds: smallest and largest value of the data, or None.
+    """
     hidden = list(hidden)
-    # In this order, so that the weights of a seed stay what they are; a prior draws its own last.
+    # The order of construction determines the initial weights of a seed: keep it.
     posterior = Plain(nn.Linear(hidden[-1], 2 * latent))
     advance = Concat(trunk([latent, *hidden[::-1]], after))
     encoder = Single(nn.Sequential(reader, trunk([width, *hidden], after)))
@@ -61,17 +75,21 @@ def gaussian(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model 
     prior: str = "standard",
     pseudo_inputs: int = 100,
 ) -> LatentModel:
-    """The Gaussian VAE: N(mu(z), sigma^2 I) with a given sigma, unit variance by default.
+    """The Gaussian VAE: p(x | z) = N(mu(z), sigma^2 I) with a fixed sigma, 1 by default.
+
+    References:
+        Kingma & Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114
 
     Args:
         features: number of (standardised) columns.
         latent: size of z.
         hidden: widths of the encoder's layers; the decoder mirrors them.
         sigma: the likelihood's standard deviation.
-        missing: give the encoder indicators of missing cells.
-        components: of a mixture prior fitted after training; 0 keeps that of training.
-        prior: that of training: "standard", "flow", "mixture", "vamp" (a mixture of the posteriors
-            at learned inputs) or "exemplar" (at rows of the data, which the model then holds).
+        missing: give the encoder indicators of missing values.
+        components: components of a mixture prior fitted after training; 0 keeps `prior`.
+        prior: the prior in training: "standard", "flow", "mixture", "vamp" (a mixture of the
+            posteriors of learned inputs) or "exemplar" (a mixture of the posteriors of training
+            rows, which the model then contains).
         pseudo_inputs: number of the prior's components, learned inputs or exemplars.
     """
     reader = Filled(features, missing)
@@ -98,9 +116,14 @@ def beta(
     prior: str = "standard",
     pseudo_inputs: int = 100,
 ) -> LatentModel:
-    """The beta-VAE: the Gaussian VAE's model, trained with a rate of weight beta (default 4).
+    """The beta-VAE: the Gaussian VAE, trained with the KL term weighted by beta (4 by default).
 
-    With unit variance, beta plays the part of sigma^2: see `sigma`, which learns it.
+    With unit variance, beta has the same effect as sigma^2; the recipe `sigma` learns it. The
+    arguments are those of `gaussian`.
+
+    References:
+        Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational
+        framework", 2017, https://openreview.net/forum?id=Sy2fzU9gl
     """
     return gaussian(features, latent, hidden, 1.0, missing, components, prior, pseudo_inputs)
 
@@ -119,18 +142,18 @@ _NUMBERS = {**_SIGMAS, "bernoulli": lambda features: families.Bits()}
 
 
 def numbers(likelihood: str, features: int) -> Family:
-    """Return the family of `features` columns of numbers, of which any may be missing.
+    """Return the family of `features` columns of numbers, any of which may be missing.
 
     Args:
         likelihood: "optimal", "shared", "feature", "element", "student" or "laplace" (see
-            `sigma`), or "bernoulli" where all numbers are 0 or 1.
+            `sigma`), or "bernoulli" if all numbers are 0 or 1.
         features: number of columns.
 
     Raises:
-        UsageError: E241 for another likelihood.
+        UsageError: E241 for an unknown likelihood.
     """
     make = choice("likelihood", likelihood, _NUMBERS)(features)
-    # The analytic sigma handles gaps itself: it must see them to leave them out of its mean.
+    # The analytic sigma must see missing values itself, to exclude them from its mean.
     return make if likelihood == "optimal" else WithMissing(make)
 
 
@@ -144,18 +167,22 @@ def sigma(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
     prior: str = "standard",
     pseudo_inputs: int = 100,
 ) -> LatentModel:
-    """The sigma-VAE: the likelihood's scale is learned, so the two terms need no weighting.
+    """The sigma-VAE: the likelihood's scale is learned, so the ELBO needs no weight beta.
+
+    References:
+        Rybkin, Daniilidis & Levine, "Simple and effective VAE training with calibrated decoders",
+        2021, https://arxiv.org/abs/2006.13202
 
     Args:
         features: number of (standardised) columns.
         latent: size of z.
         hidden: widths of the encoder's layers; the decoder mirrors them.
-        likelihood: "optimal" (analytic), "shared", "feature", "element" (from the network), or
-            "student" or "laplace" for heavier tails.
-        missing: give the encoder indicators of missing cells.
-        components: of a mixture prior fitted after training; 0 keeps that of training.
-        prior: that of training: "standard", "flow", "mixture", "vamp" (a mixture of the posteriors
-            at learned inputs) or "exemplar" (at rows of the data, which the model then holds).
+        likelihood: sigma is "optimal" (computed from the residuals), "shared" (one parameter),
+            "feature" (one per column) or "element" (an output of the network); or "student" or
+            "laplace" for heavier tails.
+        missing: give the encoder indicators of missing values.
+        components: components of a mixture prior fitted after training; 0 keeps `prior`.
+        prior: the prior in training, as in `gaussian`.
         pseudo_inputs: number of the prior's components, learned inputs or exemplars.
     """
     choice("likelihood", likelihood, _SIGMAS)
@@ -184,7 +211,7 @@ def iaf(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file 
     missing: bool = False,
     components: int = 0,
 ) -> LatentModel:
-    """A VAE whose posterior is a flow: a diagonal normal, then maps that know the other latents.
+    """A VAE with a flow posterior: a diagonal normal followed by invertible maps of z.
 
     References:
         Kingma et al., "Improved variational inference with inverse autoregressive flow", 2016,
@@ -194,13 +221,12 @@ def iaf(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file 
         features: number of (standardised) columns.
         latent: size of z.
         hidden: widths of the encoder's layers; the decoder mirrors them.
-        flows: number of maps; the order of the variables turns round from one to the next.
+        flows: number of maps; the order of the variables is reversed from one to the next.
         flow_hidden: widths of the hidden layers of each map's masked network.
-        kind: of map: "iaf", "spline" or "planar" (which has no hidden layers).
-        likelihood: "shared", "feature" (one sigma per column), "element" (from the network),
-            "optimal", "student" or "laplace"; "bernoulli" where all numbers are 0 or 1.
-        missing: give the encoder indicators of missing cells.
-        components: of a mixture prior fitted after training; 0 is N(0, I).
+        kind: kind of the maps: "iaf", "spline" or "planar" (which has no hidden layers).
+        likelihood: as in `sigma`, or "bernoulli" if all numbers are 0 or 1.
+        missing: give the encoder indicators of missing values.
+        components: components of a mixture prior fitted after training; 0 is N(0, I).
     """
     reader, hidden = Filled(features, missing), list(hidden)
     model = vector(

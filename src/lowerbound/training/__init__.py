@@ -1,13 +1,13 @@
-"""From raw rows to a trained model.
+"""Train models on raw data.
 
 - fit: read, code, split, build, train, refit the prior, calibrate
-- units: durations and shares as people write them
-- plan: everything that is chosen for one fit, and the presets
+- units: parse durations ("10m") and shares ("0.1%")
+- plan: the options of a fit, and the presets
 - split: training, validation and calibration rows
-- objective: the settings of the objective, and the objective that they make
-- second_stage: train the prior of a model of codes, all else frozen
-- refit_prior: fit the prior once more to the encoder that was learned
-- calibrate: scores and health of held-out rows
+- objective: check the settings of the objective and build it
+- second_stage: train the prior of a model of codes with everything else frozen
+- refit_prior: refit the prior to the trained encoder
+- calibrate: calibrate scores and check the model on held-out rows
 - tune: search for settings
 - engine/: the fit loop, checkpoints, run folder, processes, machine
 """

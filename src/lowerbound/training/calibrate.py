@@ -1,4 +1,4 @@
-"""From a model after training to a `Model` one: its scores calibrated, its health examined."""
+"""Turn a trained network into a `Model`: calibrate its scores and check its health."""
 
 from __future__ import annotations
 
@@ -22,22 +22,29 @@ from lowerbound.training.plan import Plan, budget_of, objective_settings
 from lowerbound.training.split import HELD_CROPS, SMALL, Fitted, Material
 
 CROP_SAMPLES = 4  # importance samples of a crop's score
-TYPICAL_ROWS = 500  # held-out rows that tell what each column usually adds to a score
+TYPICAL_ROWS = 500  # held-out rows from which each column's usual part of a score is estimated
 TYPICAL_COLUMNS = 5_000
-LEVEL_ROWS = 1_000  # held-out rows scored by levels, by half the draws of the likelihood
-SEEN = 0.1  # dB of a restored picture that anyone would see
+LEVEL_ROWS = 1_000  # held-out rows scored by levels, with half the draws of the likelihood
+SEEN = 0.1  # dB that a restored picture must gain: a visible difference
 
 
 def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> Model:
-    """Score the calibration rows, set the threshold and examine the model."""
+    """Score the calibration rows, set the alarm threshold and check the model.
+
+    Args:
+        plan: the options of the fit.
+        frame: the data that were read.
+        material: the coded rows and their split.
+        fitted: the model after training.
+    """
     model, arguments, history, engine, priors = fitted
     coding, coded, split = material.coding, material.coded, material.split
     index = split.calibration
     samples = _samples(model, coded)
     calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
     some = subset(coded.rows, index[:TYPICAL_ROWS])
-    columns = coding.groups if not coding.shape else ()  # what pictures lack is columns to name
-    cells = (
+    columns = coding.groups if not coding.shape else ()  # pictures have no named columns
+    typical = (
         draws.cell_nats(model, some).flatten(1).mean(0)
         if 0 < len(columns) <= TYPICAL_COLUMNS
         else None
@@ -62,8 +69,8 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
         "history": history.as_dict(),
         **({} if priors is None else {"priors_history": priors.as_dict()}),
         "typical_nats": {}
-        if cells is None
-        else {group.column: float(cells[list(group.parts)].sum()) for group in columns},
+        if typical is None
+        else {group.column: float(typical[list(group.parts)].sum()) for group in columns},
         "valid_elbo": health.valid_elbo,
         "latent": draws.embed(model, subset(coded.rows, index[:1])).shape[1],
         "health": health.as_dict(),
@@ -83,7 +90,7 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
 
 
 def _samples(model: LatentModel, coded: Coded) -> int:
-    """Return the importance samples of a score."""
+    """Return the number of importance samples per score."""
     if coded.each > 1:
         return CROP_SAMPLES
     first = coded.rows.take(torch.zeros(1, dtype=torch.long))
@@ -91,26 +98,28 @@ def _samples(model: LatentModel, coded: Coded) -> int:
 
 
 def _further(plan: Plan, model: LatentModel, held_out: Coded, samples: int) -> dict[str, Scoring]:
-    """Calibrate the ways of scoring that need held-out scores of their own."""
+    """Calibrate the scorings that need their own held-out scores."""
     if levels_lacking(plan.recipe, model) is not None:
         return {}
     return {"levels": by_levels(model, held_out, plan.alarm_rate, samples)}
 
 
 def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Health:
-    """Return the health of a model that restores, by what it makes of held-out pairs."""
+    """Return `health` with the quality of restored held-out pictures added."""
     if fitted.arguments.get("classes"):
         right, usual = restore.accuracy(fitted.model, valid), restore.commonest(valid)
         told = (
-            f"{right:.1%} of the held-out pixels get their class, and the commonest class has "
-            f"{usual:.1%} of them"
+            f"{right:.1%} of the held-out pixels are classified correctly; {usual:.1%} of them "
+            "have the most frequent class"
         )
-        return doctor.of_restoring(health, told, right > usual, "the commonest class everywhere")
+        return doctor.of_restoring(
+            health, told, right > usual, "the most frequent class everywhere"
+        )
     before, after = restore.decibels(fitted.model, valid)
-    told = f"held-out crops come from {before:.2f} dB to {after:.2f} dB"
+    told = f"restoration takes held-out crops from {before:.2f} dB to {after:.2f} dB"
     return doctor.of_restoring(health, told, after > before + SEEN)
 
 
 def _some(learned: Rows, coded: Coded) -> Rows:
-    """Return the rows to learn from, of crops as many as are held out."""
+    """Return the training rows that are checked: all, or `HELD_CROPS` crops of pictures."""
     return learned if coded.each == 1 else subset(learned, torch.arange(HELD_CROPS))

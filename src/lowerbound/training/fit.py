@@ -53,13 +53,13 @@ from lowerbound.training.split import CALIBRATION_ROWS, VALID_ROWS, Fitted, Mate
 
 CONTEXT_ROWS = 20_000
 LATENT_LIMIT = 128
-CLIP = 5.0  # of the gradient's norm, per square root of a column
+CLIP = 5.0  # limit on the gradient's norm, times the square root of the number of columns
 
 
 Begin = Callable[[Data, Coding, Split], None]
 
 
-def fit(  # noqa: PLR0913 - each is a choice of its own, and all but the data have a default
+def fit(  # noqa: PLR0913 - independent options, all with defaults
     data: object,
     recipe: str | Recipe | Callable[..., LatentModel] | None = None,
     *,
@@ -82,43 +82,43 @@ def fit(  # noqa: PLR0913 - each is a choice of its own, and all but the data ha
     precision: str | None = None,
     say: Say = lambda line: None,
 ) -> Model:
-    """Fit a model to data, and calibrate its scores on held-out rows.
+    """Fit a model to data and calibrate its scores on held-out rows.
 
     Args:
         data: a path (a table, a folder of pictures, cells), a data frame, an Arrow table, an
             array, a sparse matrix, an AnnData object, ...
         recipe: the model: a name (see `lowerbound.Plan`), a `lowerbound.Recipe` or a function
-            that builds a model. None takes the one that suits the data.
-        out: where to save the model, such as "fraud.vae". The state of the fit is then kept in a
-            folder beside it ("fraud.run"), and the same call continues a fit that was killed, to
-            the same bytes.
-        overwrite: replace an earlier model at `out`.
-        resume: "auto" continues an unfinished fit, "never" forgets it.
-        targets: of recipes that make one picture of another: a folder with the wanted picture for
-            each of the data.
+            that builds a model. None chooses a recipe that suits the data.
+        out: path of the saved model, such as "fraud.vae". The state of the fit is then saved in
+            a folder next to it ("fraud.run"); the same call resumes a fit that was killed, with
+            a bit-identical result.
+        overwrite: replace an existing model at `out`.
+        resume: "auto" continues an unfinished fit, "never" discards it.
+        targets: for recipes that map one picture to another: a folder with the target picture of
+            each input picture.
         settings: arguments of the recipe and of the objective, such as ``{"beta": 2}``.
         preset: "fast", "balanced" or "best".
-        latent: size of z; None takes a generous size, "auto" as many dimensions as are in use.
-        types: kinds of columns that are not to be inferred, by column.
+        latent: size of z; None chooses a generous size, "auto" the number of dimensions in use.
+        types: kinds of columns by name, in place of the inferred ones.
         drop: columns to leave out.
-        transform: of numbers: "blend", "standard" or "quantile".
+        transform: scaling of numeric columns: "blend", "standard" or "quantile".
         alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%".
-        max_epochs: passes over the data at most.
-        time_limit: seconds at most, or a text such as "60s" or "10m".
-        learning_rate: of Adam at its highest.
-        seed: of everything random.
-        device: "cpu", "cuda", ...; None takes a GPU where there is one.
-        precision: "float32" or "bfloat16", of products while training.
+        max_epochs: largest number of passes over the data.
+        time_limit: largest number of seconds, or text such as "60s" or "10m".
+        learning_rate: peak learning rate of Adam.
+        seed: seed of all random numbers.
+        device: "cpu", "cuda", ...; None uses a GPU if there is one.
+        precision: precision of matrix products in training, "float32" or "bfloat16".
         say: called with lines about the progress, such as ``print``.
 
     Returns:
         The model: its methods score, embed, sample, impute, reconstruct, evaluate and save.
 
     Raises:
-        DataError: E0xx where the data cannot be used.
-        UsageError: E2xx where a choice cannot be.
-        ResourceError: E3xx where a state or the model cannot be kept.
-        NumericError: E4xx where training diverges.
+        DataError: E0xx if the data cannot be used.
+        UsageError: E2xx if an argument is invalid.
+        ResourceError: E3xx if a checkpoint or the model cannot be written.
+        NumericError: E4xx if training diverges.
 
     >>> import numpy as np
     >>> model = fit(np.random.default_rng(0).normal(size=(200, 3)), preset="fast", max_epochs=1)
@@ -134,7 +134,9 @@ def fit(  # noqa: PLR0913 - each is a choice of its own, and all but the data ha
         return _noting(learn(given, plan, say=say), given)
     target = Path(out).absolute()
     if resume not in ("auto", "never"):
-        raise UsageError("E241", f"resume is {resume!r}, which is none of 'auto', 'never'", fix="")
+        raise UsageError(
+            "E241", f"resume must be 'auto' or 'never', got {resume!r}", fix="resume='auto'"
+        )
     with RunFolder(run_path(target), fresh=resume == "never", replace=overwrite) as run:
         if target.exists() and not run.replace:
             raise UsageError("E220", f"{target} exists already", fix="overwrite=True")
@@ -164,14 +166,14 @@ _FIELDS = (
 
 
 def run_path(target: Path) -> Path:
-    """Return where the fit of a model keeps its states: ``tx.run`` beside ``tx.vae``."""
+    """Return the run folder of a model's fit: ``tx.run`` for ``tx.vae``."""
     return target.with_suffix(".run") if target.suffix == ".vae" else Path(f"{target}.run")
 
 
 def _given(
     data: object, recipe: Any, targets: Any, chosen: Mapping[str, object]
 ) -> tuple[Data, Mapping[str, Any]]:
-    """Read the data, and return the fields of a plan that suit them where no recipe is chosen."""
+    """Read the data; if no recipe is given, also return plan fields that suit the data."""
     restoration = None if recipe is None else find(recipe).restoration
     if isinstance(data, Data):
         return data, {}
@@ -185,7 +187,7 @@ def _given(
 
 
 def _noting(model: Model, given: Data) -> Model:
-    """Note the kind of container that the model was fitted on, in which it gives rows back."""
+    """Record the kind of container of the data; the model returns rows in the same kind."""
     kind = containers.kind_of(given.native) if isinstance(given, Whole) else "arrow"
     model.facts["input"] = {"kind": kind, "named": not containers.is_array(kind)}
     return model
@@ -204,27 +206,29 @@ def learn(
     """Fit a model to `data` and calibrate it.
 
     Args:
-        data: a path, an array, a data frame, or `Data` that were read.
-        plan: what is chosen for this fit.
-        run: an entered run folder: the fit keeps its states there, and goes on from earlier ones.
-        report: called after every look at the held-out rows.
+        data: a path, an array, a data frame, or `Data` already read.
+        plan: the options of the fit; None uses the defaults.
+        run: an entered run folder, where the fit saves checkpoints and resumes from them.
+        report: called after every check on the held-out rows.
         say: called with lines for the user.
-        begin: called once, when the data are understood and before training.
-        team: the processes that train together: each calls this with the same arguments, and the
-            first one alone with a run folder. All return the same model.
+        begin: called once, after the data are coded and split and before training.
+        team: the processes that train together. Each calls this function with the same arguments,
+            except that only the first one has a run folder; all return the same model.
 
     Raises:
-        DataError: E0xx where the data cannot be used.
-        UsageError: E2xx where the plan cannot, or is not the one that `run` was begun with.
-        ResourceError: E3xx where a state cannot be kept.
-        NumericError: E4xx where training diverges.
+        DataError: E0xx if the data cannot be used.
+        UsageError: E2xx if the plan is invalid, or differs from the one that `run` began with.
+        ResourceError: E3xx if a checkpoint cannot be written.
+        NumericError: E4xx if training diverges.
     """
     plan = plan or Plan()
     frame, coding, coded = _coded(walk(data), plan, team)
     n = len(coded.rows) // coded.each
     if n < 2:
         raise DataError(
-            "E075", f"{frame.origin}: {n} row is too few to learn from", fix="give 2 or more rows"
+            "E075",
+            f"{frame.origin}: training needs at least 2 rows, got {n}",
+            fix="give 2 or more rows",
         )
     split = Split.of_shuffled(n) if coded.shuffled else Split.of(n, plan.seed)
     if coded.each > 1:
@@ -248,9 +252,9 @@ def learn(
 
 
 def _coded(given: Data, plan: Plan, team: Team) -> tuple[Data, Coding, Coded]:
-    """Code the rows to learn from: into a file those of a large table, of which few are held.
+    """Fit the coding and code the rows; the rows of a large table go to a file, not to memory.
 
-    One process of each machine writes the file, and the others there read it too.
+    One process on each machine writes that file, and the other processes there read it.
     """
     kind = plan.recipe.coding(plan.settings)
     chosen = {"types": plan.types, "drop": plan.drop, "transform": plan.transform}
@@ -269,7 +273,7 @@ def _coded(given: Data, plan: Plan, team: Team) -> tuple[Data, Coding, Coded]:
 
 
 def _refuse_other_data(team: Team, data: Mapping[str, Any]) -> None:
-    """Refuse to train with processes that have read something else."""
+    """Raise E252 if this process has read other data than the first process."""
     theirs = team.first(lambda: dict(data))
     if theirs != data:
         differ = [f"{k} {data[k]}, not {theirs[k]}" for k in data if theirs[k] != data[k]]
@@ -281,7 +285,7 @@ def _refuse_other_data(team: Team, data: Mapping[str, Any]) -> None:
 
 
 def _configuration(plan: Plan, frame: Data, coded: Coded) -> dict[str, Any]:
-    """Return everything that the bytes of the result depend on, but for the machine."""
+    """Return everything that the result depends on, except the machine."""
     return {
         "plan": plan.document(),
         "device": device_of(plan.device).type,
@@ -295,16 +299,16 @@ def _configuration(plan: Plan, frame: Data, coded: Coded) -> dict[str, Any]:
 
 
 def default_latent(arguments: Mapping[str, Any]) -> int:
-    """Return a generous latent size: the number of coded columns to the power 3/4, at least 2."""
+    """Return a generous size of z: the number of coded columns to the power 3/4, from 2 to 128."""
     width = len(arguments["sizes"]) if "sizes" in arguments else arguments["features"]
     return min(width, max(2, min(LATENT_LIMIT, round(width**0.75))))
 
 
 def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
-    """Return the recipe's arguments, with every default filled in.
+    """Return the arguments that the recipe is called with, from the plan, presets and data.
 
     Raises:
-        UsageError: E259 for missing values where the recipe has no argument to be told of them.
+        UsageError: E259 if the data have missing values and the recipe has no argument `missing`.
     """
     settings = {name: value for name, value in plan.settings.items() if name not in OBJECTIVE}
     arguments = {**plan.recipe.arguments, **_decided(plan.recipe, coding), **settings}
@@ -314,7 +318,10 @@ def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
 
 
 def _decided(recipe: Recipe, coding: Coding) -> dict[str, Any]:
-    """Return the arguments that the data decide; a recipe need not have those that say nothing."""
+    """Return the arguments that the data determine.
+
+    `missing` is left out for a recipe without that argument, if no value is missing.
+    """
     known = recipe.parameters
     found = coding.arguments()
     if "missing" not in known and found.get("missing") is False:
@@ -322,21 +329,21 @@ def _decided(recipe: Recipe, coding: Coding) -> dict[str, Any]:
     if "missing" in found and "missing" not in known:
         raise UsageError(
             "E259",
-            f"rows have missing values, and the recipe {recipe.name!r} has no argument `missing` "
-            "to be told of them",
-            fix=f"def {recipe.name}(features, missing=False, ...), whose likelihood leaves NaN "
-            "out: lowerbound.nn.WithMissing(family); or fill the gaps before",
+            f"the data have missing values, and the recipe {recipe.name!r} has no argument "
+            "`missing`",
+            fix=f"def {recipe.name}(features, missing=False, ...) with a likelihood that ignores "
+            "NaN, such as lowerbound.nn.WithMissing(family); or fill in the missing values first",
         )
     return found
 
 
 def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the size of z; of a hierarchy that of every level, the finest having the size."""
+    """Return the argument for the size of z: `latent`, or `latents` with one size per level."""
     latent = plan.latent if isinstance(plan.latent, int) else None
     known = plan.recipe.parameters
-    if "features" not in known and "sizes" not in known:  # of images: the recipe's own default
+    if "features" not in known and "sizes" not in known:  # images: the recipe's own default
         if "latent" not in known:
-            return {} if latent is None else {"latent": latent}  # which its recipe will refuse
+            return {} if latent is None else {"latent": latent}  # the recipe will refuse it
         return {"latent": latent or arguments.get("latent") or known["latent"].default}
     if "latents" not in known and "latent" not in known:
         return {} if latent is None else {"latent": latent}
@@ -346,7 +353,7 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
         raise UsageError(
             "E236",
             f"latent={latent} and latents={list(arguments['latents'])} both give the size of z",
-            fix="leave one of them out",
+            fix="give only one of them",
         )
     given = arguments.get("latents")
     halves = halved(latent or default_latent(arguments), len(arguments["hidden"]))
@@ -408,7 +415,7 @@ def _trained(
 
 
 def _first_stage(plan: Plan) -> Plan:
-    """Return the plan of the first stage, where there are two; else the plan itself."""
+    """Return the plan of the first of two stages, or the plan itself for recipes with one."""
     first = plan.recipe.first_stage
     if not first:
         return plan
@@ -417,18 +424,18 @@ def _first_stage(plan: Plan) -> Plan:
 
 
 def _with_learned_priors(plan: Plan, first: Fitted, material: Material) -> Fitted:
-    """Learn the priors that the plan asks for, all else as the first stage has left it."""
+    """Train the priors that the plan asks for, with the first stage's weights frozen."""
     defaults = {name: known.default for name, known in plan.recipe.parameters.items()}
     changed = plan.recipe.first_stage
     wanted = {name: plan.settings.get(name, defaults[name]) for name in changed}
     if wanted == changed:
         return first
-    material.say(f"priors     {', '.join(map(str, wanted.values()))}, all else as it is")
+    material.say(f"priors     {', '.join(map(str, wanted.values()))}, all other weights frozen")
     arguments = {**first.arguments, **wanted}
     model = unfrozen(plan.recipe, first.model, arguments, plan.seed).to(device_of(plan.device))
     train = material.train
     budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, train)
-    if budget.seconds is not None:  # what the first stage did not take is left
+    if budget.seconds is not None:  # the second stage gets the rest of the time
         used = first.history.checks[-1].seconds if first.history.checks else 0.0
         budget = replace(budget, seconds=max(budget.seconds - used, budget.seconds / 10))
     optimiser = replace(optimiser, learning_rate=min(RATE, optimiser.learning_rate))
@@ -438,22 +445,22 @@ def _with_learned_priors(plan: Plan, first: Fitted, material: Material) -> Fitte
 
 
 def _optimiser(plan: Plan, rows: Rows) -> Optimiser:
-    """Return how to step."""
+    """Return the plan's optimiser settings, with the gradient limit for rows of this shape."""
     shape = rows.take(torch.zeros(1, dtype=torch.long)).x.shape[1:]
-    # The size of a gradient grows with the number of columns that add to the loss.
+    # The norm of the gradient grows with the number of columns that add to the loss.
     return replace(optimiser_of(plan, shape), clip=CLIP * math.sqrt(math.prod(shape)))
 
 
 def _naming_the_column(error: NumericError, material: Material) -> NumericError:
-    """Return the error with the raw column's name where training knows only a number.
+    """Return the error with the raw column's name in place of the index of the coded column.
 
-    What crops of pictures are made of has no columns: there a number would tell nobody anything.
+    Pictures have no named columns; for them the index is left out.
     """
     place, groups = error.details["column"], material.coding.groups
     name = next((group.column for group in groups if place in group.parts), None)
     there = "" if name is None else f" in column {name!r}"
     lower = "lower the learning rate: --learning-rate 0.0003"
-    if material.run is not None:  # which holds states of the rate as it was
+    if material.run is not None:  # its checkpoints are of the old learning rate
         lower += " --resume never"
     fix = lower if name is None else f"{lower}; or look at that column for a wrong unit or a typo"
     message = error.message.replace(f" in column {place}", there)
@@ -461,12 +468,12 @@ def _naming_the_column(error: NumericError, material: Material) -> NumericError:
 
 
 def _note_library(model: LatentModel, train: Rows) -> None:
-    """Give a count model the training rows' mean context, for sampling without one."""
+    """Store the training rows' mean context in a count model, for sampling without a context."""
     usual = dict(model.start.named_buffers()).get("usual")
-    if usual is None:  # a model that draws without a context, or never without one
+    if usual is None:  # the model needs no context, or always needs one
         return
     some = subset(train, torch.arange(min(len(train), CONTEXT_ROWS)))
-    contexts = [  # in tiles: the counts of so many cells are no small thing
+    contexts = [  # in tiles, since a dense matrix of this many cells and genes is large
         batch.context[:real]
         for batch, real in tiles(some, tile_of(some, metrics.TILE))
         if batch.context is not None
@@ -476,7 +483,7 @@ def _note_library(model: LatentModel, train: Rows) -> None:
 
 
 def _with_active_latents(plan: Plan, wide: Fitted, material: Material) -> Fitted:
-    """Fit again with as many latents as are in use; keep that where it is no worse."""
+    """Fit again with as many latents as are in use; keep that model if it is no worse."""
     valid = material.valid
     use = latent_use.latent_use(wide.model, valid)
     sizes = _in_use(wide.arguments, use.active)
@@ -492,8 +499,8 @@ def _with_active_latents(plan: Plan, wide: Fitted, material: Material) -> Fitted
 
 
 def _in_use(arguments: Mapping[str, Any], active: Tensor) -> dict[str, Any]:
-    """Return the arguments that size a model to the latents in use, at least one per level."""
-    if not {"latent", "latents"} & arguments.keys():  # as many as there are pixels
+    """Return the arguments that give each level as many latents as are in use, at least one."""
+    if not {"latent", "latents"} & arguments.keys():  # the shape of the picture decides
         return {}
     if "latents" not in arguments:
         return {"latent": max(1, int(active.sum()))}

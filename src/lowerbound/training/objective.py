@@ -22,7 +22,7 @@ from lowerbound.tasks.metrics import evaluating
 from lowerbound.tasks.objective_settings import SETTINGS, conflict, spell
 from lowerbound.training.engine.settings import Optimiser
 
-WARM_UP_STEPS = 200  # at most, during which the weights of the objective grow to their values
+WARM_UP_STEPS = 200  # most steps over which the weights of the objective rise to their values
 
 
 def refuse_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
@@ -38,7 +38,7 @@ def refuse_settings(recipe: Recipe, settings: Mapping[str, Any]) -> None:
 
 
 def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
-    """Refuse two settings if one of them would have no effect."""
+    """Refuse two settings that cannot be combined."""
     found = conflict(settings)
     if found is None:
         return
@@ -52,7 +52,7 @@ def _refuse_contradictions(settings: Mapping[str, Any]) -> None:
 
 
 def _refuse_idle(recipe: Recipe, settings: Mapping[str, Any]) -> None:
-    """Refuse settings of the rate in the first stage of a recipe of codes: they have no effect."""
+    """Refuse settings of the KL term for a recipe of codes, whose KL is a constant in training."""
     if not recipe.first_stage:
         return
     idle = [each.name for each in SETTINGS if each.name in settings and each.of_rate]
@@ -70,10 +70,10 @@ def _refuse_blind(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     if not settings.get("adversarial") or recipe.of_pictures:
         return
     sees = [name for name, each in RECIPES.items() if each.of_pictures]
-    what = "makes one picture of another" if recipe.restoration else "models rows of a table"
+    what = "restores pictures" if recipe.restoration else "models rows of a table"
     raise UsageError(
         "E248",
-        f"{spell('adversarial', settings['adversarial'])} is for models that make pictures "
+        f"{spell('adversarial', settings['adversarial'])} is for models that generate pictures "
         f"({', '.join(sees)}); the recipe {recipe.name!r} {what}",
         fix="leave adversarial out, or for pictures --recipe conv",
     )
@@ -100,18 +100,18 @@ def warm_up(steps: int) -> int:
 def settled(weights: Mapping[str, Any], steps: int, optimiser: Optimiser) -> int:
     """Return the first step from which the best weights may be kept.
 
-    With an adversarial term the bound is highest before the term has its full weight. The weights
-    that are kept, and all that their moving average covers, must then be from after the warm-up.
+    With an adversarial term, the bound is highest before the term has its full weight. The kept
+    weights, and all steps that their moving average covers, must then be after the warm-up.
     """
     return warm_up(steps) + optimiser.memory if weights["adversarial"] else 0
 
 
 class _Asked(NamedTuple):
-    """A model, and what was asked of its objective.
+    """The inputs of an objective.
 
     Attributes:
         model: the model.
-        values: a value for each of `OBJECTIVE`.
+        values: a value for each name in `OBJECTIVE`.
         examples: number of training rows.
         warm: number of warm-up steps.
     """
@@ -133,13 +133,13 @@ def objective_of(
 
     Args:
         model: the model.
-        weights: values for the names of `OBJECTIVE`.
+        weights: a value for each name in `OBJECTIVE`.
         examples: number of training rows.
-        steps: of the whole fit; the warm-up takes at most a quarter of them.
+        steps: number of steps of the whole fit; the warm-up takes at most a quarter of them.
 
     Raises:
-        UsageError: E231 or E240 for a value that an objective cannot have, E248 for an adversarial
-            term on a model that does not make pictures.
+        UsageError: E231 or E240 for an invalid value, E248 for an adversarial term on a model
+            that does not generate pictures.
     """
     asked = _Asked(model, weights, examples, warm_up(steps))
     used = [each.name for each in SETTINGS if each.used(weights)]
@@ -198,8 +198,8 @@ def _map(objective: nn.Module, asked: _Asked) -> nn.Module:
     return Map(objective, [_theta_prior(asked.values["theta_prior"])], asked.examples)
 
 
-# By the name of the setting: objectives in place of the ELBO, and terms around any of them, the
-# inner ones first.
+# By name of the setting: objectives that replace the ELBO, and terms that wrap any objective,
+# innermost first.
 _REPLACING: dict[str, Callable[[_Asked], nn.Module]] = {
     "iwae": _iwae,
     "tc": _tc,

@@ -1,4 +1,4 @@
-"""Everything that is chosen for one fit, and the presets that choose most of it."""
+"""The options of one fit, and the presets that set most of them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,20 @@ from lowerbound.training.units import seconds, share
 
 TRANSFORMS = ("blend", "standard", "quantile")
 PRECISIONS = ("float32", "bfloat16")
-LARGE_PICTURE = 4096  # pixels times channels from which on a step takes only FEW_PICTURES
+LARGE_PICTURE = 4096  # pixels times channels; above it, the batch size is FEW_PICTURES
 FEW_PICTURES = 16
-ANNEAL = 0.02  # of the learning rate, at the end of a fit by steps of few rows
+ANNEAL = 0.02  # final factor of the learning rate, for recipes with small batches
 
 
 class Preset(NamedTuple):
-    """A trade between time and quality."""
+    """A trade-off between training time and quality.
+
+    Attributes:
+        hidden: widths of the encoder's layers.
+        budget: limits on the length of the fit.
+        optimiser: settings of the optimiser.
+        meaning: a description for help texts.
+    """
 
     hidden: tuple[int, ...]
     budget: Budget
@@ -55,32 +62,37 @@ PRESETS = {
 }
 
 
-LARGE_SAMPLES = 8  # of the importance-weighted bound, where a recipe takes it for many rows
+LARGE_SAMPLES = 8  # samples of the importance-weighted bound, for recipes that use it on many rows
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is chosen for one fit; the defaults are good ones.
+    """The options of one fit; all have defaults.
 
     Attributes:
         recipe: the model: a name in `lowerbound.recipes` (table, gaussian, sigma, ladder, ...), a
-            `Recipe`, or a function that builds a model; kept as a `Recipe`.
+            `Recipe`, or a function that builds a model; stored as a `Recipe`.
         settings: arguments of the recipe and of the objective (beta, free_bits), by name.
-        preset: fast, balanced or best.
-        latent: size of z; None takes a generous size from the data, "auto" fits once more with
-            the number of dimensions that turned out to be in use.
-        types: kinds of columns that are not to be inferred, column = kind.
+        preset: "fast", "balanced" or "best".
+        latent: size of z; None chooses a generous size from the data, "auto" fits again with the
+            number of dimensions found to be in use.
+        types: kinds of columns by name, in place of the inferred ones.
         drop: columns to leave out.
-        transform: of numbers: "standard", "quantile" (to Gaussian scores), or "blend", the mean of
-            the two, which keeps the distances of far values and evens out the crowded ones.
-        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%"; kept as a
+        transform: scaling of numeric columns: "standard", "quantile" (to Gaussian scores), or
+            "blend", the mean of the two, which keeps extreme values apart and spreads dense ones.
+        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%"; stored as a
             number.
-        max_epochs: passes at most, instead of the preset's.
-        time_limit: seconds at most, or a text such as "10m"; kept as seconds.
-        learning_rate: of Adam at its highest, instead of the preset's.
-        seed: of the split, the initial weights, the order and the noise.
-        device: "cpu", "cuda", ...; None takes a GPU where there is one.
-        precision: of the products while training, "float32" or "bfloat16"; densities stay float32.
+        max_epochs: largest number of passes over the data, in place of the preset's.
+        time_limit: largest number of seconds, or text such as "10m"; stored as seconds.
+        learning_rate: peak learning rate of Adam, in place of the preset's.
+        seed: seed of the split, the initial weights, the order of rows and the noise.
+        device: "cpu", "cuda", ...; None uses a GPU if there is one.
+        precision: precision of matrix products in training, "float32" or "bfloat16"; densities
+            are always float32.
+
+    Raises:
+        UsageError: E231, E240 or E241 for an invalid value; E236, E248, E249 or E257 for settings
+            of the objective that cannot be used.
     """
 
     recipe: Recipe = "table"  # pyright: ignore[reportAssignmentType] - resolved below
@@ -99,7 +111,7 @@ class Plan:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work before any data are read."""
+        """Check the options before any data are read."""
         _known("preset", self.preset, PRESETS)
         object.__setattr__(self, "recipe", find(self.recipe))
         _known("transform", self.transform, TRANSFORMS)
@@ -137,7 +149,7 @@ class Plan:
         refuse_settings(self.recipe, self.settings)
 
     def document(self) -> dict[str, Any]:
-        """Return plain JSON values; the recipe is its name."""
+        """Return the options as plain JSON values, with the recipe by name."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {**values, "recipe": self.recipe.name, "drop": list(self.drop)}
 
@@ -146,18 +158,23 @@ def _known(what: str, value: str, names: Any) -> None:
     if value not in names:
         near = nearest(str(value), names) or next(iter(names))
         raise UsageError(
-            "E241", f"{what} {value!r} is none of {', '.join(names)}", fix=f"--{what} {near}"
+            "E241",
+            f"{what} must be one of {', '.join(names)}, got {value!r}",
+            fix=f"--{what} {near}",
         )
 
 
 def is_large(plan: Plan, rows: int) -> bool:
-    """Tell whether a fit has the rows, and by its preset the time, to be thorough."""
+    """Return whether the rows are many enough for the recipe's importance-weighted bound.
+
+    The preset "fast" never uses it.
+    """
     above = plan.recipe.iwae_above
     return above is not None and plan.preset != "fast" and rows > above
 
 
 def budget_of(plan: Plan, rows: int) -> Budget:
-    """Return how long to train on so many rows."""
+    """Return the training budget of a fit on `rows` rows."""
     budget = replace(PRESETS[plan.preset].budget, seconds=plan.time_limit)
     if is_large(plan, rows):
         budget = replace(budget, patience=2 * budget.patience)
@@ -167,31 +184,30 @@ def budget_of(plan: Plan, rows: int) -> Budget:
 
 
 def optimiser_of(plan: Plan, shape: Sequence[int] = ()) -> Optimiser:
-    """Return how to step.
+    """Return the optimiser settings of a fit.
 
     Args:
         plan: the plan.
-        shape: of one example, (channels, height, width) of a picture. Of large ones few make a
-            step: with 128 of 128 x 128 a CPU takes some hundred steps in minutes, and no model is
-            learned in a hundred steps.
+        shape: shape of one example; (channels, height, width) for a picture. Large pictures get
+            small batches: with 128 pictures of 128 x 128, a CPU takes only about a hundred steps
+            in a few minutes, which is too few to train a model.
     """
     usual, wanted = PRESETS[plan.preset].optimiser, plan.learning_rate
     large = len(shape) == 3 and math.prod(shape) > LARGE_PICTURE
     batch = plan.recipe.batch_size or (FEW_PICTURES if large else None)
-    # Fewer rows say less of where to go: shorter steps.
+    # Gradients of small batches are noisier: use a lower learning rate.
     usual = replace(usual, batch_size=batch, learning_rate=1e-3) if batch else usual
-    # Steps of few rows are noisy: what is best, such as the last tenths of a decibel, comes of
-    # small ones at the end.
+    # With small batches, the last gains (such as tenths of a decibel) need small steps at the end.
     usual = replace(usual, anneal=ANNEAL) if plan.recipe.batch_size else usual
     return usual if wanted is None else replace(usual, learning_rate=wanted)
 
 
 def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:
-    """Return a value for every name of `OBJECTIVE`: what the plan says, else what suits it.
+    """Return a value for every name in `OBJECTIVE`: the plan's, or the recipe's default.
 
     Args:
         plan: the plan.
-        rows: how many there are to learn from.
+        rows: number of training rows.
     """
     chosen = {name: plan.settings[name] for name in OBJECTIVE if name in plan.settings}
     values = complete(plan.recipe.objective, chosen)
@@ -201,10 +217,10 @@ def objective_settings(plan: Plan, rows: int) -> dict[str, Any]:
 
 
 def device_of(name: str | None) -> torch.device:
-    """Return the device of a name; None takes a GPU where there is one.
+    """Return the torch device of a name; None gives a GPU if there is one, else the CPU.
 
     Raises:
-        UsageError: E244 where that is not available.
+        UsageError: E244 if the device is not available.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,4 +1,4 @@
-"""The prior, fitted once more after training: the best one for the encoder that was learned."""
+"""Refit the prior to the trained encoder after training."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from lowerbound.nn.trace import Site, Trace, from_posterior
 from lowerbound.recipes import Recipe
 from lowerbound.tasks import metrics
 
-ROWS = 10_000  # rows that the mixture is fitted to at most
-CELLS = 320_000  # rows x latent dimensions at most: EM's time grows with them
+ROWS = 10_000  # largest number of rows that the mixture is fitted to
+CELLS = 320_000  # largest number of rows x latent dimensions: the time of EM grows with it
 COMPONENTS = (1, 4, 20, 64)
 ROWS_PER_COMPONENT = 20
-DECIDING_ROWS = 1000  # held-out rows of the comparison: the same ones for every prior
-SAMPLES = 32  # importance samples of the comparison
-TILE = 4096  # draws of the comparison that are worked on together
+DECIDING_ROWS = 1000  # held-out rows on which priors are compared
+SAMPLES = 32  # importance samples per row in the comparison
+TILE = 4096  # draws evaluated together, to limit memory
 GAIN = 0.01  # nats per row that a refitted prior must gain on held-out rows
 
 
@@ -37,20 +37,19 @@ def refit_prior(
     valid: Rows,
     seed: int,
 ) -> tuple[LatentModel, dict[str, Any]]:
-    """Replace N(0, I) by a mixture fitted to the aggregate posterior, where that is better.
+    """Replace the prior N(0, I) by a mixture fitted to the aggregate posterior, if it is better.
 
-    In a hierarchy it is the first level's prior. Recipes without `components` keep theirs: their
-    posterior reads its prior, so that another prior would be another encoder.
-
-    For a fixed encoder and decoder, this is the maximisation of the ELBO over the prior; it is
-    kept only where the held-out likelihood rises, and then it is the model's prior for all uses.
+    For a fixed encoder and decoder, this maximises the ELBO over the prior. The mixture is kept
+    only if it improves the held-out bound by `GAIN` nats per row; it is then the model's prior
+    for all uses. In a hierarchy, the first level's prior is replaced. Recipes without the
+    argument `components` are left alone: their posterior depends on the prior.
 
     Args:
         recipe: the recipe.
         fitted: the model and its recipe's arguments.
         train: rows that the mixture is fitted to.
-        valid: rows that decide.
-        seed: of the draws from the posterior and of the mixture's start.
+        valid: held-out rows on which the priors are compared.
+        seed: seed of the draws from the posterior and of the start of EM.
 
     Returns:
         The model with the better prior, and its arguments.
@@ -58,7 +57,7 @@ def refit_prior(
     model, arguments = fitted
     if "components" not in recipe.parameters:
         return fitted
-    if arguments.get("prior", "standard") != "standard":  # was chosen, and learned with the rest
+    if arguments.get("prior", "standard") != "standard":  # the prior was trained with the model
         return fitted
     z = _aggregate(model, train, seed)
     draws = _draws(model, subset(valid, torch.arange(min(len(valid), DECIDING_ROWS))))
@@ -77,11 +76,11 @@ def refit_prior(
 
 
 class _Draws(NamedTuple):
-    """Importance samples of held-out rows, of which only log p(z) depends on the prior.
+    """Importance samples of held-out rows; only their log p(z) depends on the prior.
 
     Attributes:
-        z: (n x SAMPLES, d) of the first level.
-        rest: (n, SAMPLES) log p(x | z) - log q(z | x), nats.
+        z: (n x SAMPLES, d) latents of the first level.
+        rest: (n, SAMPLES) log weights without the first level's log p(z), nats.
         usual: (n x SAMPLES,) log p(z) under the model's own prior, nats.
     """
 
@@ -90,9 +89,9 @@ class _Draws(NamedTuple):
     usual: Tensor
 
     def nll(self, prior: Mixture | None) -> float:
-        """Return the mean bound on -log p(x) with another prior, or with the model's own."""
+        """Return the mean bound on -log p(x), nats, under `prior` (None: the model's own)."""
         log_p = self.usual
-        if prior is not None:  # in tiles: 64 components of all draws would take 80 MB
+        if prior is not None:  # in tiles: all draws under 64 components would take 80 MB
             log_p = torch.cat([prior(z).log_prob(z) for z in self.z.split(TILE)])
         log_w = self.rest + log_p.double().view_as(self.rest)
         return (math.log(SAMPLES) - log_w.logsumexp(1)).mean().item()
@@ -109,8 +108,8 @@ def _draws(model: LatentModel, rows: Rows) -> _Draws:
         site = _first(trace)
         log_x = px.log_prob(batch.x.repeat_interleave(SAMPLES, 0))
         usual = site.p.log_prob(site.z)
-        beside = torch.stack([usual, log_x + trace.log_ratio() - usual], 1)
-        return torch.cat([beside, site.z], 1).view(len(batch.x), SAMPLES, -1)
+        weights = torch.stack([usual, log_x + trace.log_ratio() - usual], 1)
+        return torch.cat([weights, site.z], 1).view(len(batch.x), SAMPLES, -1)
 
     found = metrics.by_tiles(model, rows, work)
     return _Draws(found[..., 2:].flatten(0, 1), found[..., 1].double(), found[..., 0].flatten())
@@ -118,7 +117,7 @@ def _draws(model: LatentModel, rows: Rows) -> _Draws:
 
 @torch.no_grad()
 def _aggregate(model: LatentModel, rows: Rows, seed: int) -> NDArray[np.float64]:
-    """Return one draw of z from q(z | x) for up to `ROWS` rows, (n, latent)."""
+    """Return one draw of the first level's z from q(z | x) for up to `ROWS` rows, (n, latent)."""
 
     def work(batch: Batch) -> Tensor:
         keys = noise.row_keys(*batch) ^ noise.derive("prior", seed)
@@ -133,8 +132,8 @@ def _aggregate(model: LatentModel, rows: Rows, seed: int) -> NDArray[np.float64]
 
 @torch.no_grad()
 def _mixture(components: int, z: NDArray[np.float64], seed: int) -> Mixture:
-    """Return a mixture fitted to z."""
-    sklearn = import_module("sklearn")  # 75 MB that reading and training do without
+    """Fit a mixture of `components` diagonal normals to z by EM."""
+    sklearn = import_module("sklearn")  # imported here: 75 MB that reading and training don't need
     fitted = import_module("sklearn.mixture").GaussianMixture(
         components,
         covariance_type="diag",
@@ -143,9 +142,9 @@ def _mixture(components: int, z: NDArray[np.float64], seed: int) -> Mixture:
         init_params="k-means++",
         random_state=seed % 2**32,
     )
-    # The caller's settings of scikit-learn must not reach in here.
+    # The caller's settings of scikit-learn must not change the result.
     with warnings.catch_warnings(), sklearn.config_context(array_api_dispatch=False):
-        # EM may stop before it converges: the result is judged by held-out likelihood anyway.
+        # EM may stop before it converges; the held-out bound decides whether it is used.
         warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
         fitted.fit(z)
     weights, covariances = np.asarray(fitted.weights_), np.asarray(fitted.covariances_)

@@ -1,7 +1,7 @@
-"""The second stage of a model of codes: the same ELBO, with all but the priors frozen.
+"""The second stage of a model of codes: maximise the ELBO over the priors, all else frozen.
 
-The codes of a picture, and log p(x | z) with them, stay what they were to the last bit: what the
-bound gains is what a prior saves that knows which codes go together.
+The codes of a picture and log p(x | z) do not change by a bit. The bound rises only because the
+new priors model the dependence between codes.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from lowerbound.nn.model import LatentModel
 from lowerbound.nn.objectives.elbo import Elbo
 from lowerbound.recipes import Recipe
 
-# Share of a time limit that is left to the first stage. Codes are soon good enough: what new
-# pictures lack, they lack for want of a better prior, which takes thousands of steps.
+# Share of a time limit for the first stage. The codes are soon good enough; the quality of new
+# pictures is limited by the prior, which takes thousands of steps.
 TIME = 0.3
-RATE = 1e-3  # learning rate at most: a PixelCNN is deep and has no normalisation
+RATE = 1e-3  # largest learning rate: a PixelCNN is deep and has no normalisation
 
 
 class FrozenElbo(Elbo):
-    """The ELBO of a model that stays in evaluation mode: running averages do not move.
+    """The ELBO of a model that stays in evaluation mode, so that running averages do not change.
 
-    What learns is what requires a gradient, which `unfrozen` leaves to the priors.
+    Only parameters that require a gradient are trained; `unfrozen` sets that for the priors.
 
     References:
         Razavi, van den Oord & Vinyals, "Generating diverse high-fidelity images with VQ-VAE-2",
@@ -44,13 +44,13 @@ class FrozenElbo(Elbo):
 def unfrozen(
     recipe: Recipe, first: LatentModel, arguments: Mapping[str, Any], seed: int
 ) -> LatentModel:
-    """Return a model with the weights of `first` and new priors, which alone are to learn.
+    """Return a model with the weights of `first` and new priors, which alone require gradients.
 
     Args:
         recipe: the recipe.
         first: a model of the recipe, with other priors.
-        arguments: of the model that is wanted.
-        seed: of the new priors' weights.
+        arguments: the recipe's arguments for the new model.
+        seed: seed of the new priors' initial weights.
     """
     with noise.isolated(seed, "prior weights"):
         model = recipe.make(arguments)

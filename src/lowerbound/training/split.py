@@ -1,4 +1,4 @@
-"""What a fit is made from, how it is split, and what training leaves."""
+"""Split the rows into training, validation and calibration parts; records shared by one fit."""
 
 from __future__ import annotations
 
@@ -22,14 +22,23 @@ from lowerbound.training.engine.run_folder import RunFolder
 VALID_ROWS = 4_000
 CALIBRATION_ROWS = 10_000
 SMALL = 1_000  # below this many rows, early stopping and calibration share the held-out rows
-HELD_CROPS = 128  # that are held out for each purpose, of all pictures together
+HELD_CROPS = 128  # held-out crops in total for validation, and as many for calibration
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the three parts of the data; they share rows only where there are few."""
+    """Row indices of the three parts of the data.
+
+    Validation and calibration share their rows if there are fewer than `SMALL`; below 10 rows,
+    all three parts are the whole data.
+
+    Attributes:
+        train: rows to train on.
+        valid: rows for early stopping.
+        calibration: rows for calibrating the scores.
+    """
 
     train: Tensor | range
     valid: Tensor
@@ -37,7 +46,7 @@ class Split:
 
     @classmethod
     def of(cls, n: int, seed: int) -> Split:
-        """Split n rows at random: a tenth each for stopping and for calibration, within limits."""
+        """Split n rows at random, a tenth each for validation and calibration, up to limits."""
         order = torch.randperm(n, generator=noise.generator(seed, "split"))
         if n < 10:
             return cls(order, order, order)
@@ -49,16 +58,17 @@ class Split:
 
     @classmethod
     def of_shuffled(cls, n: int) -> Split:
-        """Split n rows that are in random order already: the first ones are held out."""
+        """Split n rows that are already in random order by holding out the first ones."""
         held = min(n // 10, VALID_ROWS)
         both = held + min(n // 10, CALIBRATION_ROWS)
         return cls(range(both, n), torch.arange(held), torch.arange(held, both))
 
     @classmethod
     def of_crops(cls, n: int, each: int, seed: int) -> Split:
-        """Split n pictures of so many crops each: those of a picture stay together.
+        """Split n pictures of `each` crops, keeping the crops of a picture together.
 
-        Of those that are held out only some are taken: crops of a picture tell the same.
+        At most `HELD_CROPS` crops are used for validation and for calibration, because the crops
+        of a picture are much alike.
         """
         pictures = cls.of(n, seed)
 
@@ -70,7 +80,7 @@ class Split:
 
 
 class Material(NamedTuple):
-    """What a fit is made from, and whom it tells."""
+    """The inputs of a fit: coded rows and their split, callbacks, run folder and processes."""
 
     coding: Coding
     coded: Coded
@@ -82,17 +92,17 @@ class Material(NamedTuple):
 
     @property
     def train(self) -> Rows:
-        """The rows to learn from, as the coding's view is to see them."""
+        """The training rows in the form that the coding's augmentation takes."""
         return subset(self.coded.raw or self.coded.rows, self.split.train)
 
     @property
     def learned(self) -> Rows:
-        """The rows to learn from as rows are held out: each seen in one way."""
+        """The training rows without augmentation, in the form of the held-out rows."""
         return subset(self.coded.rows, self.split.train)
 
     @property
     def valid(self) -> Rows:
-        """The rows that decide when to stop."""
+        """The rows for early stopping."""
         return subset(self.coded.rows, self.split.valid)
 
 
@@ -100,11 +110,11 @@ class Fitted(NamedTuple):
     """A model after training.
 
     Attributes:
-        model: in evaluation mode.
-        arguments: of its recipe.
-        history: of the training, where there were two stages of the first.
-        engine: how the machine was used.
-        priors: the history of the second stage, in which the priors were learned, if any.
+        model: the trained model, in evaluation mode.
+        arguments: the arguments of its recipe.
+        history: the history of training; with two stages, that of the first.
+        engine: threads, kernels, layout and precision used in training.
+        priors: the history of the second stage, which trains the priors, or None.
     """
 
     model: LatentModel

@@ -1,7 +1,7 @@
-"""Which settings fit a table best: trials on a part of the rows, judged by the other rows.
+"""Search for the settings that fit a table best.
 
-What is compared is log p of rows that no trial has learned from, in the units of the raw values;
-so recipes can be compared that take the columns for the same kinds of numbers, and only those.
+Each trial is trained on part of the rows and judged by log p of the other rows, in the units of
+the raw values. Recipes are comparable only if they treat each column as the same kind.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from lowerbound.tasks.draws import SCORE_SAMPLES
 from lowerbound.training.fit import default_latent, learn
 from lowerbound.training.plan import Plan, objective_settings, optimiser_of
 
-JUDGED = 4_000  # rows that trials are judged by, at most
-SHARE = 0.2  # of all rows, at most
-RANGES = {"beta": (1 / 4, 4.0), "learning_rate": (1 / 4, 4.0)}  # times the plan's
+JUDGED = 4_000  # largest number of rows that trials are judged by
+SHARE = 0.2  # largest share of all rows that trials are judged by
+RANGES = {"beta": (1 / 4, 4.0), "learning_rate": (1 / 4, 4.0)}  # factors of the plan's values
 
 Told = Callable[["Trial", "Trial"], None]  # the latest, and the best so far
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to fit, and how well it fits rows that it did not learn from.
+    """One set of settings and its result on rows that it was not trained on.
 
     Attributes:
-        number: from 0 on; 0 is the plan as it is.
-        changes: what differs from the plan: recipe, latent, beta, learning_rate.
-        log_p: mean log-likelihood of the judged rows, nats per row; None where the fit failed.
-        error: the standard error of that mean, nats.
+        number: index of the trial from 0; trial 0 is the unchanged plan.
+        changes: settings that differ from the plan: recipe, latent, beta, learning_rate.
+        log_p: mean log-likelihood of the judged rows, nats per row; None if the fit failed.
+        error: standard error of that mean, nats.
         latent: size of z.
-        seconds: that the fit took.
-        failure: why it failed.
+        seconds: duration of the fit.
+        failure: the reason of a failure, or "".
     """
 
     number: int
@@ -59,7 +59,7 @@ class Trial:
 
 
 class Parts(NamedTuple):
-    """The rows that trials learn from, and those that they are judged by."""
+    """The rows that trials are trained on, and the rows that they are judged by."""
 
     learned: Table
     judged: Table
@@ -69,15 +69,20 @@ class Parts(NamedTuple):
         """Split rows at random.
 
         Raises:
-            DataError: E075 for too few rows.
+            UsageError: E241 if the data are not a table.
+            DataError: E075 for fewer than 10 rows.
         """
         if not isinstance(frame, Table):
-            raise UsageError("E241", "tune is for tables", fix="lowerbound fit, for pictures")
+            raise UsageError(
+                "E241",
+                f"{frame.origin}: tune needs a table, got pictures or a sparse matrix",
+                fix="lowerbound fit, which fits the model without a search",
+            )
         count = min(JUDGED, int(SHARE * frame.rows))
         if count < 2:
             raise DataError(
                 "E075",
-                f"{frame.origin}: {frame.rows} rows are too few to judge trials by",
+                f"{frame.origin}: tune needs at least 10 rows, got {frame.rows}",
                 fix="give 10 or more rows",
             )
         order = np.random.default_rng(noise.derive(seed, "judged")).permutation(frame.rows)
@@ -87,7 +92,7 @@ class Parts(NamedTuple):
 
 
 def comparable(plan: Plan, frame: Whole) -> list[str]:
-    """Return the recipes whose log-likelihoods mean the same as that of the plan's recipe."""
+    """Return the recipes whose log-likelihoods are comparable with that of the plan's recipe."""
     wanted = measure(_coding(plan, frame))
     found = [plan.recipe.name]
     for recipe in RECIPES.values():
@@ -110,25 +115,25 @@ def _coding(plan: Plan, frame: Whole) -> Coding:
 
 
 def measure(coding: Coding) -> list[tuple[str, ...]]:
-    """Return what a likelihood is a density of: which numbers, and which probabilities."""
+    """Return (name, family, size) of each coded column: log p is comparable if these are equal."""
     schema = getattr(coding, "schema", None)
     parts = () if schema is None else schema.parts
     return [(part.name, part.family, str(part.size)) for part in parts]
 
 
 class Search:
-    """Trials of one plan on one table, remembered in a folder: the same search goes on there.
+    """Trials of one plan on one table, stored in a folder so that the search can be resumed.
 
     Args:
         frame: the table.
-        plan: what is not searched for.
-        folder: where trials are remembered; None remembers nothing.
-        names: recipes to try; by default those that can be compared with the plan's.
+        plan: the settings that are not searched for.
+        folder: the folder that stores the trials; None stores nothing.
+        names: recipes to try; by default all that are comparable with the plan's.
 
     Raises:
-        UsageError: E250 where the folder holds another search, E241 for recipes that cannot be
-            compared.
-        ResourceError: E310 without optuna.
+        UsageError: E250 if the folder holds another search, E241 for recipes that are not
+            comparable.
+        ResourceError: E310 if optuna is not installed.
     """
 
     def __init__(
@@ -142,7 +147,7 @@ class Search:
                 raise UsageError(
                     "E241",
                     f"log p of the recipe {name!r} cannot be compared with that of {known[0]!r}: "
-                    "they do not take all columns for the same kinds",
+                    "they treat some columns as different kinds",
                     fix=f"search among {', '.join(known)}",
                 )
         self.weights = objective_settings(plan, self.parts.learned.rows)
@@ -150,33 +155,38 @@ class Search:
         self.study, self.optuna = _study(folder, self._identity()), _optuna()
 
     def _identity(self) -> str:
-        """Return a digest of all that trials depend on."""
+        """Return a digest of everything that the trials depend on."""
         coding = _coding(self.plan, self.parts.learned)
-        cells = [fingerprint(coding.encode(part).rows) for part in self.parts]
-        known = {"plan": self.plan.document(), "recipes": self.names, "cells": cells}
+        digests = [fingerprint(coding.encode(part).rows) for part in self.parts]
+        # The keys are part of the digest: another one would make earlier searches unreadable.
+        known = {"plan": self.plan.document(), "recipes": self.names, "cells": digests}
         text = json.dumps(known, sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
     def done(self) -> list[Trial]:
-        """Trials that have ended, in order."""
+        """The finished trials, in order."""
         ended = [t for t in self.study.get_trials(deepcopy=False) if "trial" in t.user_attrs]
         return [Trial(**t.user_attrs["trial"]) for t in ended]
 
     @property
     def ranked(self) -> list[Trial]:
-        """Trials that gave a model, the best first."""
+        """The trials that gave a model, best first."""
         fitted = [(trial.log_p, trial) for trial in self.done if trial.log_p is not None]
         return [trial for _, trial in sorted(fitted, key=lambda pair: -pair[0])]
 
     def run(self, trials: int, told: Told = lambda latest, best: None) -> None:
-        """Go on until so many trials have ended; the first is the plan as it is.
+        """Run trials until `trials` have finished in total; the first is the unchanged plan.
+
+        Args:
+            trials: number of finished trials to reach, including earlier ones.
+            told: called after each trial with that trial and the best one so far.
 
         Raises:
-            LowerboundError: where not even that can be fitted.
+            LowerboundError: if the unchanged plan cannot be fitted.
         """
         while (number := len(self.done)) < trials:
-            # Keyed by its number, so that a search that was stopped goes on as it would have.
+            # Seeded by the trial's number, so that a resumed search makes the same choices.
             seed = noise.derive(self.plan.seed, "trials", number) % 2**32
             self.study.sampler = self.optuna.samplers.TPESampler(seed=seed)
             if not number:
@@ -195,7 +205,7 @@ class Search:
         return changed(self.plan, self.ranked[0].changes)
 
     def _usual(self) -> dict[str, Any]:
-        """Return what the plan stands for, of all that is searched for."""
+        """Return the plan's value of each setting that is searched for."""
         usual: dict[str, Any] = {}
         if len(self.names) > 1:
             usual["recipe"] = self.plan.recipe.name
@@ -209,7 +219,7 @@ class Search:
         return usual
 
     def _drawn(self, asked: Any) -> dict[str, Any]:
-        """Draw what a trial changes."""
+        """Draw the changes of one trial."""
         drawn: dict[str, Any] = {}
         for name, usual in self._usual().items():
             if name == "recipe":
@@ -222,7 +232,7 @@ class Search:
         return drawn
 
     def _tried(self, number: int, changes: Mapping[str, Any]) -> Trial:
-        """Fit and judge; a fit that is refused or diverges is a trial that failed."""
+        """Fit and judge one trial; a fit that raises one of our errors is a failed trial."""
         try:
             trained = learn(self.parts.learned, changed(self.plan, changes))
         except LowerboundError as error:
@@ -232,14 +242,15 @@ class Search:
         history = trained.facts["history"]
         if history["stopped"] == "interrupt":
             raise KeyboardInterrupt
-        nats = trained.log_likelihood(self.parts.judged, SCORE_SAMPLES)  # of all trials alike
+        # The same number of samples for every trial: the bound depends on it.
+        nats = trained.log_likelihood(self.parts.judged, SCORE_SAMPLES)
         spread = float(nats.std(ddof=1)) / math.sqrt(len(nats))
         seconds = history["checks"][-1]["seconds"]
         return Trial(number, dict(changes), float(nats.mean()), spread, trained.latent, seconds)
 
 
 def changed(plan: Plan, changes: Mapping[str, Any]) -> Plan:
-    """Return a plan with what a trial changes."""
+    """Return the plan with the changes of a trial."""
     fields = {name: value for name, value in changes.items() if name != "beta"}
     more = {"beta": changes["beta"]} if "beta" in changes else {}
     return replace(plan, settings={**plan.settings, **more}, **fields)
@@ -252,7 +263,7 @@ def _optuna() -> Any:
 
 
 def _study(folder: Path | None, identity: str) -> Any:
-    """Return optuna's study, whose trials are in a file of the folder."""
+    """Return optuna's study; its trials are stored in a file in the folder."""
     optuna, storage = _optuna(), None
     if folder is not None:
         journal = importlib.import_module("optuna.storages.journal")
@@ -270,6 +281,6 @@ def _refuse_another(storage: Any, identity: str, folder: Path) -> None:
         raise UsageError(
             "E250",
             f"{folder.name} holds the trials of another search: other data, plan or recipes",
-            fix="repeat the earlier command to continue it, or --resume never to start anew",
+            fix="repeat the earlier command to continue it, or --resume never to start again",
             path=str(folder),
         )

@@ -1,4 +1,4 @@
-"""Durations and shares as people write them: "90s", "10m", "0.1%"."""
+"""Parse durations such as "90s" or "10m" and shares such as "0.1%"."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd]\s*)+")
 
 
 def seconds(value: object, name: str = "--time-limit") -> float:
-    """Return 90, "90s", "10m" or "1h30m" as seconds.
+    """Convert a duration to seconds: 90, "90s", "10m" or "1h30m".
+
+    Args:
+        value: a number of seconds, or text with the units s, m, h and d.
+        name: the option or argument to name in the error.
 
     Raises:
-        UsageError: E231 for anything else.
+        UsageError: E231 if `value` is neither.
     """
     text = str(value).strip().lower()
     if _DURATION.fullmatch(text):
@@ -24,10 +28,14 @@ def seconds(value: object, name: str = "--time-limit") -> float:
 
 
 def share(value: object, name: str = "--alarm-rate") -> float:
-    """Return 0.001 or "0.1%" as a share.
+    """Convert 0.001 or "0.1%" to a fraction.
+
+    Args:
+        value: a number, or text with or without a percent sign.
+        name: the option or argument to name in the error.
 
     Raises:
-        UsageError: E231 for anything else, and for numbers from 1 to 100 without a percent sign.
+        UsageError: E231 if `value` is neither, or is from 1 to 100 without a percent sign.
     """
     text = str(value).strip()
     wanted = "a share such as 0.1% or 0.001"
@@ -35,16 +43,22 @@ def share(value: object, name: str = "--alarm-rate") -> float:
         return number(text[:-1], name, wanted, "0.1%") / 100
     found = number(text, name, wanted, "0.1%")
     if 1 <= found < 100:
-        # 5 may mean 5 % or be a slip of 0.5: both are worse guessed than asked.
+        # 5 may mean 5% or be a typo for 0.5: ask rather than guess.
         raise _refusal(name, value, "a share below 1", f"{found:g}%")
     return found
 
 
 def number(text: str, name: str, wanted: str, example: str) -> float:
-    """Return a finite number.
+    """Parse a finite number.
+
+    Args:
+        text: the number.
+        name: the option or argument to name in the error.
+        wanted: what is allowed, for the error.
+        example: a valid value, for the fix.
 
     Raises:
-        UsageError: E231 for anything else.
+        UsageError: E231 if `text` is not a finite number.
     """
     try:
         found = float(text)

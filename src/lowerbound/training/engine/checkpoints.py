@@ -1,8 +1,8 @@
-"""Where a fit keeps its state, so that it can be killed at any moment and go on.
+"""Checkpoints of a fit, so that it can be killed at any time and resumed.
 
-A commit is a folder that appears whole, under a manifest of digests, or not at all. Randomness is
-keyed by step, so no random state is kept. The two newest commits stay; a damaged one (a disk
-fault, since a killed process leaves none) is passed over for the one before it.
+A commit is a folder with a manifest of digests, written atomically. Random numbers are keyed by
+step, so no random state is saved. The two newest commits are kept; if the newer one is damaged,
+the older one is used. A killed process leaves no damaged commit, but a disk fault may.
 """
 
 from __future__ import annotations
@@ -23,60 +23,60 @@ from lowerbound.bundle.writing import write_sealed
 from lowerbound.errors import ModelFileError, ResourceError
 
 STATE = "state.json"
-EVERY = 5.0  # seconds between two commits at least
-SHARE = 0.01  # of the time may be spent committing
-KEPT = 2
+EVERY = 5.0  # smallest number of seconds between two commits
+SHARE = 0.01  # largest share of the time spent committing
+KEPT = 2  # number of commits that are kept
 
 
 class State(NamedTuple):
-    """What a commit holds: JSON values and tensors, by name."""
+    """The contents of a commit: JSON values and tensors, by name."""
 
     values: dict[str, Any]
     tensors: dict[str, Tensor]
 
 
 class Checkpoints(Protocol):
-    """Where one fit commits its state."""
+    """The interface of a storage for the commits of one fit."""
 
     def latest(self) -> State | None:
         """Return the newest commit that is intact, or None."""
         ...
 
     def reserve(self, size: int) -> None:
-        """Make sure that states of `size` bytes can be kept."""
+        """Check that there is room for states of `size` bytes."""
         ...
 
     def due(self) -> bool:
-        """Tell whether it is time for the next commit."""
+        """Return whether the next commit is due."""
         ...
 
     def commit(self, values: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
-        """Keep a state; it is on the disk when this returns."""
+        """Store a state durably."""
         ...
 
 
 class OnDisk:
-    """Commits in a folder, numbered from 1, of which one process is the only user.
+    """Commits in a folder, numbered from 1, used by one process at a time.
 
-    When a commit is made does not change what is computed, so the clock may decide it.
+    Commits are timed by the clock: their timing does not affect the result of the fit.
 
     Args:
-        root: the folder, which exists.
-        every: seconds between two commits at least.
-        share: of the time that may be spent committing.
+        root: an existing folder.
+        every: smallest number of seconds between two commits.
+        share: largest share of the time spent committing.
     """
 
     def __init__(self, root: Path, every: float = EVERY, share: float = SHARE) -> None:
         self.root, self.every, self.share = root, every, share
         self._ended, self._took = time.monotonic(), 0.0
-        for left in root.glob(".commit-*.saving-*"):  # of a process that was killed
+        for left in root.glob(".commit-*.saving-*"):  # left by a process that was killed
             shutil.rmtree(left, ignore_errors=True)
 
     def latest(self) -> State | None:
-        """Return the newest commit that is intact, or None where there is none at all.
+        """Return the newest intact commit, or None if there are no commits.
 
         Raises:
-            ModelFileError: E120 where there are commits, but no intact one.
+            ModelFileError: E120 if there are commits, but none is intact.
         """
         damage: ModelFileError | None = None
         for found in reversed(self._commits()):
@@ -88,38 +88,38 @@ class OnDisk:
             raise ModelFileError(
                 "E120",
                 f"no state in {self.root} can be read: {damage.message}",
-                fix="--resume never starts anew",
+                fix="--resume never, which starts again",
                 path=str(self.root),
             )
         return None
 
     def due(self) -> bool:
-        """Tell whether it is time."""
+        """Return whether the next commit is due."""
+        # Waiting for took / share seconds keeps the time spent committing below that share.
         return time.monotonic() - self._ended >= max(self.every, self._took / self.share)
 
     def reserve(self, size: int) -> None:
-        """Refuse to begin where the disk has no room for the states of `size` bytes.
+        """Check that the disk has room for states of `size` bytes.
 
         Raises:
-            ResourceError: E301.
+            ResourceError: E301 if it has not.
         """
         need, have = size * (KEPT + 1), shutil.disk_usage(self.root).free
         if have < need:
             raise ResourceError(
                 "E301",
                 f"disk full: {self.root} has {have / 1e6:,.1f} MB, "
-                f"the states of this fit need {need / 1e6:,.1f} MB",
+                f"the checkpoints of this fit need {need / 1e6:,.1f} MB",
                 fix="free some space, or choose an --out on another disk",
                 need=need,
                 have=have,
             )
 
     def commit(self, values: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> None:
-        """Keep a state.
+        """Store a state; earlier commits are not affected by a failure.
 
         Raises:
-            ResourceError: E301 where the disk is full, E302 where it cannot be written to; the
-                commits before this one are as they were.
+            ResourceError: E301 if the disk is full, E302 if the folder is not writable.
         """
         began = time.monotonic()
         commits = self._commits()

@@ -1,8 +1,8 @@
-"""The choice of threads, kernels, layout and precision for a fit, from shapes and measurements.
+"""Choose threads, kernels, layout and precision for a fit, from shapes and measurements.
 
-Nothing is timed inside a run: two runs of one command must give the same bytes. The machine is
-measured once (`lowerbound.training.engine.machine`), and the choice is part of every checkpoint,
-so that a resumed run continues as it began.
+Nothing is timed during a fit, so that two runs of one command give identical files. The machine is
+measured once (`lowerbound.training.engine.machine`), and the choice is saved in every checkpoint,
+so that a resumed fit continues with the same one.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 @dataclass(frozen=True)
 class Engine:
-    """The use of the machine in one fit.
+    """Threads, kernels, layout and precision of one fit.
 
     Attributes:
-        threads: number of torch's threads.
+        threads: number of torch threads.
         linear: the kernel of linear layers, "torch" or "onednn".
-        channels_last: whether images and convolutions lie with their channels innermost.
-        precision: "float32", or "bfloat16" for products under autocast (densities stay float32).
+        channels_last: whether images and convolutions use the channels-last memory format.
+        precision: "float32", or "bfloat16" for products under autocast (densities are always
+            float32).
     """
 
     threads: int = 1
@@ -46,35 +47,35 @@ class Engine:
         return asdict(self)
 
     def __str__(self) -> str:
-        """Say what was chosen, and why."""
+        """Return the choice and its reasons, for the progress output."""
         threads = f"{self.threads} threads"
-        if self.threads == 1:  # of one, or because it is faster
+        if self.threads == 1:  # the machine has one, or one is faster
             threads = "1 thread (small steps)" if torch.get_num_threads() > 1 else "1 thread"
         kernel = ", oneDNN products (faster here)" if self.linear == "onednn" else ""
         layout = ", channels last (faster here)" if self.channels_last else ""
         return f"{threads}{kernel}{layout}, {self.precision}"
 
     def prepare(self, objective: nn.Module) -> None:
-        """Lay the parameters out as the kernels like them."""
+        """Convert the parameters to the chosen memory format."""
         if self.channels_last:
             # torch's own stub does not know the keyword of this overload.
             objective.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def arranged(self, x: Tensor) -> Tensor:
-        """Lay a batch out as the kernels like it."""
+        """Return a batch in the chosen memory format."""
         if self.channels_last and x.dim() == 4:
             return x.contiguous(memory_format=torch.channels_last)
         return x
 
     def mixed(self, device: torch.device) -> AbstractContextManager[Any]:
-        """Return the context of a forward pass: autocast where the precision is bfloat16."""
+        """Return the context manager of a forward pass: autocast if the precision is bfloat16."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(device.type, torch.bfloat16)
 
     @contextmanager
     def running(self, objective: nn.Module) -> Iterator[None]:
-        """Use the machine in this way inside the block, in the calling thread only."""
+        """Use these threads and kernels inside the block, in the calling thread only."""
         allocators.keep()
         with threads(self.threads), replaced(objective, self.linear):
             yield
@@ -83,17 +84,17 @@ class Engine:
 def choose(
     objective: nn.Module, batch: Batch, machine: Machine, precision: str = "float32"
 ) -> Engine:
-    """Choose how to train an objective on batches like this one.
+    """Choose the engine for training an objective on batches like `batch`.
 
     Args:
-        objective: what is trained.
-        batch: rows of the size of a step.
-        machine: what is known of the machine.
+        objective: the objective to train.
+        batch: a batch of the size of a step.
+        machine: measurements of the machine.
         precision: "float32" or "bfloat16".
     """
     device = next(objective.parameters()).device
     convolutions = any(isinstance(m, _CONVOLUTIONS) for m in objective.modules())
-    if device.type != "cpu":  # where the fast kernels for convolutions want this layout
+    if device.type != "cpu":  # fast convolution kernels of accelerators need channels-last
         return Engine(torch.get_num_threads(), "torch", convolutions, precision)
     products = flops(objective, batch)
     count = 1 if products < SMALL_STEP else torch.get_num_threads()
@@ -107,16 +108,16 @@ def choose(
 
 @torch.no_grad()
 def flops(objective: nn.Module, batch: Batch) -> int:
-    """Count the floating-point operations of the layers' products in one forward pass.
+    """Count the floating-point operations of linear layers and convolutions in a forward pass.
 
-    torch's own counter sees every product, but imports the compiler: seconds for a number that
-    only has to tell small from large.
+    torch's own counter covers every product, but imports torch's compiler, which takes seconds.
+    This count only has to distinguish small from large.
     """
     counted = 0
 
     def count(layer: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
         nonlocal counted
-        weight = layer.weight  # a parameter, or what a parametrisation makes of one
+        weight = layer.weight  # a parameter, or the result of a parametrisation
         assert isinstance(weight, Tensor)
         # Each output of a layer takes one row of its weights; transposed, each input does.
         outputs = given[0] if isinstance(layer, nn.ConvTranspose2d) else made

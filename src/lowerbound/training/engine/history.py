@@ -1,4 +1,4 @@
-"""What happened in a fit: its checks, and the means between two of them."""
+"""The history of a fit: its checks on held-out rows, and training means between two checks."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from torch import Tensor
 
 
 class Check(NamedTuple):
-    """One look at the held-out rows.
+    """The results of one check on the held-out rows.
 
     Attributes:
-        step: optimiser steps done.
-        epoch: passes done, with a fraction.
-        loss: mean training loss since the last check, nats.
-        train_elbo: mean plain ELBO of the training batches since the last check, nats.
-        valid_bound: importance-weighted bound on the held-out rows, nats (see `held_out`).
-        active: latent dimensions in use.
-        latent: latent dimensions in all.
-        rows_per_second: of training since the last check.
-        seconds: since the start, those before an interruption included.
+        step: number of optimiser steps taken.
+        epoch: number of passes over the data, with a fraction.
+        loss: mean training loss since the last check, nats per row.
+        train_elbo: mean plain ELBO of the training batches since the last check, nats per row.
+        valid_bound: importance-weighted bound on the held-out rows, nats per row (see `held_out`).
+        active: number of latent dimensions in use.
+        latent: total number of latent dimensions.
+        rows_per_second: training speed since the last check.
+        seconds: training time since the start, including time before an interruption.
     """
 
     step: int
@@ -46,13 +46,13 @@ _WHOLE = [
 
 @dataclass
 class History:
-    """What happened in a fit.
+    """The history of a fit.
 
     Attributes:
-        checks: the looks at the held-out rows, in order.
-        best: index into `checks` of the weights that were kept.
-        stopped: why training ended: "patience", "epochs", "time" or "interrupt".
-        skipped: steps that were skipped because the loss or the gradient was not finite.
+        checks: the checks on the held-out rows, in order.
+        best: index in `checks` of the weights that were kept.
+        stopped: the reason why training ended: "patience", "epochs", "time" or "interrupt".
+        skipped: number of steps skipped because the loss or the gradient was not finite.
     """
 
     checks: list[Check] = field(default_factory=list)
@@ -65,13 +65,13 @@ class History:
         return {**asdict(self), "checks": [check._asdict() for check in self.checks]}
 
     def state(self) -> tuple[dict[str, Any], np.ndarray]:
-        """Return what restores this history: JSON values, and the checks as float64 rows."""
+        """Return the state of this history: JSON values, and the checks as float64 rows."""
         rows = np.array(self.checks, np.float64).reshape(len(self.checks), len(Check._fields))
         return {"best": self.best, "stopped": self.stopped, "skipped": self.skipped}, rows
 
     @classmethod
     def restored(cls, values: Mapping[str, Any], rows: np.ndarray) -> History:
-        """Return the history that `state` described."""
+        """Return the history whose `state` was `values` and `rows`."""
         checks = []
         for row in rows.tolist():
             for place in _WHOLE:
@@ -81,10 +81,10 @@ class History:
 
 
 class Meter:
-    """Means of the training terms and the speed between two checks.
+    """Accumulator of the training means and the speed between two checks.
 
     Args:
-        spent: seconds that an interrupted run had taken before.
+        spent: training time of an interrupted run before this one, seconds.
     """
 
     def __init__(self, spent: float = 0.0) -> None:
@@ -92,14 +92,14 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        """Begin the next stretch."""
-        # Kept as tensors: reading them at every step would stall an accelerator.
+        """Reset the sums."""
+        # Kept as tensors: reading their values at every step would stall an accelerator.
         self.loss, self.elbo = torch.zeros(()), torch.zeros(())
         self.steps, self.rows = 0, 0
         self.since = time.monotonic()
 
     def add(self, loss: Tensor, elbo: Tensor, rows: int) -> None:
-        """Count one step."""
+        """Add one step of `rows` rows."""
         self.loss, self.elbo = self.loss + loss, self.elbo + elbo
         self.steps, self.rows = self.steps + 1, self.rows + rows
 
@@ -108,18 +108,18 @@ class Meter:
         return time.monotonic() - self.began
 
     def read(self) -> tuple[float, float, float]:
-        """Return the mean loss, the mean ELBO and the rows per second of this stretch."""
+        """Return the mean loss, the mean ELBO and the rows per second since the last restart."""
         if not self.steps:
             return math.nan, math.nan, 0.0
         spent = max(time.monotonic() - self.since, 1e-9)
         return float(self.loss) / self.steps, float(self.elbo) / self.steps, self.rows / spent
 
     def state(self) -> np.ndarray:
-        """Return what restores the sums of this stretch."""
+        """Return the sums, for a checkpoint."""
         return np.array([float(self.loss), float(self.elbo), self.steps, self.rows], np.float64)
 
     def restore(self, values: np.ndarray) -> None:
-        """Go on with the sums that `state` gave."""
+        """Load the sums that `state` returned."""
         loss, elbo, steps, rows = values.tolist()
         self.loss, self.elbo = torch.tensor(loss), torch.tensor(elbo)
         self.steps, self.rows = int(steps), int(rows)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM wait until a step is whole."""
+"""Delay Ctrl-C and SIGTERM until a training step is complete."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 class Held:
-    """Hold SIGINT and SIGTERM back until `deliver`; a second one goes through at once.
+    """A context manager that delays SIGINT and SIGTERM until `deliver`.
 
-    A step that is broken off in the middle leaves weights, moments and average that do not belong
-    together, and no checkpoint could be made of them. Outside the main thread, and for signals
-    that nobody handles, nothing changes.
+    A second signal is delivered at once. Without the delay, a step interrupted in the middle would
+    leave inconsistent weights, moments and averages, which cannot be saved as a checkpoint.
+    Outside the main thread, and for signals without a Python handler, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Held:
         self._waiting: tuple[int, FrameType | None] | None = None
 
     def __enter__(self) -> Held:
-        """Take the signals."""
+        """Install the delaying handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 handler = signal.getsignal(number)
@@ -36,7 +36,7 @@ class Held:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the signals back to whom they belonged."""
+        """Restore the previous handlers; deliver a waiting signal unless an error was raised."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if kind is None:
@@ -44,11 +44,11 @@ class Held:
 
     @property
     def waiting(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal is waiting."""
         return self._waiting is not None
 
     def deliver(self) -> None:
-        """Let the signal that came, if any, do what it would have done."""
+        """Call the previous handler of the waiting signal, if there is one."""
         if self._waiting is None:
             return
         number, frame = self._waiting

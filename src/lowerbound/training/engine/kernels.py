@@ -1,8 +1,8 @@
-"""Linear layers by oneDNN, on some processors about twice as fast in float32 as torch's own.
+"""Linear layers by oneDNN: in float32, about twice as fast as torch's own on some processors.
 
-torch uses MKL for float32 products. The operation used here is torch's, but not part of its
-public interface: `available` tells whether it exists and gives the same numbers. Without it,
-torch's own kernels are used.
+torch uses MKL for float32 products. The oneDNN operation used here is part of torch, but not of
+its public interface: `available` checks that it exists and is correct. Otherwise torch's default
+kernels are used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _OneDnn(torch.autograd.Function):
-    """x W' + b, and its gradients, all three products by oneDNN."""
+    """x W' + b and its gradients, with all three products by oneDNN."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -42,10 +42,10 @@ class _OneDnn(torch.autograd.Function):
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return `F.linear` of the same arguments, by oneDNN while training in float32.
+    """Return `F.linear` of the same arguments, computed by oneDNN when training in float32.
 
-    Without gradients torch's own layer is used, so that checks and scores do not depend on how a
-    model was trained.
+    Without gradients, `F.linear` itself is used, so that checks and scores do not depend on the
+    kernel that the model was trained with.
     """
     plain = x.dtype is torch.float32 and not torch.is_autocast_enabled("cpu")
     if not (plain and torch.is_grad_enabled() and x.is_contiguous()):
@@ -54,7 +54,7 @@ def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def available() -> bool:
-    """Tell whether the operation exists here and agrees with torch's own."""
+    """Return whether the oneDNN operation exists and agrees with `F.linear`."""
     if not torch.backends.mkldnn.is_available():
         return False
     x, weight = torch.linspace(-1, 1, 12).view(3, 4), torch.linspace(0, 2, 20).view(5, 4)
@@ -67,10 +67,9 @@ def available() -> bool:
 
 @contextmanager
 def replaced(module: nn.Module, kernel: str) -> Iterator[None]:
-    """Let the linear layers of `module` use a kernel, "torch" or "onednn", inside the block.
+    """Use a kernel, "torch" or "onednn", for the linear layers of `module` inside the block.
 
-    The module is the one that the caller trains: no other thread uses it, and other modules keep
-    their kernels.
+    No other thread may use the module meanwhile. Other modules keep their kernels.
     """
     if kernel == "torch" or not available():
         yield

@@ -1,8 +1,8 @@
 """The training loop: batches, steps, held-out checks, early stopping, guards and checkpoints.
 
-All random numbers come from generators keyed by (seed, purpose, step): a fit that was killed
-continues from its last checkpoint to the same bytes, and fits in several threads do not disturb
-each other. No global random state is read or written.
+All random numbers come from generators keyed by (seed, purpose, step). A fit that was killed
+therefore continues from its last checkpoint to a bit-identical result, and fits in several threads
+do not affect each other. No global random state is read or written.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from lowerbound.training.engine.settings import Budget, Optimiser
 
 Report = Callable[[Check, Budget], None]
 
-SKIPPED_LIMIT = 20  # steps in a row that may be skipped for a loss that is not finite
-CHECK_SAMPLES = 32  # importance samples of a check, fewer where they would cost too much
-FEW_SAMPLES = 4  # a check has at least as many, within CHECK_CELLS
-CHECK_CELLS = 1 << 22  # cells that a check evaluates at most
+SKIPPED_LIMIT = 20  # consecutive steps with a non-finite loss after which a fit fails
+CHECK_SAMPLES = 32  # largest number of importance samples per row in a check
+FEW_SAMPLES = 4  # smallest number of importance samples, within CHECK_CELLS
+CHECK_CELLS = 1 << 22  # largest number of values (rows x columns x samples) in a check
 CHECK_SHARE = 1 / 16  # draws of a check per row trained on since the last one, in large networks
-WILD = 10.0  # nats per column below the median from where on a held-out row is wild
-CHECK_ROWS = 1000  # held-out rows that a check looks at
-MIN_GAIN = 1e-3  # nats per column: a smaller gain of the held-out bound is no gain
+WILD = 10.0  # nats per column below the median at which the log p of a held-out row is clipped
+CHECK_ROWS = 1000  # held-out rows used in a check
+MIN_GAIN = 1e-3  # nats per column: smallest gain of the held-out bound that resets the patience
 
 
-def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data have a default
+def fit(  # noqa: PLR0913 - independent options, all with defaults
     objective: nn.Module,
     train: Rows,
     valid: Rows,
@@ -56,36 +56,39 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
     view: View | None = None,
     team: Team = ALONE,
 ) -> History:
-    """Train `objective` on `train`, keep the weights with the best bound on `valid`.
+    """Train `objective` on `train`, and keep the weights with the best bound on `valid`.
 
     Args:
         objective: a `lowerbound.nn.objectives.elbo` objective; its model is trained in place.
-        train: rows to learn from.
-        valid: held-out rows; the bound on them (see `held_out`) decides when to stop and what is
-            kept.
-        budget: when to stop.
-        optimiser: how to step.
-        seed: of order and noise; together with the model's initial weights it fixes the result.
-        engine: how the machine is used; by default it is chosen by rules (see `choose`).
-        checkpoints: where states are kept: a fit that was killed goes on from the last one.
+        train: training rows.
+        valid: held-out rows; the bound on them (see `held_out`) decides when to stop and which
+            weights are kept.
+        budget: limits on the length of the fit; None uses the defaults.
+        optimiser: settings of the optimiser; None uses the defaults.
+        seed: seed of the order of rows and of the noise; together with the initial weights it
+            determines the result.
+        engine: threads, kernels and precision; None chooses them (see `choose`).
+        checkpoints: storage of checkpoints; a fit that was killed resumes from the last one.
         report: called after every check.
-        view: what training sees of a batch, drawn anew at every step: see `data.views`.
-        team: the processes that train together, all of which call this with the same arguments;
-            a batch is that of all of them. Only the first one's `checkpoints` are used.
+        view: random augmentation of a training batch, see `lowerbound.coding.augmentations`.
+        team: the processes that train together. All call this function with the same arguments
+            and share each batch; only the first one's `checkpoints` are used.
 
     Returns:
-        What happened. Ctrl-C ends the fit in good order, with the best weights so far, once
-        the held-out rows have been looked at; before that it is an ordinary KeyboardInterrupt.
+        The history. Ctrl-C after the first check ends the fit normally, with the best weights so
+        far.
 
     Raises:
-        NumericError: E401 when the loss or its gradient stays non-finite.
-        ResourceError: E301, E302 when a state cannot be kept.
-        UsageError: E237 for more processes than rows in a batch.
+        KeyboardInterrupt: for Ctrl-C before the first check.
+        NumericError: E401 if the loss or its gradient stays non-finite.
+        ResourceError: E301 or E302 if a checkpoint cannot be written.
+        UsageError: E237 for more processes than rows in a batch, E250 if the number of processes
+            does not match the checkpoint.
     """
     checkpoints = checkpoints if team.rank == 0 else None
     settings = budget or Budget(), optimiser or Optimiser()
     saved = team.first(lambda: None if checkpoints is None else checkpoints.latest())
-    if saved is not None:  # as it began, so that it ends in the same bytes
+    if saved is not None:  # the same engine, so that the result is bit-identical
         engine = Engine(**saved.values["engine"])
     elif engine is None:
         rows = min(settings[1].batch_size, len(train))
@@ -103,7 +106,7 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
             with engine.running(objective):
                 trainer.train(checkpoints, report)
     except KeyboardInterrupt:
-        if not trainer.history.checks:  # nothing is known of these weights yet
+        if not trainer.history.checks:  # there are no checked weights to keep
             raise
         trainer.history.stopped = "interrupt"
     else:
@@ -116,7 +119,7 @@ def fit(  # noqa: PLR0913 - each is a thing of its own, and all but the data hav
 def chosen(
     objective: nn.Module, rows: Rows, batch_size: int, precision: str = "float32"
 ) -> Engine:
-    """Return how to use this machine for batches of so many rows like these."""
+    """Return the engine of this machine for batches of `batch_size` rows like `rows`."""
     device = next(objective.parameters()).device
     batch = rows.take(torch.zeros(batch_size, dtype=torch.long))
     return choose(objective, batch.to(device), machine.this(), precision)
@@ -163,10 +166,10 @@ class _Trainer:
         self.supplied = draws_globally(objective)
 
     def _samples(self, large: bool) -> int:
-        """Return the importance samples of a check, so that it stays cheap beside training.
+        """Return the number of importance samples of a check, which keeps it cheap.
 
-        Where arithmetic is what a step costs, 32 samples of every held-out row took an eighth of
-        a convolutional net's time.
+        For large networks, where arithmetic dominates, 32 samples of every held-out row took an
+        eighth of the training time of a convolutional network.
         """
         most = min(CHECK_SAMPLES, CHECK_CELLS // (len(self.valid) * self.columns))
         if large:
@@ -175,7 +178,7 @@ class _Trainer:
         return max(1, most)
 
     def train(self, checkpoints: Checkpoints | None, report: Report | None) -> None:
-        """Step until the budget is spent or the held-out bound stops rising."""
+        """Train until the budget is spent or the held-out bound stops rising."""
         self.objective.train()
         with lent(self.objective, self.layers), Held() as signals:
             for index in self._order():
@@ -186,11 +189,11 @@ class _Trainer:
                 if checkpoints is not None and (interrupted or checkpoints.due()):
                     checkpoints.commit(*self.state())
                 signals.deliver()
-                if interrupted and self.team.size > 1:  # which another process was
+                if interrupted and self.team.size > 1:  # another process was interrupted
                     raise KeyboardInterrupt
 
     def _advance(self, index: Tensor, report: Report | None) -> None:
-        """Take one step, and look at the held-out rows where it is time."""
+        """Take one step, and run a check if it is due."""
         self.step += 1
         batch = self.rows.take(index)
         if self.view is not None:
@@ -209,7 +212,7 @@ class _Trainer:
             self.history.stopped = "epochs" if self.step == self.steps else "time"
 
     def _order(self) -> Iterator[Tensor]:
-        """Yield the rows of each step from the present one on: each pass a new permutation."""
+        """Yield the row indices of each remaining step; each pass is a new permutation."""
         epoch, first = divmod(self.step, self.per_epoch)
         while True:
             pieces = visits(self.rows, noise.generator(self.seed, "order", epoch))
@@ -217,7 +220,7 @@ class _Trainer:
             epoch, first = epoch + 1, 0
 
     def _step(self, batch: Batch) -> None:
-        """Take one optimiser step, or skip it where a number is not finite."""
+        """Take one optimiser step, or skip it if the loss or the gradient is not finite."""
         self.buffers.keep()
         x, context = batch.to(self.device)
         x = self.engine.arranged(x)
@@ -246,7 +249,7 @@ class _Trainer:
         self.meter.add(value, elbo, len(batch.x) * self.team.size)
 
     def _skip(self, batch: Batch) -> None:
-        """Undo and count a skipped step; give up when they do not end."""
+        """Undo and count a skipped step; raise E401 after `SKIPPED_LIMIT` in a row."""
         self.buffers.restore()
         self.history.skipped += 1
         self.in_a_row += 1
@@ -271,12 +274,12 @@ class _Trainer:
 
     @property
     def shown(self) -> Weights:
-        """The weights that are checked and kept: the average, where there is one."""
+        """The weights that are checked and kept: the moving average, if there is one."""
         average = None if self.average is None else self.average.weights
         return average or self.flat.weights()
 
     def _check(self) -> Check:
-        """Measure the held-out bound, keep the weights if it is the best, adapt the rate."""
+        """Measure the held-out bound, keep the weights if it is the best, and adapt the rate."""
         loss, train_elbo, speed = self.meter.read()
         shown, look = self.shown, self._look
         found = self.team.first(lambda: (*look(shown), self.meter.elapsed()))
@@ -294,9 +297,9 @@ class _Trainer:
         )
         self.history.checks.append(check)
         best = self.history.checks[self.history.best].valid_bound
-        # None to compare with, or only some of an objective that was still changing.
+        # Earlier checks, if any, were of an objective that was still changing.
         first = sum(each.step >= self.budget.settled for each in self.history.checks) <= 1
-        # The kept weights are the best seen; only a gain worth waiting for resets the patience.
+        # Any gain replaces the kept weights; only a gain above the threshold resets the patience.
         if first or valid_bound > best:
             self.history.best = len(self.history.checks) - 1
             self.kept = shown.copy()
@@ -311,7 +314,7 @@ class _Trainer:
         return check
 
     def _look(self, shown: Weights) -> tuple[float, int, int]:
-        """Return the bound on the held-out rows, and how many latents of how many are in use."""
+        """Return the bound on the held-out rows, the latents in use, and the number of latents."""
         model = self.objective.model
         assert isinstance(model, nn.Module)
         with self.flat.showing(shown):
@@ -320,7 +323,7 @@ class _Trainer:
         return bound, int(used.sum()), len(used)
 
     def finish(self) -> None:
-        """Put the best weights into the objective, in evaluation mode."""
+        """Load the best weights into the objective and set it to evaluation mode."""
         if self.kept is not None:
             self.flat.load(self.kept)
         self.team.align(self.objective)
@@ -328,11 +331,11 @@ class _Trainer:
         self.objective.eval()
 
     def bytes(self) -> int:
-        """Return the size of a state: weights, average, kept weights and two moments."""
+        """Return the size of a checkpoint: weights, average, kept weights and two moments."""
         return 5 * sum(v.numel() * v.element_size() for v in self.flat.values)
 
     def state(self) -> State:
-        """Return everything that the rest of the fit depends on."""
+        """Return everything that the remaining fit depends on."""
         happened, checks = self.history.state()
         values = {
             "history": happened,
@@ -356,14 +359,18 @@ class _Trainer:
         return State(values, arrays)
 
     def restore(self, state: State) -> None:
-        """Go on from a committed state."""
+        """Resume from a checkpoint.
+
+        Raises:
+            UsageError: E250 if the batch size differs, because the number of processes does.
+        """
         values, arrays = state
-        if values["batch"] != self.batch_size:  # of so many processes that share it evenly
+        if values["batch"] != self.batch_size:  # it is a multiple of the number of processes
             raise UsageError(
                 "E250",
-                f"the unfinished run has batches of {values['batch']:,} rows, and "
-                f"{self.team.size} processes have {self.batch_size:,}",
-                fix="start as many processes as before, or --resume never to start anew",
+                f"the unfinished run has batches of {values['batch']:,} rows, but "
+                f"{self.team.size} processes have batches of {self.batch_size:,}",
+                fix="start as many processes as before, or --resume never to start again",
             )
         weights = Weights.restored(arrays, "weights")
         assert weights is not None
@@ -379,15 +386,15 @@ class _Trainer:
         self.in_a_row, self.rate = values["in_a_row"], values["rate"]
 
 
-# Layers of torch that draw while training, and cannot be given a generator.
+# torch's layers that draw random numbers in training and do not accept a generator.
 _DRAWING = (nn.modules.dropout._DropoutNd, nn.RReLU, nn.MultiheadAttention, nn.RNNBase)
 
 
 def draws_globally(module: nn.Module) -> bool:
-    """Tell whether a layer may draw from torch's global generator: dropout, or a user's own class.
+    """Return whether a layer may draw from torch's global generator: dropout, or a user's class.
 
     Training such a layer needs `noise.Supplied`, which costs a few microseconds per operation.
-    Layers of this library draw from a generator that is lent to them.
+    This library's own layers draw from a generator that they are given.
     """
     return any(
         isinstance(layer, _DRAWING)
@@ -397,7 +404,11 @@ def draws_globally(module: nn.Module) -> bool:
 
 
 def _whole_batch(rows: int, size: int) -> int:
-    """Return how many rows a batch has that so many processes share evenly."""
+    """Return the largest batch of at most `rows` rows that `size` processes share evenly.
+
+    Raises:
+        UsageError: E237 for more processes than rows.
+    """
     if rows < size:
         raise UsageError(
             "E237",
@@ -408,14 +419,19 @@ def _whole_batch(rows: int, size: int) -> int:
 
 
 def held_out(model: nn.Module, rows: Rows, samples: int = CHECK_SAMPLES) -> float:
-    """Return the mean importance-weighted bound on held-out rows, nats; no wild row decides.
+    """Return the mean importance-weighted bound on held-out rows, nats, with outliers clipped.
 
-    The plain ELBO stops small tables too early: it falls as soon as the encoder fits the training
-    rows too closely, while p(x) itself still rises. The bound with several samples is nearer to
-    log p(x), and it is what scores are made of.
+    The plain ELBO stops small tables too early: it falls as soon as the encoder overfits the
+    training rows, while p(x) itself still rises. The bound with several samples is closer to
+    log p(x), and scores are computed from the same bound.
 
-    A held-out outlier can cost a million nats, and would make early stopping a matter of luck: a
-    row counts for at most `WILD` nats per column below the median.
+    A held-out outlier can cost a million nats and would dominate early stopping. Therefore each
+    row counts at most `WILD` nats per column below the median.
+
+    Args:
+        model: the model.
+        rows: held-out rows.
+        samples: importance samples per row.
     """
     columns = math.prod(rows.take(torch.zeros(1, dtype=torch.long)).x.shape)
     log_p = metrics.log_likelihood(model, rows, samples).log_p

@@ -1,7 +1,7 @@
-"""The machine: its fastest kernels, measured once and cached for all runs, and torch's threads.
+"""Kernel timings of this machine, measured once and cached for all runs; torch's thread count.
 
-A run must not measure for itself: its result would depend on the load of the machine. Where the
-user's cache cannot be written, nothing is measured and the plain kernels are used.
+A fit does not measure for itself, because its result would then depend on the load of the machine.
+If the user's cache folder is not writable, nothing is measured and the default kernels are used.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from lowerbound import noise
 from lowerbound.training.engine import kernels
 
 FORMAT = 2
-GAIN = 1.15  # a kernel must be this much faster before it is preferred
+GAIN = 1.15  # speed-up from which a kernel is preferred to torch's default
 BATCH = 128
-WIDTHS = (64, 256, 784)  # of the square layers that are timed
+WIDTHS = (64, 256, 784)  # widths of the square layers that are timed
 ROUNDS = 7
 
 
@@ -39,17 +39,17 @@ class Machine:
     """Measurements of a machine.
 
     Attributes:
-        linear: for a number of threads, the ratio of torch's time to oneDNN's for layers of
-            (multiply-adds, ratio), smallest layer first; empty where nothing was measured.
-        channels_last: the ratio of the times of convolutions with channels outermost and
-            innermost; 0 where it was not measured.
+        linear: for each number of threads, pairs (multiply-adds of a layer, ratio of torch's time
+            to oneDNN's), smallest layer first; empty if nothing was measured.
+        channels_last: ratio of the time of convolutions in torch's default layout to that in the
+            channels-last layout; 0 if not measured.
     """
 
     linear: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     channels_last: float = 0.0
 
     def onednn_from(self, threads: int) -> float:
-        """Return the size of a layer, in multiply-adds, from which on oneDNN is faster."""
+        """Return the smallest layer, in multiply-adds, for which oneDNN is faster, or infinity."""
         smallest = math.inf
         for size, ratio in reversed(self.linear.get(str(threads), [])):
             if ratio < GAIN:
@@ -58,11 +58,11 @@ class Machine:
         return smallest
 
 
-_MEASURING = Lock()  # two fits that begin together must get the same numbers
+_MEASURING = Lock()  # fits that start at the same time must use the same measurements
 
 
 def this() -> Machine:
-    """Return the measurements of this machine, taken now if there are none in the cache."""
+    """Return the measurements of this machine from the cache, measuring if there are none."""
     with _MEASURING:
         return _this()
 
@@ -80,15 +80,15 @@ def _this() -> Machine:
         part = place.with_name(f"{place.name}.{os.getpid()}")
         part.write_text(json.dumps({"format": FORMAT, **asdict(measured)}))
         os.replace(part, place)
-    return _read(place) or Machine()  # another process may have been first: its numbers count
+    return _read(place) or Machine()  # if another process has written the file, use its numbers
 
 
 @contextmanager
 def one_left() -> Iterator[None]:
-    """Leave one processor to a thread that reads ahead: torch's own take the others.
+    """Use one torch thread less inside the block, to leave a processor to a reading thread.
 
-    Threads of a product wait for each other without giving way: one that has to share its
-    processor with the reading holds up all of them.
+    The threads of a product busy-wait for each other: if one shares its processor with the
+    reading thread, it delays all of them.
     """
     with threads(max(1, torch.get_num_threads() - 1)):
         yield
@@ -99,11 +99,11 @@ _SWITCHING = Lock()
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch compute with `count` threads for the calling thread, inside the block.
+    """Use `count` torch threads in the calling thread, inside the block.
 
-    ``torch.set_num_threads`` sets the number of the calling thread, and that of threads which use
-    torch for the first time afterwards. The latter is put back at once: sums and products may
-    differ in their last bits between numbers of threads, and a fit must not change the results
+    ``torch.set_num_threads`` sets the number for the calling thread, and the default of threads
+    that use torch for the first time later. The default is reset at once: sums and products can
+    differ in their last bits with the number of threads, and a fit must not change the results
     of other threads.
     """
     before = torch.get_num_threads()
@@ -126,7 +126,7 @@ def _set_threads(count: int) -> None:
 
 
 def measure() -> Machine:
-    """Time the kernels that there is a choice of, in a second or two."""
+    """Time the alternative kernels; this takes a second or two."""
     found: dict[str, list[tuple[int, float]]] = {}
     for count in sorted({1, torch.get_num_threads()}) if kernels.available() else ():
         with threads(count):
@@ -135,7 +135,7 @@ def measure() -> Machine:
 
 
 def _layouts() -> float:
-    """Return the time of convolutions in torch's usual layout over that with channels last."""
+    """Return the time of convolutions in torch's default layout over that with channels last."""
     seconds = []
     for layout in (torch.contiguous_format, torch.channels_last):
         with noise.isolated("machine"):

@@ -1,8 +1,8 @@
-"""Processes that train one model together: who takes which rows, and what they agree on.
+"""Train one model with several processes: share the rows of a batch, and agree on decisions.
 
-One batch of all processes is the batch of one process: each takes its share of the rows, and the
-same share of the noise, so that the averaged gradient is that of a single process to rounding.
-What only one may decide, such as a look at a clock, the first process decides for all.
+Each process takes its share of the rows of a batch and the same share of the noise, so that the
+averaged gradient equals that of a single process up to rounding. Decisions that must be the same
+everywhere, such as those that depend on the clock, are made by the first process.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from lowerbound.noise import Noise
 
 T = TypeVar("T")
 
-_PATIENCE = timedelta(days=7)  # that processes wait for what one of them makes
+_PATIENCE = timedelta(days=7)  # timeout of processes that wait for the work of another
 
 
 class Team(Protocol):
-    """What a fit knows of the processes that train its model.
+    """The interface of a group of processes that train one model.
 
     Attributes:
-        size: how many there are.
-        rank: the number of this one, from 0 on; the first alone reads and writes files.
+        size: number of processes.
+        rank: index of this process, from 0; only the first one reads and writes checkpoints.
     """
 
     @property
@@ -46,11 +46,11 @@ class Team(Protocol):
 
     @property
     def key(self) -> tuple[int, ...]:
-        """Return what keeps apart the random numbers of processes; nothing, of one alone."""
+        """Return the key that separates the random numbers of processes; () for a single one."""
         ...
 
     def share(self, index: Tensor) -> Tensor:
-        """Return this process's part of the row numbers of a batch."""
+        """Return this process's part of the row indices of a batch."""
         ...
 
     def noise(self, whole: Noise) -> Noise:
@@ -58,7 +58,7 @@ class Team(Protocol):
         ...
 
     def wrapped(self, objective: nn.Module) -> nn.Module:
-        """Return the objective so that a backward pass leaves the mean gradient of all."""
+        """Return the objective with gradients averaged over the processes in a backward pass."""
         ...
 
     def mean(self, *values: Tensor) -> tuple[Tensor, ...]:
@@ -66,7 +66,7 @@ class Team(Protocol):
         ...
 
     def any(self, here: bool) -> bool:
-        """Tell whether something holds in any of the processes."""
+        """Return whether `here` is true in any of the processes."""
         ...
 
     def first(self, make: Callable[[], T]) -> T:
@@ -78,22 +78,22 @@ class Team(Protocol):
         ...
 
     def align(self, module: nn.Module) -> None:
-        """Give a module in all processes the numbers that it has in the first."""
+        """Copy a module's parameters and buffers from the first process to all others."""
         ...
 
 
 class Alone:
-    """One process: nothing is shared, and nothing costs anything."""
+    """A team of one process, which does no communication."""
 
     size, rank = 1, 0
     key: tuple[int, ...] = ()
 
     def share(self, index: Tensor) -> Tensor:
-        """Return all of it."""
+        """Return all row indices."""
         return index
 
     def noise(self, whole: Noise) -> Noise:
-        """Return all of it."""
+        """Return the noise itself."""
         return whole
 
     def wrapped(self, objective: nn.Module) -> nn.Module:
@@ -105,15 +105,15 @@ class Alone:
         return values
 
     def any(self, here: bool) -> bool:
-        """Return what holds here."""
+        """Return `here`."""
         return here
 
     def first(self, make: Callable[[], T]) -> T:
-        """Make it."""
+        """Return `make()`."""
         return make()
 
     def per_machine(self, make: Callable[[], T]) -> T:
-        """Make it."""
+        """Return `make()`."""
         return make()
 
     def align(self, module: nn.Module) -> None:
@@ -124,14 +124,14 @@ ALONE = Alone()
 
 
 class Ranks:
-    """The processes of torch's default group, which whoever started them has set up.
+    """The processes of torch's default process group, which must be initialised.
 
     References:
         Li et al., "PyTorch distributed: experiences on accelerating data parallel training",
         2020, https://arxiv.org/abs/2006.15704
 
     Args:
-        device: where tensors that are exchanged lie: that of the model.
+        device: device of the model and of the tensors that are exchanged.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -140,16 +140,16 @@ class Ranks:
         self.key = (self.rank,)
 
     def share(self, index: Tensor) -> Tensor:
-        """Return as many of the numbers as the others have; their count is a multiple of size."""
+        """Return this process's part of the row indices; their number is a multiple of `size`."""
         each = len(index) // self.size
         return index[self.rank * each : (self.rank + 1) * each]
 
     def noise(self, whole: Noise) -> Noise:
-        """Draw for all, and return this process's rows: the same numbers as in one process."""
+        """Return noise that draws the rows of all processes and keeps those of this one."""
         return _Share(whole, self.rank, self.size)
 
     def wrapped(self, objective: nn.Module) -> nn.Module:
-        """Let torch average gradients while the backward pass is under way."""
+        """Return the objective in `DistributedDataParallel`, which averages the gradients."""
         return nn.parallel.DistributedDataParallel(objective)
 
     def mean(self, *values: Tensor) -> tuple[Tensor, ...]:
@@ -159,7 +159,7 @@ class Ranks:
         return tuple((told / self.size).to(values[0].dtype))
 
     def any(self, here: bool) -> bool:
-        """Tell whether something holds in any of the processes."""
+        """Return whether `here` is true in any of the processes."""
         told = torch.tensor(float(here), device=self.device)
         dist.all_reduce(told, dist.ReduceOp.MAX)
         return bool(told)
@@ -168,13 +168,13 @@ class Ranks:
         """Return what `make` returns in the first process; the others do not call it."""
         told = [make() if self.rank == 0 else None]
         dist.broadcast_object_list(told, device=self.device)
-        return told[0]  # pyright: ignore[reportReturnType] - the first one's is there
+        return told[0]  # pyright: ignore[reportReturnType] - set by the first process
 
     def per_machine(self, make: Callable[[], T]) -> T:
         """Return what `make` returns in one process of each machine; the others do not call it.
 
-        It is pickled for the others, which wait for as long as making it takes. What the one
-        refuses is raised in all of them.
+        The others wait, and receive the result by pickle. An error of this library that `make`
+        raises is raised in all of them.
         """
         places: list[Any] = [None] * self.size
         dist.all_gather_object(places, _machine(self.rank))
@@ -187,25 +187,25 @@ class Ranks:
         made, refusal = told[0]
         if refusal is not None:
             raise refusal
-        return made  # pyright: ignore[reportReturnType] - made, where nothing was refused
+        return made  # pyright: ignore[reportReturnType] - set if there is no error
 
     def align(self, module: nn.Module) -> None:
-        """Give a module in all processes the numbers that it has in the first."""
+        """Copy a module's parameters and buffers from the first process to all others."""
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), 0)
 
 
 def _machine(rank: int) -> tuple[str, ...]:
-    """Return what processes have in common that can open each other's files without a name."""
+    """Return a key that is equal for processes that can open each other's files in /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return boot, os.readlink("/proc/self/ns/pid")
-    except OSError:  # a system that does not show processes as files: each is by itself
+    except OSError:  # the system has no /proc: treat each process as a machine of its own
         return (f"process {rank}",)
 
 
 def _tried(make: Callable[[], T]) -> tuple[T | None, LowerboundError | None]:
-    """Return what `make` returns, or what it refuses."""
+    """Return (result, None) of `make`, or (None, error) if it raises one of our errors."""
     try:
         return make(), None
     except LowerboundError as error:
@@ -221,7 +221,7 @@ class _Share:
     size: int
 
     def __call__(self, name: str, shape: Size, like: Tensor) -> Tensor:
-        """Draw the normals of all processes, and return those of this one."""
+        """Draw the normals of all processes and return those of this one."""
         rows = shape[0]
         drawn = self.whole(name, Size((rows * self.size, *shape[1:])), like)
         return drawn[self.rank * rows : (self.rank + 1) * rows]
@@ -229,10 +229,13 @@ class _Share:
 
 @contextmanager
 def gathered(device: torch.device) -> Iterator[Team]:
-    """Join the processes that torchrun, or whoever set up torch's default group, has started.
+    """Join torch's default process group, setting it up if torchrun started this process.
+
+    Yields:
+        The team of processes; `ALONE` without a group.
 
     Raises:
-        Stopped: E501 where another of them ended.
+        Stopped: E501 if another process of the group ended.
     """
     begun = not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1
     try:
@@ -245,7 +248,7 @@ def gathered(device: torch.device) -> Iterator[Team]:
         raise Stopped(
             "E501",
             f"another process of this fit ended: {_reason(error)}",
-            fix="look at what it said; the same command goes on",
+            fix="read the output of that process; the same command resumes the fit",
         ) from error
     finally:
         if begun and dist.is_initialized():
@@ -253,25 +256,26 @@ def gathered(device: torch.device) -> Iterator[Team]:
 
 
 def _begin(device: torch.device) -> None:
-    """Set up torch's default group from what torchrun has put into the environment."""
+    """Set up torch's default process group from torchrun's environment variables."""
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     store, rank, size = next(rendezvous("env://"))
     if os.environ.get("GROUP_WORLD_SIZE") == "1":
-        # torchrun keeps its store over restarts, with the addresses of processes that are dead
-        # in it: whoever looks before the new ones are there waits for those. Machines do not
-        # count their restarts alike, so of several each must keep its own store (docs/scaling.md).
+        # torchrun's store survives restarts and still has the addresses of the dead processes: a
+        # new process that reads them would wait for those. A prefix per restart avoids this.
+        # Machines may count restarts differently: with several, torchrun must not share its store
+        # (docs/scaling.md).
         store = PrefixStore(f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def _reason(error: RuntimeError) -> str:
-    """Return what torch says, without the place in its source."""
+    """Return the first line of torch's message, without the location in its source."""
     return re.sub(r"^\[[^\]]*\]\s*", "", str(error).strip()).splitlines()[0][:160]
 
 
 def _by_another(error: RuntimeError) -> bool:
-    """Tell whether an error is torch's for a process that no longer answers."""
+    """Return whether `error` is torch's error for a process that no longer answers."""
     known = isinstance(error, dist.DistError)
     return known or any(word in str(error) for word in ("gloo", "NCCL", "Connection"))

@@ -1,8 +1,8 @@
-"""The folder of a fit that is under way: its configuration, its lock and its commits.
+"""The folder of an unfinished fit: its configuration, lock and commits.
 
-tx.run/run.json            what is being fitted: a changed configuration is refused
-lock                held by the one process that trains
-first/commit-...    states, see `lowerbound.training.engine.checkpoints`
+tx.run/run.json            the configuration; a run with another one is refused
+tx.run/lock                held by the process that trains
+tx.run/first/commit-...    checkpoints, see `lowerbound.training.engine.checkpoints`
 """
 
 from __future__ import annotations
@@ -27,21 +27,22 @@ from lowerbound.training.engine.checkpoints import EVERY, OnDisk
 from lowerbound.training.engine.interrupts import Held
 
 RUN, LOCK = "run.json", "lock"
-_SHOWN = 8  # differences that a message lists
+_SHOWN = 8  # largest number of differences listed in a message
 
 
 class RunFolder:
-    """The folder of one fit; use it as a context manager, which holds its lock.
+    """The folder of one fit, used as a context manager that holds its lock.
 
     Args:
         path: the folder.
-        fresh: forget what an earlier run left there.
-        replace: whether the run may replace a model that exists at its output.
-        every: seconds between two commits at least.
+        fresh: discard the state of an earlier run.
+        replace: whether the run may replace an existing model at its output.
+        every: smallest number of seconds between two commits.
 
     Raises:
-        UsageError: E251 where another process is training there, E221 where it is no run folder.
-        ResourceError: E302 where it cannot be made.
+        UsageError: E251 if another process is training there, E221 if `path` exists and is not a
+            run folder.
+        ResourceError: E302 if the folder cannot be created.
     """
 
     def __init__(
@@ -52,18 +53,18 @@ class RunFolder:
         self._lock = FileLock(self.path / LOCK)
 
     def __enter__(self) -> RunFolder:
-        """Make the folder and lock it."""
+        """Create the folder and lock it."""
         try:
-            with Held():  # an interrupt comes before the folder is there, or once it is whole
+            with Held():  # an interrupt must not leave the folder half set up
                 self._take()
         except KeyboardInterrupt:
-            if self._lock.is_locked:  # else it is another process's
+            if self._lock.is_locked:  # otherwise the folder is another process's
                 self._leave()
             raise
         return self
 
     def _take(self) -> None:
-        """Make the folder and lock it."""
+        """Create the folder and lock it."""
         _refuse_foreign(self.path)
         try:
             self.path.mkdir(exist_ok=True)
@@ -74,7 +75,7 @@ class RunFolder:
             raise ResourceError(
                 "E302",
                 f"the run folder {self.path} cannot be used: {error.strerror or error}",
-                fix="choose an --out in a folder that you may write to",
+                fix="choose an --out in a writable folder",
                 path=str(self.path),
             ) from None
         me = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
@@ -82,7 +83,7 @@ class RunFolder:
             (self.path / "owner.json").write_text(json.dumps(me))
         if self.fresh:
             self._clear()
-        for left in self.path.glob(".run.json.*.tmp"):  # of a process that was killed
+        for left in self.path.glob(".run.json.*.tmp"):  # left by a process that was killed
             left.unlink(missing_ok=True)
 
     def __exit__(
@@ -91,7 +92,7 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Unlock it; where nothing was committed, nothing is left."""
+        """Unlock the folder, and remove it if nothing was committed."""
         with Held():
             self._leave()
 
@@ -101,13 +102,13 @@ class RunFolder:
         self._lock.release()
 
     def configure(self, configuration: Mapping[str, Any]) -> None:
-        """Note what is being fitted, or check that it is what an earlier run was fitting.
+        """Store the configuration of a run, or compare it with that of an earlier run.
 
         Args:
-            configuration: JSON values that a run depends on, nested by topic.
+            configuration: the JSON values that a run depends on, nested by topic.
 
         Raises:
-            UsageError: E250 where an earlier run had another configuration.
+            UsageError: E250 if an unfinished earlier run had another configuration.
         """
         ours, theirs = json.loads(json.dumps(dict(configuration))), self._document()
         if theirs is not None and self.committed():
@@ -117,33 +118,33 @@ class RunFolder:
         self._note({"configuration": ours, "replace": self.replace})
 
     def committed(self) -> bool:
-        """Tell whether there is a state to go on from."""
+        """Return whether there is a commit to resume from."""
         return any(self.path.glob("*/commit-*"))
 
     def owns_output(self) -> None:
-        """Note that a model at the output is this run's own from now on."""
+        """Record that the model at the output is from this run, which may then replace it."""
         document = self._document()
         assert document is not None, "configure the run first"
         self._note({**document, "replace": True})
 
     @staticmethod
     def allows_replacing(path: Path) -> bool:
-        """Tell whether the run that was left at `path` may replace the model at its output."""
+        """Return whether the unfinished run at `path` may replace the model at its output."""
         with suppress(OSError, LowerboundError, KeyError, TypeError):
             return bool(documents.parse_json((path / RUN).read_bytes(), RUN)["replace"])
         return False
 
     def stage(self, name: str) -> OnDisk:
-        """Return where one training of this run keeps its states."""
+        """Return the checkpoints of one training stage, in a subfolder `name`."""
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         return OnDisk(folder, self.every)
 
     def remove(self) -> None:
-        """Remove the folder: what it was for is done.
+        """Remove the folder of a finished run.
 
-        The document goes last: as long as anything is left of a run that was killed here, the same
-        command may still replace the model that it saved.
+        `run.json` is removed last: if the process is killed here, the same command may still
+        replace the model that it saved.
         """
         self._lock.release()
         for found in list(self.path.glob("*")):
@@ -174,7 +175,7 @@ class RunFolder:
         return UsageError(
             "E250",
             f"{self.path.name} holds an unfinished run of another configuration: {shown}{more}",
-            fix="repeat the earlier command to continue it, or --resume never to start anew",
+            fix="repeat the earlier command to continue it, or --resume never to start again",
             path=str(self.path),
             differences=different,
         )
@@ -186,7 +187,7 @@ class RunFolder:
         who = " ".join(f"{key} {value}" for key, value in owner.items()) or "another process"
         return UsageError(
             "E251",
-            f"{self.path} is locked: a training is under way there ({who})",
+            f"{self.path} is locked: another process is training there ({who})",
             fix="wait for it, stop it, or choose another --out",
             path=str(self.path),
             **owner,
@@ -194,7 +195,7 @@ class RunFolder:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Leave a folder alone that is not a run's."""
+    """Raise E221 if `path` exists and is neither a run folder nor an empty folder."""
     if not os.path.lexists(path):
         return
     try:
@@ -204,14 +205,14 @@ def _refuse_foreign(path: Path) -> None:
     if names and LOCK not in names:
         raise UsageError(
             "E221",
-            f"{path} exists and is no run folder, so nothing is kept in it",
+            f"{path} exists and is not a run folder",
             fix="choose another --out",
             path=str(path),
         )
 
 
 def _differences(theirs: Any, ours: Any, place: str = "") -> Iterator[str]:
-    """Yield what differs, as lines such as ``plan.seed was 0, is 1``."""
+    """Yield the differences, as lines such as ``plan.seed was 0, is 1``."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for key in sorted({*theirs, *ours}):
             yield from _differences(theirs.get(key), ours.get(key), f"{place}.{key}".lstrip("."))

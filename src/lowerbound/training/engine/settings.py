@@ -1,4 +1,4 @@
-"""What a fit is told: when to stop, and how to step."""
+"""The settings of a fit: when to stop, and how to optimise."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from lowerbound.training.engine.history import Check
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop.
+    """Limits on the length of a fit.
 
     Attributes:
-        epochs: passes over the data at most.
-        seconds: wall time at most, or None.
-        patience: checks without a gain of the held-out bound before stopping.
-        steps: optimiser steps at least, whatever `epochs` says, for small tables.
-        most: optimiser steps at most, whatever `epochs` says, for large tables; None is no limit.
-        settled: step from which on the best check is kept, and patience counts. Before it what is
-            minimised still changes, so that bounds say little: the latest check is kept.
+        epochs: largest number of passes over the data.
+        seconds: largest training time, or None for no limit.
+        patience: number of checks without a gain of the held-out bound before stopping.
+        steps: smallest number of optimiser steps, overriding `epochs` for small tables.
+        most: largest number of optimiser steps, overriding `epochs` for large tables; None is no
+            limit.
+        settled: step from which the best check is kept and patience counts. Before it, the
+            objective still changes, so that bounds are not comparable: the latest check is kept.
     """
 
     epochs: int = 200
@@ -33,15 +34,21 @@ class Budget:
     settled: int = 0
 
     def total(self, per_epoch: float) -> int:
-        """Return the number of optimiser steps at most, with so many in a pass."""
+        """Return the largest number of optimiser steps, with `per_epoch` steps in a pass."""
         wanted = max(round(self.epochs * per_epoch), self.steps)
         return wanted if self.most is None else min(wanted, self.most)
 
     def spent(self, step: int, steps: int, last: Check | None) -> float:
-        """Return which share of it is spent at a step: of so many steps, or of the seconds.
+        """Return the share of the budget that is spent at a step.
 
-        Seconds are those of the last check, and from there on as many for a step as before it: a
-        clock at every step would tell each of the processes that train together something else.
+        It is the share of the steps or of the seconds, whichever is larger. The seconds are
+        extrapolated from the last check: reading the clock at every step would give a different
+        share in each of the processes that train together.
+
+        Args:
+            step: number of steps taken.
+            steps: number of steps of the whole fit.
+            last: the last check, or None.
         """
         share = step / steps
         if self.seconds is None or last is None:
@@ -51,23 +58,26 @@ class Budget:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """How to step.
+    """Settings of the optimiser, AdamW.
 
     Attributes:
         batch_size: rows per step.
-        learning_rate: of Adam, lowered by `decay` when checks stop gaining.
-        weight_decay: decoupled (AdamW).
-        clip: the largest norm of the gradient.
-        warmup: steps over which the learning rate rises to its value.
-        ema: decay of the exponential moving average of the weights that is checked and kept, or
-            0 to keep the weights themselves.
-        decay: factor of the learning rate after half of the patience without a gain; 1 leaves it
-            alone, and the moving average does its work.
-        schedule: a further factor of the learning rate at a step, or None.
-        anneal: a further factor of the learning rate at the end of the budget, reached along half
-            a cosine; 1 leaves it alone.
-        betas: Adam's decay rates of the two moments.
-        epsilon: Adam's constant beside the root of the second moment.
+        learning_rate: peak learning rate; lowered by `decay` when checks stop gaining.
+        weight_decay: decoupled weight decay.
+        clip: largest norm of the gradient.
+        warmup: number of steps over which the learning rate rises linearly to its peak.
+        ema: decay of the exponential moving average of the weights, which is checked and kept; 0
+            keeps the weights themselves.
+        decay: factor on the learning rate after half of the patience without a gain; 1 (no decay)
+            relies on the moving average instead.
+        schedule: a function from the step to a further factor on the learning rate, or None.
+        anneal: factor on the learning rate reached at the end of the budget, along half a cosine;
+            1 is no annealing.
+        betas: decay rates of Adam's two moments.
+        epsilon: constant added to the root of Adam's second moment.
+
+    Raises:
+        UsageError: E240 for a value out of range.
     """
 
     batch_size: int = 128
@@ -83,11 +93,11 @@ class Optimiser:
     epsilon: float = 1e-8
 
     def rate(self, step: int, decayed: float, spent: float = 0.0) -> float:
-        """Return the learning rate of a step, the first of which is 1.
+        """Return the learning rate of a step.
 
         Args:
-            step: number of the step.
-            decayed: what `decay` has left of the learning rate.
+            step: number of the step, from 1.
+            decayed: the learning rate after the reductions by `decay`.
             spent: share of the budget that is spent, for `anneal`.
         """
         risen = decayed * min(1.0, step / max(1, self.warmup)) * Cosine(1, self.anneal)(spent)
@@ -95,15 +105,18 @@ class Optimiser:
 
     @property
     def memory(self) -> int:
-        """Steps after which the moving average holds less than a twentieth of what was before."""
+        """Number of steps after which older weights make up less than 1/20 of the average."""
         return math.ceil(math.log(20) / -math.log(self.ema)) if self.ema else 0
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot train."""
+        """Check that the values are in range."""
         for name, low in [("batch_size", 1), ("learning_rate", 0.0), ("clip", 0.0)]:
             value = getattr(self, name)
             if not (value >= low and value > 0):
-                raise UsageError("E240", f"{name} must be above 0, got {value}", fix=name)
+                default = getattr(Optimiser, name)
+                raise UsageError(
+                    "E240", f"{name} must be above 0, got {value}", fix=f"{name}={default}"
+                )
         if not 0.0 <= self.ema < 1.0:
             raise UsageError(
                 "E240", f"ema must be at least 0 and below 1, got {self.ema}", fix="ema=0.999"
