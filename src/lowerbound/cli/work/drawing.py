@@ -31,7 +31,12 @@ def shades(values: NDArray[np.floating], highest: float) -> Grey:
 
 
 def thumbnail(page: NDArray[Any], side: int) -> Grey:
-    """Return a picture, (H, W, C) of 8 or 16 bits, as (side, side, 3) on white, reduced if larger."""
+    """Return a picture as (side, side, 3) on white, reduced if it is larger.
+
+    Args:
+        page: (H, W, C) of 8 or 16 bits.
+        side: of the thumbnail, in pixels.
+    """
     shallow = page if page.dtype == np.uint8 else (page >> 8).astype(np.uint8)
     image = _pillow().fromarray(np.repeat(shallow, 3, -1) if shallow.shape[-1] == 1 else shallow)
     image.thumbnail((side, side))

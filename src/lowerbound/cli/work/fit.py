@@ -52,13 +52,8 @@ from lowerbound.training.split import Split
 __all__ = ["Output", "as_toml", "output_at", "plan_from", "rehearse", "train"]
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
-_TABLES = (
-    ".parquet",
-    ".arrow",
-    ".tsv",
-    ".h5ad",
-    ".zarr",
-)  # a quantity that the doctor reports for new rows too
+# Suffixes of data that the suggested command repeats for the new rows.
+_TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".zarr")
 
 
 def may_replace(target: Path) -> bool:
@@ -120,7 +115,7 @@ def _kept(frame: Data, plan: Plan, output: Output, hearers: tuple[Voice, Team]) 
 def _trained(
     frame: Data, plan: Plan, output: Output, run: RunFolder, hearers: tuple[Voice, Team]
 ) -> Result:
-    """Train in a run folder and save; delete the folder unless the fit can be continued."""
+    """Train in a run folder and save the model; keep the folder only after an interrupt."""
     (voice, team), clock = hearers, Clock()
     trained = _learn(frame, plan, Keeping(output.target, run, team), voice)
     run.owns_output()
@@ -218,7 +213,7 @@ def _banner(frame: Data, plan: Plan, coding: Coding, split: Split, kept: Keeping
 
 
 def _meaning(plan: Plan) -> str:
-    """Return the settings of the preset; widths only for recipes whose layers use them."""
+    """Return the meaning of the preset, without layer widths if the recipe has none."""
     meaning = PRESETS[plan.preset].meaning
     return meaning if "hidden" in plan.recipe.parameters else meaning.split(", ", 1)[1]
 
@@ -231,7 +226,7 @@ def _kinds(coding: Coding, frame: Data) -> str:
     document = coding.document()
     schema = document.get("schema")
     if document["coding"] == "pictures":
-        return f"{math.prod(coding.shape):,} cells, {_PIXELS[document['kind']]}"
+        return f"{math.prod(coding.shape):,} values, {_PIXELS[document['kind']]}"
     if isinstance(coding, PairCoding):
         return _pairs(coding, made=not (isinstance(frame, ImagePairs) and frame.targets))
     if schema is None:

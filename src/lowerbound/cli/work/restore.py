@@ -1,4 +1,4 @@
-"""What the verbs denoise, upscale, inpaint and segment do with one picture after the other."""
+"""The work of the verbs denoise, upscale, inpaint and segment, one picture at a time."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from lowerbound.tasks import restore
 from lowerbound.tasks.restore import Restored
 from lowerbound.tasks.trained import Model
 
-SPREAD = 4.0  # codes of an uncertainty map per code of standard deviation
-SHOWN = 4  # pictures of the overview
-SIDE = 160  # pixels of a picture in the overview
+SPREAD = 4.0  # grey levels of an uncertainty map per grey level of standard deviation
+SHOWN = 4  # number of pictures in the overview
+SIDE = 160  # side of a picture in the overview, in pixels
 
 Page = NDArray[Any]  # (H, W, C) of 8 or 16 bits
 
 
 @dataclass(frozen=True)
 class Order:
-    """How pictures are restored.
+    """Settings of a restoration.
 
     Attributes:
-        draws: that are written beside the result.
-        samples: draws that the result is the mean of.
+        draws: the number of draws to write in addition to the result.
+        samples: the number of draws to average for the result.
         seed: of the draws.
         on_bad_file: "auto", "skip" or "fail".
-        mask: where holes are, a path; or None.
+        mask: a path to the masks of the holes, or None.
     """
 
     draws: int
@@ -55,13 +55,13 @@ class Order:
 
 
 class Pages(NamedTuple):
-    """What is written of one picture.
+    """The output for one picture.
 
     Attributes:
         result: the restored picture, or the mask.
         uncertainty: (H, W, 1) of 8 bits.
         draws: further pictures or masks.
-        doubt: mean uncertainty: codes of standard deviation, or nats of entropy.
+        doubt: mean uncertainty: standard deviation in 8-bit grey levels, or entropy in nats.
     """
 
     result: Page
@@ -71,12 +71,12 @@ class Pages(NamedTuple):
 
 
 def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> Path:
-    """Refuse, before anything is computed, a folder that could not be written."""
+    """Return the output folder, checked before any computation."""
     target = places.check_picture_folder(os.fspath(out), overwrite, data)
     if target.is_dir() and not (target / folders.OVERVIEW).is_file() and any(target.iterdir()):
         raise UsageError(
             "E221",
-            f"{target} holds other things than restored pictures, so it is not replaced",
+            f"{target} contains other files than restored pictures, so it is not replaced",
             fix="choose another --out",
             path=str(target),
         )
@@ -84,7 +84,7 @@ def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> 
 
 
 def run(trained: Model, data: Any, order: Order, target: Path | None, overwrite: bool) -> Result:
-    """Restore the pictures at `data`: into a folder, or, without one, as arrays in the result."""
+    """Restore the pictures at `data`: write a folder, or return arrays if `target` is None."""
     clock = Clock()
     listing, holes = _inputs(data, order.mask)
     alone = len(listing.files) == 1 and order.on_bad_file == "auto"
@@ -101,12 +101,12 @@ def run(trained: Model, data: Any, order: Order, target: Path | None, overwrite:
 
 
 def _classes(trained: Model) -> NDArray[np.int64]:
-    """Return the packed colours of the classes that a model tells apart, if it does."""
+    """Return the packed colours of the classes of a model; empty without classes."""
     return np.asarray(trained.coding.document()["classes"], np.int64)
 
 
 def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
-    """Return a mask in greys that eyes tell apart, whatever its colours; else the page itself."""
+    """Return a mask in well-separated greys, whatever its colours; other pages unchanged."""
     if not len(classes):
         return page
     place = np.searchsorted(classes, packed_colours(page))
@@ -150,13 +150,15 @@ def _pages(
     order: Order,
     tally: Tally,
 ) -> Iterator[tuple[str, Page, Pages]]:
-    """Restore one picture after the other; never more than one is in memory."""
+    """Restore pictures one at a time, so that only one is in memory."""
     for i, path in enumerate(listing.files):
         try:
             given = image_file.decode(path)
             hole = None if holes is None else _hole(holes[i], given)
         except LowerboundError as error:
-            if error.code == "E089" and tally.policy != "skip":  # both can be read, and do not fit
+            if (
+                error.code == "E089" and tally.policy != "skip"
+            ):  # both files are readable, but their sizes differ
                 raise
             tally.add(listing.names[i], error)
             continue
@@ -165,13 +167,13 @@ def _pages(
 
 
 def _hole(path: Path, given: Page) -> NDArray[np.bool_]:
-    """Return where a mask is white, (H, W)."""
+    """Return a boolean array, (H, W): true where the mask is white."""
     mask = shares(image_file.decode(path, 1))[..., 0] > 0.5
     if mask.shape != given.shape[:2]:
         raise DataError(
             "E089",
-            f"the mask {path.name} has {mask.shape[0]}x{mask.shape[1]} pixels, and its picture "
-            f"{given.shape[0]}x{given.shape[1]}",
+            f"the mask {path.name} must have the size of its picture, "
+            f"{given.shape[0]}x{given.shape[1]}, got {mask.shape[0]}x{mask.shape[1]} pixels",
             fix="give a mask of the picture's size",
             path=str(path),
         )
@@ -179,7 +181,7 @@ def _hole(path: Path, given: Page) -> NDArray[np.bool_]:
 
 
 def masks_of(trained: Model) -> bool:
-    """Tell whether a model gives every pixel a class."""
+    """Return whether a model assigns a class to every pixel."""
     restoration = trained.recipe.restoration
     return restoration is not None and restoration.masks
 
@@ -187,10 +189,10 @@ def masks_of(trained: Model) -> bool:
 def restore_page(
     trained: Model, given: Page, order: Order, hole: NDArray[np.bool_] | None = None
 ) -> Pages:
-    """Restore one picture, (H, W, C) of 8 or 16 bits, as the model's recipe asks.
+    """Restore one picture, (H, W, C) of 8 or 16 bits.
 
-    A model of another number of channels sees each channel of the picture by itself; one that
-    tells classes sees their mean.
+    If the model has another number of channels, each channel of the picture is restored
+    separately; a model of classes gets the mean of the channels.
     """
     known = int(trained.arguments["channels"])
     x = torch.from_numpy(np.moveaxis(shares(given), -1, 0).copy())
@@ -208,14 +210,14 @@ def restore_page(
 
 
 def _seen(x: torch.Tensor, channels: int) -> torch.Tensor:
-    """Return a picture in as many channels as a model knows: grey, or the same three times."""
+    """Return a picture with the channels of the model: unchanged, or grey in each channel."""
     if len(x) == channels:
         return x
     return x.mean(0, keepdim=True).expand(channels, -1, -1).contiguous()
 
 
 def _averaged(found: Restored) -> Restored:
-    """Return a result of one channel: that of a model of colours that was shown grey."""
+    """Return the mean over channels: the result of a colour model for one grey channel."""
     return Restored(*(part.mean(-3, keepdims=True) for part in found))
 
 
@@ -233,7 +235,7 @@ def _restored(trained: Model, given: torch.Tensor, order: Order) -> Restored:
 
 
 def _pictures(found: Restored, given: Page, order: Order, hole: NDArray[np.bool_] | None) -> Pages:
-    """Return restored pictures in the bits of the given one."""
+    """Return restored pictures with the bit depth of the given one."""
     highest = np.iinfo(given.dtype).max
 
     def page(x: NDArray[np.float32]) -> Page:
@@ -248,7 +250,7 @@ def _pictures(found: Restored, given: Page, order: Order, hole: NDArray[np.bool_
 
 
 def _masks(trained: Model, found: Restored, order: Order) -> Pages:
-    """Return masks in the colours of those that were learned from."""
+    """Return masks in the colours of the training masks."""
     colours = _classes(trained)
     p = found.mean.clip(1e-12)
     entropy = -(p * np.log(p)).sum(0)
@@ -267,27 +269,27 @@ def _write(folder: Path, name: str, made: Pages) -> None:
 
 
 def _save(place: Path, page: Page) -> None:
-    """Write one file of a folder that is not there yet."""
+    """Write one file and make its folder."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("xb") as file:
         image_file.writer_of(place, page)(file)
 
 
 def _parts(draws: int) -> list[str]:
-    """Return the sub-folders of what is written of each picture, in the order of `Pages`."""
+    """Return the sub-folders of the output, in the order of `Pages`."""
     return ["", folders.UNCERTAINTY, *(f"{folders.DRAW}{i + 1}" for i in range(draws))]
 
 
 def _check_names(names: Sequence[str], draws: int) -> None:
-    """Refuse pictures two of whose results would be the same file."""
+    """Raise an error if two pictures would be written to the same file."""
     beside = {f"{part}/{name}" for part in _parts(draws)[1:] for name in names}
     both = sorted(beside.intersection(names))
     if both:
         part, _, name = both[0].partition("/")
         raise UsageError(
             "E236",
-            f"{both[0]!r} would be two pictures: what is made of the file of that name, and the "
-            f"{part} of {name!r}",
+            f"{both[0]!r} would be written twice: as the result for the file of that name, and as "
+            f"the {part} of {name!r}",
             fix=f"rename the folder {part}, or give only the pictures outside it",
         )
 
@@ -300,9 +302,9 @@ def _told(
     target: Path | None,
     made: list[Pages] | None = None,
 ) -> Result:
-    """Say how many pictures were made, and how sure they are."""
+    """Return the result of a restoration: the number of pictures, and their uncertainty."""
     doubt, classes = float(np.mean(doubts)), masks_of(trained)
-    unit = "nats per pixel" if classes else "codes of 8 bits"
+    unit = "nats per pixel" if classes else "grey levels of 8 bits"
     what = "mean entropy" if classes else "mean uncertainty"
     facts = {
         "pictures": len(doubts),
