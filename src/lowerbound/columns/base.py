@@ -95,7 +95,7 @@ class Column(BaseModel, abc.ABC):
 
     @abc.abstractmethod
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
-        """Write the codes of `cells` (n,) into `out` (n, parts), NaN where missing."""
+        """Write the codes of the values `cells`, (n,), into `out`, (n, parts); NaN if missing."""
 
     @abc.abstractmethod
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:

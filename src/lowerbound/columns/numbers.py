@@ -185,7 +185,7 @@ class Numeric(Column):
             out[:, 1] = atom
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             scores = self._score(raw)
-        far = np.abs(scores)  # NaN compares false below: missing cells are not counted
+        far = np.abs(scores)  # NaN compares false below: missing values are not counted
         missing = int(np.count_nonzero(gone))
         if np.fmax.reduce(far, initial=0.0) <= _FAR:  # the usual case: nothing to count
             out[:, 0] = scores
@@ -257,7 +257,7 @@ class Count(Column):
         return "kept as counts"
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
-        """Check that the cells are counts and copy them."""
+        """Check that the values are counts and copy them."""
         raw = floats(cells, self.name)
         refuse_not_counts(raw, self.name)
         out[:, 0] = raw

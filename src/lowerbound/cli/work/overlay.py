@@ -48,9 +48,8 @@ def _drawn(picture: Grey, heat: NDArray[np.floating]) -> Grey:
     colours = np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture
     paint = np.stack([np.interp(heat, _AT, column) for column in _COLOURS.T], -1)
     cover = paint[..., 3:]
-    faint = 0.5 * colours + 0.5 * colours.mean(
-        -1, keepdims=True
-    )  # grey, so that only the heat has a colour
+    # Half of the colour is removed, so that it is not taken for heat.
+    faint = 0.5 * colours + 0.5 * colours.mean(-1, keepdims=True)
     over = (1 - cover) * faint + cover * paint[..., :3]
     factor = max(1, -(-LEAST // max(heat.shape)))
     both = [colours, np.rint(over).astype(np.uint8)]

@@ -227,9 +227,7 @@ class _Worker:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
             made = self.work(int(row["id"]))
-        except (
-            LowerboundError
-        ) as error:  # returned, because Ray would retry a raised error in vain
+        except LowerboundError as error:  # returned: Ray would retry a raised error in vain
             made = error
         return {"made": pickle.dumps(made)}
 

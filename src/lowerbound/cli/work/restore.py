@@ -156,9 +156,7 @@ def _pages(
             given = image_file.decode(path)
             hole = None if holes is None else _hole(holes[i], given)
         except LowerboundError as error:
-            if (
-                error.code == "E089" and tally.policy != "skip"
-            ):  # both files are readable, but their sizes differ
+            if error.code == "E089" and tally.policy != "skip":  # readable, but sizes differ
                 raise
             tally.add(listing.names[i], error)
             continue
@@ -269,7 +267,7 @@ def _write(folder: Path, name: str, made: Pages) -> None:
 
 
 def _save(place: Path, page: Page) -> None:
-    """Write one file and make its folder."""
+    """Write one new file; make its folder if needed."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("xb") as file:
         image_file.writer_of(place, page)(file)
