@@ -240,7 +240,7 @@ def row_too_short(tmp, monkeypatch):
     return put(tmp, "t.csv", "a,b\n1,2\n3\n4,5\n")
 
 
-@case("E010", "line 4", "3 cells", "'4,5,6'", "2 lines are like that")
+@case("E010", "line 4", "3 values", "'4,5,6'", "2 lines have this error")
 def rows_too_long(tmp, monkeypatch):
     return put(tmp, "t.csv", "a,b\n1,2\n\n4,5,6\n7,8,9\n")
 

@@ -170,7 +170,7 @@ class Schema(BaseModel):
                 "E031",
                 message,
                 fix=" ".join(f"--rename {r}" for r in renames[:3])
-                or f"add the column (empty values are allowed); {origin} has {listed(list(names))}",
+                or f"add the column (values may be empty); {origin} has {listed(list(names))}",
                 columns=absent,
                 similar=close,
             )

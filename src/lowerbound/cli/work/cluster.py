@@ -23,11 +23,8 @@ from lowerbound.files.write_folder import atomic_folder, check_folder, names_fol
 from lowerbound.tasks.trained import Model
 
 SUFFIX = ".parquet"
-_PATHS = (
-    "out",
-    "config",
-    "targets",
-)  # paths among the flags of fit: workers run in another folder
+# Paths among the flags of fit, made absolute because workers run in another folder.
+_PATHS = ("out", "config", "targets")
 
 
 def count(ray: bool, workers: object) -> int | None:

@@ -1,6 +1,6 @@
 """Convert CSV and TSV files larger than memory to Arrow in scratch space, block by block.
 
-The result is that of `tables.read_table` for the same file. The first pass finds, for every column,
+The result is that of `tables.read_table` for the same file. The first pass finds for each column
 the first of the parser's types that fits all its values, the notation of numbers, and the numbers
 that may be codes. The second pass, if needed, checks the digits of possible codes. The last pass
 writes the typed rows into an anonymous file, from which they are read part by part.
