@@ -235,7 +235,7 @@ def two_arrays(tmp, monkeypatch):
 # --- CSV -------------------------------------------------------------------------------------
 
 
-@case("E010", "line 3", "1 cells", "2", "'3'", "sed -n 3p")
+@case("E010", "line 3", "1 values", "2", "'3'", "sed -n 3p")
 def row_too_short(tmp, monkeypatch):
     return put(tmp, "t.csv", "a,b\n1,2\n3\n4,5\n")
 
@@ -265,7 +265,7 @@ def open_quote_in_one_column(tmp, monkeypatch):
     return put(tmp, "t.csv", 'a\n"1\n2\n3\n')
 
 
-@case("E012", "'a'", "line 1", "cells 1, 3")
+@case("E012", "'a'", "line 1", "values 1, 3")
 def duplicate_header(tmp, monkeypatch):
     return put(tmp, "t.csv", "a,b,a\n1,2,3\n")
 

@@ -21,7 +21,7 @@ from lowerbound.errors import DataError
 pc: Any = importlib.import_module("pyarrow.compute")
 
 # Words that spreadsheets and statistics programs write for missing values. "None", "-" and "." are
-# missing in a column of numbers but may be honest levels of a category, so they are not here.
+# missing in a column of numbers but may be levels of a category, so they are not here.
 MISSING_TEXT = (
     "",
     "?",
@@ -260,7 +260,7 @@ def floats(cells: pa.Array, column: str) -> np.ndarray:
 
     Raises:
         DataError: E032 when a value is not a number, E030 when one is infinite, E040 when the
-            type has no numbers in it at all.
+            type has no numbers.
     """
     kind = cells.type
     if is_words(kind):
@@ -304,7 +304,7 @@ def _parse_words(cells: pa.DictionaryArray, column: str) -> np.ndarray:
             f"{snippet(words[int(codes[row_of(wrong) - 1])])} ({int(wrong.sum()):,} of "
             f"{len(codes):,} rows are not numbers)",
             fix=f"correct these values or leave them empty; at fit time --types {column}="
-            "categorical takes the column as it is",
+            "categorical keeps the column as labels",
             column=column,
             row=row_of(wrong),
             count=int(wrong.sum()),

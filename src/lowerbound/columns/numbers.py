@@ -166,7 +166,7 @@ class Numeric(Column):
 
     @property
     def action(self) -> str:
-        """Name the transform and the atoms."""
+        """Return the scaling and the atoms as text."""
         start = "log, then " if self.kind == "positive" else ""
         scale = "scaled" if self.quantiles else "standardised"
         atoms = ", ".join(f"{a:g}" for a in self.atoms)
@@ -278,7 +278,7 @@ def refuse_not_counts(raw: np.ndarray, column: str) -> None:
         raise DataError(
             "E035",
             f"column {snippet(column)} is a count, but {int(wrong.sum()):,} of {len(raw):,} "
-            f"values are negative or no whole numbers, the first {raw[first - 1]:g} in row "
+            f"values are negative or not whole numbers, the first {raw[first - 1]:g} in row "
             f"{first:,}",
             fix=f"--types {column}=real when fitting, or pass the raw counts",
             column=column,

@@ -240,7 +240,7 @@ def infer(
         types: kinds given by the user, such as ``{"zip": "categorical"}``; an
             ordinal may carry its order: ``"ordinal:low<mid<high"``. A key may be a pattern
             such as ``"x*"``; an exact name wins over a pattern.
-        drop: columns to leave out altogether; patterns are allowed too.
+        drop: columns to leave out; patterns are allowed too.
         transform: "standard", or "quantile" for Gaussian scores through quantiles.
         exclude_atoms: do not treat values shared by very many rows as atoms.
 
