@@ -31,7 +31,7 @@ def glorot_and_mean(model: LatentModel, train: Rows) -> None:
 
 
 def _stages(epochs: int, per_epoch: int) -> Optimiser:
-    """Return Adam with 3^i epochs at 10^(-i/7) of the first rate, i = 0, 1, ... to the end."""
+    """Return Adam with 3^i epochs at 10^(-i/7) times the first learning rate, i = 0, 1, ..."""
     lengths, factors = [], []
     for i in range(8):
         if sum(lengths) >= epochs:

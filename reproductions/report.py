@@ -173,7 +173,7 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
     """Run an experiment and write its results.
 
     Raises:
-        UsageError: E241 for an unknown scale or arm, E240 for no seed.
+        UsageError: E241 for an unknown scale or arm, E240 for fewer than one seed.
         DataError: E001, E009 if the data set is missing, E078 if it cannot be downloaded.
         ResourceError: E302 if the results cannot be written.
     """

@@ -38,7 +38,7 @@ class Place(Protocol):
 
     @property
     def plain(self) -> bool:
-        """Whether only numbers can be written, so that ids must be left out."""
+        """True if the destination holds only an array of numbers, without ids."""
         ...
 
     def deliver(
@@ -54,13 +54,13 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """A file of rows or arrays, or no file: the rows are returned."""
+    """A file of rows or arrays; without a file, the rows are returned."""
 
     path: Path | None
 
     @property
     def plain(self) -> bool:
-        """Whether the file holds an array, which has no room for ids."""
+        """True if the file holds an array, which has no room for ids."""
         return is_array(self.path)
 
     def deliver(

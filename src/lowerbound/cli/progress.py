@@ -65,7 +65,7 @@ def done(check: Check, budget: Budget) -> float:
 
 
 def _epochs(check: Check, budget: Budget) -> float:
-    """Return the largest number of epochs that the budget allows, whatever its unit."""
+    """Return the largest number of epochs that the budget allows."""
     per_epoch = check.step / check.epoch
     return budget.total(per_epoch) / per_epoch
 

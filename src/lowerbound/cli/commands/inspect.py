@@ -249,7 +249,7 @@ def _columns(document: dict[str, Any]) -> list[dict[str, str]]:
     if document["coding"] == "pictures":
         size = " x ".join(map(str, document["shape"]))
         last = "_".join(str(n - 1) for n in document["shape"])
-        cells = f"cells p{'_'.join('0' for _ in document['shape'])} to p{last}"
+        cells = f"values p{'_'.join('0' for _ in document['shape'])} to p{last}"
         return [{"column": "pictures", "kind": document["kind"], "holds": f"{size}, {cells}"}]
     if document["coding"] == "pairs":
         colours = "grey" if document["channels"] == 1 else "colours"

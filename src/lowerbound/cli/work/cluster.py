@@ -31,7 +31,7 @@ def count(ray: bool, workers: object) -> int | None:
     """Read --workers.
 
     Raises:
-        UsageError: E236 without --ray, and an error for fewer than one.
+        UsageError: E236 without --ray, E240 for fewer than one.
     """
     if workers is None:
         return None

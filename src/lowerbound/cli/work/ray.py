@@ -83,7 +83,7 @@ def _knock(address: str) -> None:
 
 
 def _here(ray: Any, kind: type) -> Any:
-    """Start an actor on this machine, so that the death of another does not end the job."""
+    """Start an actor on this machine, so that the job does not depend on another one."""
     at = _part("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
     node = at(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=node)(kind).remote()

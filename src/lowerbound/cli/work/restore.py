@@ -106,7 +106,7 @@ def _classes(trained: Model) -> NDArray[np.int64]:
 
 
 def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
-    """Return a mask in well-separated greys, whatever its colours; other pages unchanged."""
+    """Return a mask with its colours replaced by distinct greys; other pages unchanged."""
     if not len(classes):
         return page
     place = np.searchsorted(classes, packed_colours(page))
