@@ -163,7 +163,7 @@ def _reserved(path: str) -> Path:
     """Return the path of a file to write, and make its folder."""
     if not os.environ.get(PLACE):
         raise UsageError(
-            "E232", f"downloads need the variable {PLACE}, which is not set", fix=f"{PLACE}=FOLDER"
+            "E232", f"downloads need a folder, but {PLACE} is not set", fix=f"{PLACE}=FOLDER"
         )
     place = _folder() / path
     place.parent.mkdir(parents=True, exist_ok=True)
