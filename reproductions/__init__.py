@@ -1,4 +1,4 @@
-"""Published experiments as data: the published values, and how they are measured again.
+"""Reproductions of published experiments: models, published values, and measurements.
 
 - command: the commands list, show and run
 - report: what the commands print and write

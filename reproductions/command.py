@@ -29,7 +29,7 @@ PROGRAM = Program(
 
 
 def _work() -> Any:
-    return import_module("reproductions.report")  # torch: seconds that --help does not wait for
+    return import_module("reproductions.report")  # imports torch: --help does not wait
 
 
 def every(*, results: Out = None) -> Result:
@@ -74,22 +74,22 @@ def run(  # noqa: PLR0913 - the arguments are the flags
 ) -> Result:
     """Train every model of an experiment, evaluate it on the test set, and write a JSON file.
 
-    The file holds the published values and ours. States are kept: the same command continues an
-    interrupted run. The data sets are looked for in the folder that LOWERBOUND_DATA names.
+    The file holds the published values and ours. The same command continues an interrupted run.
+    Data sets are read from the folder named by LOWERBOUND_DATA.
 
     Examples:
         python -m reproductions run iwae-mnist --scale smoke
 
     Args:
         name: the experiment.
-        scale: smoke (a test that it runs), short, or full (as in the paper).
+        scale: smoke (a quick test), short, or full (as in the paper).
         seeds: number of repetitions, with the seeds 0, 1, ...
         arm: one model of the experiment; repeat it for more. By default all of them.
-        device: cpu, cuda, ...; a GPU where there is one.
-        states: folder of the states and results of single models; by default NAME.states here.
+        device: cpu, cuda, ...; by default a GPU where there is one.
+        states: folder of the states and results of single models; by default ./NAME.states.
         results: folder of the JSON files; by default reproductions/results.
-        download: fetch a data set that is missing, to the folder that LOWERBOUND_DATA names.
-        voice: hears how it goes; in Python nobody does.
+        download: download missing data sets to the folder named by LOWERBOUND_DATA.
+        voice: receives the progress.
     """
     work = _work()
     folder = work.results_folder(results)

@@ -1,4 +1,4 @@
-"""The public data sets of the papers, split as they split them."""
+"""Public data sets with the splits of the papers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lowerbound.coding.rows import Rows, subset
 from reproductions.files import Arrays, File, Packed
 from reproductions.sprites import Sprites
 
-_HEADER = 16  # bytes before the pixels of an IDX file of images
+_HEADER = 16  # bytes of the header of an IDX file of images
 _FREY_SEEDS = (123, 321, 231)
 
 Images = NDArray[np.uint8]
@@ -26,12 +26,12 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Parts:
-    """A data set: images, (n, height, width) with values 0 to 255, or 0 and 1; or rows of them.
+    """A data set: images, (n, height, width), with values 0 to 255 or 0 and 1; or rows.
 
     Attributes:
-        train: to learn from.
-        valid: decides which weights are kept; never looked at by the evaluation.
-        test: evaluated.
+        train: for training.
+        valid: for the choice of the weights; not used by the evaluation.
+        test: for the evaluation.
     """
 
     train: Images | Rows
@@ -46,7 +46,7 @@ def _idx(file: File) -> Images:
 
 
 def _digits(files: tuple[File, File], seed: int, *, valid: int) -> Parts:
-    """Return the official split of an IDX data set, the last rows of train held out."""
+    """Return the official split of an IDX data set, its last `valid` training rows held out."""
     kept, tested = map(_idx, files)
     return Parts(kept[:-valid], kept[-valid:], tested)
 
@@ -76,7 +76,7 @@ _FASHION = _digit_files(
 
 
 def _amat(texts: Sequence[bytes]) -> Arrays:
-    """Pack the three parts of Larochelle's text files, "0 1 0 ...", a row of 784 per line."""
+    """Return the three parts of Larochelle's text files, with one row of 784 bits per line."""
     parts = {}
     for name, text in zip(("train", "valid", "test"), texts, strict=True):
         digits = np.frombuffer(text, np.uint8)
@@ -103,7 +103,7 @@ def _static_mnist(seed: int) -> Parts:
 
 
 def _mat(files: Sequence[bytes]) -> Arrays:
-    """Return Roweis' faces, columns of 560 pixels, as images."""
+    """Return Roweis' faces as images; the file has one column of 560 pixels per face."""
     columns = loadmat(BytesIO(files[0]))["ff"]
     return {"images": np.ascontiguousarray(columns.T.astype(np.uint8).reshape(-1, 28, 20))}
 
@@ -119,22 +119,22 @@ _FREY = Packed(
 
 
 def _frey_faces(seed: int) -> Parts:
-    """Return 1,565, 200 and 200 grey faces, in the orders of the papers' seeds (van den Berg)."""
+    """Return 1,565, 200 and 200 grey faces in the order of a seed of van den Berg et al."""
     images = _FREY.arrays()["images"]
-    order = np.random.RandomState(_FREY_SEEDS[seed % 3])  # noqa: NPY002 - that of the papers
+    order = np.random.RandomState(_FREY_SEEDS[seed % 3])  # noqa: NPY002 - as in the papers
     images = images[order.permutation(len(images))]
     return Parts(images[:1565], images[1565:1765], images[1765:])
 
 
 def _sprites(seed: int) -> Parts:
-    """Return sprites in a random order; all are drawn by code."""
+    """Return the sprites in a random order."""
     sprites = Sprites()
     order = torch.randperm(len(sprites), generator=noise.generator("sprites", seed))
     train, valid, test = order.split([len(order) - 4000, 2000, 2000])
     return Parts(subset(sprites, train), subset(sprites, valid), subset(sprites, test))
 
 
-# The parts of a data set for a seed; most have one official split, whatever the seed.
+# The parts of a data set for a seed; most have one official split for all seeds.
 DATASETS: dict[str, Callable[[int], Parts]] = {
     "mnist": partial(_digits, _MNIST, valid=10_000),
     "mnist-all": partial(_digits, _MNIST, valid=400),
@@ -144,7 +144,7 @@ DATASETS: dict[str, Callable[[int], Parts]] = {
     "sprites": _sprites,
 }
 
-# What each of them is read from.
+# The files of each data set.
 FILES: dict[str, Sequence[File | Packed]] = {
     "mnist": _MNIST,
     "mnist-all": _MNIST,

@@ -16,15 +16,15 @@ from reproductions.digits import SMOKE
 from reproductions.experiment import Arm, Check, Experiment, Means, Objective, Published, Scale
 
 SHAPE = (1, 28, 28)
-BAR = 80.5  # nats, of both, on a CPU
+BAR = 80.5  # upper bound for both models on a CPU, in nats
 
 
 def _rising(share: float, *, balance: bool = True, spectral: float = 0.0) -> Objective:
-    """Return the ELBO whose rate's weight rises at first, levels balanced meanwhile.
+    """Return the ELBO with a linear warm-up of the weight of the rate.
 
     Args:
-        share: of all steps.
-        balance: whether they are.
+        share: of all steps, for the warm-up.
+        balance: whether the levels are balanced during the warm-up.
         spectral: weight of the spectral regularisation.
     """
 
@@ -37,7 +37,7 @@ def _rising(share: float, *, balance: bool = True, spectral: float = 0.0) -> Obj
 
 
 def _averaged(batch: int, rate: float, epochs: int, per_epoch: int) -> Optimiser:
-    """Return Adam along a cosine; what is kept is a moving average of the weights."""
+    """Return Adam with a cosine schedule and a moving average of the weights."""
     schedule = Cosine(epochs * per_epoch, 0.01)
     return Optimiser(
         batch_size=batch, learning_rate=rate, clip=200.0, warmup=100, ema=0.999, schedule=schedule

@@ -1,4 +1,4 @@
-"""Experiments on MNIST with richer posteriors, priors and hierarchies than one normal."""
+"""Experiments on MNIST: flow posteriors, the VampPrior, and hierarchies."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ SMOKE = Scale(1, 20, train=2000, test=200, time="20 s")
 
 
 def warmed(epochs: int) -> Objective:
-    """Return the ELBO whose rate's weight rises from 0 to 1 over so many passes."""
+    """Return the ELBO with a warm-up: the weight of the rate rises from 0 to 1 in `epochs`."""
     return lambda model, per_epoch, _: Elbo(model, beta=Ramp(0.0, 1.0, epochs * per_epoch))
 
 
 def steady(batch: int, rate: float, epochs: int, per_epoch: int) -> Optimiser:
-    """Return Adam with a constant rate."""
+    """Return Adam with a constant learning rate."""
     return Optimiser(batch_size=batch, learning_rate=rate, clip=1e6, warmup=0)
 
 
 def falling(batch: int, rate: float, epochs: int, per_epoch: int) -> Optimiser:
-    """Return Adam with a rate that falls to a hundredth along half a cosine."""
+    """Return Adam with a learning rate that falls to a hundredth along half a cosine."""
     schedule = Cosine(epochs * per_epoch, 0.01)
     return Optimiser(batch_size=batch, learning_rate=rate, clip=1e6, warmup=100, schedule=schedule)
 
@@ -51,7 +51,7 @@ def _arm(
     return Arm(recipe, given, warmed(warm_up), {"nll": nll}, tolerance)
 
 
-# Inverse autoregressive flow against a diagonal posterior.
+# An inverse autoregressive flow against a diagonal posterior.
 
 _SMALL = {"latent": 32, "hidden": [300, 300]}
 
@@ -96,7 +96,7 @@ _GATED = {"latent": 40, "hidden": [300, 300], "layers": "gated"}
 
 @torch.no_grad()
 def _faint(model: LatentModel, train: Rows) -> None:
-    """Start the pseudo-inputs where the paper's code does: nearly empty images."""
+    """Initialise the pseudo-inputs as in the paper's code, as nearly empty images."""
     raw = model.levels[0].get_submodule("prior").get_parameter("raw")
     raw.copy_(0.05 + 0.01 * torch.randn_like(raw))
 
@@ -145,7 +145,7 @@ _FIVE = {
     "latents": [64, 32, 16, 8, 4],
     "hidden": [512, 256, 128, 64, 32],
     "likelihood": "bernoulli",
-    "batch_norm_heads": True,  # without it all levels above z_1 are off within 20 passes
+    "batch_norm_heads": True,  # without it, all levels above z_1 collapse within 20 epochs
 }
 
 

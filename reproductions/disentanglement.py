@@ -1,9 +1,10 @@
-"""Do single latents stand for single factors? Five measures, from 0 (no) to 1 (yes).
+"""Five measures of disentanglement, from 0 to 1: the match of single latents and single factors.
 
 Each is the variant of `disentanglement_lib` (Locatello et al., "Challenging common assumptions in
 the unsupervised learning of disentangled representations", 2019), with its sample sizes as
-defaults, so that numbers compare with that study's; where the papers differ, the function says so.
-Codes are the means E[z | x]. Every number is a function of the codes and the seed.
+defaults, so that the numbers are comparable with that study. Differences from the original papers
+are noted in the functions. Codes are the means E[z | x]. The results depend only on the codes and
+the seed.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ Factors = NDArray[np.integer]
 
 BINS = 20
 INACTIVE = 0.05  # standard deviation below which a code counts as constant
-CHUNK = 8192  # rows represented together
+CHUNK = 8192  # rows encoded together
 
 
 @dataclass(frozen=True)
 class World:
-    """Factors of variation, and what a model makes of them.
+    """Factors of variation, and the codes of a model for them.
 
-    Of a model and `data.sprites.Sprites` it is ``World(sprites.sizes, lambda f: tasks.embed(model,
-    subset(sprites, sprites.index(torch.from_numpy(f)))).numpy())``.
+    For a model and `reproductions.sprites.Sprites` it is ``World(sprites.sizes, lambda f:
+    tasks.embed(model, subset(sprites, sprites.index(torch.from_numpy(f)))).numpy())``.
 
     Attributes:
         sizes: number of values of every factor.
@@ -48,7 +49,7 @@ class World:
     represent: Callable[[Factors], Codes]
 
     def draw(self, n: int, seed: int = 0) -> tuple[Codes, Factors]:
-        """Return codes (n, d) and factors (n, f) of n independent draws."""
+        """Return the codes, (n, d), and factors, (n, f), of n independent draws."""
         factors = self.values(np.random.default_rng(seed), n)
         return self.codes(factors), factors
 
@@ -57,7 +58,7 @@ class World:
         return np.stack([source.integers(size, size=shape) for size in self.sizes], -1)
 
     def codes(self, factors: Factors) -> Codes:
-        """Return codes of factors (n, f), in chunks."""
+        """Return the codes of factors, (n, f), computed in chunks."""
         parts = [self.represent(factors[i : i + CHUNK]) for i in range(0, len(factors), CHUNK)]
         return np.concatenate(parts)
 
@@ -65,9 +66,9 @@ class World:
 def mutual_information_gap(codes: Codes, factors: Factors, bins: int = BINS) -> float:
     """Return the mean over factors of (largest - second largest MI with a code) / entropy.
 
-    Codes are cut into equal bins of their range. Chen et al. take the entropies of q(z | x)
-    itself instead (not of its mean), and on dSprites four factors (not the shape): their numbers
-    do not compare with these.
+    Codes are discretised into equal bins of their range. Chen et al. use the entropies of q(z | x)
+    instead of its mean, and on dSprites only four factors, without the shape: their numbers are
+    not comparable with these.
 
     References:
         Chen, Li, Grosse & Duvenaud, "Isolating sources of disentanglement in variational
@@ -76,7 +77,7 @@ def mutual_information_gap(codes: Codes, factors: Factors, bins: int = BINS) -> 
     Args:
         codes: (n, d) means, d at least 2; 10,000 rows in the study.
         factors: (n, f); one that does not vary is left out.
-        bins: of the histogram of each code.
+        bins: the number of bins of each code.
     """
     codes, factors = _checked(codes, factors)
     edges = [np.histogram_bin_edges(code, bins)[:-1] for code in codes.T]
@@ -89,7 +90,7 @@ def mutual_information_gap(codes: Codes, factors: Factors, bins: int = BINS) -> 
 
 
 def _gap(values: NDArray[np.floating]) -> float:
-    """Return the largest less the second largest."""
+    """Return the largest minus the second largest value."""
     least, most = np.sort(values)[-2:]
     return float(most - least)
 
@@ -107,9 +108,10 @@ def dci(
 ) -> Dci:
     """Return DCI from the importances of gradient-boosted trees, one classifier per factor.
 
-    Disentanglement is 1 - entropy (to base f) of a code's importances over factors, weighted by
-    the code's share of all importance; completeness the same over codes (to base d). Eastwood and
-    Williams use lasso or random forests and report an error in place of the accuracy.
+    Disentanglement is 1 - entropy (to base f) of a code's importances over factors, averaged with
+    the code's share of all importance as weight. Completeness is the same for a factor over codes
+    (to base d). Eastwood and Williams use lasso or random forests, and report an error instead of
+    the accuracy.
 
     References:
         Eastwood & Williams, "A framework for the quantitative evaluation of disentangled
@@ -118,8 +120,8 @@ def dci(
     Args:
         codes: (n, d) means.
         factors: (n, f); one that does not vary where it is learned is left out.
-        train: rows that the trees learn from.
-        test: further rows that they are tested on.
+        train: the number of rows to train the trees on.
+        test: the number of further rows to test them on.
         seed: of the trees.
     """
     codes, factors = _checked(codes, factors, train + test, train)
@@ -149,10 +151,10 @@ def sap(
 ) -> float:
     """Return the mean over factors of (best - second best accuracy of one code alone).
 
-    Factors are classes, told by a linear support-vector machine (C = 0.01, classes balanced) from
-    one code. Even perfect codes stay below 1: the second best still guesses, and a line cannot
-    tell the inner ones of three classes or more. Kumar et al. take the R^2 of a linear regression
-    for continuous factors.
+    Factors are classes, predicted from one code by a linear support-vector machine (C = 0.01,
+    balanced classes). Even perfect codes score below 1: the second best code still reaches chance
+    level, and a linear classifier cannot separate the inner ones of three or more classes. Kumar
+    et al. use the R^2 of a linear regression for continuous factors.
 
     References:
         Kumar, Sattigeri & Balakrishnan, "Variational inference of disentangled latent concepts
@@ -161,8 +163,8 @@ def sap(
     Args:
         codes: (n, d) means, d at least 2.
         factors: (n, f); one that does not vary where it is learned is left out.
-        train: rows that the machines learn from.
-        test: further rows that they are tested on.
+        train: the number of rows to train the machines on.
+        test: the number of further rows to test them on.
         seed: of the machines.
     """
     codes, factors = _checked(codes, factors, train + test, train)
@@ -180,12 +182,12 @@ def sap(
 
 
 class VoteScore(NamedTuple):
-    """Accuracy of a classifier that tells which factor was fixed.
+    """Accuracy of a classifier that predicts the fixed factor.
 
     Attributes:
-        train: on what it has learned from.
-        test: on further votes: the score.
-        active: number of codes that vary at all.
+        train: the accuracy on the training votes.
+        test: the accuracy on further votes, which is the score.
+        active: the number of codes that vary.
     """
 
     train: float
@@ -195,13 +197,13 @@ class VoteScore(NamedTuple):
 
 @dataclass(frozen=True)
 class Votes:
-    """How many votes, and of how many rows each.
+    """Numbers of votes, and of rows per vote.
 
     Attributes:
-        train: votes that the classifier learns from.
-        test: votes that it is tested on.
-        batch: rows of one vote.
-        variance: rows that the global variances are measured on (of `factor_vae`).
+        train: the number of votes to train the classifier on.
+        test: the number of votes to test it on.
+        batch: the number of rows per vote.
+        variance: the number of rows for the global variances of `factor_vae`.
     """
 
     train: int = 10_000
@@ -211,10 +213,11 @@ class Votes:
 
 
 def factor_vae(world: World, votes: Votes | None = None, seed: int = 0) -> VoteScore:
-    """Return the accuracy of a majority vote: which code varies least when a factor is fixed.
+    """Return the accuracy of a majority vote by the code that varies least.
 
-    Variances are relative to the global ones; codes whose standard deviation is below 0.05 do not
-    vote, and are not counted as active (in `disentanglement_lib` all are).
+    One factor is fixed per vote and predicted from that code. Variances are relative to the
+    global ones. Codes with a standard deviation below 0.05 do not vote and do not count as
+    active; in `disentanglement_lib` all codes do.
 
     References:
         Kim & Mnih, "Disentangling by factorising", 2018, section 4.
@@ -265,7 +268,7 @@ def beta_vae(world: World, votes: Votes | None = None, seed: int = 0) -> VoteSco
         points.append(np.abs(_grouped(world, first) - _grouped(world, second)).mean(1))
         labels.append(fixed)
     classifier = LogisticRegression(random_state=seed, max_iter=1000)
-    # What counts is the accuracy that is reached.
+    # Only the accuracy matters, not the convergence.
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         classifier.fit(points[0], labels[0])
     scores = [classifier.score(p, fixed) for p, fixed in zip(points, labels, strict=True)]
@@ -276,7 +279,10 @@ def beta_vae(world: World, votes: Votes | None = None, seed: int = 0) -> VoteSco
 def _with_one_fixed(
     world: World, source: np.random.Generator, count: int, batch: int, *, shared: bool = True
 ) -> tuple[NDArray[np.int64], Factors]:
-    """Choose a factor for every vote; draw (count, batch, f) values, that one `shared` or not."""
+    """Return a factor for every vote, and values of all factors, (count, batch, f).
+
+    If `shared`, that factor has the same value in all rows of the vote.
+    """
     able = np.flatnonzero(np.asarray(world.sizes) > 1)
     if len(able) < 2:
         raise UsageError(
@@ -300,7 +306,7 @@ def _grouped(world: World, values: Factors) -> Codes:
 def _checked(
     codes: Codes, factors: Factors, rows: int = 2, learned: int | None = None
 ) -> tuple[Codes, Factors]:
-    """Return both with the factors that vary in the first `learned` rows (all), or refuse."""
+    """Return codes and the factors that vary in the first `learned` rows (default all)."""
     if len(codes) != len(factors) or len(codes) < rows:
         raise UsageError(
             "E237",

@@ -1,4 +1,4 @@
-"""An experiment of a paper: data, arms, schedule, evaluation, published values, verdict."""
+"""Records of an experiment: data, arms, schedule, evaluation, published values, verdict."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Objective = Callable[[nn.Module, int, int], nn.Module]
 
 
 class Published(NamedTuple):
-    """A value of a paper.
+    """A value published in a paper.
 
     Attributes:
         value: the number.
-        checked: whether it was read in the paper itself, and not quoted from memory.
+        checked: whether it was verified in the paper itself.
     """
 
     value: float
@@ -35,10 +35,10 @@ class Arm:
     Attributes:
         recipe: name in `lowerbound.recipes`.
         arguments: of the recipe.
-        objective: (model, steps per epoch, epochs) -> what is trained.
+        objective: (model, steps per epoch, epochs) -> the module to train.
         published: metric -> the paper's value.
-        tolerance: how far ours may be from it, or what else must hold, in a few characters.
-        start: what the weights are before training, where a paper says so: (model, train rows).
+        tolerance: the allowed difference or another condition, as short text.
+        start: (model, train rows) -> None; initialises the weights as in the paper.
     """
 
     recipe: str
@@ -51,15 +51,15 @@ class Arm:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of an experiment is done.
+    """Size of a run of an experiment.
 
     Attributes:
         epochs: passes over the training rows.
         samples: importance samples of the evaluation.
-        train: rows to learn from, None for all of them.
-        test: rows that are evaluated, None for all of them.
-        rows: how many an experiment's own measures look at.
-        time: what it took on two cores.
+        train: the number of training rows, None for all.
+        test: the number of test rows, None for all.
+        rows: the number of rows for the experiment's own measures.
+        time: the duration on two cores, as text.
     """
 
     epochs: int
@@ -71,7 +71,7 @@ class Scale:
 
 
 class Check(NamedTuple):
-    """One line of a verdict: what had to hold, and whether it does."""
+    """One line of a verdict: a claim, and whether it holds."""
 
     claim: str
     holds: bool
@@ -85,19 +85,19 @@ class Experiment:
         title: what is compared.
         paper: authors, title, year, table.
         data: name in `datasets.DATASETS`.
-        values: what the model sees: "bits" as they are stored, "binarised" (grey levels, binarised
-            anew at every step, and the held-out rows once), "grey" (in [0, 1]) or "codes".
-        shape: what the model sees of an image: (784,) or (1, 28, 28).
+        values: the model's input: "bits" as stored, "binarised" (grey levels, binarised anew at
+            every step, but held-out rows once), "grey" (in [0, 1]) or "codes".
+        shape: of an image as the model's input, such as (784,) or (1, 28, 28).
         arms: by name.
         scales: smoke, short and full.
-        optimiser: (epochs, steps per epoch) -> how to step.
-        metric: the number that is compared, such as "nll".
-        judge: the verdict on the means of all arms.
-        measure: what else is measured of a trained model: (model, rows, seed) -> numbers by name.
-        patience: checks without a gain before stopping, None for never.
-        precision: of the products while training, "float32" or "bfloat16"; numbers are always
-            evaluated in float32.
-        notes: what differs from the paper.
+        optimiser: (epochs, steps per epoch) -> the optimiser's settings.
+        metric: the quantity to compare, such as "nll".
+        judge: means of all arms -> the verdict.
+        measure: (model, rows, seed) -> further measures of a trained model by name.
+        patience: the number of checks without improvement before stopping, None for never.
+        precision: of matrix products in training, "float32" or "bfloat16"; the evaluation is
+            always in float32.
+        notes: differences from the paper.
     """
 
     title: str
@@ -117,6 +117,6 @@ class Experiment:
 
 
 def close(claim: str, ours: float, published: float, above: float, below: float = 1e9) -> Check:
-    """Check that ours is at most `above` higher, and `below` lower, than the published value."""
+    """Check that ours is at most `above` above and `below` below the published value."""
     told = f"{claim}: {ours:.2f} against {published:.2f} (at most +{above:g})"
     return Check(told, -below <= ours - published <= above)

@@ -1,4 +1,4 @@
-"""Flows as posteriors, on small grey faces."""
+"""Flow posteriors on the Frey faces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disentanglement: do single latents stand for single factors of sprites?"""
+"""Disentanglement of a VAE, a beta-VAE and a beta-TCVAE on sprites."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MEDIANS = {"mig": 0.102, "dci": 0.186, "sap": 0.049, "factor_vae": 0.66, "beta_
 
 
 def measure(model: LatentModel, rows: int, seed: int) -> Mapping[str, float]:
-    """Return the five scores of the means of q(z | x), each of about so many rows or votes."""
+    """Return the five scores of the means of q(z | x), each from about `rows` rows or votes."""
     sprites = Sprites()
 
     def represent(factors: Factors) -> Codes:

@@ -1,6 +1,6 @@
-"""Files of public data sets: where they are looked for, their digests, and how to get them.
+"""Files of public data sets: their places, digests and downloads.
 
-Nothing is downloaded unless it is asked for by `fetch`.
+Only `fetch` downloads.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from numpy.typing import NDArray
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.write import atomic_write
 
-PLACE = "LOWERBOUND_DATA"  # the variable that names the folder of all data sets
-_PATIENCE = 60.0  # seconds without an answer
-_MOST = 1 << 30  # bytes of a download
+PLACE = "LOWERBOUND_DATA"  # the environment variable that names the folder of all data sets
+_PATIENCE = 60.0  # seconds to wait for an answer
+_MOST = 1 << 30  # largest download in bytes
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class File:
-    """One file, as it is published.
+    """One file in its published form.
 
     Attributes:
-        path: below the data folder.
+        path: relative to the data folder.
         sha256: of its bytes.
-        home: the page it is from.
-        url: the file itself.
+        home: the web page of the data set.
+        url: the address of the file.
     """
 
     path: str
@@ -45,10 +45,10 @@ class File:
     url: str
 
     def bytes(self) -> bytes:
-        """Return what is in the file.
+        """Return the content of the file.
 
         Raises:
-            DataError: E001 where there is none, E009 where it is another one.
+            DataError: E001 if it does not exist, E009 if its digest differs.
         """
         place, found = _read(self.path, self.home)
         return _checked(found, self.sha256, place, self.home)
@@ -58,7 +58,7 @@ class File:
 
         Raises:
             UsageError: E232 where no folder is named.
-            DataError: E078 where it cannot be downloaded, E009 where another file comes.
+            DataError: E078 if it cannot be downloaded, E009 if its digest differs.
         """
         place = _reserved(self.path)
         content = _checked(download(self.url), self.sha256, place, self.home)
@@ -67,15 +67,15 @@ class File:
 
 @dataclass(frozen=True)
 class Packed:
-    """Arrays in an .npz, made of files that are published in another form.
+    """Arrays in an .npz file, converted from files published in another format.
 
     Attributes:
-        path: below the data folder.
-        sha256: of the bytes of all arrays, one after the other: an .npz holds the time too.
-        names: of the arrays, in this order.
-        home: the page of the originals.
+        path: relative to the data folder.
+        sha256: of the bytes of all arrays in order, because the .npz itself contains the time.
+        names: of the arrays, in order.
+        home: the web page of the originals.
         urls: of the originals.
-        pack: their bytes -> the arrays by name.
+        pack: the bytes of the originals -> the arrays by name.
     """
 
     path: str
@@ -89,7 +89,7 @@ class Packed:
         """Return the arrays.
 
         Raises:
-            DataError: E001 where there is no file, E009 where it holds others.
+            DataError: E001 if the file does not exist, E009 if its digest differs.
         """
         place, found = _read(self.path, self.home)
         try:
@@ -109,20 +109,20 @@ class Packed:
 
         Raises:
             UsageError: E232 where no folder is named.
-            DataError: E078 where they cannot be downloaded, E009 where others come.
+            DataError: E078 if they cannot be downloaded, E009 if the digest differs.
         """
         place = _reserved(self.path)
         originals = [download(url) for url in self.urls]
         try:
             arrays = self.pack(originals)
-        except (ValueError, KeyError, TypeError):  # not what it was
+        except (ValueError, KeyError, TypeError):  # the published files have changed
             arrays = {}
         stored: dict[str, Any] = self._same(arrays, place)
         atomic_write(place, lambda file: np.savez_compressed(file, **stored), overwrite=True)
 
 
 def fetch(files: Sequence[File | Packed], say: Callable[[str], None]) -> None:
-    """Download those of the files that are not in their places yet."""
+    """Download the missing files."""
     for file in files:
         if (_folder() / file.path).exists():
             continue
@@ -131,10 +131,10 @@ def fetch(files: Sequence[File | Packed], say: Callable[[str], None]) -> None:
 
 
 def download(url: str) -> bytes:
-    """Return what is at an address.
+    """Return the content of a web address.
 
     Raises:
-        DataError: E078 for whatever keeps it from coming.
+        DataError: E078 if it cannot be downloaded.
     """
     try:
         with urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 - addresses of this package
@@ -150,7 +150,7 @@ def _not_downloaded(url: str, reason: str) -> DataError:
     return DataError(
         "E078",
         f"{url} could not be downloaded: {reason}",
-        fix="see whether this machine has a network, or put the file in its place by hand",
+        fix="check the network connection, or put the file in its place by hand",
         url=url,
     )
 
@@ -160,10 +160,10 @@ def _folder() -> Path:
 
 
 def _reserved(path: str) -> Path:
-    """Return the place of a file that is to be written, its folder made."""
+    """Return the path of a file to write, and make its folder."""
     if not os.environ.get(PLACE):
         raise UsageError(
-            "E232", f"downloads need the variable {PLACE}, which is not set", fix=f"{PLACE}=FOLDER"
+            "E232", f"downloads need a folder, but {PLACE} is not set", fix=f"{PLACE}=FOLDER"
         )
     place = _folder() / path
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -176,11 +176,11 @@ def _read(path: str, home: str) -> tuple[Path, bytes]:
         return place, place.read_bytes()
     except OSError:
         set_up = bool(os.environ.get(PLACE))
-        where = f"{place} is not there" if set_up else f"{PLACE} is not set"
+        where = f"{place} does not exist" if set_up else f"{PLACE} is not set"
         raise DataError(
             "E001",
             f"the data set {path} was not found: {where}",
-            fix=f"set {PLACE}=FOLDER and add --download; or get it from {home}, to FOLDER/{path}",
+            fix=f"set {PLACE}=FOLDER and add --download; or get it from {home}, as FOLDER/{path}",
             path=str(place),
         ) from None
 
@@ -190,7 +190,7 @@ def _checked(content: bytes, sha256: str, place: Path, home: str) -> bytes:
         raise DataError(
             "E009",
             f"{place} is not the published file: its SHA-256 is not {sha256[:12]}...",
-            fix=f"remove it and get it again from {home}",
+            fix=f"remove it and download it again from {home}",
             path=str(place),
         )
     return content

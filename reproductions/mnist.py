@@ -19,7 +19,7 @@ PIXELS = 784
 
 @torch.no_grad()
 def glorot_and_mean(model: LatentModel, train: Rows) -> None:
-    """Start as Burda et al.'s code: Glorot's uniform weights, the decoder at the mean image."""
+    """Initialise as in Burda et al.'s code: Glorot uniform, with the decoder at the mean image."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
@@ -31,14 +31,14 @@ def glorot_and_mean(model: LatentModel, train: Rows) -> None:
 
 
 def _stages(epochs: int, per_epoch: int) -> Optimiser:
-    """3^i passes at 10^(-i/7) of the first rate, i = 0, 1, ... as long as there are epochs."""
+    """Return Adam with 3^i epochs at 10^(-i/7) times the first learning rate, i = 0, 1, ..."""
     lengths, factors = [], []
     for i in range(8):
         if sum(lengths) >= epochs:
             break
         lengths.append(3**i)
         factors.append(10 ** (-i / 7))
-    # The code's epsilon of 1e-4 stands beside gradients summed over the 20 rows of a batch.
+    # The paper's code adds its epsilon of 1e-4 to gradients summed over a batch of 20 rows.
     return Optimiser(
         batch_size=20,
         learning_rate=1e-3,

@@ -1,4 +1,4 @@
-"""What docs/reproductions.md says, from the JSONs that `python -m reproductions run` wrote."""
+"""Tables of docs/reproductions.md, from the JSON files of `python -m reproductions run`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _row(name: str, arm: Document, metric: str) -> str:
 
 
 def experiment_table(document: Document) -> str:
-    """Return one experiment: the arms beside the paper, and the verdict."""
+    """Return one experiment as Markdown: a table of our and the paper's values, the verdict."""
     metric = document["metric"]
     head = ["arm", f"paper, {metric}", f"ours, {metric}", "active (paper)", "epochs"]
     head += ["parameters", "seeds", "minutes"]

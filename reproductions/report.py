@@ -27,14 +27,14 @@ _HEADINGS = ("paper", "allowed", "ours", "seeds", "time")
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of an experiment is run.
+    """Extent of a run of an experiment.
 
     Attributes:
-        scale: name of one of its scales.
-        seeds: how many.
-        arms: names, or empty for all.
-        states: folder of the states, or None for the usual one.
-        device: what it runs on, or None for a GPU where there is one.
+        scale: the name of a scale.
+        seeds: the number of seeds.
+        arms: their names, or empty for all.
+        states: the folder of the states, or None for the default.
+        device: of the models, or None for a GPU where there is one.
         download: whether a missing data set may be downloaded.
     """
 
@@ -47,7 +47,7 @@ class Extent:
 
 
 def results_folder(given: str | None) -> Path:
-    """Return where JSONs of experiments are read and written."""
+    """Return the folder of the JSON files of experiments."""
     return Path(given) if given else _USUAL
 
 
@@ -55,7 +55,7 @@ def named(name: str | None, action: str) -> str:
     """Return the name of a known experiment.
 
     Raises:
-        UsageError: E232 for none, E241 for an unknown one.
+        UsageError: E232 if no name is given, E241 for an unknown one.
     """
     if name is None:
         first = next(iter(EXPERIMENTS))
@@ -82,7 +82,7 @@ def _kept(name: str, folder: Path) -> dict[str, Any] | None:
 
 
 def listed(folder: Path) -> Result:
-    """List every arm of every experiment, ours beside the paper's."""
+    """List every arm of every experiment with our value and the paper's."""
     rows, facts = [], []
     for name, experiment in EXPERIMENTS.items():
         kept = _kept(name, folder)
@@ -130,7 +130,7 @@ def _cells(line: Mapping[str, Any]) -> list[str]:
 
 
 def shown(name: str, folder: Path) -> Result:
-    """Show one experiment: where it is from, what it trains, what must hold."""
+    """Show one experiment: its paper, models, scales and checks."""
     experiment, kept = EXPERIMENTS[name], _kept(name, folder)
     scales = {
         key: {"epochs": scale.epochs, "samples": scale.samples, "time": scale.time}
@@ -170,19 +170,19 @@ def _verdict(kept: Mapping[str, Any] | None) -> list[str]:
 
 
 def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
-    """Run an experiment and write what came of it.
+    """Run an experiment and write its results.
 
     Raises:
-        UsageError: E241 for an unknown scale or arm, E240 for no seed.
-        DataError: E001, E009 where the data set is not there, E078 where it cannot be got.
-        ResourceError: E302 where the results could not be written.
+        UsageError: E241 for an unknown scale or arm, E240 for fewer than one seed.
+        DataError: E001, E009 if the data set is missing, E078 if it cannot be downloaded.
+        ResourceError: E302 if the results cannot be written.
     """
     experiment = EXPERIMENTS[name]
     arms, seeds = _checked(experiment, extent)
     device = str(device_of(extent.device))
     scale = experiment.scales[extent.scale]
     stem = name if extent.scale != "smoke" else f"{name}.smoke"
-    target = check_place(folder / f"{stem}.json", overwrite=True)  # before hours of work
+    target = check_place(folder / f"{stem}.json", overwrite=True)  # checked before hours of work
     if extent.download:
         fetch(FILES[experiment.data], voice.say)
     states = Path(extent.states or f"{name}.states") / extent.scale
@@ -193,7 +193,8 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
     kept = _kept(stem, folder)
     found = {arm: _runs(experiment, arm, extent.scale, states, kept) for arm in experiment.arms}
     made = document(name, experiment, extent.scale, {a: r for a, r in found.items() if r})
-    told = 1 + max(each["seed"] for each in chain(*found.values()))  # of all that is kept
+    # Over all kept results, so that the command repeats all of them.
+    told = 1 + max(each["seed"] for each in chain(*found.values()))
     command = f"python -m reproductions run {name} --scale {extent.scale} --seeds {told}"
     text = json.dumps({"command": command, **made}, indent=1) + "\n"
     atomic_write(target, lambda file: file.writelines([text.encode()]), overwrite=True)
@@ -215,10 +216,10 @@ def run(name: str, extent: Extent, folder: Path, voice: Voice) -> Result:
 def _runs(
     experiment: Experiment, arm: str, scale: str, states: Path, kept: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """Return what is known of an arm, in the order of seeds: its states, else the earlier file.
+    """Return the results of an arm by seed, from its states or else from the earlier file.
 
-    The arms of an experiment take hours each, and may be run on several machines: what a results
-    file holds of the same model at the same scale stays in it.
+    The arms of an experiment take hours each and may be run on several machines, so that results
+    in the file for the same model at the same scale are kept.
     """
     now, found = experiment.arms[arm], finished(states, arm)
     earlier = kept["arms"].get(arm) if kept and kept["scale"] == scale else None
@@ -230,11 +231,11 @@ def _runs(
 
 
 def finished(states: Path, arm: str) -> dict[int, dict[str, Any]]:
-    """Return the results of every seed of an arm that ran to its end, by seed.
+    """Return the results of the finished seeds of an arm, by seed.
 
     Args:
-        states: the folder that holds ``ARM-SEED`` for each of them.
-        arm: its name; that of another arm may begin with it.
+        states: the folder that contains ``ARM-SEED`` for each seed.
+        arm: its name, which may be the beginning of the name of another.
     """
     found = {}
     for path in states.glob("*/result.json"):
@@ -245,7 +246,7 @@ def finished(states: Path, arm: str) -> dict[int, dict[str, Any]]:
 
 
 def _checked(experiment: Experiment, extent: Extent) -> tuple[list[str], int]:
-    """Return the arms and the number of seeds that were asked for."""
+    """Return the requested arms and number of seeds; raise an error for invalid ones."""
     for what, known, given in (
         ("scale", experiment.scales, [extent.scale]),
         ("arm", experiment.arms, extent.arms),

@@ -1,4 +1,4 @@
-"""Run an experiment: each arm and seed trains, resumably, is evaluated, and leaves numbers."""
+"""Run an experiment: train each arm and seed, with exact resume, and evaluate it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from reproductions.datasets import DATASETS, Images
 from reproductions.experiment import Arm, Experiment, Scale
 
 Say = Callable[[str], None]
-_NEVER = 10**9  # checks without a gain
+_NEVER = 10**9  # checks without improvement
 _DONE = "result.json"
 
 
 class Job(NamedTuple):
-    """One arm with one seed, where it keeps its states, and what it runs on."""
+    """One arm with one seed: the folder of its states and its device."""
 
     experiment: Experiment
     scale: Scale
@@ -49,12 +49,12 @@ class _Data(NamedTuple):
 
 
 def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
-    """Train and evaluate one arm with one seed, or return what an earlier run found.
+    """Train and evaluate one arm with one seed, or return the results of an earlier run.
 
     Raises:
-        DataError: E001, E009 where the data set is not there.
-        UsageError: E250 where the earlier run was of a scale that has changed since.
-        KeyboardInterrupt: after Ctrl-C; the same call goes on from there.
+        DataError: E001, E009 if the data set is missing.
+        UsageError: E250 if the scale has changed since the earlier run.
+        KeyboardInterrupt: after Ctrl-C; the same call continues the run.
     """
     kept = job.folder / _DONE
     if kept.exists():
@@ -63,7 +63,7 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
             raise UsageError(
                 "E250",
                 f"{kept} holds a result of {found['epochs']:g} epochs and {found['samples']} "
-                f"samples, where {job.scale.epochs} and {job.scale.samples} are asked for",
+                f"samples, but the scale has {job.scale.epochs} and {job.scale.samples}",
                 fix=f"remove {job.folder}, or keep new states elsewhere: --states FOLDER",
             )
         return found
@@ -75,8 +75,8 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
             arm.start(model, data.train)
     model = model.to(job.device)
     history = _train(job, arm, model, data, say)
-    if history.stopped == "interrupt":  # what was learned so far is in its states, and no result
-        raise KeyboardInterrupt(f"stopped; what was learned is kept in {job.folder}")
+    if history.stopped == "interrupt":  # the states are kept, but there is no result
+        raise KeyboardInterrupt(f"stopped; the state is kept in {job.folder}")
     measure = job.experiment.measure
     trained, began = history.checks[-1].seconds, time.perf_counter()
     result = {
@@ -86,7 +86,7 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": history.checks[-1].step,
         "epochs": round(history.checks[-1].epoch, 2),
-        "training_seconds": round(trained, 1),  # of all legs, where it was stopped
+        "training_seconds": round(trained, 1),  # the sum over all parts of a resumed run
         "evaluation_seconds": round(time.perf_counter() - began, 1),
         "stopped": history.stopped,
         "device": job.device,
@@ -98,14 +98,14 @@ def run_arm(job: Job, say: Say = lambda line: None) -> dict[str, Any]:
 
 
 def of_scale(run: Mapping[str, Any], scale: Scale) -> bool:
-    """Tell whether a run was as long, and evaluated as well, as a scale says now."""
+    """Return whether a run has the epochs and the samples of a scale."""
     ended = run["stopped"] != "epochs" or run["epochs"] == scale.epochs
-    rows = scale.test is None or run["test_rows"] <= scale.test  # where there are no more
+    rows = scale.test is None or run["test_rows"] <= scale.test  # fewer if the data set is smaller
     return ended and rows and run["samples"] == scale.samples
 
 
 def _data(job: Job) -> _Data:
-    """Return the rows as the model sees them; held-out ones are binarised once and for all."""
+    """Return the rows as inputs of the model; held-out rows are binarised once."""
     parts = DATASETS[job.experiment.data](job.seed)
     scale = job.scale
     train = _rows(parts.train, scale.train, job.experiment)
@@ -114,7 +114,7 @@ def _data(job: Job) -> _Data:
 
 
 def _rows(images: Images | Rows, most: int | None, experiment: Experiment, held: str = "") -> Rows:
-    if not isinstance(images, np.ndarray):  # rows that are made when they are taken
+    if not isinstance(images, np.ndarray):  # rows that are generated on access
         return subset(images, torch.arange(len(images))[:most])
     x = torch.from_numpy(_some(images, most, held)).float().view(-1, *experiment.shape)
     x = x / 255 if experiment.values in ("binarised", "grey") else x
@@ -124,10 +124,10 @@ def _rows(images: Images | Rows, most: int | None, experiment: Experiment, held:
 
 
 def _some(images: np.ndarray, most: int | None, held: str) -> np.ndarray:
-    """Return so many of the images, drawn at random, always the same ones.
+    """Return a fixed random sample of `most` images.
 
-    The first ones would not do: the test set of static MNIST begins with the digits 0 and 1. Of
-    held-out rows training looks at the first ones only, so these are shuffled in any case.
+    The first images are not representative: the test set of static MNIST begins with the digits 0
+    and 1. Held-out rows are always shuffled, since training reads only the first of them.
     """
     if held != "valid" and (most is None or most >= len(images)):
         return np.array(images)
@@ -163,7 +163,7 @@ def _train(job: Job, arm: Arm, model: torch.nn.Module, data: _Data, say: Say) ->
 
 
 def _evaluate(job: Job, model: torch.nn.Module, data: _Data) -> dict[str, float]:
-    """Measure the test rows: nats per row, and bits per dimension."""
+    """Evaluate the test rows, in nats per row and bits per dimension."""
     test, samples = data.test, job.scale.samples
     weighted = metrics.log_likelihood(model, test, samples)
     bound = metrics.elbo(model, test)
@@ -187,7 +187,7 @@ def _evaluate(job: Job, model: torch.nn.Module, data: _Data) -> dict[str, float]
 
 
 def _active_by_level(model: torch.nn.Module, test: Rows, active: Tensor) -> dict[str, int]:
-    """Return how many latents of each site are in use."""
+    """Return the number of latents in use at each site."""
     trace, device = Trace(posterior_mean, 1), next(model.parameters()).device
     with torch.no_grad():
         model(test.take(torch.zeros(1, dtype=torch.long)).x.to(device), trace)
@@ -199,7 +199,7 @@ def _active_by_level(model: torch.nn.Module, test: Rows, active: Tensor) -> dict
 def document(
     name: str, experiment: Experiment, scale: str, runs: Mapping[str, Sequence[dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Return what is kept of an experiment: every run, the means, and the verdict."""
+    """Return the results of an experiment: every run, the means and the verdict."""
     arms = {}
     for arm, each in runs.items():
         numbers = {k for k, v in each[0].items() if isinstance(v, int | float)} - {"seed"}

@@ -13,12 +13,12 @@ from lowerbound.nn.objectives.elbo import Elbo
 from lowerbound.training.engine.settings import Optimiser
 from reproductions.experiment import Arm, Check, Experiment, Means, Published, Scale
 
-BETA = 0.01  # of the paper's beta-VAE, whose sigma is the root of beta / 2
+BETA = 0.01  # beta of the paper's beta-VAE, whose sigma is sqrt(beta / 2)
 _PAPER = {"unit": 740.5, "beta": -796.2, "shared": -896.1}
 
 
 def _with_sigma(sigma: float) -> Callable[[LatentModel, Rows], None]:
-    """Return what gives the likelihood one sigma: the beta-VAE as the model that it is."""
+    """Return a function that fixes the sigma of the likelihood, as a beta-VAE does implicitly."""
 
     @torch.no_grad()
     def start(model: LatentModel, train: Rows) -> None:

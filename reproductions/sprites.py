@@ -1,8 +1,8 @@
 """Sprites: binary 64 x 64 images of one shape each, one for every combination of five factors.
 
-Made by code, after dSprites (Matthey et al., "dSprites: disentanglement testing sprites dataset",
-2017): the same factors, sizes and order, but not the same pixels. Two differences are meant: the
-40 orientations are all different (there the first and the last are the same angle), and positions
+Drawn by code, after dSprites (Matthey et al., "dSprites: disentanglement testing sprites dataset",
+2017): the same factors, sizes and order, but not the same pixels. Two differences are deliberate:
+all 40 orientations differ (in dSprites the first and the last are the same angle), and positions
 are whole pixels.
 """
 
@@ -23,9 +23,10 @@ SIDE = 64
 SHAPES = ("square", "ellipse", "heart")
 FACTORS = {"shape": 3, "scale": 6, "orientation": 40, "x": 32, "y": 32}
 _SCALES = np.linspace(0.5, 1.0, FACTORS["scale"])
-_RADIUS = 14.0  # pixels: of the circle that holds a shape of scale 1
-_MARGIN = 16  # pixels: the first place of a centre, so that no shape leaves the image
-_CANVAS = SIDE + FACTORS["x"] - 1  # a shape in its middle; every position is a window of it
+_RADIUS = 14.0  # radius in pixels of the circle around a shape of scale 1
+_MARGIN = 16  # least position of a centre in pixels, so that shapes stay in the image
+# A canvas has its shape in the middle; every position is a window of the canvas.
+_CANVAS = SIDE + FACTORS["x"] - 1
 
 Inside = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]
 
@@ -39,7 +40,7 @@ def _ellipse(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.bool_
 
 
 def _heart(u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.bool_]:
-    a, b = u / 0.76, 0.1 - v / 0.76  # v grows downwards, and so does the tip
+    a, b = u / 0.76, 0.1 - v / 0.76  # v grows downwards, towards the tip
     return (a**2 + b**2 - 1) ** 3 - a**2 * b**3 <= 0
 
 
@@ -47,7 +48,7 @@ _INSIDE: dict[str, Inside] = dict(zip(SHAPES, (_square, _ellipse, _heart), stric
 
 
 class Sprites:
-    """All 737,280 images as rows, drawn when they are taken: x is (n, 1, 64, 64) of 0 and 1.
+    """All 737,280 images as rows, drawn on access: x is (n, 1, 64, 64) of 0 and 1.
 
     Row number = ((((shape * 6 + scale) * 40 + orientation) * 32 + x) * 32 + y), as in dSprites.
 
@@ -87,7 +88,7 @@ class Sprites:
 
     @cached_property
     def _windows(self) -> NDArray[np.uint8]:
-        """All images as views of the 720 shapes, (720, 32, 32, 64, 64)."""
+        """Return all images as views of the 720 shapes, (720, 32, 32, 64, 64)."""
         return np.lib.stride_tricks.sliding_window_view(_templates(), (SIDE, SIDE), (1, 2))
 
 

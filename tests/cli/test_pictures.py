@@ -115,7 +115,7 @@ def test_the_other_verbs_tell_of_pictures(call):
     assert call("inspect", "gaps.npz")["shape"] == [HEIGHT, WIDTH]
     assert call("inspect", "gaps.npz")["missing"] > 0
     (column,) = call("info", "grey.vae")["columns"]
-    assert column["holds"] == "6 x 5, cells p0_0 to p5_4"
+    assert column["holds"] == "6 x 5, values p0_0 to p5_4"
     assert call("verify", "grey.vae")
     assert call("doctor", "grey.vae", "grey.npz")["rows"] == N
     assert call("score", "grey.vae", "gaps.npz", out="scores.csv")["rows"] == N

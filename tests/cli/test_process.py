@@ -187,7 +187,7 @@ def test_a_stopped_fit_keeps_its_best(folder, run, number, code):
     # The same command goes on, and ends as a fit that nobody stopped.
     again = run(*words, "m.vae")
     assert again.code == 0, again.err
-    assert "going on with the run in m.run" in again.err
+    assert "continuing the run in m.run" in again.err
     assert not (folder / "m.run").exists()
     assert run(*words, "n.vae").code == 0
     weights = [(folder / name / "weights.safetensors").read_bytes() for name in ("m.vae", "n.vae")]

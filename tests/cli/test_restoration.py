@@ -117,7 +117,7 @@ def test_masks_of_another_size_are_not_called_unreadable_pictures(call):
     words = ["inpaint", "inpaint.vae", "photos/b", "--mask", "hole.png", "--out", "x"]
     told = call(*words, code=3)
     assert told["code"] == "E089"
-    assert told["message"].endswith("has 1000x9 pixels, and its picture 64x80")
+    assert told["message"].endswith("must have the size of its picture, 64x80, got 1000x9 pixels")
     told = call(*words, "--on-bad-file", "skip", code=3)
     assert "64x8 " not in told["message"]  # cut short, that is another size
     assert "..." in told["message"]
@@ -135,7 +135,7 @@ def test_given_pairs_are_not_said_to_be_made(call, capsys):
     words = ["fit", "grey", "--targets", "masks", "--recipe", "denoise", *SMALL, "--dry-run"]
     assert main(words) == 0
     spoken = capsys.readouterr().err
-    assert "denoise, grey: as they are given" in spoken
+    assert "denoise, grey: as given" in spoken
     assert "gaussian" not in spoken
 
 

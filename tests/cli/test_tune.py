@@ -136,7 +136,7 @@ def test_the_command_shows_a_leaderboard_and_saves_the_best(tmp_path, capsys, mo
     words = ["tune", "t.csv", "--preset", "fast", "--max-epochs", "4", "--trials", "3"]
     assert main.main([*words, "--out", "m.vae"]) == 0
     shown = capsys.readouterr().out
-    assert "log p of rows that no trial learned from" in shown
+    assert "log p of held-out rows" in shown
     assert "Best       trial" in shown
     assert not (tmp_path / "m.tune").exists()
     assert not (tmp_path / "m.run").exists()

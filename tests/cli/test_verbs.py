@@ -141,7 +141,7 @@ def test_score_columns_order_and_ids(run, folder):
     *_, path, after = done.out.rstrip().splitlines()
     assert path == str(folder / "s.csv")
     assert after.startswith("next:  lowerbound embed")
-    assert "missing cells: fee" in done.out
+    assert "missing values: fee" in done.out
 
 
 def test_score_is_a_function_of_the_row(run, folder):
@@ -168,7 +168,7 @@ def test_score_reports_what_it_met(run, folder):
     assert done.facts["missing"]["fee"] > 0
     assert done.facts["out"] == str(folder / "s.tsv")
     plain = run("score", "tx.vae", "odd.csv", "--out", "s.tsv", "--overwrite")
-    assert "never saw, taken as unknown: country" in plain.out
+    assert "not seen in training, treated as unknown: country" in plain.out
 
 
 def test_score_renames_and_ignores_order_and_extra_columns(run, folder):

@@ -235,12 +235,12 @@ def two_arrays(tmp, monkeypatch):
 # --- CSV -------------------------------------------------------------------------------------
 
 
-@case("E010", "line 3", "1 cells", "2", "'3'", "sed -n 3p")
+@case("E010", "line 3", "1 values", "2", "'3'", "sed -n 3p")
 def row_too_short(tmp, monkeypatch):
     return put(tmp, "t.csv", "a,b\n1,2\n3\n4,5\n")
 
 
-@case("E010", "line 4", "3 cells", "'4,5,6'", "2 lines are like that")
+@case("E010", "line 4", "3 values", "'4,5,6'", "2 lines have this error")
 def rows_too_long(tmp, monkeypatch):
     return put(tmp, "t.csv", "a,b\n1,2\n\n4,5,6\n7,8,9\n")
 
@@ -265,7 +265,7 @@ def open_quote_in_one_column(tmp, monkeypatch):
     return put(tmp, "t.csv", 'a\n"1\n2\n3\n')
 
 
-@case("E012", "'a'", "line 1", "cells 1, 3")
+@case("E012", "'a'", "line 1", "values 1, 3")
 def duplicate_header(tmp, monkeypatch):
     return put(tmp, "t.csv", "a,b,a\n1,2,3\n")
 

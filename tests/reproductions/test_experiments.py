@@ -254,7 +254,7 @@ def server(tmp_path):
 
 def test_a_missing_data_set_says_where_it_belongs(monkeypatch, place):
     file = published(b"", "")
-    with pytest.raises(DataError, match="is not there") as absent:
+    with pytest.raises(DataError, match="does not exist") as absent:
         file.bytes()
     assert "FOLDER/set/x.gz" in absent.value.fix
     assert absent.value.code == "E001"

@@ -1,4 +1,4 @@
-"""Choose a recipe for data for which the user has chosen none."""
+"""Choose a recipe that suits the data, if the user has not chosen one."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def suited(
     wanted: Wanted,
     chosen: Mapping[str, object],
 ) -> tuple[Data | None, Choice]:
-    """Return the data, if they had to be opened, and the recipe that suits them.
+    """Return the data, if they had to be opened, and the plan fields that suit them.
 
     Args:
-        data: what the fit is given.
+        data: the input of the fit.
         rename: THEIRS=OURS pairs.
         wanted: size and channels of pictures that are read.
-        chosen: the fields of the plan that the user has chosen.
+        chosen: the plan fields that the user has set.
     """
     if may_be_cells(data):
         cells = renamed(walk(data), rename)
@@ -38,7 +38,7 @@ def suited(
 
 
 def spell_choice(plan: Any, reason: str) -> str:
-    """Say which recipe was chosen, and how to choose another."""
+    """Return a line that names the chosen recipe and how to choose another."""
     settings = ", ".join(f"{name}={value}" for name, value in plan.settings.items())
     limit = "" if plan.time_limit is None else f" for at most {plan.time_limit:.0f} s"
     told = f"{plan.recipe.name}{f' ({settings})' * bool(settings)}{limit}"

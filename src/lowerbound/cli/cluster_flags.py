@@ -10,7 +10,7 @@ from lowerbound.errors import UsageError
 
 
 def workers_of(ray: bool, workers: object, whole: Mapping[str, object]) -> int | None:
-    """Return the number of workers, or None if Ray may choose it.
+    """Return the number of workers, or None to let Ray choose it.
 
     Args:
         ray: the value of --ray.
@@ -34,10 +34,10 @@ def workers_of(ray: bool, workers: object, whole: Mapping[str, object]) -> int |
 
 
 def target_of(out: Any, overwrite: bool, data: Any, ray: bool, check: Callable[..., Any]) -> Any:
-    """Return where rows are written: with --ray a folder of Parquet files, else what `check` says.
+    """Return the target of rows: with --ray a folder of Parquet files, else that of `check`.
 
     Raises:
-        UsageError: if nothing can be written there.
+        UsageError: if the target cannot be written.
     """
     return (_work().check_parts if ray else check)(out, overwrite, data)
 

@@ -1,4 +1,4 @@
-"""Errors as people and as programs read them. Nothing here can be slow, or fail itself."""
+"""Format errors as text and as JSON. The code here must be fast and must not fail itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COMMAND = re.compile(r"--[a-z][a-z-]*(?: [^\s,]+)?(?: --rename \S+)*")
 
 
 class Bug(LowerboundError):
-    """An error that nobody foresaw."""
+    """An unexpected error: a bug in lowerbound."""
 
     def __init__(self, error: Exception) -> None:
         reason = (str(error).splitlines() or [""])[0][:300]
@@ -28,7 +28,7 @@ class Bug(LowerboundError):
 
 
 def known(error: Exception) -> LowerboundError:
-    """Return the error as one of ours: as it is, as a lack of memory, or as a bug."""
+    """Return the error as a `LowerboundError`: unchanged, as out of memory, or as a bug."""
     if isinstance(error, LowerboundError):
         return error
     text = str(error)
@@ -36,13 +36,13 @@ def known(error: Exception) -> LowerboundError:
         return ResourceError(
             "E303",
             f"there is not enough memory: {(text.splitlines() or [''])[0][:200]}",
-            fix="fewer rows or columns at a time, or a machine with more memory",
+            fix="use fewer rows or columns at a time, or a machine with more memory",
         )
     return Bug(error)
 
 
 def finite(value: Any) -> Any:
-    """Return `value` with numbers that JSON has no word for replaced by null."""
+    """Return `value` with NaN and infinity, which JSON lacks, replaced by None."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, dict):
@@ -51,7 +51,7 @@ def finite(value: Any) -> Any:
 
 
 def as_lines(error: LowerboundError, command: Sequence[str], program: str = "lowerbound") -> str:
-    """Lay an error out: what and where, how to fix it, where to read more."""
+    """Return an error as lines of text: the message, the fix, and where to read more."""
     head, *rest = error.message.split("\n")
     lines = [f"error[{error.code}] {head}", *rest]
     if error.fix:
@@ -78,7 +78,7 @@ def as_json(error: LowerboundError) -> str:
 
 
 def repaired(fix: str, command: Sequence[str], program: str = "lowerbound") -> str:
-    """Return the whole command with the flag that would mend it, where `fix` is such a flag."""
+    """Return `fix`, or the corrected command if `fix` begins with a flag."""
     if not command or not _COMMAND.fullmatch(fix):
         return fix
     words = fix.split(" ")
@@ -90,7 +90,7 @@ def repaired(fix: str, command: Sequence[str], program: str = "lowerbound") -> s
 
 
 def to_stderr(text: str) -> None:
-    """Print an error, whatever the terminal's encoding can show."""
+    """Print text to stderr; characters that its encoding lacks are escaped."""
     stream = sys.stderr
     try:
         stream.write(text + "\n")

@@ -1,4 +1,4 @@
-"""The types of the verbs' arguments, which tell the command line how to read its flags."""
+"""Types of the verbs' arguments, which define how the command line reads its flags."""
 
 from __future__ import annotations
 

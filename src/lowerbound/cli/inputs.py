@@ -26,7 +26,7 @@ def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
     """Read --size and --on-bad-file.
 
     Raises:
-        UsageError: E231 for a size that is none, E241 for another policy.
+        UsageError: E231 for an invalid size, E241 for an unknown policy.
     """
     chosen = None if size is None else parsing.size(size, "--size")
     return Wanted(chosen, on_bad_file=_policy(on_bad_file))
@@ -82,7 +82,7 @@ def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
     if how.size is not None and restores:
         raise UsageError(
             "E236",
-            f"a {recipe.name} model learns from crops of pictures of any sizes: --size has no use",
+            f"--size does not apply to {recipe.name}, which uses crops of pictures of any size",
             fix="leave --size out",
         )
 
@@ -91,7 +91,7 @@ def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | N
     """Read the data of a fit: rows, images of one size, or image pairs for restoration.
 
     Raises:
-        UsageError: E201 for a recipe that restores pictures where no files of any are given.
+        UsageError: E201 for a recipe that restores pictures, if the data are not picture files.
     """
     if recipe.restoration is None:
         return renamed(walk(data, wanted=how), rename)
@@ -100,8 +100,8 @@ def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | N
     if not named(data):
         raise UsageError(
             "E201",
-            f"the recipe {recipe.name} learns from picture files, got a {type(data).__name__}",
+            f"the recipe {recipe.name} needs picture files, got a {type(data).__name__}",
             fix="give a folder of pictures, a list of picture files, or a torch Dataset of pairs",
         )
-    pairs = import_module("lowerbound.coding.pairs")  # torch: --help does not wait for it
+    pairs = import_module("lowerbound.coding.pairs")  # imports torch: --help does not wait
     return pairs.read_pairs(data, targets, recipe.restoration, how.on_bad_file)

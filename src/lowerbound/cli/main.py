@@ -1,4 +1,4 @@
-"""The command line: one command per verb, flags read from the verbs' signatures."""
+"""Run the command line as a process: common flags, signals, exit codes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None, program: Program = LOWERBOUND) -> in
         try:
             code = _run(words, common, program)
             sys.stdout.flush()
-        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
             _close_stdout()
             return 0
         except KeyboardInterrupt as stop:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, program: Program = LOWERBOUND) -> in
                 told = f"{stop}{again}" if again else "stopped; nothing was written"
                 complaints.to_stderr(told)
             code = 130
-        except Exception as error:  # the last resort: one clear message whatever happens
+        except Exception as error:  # last resort: one clear message for any error
             if common.debug:
                 raise
             code = _report(error, words, common, program)
@@ -59,27 +59,27 @@ def main(argv: Sequence[str] | None = None, program: Program = LOWERBOUND) -> in
 
 
 def entry(program: Program = LOWERBOUND) -> None:
-    """Run one command as the process that it is, and end with its exit code."""
+    """Run one command as the whole process, and end the process with its exit code."""
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-        # A name of a file that is no text, or a sign that the terminal lacks, is no error.
+        # Print invalid file names and characters that the terminal lacks, instead of failing.
         unicode = sys.stdout.encoding.lower().startswith("utf")
         sys.stdout.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")
-    # Of a container's limit torch knows nothing: it starts a thread for each of the host's
-    # processors, and a fit is a hundred times as slow.
+    # Torch ignores the processor limit of a container: it starts one thread per processor of the
+    # host, and a fit takes a hundred times as long.
     if "OMP_NUM_THREADS" not in os.environ and (processors := share()) is not None:
         os.environ["OMP_NUM_THREADS"] = str(processors)
     allocators.give_back()
     code = main(program=program)
     if code in (130, 128 + signal.SIGTERM):
-        # An interrupt that passed through a library's own start-up code, however well it was
-        # caught, makes Python end itself by SIGINT instead of returning the code.
+        # After an interrupt in the start-up code of a library, even one that was caught, Python
+        # would end by SIGINT instead of returning the code.
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
 def _common(words: Sequence[str]) -> tuple[Common, list[str]]:
-    """Take the common flags out of the words, wherever they stand before ``--``."""
+    """Return the common flags, taken from anywhere before ``--``, and the remaining words."""
     words, memory = _memory(words)
     end = words.index("--") if "--" in words else len(words)
     names = {"--json": "json", "-q": "quiet", "--quiet": "quiet", "--debug": "debug"}
@@ -91,7 +91,7 @@ def _common(words: Sequence[str]) -> tuple[Common, list[str]]:
 
 
 def _memory(words: Sequence[str]) -> tuple[list[str], str | None]:
-    """Take ``--max-memory SIZE`` out of the words."""
+    """Return the words without ``--max-memory SIZE``, and the size."""
     end = words.index("--") if "--" in words else len(words)
     for place, word in enumerate(words[:end]):
         name, equals, value = word.partition("=")
@@ -105,10 +105,10 @@ def _memory(words: Sequence[str]) -> tuple[list[str], str | None]:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Let SIGTERM end the work as Ctrl-C does; yield the list of signals that came.
+    """Handle SIGTERM like Ctrl-C; yield the list of signals received.
 
-    Neither breaks off an import: a library's start-up code may swallow the interrupt, and go on
-    as if nothing had been said, or abort the process. It comes again as soon as that is over.
+    A signal during an import is delivered after the import, because the start-up code of a library
+    may swallow the interrupt or abort the process.
     """
     caught: list[int] = []
 
@@ -119,11 +119,11 @@ def _signals() -> Iterator[list[int]]:
         signal.setitimer(signal.ITIMER_REAL, _PAUSE)
 
     def again(number: int, frame: object) -> None:
-        # To whoever handles it now: it may be held back until a step is whole.
+        # Call the current handler, which may defer the signal to the end of a training step.
         signal.raise_signal(caught[-1])
 
     handlers = {signal.SIGTERM: stop, **({} if _AGAIN is None else {_AGAIN: again})}
-    if callable(signal.getsignal(signal.SIGINT)):  # not where a shell has it ignored
+    if callable(signal.getsignal(signal.SIGINT)):  # keep it ignored if the shell ignores it
         handlers[signal.SIGINT] = stop
     try:
         before = {number: signal.signal(number, take) for number, take in handlers.items()}
@@ -137,12 +137,12 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-_AGAIN = getattr(signal, "SIGALRM", None)  # which Windows has not
-_PAUSE = 0.02  # seconds until an interrupt that met an import comes again
+_AGAIN = getattr(signal, "SIGALRM", None)  # not available on Windows
+_PAUSE = 0.02  # seconds before an interrupt that came during an import is sent again
 
 
 def _importing() -> bool:
-    """Tell whether an import is under way in this thread."""
+    """Return whether an import is running in this thread."""
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -165,10 +165,10 @@ def _run(words: Sequence[str], common: Common, program: Program) -> int:
     if "TORCHELASTIC_RUN_ID" in os.environ and words[0] != "fit":
         raise UsageError(
             "E253",
-            f"torchrun shares out a fit, and not {words[0]}",
+            f"torchrun can only run fit, got {words[0]}",
             fix=shlex.join(["lowerbound", *words]),
         )
-    # Loaded only now: what is above must answer at once.
+    # Imported late, so that the cases above answer at once.
     parser = import_module("lowerbound.cli.parser")
     memory = import_module("lowerbound.files.memory")
     most = None if common.memory is None else memory.size_of(common.memory)
@@ -177,12 +177,12 @@ def _run(words: Sequence[str], common: Common, program: Program) -> int:
 
 
 def _follows() -> bool:
-    """Tell whether torchrun started this process, and another one that speaks for both."""
+    """Return whether this is a process of torchrun other than the first, which alone prints."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("RANK", "0") != "0"
 
 
 def _overview(program: Program) -> str:
-    """List the commands by what one wants; without any library, since it must come at once."""
+    """Return the list of commands by group; imports no library, so that it prints at once."""
     lines = [
         f"{program.name} {__version__}: {program.summary}",
         "",
@@ -202,7 +202,7 @@ def _unknown_command(words: Sequence[str], program: Program) -> UsageError:
     word = words[0]
     if word.startswith("-"):
         return UsageError(
-            "E230", f"the command comes first, and {word} is none", fix=f"{program.name} --help"
+            "E230", f"the first word must be a command, got {word}", fix=f"{program.name} --help"
         )
     close = program.synonyms.get(word.lower()) or nearest(word, program.verbs)
     return UsageError(
@@ -216,10 +216,10 @@ def _unknown_command(words: Sequence[str], program: Program) -> UsageError:
 
 
 def _report(error: Exception, words: Sequence[str], common: Common, program: Program) -> int:
-    """Print an error as people or programs read it, and return its exit code."""
+    """Print an error as text or JSON, and return its exit code."""
     told = complaints.known(error)
     if told.code == "E501" and _follows():
-        return told.exit_code  # the first process says so, or why it was the one that ended
+        return told.exit_code  # the first process prints the error
     spelt = (
         complaints.as_json(told) if common.json else complaints.as_lines(told, words, program.name)
     )
@@ -228,10 +228,10 @@ def _report(error: Exception, words: Sequence[str], common: Common, program: Pro
 
 
 def _close_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush does not complain."""
+    """Redirect stdout to the null device, so that the flush at exit raises no error."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # stdout is no file
+    except (OSError, ValueError):  # stdout is not a file
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def load(model: Any) -> Model:
-    """Load a saved model; a `Model` one passes through."""
+    """Load a saved model; return a `Model` unchanged."""
     # Imported only now, since it imports torch: --help does not wait for it.
     trained = import_module("lowerbound.tasks.trained").Model
     return model if isinstance(model, trained) else trained.load(model)
@@ -31,13 +31,13 @@ def explain_flag(trained: Model) -> str:
 
 
 def ids_of(trained: Model) -> list[str]:
-    """Return the names of the columns of kind id, which only tell rows apart."""
+    """Return the names of the columns of kind id, which identify rows."""
     schema = trained.coding.document().get("schema", {})
     return [c["name"] for c in schema.get("columns", ()) if c["kind"] == "id"]
 
 
 class Made:
-    """Tables made from rows part by part, and remarks about all parts.
+    """Tables made from rows part by part, with remarks about all parts.
 
     Args:
         trained: the model.

@@ -48,7 +48,7 @@ def check_model_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
     if not (target / "manifest.json").is_file():
         raise UsageError(
             "E221",
-            f"{target} is not a saved model, so it is not replaced",
+            f"{target} exists and is not a saved model, so it is not replaced",
             fix="choose another --out",
             path=str(target),
         )
@@ -104,7 +104,7 @@ def check_embedding_target(
     if not (isinstance(data, str | os.PathLike) and is_cells(Path(data))):
         raise UsageError(
             "E236",
-            f"{path} would hold cells with their embedding, and the data are not an .h5ad file",
+            f"{path} would be an .h5ad file with an embedding, but the data are not an .h5ad file",
             fix="choose an --out that ends in .parquet",
         )
     target = check_place(path, overwrite)
@@ -118,12 +118,12 @@ def check_embedding_target(
 
 
 def is_cells(target: Path | None) -> bool:
-    """Return whether a path is that of an AnnData file."""
+    """Return whether a path is the name of an AnnData file."""
     return target is not None and target.suffix.lower() == ".h5ad"
 
 
 def is_array(target: Path | None) -> bool:
-    """Return whether only numbers can be written there, so that ids must be left out."""
+    """Return whether the file holds only an array of numbers, which has no room for ids."""
     return target is not None and target.suffix.lower() in (".npy", ".npz")
 
 
@@ -137,10 +137,10 @@ def _same(one: Path, other: Path) -> bool:
 def open_data(
     data: object, rename: Mapping[str, str] | Sequence[str] = (), **options: Any
 ) -> Whole:
-    """Read data and give its columns the names that the model knows them by.
+    """Read data and rename its columns to the names used in the model.
 
     Args:
-        data: anything that `lowerbound.files.read.read` takes.
+        data: any input of `lowerbound.files.read.read`.
         rename: THEIRS=OURS pairs.
         options: further arguments of `read`.
     """
@@ -148,14 +148,14 @@ def open_data(
 
 
 def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
-    """Give columns the names that the model knows them by.
+    """Rename columns to the names used in the model.
 
     Args:
         given: rows, in memory or in files.
         rename: THEIRS=OURS pairs.
 
     Raises:
-        DataError: E239 for a column that is not there, and for a name that is taken.
+        DataError: E239 for a column that does not exist, or a new name that is taken.
     """
     pairs = parsing.pairs(rename, "--rename", "Amount=amount")
     for theirs, ours in pairs.items():
@@ -171,7 +171,7 @@ def renamed(given: Given, rename: Mapping[str, str] | Sequence[str]) -> Given:
         if ours in given.names and ours not in pairs:
             raise DataError(
                 "E239",
-                f"{given.origin} has a column {ours!r} already: {theirs!r} cannot get its name",
+                f"{given.origin} already has a column {ours!r}: {theirs!r} cannot be renamed",
                 fix=f"leave out --rename {theirs}={ours}",
             )
     return given.renamed(tuple(pairs.get(name, name) for name in given.names)) if pairs else given
@@ -182,13 +182,13 @@ def walked(
 ) -> Iterator[tuple[Whole, Coded]]:
     """Yield the parts of data, as read and as coded, and report the progress.
 
-    The next part is read and coded while the caller works on one. Columns that the model knows
-    nothing of are passed over, unless `whole` rows are asked for.
+    The next part is read and coded while the caller works on the current one. Columns that the
+    model does not use are not read, unless `whole` is true.
     """
     if not whole:
-        # By name: it imports torch, for which help does not wait.
+        # Imported by name, since it imports torch: --help does not wait for it.
         given = import_module("lowerbound.coding.large").needed(given, trained.coding)
-    # Columns of several kinds take as long to be coded as to be embedded; a matrix takes nothing.
+    # Coding a table takes as long as embedding it; coding a matrix takes no time.
     slow = isinstance(given, Stream) and given.typed
     clock, n = Clock(), 0
     with import_module("lowerbound.training.engine.machine").one_left() if slow else nullcontext():
@@ -224,17 +224,17 @@ def deliver(
     overwrite: bool,
     shape: tuple[int, ...] = (),
 ) -> tuple[Any, Path | None]:
-    """Write rows to `target` as they come, or return them in the container of the input.
+    """Write rows to `target` part by part, or return them in the container of the input.
 
     Args:
         given: the input, or None.
         tables: the rows, in parts.
-        target: where to, or None.
+        target: the file to write, or None to return the rows.
         overwrite: replace an existing result.
-        shape: of one row where each is a picture: files of arrays hold (n, *shape).
+        shape: of one row if rows are pictures: array files then hold (n, *shape).
 
     Returns:
-        The rows and the path; no rows where those of a `Stream` were written part by part.
+        The rows and the path; the rows are None if a `Stream` was written part by part.
     """
     if isinstance(given, Stream) and target is not None:
         return None, write_tables(tables, target, overwrite, shape)
@@ -267,10 +267,10 @@ def spell_use(restoration: str, model: str, data: str, why: str = "") -> str:
     """Return the command that uses a model.
 
     Args:
-        restoration: the command that restores pictures by it, or "" where it scores rows.
+        restoration: the command that restores pictures, or "" for a model that scores rows.
         model: its path.
         data: the rows to score.
-        why: a flag of score.
+        why: flags to add to score.
     """
     if restoration:
         needs = VERBS[restoration].needs

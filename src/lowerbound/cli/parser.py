@@ -1,4 +1,4 @@
-"""One command from words to output: parse, call the verb, print; help; the parser's errors."""
+"""Run one command: parse its words, call the verb, print the result; help and usage errors."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from lowerbound.errors import UsageError, nearest
 
 
 def run(program: Program, words: Sequence[str], *, as_json: bool, quiet: bool) -> int:
-    """Run the command that `words` begin with and return its exit code.
+    """Run the command named by the first word and return the exit code.
 
     Args:
-        program: the program that is run.
+        program: the program that the command belongs to.
         words: the command and its arguments.
         as_json: print the facts as one JSON object.
-        quiet: print nothing but the path of what was written.
+        quiet: print only the path of the output.
     """
     if set(words) & {"--help", "-h"}:
         _app(program, words[0]).help_print([], console=printing.console())
@@ -59,7 +59,7 @@ def _app(program: Program, name: str) -> App:
         help_prologue=_examples(function),
         help_epilogue=EVERYWHERE,
         help_format="plaintext",
-        help_flags=(),  # seen to before parsing
+        help_flags=(),  # handled before parsing
         version_flags=(),
         default_parameter=Parameter(negative=(), show_default=_worth_showing),
     )
@@ -68,7 +68,7 @@ def _app(program: Program, name: str) -> App:
 
 
 def _flowing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a verb whose docstring has a line for each paragraph: a terminal breaks them."""
+    """Return a verb whose docstring has one line per paragraph, for the terminal to wrap."""
 
     @wraps(function)
     def verb(*args: Any, **flags: Any) -> Any:
@@ -134,7 +134,7 @@ def _examples(function: Callable[..., Any]) -> str:
 def usage_error(
     error: CycloptsError, words: Sequence[str], program: str = LOWERBOUND.name
 ) -> UsageError:
-    """Say what the parser found wrong in our own words, with the command that was meant."""
+    """Return an error of the parser as a `UsageError` that suggests the correct command."""
     for kind, tell in _TELL.items():
         if isinstance(error, kind):
             return tell(error, list(words), program)
@@ -182,7 +182,7 @@ def _wrong(error: Any, words: list[str], program: str) -> UsageError:
     token = error.token
     flag = (token.keyword if token is not None else None) or error.argument.name
     value = token.value if token is not None else ""
-    wanted = _WANTED.get(error.target_type, "what it takes")
+    wanted = _WANTED.get(error.target_type, "a valid value")
     return UsageError(
         "E231",
         f"{flag} must be {wanted}, got {value!r}",

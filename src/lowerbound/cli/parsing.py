@@ -1,4 +1,4 @@
-"""From what people write (10m, 0.1%, zip=categorical) to values, with one error for each."""
+"""Parse values of flags such as 10m, 0.1% or zip=categorical; each bad value is one error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lowerbound.training import units
 
 
 def refusal(flag: str, value: object, wanted: str, fix: str) -> UsageError:
-    """Say that a flag cannot have this value."""
+    """Return the error for a value that a flag cannot have."""
     return UsageError("E231", f"{flag} must be {wanted}, got {value!r}", fix=fix, flag=flag)
 
 
@@ -32,7 +32,7 @@ def whole(value: object, flag: str) -> int:
 
 
 def at_least(value: object, low: int, flag: str) -> int:
-    """Read a whole number that is not too small."""
+    """Read a whole number of at least `low`."""
     number = whole(value, flag)
     if number < low:
         raise UsageError(
@@ -50,7 +50,7 @@ def size(value: object, flag: str) -> tuple[int, int]:
 
 
 def one_of(value: object, known: Sequence[str], flag: str) -> None:
-    """Refuse what is none of the words that are known."""
+    """Raise an error unless `value` is one of the known words."""
     if value not in known:
         near = nearest(str(value), known) or known[-1]
         raise UsageError(
@@ -73,7 +73,7 @@ def text(value: object, flag: str) -> str:
 
 
 def texts(value: object, flag: str) -> tuple[str, ...]:
-    """Read names: one or several, separated by commas in each."""
+    """Read one or several texts, each with one or several names separated by commas."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, Sequence) or not all(isinstance(i, str) and i for i in items):
         raise refusal(flag, value, "a list of names", f"{flag} NAME")
@@ -81,7 +81,7 @@ def texts(value: object, flag: str) -> tuple[str, ...]:
 
 
 def pairs(value: object, flag: str, example: str, *, commas: bool = False) -> dict[str, Any]:
-    """Read "key=value" texts, or take a mapping as it is; a key may come once."""
+    """Read "key=value" texts, or return a mapping unchanged; each key may occur once."""
     if isinstance(value, Mapping):
         return {str(key): item for key, item in value.items()}
     items = [value] if isinstance(value, str) else value
@@ -103,12 +103,12 @@ def pairs(value: object, flag: str, example: str, *, commas: bool = False) -> di
 
 
 def _split(item: str) -> list[str]:
-    """Split "a=x,b=y" at the commas that a key follows, so that values may hold commas."""
+    """Split "a=x,b=y" at commas that are followed by a key, so that values may contain commas."""
     return re.split(r",(?=[^,=]+=)", item)
 
 
 def value_of(word: object) -> Any:
-    """Read a value of --set: JSON where it is JSON, else text."""
+    """Read a value of --set: as JSON if it is valid JSON, otherwise as text."""
     if not isinstance(word, str):
         return word
     try:
@@ -120,7 +120,7 @@ def value_of(word: object) -> Any:
 def all_of(
     given: Mapping[str, object], readers: Mapping[str, Callable[[Any], Any]]
 ) -> tuple[dict[str, Any], list[LowerboundError]]:
-    """Read every value and collect what is wrong instead of stopping at the first."""
+    """Read every value and collect all errors instead of stopping at the first."""
     values: dict[str, Any] = {}
     problems: list[LowerboundError] = []
     for name, value in given.items():
@@ -132,7 +132,7 @@ def all_of(
 
 
 def raise_all(problems: Sequence[LowerboundError], where: str = "arguments") -> None:
-    """Raise what was collected as one error; do nothing where there is nothing."""
+    """Raise the collected errors as one; do nothing if there are none."""
     if not problems:
         return
     if len(problems) == 1:

@@ -30,7 +30,7 @@ from lowerbound.files.write_folder import atomic_folder, check_folder, names_fol
 if TYPE_CHECKING:
     from lowerbound.tasks.trained import Model
 
-SHOWN = 400  # pictures of a grid at most: more are too small to see
+SHOWN = 400  # largest number of pictures in a grid: more would be too small to see
 
 
 class Place(Protocol):
@@ -38,7 +38,7 @@ class Place(Protocol):
 
     @property
     def plain(self) -> bool:
-        """Whether only numbers can be written, so that ids must be left out."""
+        """True if the destination holds only an array of numbers, without ids."""
         ...
 
     def deliver(
@@ -54,13 +54,13 @@ class Place(Protocol):
 
 @dataclass(frozen=True)
 class Rows:
-    """A file of rows or arrays, or no file: the rows are returned."""
+    """A file of rows or arrays; without a file, the rows are returned."""
 
     path: Path | None
 
     @property
     def plain(self) -> bool:
-        """Whether the file holds an array, which has no room for ids."""
+        """True if the file holds an array, which has no room for ids."""
         return is_array(self.path)
 
     def deliver(
@@ -124,8 +124,8 @@ def check_picture_target(
 ) -> Place:
     """Return the destination of images or rows, and check that it can be written.
 
-    A name without a suffix or with "/" at its end, or a folder that is there, is a folder of PNG
-    files; one that ends in .png is a grid; any other is a file of rows.
+    A name without a suffix or with "/" at its end, or an existing folder, is a folder of PNG
+    files; a name that ends in .png is a grid; any other name is a file of rows.
     """
     if out is None:
         return Rows(None)
@@ -145,8 +145,8 @@ def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Pat
         if source.is_relative_to(real) or real.is_relative_to(source):
             raise UsageError(
                 "E236",
-                f"{target} and the data {source} are within each other",
-                fix="choose another folder for the results",
+                f"{target} and the data {source} must not contain each other",
+                fix="choose another --out",
             )
     return beside_inputs(target, data)
 
@@ -160,7 +160,7 @@ def beside_inputs(target: Path, data: object) -> Path:
                 if Path(os.path.realpath(path)).is_relative_to(real):
                     raise UsageError(
                         "E236",
-                        f"{target} would replace {path}, which it is made from",
+                        f"{target} would replace the input {path}",
                         fix="choose another --out",
                     )
     return target
@@ -172,7 +172,7 @@ def _of_pictures(trained: Model, path: Path) -> PictureCoding:
     if not isinstance(coding, PictureCoding):
         raise UsageError(
             "E246",
-            f"{path.name} is for pictures, and this model is of rows of columns",
+            f"{path.name} is an output for pictures, but the model was trained on a table",
             fix="--out rows.csv",
         )
     return coding
@@ -183,7 +183,7 @@ def names_of(files: Sequence[str], count: int) -> list[str]:
     if not files:
         return [f"{i:0{len(str(count - 1))}d}.png" for i in range(count)]
     names, chosen = [], [str(PurePosixPath(name).with_suffix("")) for name in files]
-    while names != chosen:  # a whole name may be the stem of another: a.jpg, a.png, a.jpg.png
+    while names != chosen:  # two files may get one name: a.jpg, a.png, a.jpg.png
         names, times = chosen, Counter(chosen)
         chosen = [
             file if times[name] > 1 else name for file, name in zip(files, names, strict=True)

@@ -1,4 +1,4 @@
-"""From flags and a configuration file to a `Plan`, with every problem in one message."""
+"""Make a `Plan` from flags and a configuration file; report all problems in one message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lowerbound.training import units
 from lowerbound.training.objective import objective_of
 from lowerbound.training.plan import Plan, device_of
 
-# What the data or the fit itself decide, so that --set may not.
+# Decided by the data or the fit, so that --set cannot.
 _DECIDED = {
     "families",
     "sizes",
@@ -70,15 +70,15 @@ def plan_from(
     config: str | os.PathLike[str] | None = None,
     usual: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """Make the plan of a fit; flags go before the configuration file.
+    """Make the plan of a fit; flags take precedence over the configuration file.
 
     Args:
-        flags: values of the plan's fields as people write them; None and empty mean not given.
+        flags: values of the plan's fields as text; None and empty values are not given.
         config: a TOML file whose keys are the plan's fields.
-        usual: fields that suit the data, where neither of them chooses a recipe.
+        usual: fields that suit the data, used if neither of the two chooses a recipe.
 
     Raises:
-        UsageError: what is wrong, all of it in one message.
+        UsageError: with all problems in one message.
     """
     given, problems = read_config(config) if config is not None else ({}, [])
     values, found = parsing.all_of(given, _READERS)
@@ -95,7 +95,7 @@ def plan_from(
     name, refused = values.get("recipe", Plan.recipe), set()
     recipe = RECIPES.get(name)
     for name, value in values.items():
-        # Each alone, so that one problem does not hide another; but settings are of a recipe.
+        # Checked one by one, so that one problem does not hide another; settings need the recipe.
         beside = {"recipe": recipe} if name == "settings" and recipe is not None else {}
         try:
             device_of(Plan(**{**beside, name: value}).device)
@@ -115,13 +115,13 @@ def plan_from(
 def read_config(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], list[LowerboundError]]:
-    """Read a configuration file; unknown keys come back as problems."""
+    """Read a configuration file; unknown keys are returned as problems."""
     path = Path(path)
     try:
         if not path.is_file():
-            raise OSError("it is no file" if path.exists() else "there is no such file")
+            raise OSError("it is not a file" if path.exists() else "it does not exist")
         if path.stat().st_size > _MOST_BYTES:
-            raise OSError("it has more than 1 MB, which no configuration needs")
+            raise OSError("it is larger than 1 MB")
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -145,7 +145,7 @@ def read_config(
 
 
 def _misnamed(recipe: Recipe, settings: Mapping[str, Any]) -> list[LowerboundError]:
-    """Find what is wrong with --set by name and by type."""
+    """Return the errors in the names and the types of --set."""
     known = _known_settings(recipe)
     problems: list[LowerboundError] = []
     for key, value in settings.items():
@@ -160,7 +160,7 @@ def _misnamed(recipe: Recipe, settings: Mapping[str, Any]) -> list[LowerboundErr
 
 
 def _tried(recipe: Recipe, settings: Mapping[str, Any]) -> list[LowerboundError]:
-    """Find what is wrong with --set by building a tiny model."""
+    """Return the errors in the values of --set, found by building a tiny model."""
     known, problems = _known_settings(recipe), []
     arguments = {key: value for key, value in settings.items() if key not in OBJECTIVE}
     weights = {**OBJECTIVE, **{key: settings[key] for key in OBJECTIVE if key in settings}}
@@ -175,7 +175,7 @@ def _tried(recipe: Recipe, settings: Mapping[str, Any]) -> list[LowerboundError]
         problems.append(
             UsageError(
                 "E231",
-                f"--set {word} makes no model: {str(error).splitlines()[0][:120]}",
+                f"--set {word} is not valid: {str(error).splitlines()[0][:120]}",
                 fix=f"values that work: --set {fix}",
             )
         )
@@ -200,7 +200,7 @@ def _are_widths(value: Any) -> bool:
 
 
 class _Wanted(NamedTuple):
-    """What a setting may be, told by the type of its default."""
+    """Values allowed for a setting, judged by the type of its default."""
 
     what: str
     fits: Callable[[Any], bool]
@@ -218,7 +218,7 @@ _WANTED = {
 
 def _unknown_setting(recipe: Recipe, key: str, known: Mapping[str, Any]) -> UsageError:
     if key == "latent":
-        return UsageError("E236", "the latent size has a flag of its own", fix="--latent 16")
+        return UsageError("E236", "the latent size is set by its own flag", fix="--latent 16")
     close = nearest(key, known)
     return UsageError(
         "E242",
@@ -229,7 +229,7 @@ def _unknown_setting(recipe: Recipe, key: str, known: Mapping[str, Any]) -> Usag
 
 
 def as_toml(plan: Plan) -> str:
-    """Write a plan as a configuration file; what is left to the data is a comment."""
+    """Return a plan as a TOML configuration; fields decided at fit time are comments."""
     plain, sections = ["# lowerbound fit PATH --config FILE"], []
     for name, value in plan.document().items():
         if isinstance(value, Mapping):
@@ -237,7 +237,7 @@ def as_toml(plan: Plan) -> str:
             known = {key: item for key, item in value.items() if item is not None}
             sections += [f"{_key(key)} = {_toml(item)}" for key, item in known.items()]
         elif value is None:
-            plain.append(f"# {name}: left to the data, the preset and the computer")
+            plain.append(f"# {name}: decided by the data, the preset and the computer")
         else:
             plain.append(f"{name} = {_toml(value)}")
     return "\n".join([*plain, *sections]) + "\n"
@@ -248,5 +248,5 @@ def _key(name: str) -> str:
 
 
 def _toml(value: Any) -> str:
-    # JSON's strings, numbers, truth values and lists are TOML's too.
+    # Strings, numbers, booleans and lists are written alike in JSON and TOML.
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)

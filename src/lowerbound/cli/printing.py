@@ -1,4 +1,4 @@
-"""What people see of a result: lines and small tables, at the width of their terminal."""
+"""Print results: lines and small tables at the width of the terminal, or JSON."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lowerbound.cli.result import Result, Sheet
 
 
 class _Terminal(Console):
-    """A console that leaves it to the command line what a closed pipe means."""
+    """A console that raises on a closed pipe, so that `main` can handle it."""
 
     def on_broken_pipe(self) -> None:
-        """Raise the error instead of leaving the process with exit code 1."""
+        """Raise the error instead of ending the process with exit code 1."""
         raise BrokenPipeError
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a terminal as wide as it is, or 80 columns; NO_COLOR and dumb ones stay plain."""
+    """Return a console as wide as the terminal, or 80 columns; plain if NO_COLOR is set."""
     return _Terminal(stderr=stderr, highlight=False, emoji=False, markup=False)
 
 
 def show(result: Result, out: Console) -> None:
-    """Print what a verb found, then what it wrote, then what could come next."""
+    """Print the result of a verb: its findings, its output path, and a command to run next."""
     if result.text:
         out.print(result.text, soft_wrap=True, end="")
     for line in result.lines:
@@ -53,7 +53,7 @@ def _table(sheet: Sheet) -> Table:
     for name in sheet.columns:
         right = name in sheet.right
         table.add_column(name, justify="right" if right else "left", overflow="fold")
-    # The first column is what one looks for: it keeps its width when space is short.
+    # The first column identifies the row: it keeps its width when space is short.
     longest = max(len(row[0]) for row in sheet.rows)
     table.columns[0].min_width = min(24, max(longest, len(sheet.columns[0])))
     for row in sheet.rows:
@@ -62,7 +62,7 @@ def _table(sheet: Sheet) -> Table:
 
 
 def as_json(result: Result) -> str:
-    """Return the facts of a verb as one JSON object."""
+    """Return the facts of a result as one JSON object."""
     facts = finite(result.facts)
     if result.path is not None:
         facts["out"] = str(result.path)

@@ -1,4 +1,4 @@
-"""How a long job tells the terminal how it goes: a bar on a terminal, else a line a minute."""
+"""Progress of long jobs: a bar on a terminal, otherwise one line per minute."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from lowerbound.training.engine.history import Check
     from lowerbound.training.engine.settings import Budget
 
-EVERY = 60.0  # seconds between two lines where there is no terminal
+EVERY = 60.0  # seconds between two lines if the output is not a terminal
 
 
 class Voice(Protocol):
-    """What a verb says while it works."""
+    """Receiver of the messages and the progress of a verb."""
 
     def say(self, line: str) -> None:
-        """Pass on one line."""
+        """Show one line."""
         ...
 
     def report(self, check: Check, budget: Budget) -> None:
-        """Pass on how training goes."""
+        """Show the progress of training."""
         ...
 
     def show(self, share: float, line: str) -> None:
-        """Pass on which share of a job is done, and what more is to be said of it."""
+        """Show the share of a job that is done, from 0 to 1, and a line about it."""
         ...
 
     def close(self) -> None:
-        """Take away what is not to stay."""
+        """Remove temporary output, such as a bar."""
         ...
 
 
 class Silence:
-    """Say nothing: the voice in Python."""
+    """A voice that shows nothing, the default in Python."""
 
     def say(self, line: str) -> None:
         """Do nothing."""
@@ -57,7 +57,7 @@ SILENT = Silence()
 
 
 def done(check: Check, budget: Budget) -> float:
-    """Return the share of the budget that is spent; training may stop before all of it is."""
+    """Return the share of the budget that is spent, from 0 to 1; training may stop earlier."""
     shares = [check.epoch / _epochs(check, budget)]
     if budget.seconds is not None:
         shares.append(check.seconds / budget.seconds)
@@ -65,13 +65,13 @@ def done(check: Check, budget: Budget) -> float:
 
 
 def _epochs(check: Check, budget: Budget) -> float:
-    """Return the passes at most: the budget's, or what its limits on steps come to."""
+    """Return the largest number of epochs that the budget allows."""
     per_epoch = check.step / check.epoch
     return budget.total(per_epoch) / per_epoch
 
 
 def status(check: Check, budget: Budget) -> str:
-    """Describe how training goes in one line."""
+    """Return the state of training in one line."""
     return (
         f"epoch {check.epoch:.0f}/{_epochs(check, budget):.0f}  ELBO {check.train_elbo:.2f} "
         f"(valid {check.valid_bound:.2f})  dims used {check.active}/{check.latent}  "
@@ -80,16 +80,16 @@ def status(check: Check, budget: Budget) -> str:
 
 
 def spell_speed(speed: float) -> str:
-    """Spell rows per second, short."""
+    """Return rows per second as short text, such as 12k rows/s."""
     if speed >= 1e6:
         return f"{speed / 1e6:.1f}M rows/s"
     return f"{speed / 1e3:.0f}k rows/s" if speed >= 1e4 else f"{speed:.0f} rows/s"
 
 
 def hanging(line: str, width: int) -> str:
-    """Break a long line at spaces, the rest under the text that follows its label.
+    """Wrap a long line at spaces and indent the rest to the text after its label.
 
-    Commands, which are there to be copied, stay whole.
+    Lines that begin with "$ " are commands to copy and are not wrapped.
     """
     if line.startswith("$ "):
         return line
@@ -106,14 +106,14 @@ def hanging(line: str, width: int) -> str:
 
 
 def _print(console: Console, text: str) -> None:
-    """Print lines as they are, but for their length; paths stay whole."""
+    """Print lines, wrapped to the width of the console; paths are not broken."""
     for line in text.split("\n"):
         broken = hanging(line, console.width)
         console.print(broken, markup=False, highlight=False, soft_wrap=True)
 
 
 class Plain:
-    """One line a minute, for logs."""
+    """A voice that prints one line per minute, for logs."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -124,7 +124,7 @@ class Plain:
         _print(self._console, line)
 
     def report(self, check: Check, budget: Budget) -> None:
-        """Print where training stands, if a minute has passed."""
+        """Print the state of training, if a minute has passed."""
         self.show(done(check, budget), status(check, budget))
 
     def show(self, share: float, line: str) -> None:
@@ -139,7 +139,7 @@ class Plain:
 
 
 class Bar:
-    """A bar that goes away when the job is done."""
+    """A voice with a progress bar that disappears when the job is done."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -163,7 +163,7 @@ class Bar:
         self._progress.update(self._task, completed=share, description=line)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

@@ -1,4 +1,4 @@
-"""What a verb gives back: facts for programs, rows for further work, lines for people."""
+"""Results of verbs: facts as JSON, rows as a table, lines of text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A small table for people.
+    """A small table to print.
 
     Attributes:
         columns: the headings.
-        rows: cells as text, one sequence per row.
-        title: what the rows are, or nothing.
-        right: the headings whose cells are numbers.
+        rows: the values as text, one sequence per row.
+        title: a line above the table, or empty.
+        right: the headings of columns of numbers, which are aligned to the right.
     """
 
     columns: Sequence[str]
@@ -31,19 +31,19 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Result:
-    """What a verb found and made.
+    """The result of a verb.
 
     Attributes:
         facts: plain JSON values.
-        table: the rows, in the kind of table that was given; None where a verb makes none.
-        text: what is to be printed as it is, to be piped into a file.
-        lines: the facts in sentences.
-        notes: what else the user should know, a line each.
+        table: the rows, in the type of the input table; None if the verb makes no rows.
+        text: output to print unchanged, for a pipe or a file.
+        lines: the facts as sentences.
+        notes: warnings and remarks, one line each.
         sheet: a small table to show.
-        path: what was written, or None.
-        next: a command that would make sense now.
+        path: the file or folder that was written, or None.
+        next: a command to run next, or empty.
         interrupted: whether the user ended the work early.
-        model: the `Model` model, where the verb made one.
+        model: the trained `Model`, if the verb made one.
     """
 
     facts: dict[str, Any]
@@ -59,47 +59,47 @@ class Result:
 
 
 _TALLIES = {
-    "unseen": "values that training never saw, taken as unknown",
-    "clipped": "values beyond all reason, held at the limit",
-    "missing": "missing cells",
+    "unseen": "values not seen in training, treated as unknown",
+    "clipped": "extreme values, clipped to the limit",
+    "missing": "missing values",
 }
 
 
 class Remarks:
-    """What reading and coding come across, part by part, as facts and as one line each."""
+    """Notes and counts from reading and coding data part by part, as facts and as lines."""
 
     def __init__(self, notes: Sequence[str] = ()) -> None:
-        self.notes = dict.fromkeys(notes)  # each once, in the order in which they came
+        self.notes = dict.fromkeys(notes)  # without repeats, in order of arrival
         self.tallies: dict[str, Counter[str]] = {}
 
     @classmethod
     def of(cls, notes: Sequence[str], coded: Coded) -> Remarks:
-        """Collect the notes of the data and the tallies of the rows coded from it."""
+        """Return the notes of the data and the counts of its coded rows."""
         remarks = cls(notes)
         remarks.add(coded)
         return remarks
 
     def add(self, coded: Coded) -> None:
-        """Count what coding a part came across."""
+        """Add the counts of one coded part."""
         self.notes |= dict.fromkeys(coded.notes)
         for name in _TALLIES:
             self.tallies.setdefault(name, Counter()).update(getattr(coded, name))
 
     def absorb(self, facts: Mapping[str, Any]) -> None:
-        """Count what was met elsewhere, from what `facts` said there."""
+        """Add the counts of another process, from its `facts`."""
         self.notes |= dict.fromkeys(facts["notes"])
         for name in _TALLIES:
             self.tallies.setdefault(name, Counter()).update(facts.get(name, {}))
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Plain JSON values: the notes, and counts by column."""
+        """Return plain JSON values: the notes, and the counts by column."""
         counts = {name: dict(counter) for name, counter in self.tallies.items()}
         return {"notes": list(self.notes), **counts}
 
     @property
     def lines(self) -> list[str]:
-        """A line for each note, and for each kind of cells that were met."""
+        """Return one line for each note and for each kind of counted value."""
         counted = [
             _told(self.tallies[name], what)
             for name, what in _TALLIES.items()

@@ -12,15 +12,15 @@ from typing import Any, NamedTuple
 
 
 class Verb(NamedTuple):
-    """Where a verb is, and how it is announced.
+    """An entry in the table of commands.
 
     Attributes:
         place: ``module:function``.
-        group: the heading that it stands under in the list of commands.
-        arguments: what it takes, for the list of commands.
-        summary: what it does, in at most fifty characters.
-        writes: whether it makes a file, so that the command line insists on ``--out``.
-        needs: a flag that it always needs, besides ``--out``.
+        group: its heading in the list of commands.
+        arguments: its arguments, for the list of commands.
+        summary: its purpose, in at most fifty characters.
+        writes: whether it writes a file, so that the command line requires ``--out``.
+        needs: a flag that it requires in addition to ``--out``.
     """
 
     place: str
@@ -109,13 +109,13 @@ VERBS: dict[str, Verb] = {
 
 
 class Program(NamedTuple):
-    """A command-line program: its name and the commands that it has.
+    """A command-line program: its name and its commands.
 
     Attributes:
-        name: the words that start it.
-        summary: what it is for, in one line.
+        name: the words that run it, such as ``python -m reproductions``.
+        summary: its purpose, in one line.
         verbs: the commands by name.
-        synonyms: what other tools call a command, and its name here.
+        synonyms: names of commands in other tools, and the names here.
         begin: the command to try first.
     """
 

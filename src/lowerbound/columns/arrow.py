@@ -21,7 +21,7 @@ from lowerbound.errors import DataError
 pc: Any = importlib.import_module("pyarrow.compute")
 
 # Words that spreadsheets and statistics programs write for missing values. "None", "-" and "." are
-# missing in a column of numbers but may be honest levels of a category, so they are not here.
+# missing in a column of numbers but may be levels of a category, so they are not here.
 MISSING_TEXT = (
     "",
     "?",
@@ -241,10 +241,10 @@ def levels(cells: pa.Array, column: str) -> Levels:
 
 
 def nested(column: str, kind: pa.DataType) -> DataError:
-    """Return the error for a column with several values in each cell."""
+    """Return the error for a column whose values are lists or structures."""
     return DataError(
         "E023",
-        f"column {snippet(column)} holds {kind} in each cell, not one value",
+        f"column {snippet(column)} must have one value per row, got {kind}",
         fix=f"split it into plain columns, or leave it out: --drop {column}",
         column=column,
     )
@@ -260,7 +260,7 @@ def floats(cells: pa.Array, column: str) -> np.ndarray:
 
     Raises:
         DataError: E032 when a value is not a number, E030 when one is infinite, E040 when the
-            type has no numbers in it at all.
+            type has no numbers.
     """
     kind = cells.type
     if is_words(kind):
@@ -303,8 +303,8 @@ def _parse_words(cells: pa.DictionaryArray, column: str) -> np.ndarray:
             f"column {snippet(column)} must be numbers, but row {row_of(wrong):,} holds "
             f"{snippet(words[int(codes[row_of(wrong) - 1])])} ({int(wrong.sum()):,} of "
             f"{len(codes):,} rows are not numbers)",
-            fix=f"correct these cells, or leave them empty; at fit time --types {column}="
-            "categorical takes the column as it is",
+            fix=f"correct these values or leave them empty; at fit time --types {column}="
+            "categorical keeps the column as labels",
             column=column,
             row=row_of(wrong),
             count=int(wrong.sum()),
@@ -326,7 +326,7 @@ def refuse_infinite(values: np.ndarray, column: str) -> None:
             "E030",
             f"column {snippet(column)} has {int(wrong.sum()):,} infinite values, the first in "
             f"row {row_of(wrong):,}",
-            fix="leave these cells empty (missing cells are modelled) or correct them",
+            fix="leave these values empty (missing values are modelled) or correct them",
             column=column,
             row=row_of(wrong),
             count=int(wrong.sum()),

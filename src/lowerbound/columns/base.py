@@ -38,7 +38,7 @@ class Part(BaseModel):
         column: the raw column that it belongs to.
         family: the family of distributions that fits it.
         size: the number of categories, or 1.
-        unknown: whether code 0 stands for values that training never saw; it is never sampled.
+        unknown: whether code 0 stands for values not seen in training; it is never sampled.
         step: the spacing of whole numbers in coded units, 0 for a continuous part. A density
             of a column of whole numbers times this is (nearly) their probability.
     """
@@ -95,7 +95,7 @@ class Column(BaseModel, abc.ABC):
 
     @abc.abstractmethod
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
-        """Write the codes of `cells` (n,) into `out` (n, parts), NaN where missing."""
+        """Write the codes of the values `cells`, (n,), into `out`, (n, parts); NaN if missing."""
 
     @abc.abstractmethod
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
@@ -124,7 +124,7 @@ class Skipped(Column):
 
     @property
     def action(self) -> str:
-        """Say that the column is left out."""
+        """Return that the column is not modelled."""
         return "kept as it is" if self.kind == "constant" else "ignored"
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:

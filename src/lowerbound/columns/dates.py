@@ -181,7 +181,7 @@ class Datetime(Column):
 
     @property
     def action(self) -> str:
-        """Name the parts."""
+        """Return the parts as text."""
         names = ["week"] * self._weeks + ["weekday"] + ["hour"] * self.hours
         return ", ".join(names)
 

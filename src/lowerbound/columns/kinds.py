@@ -231,7 +231,7 @@ def _infer_spelled_numbers(sample: Sample, numbers: np.ndarray) -> Column:
         f"column {snippet(sample.name)} is nearly all numbers, but {int(rows.sum()):,} of "
         f"{len(rows):,} rows are not, the first {snippet(sample.cells[first - 1].as_py())} in "
         f"row {first:,}",
-        fix="correct these cells or leave them empty, or take the column as labels: "
+        fix="correct these values or leave them empty, or treat the column as labels: "
         f"--types {sample.name}=categorical",
         column=sample.name,
         row=first,
@@ -336,7 +336,7 @@ def _impossible(sample: Sample, kind: str, why: str, values: list[str] | None = 
     return DataError(
         "E033",
         f"column {snippet(sample.name)} cannot be {kind}: {why}{where}",
-        fix=f"correct the cells, or leave --types {sample.name}=... away",
+        fix=f"correct the values, or leave out --types {sample.name}=...",
         **details,
     )
 

@@ -166,7 +166,7 @@ class Numeric(Column):
 
     @property
     def action(self) -> str:
-        """Name the transform and the atoms."""
+        """Return the scaling and the atoms as text."""
         start = "log, then " if self.kind == "positive" else ""
         scale = "scaled" if self.quantiles else "standardised"
         atoms = ", ".join(f"{a:g}" for a in self.atoms)
@@ -185,7 +185,7 @@ class Numeric(Column):
             out[:, 1] = atom
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             scores = self._score(raw)
-        far = np.abs(scores)  # NaN compares false below: missing cells are not counted
+        far = np.abs(scores)  # NaN compares false below: missing values are not counted
         missing = int(np.count_nonzero(gone))
         if np.fmax.reduce(far, initial=0.0) <= _FAR:  # the usual case: nothing to count
             out[:, 0] = scores
@@ -257,7 +257,7 @@ class Count(Column):
         return "kept as counts"
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
-        """Check that the cells are counts and copy them."""
+        """Check that the values are counts and copy them."""
         raw = floats(cells, self.name)
         refuse_not_counts(raw, self.name)
         out[:, 0] = raw
@@ -278,7 +278,7 @@ def refuse_not_counts(raw: np.ndarray, column: str) -> None:
         raise DataError(
             "E035",
             f"column {snippet(column)} is a count, but {int(wrong.sum()):,} of {len(raw):,} "
-            f"values are negative or no whole numbers, the first {raw[first - 1]:g} in row "
+            f"values are negative or not whole numbers, the first {raw[first - 1]:g} in row "
             f"{first:,}",
             fix=f"--types {column}=real when fitting, or pass the raw counts",
             column=column,

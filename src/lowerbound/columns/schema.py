@@ -55,7 +55,7 @@ class Encoded:
     """A table as coded numbers, with counts of unusual values.
 
     Attributes:
-        values: (n, parts) float32, NaN where a cell is missing.
+        values: (n, parts) float32, NaN where a value is missing.
         unseen: per column, the number of values with a level not seen in training.
         clipped: per column, the number of values outside the range of the coding.
         missing: per column, the number of missing values.
@@ -124,7 +124,7 @@ class Schema(BaseModel):
             origin: name of the table in messages.
 
         Raises:
-            DataError: E031 when a column is missing, E030 and E032 to E035 when its cells
+            DataError: E031 when a column is missing, E030 and E032 to E035 when its values
                 cannot be coded.
         """
         self._require(table.column_names, origin)
@@ -170,7 +170,7 @@ class Schema(BaseModel):
                 "E031",
                 message,
                 fix=" ".join(f"--rename {r}" for r in renames[:3])
-                or f"add the column (empty cells are allowed); {origin} has {listed(list(names))}",
+                or f"add the column (values may be empty); {origin} has {listed(list(names))}",
                 columns=absent,
                 similar=close,
             )
@@ -240,7 +240,7 @@ def infer(
         types: kinds given by the user, such as ``{"zip": "categorical"}``; an
             ordinal may carry its order: ``"ordinal:low<mid<high"``. A key may be a pattern
             such as ``"x*"``; an exact name wins over a pattern.
-        drop: columns to leave out altogether; patterns are allowed too.
+        drop: columns to leave out; patterns are allowed too.
         transform: "standard", or "quantile" for Gaussian scores through quantiles.
         exclude_atoms: do not treat values shared by very many rows as atoms.
 

@@ -36,13 +36,13 @@ class Draws(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """A restored picture.
+    """The output for one picture.
 
     Attributes:
         result: the restored picture, or the mask.
         uncertainty: (H, W, 1) of 8 bits.
         draws: further pictures or masks.
-        doubt: mean uncertainty: codes of standard deviation, or nats of entropy.
+        doubt: mean uncertainty: standard deviation in 8-bit grey levels, or entropy in nats.
     """
 
     result: Page
@@ -52,12 +52,12 @@ class Pages(NamedTuple):
 
 
 def classes_of(trained: TrainedState) -> NDArray[np.int64]:
-    """Return the packed colours of the classes that a model tells apart, if it does."""
+    """Return the packed colours of the classes of a model; empty without classes."""
     return np.asarray(trained.coding.document()["classes"], np.int64)
 
 
 def masks_of(trained: TrainedState) -> bool:
-    """Tell whether a model gives every pixel a class."""
+    """Return whether a model assigns a class to every pixel."""
     restoration = trained.recipe.restoration
     return restoration is not None and restoration.masks
 
@@ -65,10 +65,10 @@ def masks_of(trained: TrainedState) -> bool:
 def restore_page(
     trained: TrainedState, given: Page, how: Draws, hole: NDArray[np.bool_] | None = None
 ) -> Pages:
-    """Restore one picture, (H, W, C) of 8 or 16 bits, by a model of a restoration recipe.
+    """Restore one picture, (H, W, C) of 8 or 16 bits.
 
-    A model of another number of channels sees each channel of the picture by itself; one that
-    tells classes sees their mean.
+    If the model has another number of channels, each channel of the picture is restored
+    separately; a model of classes gets the mean of the channels.
     """
     known = int(trained.arguments["channels"])
     x = torch.from_numpy(np.moveaxis(shares(given), -1, 0).copy())
@@ -86,14 +86,14 @@ def restore_page(
 
 
 def _seen(x: torch.Tensor, channels: int) -> torch.Tensor:
-    """Return a picture in as many channels as a model knows: grey, or the same three times."""
+    """Return a picture with the channels of the model: unchanged, or grey in each channel."""
     if len(x) == channels:
         return x
     return x.mean(0, keepdim=True).expand(channels, -1, -1).contiguous()
 
 
 def _averaged(found: Restored) -> Restored:
-    """Return a result of one channel: that of a model of colours that was shown grey."""
+    """Return the mean over channels: the result of a colour model for one grey channel."""
     return Restored(*(part.mean(-3, keepdims=True) for part in found))
 
 
@@ -111,7 +111,7 @@ def _restored(trained: TrainedState, given: torch.Tensor, how: Draws) -> Restore
 
 
 def _pictures(found: Restored, given: Page, how: Draws, hole: NDArray[np.bool_] | None) -> Pages:
-    """Return restored pictures in the bits of the given one."""
+    """Return restored pictures with the bit depth of the given one."""
     highest = np.iinfo(given.dtype).max
 
     def page(x: NDArray[np.float32]) -> Page:
@@ -126,7 +126,7 @@ def _pictures(found: Restored, given: Page, how: Draws, hole: NDArray[np.bool_] 
 
 
 def _masks(trained: TrainedState, found: Restored, how: Draws) -> Pages:
-    """Return masks in the colours of those that were learned from."""
+    """Return masks in the colours of the training masks."""
     colours = classes_of(trained)
     p = found.mean.clip(1e-12)
     entropy = -(p * np.log(p)).sum(0)

@@ -1,12 +1,12 @@
-"""The commands: signature and help text of each; none imports torch.
+"""Signatures and help texts of the commands, without torch.
 
-- fit, tune: learn a model
+- fit, tune: train a model, search for its settings
 - score, embed, reconstruct: one result for each given row
 - sample, impute: draw rows, fill in missing values
 - evaluate, plot, export: measure, draw and export a model
 - restore: denoise, upscale, inpaint and segment pictures
-- inspect: inspect data; info and verify a model
+- inspect: inspect, info and verify, for data and for models
 - error: describe error codes
-- doctor: the health of this computer or of a model
-- demo: the whole way on a real table
+- doctor: check this computer or a model
+- demo: all steps on a real table
 """

@@ -41,7 +41,7 @@ _MADE = (
 )
 _CLASSES = ("first", "second", "third")
 _MODELLED = ("class", "survived", "sex", "age", "sibsp", "parch", "fare", "embarked")
-_HELD_BACK = 5  # one passenger in five is kept away from training
+_HELD_BACK = 5  # one passenger in five is held out
 
 
 class Filled(NamedTuple):
@@ -49,7 +49,7 @@ class Filled(NamedTuple):
 
     Attributes:
         column: the name of the column.
-        measure: "share right" of a category, "mean error" of a number, in its own unit.
+        measure: "share right" for a category, "mean error" for a number, in its own unit.
         model: the measure of the values that the model fills in.
         constant: the measure of the commonest training value, or of the training median.
     """
@@ -64,7 +64,7 @@ def demo(*, out: Out = "demo", overwrite: bool = False, voice: Heard = SILENT) -
     """Fit a model to the passengers of the Titanic; score, fill in and draw rows with it.
 
     The table has 1,309 rows of mixed kinds, with a fifth of the ages missing, and ships with
-    scikit-learn: no network is needed. One passenger in five is kept away from training; the
+    scikit-learn: no network is needed. One passenger in five is held out; the
     model then finds the unusual ones among them, and fills in values that were hidden from it.
 
     Examples:
@@ -72,7 +72,7 @@ def demo(*, out: Out = "demo", overwrite: bool = False, voice: Heard = SILENT) -
         lowerbound demo --out /tmp/demo --overwrite
 
     Args:
-        out: the folder to leave the data, the model and the results in.
+        out: the folder for the data, the model and the results.
         overwrite: replace an earlier demo.
         voice: receives the progress.
     """
@@ -84,8 +84,8 @@ def demo(*, out: Out = "demo", overwrite: bool = False, voice: Heard = SILENT) -
     write_table(train, paths["train.csv"], overwrite)
     write_table(new, paths["new.csv"], overwrite)
     voice.say(
-        f"{spell_path(paths['train.csv'])}: {train.num_rows:,} passengers of the Titanic to learn "
-        f"from\n{spell_path(paths['new.csv'])}: {new.num_rows:,} others\n"
+        f"{spell_path(paths['train.csv'])}: {train.num_rows:,} passengers of the Titanic to train "
+        f"on\n{spell_path(paths['new.csv'])}: {new.num_rows:,} others\n"
         "sibsp counts a passenger's siblings and spouses on board, parch parents and children; "
         "the fare is in pounds"
     )
@@ -120,11 +120,11 @@ def demo(*, out: Out = "demo", overwrite: bool = False, voice: Heard = SILENT) -
 def passengers() -> pa.Table:
     """Read the passenger list: 1,309 rows, eight columns to model and the name.
 
-    The list is that of OpenML (data set 40945, by Frank E. Harrell Jr. and Thomas Cason), of which
-    scikit-learn carries a copy for its own tests.
+    The list is OpenML data set 40945, by Frank E. Harrell Jr. and Thomas Cason; scikit-learn ships
+    a copy for its own tests.
 
     Raises:
-        ResourceError: E310 where scikit-learn was installed without its tests.
+        ResourceError: E310 if scikit-learn was installed without its tests.
     """
     try:
         place = files("sklearn.datasets.tests.data.openml") / "id_40945"
@@ -153,12 +153,12 @@ def passengers() -> pa.Table:
 
 
 def _folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
-    """Make the folder, or refuse it before any work."""
+    """Make the folder, or raise an error before any work."""
     folder = Path(out).absolute()
     taken = [name for name in _MADE if os.path.lexists(folder / name)]
     if taken and not overwrite:
         raise UsageError(
-            "E220", f"{folder} has {taken[0]} in it already", fix="--overwrite", path=str(folder)
+            "E220", f"{folder} already contains {taken[0]}", fix="--overwrite", path=str(folder)
         )
     try:
         folder.mkdir(exist_ok=True)
@@ -173,7 +173,7 @@ def _folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
 
 
 def _walk(paths: dict[str, Path], overwrite: bool, voice: Voice) -> None:
-    """Run the commands that a user would run, and show each with its result."""
+    """Run the commands of a first use, and print each with its result."""
     spelt = {name: spell_path(path) for name, path in paths.items()}
     train, new, model = (str(paths[name]) for name in ("train.csv", "new.csv", "titanic.vae"))
     on = f"{spelt['titanic.vae']} {spelt['new.csv']}"
@@ -206,7 +206,7 @@ def _walk(paths: dict[str, Path], overwrite: bool, voice: Voice) -> None:
 
 
 def _printed(result: Result) -> str:
-    """Return what the command line prints of a result, without the path and the next step."""
+    """Return the printed form of a result, without the path and the next step."""
     plain = Console(file=io.StringIO(), width=console(stderr=True).width, highlight=False)
     with plain.capture() as captured:
         show(replace(result, path=None, next=""), plain)
@@ -214,7 +214,7 @@ def _printed(result: Result) -> str:
 
 
 class _Steps:
-    """Pass on the progress of training, not its banner: the demo shows the command instead."""
+    """A voice that shows the progress of training without its banner."""
 
     def __init__(self, voice: Voice) -> None:
         self._voice = voice
@@ -226,7 +226,7 @@ class _Steps:
 
 
 def fill_hidden(model: Path, train: pa.Table, new: pa.Table) -> list[Filled]:
-    """Hide each column of the new rows in turn, fill it in, and compare with the truth."""
+    """Hide each column of the new rows in turn, fill it in, and compare with the true values."""
     trained, found = load(model), []
     for place, name in enumerate(new.column_names):
         if name not in _MODELLED:

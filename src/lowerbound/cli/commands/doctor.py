@@ -29,7 +29,7 @@ def doctor(
         rename: rename a column of the data to the name in the model; repeat it for more.
         on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
     """
-    work = import_module("lowerbound.cli.work.doctor")  # torch: --help does not wait for it
+    work = import_module("lowerbound.cli.work.doctor")  # imports torch: --help does not wait
     if model is None:
         return work.computer()
     return work.model(model) if data is None else work.rows(model, data, rename, on_bad_file)

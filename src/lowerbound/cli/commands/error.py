@@ -1,4 +1,4 @@
-"""The command error: the catalogue's entry on an error code."""
+"""The command error: describe an error code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lowerbound.errors import CATALOGUE, UsageError, nearest
 
 
 def error(code: str | None = None, /) -> Result:
-    """Describe an error code: its cause and its cure. Without a code, list all codes.
+    """Describe an error code: its cause and how to fix it. Without a code, list all codes.
 
     Examples:
         lowerbound error E031

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SUFFIX = ".onnx"
 
 
-def export(  # noqa: PLR0913 - each flag is a choice of the user's
+def export(  # noqa: PLR0913 - the arguments are the command's flags
     model: ModelPath,
     /,
     *,
@@ -33,12 +33,12 @@ def export(  # noqa: PLR0913 - each flag is a choice of the user's
     allow_collapsed: bool = False,
     overwrite: bool = False,
 ) -> Result:
-    """Write the anomaly score as an ONNX file, which needs onnxruntime and numpy and no torch.
+    """Write the anomaly score as an ONNX file, which runs with onnxruntime and without torch.
 
-    The file takes float64 numbers, one column per column of the table and NaN where a cell is
-    missing, and gives anomaly_score, p_value and is_anomaly of each row. Its metadata `lowerbound`
-    says as JSON what each column is and which levels positions stand for. Before anything is
-    written, it must agree with the model on rows.
+    The input is float64, one column per column of the table, with NaN for missing values; the
+    outputs are anomaly_score, p_value and is_anomaly of each row. The metadata `lowerbound`
+    describes the columns and the codes of their categories as JSON. Before the file is written,
+    its scores are compared with the model's on rows.
 
     Examples:
         lowerbound export fraud.vae --onnx fraud.onnx
@@ -60,7 +60,7 @@ def export(  # noqa: PLR0913 - each flag is a choice of the user's
     clock, target = Clock(), _target(onnx, overwrite)
     frame = None if check is None else open_data(check, rename)
     trained = load(model)
-    work = import_module("lowerbound.tasks.onnx.graph")  # torch: --help does not wait for it
+    work = import_module("lowerbound.tasks.onnx.graph")  # imports torch: --help does not wait
     made = work.export_onnx(
         trained,
         target,
@@ -94,14 +94,14 @@ def export(  # noqa: PLR0913 - each flag is a choice of the user's
 
 
 def _target(path: str | None, overwrite: bool) -> Path:
-    """Refuse, before anything is computed, a place where no file could be written."""
+    """Return the file to write, checked before any computation."""
     if path is None:
         fix = "--onnx model.onnx"
         raise UsageError("E232", "export needs --onnx: the file to write", fix=fix)
     if Path(path).suffix.lower() != _SUFFIX:
         raise UsageError(
             "E222",
-            f"{str(path)[:200]!r} does not end in {_SUFFIX}",
+            f"--onnx must end in {_SUFFIX}, got {str(path)[:200]!r}",
             fix=f"--onnx {spell_path(Path(path).with_suffix(_SUFFIX))}"
             if Path(path).name
             else "--onnx model.onnx",
@@ -111,7 +111,7 @@ def _target(path: str | None, overwrite: bool) -> Path:
 
 
 def _told(parity: Parity) -> list[str]:
-    """Say how the file's scores compare."""
+    """Return lines that compare the scores of the file with those of the model."""
     whose = "given" if parity.given else "drawn"
     return [
         f"parity on {parity.rows:,} {whose} rows: max |diff| {parity.largest:.1g} nats to torch "

@@ -39,7 +39,7 @@ _SET = Parameter(
     help="a setting of the recipe, such as likelihood=student or hidden=[256,256], or of the "
     f"objective; repeat it for more. Settings of the objective:\n\n{help_text()}"
 )
-_OWN = ("data", "ray", "workers", "voice")  # what is not passed on to the workers
+_OWN = ("data", "ray", "workers", "voice")  # not passed on to the workers
 
 
 def fit(  # noqa: PLR0913 - the arguments are the command's flags
@@ -124,7 +124,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         voice: receives the progress.
     """
     flags = {name: value for name, value in locals().items() if name not in _OWN}
-    work = import_module("lowerbound.cli.work.fit")  # torch: --help does not wait for it
+    work = import_module("lowerbound.cli.work.fit")  # imports torch: --help does not wait
 
     fields = {
         "recipe": recipe,
@@ -154,7 +154,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     output = work.output_at(Path(out or _default(data)) if named else None, overwrite, resume)
     clustered = import_module("lowerbound.cli.work.cluster") if ray or workers else None
     processes = None if clustered is None else clustered.count(ray, workers)
-    another = plan.recipe.name != usual.plan.get("recipe", plan.recipe.name)  # by the config
+    another = plan.recipe.name != usual.plan.get("recipe", plan.recipe.name)  # set by the config
     if frame is None or another:
         frame = inputs.opened(data, rename, wanted, plan.recipe, targets)
     elif usual.plan:
@@ -167,7 +167,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
 
 
 def _default(data: Any) -> Path:
-    """Name a model after its data: ./tx.vae for tx.csv.gz, ./parts.vae for parts/*.parquet."""
+    """Return a name after the data: ./tx.vae for tx.csv.gz, ./parts.vae for parts/*.parquet."""
     path = Path(data)
     name = path.name if not set(path.name) & set("*?[") else path.parent.name
     for suffix in _SUFFIXES:

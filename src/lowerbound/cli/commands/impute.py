@@ -64,7 +64,7 @@ def impute(  # noqa: PLR0913 - the arguments are the command's flags
         draws = parsing.at_least(draws, 1, "--draws")
     seed = parsing.at_least(seed, 0, "--seed")
     trained = load(model)
-    # Copies of an array stand one under the other: for these it is held.
+    # Draws of an array are stacked, so that the array must be in memory.
     opened = open_for if _stacked(trained, target, draws) else walk_for
     given = opened(trained, data, rename, on_bad_file)
     made = _Filled(trained, given, draws)
@@ -79,7 +79,7 @@ def impute(  # noqa: PLR0913 - the arguments are the command's flags
         "seconds": clock(),
         **made.remarks.facts,
     }
-    lines = [f"{made.filled:,} missing cells filled in {given.rows:,} rows, {clock():.1f} s"]
+    lines = [f"{made.filled:,} missing values filled in {given.rows:,} rows, {clock():.1f} s"]
     if made.left:
         lines.append(
             f"{made.left:,} stay missing, in columns that are not modelled (ids, free text)"
@@ -95,17 +95,17 @@ def impute(  # noqa: PLR0913 - the arguments are the command's flags
 
 
 class _Filled:
-    """Completed rows, part by part, and how many of their gaps were filled.
+    """Completed rows, part by part, and the number of values filled in.
 
     Args:
         trained: the model.
         given: the rows.
-        draws: copies of each part; None for one.
+        draws: the number of random completions, or None for the expected values.
 
     Attributes:
-        filled: missing cells that have a value now.
-        left: those that have none.
-        remarks: what reading and coding came across.
+        filled: the number of missing values that were filled in.
+        left: the number that stay missing.
+        remarks: notes and counts from reading and coding.
     """
 
     def __init__(self, trained: Model, given: Given, draws: int | None) -> None:
@@ -131,7 +131,7 @@ def _delivered(
     draws: int | None,
     overwrite: bool,
 ) -> tuple[Any, Path | None]:
-    """Write completed rows; of pictures as an array, draws are an axis and no cell."""
+    """Write completed rows; for arrays of pictures, draws are the first axis."""
     shape = trained.coding.shape
     if _stacked(trained, target, draws):
         table = pa.concat_tables(tables)
@@ -145,7 +145,7 @@ def _stacked(trained: Model, target: Path | None, draws: int | None) -> bool:
 
 
 def _gaps(table: pa.Table) -> int:
-    """Count the missing cells."""
+    """Return the number of missing values."""
     if holds_pixels(table):
         return range_of(pixels_of(table, ())).missing
     return sum(int(missing(column).to_numpy().sum()) for column in table.columns)

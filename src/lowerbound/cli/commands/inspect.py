@@ -1,4 +1,4 @@
-"""Commands that need no neural network and no torch: inspect, info and verify."""
+"""The commands inspect, info and verify, which need no torch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def inspect(
 ) -> Result:
     """Show what each column of a table holds and what a model would do with it.
 
-    Of pictures, their sizes and colours, and which files cannot be read.
+    For pictures, show their sizes and colours, and the files that cannot be read.
 
     Examples:
         lowerbound inspect tx.parquet
@@ -48,7 +48,7 @@ def inspect(
         types: the kind of a column, in place of the inferred one; repeat it, or use commas.
         drop: a column to leave out; repeat it for more.
         rename: give a column another name.
-        full: look at all rows, not only at the first 100,000; decode all pictures.
+        full: read all rows instead of the first 100,000; decode all pictures.
     """
     clock = Clock()
     if are_picture_files(data):
@@ -68,7 +68,7 @@ class _Options(NamedTuple):
 
 @singledispatch
 def _inspect(frame: Whole, data: object, options: _Options) -> Result:
-    """Describe data, in the way that suits its shape."""
+    """Describe data by its type."""
     raise NotImplementedError(type(frame).__name__)
 
 
@@ -167,7 +167,7 @@ def kind_of_units(levels: Sequence[Mapping[str, Any]]) -> str:
 
 
 def info(model: ModelPath, /) -> Result:
-    """Tell what a model is, what it was learned from, and how far to trust it.
+    """Describe a model: its recipe, its training data and its verdict.
 
     Examples:
         lowerbound info fraud.vae
@@ -199,24 +199,25 @@ def info(model: ModelPath, /) -> Result:
     latent = _latent(config["arguments"], found["health"])
     lines = [
         f"{saved.path.name}: recipe {config['recipe']}, {latent}, {spell_bytes(saved.bytes)}",
-        f"learned from {facts.get('origin')}, {facts.get('rows', 0):,} rows, by lowerbound "
+        f"trained on {facts.get('origin')}, {facts.get('rows', 0):,} rows, by lowerbound "
         f"{facts.get('version')} (preset {plan.get('preset')}, seed {plan.get('seed')})",
     ]
-    if facts.get("engine"):  # models of 0.1.0 do not say it
+    if facts.get("engine"):  # missing in models of 0.1.0
         lines.append(_trained_by(facts["objective"], facts["engine"]))
     lines += reservations(facts.get("objective"))
     document = saved.documents["schema.json"]
     coding = document["coding"]
-    if alarm and coding != "pairs":  # a model that restores gives no scores
+    if alarm and coding != "pairs":  # restoration models have no scores
         lines.append(_threshold(alarm))
     lines += found["health"].get("lines", [])
     pictures = coding == "pictures"
-    why = "" if pictures or coding == "counts" else " --explain 3"  # they have no columns to name
+    # Models of pictures and of counts have no columns to name.
+    why = "" if pictures or coding == "counts" else " --explain 3"
     return Result(
         found,
         lines=lines,
         sheet=Sheet(
-            ("column", "kind", "what it holds"),
+            ("column", "kind", "values"),
             [(c["column"], c["kind"], c["holds"]) for c in columns],
         ),
         next=spell_use(
@@ -242,13 +243,13 @@ def _threshold(alarm: dict[str, float]) -> str:
 
 
 def _columns(document: dict[str, Any]) -> list[dict[str, str]]:
-    """List a saved model's columns: name, kind and what they hold."""
+    """Return the columns of a saved model: name, kind and values."""
     if document["coding"] == "counts":
         return [{"column": n, "kind": "count", "holds": "counts"} for n in document["names"]]
     if document["coding"] == "pictures":
         size = " x ".join(map(str, document["shape"]))
         last = "_".join(str(n - 1) for n in document["shape"])
-        cells = f"cells p{'_'.join('0' for _ in document['shape'])} to p{last}"
+        cells = f"values p{'_'.join('0' for _ in document['shape'])} to p{last}"
         return [{"column": "pictures", "kind": document["kind"], "holds": f"{size}, {cells}"}]
     if document["coding"] == "pairs":
         colours = "grey" if document["channels"] == 1 else "colours"
@@ -278,7 +279,7 @@ def _short(value: object) -> str:
 
 
 def verify(model: ModelPath, /) -> Result:
-    """Check every byte of a model against its digests; nothing in it is run.
+    """Check every byte of a model against its digests, without running anything in it.
 
     Examples:
         lowerbound verify fraud.vae
@@ -298,7 +299,7 @@ def verify(model: ModelPath, /) -> Result:
             "files": list(checked.files),
         },
         lines=[
-            f"OK: {len(checked.files)} files, {spell_bytes(checked.bytes)}, every digest holds "
+            f"OK: {len(checked.files)} files, {spell_bytes(checked.bytes)}, every digest matches "
             f"({clock():.2f} s)",
             f"sha256 {checked.digest}",
         ],

@@ -1,4 +1,4 @@
-"""The command plot: pictures that show what a model of pictures learned."""
+"""The command plot: draw samples, reconstructions and latents of a model of pictures."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def plot(  # noqa: PLR0913 - the arguments are the command's flags
         close = nearest(kind, KINDS) or KINDS[0]
         raise UsageError(
             "E241",
-            f"plot has no kind {kind!r} (it has {', '.join(KINDS)})",
+            f"the kind of plot must be one of {', '.join(KINDS)}, got {kind!r}",
             fix=f"lowerbound plot M.vae {close} --out {close}.png",
         )
     if kind in _NEED_DATA and data is None:

@@ -59,7 +59,7 @@ def reconstruct(
 
 
 def _counted(n: int, columns: int, shape: Sequence[int]) -> str:
-    """Spell how much there is of rows or pictures."""
+    """Return the number of rows or pictures and their size as text."""
     if shape:
         return f"{n:,} pictures of {' x '.join(map(str, shape))}"
     return f"{n:,} rows x {columns} columns"

@@ -23,7 +23,7 @@ class Common:
     """The flags that all four commands take.
 
     Attributes:
-        draws: also write this many draws: other pictures or masks that fit the given picture.
+        draws: also write this many random draws: other pictures or masks that fit the input.
         samples: the result is the mean of this many draws; for masks, of their probabilities.
         seed: the seed of the draws.
         on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
@@ -46,7 +46,7 @@ def denoise(
 ) -> Result:
     """Remove the noise from pictures, and write how uncertain each pixel is.
 
-    For a model that `fit --recipe denoise` made. Pictures may have any size. A model of grey
+    Needs a model of `fit --recipe denoise`. Pictures may have any size. A model of grey
     pictures denoises each channel of a colour picture by itself.
 
     Examples:
@@ -74,7 +74,7 @@ def upscale(
 ) -> Result:
     """Enlarge pictures two, three or four times, with the detail that the model expects.
 
-    For a model that `fit --recipe upscale --set scale=4` made.
+    Needs a model of `fit --recipe upscale --set scale=4`.
 
     Examples:
         lowerbound upscale large.vae small/ --out enlarged
@@ -108,9 +108,9 @@ def inpaint(
     out: Out = None,
     flags: Flags = _DEFAULT,
 ) -> Result:
-    """Fill the holes of pictures; pixels outside the holes stay bit by bit as they are.
+    """Fill the holes of pictures; pixels outside the holes keep their exact values.
 
-    For a model that `fit --recipe inpaint` made.
+    Needs a model of `fit --recipe inpaint`.
 
     Examples:
         lowerbound inpaint whole.vae torn/ --mask holes/ --out filled
@@ -135,7 +135,7 @@ def segment(
 ) -> Result:
     """Write the class of every pixel, as masks in the colours of the training masks.
 
-    For a model that `fit --recipe segment --targets MASKS` made.
+    Needs a model of `fit --recipe segment --targets MASKS`.
 
     Examples:
         lowerbound segment cells.vae slides/ --out masks
@@ -152,7 +152,7 @@ def segment(
 
 
 def _load_for(model: Any, command: str) -> Model:
-    """Load a model, and refuse one of another recipe.
+    """Load a model; raise an error if it is of another recipe.
 
     Raises:
         UsageError: E247.

@@ -17,7 +17,7 @@ from lowerbound.errors import UsageError
 if TYPE_CHECKING:
     from lowerbound.tasks.trained import Model
 
-_MOST_CELLS = 10**9  # of a sample: 8 GB of float64
+_MOST_CELLS = 10**9  # largest sample: 8 GB of float64
 _TRUTH = {"true": 1, "1": 1, "yes": 1, "false": 0, "0": 0, "no": 0}
 
 
@@ -87,10 +87,10 @@ def sample(  # noqa: PLR0913 - the arguments are the command's flags
             f"worth {effective:,.0f} independent draws"
         )
         if effective < 0.1 * n:
-            notes.append("the condition is rare under the model: many rows resemble each other")
+            notes.append("the condition is rare under the model: many rows are similar")
     after = f"lowerbound inspect {spell_path(path, 'samples.csv')}"
     if trained.coding.shape:
-        notes.append("every pixel is drawn, its noise too; plot shows what is expected")
+        notes.append("pixels are drawn with their noise; plot shows their expected values")
         after = f"lowerbound plot {spell_path(model, 'M.vae')} samples --out samples.png"
     return Result(
         {"rows": n, "given": typed, "effective_samples": effective, "seconds": clock()},
@@ -103,7 +103,7 @@ def sample(  # noqa: PLR0913 - the arguments are the command's flags
 
 
 def _cell(trained: Model, name: str, value: Any) -> Any:
-    """Read a value of --where as the column's own type."""
+    """Read a value of --where in the type of the column."""
     schema = trained.coding.document().get("schema", {})
     types = {column["name"]: column["dtype"] for column in schema.get("columns", ())}
     dtype = types.get(name, "int64" if not schema else "")

@@ -1,4 +1,4 @@
-"""The command score: how unusual each row is, and why."""
+"""The command score: compute how unusual each row is, and why."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _again(verb: str, model: Any, data: Any, target: Any) -> str:
 
 
 def _reasons(top: Sequence[dict[str, Any]]) -> Sheet:
-    """Show the rows with the highest scores, and why where that is known."""
+    """Return a table of the rows with the highest scores, with reasons if known."""
     names = list(top[0])
     front = names[: names.index("anomaly_score")][:2]  # the row, and an id where there is one
     why = ["why"] if "top1_column" in names else []

@@ -35,9 +35,9 @@ from lowerbound.cli.result import Result, Sheet
 from lowerbound.errors import UsageError
 from lowerbound.training import units
 
-SHOWN = 10  # trials of the leaderboard
+SHOWN = 10  # number of trials in the leaderboard
 LOG = "trials.log"
-OPTIMISTIC = "the best of several is chosen by the rows that it is judged by: a little optimistic"
+OPTIMISTIC = "the best trial is chosen and judged on the same rows, which is a little optimistic"
 
 
 def tune(  # noqa: PLR0913 - the arguments are the command's flags
@@ -68,9 +68,9 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
 ) -> Result:
     """Search for the recipe, latent size, beta and learning rate that fit a table best.
 
-    Trials learn from four fifths of the rows, and are judged by the log-likelihood of the others,
-    in nats per row of raw values. The first trial has the defaults of fit. With --out the best is
-    fitted again, to all rows, and saved. The same command continues a search that was stopped.
+    Trials are trained on four fifths of the rows and judged by the log-likelihood of the others,
+    in nats per row of raw values. The first trial has the defaults of fit. With --out, the best
+    settings are fitted again to all rows and saved. The same command continues a stopped search.
 
     Examples:
         lowerbound tune tx.parquet --trials 30 --out fraud.vae
@@ -78,13 +78,13 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
 
     Args:
         data: a table, as fit takes it.
-        out: where to save the best model; without it none is made.
+        out: where to save the best model; without it no model is saved.
         trials: the number of settings to try, including those of an earlier search.
-        time_limit: the time for the whole search; no trial begins after it.
+        time_limit: the time for the whole search; no trial starts after it.
         trial_time: the time for the training of each trial.
-        recipe: a recipe to try; repeat it for more. By default table, and where every column is
-            a number without values that very many rows share also ladder, iaf and sigma: only
-            there log-likelihoods mean the same.
+        recipe: a recipe to try; repeat it for more. By default table; also ladder, iaf and sigma
+            if all columns are numbers without often repeated values, because only then are the
+            log-likelihoods comparable.
         settings: a setting for every trial; if it is beta, beta is not searched for.
         preset: fast, balanced or best, as for fit.
         latent: dimensions of the latent space, which are then not searched for.
@@ -134,7 +134,7 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
     if output is None or folder is None:
         return found
     best = search.best()
-    voice.say(f"fitting    the best to all {frame.rows:,} rows")
+    voice.say(f"fitting    the best settings to all {frame.rows:,} rows")
     saved = runs.train(frame, replace(best, time_limit=plan.time_limit), output, voice)
     if not saved.interrupted:
         shutil.rmtree(folder, ignore_errors=True)
@@ -148,13 +148,13 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
 
 
 def _folder(target: Path, *, fresh: bool) -> Path:
-    """Return where the trials are kept: ``tx.tune`` beside ``tx.vae``."""
+    """Return the folder of the trials: ``tx.tune`` next to ``tx.vae``."""
     suffixed = target.suffix == ".vae"
     folder = target.with_suffix(".tune") if suffixed else Path(f"{target}.tune")
     if folder.exists() and not (folder / LOG).exists():
         raise UsageError(
             "E221",
-            f"{folder} exists and holds no search, so nothing is kept in it",
+            f"{folder} exists and is not the folder of a search, so it is not used",
             fix="choose another --out",
             path=str(folder),
         )
@@ -166,12 +166,12 @@ def _folder(target: Path, *, fresh: bool) -> Path:
 
 
 def _run(search: Any, trials: int, limit: float | None, voice: Voice) -> None:
-    """Run the trials, and report each."""
+    """Run the trials and report each."""
     began, before = time.monotonic(), len(search.done)
     rows = search.parts
     voice.say(
         f"search     {trials} trials of {', '.join(search.names)}: "
-        f"{rows.learned.rows:,} rows to learn from, {rows.judged.rows:,} to judge by"
+        f"{rows.learned.rows:,} rows to train on, {rows.judged.rows:,} to judge by"
     )
     if before:
         voice.say(f"resume     {before} of them are done")
@@ -197,7 +197,7 @@ def _spelt(value: Any) -> str:
 
 
 def _told(search: Any, data: Any) -> Result:
-    """Return the leaderboard."""
+    """Return the result of a search: the best trial and the leaderboard."""
     ranked, tried = search.ranked, search.done
     usual, best = tried[0], ranked[0]
     names = list(usual.changes)
@@ -231,13 +231,13 @@ def _told(search: Any, data: Any) -> Result:
         },
         lines=lines,
         notes=[OPTIMISTIC] * (not same),
-        sheet=Sheet(heads, rows, "log p of rows that no trial learned from, nats per row", heads),
+        sheet=Sheet(heads, rows, "log p of held-out rows, nats per row", heads),
         next=_command(data, best),
     )
 
 
 def _command(data: Any, best: Any) -> str:
-    """Spell the fit of the best trial."""
+    """Return the fit command of the best trial."""
     words = ["lowerbound", "fit", str(data) if isinstance(data, str | Path) else "DATA"]
     for name, value in best.changes.items():
         if name == "beta":

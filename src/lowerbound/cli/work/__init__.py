@@ -1,6 +1,6 @@
-"""What the commands do, file by file as in `lowerbound.cli.commands`; imports torch.
+"""The work of the commands in `lowerbound.cli.commands`, by file name; imports torch.
 
-- fit, score, plot, restore, inspect, doctor: the work of the commands of these names
-- ray, cluster: jobs on a Ray cluster, and the commands that run there
+- fit, score, plot, restore, inspect, doctor: the work of the commands with these names
+- ray, cluster: jobs on a Ray cluster, and the commands that use them
 - drawing, overlay, heatmaps: grids of pictures, and heat maps over them
 """

@@ -1,4 +1,4 @@
-"""Verbs on a Ray cluster: a fit whose workers train together, and files that are walked apart."""
+"""Run verbs on a Ray cluster: a distributed fit, and verbs that process files separately."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from lowerbound.files.write_folder import atomic_folder, check_folder, names_fol
 from lowerbound.tasks.trained import Model
 
 SUFFIX = ".parquet"
-_PATHS = ("out", "config", "targets")  # flags of fit, which workers see from another folder
+# Paths among the flags of fit, made absolute because workers run in another folder.
+_PATHS = ("out", "config", "targets")
 
 
 def count(ray: bool, workers: object) -> int | None:
@@ -36,14 +37,16 @@ def count(ray: bool, workers: object) -> int | None:
         return None
     if not ray:
         raise UsageError(
-            "E236", "--workers counts the processes of --ray", fix=f"--ray --workers {workers}"
+            "E236",
+            "--workers sets the number of processes of --ray, which is not given",
+            fix=f"--ray --workers {workers}",
         )
     return parsing.at_least(workers, 1, "--workers")
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """The verb fit as each worker runs it, on the same machine or on another."""
+    """The verb fit as run by each worker, on this or another machine."""
 
     data: Any
     flags: Mapping[str, Any]
@@ -51,7 +54,7 @@ class _Fit:
     limit: int | None
 
     def __call__(self, voice: Voice) -> Result:
-        with suppress(OSError):  # on another machine it need not be there
+        with suppress(OSError):  # it may be missing on another machine
             os.chdir(self.folder)
         with memory.limited(self.limit):
             result = VERBS["fit"].load()(self.data, **self.flags, voice=voice)
@@ -59,13 +62,13 @@ class _Fit:
 
 
 def fit(data: Any, flags: Mapping[str, Any], workers: int | None, voice: Voice) -> Result:
-    """Learn in several processes of a cluster, as torchrun would start them.
+    """Train in several processes of a cluster, as torchrun would start them.
 
     Args:
-        data: as the verb takes it.
-        flags: of the verb; where the model goes has been checked.
-        workers: processes, or None for as many as there are GPUs or cores.
-        voice: hears the first of them.
+        data: the data of the verb.
+        flags: of the verb; the output has been checked already.
+        workers: the number of processes, or None for one per GPU, or per core without GPUs.
+        voice: receives the progress of the first process.
     """
     _refuse_datasets(data)
     path = _absolute(data)
@@ -78,11 +81,11 @@ def fit(data: Any, flags: Mapping[str, Any], workers: int | None, voice: Voice) 
 
 
 def _refuse_datasets(data: object) -> None:
-    """Refuse what no other process could be given: pyarrow pickles no filters."""
+    """Raise an error for a pyarrow dataset: its filters cannot be sent to another process."""
     if is_dataset(data):
         raise UsageError(
             "E236",
-            f"--ray reads files on every machine, and a {type(data).__name__} is given",
+            f"--ray needs files that every machine can read, got a {type(data).__name__}",
             fix="give the folder of its files, or leave out --ray",
         )
 
@@ -92,11 +95,11 @@ def _absolute(path: Any) -> Any:
 
 
 def check_parts(out: str | os.PathLike[str] | None, overwrite: bool, data: object) -> Path:
-    """Refuse, before anything is computed, what is no folder for shards of Parquet.
+    """Return the folder for the Parquet files, checked before any computation.
 
     Raises:
-        UsageError: E232 for none, E236 for the name of a file, the folder of the data or a
-            dataset, and what `check_folder` raises.
+        UsageError: E232 if none is given, E236 for the name of a file, for the folder of the data
+            and for a dataset; the errors of `check_folder`.
     """
     _refuse_datasets(data)
     if out is None:
@@ -104,14 +107,14 @@ def check_parts(out: str | os.PathLike[str] | None, overwrite: bool, data: objec
     if not names_folder(out):
         raise UsageError(
             "E236",
-            f"with --ray the output is a folder of Parquet files, and {out} is a file's name",
+            f"with --ray the output is a folder of Parquet files, and {out} is the name of a file",
             fix=f"--out {Path(out).with_suffix('')}/",
         )
     target = check_folder(out, overwrite, (SUFFIX,))
     if isinstance(data, str | os.PathLike) and target == Path(data).absolute():
         raise UsageError(
             "E236",
-            f"{target} would replace the data that it is made from",
+            f"{target} would replace the data",
             fix="choose another --out",
         )
     return target
@@ -119,13 +122,13 @@ def check_parts(out: str | os.PathLike[str] | None, overwrite: bool, data: objec
 
 @dataclass(frozen=True)
 class Walk:
-    """A verb that workers run on one file of a table after the other.
+    """A verb that workers run on the files of a table, one file at a time.
 
     Attributes:
         verb: such as "score".
         trained: the model.
-        given: the rows; those of several files are worked on file by file.
-        flags: of the verb, but for those that tell where rows come from and where they go.
+        given: the rows; several files are processed file by file.
+        flags: of the verb, without those of its input and output.
     """
 
     verb: str
@@ -135,19 +138,19 @@ class Walk:
 
     @property
     def pieces(self) -> tuple[Data, ...]:
-        """The rows of each file."""
+        """Return the rows of each file."""
         return getattr(self.given, "pieces", ()) or (self.given,)
 
     def done(
         self, target: Path, overwrite: bool, workers: int | None, voice: Voice
     ) -> Iterator[Mapping[str, Any]]:
-        """Yield the facts of each file, whose results lie in the folder once all are there.
+        """Yield the facts of each file; the folder is written when all files are done.
 
         Args:
-            target: the folder, which gets a file for each of the table's.
-            overwrite: replace an earlier one.
-            workers: processes at most.
-            voice: hears how many files are done.
+            target: the folder, with one output file for each input file.
+            overwrite: replace an earlier folder.
+            workers: the largest number of processes, or None.
+            voice: receives the number of finished files.
         """
         with atomic_folder(target, overwrite, (SUFFIX,)) as made:
             make = partial(_ready, self.verb, self.trained, self.pieces, self.flags, made)
@@ -158,7 +161,7 @@ def _ready(verb: str, *known: Any) -> Callable[[int], Mapping[str, Any]]:
     return partial(_walked, VERBS[verb].load(), *known)
 
 
-def _walked(  # noqa: PLR0913, PLR0917 - all of a verb, and which file
+def _walked(  # noqa: PLR0913, PLR0917 - a verb's arguments, and the file
     verb: Callable[..., Result],
     trained: Model,
     pieces: tuple[Data, ...],
@@ -166,6 +169,6 @@ def _walked(  # noqa: PLR0913, PLR0917 - all of a verb, and which file
     folder: Path,
     number: int,
 ) -> Mapping[str, Any]:
-    """Write what a verb makes of one file, and return its facts; what was begun is replaced."""
+    """Write the result for one file and return its facts; an unfinished result is replaced."""
     out = folder / f"part-{number:05d}{SUFFIX}"
     return verb(trained, pieces[number], out=out, overwrite=True, **flags).facts

@@ -1,4 +1,4 @@
-"""What the doctor looks at: the computer, a model, a model on rows."""
+"""The checks of the doctor: of the computer, of a model, of a model on rows."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _LIBRARIES = (
     "anndata",
 )
 _LITTLE_DISK = 200_000_000  # bytes
-_LOOKED_AT = 100_000  # rows of a table that is not held
+_LOOKED_AT = 100_000  # rows sampled from a table that is not in memory
 
 
 def computer() -> Result:
-    """Gather what a bug report needs."""
+    """Return versions, devices and free space, as a bug report needs them."""
     facts: dict[str, Any] = {
         "lowerbound": __version__,
         "python": platform.python_version(),
@@ -64,11 +64,11 @@ def computer() -> Result:
     }
     notes = []
     if not facts["writable"]:
-        notes.append("this folder is not writable: give --out a path elsewhere")
+        notes.append("this folder is not writable: choose an --out in another folder")
     if not facts["temporary_writable"]:
         notes.append("there is no writable temporary folder: set TMPDIR")
     if facts["disk_free"] < _LITTLE_DISK:
-        notes.append(f"only {spell_bytes(facts['disk_free'])} are free on this disk")
+        notes.append(f"only {spell_bytes(facts['disk_free'])} of disk space are free")
     known = {name: version for name, version in facts["libraries"].items() if version}
     absent = [name for name, version in facts["libraries"].items() if not version]
     found = [
@@ -83,7 +83,7 @@ def computer() -> Result:
     ]
     return Result(
         facts,
-        lines=["OK: all is well" if not notes else f"{len(notes)} things to look at"],
+        lines=["OK: no problems found" if not notes else f"{len(notes)} possible problems"],
         notes=notes,
         sheet=Sheet(("", "found"), [row for row in found if row[1]]),
         next="lowerbound demo",
@@ -109,7 +109,7 @@ def _can_write(folder: Path | None) -> bool:
 
 
 def model(saved: Any) -> Result:
-    """Repeat the verdict of the fit."""
+    """Return the verdict stored by the fit."""
     trained = load(saved)
     health, path = trained.facts.get("health", {}), spell_path(saved, "M.vae")
     return Result(
@@ -123,7 +123,7 @@ def model(saved: Any) -> Result:
 
 
 def _levels(levels: Sequence[Mapping[str, Any]]) -> Sheet | None:
-    """Show how much each level of a hierarchy is used."""
+    """Return a table of the use of each level of a hierarchy, or None for a single level."""
     if len(levels) < 2:
         return None
     told = [
@@ -134,12 +134,12 @@ def _levels(levels: Sequence[Mapping[str, Any]]) -> Sheet | None:
 
 
 def _sampled(given: Data) -> Whole:
-    """Return rows to examine a model on: of a table that is not held, so many at random."""
+    """Return rows to check a model on: all, or a random sample of a table not in memory."""
     return given.sample(_LOOKED_AT, 0) if isinstance(given, Stream) else given.whole()
 
 
 def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
-    """Examine the model on rows, and the rows on the model."""
+    """Check a model on rows: drift of the rows, and use of the latents."""
     trained = load(saved)
     given = walk_for(trained, data, rename, on_bad_file)
     frame, coded = trained.encode(_sampled(given))
@@ -154,11 +154,11 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
     shifted = flagged > allowed or (drift.pvalue < 1e-6 and drift.statistic > 0.1)
     remarks = Remarks.of(given.notes, coded)
     if frame.rows < given.rows:
-        remarks.notes[f"{frame.rows:,} of {given.rows:,} rows, drawn at random, tell enough"] = (
+        remarks.notes[f"{frame.rows:,} of {given.rows:,} rows, drawn at random, were checked"] = (
             None
         )
     verdict = (
-        "WARNING: these rows are unlike those that the model was calibrated on: a drift, other "
+        "WARNING: these rows differ from those that the model was calibrated on: drift, other "
         f"units, or many anomalies (`lowerbound score{explain_flag(trained)}` shows the highest)"
         if shifted
         else "OK: these rows look like those that the model was calibrated on"

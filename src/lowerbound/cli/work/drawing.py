@@ -14,7 +14,7 @@ from lowerbound.errors import ResourceError, UsageError
 from lowerbound.files.write import atomic_write
 
 GAP = 2  # pixels between the pictures of a grid
-LEAST = 56  # pixels of a picture's side: smaller ones are enlarged, each pixel a square
+LEAST = 56  # least side of a picture in pixels: smaller ones are enlarged, each pixel to a square
 PAUSE = 80  # milliseconds per frame of a GIF
 SUFFIXES = (".png", ".gif")
 
@@ -31,7 +31,12 @@ def shades(values: NDArray[np.floating], highest: float) -> Grey:
 
 
 def thumbnail(page: NDArray[Any], side: int) -> Grey:
-    """Return a picture, (H, W, C) of 8 or 16 bits, as (side, side, 3) on white, not enlarged."""
+    """Return a picture as (side, side, 3) on white, reduced if it is larger.
+
+    Args:
+        page: (H, W, C) of 8 or 16 bits.
+        side: of the thumbnail, in pixels.
+    """
     shallow = page if page.dtype == np.uint8 else (page >> 8).astype(np.uint8)
     image = _pillow().fromarray(np.repeat(shallow, 3, -1) if shallow.shape[-1] == 1 else shallow)
     image.thumbnail((side, side))
@@ -43,7 +48,7 @@ def thumbnail(page: NDArray[Any], side: int) -> Grey:
 
 
 def grid(pictures: Grey, columns: int) -> Grey:
-    """Lay pictures, (n, H, W, 3), out in rows of so many; the rest of the last row is white."""
+    """Arrange pictures, (n, H, W, 3), in rows of `columns`; the last row is filled with white."""
     n, height, width, _ = pictures.shape
     factor = max(1, -(-LEAST // max(height, width)))
     pictures = pictures.repeat(factor, 1).repeat(factor, 2)
@@ -59,11 +64,11 @@ def grid(pictures: Grey, columns: int) -> Grey:
 
 
 def write(frames: Sequence[Grey], target: Path, *, overwrite: bool = False) -> Path:
-    """Write one frame as PNG, or several as a GIF that goes there and back.
+    """Write one frame as PNG, or several as a GIF that plays forwards and backwards.
 
     Raises:
-        ResourceError: E310 without Pillow, E301 or E302 for the disk.
-        UsageError: E220 where something is there already.
+        ResourceError: E310 without Pillow, E301 or E302 if the disk cannot be written.
+        UsageError: E220 if the file exists and `overwrite` is false.
     """
     images = _pillow()
     pages = [images.fromarray(frame) for frame in frames]
@@ -83,7 +88,7 @@ def check_target(out: str | None) -> Path:
     """Return the file to write.
 
     Raises:
-        UsageError: E232 for none, E222 for one that is no picture.
+        UsageError: E232 if none is given, E222 for a name that is not that of a picture.
     """
     if out is None:
         raise UsageError("E232", "plot needs --out: the file to write", fix="--out picture.png")
@@ -91,7 +96,7 @@ def check_target(out: str | None) -> Path:
     if target.suffix.lower() not in SUFFIXES:
         raise UsageError(
             "E222",
-            f"{target.name} is no picture: it must end in {' or '.join(SUFFIXES)}",
+            f"{target.name} is not a picture file: it must end in {' or '.join(SUFFIXES)}",
             fix=f"--out {target.with_suffix('.png')}",
         )
     return target

@@ -1,4 +1,4 @@
-"""Train a model and save it, with a banner before and a verdict after; and the dry run."""
+"""Train a model and save it, with a banner before and a verdict after; dry runs."""
 
 from __future__ import annotations
 
@@ -52,22 +52,23 @@ from lowerbound.training.split import Split
 __all__ = ["Output", "as_toml", "output_at", "plan_from", "rehearse", "train"]
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
-_TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".zarr")  # of which new rows are told to be, too
+# Suffixes of data that the suggested command repeats for the new rows.
+_TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".zarr")
 
 
 def may_replace(target: Path) -> bool:
-    """Tell whether an unfinished run was told that it may replace what is at `target`."""
+    """Return whether an unfinished run was started with the right to replace `target`."""
     return RunFolder.allows_replacing(run_path(target))
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where a fit leaves its model, and how.
+    """The output of a fit.
 
     Attributes:
         target: the model's folder.
         overwrite: whether an earlier model is replaced.
-        resume: "auto" goes on with an unfinished run, "never" forgets it.
+        resume: "auto" continues an unfinished run, "never" deletes it.
     """
 
     target: Path
@@ -76,10 +77,10 @@ class Output:
 
 
 def output_at(place: Path | None, overwrite: bool, resume: str | None) -> Output | None:
-    """Return where a model is saved, or None for a model that is not saved.
+    """Return the output of a fit, or None for a model that is not saved.
 
     Raises:
-        UsageError: E241 for an unknown value of --resume, E22x where no model can be saved.
+        UsageError: E241 for an unknown value of --resume, E22x if no model can be saved.
     """
     if resume is not None:
         parsing.one_of(resume, ("auto", "never"), "--resume")
@@ -92,14 +93,14 @@ def output_at(place: Path | None, overwrite: bool, resume: str | None) -> Output
 def train(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Result:
     """Train a model, save it, and return the verdict."""
     with gathered(device_of(plan.device)) as team:
-        if output is None or team.rank:  # the first process alone writes files
+        if output is None or team.rank:  # only the first process writes files
             trained = _learn(frame, plan, Keeping(team=team), voice)
             return _told(frame, plan, Clock(), trained)
         return _kept(frame, plan, output, (voice, team))
 
 
 def _kept(frame: Data, plan: Plan, output: Output, hearers: tuple[Voice, Team]) -> Result:
-    """Learn with a run folder, so that whatever ends the fit, the same command goes on."""
+    """Train with a run folder, so that the same command continues an interrupted fit."""
     path = run_path(output.target)
     folder = RunFolder(path, fresh=output.resume == "never", replace=output.overwrite)
     with folder as run:
@@ -108,13 +109,13 @@ def _kept(frame: Data, plan: Plan, output: Output, hearers: tuple[Voice, Team]) 
         except KeyboardInterrupt:
             if not run.committed():
                 raise
-            raise KeyboardInterrupt(f"stopped; what was learned is kept in {path.name}") from None
+            raise KeyboardInterrupt(f"stopped; the state is kept in {path.name}") from None
 
 
 def _trained(
     frame: Data, plan: Plan, output: Output, run: RunFolder, hearers: tuple[Voice, Team]
 ) -> Result:
-    """Learn in a run folder, save, and leave the folder only where there is something to go on."""
+    """Train in a run folder and save the model; keep the folder only after an interrupt."""
     (voice, team), clock = hearers, Clock()
     trained = _learn(frame, plan, Keeping(output.target, run, team), voice)
     run.owns_output()
@@ -147,12 +148,12 @@ def _told(frame: Data, plan: Plan, clock: Clock, trained: Model) -> Result:
 
 
 def _last(trained: Model) -> dict[str, Any]:
-    """Return the history of the last stage, of which models of codes have a second one."""
+    """Return the history of the last stage; models with a prior over codes have two stages."""
     return trained.facts.get("priors_history", trained.facts["history"])
 
 
 def _then(trained: Model, frame: Data, model: str) -> str:
-    """Spell the command that uses a new model."""
+    """Return the command that uses a new model."""
     alike = Path(frame.origin).suffix.lower()
     table = f"NEW{alike}" if alike in _TABLES else "NEW.csv"
     data = "NEW/" if frame.files else "NEW.npy" if trained.coding.shape else table
@@ -161,11 +162,11 @@ def _then(trained: Model, frame: Data, model: str) -> str:
 
 @dataclass(frozen=True)
 class Keeping:
-    """Where a fit is kept, and by which of the processes that train together.
+    """The storage of a fit and the processes that train together.
 
     Attributes:
         target: the model's folder, if any.
-        run: the folder of its states, if any.
+        run: the folder of the training states, if any.
         team: the processes.
     """
 
@@ -181,13 +182,13 @@ def _learn(frame: Data, plan: Plan, kept: Keeping, voice: Voice) -> Model:
         for line in _banner(frame, plan, coding, split, kept):
             voice.say(line)
         if run is not None and run.committed():
-            voice.say(f"resume     going on with the run in {run.path.name}")
+            voice.say(f"resume     continuing the run in {run.path.name}")
 
     return learn(frame, plan, run=run, report=voice.report, say=voice.say, begin=begin, team=team)
 
 
 def _banner(frame: Data, plan: Plan, coding: Coding, split: Split, kept: Keeping) -> list[str]:
-    """Say what is about to happen, before anything long begins."""
+    """Return the banner: the plan of the fit, printed before training."""
     target, several = kept.target, kept.team.size > 1
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
     what = frame.examples
@@ -212,7 +213,7 @@ def _banner(frame: Data, plan: Plan, coding: Coding, split: Split, kept: Keeping
 
 
 def _meaning(plan: Plan) -> str:
-    """Say what the preset stands for; its widths are those of layers that some recipes have."""
+    """Return the meaning of the preset, without layer widths if the recipe has none."""
     meaning = PRESETS[plan.preset].meaning
     return meaning if "hidden" in plan.recipe.parameters else meaning.split(", ", 1)[1]
 
@@ -221,11 +222,11 @@ _PIXELS = {"bits": "0 and 1", "codes": "codes from 0 to 255", "grey": "grey leve
 
 
 def _kinds(coding: Coding, frame: Data) -> str:
-    """Count the columns of each kind, and name those that are left out."""
+    """Return the number of columns of each kind, and the names of the ignored ones."""
     document = coding.document()
     schema = document.get("schema")
     if document["coding"] == "pictures":
-        return f"{math.prod(coding.shape):,} cells, {_PIXELS[document['kind']]}"
+        return f"{math.prod(coding.shape):,} values, {_PIXELS[document['kind']]}"
     if isinstance(coding, PairCoding):
         return _pairs(coding, made=not (isinstance(frame, ImagePairs) and frame.targets))
     if schema is None:
@@ -240,18 +241,18 @@ def _kinds(coding: Coding, frame: Data) -> str:
 
 
 def _pairs(coding: PairCoding, made: bool) -> str:
-    """Say what a model that restores is to learn, from pairs that are made or given."""
+    """Return the task of a restoration model, and whether pairs are made or given."""
     colours = "grey" if coding.channels == 1 else "colours"
     told = coding.restoration.told(coding.settings)
     if coding.classes:
         told = f"{len(coding.classes)} classes"
     elif not made and coding.scale == 1:
-        told = "as they are given"
+        told = "as given"
     return f"{coding.restoration.command}, {colours}: {told}"
 
 
 def _lines(trained: Model, plan: Plan, seconds: float) -> list[str]:
-    """Say how training ended, how healthy the model is, and what it will flag."""
+    """Return the verdict: the end of training, the health of the model, the threshold."""
     facts, alarm = trained.facts, trained.alarm
     history = _last(trained)
     checks = history["checks"]
@@ -274,7 +275,7 @@ def _lines(trained: Model, plan: Plan, seconds: float) -> list[str]:
 
 
 def _threshold(alarm: Alarm) -> str:
-    """Say what is flagged from now on."""
+    """Return a line on the threshold and the alarm rate."""
     return (
         f"Threshold  {alarm.threshold:.5g} -> {alarm.rate:.2%} of normal rows flagged "
         f"(95 % interval {alarm.low:.2%} to {alarm.high:.2%})"
@@ -282,7 +283,7 @@ def _threshold(alarm: Alarm) -> str:
 
 
 def _doubts(trained: Model, plan: Plan) -> list[str]:
-    """Say what the numbers cannot promise."""
+    """Return warnings about a fit: too few rows, skipped steps, too short a training."""
     notes, rows = [], len(trained.calibration.scores)
     if trained.recipe.restoration:
         return notes
@@ -308,7 +309,7 @@ _STAGES = ("history", "priors_history")
 
 
 def _unsettled(trained: Model, plan: Plan) -> list[str]:
-    """Say so where a fit with an adversarial term was too short to choose what is kept."""
+    """Return a warning if a fit with an adversarial term was too short to select weights."""
     facts = trained.facts
     steps = _steps(plan, facts["split"]["train"])
     begin, checks = (
@@ -324,7 +325,7 @@ def _unsettled(trained: Model, plan: Plan) -> list[str]:
 
 
 def _steps(plan: Plan, rows: int) -> int:
-    """Return how many steps a fit to so many rows takes at most."""
+    """Return the largest number of steps of a fit to `rows` rows."""
     return budget_of(plan, rows).total(max(1, rows // optimiser_of(plan).batch_size))
 
 
@@ -348,7 +349,7 @@ def _facts(trained: Model, frame: Data) -> dict[str, Any]:
 
 
 def rehearse(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Result:
-    """Do all of a fit but most of the training, and keep nothing."""
+    """Run a fit with half a second of training, and save nothing."""
     clock = Clock()
     short = replace(
         plan, time_limit=_REHEARSAL, latent=None if plan.latent == "auto" else plan.latent

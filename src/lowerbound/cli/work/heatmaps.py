@@ -1,4 +1,4 @@
-"""The heat maps of the verb score: which pictures are drawn, and where they go."""
+"""Heat maps of the verb score: select the pictures, draw them, write the folder."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def check(trained: Model) -> PictureCoding:
-    """Return the coding of a model of pictures; refuse any other model."""
+    """Return the coding of a model of pictures; raise an error for other models."""
     if not isinstance(trained.coding, PictureCoding):
         raise UsageError(
             "E246",
-            "--heatmaps is for models of pictures, and this one is of rows of columns",
+            "--heatmaps needs a model of pictures, and this model was trained on a table",
             fix="--explain 3",
         )
     return trained.coding
@@ -39,13 +39,13 @@ def write(
     folder: Path,
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Draw the heat maps of remarkable pictures into `folder`; return the facts about it.
+    """Write heat maps of the flagged and highest-scoring pictures; return facts about them.
 
     Args:
         trained: the model.
         given: the pictures, coded, and their scores.
-        folder: where to.
-        overwrite: replace what is there.
+        folder: the folder to write.
+        overwrite: replace an earlier folder.
     """
     coding, (frame, coded, scores) = check(trained), given
     chosen = remarkable(scores)

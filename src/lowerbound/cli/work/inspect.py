@@ -18,7 +18,7 @@ from lowerbound.files.pictures.bad_files import counted, reason_of, too_many
 from lowerbound.files.pictures.folders import Survey, pictures_in, survey
 from lowerbound.files.pictures.source import USUAL_SIDE
 
-DECODED = 300  # pictures that are decoded to see whether they are whole; --full takes all
+DECODED = 300  # pictures decoded to find damaged files; --full decodes all
 LISTED = 5
 
 
@@ -74,7 +74,7 @@ def inspect(
 
 
 def _broken(seen: Survey, full: bool) -> tuple[list[tuple[str, str]], int]:
-    """Decode pictures, evenly chosen; return which are broken and how many were looked at."""
+    """Decode evenly spaced pictures; return the broken ones, and the number decoded."""
     n = len(seen.headers)
     count = n if full else min(n, DECODED)
     chosen = np.unique(np.linspace(0, n - 1, count).astype(int)) if n else []

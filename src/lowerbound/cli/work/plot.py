@@ -1,4 +1,4 @@
-"""What the verb plot does: compute the pictures, lay them out, write the file."""
+"""The work of the verb plot: compute the pictures, arrange them, write the file."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from lowerbound.files.write import check_place
 from lowerbound.tasks import draws, gallery, latent_use
 from lowerbound.tasks.trained import Model
 
-ROWS_LOOKED_AT = 1000  # to tell which latents are used most
+ROWS_LOOKED_AT = 1000  # rows used to rank the latents by use
 _MOVING = ("traversal", "interpolation")
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be drawn.
+    """Settings of a plot.
 
     Attributes:
         kind: one of `plotting.KINDS`.
-        n: pictures per row, and rows.
+        n: the number of pictures per row, and of rows.
         seed: of the draws.
         temperature: of the prior.
-        shape: "28x28" of a picture that the model knows as columns, or None.
-        on_bad_file: skip or fail, of unreadable pictures, or None.
+        shape: a picture shape such as "28x28" for a model fitted on columns, or None.
+        on_bad_file: skip or fail, for unreadable pictures, or None.
     """
 
     kind: str
@@ -61,7 +61,7 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
         if order.kind not in _MOVING:
             raise UsageError(
                 "E222",
-                f"{order.kind} do not move: {target.name} must end in .png",
+                f"{order.kind} are not animated: {target.name} must end in .png",
                 fix=f"--out {target.with_suffix('.png')}",
             )
         moving = pictures.reshape(-1, columns, *pictures.shape[1:])
@@ -84,7 +84,7 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
 
 
 def _given(trained: Model, data: Any, on_bad_file: str | None) -> tuple[Rows | None, Remarks]:
-    """Read the pictures that are given, if any, and say what was come across."""
+    """Read the given pictures, if any; return them and remarks about them."""
     if data is None:
         return None, Remarks()
     frame, coded = trained.encode(open_for(trained, data, on_bad_file=on_bad_file))
@@ -92,7 +92,7 @@ def _given(trained: Model, data: Any, on_bad_file: str | None) -> tuple[Rows | N
 
 
 def _frame_of(trained: Model, shape: str | None) -> tuple[tuple[int, int, int], float]:
-    """Return (C, H, W) of a picture and the value that is white."""
+    """Return (C, H, W) of a picture, and the value of white."""
     if isinstance(trained.coding, PictureCoding):
         size = trained.coding.arguments()["shape"]
         return (size[0], size[1], size[2]), LEVELS if trained.coding.kind == "codes" else 1.0
@@ -100,8 +100,8 @@ def _frame_of(trained: Model, shape: str | None) -> tuple[tuple[int, int, int], 
     if restoration is not None:
         raise UsageError(
             "E247",
-            f"a model of the recipe {trained.recipe.name!r} makes pictures of given ones, and "
-            "does nothing else",
+            f"plot needs a generative model of pictures, and the recipe "
+            f"{trained.recipe.name!r} only restores given pictures",
             fix=restoration.use(),
         )
     cells = sum(len(group.parts) for group in trained.coding.groups)
@@ -132,11 +132,11 @@ def _reconstructions(trained: Model, rows: Any, order: Order) -> Drawn:
     chosen = torch.randperm(len(rows), generator=source)[: order.n]
     x = rows.take(chosen).x
     again = draws.reconstruct(trained.model, Dense(x))
-    return torch.cat([x, again.view_as(x)]), len(x), ["above the originals, below the model's"]
+    return torch.cat([x, again.view_as(x)]), len(x), ["originals above, reconstructions below"]
 
 
 def _traversal(trained: Model, rows: Any, order: Order) -> Drawn:
-    """Move the latents that are used most; without data, those that change the picture most."""
+    """Vary the most used latents; without data, those that change the picture most."""
     if rows is None:
         drawn = gallery.samples(trained.model, ROWS_LOOKED_AT, seed=order.seed)
         rows = Dense(drawn)

@@ -1,7 +1,7 @@
-"""Jobs on a Ray cluster: processes that train together, and pieces of work that do not.
+"""Jobs on a Ray cluster: distributed training, and independent pieces of work.
 
-Ray starts the processes, gives them their places, and starts again those that die; what they do
-is the same code that runs on one machine. Everything that Ray needs is imported only here.
+Ray starts and places the processes and restarts those that die; they run the same code as on one
+machine. Ray is imported only here.
 
 References:
     Moritz et al., "Ray: a distributed framework for emerging AI applications", 2018,
@@ -25,27 +25,27 @@ from lowerbound.cli.progress import SILENT, Voice
 from lowerbound.errors import LowerboundError, ResourceError, Stopped
 from lowerbound.optional import library
 
-RESTARTS = 3  # of workers that die, before a job is given up
-# Ray reports nothing about its use, and workers of a cluster that is started here have the rights
-# of any process: by default they give way to all others, and on a busy machine none ever starts.
+RESTARTS = 3  # restarts after the death of a worker, before the job fails
+# No usage reports. Workers of a local cluster get the usual priority: with Ray's default, a low
+# one, they never start on a busy machine.
 _USUAL = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",
 }
-_ANSWER = 10.0  # seconds that a cluster has to answer
-_POLL = 0.5  # seconds between two looks at what a worker has said
+_ANSWER = 10.0  # seconds to wait for the answer of a cluster
+_POLL = 0.5  # seconds between two polls of the workers' messages
 
 
 @contextmanager
 def cluster() -> Iterator[Any]:
-    """Join the cluster that RAY_ADDRESS names, or start one here for the time of the block.
+    """Connect to the cluster at RAY_ADDRESS, or start a local one for the time of the block.
 
     Yields:
         The module ray.
 
     Raises:
-        ResourceError: E310 where Ray is not installed, E311 where no cluster answers.
+        ResourceError: E310 if Ray is not installed, E311 if no cluster answers.
     """
     for name, value in _USUAL.items():
         os.environ.setdefault(name, value)
@@ -70,27 +70,27 @@ def _join(ray: Any, address: str) -> None:
         raise ResourceError(
             "E311",
             f"no Ray cluster answers{address and ' at '}{address}: {reason[:200]}",
-            fix="ray start --head, or unset RAY_ADDRESS to have one started here; a cluster that "
-            "asks for tokens needs RAY_AUTH_MODE=token here too",
+            fix="ray start --head, or unset RAY_ADDRESS to start a local one; a cluster that "
+            "requires tokens needs RAY_AUTH_MODE=token here too",
         ) from error
 
 
 def _knock(address: str) -> None:
-    """Refuse an address where nothing listens, which Ray itself would try for minutes."""
+    """Raise an OSError if nothing listens at an address; Ray itself would try for minutes."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host, int(port)), _ANSWER).close()
 
 
 def _here(ray: Any, kind: type) -> Any:
-    """Start an actor on this machine: on another, the job would not outlive it."""
+    """Start an actor on this machine, so that the job does not depend on another one."""
     at = _part("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
     node = at(ray.get_runtime_context().get_node_id(), soft=False)
     return ray.remote(num_cpus=0, scheduling_strategy=node)(kind).remote()
 
 
 class _Desk:
-    """What workers have to say; one actor keeps it, and whoever started the job asks for it."""
+    """Queue of the workers' messages, kept by an actor and polled by the driver of the job."""
 
     def __init__(self) -> None:
         self.said: list[tuple[str, tuple[Any, ...]]] = []
@@ -111,7 +111,7 @@ class _Desk:
 
 
 class _Remote:
-    """A voice that tells the desk."""
+    """A voice that sends its messages to the desk."""
 
     def __init__(self, desk: Any) -> None:
         self.desk = desk
@@ -126,7 +126,7 @@ class _Remote:
         self.desk.tell.remote("show", share, line)
 
     def close(self) -> None:
-        """Do nothing: the driver's voice is closed there."""
+        """Do nothing: the driver closes its own voice."""
 
 
 def together(
@@ -134,22 +134,22 @@ def together(
 ) -> Any:
     """Run the same work in several processes that form torch's default group.
 
-    An error of ours ends the job; a worker that dies is started again with all others, which then
-    go on from what they have committed.
+    A `LowerboundError` ends the job. If a worker dies, all workers are restarted and continue from
+    their last committed state.
 
     Args:
-        work: takes who hears it; called in every process.
-        workers: how many processes; by default one for each GPU, else for each processor core.
-        voice: hears, here, what the first process says.
-        device: "cpu" leaves GPUs alone.
+        work: called in every process with the voice that receives its progress.
+        workers: the number of processes; by default one per GPU, else one per core.
+        voice: receives the progress of the first process.
+        device: "cpu" to use no GPU.
 
     Returns:
-        What `work` returned in the first process.
+        The return value of `work` in the first process.
 
     Raises:
-        LowerboundError: what `work` raised in any of them.
+        LowerboundError: an error of `work` in any process.
         ResourceError: E310, E311 as `cluster`.
-        Stopped: E502 where workers died too often, or Ray gave up.
+        Stopped: E502 if workers died too often or Ray failed.
     """
     with cluster() as ray, tempfile.TemporaryDirectory(prefix="lowerbound-ray-") as storage:
         train, torch = _part("ray.train"), _part("ray.train.torch")
@@ -181,22 +181,22 @@ def together(
 def apart(
     make: Callable[[], Callable[[int], Any]], count: int, workers: int | None, voice: Voice
 ) -> Iterator[Any]:
-    """Work on pieces in a Ray Data job, wherever there is room, and yield what came of each.
+    """Process pieces of work in a Ray Data job, and yield the result of each.
 
     Args:
-        make: called once in every worker, returns what works on the piece of a number.
-        count: of pieces.
-        workers: processes at most; by default as many as there is room for.
-        voice: hears how many pieces are done.
+        make: called once in every worker; returns the function that processes piece number i.
+        count: the number of pieces.
+        workers: the largest number of processes; by default as many as the cluster has room for.
+        voice: receives the number of finished pieces.
 
     Raises:
-        LowerboundError: what the work raised.
+        LowerboundError: an error of the work.
         ResourceError: E310, E311 as `cluster`.
-        Stopped: E502 where Ray gave up.
+        Stopped: E502 if Ray failed.
     """
     with cluster() as ray:
         data, errors = _part("ray.data"), ray.exceptions
-        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the voice says how it goes
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # progress goes to the voice instead
         gpus, most = _places(ray, workers, None)
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
@@ -219,7 +219,7 @@ def apart(
 
 
 class _Worker:
-    """One process of a Ray Data job: what is costly, such as to load a model, happens once."""
+    """One process of a Ray Data job, which does costly work, such as loading a model, once."""
 
     def __init__(self, make: Callable[[], Callable[[int], Any]]) -> None:
         self.work = make()
@@ -227,22 +227,22 @@ class _Worker:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
             made = self.work(int(row["id"]))
-        except LowerboundError as error:  # which would be tried again to no use
+        except LowerboundError as error:  # returned: Ray would retry a raised error in vain
             made = error
         return {"made": pickle.dumps(made)}
 
 
 def _joined(work: Callable[[Voice], Any], desk: Any) -> Callable[[], Any]:
-    """Return what each process runs."""
+    """Return the function that each process runs."""
 
     def run() -> Any:
         ray, train = _part("ray"), _part("ray.train")
-        if ray.get(desk.failed.remote()) is not None:  # before it was started again
+        if ray.get(desk.failed.remote()) is not None:  # failed before this restart
             return None
         first = train.get_context().get_world_rank() == 0
         try:
             return work(_Remote(desk) if first else SILENT)
-        except Stopped:  # another one died
+        except Stopped:  # another worker died
             raise
         except LowerboundError as error:
             ray.get(desk.fail.remote(error))
@@ -256,28 +256,28 @@ def _part(name: str) -> Any:
 
 
 def _places(ray: Any, workers: int | None, device: str | None) -> tuple[bool, int]:
-    """Return whether processes have a GPU each, and how many there are."""
+    """Return whether each process has a GPU, and the number of processes."""
     there = ray.cluster_resources()
     gpus = int(there.get("GPU", 0)) if device != "cpu" else 0
     return gpus > 0, workers or gpus or max(1, int(there.get("CPU", 1)))
 
 
 def _share(ray: Any, workers: int, gpus: bool) -> dict[str, float]:
-    """Return what a process asks for: where cores are few, half of one, so that Ray has room."""
+    """Return the resources of a process; less than one core if Ray itself needs the room."""
     cores = ray.cluster_resources().get("CPU", 1)
     share = min(1.0, cores / (2 * workers))
     return {"CPU": share, **({"GPU": 1} if gpus else {})}
 
 
 def _refusal(ray: Any, desk: Any) -> LowerboundError | None:
-    """Return what a worker refused, unless the desk is gone as well."""
+    """Return the error of a worker, or None without one or if the desk has died too."""
     with suppress(ray.exceptions.RayError):
         return ray.get(desk.failed.remote())
     return None
 
 
 def _interruptible(fit: Callable[[], Any]) -> Any:
-    """Let Ctrl-C be a KeyboardInterrupt: Ray's own handler, which stops the workers, exits."""
+    """Turn the SystemExit of Ray's handler of Ctrl-C, which stops workers, into an interrupt."""
     before = signal.getsignal(signal.SIGINT)
     try:
         return fit()
@@ -290,12 +290,12 @@ def _interruptible(fit: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _heard(ray: Any, desk: Any, voice: Voice) -> Iterator[None]:
-    """Pass on what the first worker says while the block runs."""
+    """Pass the messages of the first worker to `voice` while the block runs."""
     ended = threading.Event()
 
     def listen() -> None:
         last = False
-        with suppress(ray.exceptions.RayError):  # of a cluster that is gone nothing is heard
+        with suppress(ray.exceptions.RayError):  # the cluster may be gone
             while not last:
                 last = ended.wait(_POLL)
                 for how, what in ray.get(desk.taken.remote()):
@@ -315,6 +315,6 @@ def _died(error: Exception) -> Stopped:
     said = str(cause).strip().splitlines() or [""]
     return Stopped(
         "E502",
-        f"workers of Ray ended too often: {type(cause).__name__}: {said[-1][:200]}",
+        f"workers of Ray died too often: {type(cause).__name__}: {said[-1][:200]}",
         fix="the same command goes on; --debug shows what Ray says",
     )

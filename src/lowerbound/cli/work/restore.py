@@ -1,4 +1,4 @@
-"""What the verbs denoise, upscale, inpaint and segment do with one picture after the other."""
+"""The work of the verbs denoise, upscale, inpaint and segment, one picture at a time."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from lowerbound.files.write_folder import atomic_folder
 from lowerbound.tasks.restore_picture import Draws, Page, Pages, classes_of, masks_of, restore_page
 from lowerbound.tasks.trained import Model
 
-SHOWN = 4  # pictures of the overview
-SIDE = 160  # pixels of a picture in the overview
+SHOWN = 4  # number of pictures in the overview
+SIDE = 160  # side of a picture in the overview, in pixels
 
 
 @dataclass(frozen=True)
 class Order:
-    """How pictures are restored.
+    """Settings of a restoration.
 
     Attributes:
         how: the numbers of draws, and their seed.
         on_bad_file: "auto", "skip" or "fail".
-        mask: where holes are, a path; or None.
+        mask: a path to the masks of the holes, or None.
     """
 
     how: Draws
@@ -44,12 +44,12 @@ class Order:
 
 
 def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> Path:
-    """Refuse, before anything is computed, a folder that could not be written."""
+    """Return the output folder, checked before any computation."""
     target = places.check_picture_folder(os.fspath(out), overwrite, data)
     if target.is_dir() and not (target / folders.OVERVIEW).is_file() and any(target.iterdir()):
         raise UsageError(
             "E221",
-            f"{target} holds other things than restored pictures, so it is not replaced",
+            f"{target} contains other files than restored pictures, so it is not replaced",
             fix="choose another --out",
             path=str(target),
         )
@@ -57,7 +57,7 @@ def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> 
 
 
 def run(trained: Model, data: Any, order: Order, target: Path | None, overwrite: bool) -> Result:
-    """Restore the pictures at `data`: into a folder, or, without one, as arrays in the result."""
+    """Restore the pictures at `data`: write a folder, or return arrays if `target` is None."""
     clock = Clock()
     listing, holes = _inputs(data, order.mask)
     alone = len(listing.files) == 1 and order.on_bad_file == "auto"
@@ -74,7 +74,7 @@ def run(trained: Model, data: Any, order: Order, target: Path | None, overwrite:
 
 
 def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
-    """Return a mask in greys that eyes tell apart, whatever its colours; else the page itself."""
+    """Return a mask with its colours replaced by distinct greys; other pages unchanged."""
     if not len(classes):
         return page
     place = np.searchsorted(classes, packed_colours(page))
@@ -118,13 +118,13 @@ def _pages(
     order: Order,
     tally: Tally,
 ) -> Iterator[tuple[str, Page, Pages]]:
-    """Restore one picture after the other; never more than one is in memory."""
+    """Restore pictures one at a time, so that only one is in memory."""
     for i, path in enumerate(listing.files):
         try:
             given = image_file.decode(path)
             hole = None if holes is None else _hole(holes[i], given)
         except LowerboundError as error:
-            if error.code == "E089" and tally.policy != "skip":  # both can be read, and do not fit
+            if error.code == "E089" and tally.policy != "skip":  # readable, but sizes differ
                 raise
             tally.add(listing.names[i], error)
             continue
@@ -133,13 +133,13 @@ def _pages(
 
 
 def _hole(path: Path, given: Page) -> NDArray[np.bool_]:
-    """Return where a mask is white, (H, W)."""
+    """Return a boolean array, (H, W): true where the mask is white."""
     mask = shares(image_file.decode(path, 1))[..., 0] > 0.5
     if mask.shape != given.shape[:2]:
         raise DataError(
             "E089",
-            f"the mask {path.name} has {mask.shape[0]}x{mask.shape[1]} pixels, and its picture "
-            f"{given.shape[0]}x{given.shape[1]}",
+            f"the mask {path.name} must have the size of its picture, "
+            f"{given.shape[0]}x{given.shape[1]}, got {mask.shape[0]}x{mask.shape[1]} pixels",
             fix="give a mask of the picture's size",
             path=str(path),
         )
@@ -154,27 +154,27 @@ def _write(folder: Path, name: str, made: Pages) -> None:
 
 
 def _save(place: Path, page: Page) -> None:
-    """Write one file of a folder that is not there yet."""
+    """Write one new file; make its folder if needed."""
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("xb") as file:
         image_file.writer_of(place, page)(file)
 
 
 def _parts(draws: int) -> list[str]:
-    """Return the sub-folders of what is written of each picture, in the order of `Pages`."""
+    """Return the sub-folders of the output, in the order of `Pages`."""
     return ["", folders.UNCERTAINTY, *(f"{folders.DRAW}{i + 1}" for i in range(draws))]
 
 
 def _check_names(names: Sequence[str], draws: int) -> None:
-    """Refuse pictures two of whose results would be the same file."""
+    """Raise an error if two pictures would be written to the same file."""
     beside = {f"{part}/{name}" for part in _parts(draws)[1:] for name in names}
     both = sorted(beside.intersection(names))
     if both:
         part, _, name = both[0].partition("/")
         raise UsageError(
             "E236",
-            f"{both[0]!r} would be two pictures: what is made of the file of that name, and the "
-            f"{part} of {name!r}",
+            f"{both[0]!r} would be written twice: as the result for the file of that name, and as "
+            f"the {part} of {name!r}",
             fix=f"rename the folder {part}, or give only the pictures outside it",
         )
 
@@ -187,9 +187,9 @@ def _told(
     target: Path | None,
     made: list[Pages] | None = None,
 ) -> Result:
-    """Say how many pictures were made, and how sure they are."""
+    """Return the result of a restoration: the number of pictures, and their uncertainty."""
     doubt, classes = float(np.mean(doubts)), masks_of(trained)
-    unit = "nats per pixel" if classes else "codes of 8 bits"
+    unit = "nats per pixel" if classes else "grey levels of 8 bits"
     what = "mean entropy" if classes else "mean uncertainty"
     facts = {
         "pictures": len(doubts),

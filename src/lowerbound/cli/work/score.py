@@ -1,4 +1,4 @@
-"""The walk of the verb score: part by part, with what is to be told about all rows."""
+"""The work of the verb score: score data part by part and collect totals."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
     from lowerbound.coding.base import Coded
     from lowerbound.tasks.trained import Model
 
-SHOWN = 5  # rows of a result that people see
+SHOWN = 5  # number of rows that are printed
 
 
 class Scored:
-    """Rows as they are scored, and what they come to.
+    """Scores of data part by part, and totals over all parts.
 
     Args:
         trained: the model.
-        way: how to score.
-        ids: names of the columns that only tell rows apart.
-        explain: how many columns to name.
+        way: the method of scoring.
+        ids: names of the columns that identify rows.
+        explain: the number of columns to name per row.
 
     Attributes:
-        rows: how many have been scored.
-        flagged: how many of them are anomalies.
-        remarks: what reading and coding came across.
-        last: the part that was scored last, coded, and its scores.
+        rows: the number of rows scored.
+        flagged: the number of anomalies among them.
+        remarks: notes and counts from reading and coding.
+        last: the part scored last, coded, and its scores.
         highest: the rows with the highest scores so far, plain values.
     """
 
@@ -53,10 +53,10 @@ class Scored:
 
         Args:
             given: the rows.
-            rate: flag at this rate of false discoveries; that needs the scores of all rows first,
-                8 bytes for each, so that the data are read twice.
-            voice: hears how it goes.
-            plain: leave out all but the scores, for which alone arrays have room.
+            rate: flag at this false discovery rate, or None. This needs the scores of all rows
+                first, 8 bytes each, so that the data are read twice.
+            voice: receives the progress.
+            plain: yield the scores only, as array files have room for numbers only.
         """
         self.remarks = Remarks(given.notes)
         every = cut = None
@@ -83,7 +83,7 @@ class Scored:
         self._show(table.take(pa.array(order)).to_pylist())
 
     def absorb(self, facts: Mapping[str, Any]) -> None:
-        """Count the rows of a file that was scored elsewhere."""
+        """Add the totals of a file that was scored in another process."""
         self.rows += facts["rows"]
         self.flagged += facts["flagged"]
         self.remarks.absorb(facts)
@@ -97,5 +97,5 @@ class Scored:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a cell as a JSON value."""
+    """Return a value of a table as a JSON value."""
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -67,11 +67,11 @@ def _first_rows(text: Text, head: str, delimiter: str) -> list[list[str]]:
     reader = csv.reader(head.splitlines(True), delimiter=delimiter)
     try:
         rows += (row for row in itertools.islice(reader, 30) if row)
-    except csv.Error as error:  # a cell of more than 128 kB; below the first row that is fine
+    except csv.Error as error:  # a value of more than 128 kB; allowed below the first row
         if not rows:
             raise DataError(
                 "E015",
-                f"line 1 of {place(text.path)} has a cell of more than 131,072 letters: "
+                f"line 1 of {place(text.path)} has a value of more than 131,072 letters: "
                 f"{snippet(head)}",
                 fix="check the quotation marks, the separator and the line ends",
                 path=str(text.path),
@@ -90,7 +90,7 @@ def _delimiter(lines: list[str], expected: str) -> str:
         chosen = mark == expected != ","
         return (often / len(lines) if cells > 1 else 0.0, chosen, mark != ",", cells)
 
-    # The header has the separator in it: a mark that occurs in the values only is none.
+    # The header contains the separator: a mark that occurs only in the values is not one.
     there = [mark for mark in _DELIMITERS if mark in lines[0]] or [expected]
     return max(there, key=regularity)
 
@@ -114,7 +114,7 @@ def _names(text: Text, rows: list[list[str]]) -> tuple[list[str], bool, list[str
         places = [j + 1 for j, name in enumerate(names) if name == twice[0]]
         raise DataError(
             "E012",
-            f"line 1 of {place(path)} names {listed(twice)} more than once (cells "
+            f"line 1 of {place(path)} names {listed(twice)} more than once (values "
             f"{', '.join(map(str, places[:5]))})",
             fix="give every column its own name",
             path=str(path),
@@ -126,8 +126,8 @@ def _names(text: Text, rows: list[list[str]]) -> tuple[list[str], bool, list[str
 def _is_data(rows: list[list[str]]) -> bool:
     """Return whether the first row is data: it has numbers where the next rows have numbers.
 
-    Numbers that count the columns, or years in order, are names all the same; and so is
-    everything else if a word stands above numbers.
+    A row of column numbers or of consecutive years is a header. So is a row with a word above
+    numbers.
     """
     first, later = rows[0], rows[1:]
     numbers = [word for word in first if _is_number(word)]

@@ -20,7 +20,7 @@ from lowerbound.files.paths import magic, readable
 LONGEST_LINE = 16 * 2**20
 MOST_BYTES = 2 * 2**30
 MOST_RATIO = 100
-RATIO_FROM = 64 * 2**20  # smaller results are harmless whatever their ratio
+RATIO_FROM = 64 * 2**20  # smaller results are accepted at any ratio
 _CHUNK = 2**20
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -42,7 +42,7 @@ class Text:
         return self.path.open("rb") if self.content is None else io.BytesIO(self.content)
 
     def chunks(self) -> Iterator[bytes]:
-        """Go through the bytes."""
+        """Yield the bytes in chunks."""
         with readable(self.path), self.open() as file:
             while chunk := file.read(_CHUNK):
                 yield chunk
@@ -64,7 +64,7 @@ class Scan:
 
     quotes: int
     multiline: bool  # some line ends inside quotation marks
-    zeros: bool  # some cell begins with a zero followed by a digit
+    zeros: bool  # some value begins with a zero followed by a digit
     longest: int  # an upper bound of the length of a line, in bytes
 
 
@@ -72,12 +72,12 @@ def load(path: Path, head_lines: int | None = None) -> Text:
     """Prepare a text file for the parser: unpack, decode, and cut it to its first lines.
 
     Raises:
-        DataError: E014, E016 or E017 when this is not possible.
+        DataError: E014, E016 or E017 if this is not possible.
     """
     packed = magic(path) == "gzip"
     notes: list[str] = []
     if packed and path.suffix.lower() != ".gz":
-        notes.append(f"{path.name}: compressed with gzip, although the name does not say so")
+        notes.append(f"{path.name}: compressed with gzip, although its name has no suffix .gz")
     content = None
     if head_lines is not None:
         content = _first_lines(unpack(path) if packed else Text(path, None).chunks(), head_lines)
@@ -89,7 +89,7 @@ def load(path: Path, head_lines: int | None = None) -> Text:
 
 
 def _first_lines(pieces: Iterator[bytes], wanted: int) -> bytes:
-    """Return the first lines that are not blank; a quoted value may go on over several."""
+    """Return the first lines that are not blank; a quoted value may span several."""
     taken = bytearray()
     lines = quotes = start = 0
     for piece in pieces:
@@ -103,7 +103,7 @@ def _first_lines(pieces: Iterator[bytes], wanted: int) -> bytes:
             if lines >= wanted:
                 return bytes(taken[:start])
         if len(taken) - start > LONGEST_LINE:
-            break  # the scan that follows says so
+            break  # reported by the scan that follows
     return bytes(taken)
 
 
@@ -111,7 +111,7 @@ def unpack(path: Path) -> Iterator[bytes]:
     """Unpack a gzip file piece by piece, within bounds.
 
     Raises:
-        DataError: E016 when it is damaged, E017 when it unpacks to too much.
+        DataError: E016 if it is damaged, E017 if the unpacked size is too large.
     """
     done, inside, data = 0, False, b""
     engine = zlib.decompressobj(wbits=31)
@@ -157,7 +157,7 @@ def _decode(text: Text, *, cut: bool) -> tuple[Text, str]:
     """Return the same text in UTF-8 without a byte order mark, and what was changed."""
     encoding = _encoding(text.head(4096))
     if encoding in ("utf-8", "utf-8-sig") and _is_utf8(text):
-        # The parser skips the mark by itself.
+        # The parser skips the mark.
         return text, "the byte order mark was skipped" if encoding == "utf-8-sig" else ""
     encoding = "cp1252" if encoding == "utf-8" else encoding
     whole = b"".join(text.chunks())
@@ -169,7 +169,7 @@ def _decode(text: Text, *, cut: bool) -> tuple[Text, str]:
         raise DataError(
             "E014",
             f"{place(text.path)} is not text: line {line:,} has bytes that {encoding.upper()} "
-            "does not explain",
+            "cannot decode",
             fix=f"convert it, for instance: iconv -f LATIN1 -t UTF-8 '{text.path}' > utf8.csv",
             path=str(text.path),
             line=line,
@@ -255,7 +255,7 @@ def _binary(text: Text, offset: int, line: int) -> DataError:
     return DataError(
         "E014",
         f"{place(text.path)} is not text: byte {offset:,}, in line {line:,}, is NUL",
-        fix=f"if the NULs mean nothing: tr -d '\\000' < '{text.path}' > clean.csv",
+        fix=f"to remove the NULs: tr -d '\\000' < '{text.path}' > clean.csv",
         path=str(text.path),
         line=line,
     )

@@ -1,9 +1,9 @@
 """Convert CSV and TSV files larger than memory to Arrow in scratch space, block by block.
 
-What comes out is what `tables.read_table` reads of the same file. The first pass finds for every
-column the first of the parser's types that all its cells have, how text spells numbers, and which
-numbers may be codes; the second looks at those digit by digit, where there are any; the last one
-writes the rows, typed, into a file without a name, out of which they are then read part by part.
+The result is that of `tables.read_table` for the same file. The first pass finds for each column
+the first of the parser's types that fits all its values, the notation of numbers, and the numbers
+that may be codes. The second pass, if needed, checks the digits of possible codes. The last pass
+writes the typed rows into an anonymous file, from which they are read part by part.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _TYPES = (
 _FAILED = re.compile(
     r"In CSV column #(\d+):.*?conversion error(?:.*invalid value '(.*)'$)?", re.DOTALL
 )
-_SHARE = 4  # text that takes more than a quarter of the free memory is read in parts
-_GROWTH = 2  # bytes in memory of a byte of text
+_SHARE = 4  # text larger than a quarter of the free memory is read in parts
+_GROWTH = 2  # bytes of memory per byte of text
 
 
 class Shard(NamedTuple):
-    """One text file, its rows typed and kept in scratch space."""
+    """The rows of one text file, typed, in scratch space."""
 
     path: Path
     schema: pa.Schema
@@ -76,7 +76,7 @@ class Shard(NamedTuple):
 
 
 def are_long(files: list[Path]) -> bool:
-    """Return whether text files, none of them compressed, are read in parts."""
+    """Return whether text files are read in parts; compressed files never are."""
     if any(path.suffix.lower() == ".gz" for path in files):
         return False
     size = 0
@@ -93,7 +93,7 @@ def open_all(files: list[Path]) -> list[Shard]:
 
     Raises:
         DataError: E010 to E019, as `tables.read_table`.
-        ResourceError: E301 where the disk has no room, E303 for a long file of another encoding.
+        ResourceError: E301 if the disk is full, E303 for a long file that is not UTF-8.
     """
     opened = [_open(path) for path in files]
     texts = {field.name for one in opened for field in one.schema if is_text(field.type)}
@@ -110,7 +110,7 @@ def _open(path: Path) -> Shard:
     if layout.text.content is not None:  # a UTF-8 file is read directly
         raise ResourceError(
             "E303",
-            f"{place(path)} is not in UTF-8, and too large to be converted in memory",
+            f"{place(path)} is not in UTF-8, and too large to convert in memory",
             fix=f"convert it first, for instance: iconv -f LATIN1 -t UTF-8 '{path}' > utf8.csv",
             path=str(path),
         )
@@ -159,10 +159,10 @@ class _Survey:
 
     Attributes:
         types: of the columns.
-        rows: how many there are.
-        bytes: the memory that they take.
-        largest: of columns of doubles, the largest number without its sign.
-        spelt: of columns of text, how they spell numbers.
+        rows: the number of rows.
+        bytes: their size in memory.
+        largest: the largest absolute value of each column of doubles.
+        spelt: the notation of numbers of each column of text.
     """
 
     types: dict[str, pa.DataType]
@@ -183,7 +183,7 @@ class _Survey:
 
 
 def _surveyed(layout: tables.Layout) -> _Survey:
-    """Scan all rows, and start again where a value does not have the type of earlier ones."""
+    """Scan all rows; restart if a value does not have the type of the earlier values."""
     types: dict[str, pa.DataType] = {}
     while True:
         survey = _Survey(types)
@@ -199,7 +199,7 @@ def _surveyed(layout: tables.Layout) -> _Survey:
 
 
 def _next(kind: pa.DataType, cell: str | None) -> pa.DataType:
-    """Return the first type after one that was tried which a cell has, where it is known."""
+    """Return the next type to try after `kind`: one that fits the value, if it is known."""
     later = _TYPES[_TYPES.index(kind) + 1 :]
     if cell is None:
         return later[0]
@@ -231,7 +231,7 @@ def _codes(layout: tables.Layout, survey: _Survey) -> set[str]:
 def _blocks(
     layout: tables.Layout, types: Mapping[str, pa.DataType], *, only: bool = False
 ) -> Iterator[pa.Table]:
-    """Yield the rows in order, with columns of these types; types that are not given are found."""
+    """Yield the rows in order, with columns of these types; other types are inferred."""
     names = list(types) if only else layout.dialect.names
     try:
         with readable(layout.text.path), layout.text.open() as file:

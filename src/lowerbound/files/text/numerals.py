@@ -14,12 +14,12 @@ from lowerbound.columns.arrow import MISSING_NUMBER, pc, snippet
 from lowerbound.errors import DataError
 
 _SYMBOLS = "$€£¥"
-_SIGNS = (*_SYMBOLS, "%", "")  # one of them stands at every number, or none at all
+_SIGNS = (*_SYMBOLS, "%", "")  # either every number of a column has the same sign, or none has one
 _POINT = r"^[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?$"  # 1,234.5
 _COMMA = r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$"  # 1.234,5
 _MARKED = r"[.,'%$€£¥\x{00a0}\x{202f}]"
 _LIKE_A_NUMBER = rf"^[-+]?[{_SYMBOLS}]?\s?[+-]?\d.*$"
-_GAP = r"['\x{00a0}\x{202f}](\d{3})"  # a thousands mark that is neither point nor comma
+_GAP = r"['\x{00a0}\x{202f}](\d{3})"  # thousands marks other than point and comma
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Repair:
     """A rule for parsing the values of a column as numbers.
 
     Attributes:
-        sign: the currency or percent sign that is taken off, or none.
-        thousands: the mark that is left out.
-        decimal: the mark that becomes a point.
+        sign: the currency or percent sign to remove, or empty.
+        thousands: the thousands mark to remove.
+        decimal: the decimal mark, which becomes a point.
         note: the note for the user.
     """
 
@@ -39,7 +39,7 @@ class Repair:
     note: str
 
     def __call__(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Return the cells as numbers."""
+        """Return the values as numbers."""
         cells = column.combine_chunks().dictionary_encode()
         words = _without(_bare(cells.dictionary), self.sign)
         words = pc.replace_substring(words, self.thousands, "")
@@ -50,7 +50,7 @@ class Repair:
 
 @dataclass
 class _Style:
-    """What is true of all words so far, one sign being taken off each."""
+    """The properties of all words so far, with one sign removed from each."""
 
     point: bool = True
     comma: bool = True
@@ -73,7 +73,7 @@ class _Style:
 
 @dataclass
 class Spelling:
-    """A detector of the notation of numbers in a column of text, fed part by part.
+    """Detector of the notation of numbers in a column of text, fed part by part.
 
     Args:
         name: of the column.
@@ -104,10 +104,10 @@ class Spelling:
                 del self._styles[sign]
 
     def repair(self) -> Repair | None:
-        """Return the rule for parsing the column as numbers; None where it stays text.
+        """Return the rule for parsing the column as numbers; None if it stays text.
 
         Raises:
-            DataError: E018 when they can be read in two ways.
+            DataError: E018 if the numbers can be read in two ways.
         """
         if not (self._styles and self._seen and self._marked):
             return None
@@ -138,7 +138,7 @@ class Spelling:
 
 
 def _bare(words: pa.Array) -> pa.Array:
-    """Take spaces off, and whatever means a missing cell."""
+    """Remove spaces, and markers of missing values."""
     bare = pc.utf8_trim_whitespace(words)
     blank = pc.is_in(bare, value_set=pa.array(MISSING_NUMBER, bare.type))
     return pc.if_else(blank, pa.scalar(None, bare.type), bare)
@@ -158,7 +158,7 @@ def _beside(sign: str) -> str:
 
 
 def _without(words: pa.Array, sign: str) -> pa.Array:
-    """Take one currency or percent sign off, and marks between groups of three digits."""
+    """Remove one currency or percent sign, and marks between groups of three digits."""
     words = pc.replace_substring_regex(words, _GAP, r"\1")
     if not sign:
         return words

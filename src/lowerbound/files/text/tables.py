@@ -19,7 +19,7 @@ from lowerbound.files.text.dialect import MARKS, Dialect, find_dialect
 from lowerbound.files.text.encoding import LONGEST_LINE, Scan, Text, load, scan
 from lowerbound.files.text.numerals import Repair, Spelling
 
-BLOCK = 2**20  # bytes that are parsed together, more where lines are longer
+BLOCK = 2**20  # bytes per parsed block; more for longer lines
 
 
 def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str, ...]]:
@@ -30,7 +30,7 @@ def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str
         rows: stop after this many rows.
 
     Returns:
-        The table, and the lossless repairs that were made.
+        The table, and notes on lossless repairs.
 
     Raises:
         DataError: E010 to E019, with the line and a snippet of it.
@@ -52,7 +52,7 @@ def look(path: Path, head_lines: int | None = None) -> Layout:
     """Prepare a text file for the parser, and detect its dialect.
 
     Raises:
-        DataError: E004 and E011 to E017, where it is no table.
+        DataError: E004 and E011 to E017 if the file is not a table.
     """
     text = load(path, head_lines)
     dialect = find_dialect(text)
@@ -71,16 +71,16 @@ class Layout(NamedTuple):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lossless repairs that were made."""
+        """Return notes on lossless repairs."""
         return *self.text.notes, *self.dialect.notes
 
     def options(
         self, types: Mapping[str, pa.DataType] | None = None, *, only: bool = False
     ) -> dict[str, Any]:
-        """Return options of the parser. It calls the columns f0, f1, ..., whatever they are.
+        """Return options of the parser, which names the columns f0, f1, ... in any case.
 
         Args:
-            types: of columns, by their names; others are found.
+            types: of columns by name; other types are inferred.
             only: read no other columns.
         """
         inner = {name: f"f{j}" for j, name in enumerate(self.dialect.names)}
@@ -88,7 +88,7 @@ class Layout(NamedTuple):
         parse = arrow_csv.ParseOptions(
             delimiter=self.dialect.delimiter,
             newlines_in_values=self.seen.multiline,
-            # In a single column, an empty line is an empty cell.
+            # In a single column, an empty line is an empty value.
             ignore_empty_lines=len(inner) > 1,
         )
         convert = arrow_csv.ConvertOptions(
@@ -111,7 +111,7 @@ class Layout(NamedTuple):
         if "Expected" in str(error):
             return _ragged(self)
         if "straddl" in str(error) and self.seen.longest <= LONGEST_LINE:
-            return no_rows(self)  # not even the header ends
+            return no_rows(self)  # the header itself does not end
         return _unparsable(text, error)
 
 
@@ -135,19 +135,19 @@ def _ragged(layout: Layout) -> DataError:
         return "skip"
 
     text, dialect = layout.text, layout.dialect
-    # As text, so that only the number of values can be wrong; one block is held at a time.
+    # Read as text, so that only the number of values can be wrong; one block in memory at a time.
     options = layout.options(dict.fromkeys(dialect.names, pa.string()))
     options["parse_options"].invalid_row_handler = collect
-    options["read_options"].use_threads = False  # so that rows have numbers
+    options["read_options"].use_threads = False  # single-threaded, so that rows have numbers
     with readable(text.path), text.open() as file:
         for _ in arrow_csv.open_csv(file, **options):
             pass
     first = bad[0]
     line = text.line_of(first.text.splitlines()[0].encode()) or first.number
-    more = f"; {len(bad):,} lines are like that" if len(bad) > 1 else ""
+    more = f"; {len(bad):,} lines have this error" if len(bad) > 1 else ""
     return DataError(
         "E010",
-        f"line {line:,} of {place(text.path)} has {first.actual_columns:,} cells where the "
+        f"line {line:,} of {place(text.path)} has {first.actual_columns:,} values where the "
         f"first has {first.expected_columns:,}: {snippet(first.text)}{more}",
         fix=f"correct the line, or put quotes around values that contain "
         f"{MARKS[dialect.delimiter]}; to see it: sed -n {line}p '{text.path}'",
@@ -185,7 +185,7 @@ def _unparsable(text: Text, error: Exception) -> DataError:
 
 
 def _refuse_open_quote(text: Text, dialect: Dialect) -> None:
-    """Raise E011 if the file ends inside a quoted value; odd quotes may also be honest inches."""
+    """Raise E011 if the file ends inside a quoted value; a lone quote may also mean inches."""
     with readable(text.path), text.open() as file:
         lines = (line.decode("utf-8", errors="replace") for line in file)
         reader = csv.reader(lines, delimiter=dialect.delimiter, strict=True)
@@ -212,7 +212,7 @@ def _refuse_open_quote(text: Text, dialect: Dialect) -> None:
 
 
 def _keep_codes(table: pa.Table, layout: Layout) -> pa.Table:
-    """Read numbers again as text where a number would lose digits: 007, or 20-digit ids."""
+    """Read columns again as text if numbers would lose digits, such as 007 or 20-digit ids."""
     zeros = layout.seen.zeros
     doubtful = [
         field.name
@@ -233,9 +233,9 @@ def may_be_codes(kind: pa.DataType, largest: float, zeros: bool) -> bool:
     """Return whether numbers could have lost digits.
 
     Args:
-        kind: the type that the parser gives them.
-        largest: of them, without its sign.
-        zeros: whether some cell of the file begins with a zero and a further digit.
+        kind: their type from the parser.
+        largest: the largest absolute value.
+        zeros: whether some value of the file begins with a zero and a further digit.
     """
     if pa.types.is_integer(kind):
         return zeros
@@ -243,7 +243,7 @@ def may_be_codes(kind: pa.DataType, largest: float, zeros: bool) -> bool:
 
 
 def largest(column: pa.ChunkedArray) -> float:
-    """Return the largest number of a column of doubles, without its sign; of others 0."""
+    """Return the largest absolute value of a column of doubles; 0 for other types."""
     if not pa.types.is_float64(column.type):
         return 0.0
     low, high = (bound.as_py() for bound in pc.min_max(column).values())
@@ -251,7 +251,7 @@ def largest(column: pa.ChunkedArray) -> float:
 
 
 def are_codes(words: pa.ChunkedArray) -> bool:
-    """Return whether a cell has more digits than a number keeps."""
+    """Return whether a value has more digits than a number keeps."""
     pattern = r"^\s*[+-]?(0\d+|\d{16,})\s*$"
     return bool(pc.any(pc.match_substring_regex(words, pattern)).as_py())
 
