@@ -1,4 +1,4 @@
-"""The error codes: the cause of each and what to do about it, as ``lowerbound error`` prints."""
+"""The error codes: the text that ``lowerbound error CODE`` prints for each, its cause and fix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One entry of the catalogue: what the code means and what to do about it."""
+    """The title of an error code, and a text on its cause and its fix."""
 
     title: str
     explanation: str
@@ -18,289 +18,298 @@ class Entry(NamedTuple):
 DATA: dict[str, tuple[str, str]] = {
     "E001": (
         "there is no file at this path",
-        "Nothing exists under this name. The message names the entry of the same folder whose "
-        "name is nearest. A path is read from the current folder unless it begins with /.",
+        "The message gives the most similar name in the same folder. A path is relative to the "
+        "current folder unless it begins with /.",
     ),
     "E002": (
-        "this is not a plain file",
-        "Pipes, devices and sockets have no size and may block or never end, so they are refused "
-        "before they are opened. Write the data to a file first.",
+        "the path is not a regular file",
+        "Pipes, devices and sockets are never opened, because reading them may block or never "
+        "end. Write the data to a file first.",
     ),
     "E003": (
         "the file cannot be opened",
-        "The system refused: permissions, a loop of links, a name that is too long or contains a "
-        "NUL. The message gives the system's reason.",
+        "The operating system refused to open it: missing permissions, a loop of symbolic links, "
+        "a name that is too long or contains NUL. The message gives the system's reason.",
     ),
     "E004": (
         "the file is empty",
-        "It has no bytes, or blank lines only. A download or an export probably failed.",
+        "It has no bytes, or only blank lines. A download or an export probably failed.",
     ),
     "E005": (
-        "this kind of file cannot be read",
-        "Tables are read from .csv, .tsv, .txt (also .gz), .parquet, .npy and .npz, told apart by "
-        "the suffix and by the first bytes. Pickles are refused because opening one can run code; "
-        "save a workbook as CSV.",
+        "the file format is not supported",
+        "Tables are read from .csv, .tsv, .txt (also .gz), .parquet, .npy and .npz files; the "
+        "format is detected from the suffix and the first bytes. Pickles are refused because "
+        "opening one can run code. Save a workbook as CSV.",
     ),
     "E006": (
-        "an address was given where a path is needed",
-        "Data are read from files only. Download the file and give its path.",
+        "a URL was given where a path is needed",
+        "Data are read from files only. Download the file and pass its path.",
     ),
     "E007": (
         "the pattern or folder contains no table",
         "A pattern must match at least one file and a folder must contain at least one .parquet "
-        "or .csv file; names that begin with a dot or an underscore are passed over.",
+        "or .csv file. Names that begin with a dot or an underscore are ignored.",
     ),
     "E008": (
-        "the files of the folder do not belong together",
-        "All files of one table must be of one kind. Choose them with a pattern such as "
+        "the folder contains files of different formats",
+        "All files of one table must have the same format. Select them with a pattern such as "
         "'folder/*.parquet'.",
     ),
     "E009": (
         "the file changed or could not be read to its end",
-        "It was removed, cut short or replaced while it was being read, or the disk failed.",
+        "It was removed, truncated or replaced while it was being read, or the disk failed.",
     ),
     "E010": (
-        "a row has another number of cells than the header",
-        "Every line of a CSV file must have as many cells as its first. A separator inside a "
-        "value needs quotes around the value. Nothing is dropped silently, so such a file is "
-        "refused; the message gives the line and its text.",
+        "a row and the header have different numbers of values",
+        "Every line of a CSV file must have as many values as the first line. A value that "
+        "contains the separator must be quoted. Lines are never dropped silently: the file is "
+        "refused, and the message gives the line and its text.",
     ),
     "E011": (
         "a quotation mark is not closed",
-        "A value that begins with a quotation mark goes on to the next one, across lines. Double "
-        "the mark inside a value, or remove it.",
+        "A value that begins with a quotation mark continues, across lines if necessary, to the "
+        "next quotation mark. Double a quotation mark inside a value, or remove it.",
     ),
     "E012": (
         "two columns have the same name",
-        "Columns are found by name, so each needs its own.",
+        "Columns are matched by name, so every name must be unique.",
     ),
     "E013": (
         "the table has no rows",
-        "There is a header but no data under it, or every row was filtered away.",
+        "It has a header but no data, or a filter removed every row.",
     ),
     "E014": (
         "the file is not text",
-        "It contains NUL bytes, or bytes that no supported encoding explains. UTF-8, UTF-16 with "
-        "a byte order mark, and Windows-1252 are read; convert others with iconv.",
+        "It contains NUL bytes, or bytes that are not valid in any supported encoding. Supported "
+        "are UTF-8, UTF-16 with a byte order mark, and Windows-1252; convert others with iconv.",
     ),
     "E015": (
         "a line or a header is too large",
-        "Lines of more than 16 MB and tables of more than 100,000 columns are refused, because "
-        "they are nearly always a wrong separator or missing line ends, and would exhaust memory.",
+        "Lines of more than 16 MB and tables of more than 100,000 columns are refused: nearly "
+        "always the separator is wrong or line ends are missing, and reading them would exhaust "
+        "the memory.",
     ),
     "E016": (
         "the compressed file is damaged",
-        "It is cut short or its checksum does not match. Download or compress it again.",
+        "It is truncated, or its checksum does not match. Download or compress it again.",
     ),
     "E017": (
-        "the compressed file unpacks to too much",
+        "the compressed file is too large when unpacked",
         "Files that unpack to more than 2 GB, or to more than a hundred times their size, are "
         "refused, because a few kilobytes could otherwise fill the memory. If you trust the "
         "file, unpack it yourself and read the result.",
     ),
     "E018": (
         "numbers are written in an ambiguous way",
-        "1,234 is one thousand in some countries and a little more than one in others, and "
-        "nothing in the column tells which is meant. Write a point for decimals and no mark for "
-        "thousands.",
+        "1,234 means more than a thousand in some countries and a little more than one in others, "
+        "and no other value of the column shows which is meant. Write a point for decimals and no "
+        "separator for thousands.",
     ),
     "E019": (
-        "the file is no valid CSV",
-        "The message gives the parser's reason and the place.",
+        "the file is not valid CSV",
+        "The message gives the parser's reason and the line.",
     ),
     "E020": (
         "the Parquet or Arrow file is damaged",
-        "Its footer or one of its pages cannot be decoded: an incomplete download, another kind "
-        "of file under this name, or a fault of the disk.",
+        "Its footer or one of its pages cannot be decoded. Possible causes are an incomplete "
+        "download, a wrong suffix, or a disk error.",
     ),
     "E021": (
         "the Parquet file is encrypted",
-        "Write it without encryption; keys are not accepted.",
+        "Encryption keys are not supported. Write the file without encryption.",
     ),
     "E022": (
         "the files of one table have different columns",
-        "All shards must have the same column names and types that agree. The message names the "
-        "first shard that differs, and in what.",
+        "All shards must have the same column names and compatible types. The message names the "
+        "first shard that differs and the difference.",
     ),
     "E023": (
-        "a column holds more than one value per cell",
-        "Lists, structures, maps and raw bytes are no numbers or levels. Split the column into "
-        "plain ones, or leave it out with --drop.",
+        "a column holds lists, structures, maps or raw bytes",
+        "A column must hold one number, text, date or truth value per row. Split the column into "
+        "such columns, or leave it out with --drop.",
     ),
     "E024": (
         "a shard is missing",
-        "The numbers in the file names have a gap, or one file is still being downloaded, so "
-        "rows would be missing without a word. Give a pattern such as 'folder/*.parquet' to read "
-        "what is there on purpose.",
+        "The numbers in the file names have a gap, or a file is still being downloaded, so rows "
+        "would be missing silently. To read only the existing files, give a pattern such as "
+        "'folder/*.parquet'.",
     ),
     "E025": (
-        "the file of an array or of cells is damaged",
-        "Its header and its size do not agree, or it is no .npy or .npz file at all.",
+        "the array file or AnnData file is damaged",
+        "Its header does not match its size, or it is not a file of the format that its suffix "
+        "names.",
     ),
     "E026": (
         "the array contains Python objects",
-        "Such arrays are pickles: opening one can run code, so they are refused. Save numbers or "
-        "text instead.",
+        "Such arrays are stored as pickles, and opening a pickle can run code, so they are "
+        "refused. Save numbers or text instead.",
     ),
     "E027": (
         "the array does not have two dimensions",
-        "A table has rows and columns. Reshape your data: array.reshape(-1, 1) makes one column, "
+        "A table has rows and columns. Reshape the data: array.reshape(-1, 1) makes one column, "
         "array.reshape(len(array), -1) flattens each example to a row. Pictures, (n, height, "
-        "width) with or without channels, are for the recipes conv, conv_ladder, nvae, vqvae and "
-        "vqvae2.",
+        "width) with or without channels, need one of the recipes conv, conv_ladder, nvae, vqvae "
+        "and vqvae2.",
     ),
     "E028": (
-        "the archive does not say which array is the table",
-        "An .npz file is read from the array X, or from its only two-dimensional array, or from "
-        "a matrix saved by scipy.sparse.save_npz.",
+        "the archive holds several arrays that could be the table",
+        "An .npz file must hold an array named X, a single two-dimensional array, or a matrix "
+        "saved by scipy.sparse.save_npz.",
     ),
     "E029": (
-        "a column mixes kinds of values",
-        "One column must hold one kind of value. The message names the first cell that differs.",
+        "a column mixes types of values",
+        "All values of a column must have one type. The message names the first value that "
+        "differs.",
     ),
     "E030": (
         "a column has infinite values",
-        "No density is finite at infinity. Leave such cells empty, which marks them as missing, "
-        "or correct them. Numbers beyond 1e308 are read as infinite too.",
+        "The density of an infinite value cannot be computed. Correct such values, or leave them "
+        "empty to mark them as missing. Numbers beyond 1e308 are read as infinite as well.",
     ),
     "E031": (
         "a column that the model needs is missing",
-        "The model was fitted on named columns and every one of them must be present; extra "
-        "columns are ignored and the order does not matter. If the column has another name, "
-        "pass --rename THEIRS=OURS. If it is unknown for every row, add it with empty cells: "
-        "the model treats missing cells as missing.",
+        "Every column that the model was fitted on must be present; extra columns are ignored "
+        "and the order does not matter. If the column has another name, pass "
+        "--rename THEIRS=OURS. If it is unknown for every row, add it with empty values, which "
+        "the model treats as missing.",
     ),
     "E032": (
-        "a column holds something else than the model expects",
-        "Types are converted where nothing is lost: 1.0 to 1, '12' to 12, text to dates. These "
-        "cells cannot be. The message names the first of them and how many there are.",
+        "a column does not have the type that the model expects",
+        "Values are converted if nothing is lost: 1.0 to 1, '12' to 12, text to dates. Some "
+        "values of the column cannot be converted. The message gives the first of them and their "
+        "number.",
     ),
     "E033": (
-        "a column cannot be of the kind it was given",
-        "The kind given with --types contradicts the cells, such as binary with three levels or "
+        "the values of a column do not fit the kind given for it",
+        "The kind given with --types contradicts the values, such as binary with three levels or "
         "positive with negative numbers.",
     ),
     "E034": (
-        "a column is nearly all numbers",
-        "A few cells of it are no numbers, which is usually a mistake in the file. Correct them, "
-        "or say with --types that the column is categorical, text or id.",
+        "a few values of a column of numbers are not numbers",
+        "Usually these values are mistakes in the file. Correct them, or declare the column as "
+        "categorical, text or id with --types.",
     ),
     "E035": (
-        "a column of counts has other numbers in it",
-        "Counts are whole numbers from 0. Normalised or log-transformed counts are none: pass "
-        "the raw ones, or give the column the kind real.",
+        "a column of counts has values that are not counts",
+        "Counts are whole numbers from 0. Pass raw counts, not normalised or log-transformed "
+        "ones, or give the column the kind real.",
     ),
     "E037": (
         "no column can be modelled",
-        "Every column is an id, free text, or constant, or was dropped.",
+        "Every column is an id, free text or constant, or was dropped.",
     ),
     "E038": (
         "the table has too few rows to infer its columns",
-        "The kind of a column, and how its values vary, are inferred from the rows.",
+        "The kinds of the columns and the spread of their values are inferred from the rows, "
+        "which needs more rows. The message gives the minimum.",
     ),
     "E039": (
         "a column has too many levels",
-        "More than a million levels cannot be learned from any table of realistic size.",
+        "A column may have at most a million levels: no table of realistic size is enough to "
+        "learn more.",
     ),
     "E040": (
-        "the values are of a type that holds no numbers, text or dates",
-        "Complex numbers, Python objects and the like must be converted first.",
+        "the type of the values is not supported",
+        "Values must be numbers, text, dates or truth values. Convert complex numbers, Python "
+        "objects and other types first.",
     ),
     "E041": (
         "dates are written in an ambiguous way",
-        "Both day/month and month/day fit every cell. Write dates as 2024-01-31.",
+        "All values of the column are valid as day/month and as month/day. Write dates as "
+        "2024-01-31.",
     ),
     "E042": (
         "the sparse matrix is damaged",
-        "Its index arrays point outside its shape or are not in order.",
+        "Its index arrays point outside its shape or are not sorted.",
     ),
     "E043": (
-        "numbers are too precise for this library",
-        "Some values do not fit into 64-bit floating point without loss.",
+        "numbers have too many digits",
+        "Some values cannot be stored as 64-bit floating point numbers without loss.",
     ),
     "E080": (
-        "the array has another number of columns than the model",
-        "The columns of an array are told apart by their place only, so there must be as many as "
-        "the model was fitted on. A data frame is matched by names instead.",
+        "the array and the model have different numbers of columns",
+        "The columns of an array are identified by position, so an array must have as many "
+        "columns as the model was fitted on. The columns of a data frame are matched by name.",
     ),
     "E081": (
-        "the array is no embedding of this model",
-        "inverse_transform takes what transform returns: a row of as many numbers as the model "
-        "has latent dimensions.",
+        "the array is not an embedding of this model",
+        "inverse_transform takes an array as transform returns it, with one column per latent "
+        "dimension of the model.",
     ),
     "E071": (
-        "the recipe models numbers only",
-        "Every column must be a number for this recipe. The recipe table takes columns of any "
-        "kind.",
+        "the recipe takes columns of numbers only",
+        "Use the recipe table, which takes columns of any kind.",
     ),
     "E073": (
-        "the values are no counts",
-        "This recipe takes whole numbers from 0. Normalised or log-transformed counts are none: "
-        "give the raw ones, or take another recipe.",
+        "the values are not counts",
+        "This recipe takes whole numbers from 0. Pass raw counts, not normalised or "
+        "log-transformed ones, or choose another recipe.",
     ),
     "E074": (
-        "training never saw this value",
+        "the training data did not contain this value",
         "A condition of --where must be one of the levels that the column had when the model was "
-        "fitted; `lowerbound info M.vae` lists them.",
+        "fitted. `lowerbound info M.vae` lists them.",
     ),
     "E075": (
-        "the table has too few rows to learn from",
-        "A model is learned from at least two rows, and a useful one from hundreds.",
+        "the table has too few rows to fit a model",
+        "Fitting needs at least two rows; a useful model needs hundreds.",
     ),
     "E076": (
-        "the pictures are not of the shape that the model takes",
-        "Recipes of images take an array of shape (n, height, width) or (n, height, width, "
-        "channels), all pictures of one size; a fitted model takes that size only.",
+        "the pictures do not have the shape that the model takes",
+        "Recipes for pictures take an array of shape (n, height, width) or (n, height, width, "
+        "channels). A fitted model takes pictures of the size it was fitted on.",
     ),
     "E077": (
         "the pixels are out of range",
-        "Pixels are 0 and 1, whole numbers from 0 to 255, or numbers from 0 to 1. Which of them a "
-        "model takes depends on its likelihood.",
+        "Pixels must be 0 or 1, whole numbers from 0 to 255, or numbers from 0 to 1, depending on "
+        "the likelihood of the model.",
     ),
     "E078": (
         "a data set could not be downloaded",
-        "Only `python -m reproductions run NAME --download` opens a network connection. There may "
-        "be none here, or the address may have moved: the file can be put in its place by hand.",
+        "Only `python -m reproductions run NAME --download` opens a network connection. This "
+        "machine may have no connection, or the file may have moved. You can also download the "
+        "file by hand and put it at the path in the message.",
     ),
     "E082": (
         "there is no picture at this path",
-        "A folder of pictures holds PNG, JPEG, WebP, TIFF or BMP files, known by their suffix, "
-        "also in sub-folders. Files whose names begin with a dot are passed over.",
+        "A folder of pictures must contain PNG, JPEG, WebP, TIFF or BMP files, in itself or in "
+        "subfolders. They are recognised by their suffix; names that begin with a dot are "
+        "ignored.",
     ),
     "E083": (
         "a file cannot be read as a picture",
-        "It is cut short, damaged, or of another kind than PNG, JPEG, WebP, TIFF and BMP, "
-        "whatever its suffix says. Pixels may have 8 bits, or 16 where the picture is grey.",
+        "It is truncated or damaged, or its content is not PNG, JPEG, WebP, TIFF or BMP, whatever "
+        "its suffix. Pixels must have 8 bits per channel; grey pictures may have 16.",
     ),
     "E084": (
         "too many pictures cannot be read",
-        "Up to 1 % of unreadable files are skipped and named; more of them are a mistake that "
-        "should not pass unseen. --on-bad-file skip leaves them out however many there are.",
+        "Up to 1 % of unreadable files are skipped and listed; a larger share is an error. "
+        "--on-bad-file skip skips any number of them.",
     ),
     "E085": (
         "a picture is too large",
-        "A picture may have 64 million pixels. Its header is compared with this limit before "
-        "anything is decoded, because a few kilobytes could otherwise fill the memory.",
+        "A picture may have at most 64 million pixels. The limit is checked in the header, before "
+        "decoding, because a few kilobytes could otherwise fill the memory.",
     ),
     "E086": (
         "the pictures have several sizes",
-        "A model of pictures takes one size. --size 64 scales every picture until its shorter "
-        "side fits and cuts a square out of its middle; --size 64x96 gives height and width.",
+        "All pictures must have one size. --size 64 scales the shorter side of every picture to "
+        "64 pixels and crops a square from its centre; --size 64x96 sets height and width.",
     ),
     "E087": (
-        "pictures and targets do not belong together",
-        "Every picture needs a target (a mask, a clean or a larger picture) of the same name in "
-        "the same sub-folder; only the suffix may differ.",
+        "the names of pictures and targets do not match",
+        "Every picture needs a target (a mask, a clean or a larger picture) with the same name in "
+        "the same subfolder; only the suffix may differ.",
     ),
     "E088": (
-        "the masks are no masks",
-        "A mask has one grey level or colour per class, and at least two of them. JPEG blurs the "
-        "borders between colours: masks are saved as PNG.",
+        "the masks do not show classes",
+        "A mask must have one grey level or colour per class, and at least two classes. Save "
+        "masks as PNG: JPEG blurs the borders between colours.",
     ),
     "E089": (
-        "a target has not the size of its picture",
-        "A mask or a clean picture has as many pixels as the picture it belongs to; the target "
-        "of `upscale` is larger by the model's scale.",
+        "the size of a target does not match its picture",
+        "A mask or a clean picture must have the height and width of its picture; a target of "
+        "`upscale` must be larger by the scale of the model.",
     ),
 }
 
