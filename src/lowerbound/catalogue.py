@@ -152,7 +152,7 @@ DATA: dict[str, tuple[str, str]] = {
         "and vqvae2.",
     ),
     "E028": (
-        "the archive holds several arrays that could be the table",
+        "the archive does not show which array is the table",
         "An .npz file must hold an array named X, a single two-dimensional array, or a matrix "
         "saved by scipy.sparse.save_npz.",
     ),
@@ -201,7 +201,7 @@ DATA: dict[str, tuple[str, str]] = {
     "E038": (
         "the table has too few rows to infer its columns",
         "The kinds of the columns and the spread of their values are inferred from the rows, "
-        "which needs more rows. The message gives the minimum.",
+        "which needs at least two.",
     ),
     "E039": (
         "a column has too many levels",
@@ -268,7 +268,7 @@ DATA: dict[str, tuple[str, str]] = {
         "a data set could not be downloaded",
         "Only `python -m reproductions run NAME --download` opens a network connection. This "
         "machine may have no connection, or the file may have moved. You can also download the "
-        "file by hand and put it at the path in the message.",
+        "file by hand and put it into the data folder.",
     ),
     "E082": (
         "there is no picture at this path",
@@ -320,98 +320,98 @@ DATA: dict[str, tuple[str, str]] = {
 MODELS: dict[str, tuple[str, str]] = {
     "E101": (
         "there is no saved model at this path",
-        "A saved model is a folder such as fraud.vae. The message names the entry of the same "
-        "folder whose name is nearest. Addresses are not fetched: download the folder first.",
+        "A saved model is a folder such as fraud.vae. The message gives the most similar name in "
+        "the same folder. URLs are not supported: download the folder first.",
     ),
     "E102": (
         "the file belongs to another tool",
         "Pickles, PyTorch and Keras files can run code when they are opened, so they are refused "
-        "unread; other formats lack the schema, the calibration or the recipe. Train a model with "
-        "`lowerbound fit`, or give the model before the data if the two were swapped.",
+        "without being read; other formats lack the schema, the calibration or the recipe. Fit a "
+        "model with `lowerbound fit`. If the paths of model and data are swapped, give the model "
+        "first.",
     ),
     "E103": (
-        "a saved model is a folder, and this is not one",
+        "the path is not a folder, and a saved model is one",
         "Pass the folder that contains manifest.json, not a file in it, a pipe or a device.",
     ),
     "E104": (
-        "the folder is no saved model",
-        "Every saved model has a manifest.json, which is written last. Without it the folder was "
-        "never a model, or was copied in part.",
+        "the folder is not a saved model",
+        "Every saved model has a manifest.json, which is written last. A folder without it was "
+        "never a model, or was copied incompletely.",
     ),
     "E105": (
-        "the folder contains models but is none itself",
-        "A training run keeps its models in folders of their own; the fix names the best one.",
+        "the folder contains models but is not a model itself",
+        "A training run writes each model to its own subfolder. The fix gives the best one.",
     ),
     "E106": (
         "the model cannot be read",
-        "The system refused to open the folder or one of its files: permissions, or a fault of "
-        "the disk. Nothing was loaded.",
+        "The operating system refused to open the folder or one of its files: missing "
+        "permissions, or a disk error. Nothing was loaded.",
     ),
     "E110": (
         "the manifest of the model is damaged",
-        "manifest.json contains the SHA-256 of its own content and must be, byte for byte, what "
-        "was written. It was edited, cut short or changed on the way; copy the model again.",
+        "manifest.json contains the SHA-256 of its own content, and the two do not match: the "
+        "file was edited, truncated, or changed while it was copied. Copy the model again.",
     ),
     "E111": (
         "a file of the model is missing",
-        "The manifest lists every file of the model and all are needed. Copy the whole folder.",
+        "Every file that the manifest lists is needed. Copy the whole folder.",
     ),
     "E112": (
         "the model's folder contains a file that is not part of it",
-        "Only the files that the manifest lists may be there, so that nothing unverified travels "
-        "with a model. Remove the file; keep notes beside the folder.",
+        "The folder may contain only the files that the manifest lists, so that every file of a "
+        "model is verified. Move the file out of the folder.",
     ),
     "E113": (
-        "a file of the model is not a plain file",
-        "Links, pipes and devices are refused: what they lead to can change after it was checked. "
-        "`cp -rL` makes a copy without links.",
+        "a file of the model is not a regular file",
+        "Links, pipes and devices are refused, because their content can change after it was "
+        "checked. `cp -rL` makes a copy without links.",
     ),
     "E114": (
         "a file of the model has the wrong size",
-        "It was cut short or appended to after the model was saved. Copy the model again.",
+        "It was truncated or extended after the model was saved. Copy the model again.",
     ),
     "E115": (
         "a file of the model is damaged",
-        "Its SHA-256 is not the one in the manifest: at least one bit changed, or the file comes "
-        "from another model. Copy the model again; it is never loaded in part.",
+        "Its SHA-256 differs from the one in the manifest: the file was changed, or belongs to "
+        "another model. Nothing was loaded. Copy the model again.",
     ),
     "E116": (
-        "a file of the model has the right digest but impossible content",
-        "The file is as it was written, but what was written is no valid JSON or safetensors: a "
-        "repeated key, NaN, a tensor that points outside the file. Such a file does not come from "
-        "`lowerbound fit`; do not trust its source.",
+        "a file of the model has the right digest but invalid content",
+        "The file was not changed after it was written, but it is not valid JSON or safetensors: "
+        "it has a repeated key, NaN, or a tensor that points outside the file. `lowerbound fit` "
+        "does not write such files; do not trust the source of this one.",
     ),
     "E117": (
         "the model needs a newer version of lowerbound",
-        "Every model loads in all later versions, not in earlier ones. Install the version that "
-        "the message names, or a later one.",
+        "A model can be loaded by the version that wrote it and by later ones. Install the "
+        "version that the message names, or a later one.",
     ),
     "E118": (
         "a file of the model is too large",
-        "Sizes are limited before anything is read: 1 MB for the manifest, 64 MB for a JSON file, "
-        "32 GB for the weights.",
+        "The limits are 1 MB for the manifest, 64 MB for a JSON file and 32 GB for the weights. "
+        "They are checked before anything is read.",
     ),
     "E119": (
-        "this cannot be saved in a model",
-        "A model file holds finite numbers, text, lists and named values as JSON, and arrays of "
-        "floats, integers or truth values. The message names what has no such form.",
+        "a value cannot be saved in a model",
+        "A model can hold finite numbers, text, lists and dicts, which are saved as JSON, and "
+        "arrays of floats, integers or truth values. The message names the value.",
     ),
     "E120": (
-        "no state of the run can be read",
-        "The run folder has states that the fit could go on from, but the digests of none of them "
-        "hold: the disk, or another program, changed them. A killed fit does not leave such "
-        "states. Start anew with --resume never.",
+        "no checkpoint of the run can be read",
+        "The run folder has checkpoints to resume from, but none of them matches its digest: a "
+        "disk error or another program changed them. A killed fit does not leave such "
+        "checkpoints. Start again with --resume never.",
     ),
     "E140": (
         "the weights do not fit the recipe",
-        "The file is intact, but its recipe builds another network than the one that was saved: "
-        "the model was made by an incompatible version. Fit it again, or install that version.",
+        "The file is intact, but the recipe no longer builds the network that was saved: the "
+        "model was made by an incompatible version. Fit it again, or install that version.",
     ),
     "E141": (
         "the model was built by a recipe that is not known here",
-        "A model file never names code to import. A model of a recipe of your own is loaded in "
-        "Python by handing over the function or Recipe that built it: lowerbound.load(PATH, "
-        "recipe=my_recipe).",
+        "A model file never names code to import. To load a model of your own recipe, use Python "
+        "and pass the function or Recipe that built it: lowerbound.load(PATH, recipe=my_recipe).",
     ),
 }
 
@@ -421,70 +421,70 @@ MODELS: dict[str, tuple[str, str]] = {
 
 USAGE: dict[str, tuple[str, str]] = {
     "E201": (
-        "this is nothing that can be read as a table",
-        "Give a path, a NumPy array, a data frame (pandas, polars, Arrow and others), a dict of "
+        "an object of this type cannot be read as a table",
+        "Pass a path, a NumPy array, a data frame (pandas, polars, Arrow and others), a dict of "
         "columns, or a SciPy sparse matrix.",
     ),
     "E202": (
-        "this is no kind of column",
+        "this kind of column does not exist",
         "The kinds are real, positive, count, binary, categorical, ordinal, datetime, id, text "
         "and constant.",
     ),
     "E203": (
         "an option names a column that the table does not have",
-        "Names are exact, with capitals; a pattern such as 'x*' must match at least one column.",
+        "Names are case-sensitive. A pattern such as 'x*' must match at least one column.",
     ),
     "E205": (
         "the order of an ordinal column is not known",
-        "Say it from lowest to highest: --types 'grade=ordinal:low<mid<high'.",
+        "List the levels from lowest to highest: --types 'grade=ordinal:low<mid<high'.",
     ),
     "E206": (
-        "the number of rows is not usable",
+        "the number of rows is not a positive whole number",
         "It must be a whole number of at least 1.",
     ),
     "E220": (
         "the output exists already",
-        "Nothing is replaced unless --overwrite (overwrite=True in Python) says so.",
+        "Pass --overwrite (overwrite=True in Python) to replace it, or choose another path.",
     ),
     "E221": (
-        "what exists at the output path may not be replaced",
-        "--overwrite replaces an earlier output of the same kind only. A folder with other files "
-        "in it, or a file where a folder would go, stays as it is; choose another --out.",
+        "the output path holds something that is never replaced",
+        "--overwrite replaces only an earlier output of the same kind, not a folder with other "
+        "files in it, nor a file by a folder. Choose another --out.",
     ),
     "E222": (
-        "the suffix of the output names no format",
+        "the suffix of the output is not a known format",
         "Tables are written as .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .npy or .npz, and an "
-        "exported score as .onnx. Models of pictures also write .png, a grid, or a folder of PNG "
-        "files: a name without a suffix.",
+        "exported score as .onnx. Models of pictures also write .png (a grid of pictures) or, "
+        "for a name without a suffix, a folder of PNG files.",
     ),
     "E223": (
         "no file can be written at this path",
-        "It is a folder, a device, or no path at all. Add the name of the file.",
+        "The path is empty, a folder or a device. Give the path of a file.",
     ),
     "E224": (
         "the format cannot hold these columns",
-        ".npy and .npz hold numbers only, .csv and .tsv no lists or structures. Parquet holds "
-        "everything.",
+        ".npy and .npz files hold numbers only; .csv and .tsv files cannot hold lists or "
+        "structures. Parquet files hold columns of all types.",
     ),
     "E230": (
         "there is no such command or flag",
-        "Commands and flags are found by their exact names. The fix repeats the command with the "
-        "nearest name; `lowerbound --help` lists the commands and `lowerbound COMMAND --help` "
-        "the flags.",
+        "The names of commands and flags cannot be abbreviated. The fix repeats the command with "
+        "the most similar name. `lowerbound --help` lists the commands, and `lowerbound COMMAND "
+        "--help` the flags.",
     ),
     "E231": (
         "a value has the wrong form",
-        "The message names the flag, the value, and what it may be: times are written 90s, 10m "
+        "The message gives the flag, its value and the expected form. Times are written 90s, 10m "
         "or 1h, shares 0.1% or 0.001, pairs key=value.",
     ),
     "E232": (
         "an argument is missing",
-        "The command cannot begin without it; the fix shows where it goes.",
+        "The command needs this argument. The fix shows its place in the command.",
     ),
     "E233": (
-        "several arguments cannot be used",
-        "All that is wrong with the flags and the configuration file is listed at once, each "
-        "with its own code and fix. Nothing was computed.",
+        "several arguments are wrong",
+        "The message lists all errors in the flags and the configuration file, each with its own "
+        "code and fix. Nothing was computed.",
     ),
     "E234": (
         "the configuration file cannot be read",
@@ -493,142 +493,144 @@ USAGE: dict[str, tuple[str, str]] = {
     ),
     "E235": (
         "the configuration file has an unknown key",
-        "Its keys are those that --print-config prints. Unknown ones are refused, since a "
-        "misspelt key would otherwise be ignored silently.",
+        "--print-config prints all allowed keys. Unknown keys are refused, because a misspelt key "
+        "would otherwise be ignored silently.",
     ),
     "E236": (
         "two arguments cannot be combined",
-        "The same argument was given twice, or one of two arguments would undo the other, such "
-        "as free_bits and capacity, which both change the rate. The message names them.",
+        "The same argument was given twice, or one of the two would have no effect, such as "
+        "free_bits and capacity, which both change the rate. The message names the arguments.",
     ),
     "E237": (
-        "two numbers do not fit together",
-        "Each of them is allowed by itself, but one limits the other: a hierarchy has at most one "
-        "width for each level of latents, and a batch is shared by at most as many processes as "
-        "it has rows. The message names both and says what is allowed.",
+        "two numbers contradict each other",
+        "Each number is allowed by itself, but one limits the other. For example, a hierarchy "
+        "has at most one width for each level of latents, and a batch needs at least one row for "
+        "each process. The message gives both numbers and the limit.",
     ),
     "E238": (
         "there is no such error code",
-        "Codes are printed in brackets after the word error; `lowerbound error` lists them.",
+        "Every error message contains its code in brackets. `lowerbound error` lists all codes.",
     ),
     "E239": (
         "a column cannot be renamed",
-        "--rename THEIRS=OURS needs a column THEIRS in the data and a free name OURS.",
+        "--rename THEIRS=OURS needs a column THEIRS in the data, and no other column named OURS.",
     ),
     "E240": (
         "a number is out of range",
-        "The message names the argument, the range of numbers that it takes, and the number that "
-        "it got.",
+        "The message names the argument, its allowed range, and the number that was given.",
     ),
     "E241": (
-        "a name is not one of the known ones",
-        "Recipes, likelihoods, presets and kinds are known by name; the message lists them and "
-        "the fix gives the nearest.",
+        "a name is not one of the allowed names",
+        "Recipes, likelihoods, presets and kinds are chosen by name. The message lists the "
+        "allowed names, and the fix gives the most similar one.",
     ),
     "E242": (
         "a setting does not exist",
-        "--set key=value changes an argument of the recipe, and this recipe has no such argument. "
-        "The message lists those it has.",
+        "--set key=value sets an argument of the recipe or of the objective. This recipe has no "
+        "argument of that name; the message lists the existing ones.",
     ),
     "E243": (
         "a condition names a column that the model does not have",
-        "--where takes columns that are modelled; `lowerbound info M.vae` lists them.",
+        "--where takes only columns that are modelled. `lowerbound info M.vae` lists them.",
     ),
     "E244": (
         "the device is not available",
-        "The name is unknown, or this computer has no such device, or torch was installed without "
-        "support for it. `lowerbound doctor` shows what is there; --device cpu always works.",
+        "The name is unknown, this computer has no such device, or torch was installed without "
+        "support for it. `lowerbound doctor` lists the available devices; --device cpu always "
+        "works.",
     ),
     "E245": (
         "an argument is of the wrong type",
-        "The message names the argument, the types that it takes, and the value that it got. A "
-        "whole number is not written as text, and a list of settings is a dict of names and "
-        "values.",
+        "The message names the argument, its allowed types, and the value that was given. Numbers "
+        "must not be passed as text, and settings are a dict of names and values.",
     ),
     "E246": (
-        "this part of the model cannot do what was asked of it",
-        "Some combinations of posterior, prior and task have no rule yet: a temperature for a "
-        "prior without a scale, a path derivative through a posterior that has none, or an ONNX "
-        "graph of a model whose rows need a context.",
+        "the model does not support this operation",
+        "Some combinations of posterior, prior and task are not implemented, such as a "
+        "temperature for a prior without a scale, the path derivative for a posterior without "
+        "one, or an ONNX graph of a model whose rows need a context.",
     ),
     "E247": (
-        "the model was made for something else",
-        "denoise, upscale, inpaint and segment each take a model that `lowerbound fit --recipe` "
-        "of the same name has made; and such a model does nothing else.",
+        "the model was fitted for another task",
+        "denoise, upscale, inpaint and segment each need a model fitted by `lowerbound fit "
+        "--recipe` with the recipe of the same name, and these models serve no other task.",
     ),
     "E248": (
-        "there is nothing that a discriminator could look at",
-        "--set adversarial=0.3 lets a discriminator look at patches of pictures, of at least "
-        "8 x 8 pixels: for conv, conv_ladder, nvae, vqvae and vqvae2, with one draw of the "
-        "latents for each picture. Rows of a table have no patches, and models that restore "
-        "pictures are judged by their error, which the term would raise.",
+        "an adversarial term needs a model of pictures",
+        "--set adversarial=0.3 trains a discriminator on patches of pictures. It needs pictures "
+        "of at least 8 x 8 pixels, one of the recipes conv, conv_ladder, nvae, vqvae and vqvae2, "
+        "and one draw of the latents per picture. Models that restore pictures are excluded, "
+        "because the term would raise their error.",
     ),
     "E249": (
         "an argument does not apply to this model or data",
-        "It means something for other models or data only: --types and --drop choose columns, "
-        "which pictures do not have; a spectral penalty needs convolutions; prior_share needs a "
-        "recipe that restores pictures. Leave it out, or choose another recipe.",
+        "For example, --types and --drop choose columns, which pictures do not have; a spectral "
+        "penalty needs convolutions; prior_share needs a recipe that restores pictures. Leave the "
+        "argument out, or choose another recipe.",
     ),
     "E250": (
         "an unfinished run has another configuration",
-        "A fit that was stopped keeps its states in the run folder beside its model, and only the "
-        "same configuration on the same data can go on from them. The message lists what differs. "
-        "Repeat the earlier command to continue it, or pass --resume never to forget it.",
+        "A stopped fit keeps its checkpoints in the run folder next to the model, and only a fit "
+        "with the same configuration and the same data can resume from them. The message lists "
+        "the differences. Repeat the earlier command to resume, or pass --resume never to start "
+        "again from the beginning.",
     ),
     "E251": (
-        "another process trains in this run folder",
-        "Two fits in one folder would overwrite each other's states. The lock is dropped by the "
-        "system when the other process ends, however it ends.",
+        "another process uses this run folder",
+        "Two fits in one folder would overwrite each other's checkpoints. The operating system "
+        "releases the lock when the other process ends, even if it is killed.",
     ),
     "E252": (
-        "processes that train together have read different data",
-        "Each of them reads the data itself, and all must find the same rows in the same order: "
-        "on several machines, the same files under the same path, such as on a shared disk.",
+        "the processes of a fit have read different data",
+        "Every process reads the data itself, and all must read the same rows in the same order. "
+        "On several machines, the same files must exist at the same path, such as on a shared "
+        "disk.",
     ),
     "E253": (
-        "this command is not for several processes",
-        "torchrun starts the same command many times. Only fit shares its work among them; "
-        "start the others once, on one machine.",
+        "this command cannot run in several processes",
+        "Of all commands, only fit supports torchrun, which starts a command in several "
+        "processes. Run this command without torchrun.",
     ),
     "E254": (
-        "a codebook of this size is of no use",
-        "It needs at least two codes of at least one dimension; of the kind fsq, at least three, "
-        "which are a grid of variables with three levels or more.",
+        "the codebook is too small",
+        "A codebook needs at least two codes and at least one dimension. A codebook of the kind "
+        "fsq needs at least three codes, because each of its variables has at least three levels.",
     ),
     "E255": (
-        "this needs latents that can be moved a little",
-        "The latents of vqvae and vqvae2 are codes, of which there is nothing between two: no "
-        "traversal, and no annealed importance sampling. `lowerbound evaluate` without --ais, "
-        "samples, reconstructions, interpolations and levels work.",
+        "this needs continuous latents",
+        "The latents of vqvae and vqvae2 are discrete codes, so traversals and annealed "
+        "importance sampling are not available. `lowerbound evaluate` without --ais, samples, "
+        "reconstructions, interpolations and levels are.",
     ),
     "E256": (
-        "this prior has no likeliest codes to keep",
-        "--top-k leaves only the likeliest codes at every place of a grid. It is for vqvae and "
-        "vqvae2 with a learned prior of their codes; other models have --temperature.",
+        "--top-k needs a learned prior of codes",
+        "--top-k draws every code from the k likeliest ones only. It applies to vqvae and vqvae2 "
+        "with a learned prior; use --temperature for other models.",
     ),
     "E257": (
-        "a setting of the objective would do nothing for a model of codes",
-        "While codes are learned the rate is a constant, the number of places times log K, and "
-        "every draw of the posterior is the same: nothing of it can be weighed or sampled.",
+        "a setting of the objective has no effect on a model of codes",
+        "While the codes are learned, the rate is a constant (the number of codes per row times "
+        "log K) and the posterior is deterministic. Settings that weight the rate or draw several "
+        "samples have no effect.",
     ),
     "E258": (
         "the model cannot be scored by its levels",
-        "--by levels compares what several levels of latents know of a row. It needs a hierarchy "
-        "(ladder, conv_ladder, nvae) whose latents are no codes, and held-out rows that were "
-        "scored in the same way when the model was fitted: models of earlier versions lack "
-        "these, and a new fit has them. --by typicality needs neither.",
+        "--by levels compares several levels of latents. It needs a hierarchy (ladder, "
+        "conv_ladder, nvae) with continuous latents, and the scores of held-out rows that a fit "
+        "saves. Models of earlier versions lack these scores; fit the model again. --by "
+        "typicality works for all models that score rows.",
     ),
     "E259": (
-        "a recipe of your own cannot be used",
-        "A function that builds a model says by an argument what data it models: features "
-        "(columns of numbers), families and sizes (columns of any kinds) or shape (pictures); a "
-        "lowerbound.Recipe says it by its coding. Its name must not be that of another recipe.",
+        "your own recipe is not valid",
+        "A function that builds a model must have an argument that shows its kind of data: "
+        "features (columns of numbers), families and sizes (columns of any kinds) or shape "
+        "(pictures). A lowerbound.Recipe has a coding instead. The name must differ from the "
+        "names of all built-in recipes.",
     ),
     "E269": (
-        "this is a bug",
-        "The program met something that nobody foresaw. Nothing of yours is wrong. Please report "
-        "the command, its output with --debug, and what `lowerbound doctor --json` prints; no "
-        "data need to be sent.",
+        "this is a bug in lowerbound",
+        "An unexpected error occurred inside lowerbound. Please report the command, its output "
+        "with --debug, and the output of `lowerbound doctor --json`. The data are not needed.",
     ),
 }
 
@@ -639,73 +641,73 @@ USAGE: dict[str, tuple[str, str]] = {
 RESOURCES: dict[str, tuple[str, str]] = {
     "E301": (
         "the disk is full",
-        "The message says how much is free and how much is needed. Nothing incomplete was left "
-        "behind, and an earlier output at the same path is as it was.",
+        "The message gives the free and the needed space. No incomplete file was left behind, "
+        "and an earlier output at the same path is unchanged.",
     ),
     "E302": (
-        "the output cannot be written there",
-        "The folder is missing, read-only, or closed to you; the message gives the system's "
-        "reason. Make it with mkdir -p, or choose another --out.",
+        "the output cannot be written to this path",
+        "The folder does not exist, is read-only, or you lack permission; the message gives the "
+        "system's reason. Create the folder with mkdir -p, or choose another --out.",
     ),
     "E303": (
         "there is not enough memory",
-        "The message says what was needed and for what.",
+        "The message gives the needed memory and its purpose.",
     ),
     "E310": (
         "an optional library is not installed",
-        "The message names it and the fix installs it. Models that were fitted on a data frame "
-        "give rows back as a frame of the same library; `lowerbound export` needs onnx, "
-        "onnxscript and onnxruntime.",
+        "The message names the library, and the fix installs it. Models that were fitted on a "
+        "data frame return rows as a data frame of the same library; `lowerbound export` needs "
+        "onnx, onnxscript and onnxruntime.",
     ),
     "E311": (
-        "no Ray cluster answers",
-        "--ray joins the cluster that RAY_ADDRESS names, and starts one on this machine where it "
-        "names none. The message gives Ray's own reason.",
+        "no connection to a Ray cluster",
+        "--ray connects to the cluster at RAY_ADDRESS or, if that variable is not set, starts a "
+        "cluster on this machine. The message gives Ray's reason.",
     ),
 }
 
 NUMBERS: dict[str, tuple[str, str]] = {
     "E401": (
-        "the loss did not stay finite",
-        "A step whose loss or gradient is not finite is skipped and counted; when too many follow "
-        "one another, training stops rather than going on with nothing. The message names the "
-        "largest value of the last batch: a column in a wrong unit is the usual cause, a learning "
-        "rate that is too high the next.",
+        "the loss became infinite or NaN",
+        "A step with an infinite or NaN loss or gradient is skipped; training stops after too "
+        "many such steps in a row. The message gives the largest value of the last batch. The "
+        "usual cause is a column in a wrong unit; another is a learning rate that is too high.",
     ),
 }
 
 STOPS: dict[str, tuple[str, str]] = {
     "E501": (
         "another process of this fit ended",
-        "Processes that train together wait for one another at every step, so that where one ends "
-        "all end. What the first one committed is kept: the same command goes on from there. With "
-        "torchrun --max-restarts 3 that happens by itself.",
+        "The processes of a fit wait for each other at every step, so if one ends, all end. The "
+        "last checkpoint is kept: the same command resumes from it. torchrun --max-restarts 3 "
+        "does so automatically.",
     ),
     "E502": (
-        "workers of Ray ended too often",
-        "Where a worker dies, Ray starts it again a few times; then the job ends. What a fit has "
-        "committed is kept: the same command goes on from there. A worker that dies every time is "
-        "often one that has run out of memory.",
+        "Ray workers failed too often",
+        "Ray restarts a failed worker a few times before the job ends. The last checkpoint of a "
+        "fit is kept: the same command resumes from it. Workers that fail repeatedly have often "
+        "run out of memory.",
     ),
 }
 
 CHECKS: dict[str, tuple[str, str]] = {
     "E601": (
-        "a saved model does not score as it did before",
-        "A dry run saves the model, loads it and scores the same rows again: the results must be "
-        "equal to the last bit. This machine, or its libraries, computed something else.",
+        "a saved model does not reproduce its scores",
+        "A dry run saves the model, loads it and scores the same rows again; the scores must be "
+        "equal to the last bit. On this machine, with the installed libraries, they are not.",
     ),
     "E602": (
-        "an exported graph does not score as its model does",
+        "an exported graph does not reproduce the scores of its model",
         "Before an ONNX file is written, ONNX Runtime and torch score the same rows with the same "
-        "draws. They must agree to 0.001 nats or, where scores are large, to 1e-5 of the score, "
-        "and so must the coded cells. The libraries' versions do not fit together.",
+        "draws. The scores must agree to 0.001 nats or, if they are large, to 1e-5 of the score, "
+        "and the coded values to 1e-5. The installed versions of onnx, onnxruntime and torch are "
+        "probably incompatible.",
     ),
     "E603": (
         "a collapsed model is not exported",
-        "The latents of a collapsed model tell nothing about a row: it has learned each column by "
-        "itself, and its scores are those of independent columns. Fit again with --set "
-        "free_bits=0.5 or longer, or export it all the same with --allow-collapsed.",
+        "The latents of a collapsed model carry no information about a row: its scores are those "
+        "of independent columns. Fit it for longer or with --set free_bits=0.5, or export it "
+        "anyway with --allow-collapsed.",
     ),
 }
 
