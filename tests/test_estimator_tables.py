@@ -265,5 +265,5 @@ class TestSamplesWithGivenValues:
     def test_that_hardly_ever_occur_are_warned_about(self, vae, monkeypatch):
         drawn = vae.trained_.sample(50)
         monkeypatch.setattr(Model, "sample", lambda *_, **__: drawn._replace(effective_samples=2))
-        with pytest.warns(UserWarning, match="50 rows are worth 2.0 independent ones"):
+        with pytest.warns(UserWarning, match="effective sample size of the 50 rows is 2.0"):
             vae.sample(50, where={"temperature": 200.0})

@@ -193,9 +193,10 @@ def commonest(rows: Rows) -> float:
 
 
 def decibels(model: nn.Module, rows: Rows) -> tuple[float, float]:
-    """Return the mean peak signal-to-noise ratio of pairs in [0, 1], dB: given, and restored.
+    """Return the peak signal-to-noise ratio of pairs in [0, 1], dB: as given, and restored.
 
-    The given picture is enlarged to the size of the target; NaN pixels are left out.
+    The squared error is averaged over the pixels of all pairs. The given picture is enlarged to
+    the size of the target; NaN pixels are left out.
     """
     squares, pixels = torch.zeros(2, dtype=torch.float64), 0
     for mean, (x, given) in restored_rows(model, rows):
