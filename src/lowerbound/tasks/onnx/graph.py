@@ -90,7 +90,8 @@ def export_onnx(  # noqa: PLR0913 - each is a choice of the user's
             f"the graph's scores differ from the model's by up to {parity.largest:.2g} nats on "
             f"{parity.rows:,} rows, and its coded values by up to {parity.coding:.2g}; nothing "
             "was written",
-            fix="please report the model's config.json and the output of `lowerbound doctor --json`",
+            fix="please report the file config.json of the model, and the output of "
+            "`lowerbound doctor --json`",
             **parity.facts(),
         )
 
