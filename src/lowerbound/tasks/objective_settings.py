@@ -19,7 +19,7 @@ class Setting:
 
     Args:
         name: its name.
-        default: the value that stands for "not used". Its type is the type of all values.
+        default: the value that means "not used". Its type is the type of all values.
         example: a value to show in help texts.
         meaning: its explanation for help texts, starting in lower case.
         describe: returns the description of a value in use: the objective, for a setting that

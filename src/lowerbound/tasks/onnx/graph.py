@@ -122,7 +122,7 @@ def exportable(trained: Model, allow_collapsed: bool = False) -> TableCoding:
         raise CheckFailed(
             "E603",
             "the model has collapsed: its latents carry no information about a row",
-            fix="fit again with --set free_bits=0.5, or export it anyway with --allow-collapsed",
+            fix="--allow-collapsed",
         )
     return trained.coding
 

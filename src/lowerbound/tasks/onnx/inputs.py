@@ -15,7 +15,7 @@ from lowerbound.columns.categories import Category
 from lowerbound.columns.dates import Datetime, seconds
 from lowerbound.columns.schema import Schema
 
-UNSEEN = -1.0  # stands for a value that is none of a column's levels
+UNSEEN = -1.0  # the number for a value that is none of a column's levels
 
 
 class Input(NamedTuple):
