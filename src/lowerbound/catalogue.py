@@ -683,7 +683,7 @@ STOPS: dict[str, tuple[str, str]] = {
         "does so automatically.",
     ),
     "E502": (
-        "Ray workers failed too often",
+        "workers of the Ray cluster failed too often",
         "Ray restarts a failed worker a few times before the job ends. The last checkpoint of a "
         "fit is kept: the same command resumes from it. Workers that fail repeatedly have often "
         "run out of memory.",
