@@ -276,7 +276,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         explain: int = 0,
         false_discovery_rate: float | None = None,
     ) -> Any:
-        """Return anomaly_score, p_value and is_anomaly of every row.
+        """Return a table with anomaly_score, p_value and is_anomaly of every row.
 
         Args:
             X: rows.
@@ -359,7 +359,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return seed_of(self.random_state if random_state is None else random_state)
 
     def evaluate(self, X: Any, *, samples: int = 128, ais: bool = False) -> dict[str, Any]:
-        """Return estimates of the likelihood of X, nats per row, with standard errors.
+        """Return estimates of the likelihood of X, nats per row, with a standard error.
 
         Args:
             X: rows.

@@ -124,7 +124,7 @@ def examine(model: nn.Module, train: Rows, valid: Rows, values: int | None = Non
 
 
 def of_restoring(
-    health: Health, measured: str, is_better: bool, than: str = "what is given"
+    health: Health, measured: str, is_better: bool, than: str = "the given picture"
 ) -> Health:
     """Return the health of a model that restores pictures, judged by its error on held-out pairs.
 
@@ -203,14 +203,14 @@ def _guessed(nats: float, values: int | None) -> list[str]:
 def _verdict(
     active: int, latent: int, rate: float, gap: float, valid_elbo: float, spread: float | None
 ) -> tuple[str, list[str]]:
-    """Turn the measurements into sentences; the first names the verdict."""
+    """Return the verdict and its explanation, given the measurements of continuous latents."""
     warnings = []
     if active == 0 or rate < COLLAPSED_RATE:
         return "collapsed", [
             f"COLLAPSED: the latents carry {rate:.2f} nats and {active} of {latent} are in use; "
-            "embeddings say nothing about a row, and samples have independent columns. Try --set "
-            "free_bits=0.5, a smaller beta, or longer training. If the columns of the data are "
-            "independent, this is the best model."
+            "embeddings carry almost no information about a row. Try --set free_bits=0.5, a "
+            "smaller beta, or longer training. If the columns of the data are independent, there "
+            "is no structure to learn."
         ]
     if active == latent:
         warnings.append(
@@ -248,7 +248,7 @@ def _overfitted(gap: float, valid_elbo: float) -> list[str]:
 def _verdict_of_codes(
     levels: list[LevelUse], rate: float, gap: float, valid_elbo: float
 ) -> tuple[str, list[str]]:
-    """Turn the use of codebooks into sentences; the first names the verdict."""
+    """Return the verdict and its explanation, given the use of codebooks."""
     told = "; ".join(
         f"{each.active} of {each.latent} codes in use at {each.name}, perplexity "
         f"{each.perplexity:.1f}"

@@ -60,7 +60,7 @@ def embed(model: nn.Module, rows: Rows) -> Tensor:
 
 
 def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
-    """Return the mean of p(x | E[z | x]) of every row, shaped as x; codes use their mode."""
+    """Return the mean of p(x | E[z | x]) of every row, shaped as x; the mode for categories."""
 
     def work(batch: Batch) -> Tensor:
         return model(batch.x, Trace(posterior_mean, len(batch.x)), batch.context).mean

@@ -146,7 +146,7 @@ class Scoring:
             )
 
     def document(self) -> dict[str, Any]:
-        """Return measure and calibration as plain JSON values, the inverse of `kept`."""
+        """Return measure and calibration as plain JSON values, which `kept` reads."""
         return {
             "measure": dict(vars(self.measure)),
             "scores": self.calibration.scores.tolist(),

@@ -97,7 +97,7 @@ class LogLikelihood(NamedTuple):
 
     @property
     def mean_standard_error(self) -> float:
-        """Standard error of `mean` over examples and importance samples together."""
+        """Standard error of `mean`, from the variation over examples and importance samples."""
         n = len(self.log_p)
         return (self.log_p.double().std(correction=min(1, n - 1)) / math.sqrt(n)).item()
 

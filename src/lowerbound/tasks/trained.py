@@ -58,7 +58,7 @@ def warn_of_few(drawn: Samples, n: int) -> None:
 
 
 class Model(TrainedState):
-    """A trained model: it scores, embeds, imputes and reconstructs raw rows, and samples rows."""
+    """A trained model and its methods: score, embed, impute, reconstruct, sample, save, load."""
 
     def encode(self, data: object) -> tuple[Whole, Coded]:
         """Read and code `data`: a path, an array, a data frame, or data that are already read."""

@@ -23,7 +23,7 @@ class Fixed:
 
     Noise keyed to a row's content needs 64-bit hashes, which ONNX lacks. The draws are a
     scrambled Sobol sequence: each draw is standard normal, so that the weights are unbiased, and
-    the draws cover the space evenly, so that they are about as accurate as twice as many
+    the draws cover the space evenly, so that they are nearly as accurate as twice as many
     independent draws.
 
     References:
