@@ -263,7 +263,7 @@ class TestSamplesWithGivenValues:
         assert len(made) == 50
 
     def test_that_hardly_ever_occur_are_warned_about(self, vae, monkeypatch):
-        drawn = vae.trained_.samples(50)
-        monkeypatch.setattr(Model, "samples", lambda *_, **__: drawn._replace(effective_samples=2))
+        drawn = vae.trained_.samples(50)._replace(effective_samples=2)
+        monkeypatch.setattr(Model, "samples", lambda *_, **__: drawn)
         with pytest.warns(UserWarning, match="effective sample size of the 50 rows is 2.0"):
             vae.sample(50, where={"temperature": 200.0})
