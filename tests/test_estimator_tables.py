@@ -265,5 +265,5 @@ class TestSamplesWithGivenValues:
     def test_that_hardly_ever_occur_are_warned_about(self, vae, monkeypatch):
         drawn = vae.trained_.samples(50)._replace(effective_samples=2)
         monkeypatch.setattr(Model, "samples", lambda *_, **__: drawn)
-        with pytest.warns(UserWarning, match="50 rows are worth 2.0 independent ones"):
+        with pytest.warns(UserWarning, match="effective sample size of the 50 rows is 2.0"):
             vae.sample(50, where={"temperature": 200.0})

@@ -1,4 +1,4 @@
-"""The error codes: the cause of each and what to do about it, as ``lowerbound error`` prints."""
+"""The error codes: the text that ``lowerbound error CODE`` prints for each, its cause and fix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """One entry of the catalogue: what the code means and what to do about it."""
+    """The title of an error code, and a text on its cause and its fix."""
 
     title: str
     explanation: str
@@ -18,289 +18,298 @@ class Entry(NamedTuple):
 DATA: dict[str, tuple[str, str]] = {
     "E001": (
         "there is no file at this path",
-        "Nothing exists under this name. The message names the entry of the same folder whose "
-        "name is nearest. A path is read from the current folder unless it begins with /.",
+        "The message gives the most similar name in the same folder. A path is relative to the "
+        "current folder unless it begins with /.",
     ),
     "E002": (
-        "this is not a plain file",
-        "Pipes, devices and sockets have no size and may block or never end, so they are refused "
-        "before they are opened. Write the data to a file first.",
+        "the path is not a regular file",
+        "Pipes, devices and sockets are never opened, because reading them may block or never "
+        "end. Write the data to a file first.",
     ),
     "E003": (
         "the file cannot be opened",
-        "The system refused: permissions, a loop of links, a name that is too long or contains a "
-        "NUL. The message gives the system's reason.",
+        "The operating system refused to open it: missing permissions, a loop of symbolic links, "
+        "a name that is too long or contains NUL. The message gives the system's reason.",
     ),
     "E004": (
         "the file is empty",
-        "It has no bytes, or blank lines only. A download or an export probably failed.",
+        "It has no bytes, or only blank lines. A download or an export probably failed.",
     ),
     "E005": (
-        "this kind of file cannot be read",
-        "Tables are read from .csv, .tsv, .txt (also .gz), .parquet, .npy and .npz, told apart by "
-        "the suffix and by the first bytes. Pickles are refused because opening one can run code; "
-        "save a workbook as CSV.",
+        "the file format is not supported",
+        "Tables are read from .csv, .tsv, .txt (also .gz), .parquet, .npy and .npz files; the "
+        "format is detected from the suffix and the first bytes. Pickles are refused because "
+        "opening one can run code. Save a workbook as CSV.",
     ),
     "E006": (
-        "an address was given where a path is needed",
-        "Data are read from files only. Download the file and give its path.",
+        "a URL was given where a path is needed",
+        "Data are read from files only. Download the file and pass its path.",
     ),
     "E007": (
         "the pattern or folder contains no table",
         "A pattern must match at least one file and a folder must contain at least one .parquet "
-        "or .csv file; names that begin with a dot or an underscore are passed over.",
+        "or .csv file. Names that begin with a dot or an underscore are ignored.",
     ),
     "E008": (
-        "the files of the folder do not belong together",
-        "All files of one table must be of one kind. Choose them with a pattern such as "
+        "the folder contains files of different formats",
+        "All files of one table must have the same format. Select them with a pattern such as "
         "'folder/*.parquet'.",
     ),
     "E009": (
         "the file changed or could not be read to its end",
-        "It was removed, cut short or replaced while it was being read, or the disk failed.",
+        "It was removed, truncated or replaced while it was being read, or the disk failed.",
     ),
     "E010": (
-        "a row has another number of cells than the header",
-        "Every line of a CSV file must have as many cells as its first. A separator inside a "
-        "value needs quotes around the value. Nothing is dropped silently, so such a file is "
-        "refused; the message gives the line and its text.",
+        "a row and the header have different numbers of values",
+        "Every line of a CSV file must have as many values as the first line. A value that "
+        "contains the separator must be quoted. Lines are never dropped silently: the file is "
+        "refused, and the message gives the line and its text.",
     ),
     "E011": (
         "a quotation mark is not closed",
-        "A value that begins with a quotation mark goes on to the next one, across lines. Double "
-        "the mark inside a value, or remove it.",
+        "A value that begins with a quotation mark continues, across lines if necessary, to the "
+        "next quotation mark. Double a quotation mark inside a value, or remove it.",
     ),
     "E012": (
         "two columns have the same name",
-        "Columns are found by name, so each needs its own.",
+        "Columns are matched by name, so every name must be unique.",
     ),
     "E013": (
         "the table has no rows",
-        "There is a header but no data under it, or every row was filtered away.",
+        "It has a header but no data, or a filter removed every row.",
     ),
     "E014": (
         "the file is not text",
-        "It contains NUL bytes, or bytes that no supported encoding explains. UTF-8, UTF-16 with "
-        "a byte order mark, and Windows-1252 are read; convert others with iconv.",
+        "It contains NUL bytes, or bytes that are not valid in any supported encoding. Supported "
+        "are UTF-8, UTF-16 with a byte order mark, and Windows-1252; convert others with iconv.",
     ),
     "E015": (
         "a line or a header is too large",
-        "Lines of more than 16 MB and tables of more than 100,000 columns are refused, because "
-        "they are nearly always a wrong separator or missing line ends, and would exhaust memory.",
+        "Lines of more than 16 MB and tables of more than 100,000 columns are refused: nearly "
+        "always the separator is wrong or line ends are missing, and reading them would exhaust "
+        "the memory.",
     ),
     "E016": (
         "the compressed file is damaged",
-        "It is cut short or its checksum does not match. Download or compress it again.",
+        "It is truncated, or its checksum does not match. Download or compress it again.",
     ),
     "E017": (
-        "the compressed file unpacks to too much",
+        "the compressed file is too large when unpacked",
         "Files that unpack to more than 2 GB, or to more than a hundred times their size, are "
         "refused, because a few kilobytes could otherwise fill the memory. If you trust the "
         "file, unpack it yourself and read the result.",
     ),
     "E018": (
         "numbers are written in an ambiguous way",
-        "1,234 is one thousand in some countries and a little more than one in others, and "
-        "nothing in the column tells which is meant. Write a point for decimals and no mark for "
-        "thousands.",
+        "1,234 means more than a thousand in some countries and a little more than one in others, "
+        "and no other value of the column shows which is meant. Write a point for decimals and no "
+        "separator for thousands.",
     ),
     "E019": (
-        "the file is no valid CSV",
-        "The message gives the parser's reason and the place.",
+        "the file is not valid CSV",
+        "The message gives the parser's reason and the line.",
     ),
     "E020": (
         "the Parquet or Arrow file is damaged",
-        "Its footer or one of its pages cannot be decoded: an incomplete download, another kind "
-        "of file under this name, or a fault of the disk.",
+        "Its footer or one of its pages cannot be decoded. Possible causes are an incomplete "
+        "download, a wrong suffix, or a disk error.",
     ),
     "E021": (
         "the Parquet file is encrypted",
-        "Write it without encryption; keys are not accepted.",
+        "Encryption keys are not supported. Write the file without encryption.",
     ),
     "E022": (
         "the files of one table have different columns",
-        "All shards must have the same column names and types that agree. The message names the "
-        "first shard that differs, and in what.",
+        "All shards must have the same column names and compatible types. The message names the "
+        "first shard that differs and the difference.",
     ),
     "E023": (
-        "a column holds more than one value per cell",
-        "Lists, structures, maps and raw bytes are no numbers or levels. Split the column into "
-        "plain ones, or leave it out with --drop.",
+        "a column holds lists, structures, maps or raw bytes",
+        "A column must hold one number, text, date or truth value per row. Split the column into "
+        "such columns, or leave it out with --drop.",
     ),
     "E024": (
         "a shard is missing",
-        "The numbers in the file names have a gap, or one file is still being downloaded, so "
-        "rows would be missing without a word. Give a pattern such as 'folder/*.parquet' to read "
-        "what is there on purpose.",
+        "The numbers in the file names have a gap, or a file is still being downloaded, so rows "
+        "would be missing silently. To read only the existing files, give a pattern such as "
+        "'folder/*.parquet'.",
     ),
     "E025": (
-        "the file of an array or of cells is damaged",
-        "Its header and its size do not agree, or it is no .npy or .npz file at all.",
+        "the array file or AnnData file is damaged",
+        "Its header does not match its size, or it is not a file of the format that its suffix "
+        "names.",
     ),
     "E026": (
         "the array contains Python objects",
-        "Such arrays are pickles: opening one can run code, so they are refused. Save numbers or "
-        "text instead.",
+        "Such arrays are stored as pickles, and opening a pickle can run code, so they are "
+        "refused. Save numbers or text instead.",
     ),
     "E027": (
         "the array does not have two dimensions",
-        "A table has rows and columns. Reshape your data: array.reshape(-1, 1) makes one column, "
+        "A table has rows and columns. Reshape the data: array.reshape(-1, 1) makes one column, "
         "array.reshape(len(array), -1) flattens each example to a row. Pictures, (n, height, "
-        "width) with or without channels, are for the recipes conv, conv_ladder, nvae, vqvae and "
-        "vqvae2.",
+        "width) with or without channels, need one of the recipes conv, conv_ladder, nvae, vqvae "
+        "and vqvae2.",
     ),
     "E028": (
-        "the archive does not say which array is the table",
-        "An .npz file is read from the array X, or from its only two-dimensional array, or from "
-        "a matrix saved by scipy.sparse.save_npz.",
+        "the archive does not show which array is the table",
+        "An .npz file must hold an array named X, a single two-dimensional array, or a matrix "
+        "saved by scipy.sparse.save_npz.",
     ),
     "E029": (
-        "a column mixes kinds of values",
-        "One column must hold one kind of value. The message names the first cell that differs.",
+        "a column mixes types of values",
+        "All values of a column must have one type. The message names the first value that "
+        "differs.",
     ),
     "E030": (
         "a column has infinite values",
-        "No density is finite at infinity. Leave such cells empty, which marks them as missing, "
-        "or correct them. Numbers beyond 1e308 are read as infinite too.",
+        "The density of an infinite value cannot be computed. Correct such values, or leave them "
+        "empty to mark them as missing. Numbers beyond 1e308 are read as infinite as well.",
     ),
     "E031": (
         "a column that the model needs is missing",
-        "The model was fitted on named columns and every one of them must be present; extra "
-        "columns are ignored and the order does not matter. If the column has another name, "
-        "pass --rename THEIRS=OURS. If it is unknown for every row, add it with empty cells: "
-        "the model treats missing cells as missing.",
+        "Every column that the model was fitted on must be present; extra columns are ignored "
+        "and the order does not matter. If the column has another name, pass "
+        "--rename THEIRS=OURS. If it is unknown for every row, add it with empty values, which "
+        "the model treats as missing.",
     ),
     "E032": (
-        "a column holds something else than the model expects",
-        "Types are converted where nothing is lost: 1.0 to 1, '12' to 12, text to dates. These "
-        "cells cannot be. The message names the first of them and how many there are.",
+        "a column does not have the type that the model expects",
+        "Values are converted if nothing is lost: 1.0 to 1, '12' to 12, text to dates. Some "
+        "values of the column cannot be converted. The message gives the first of them and their "
+        "number.",
     ),
     "E033": (
-        "a column cannot be of the kind it was given",
-        "The kind given with --types contradicts the cells, such as binary with three levels or "
+        "the values of a column do not fit the kind given for it",
+        "The kind given with --types contradicts the values, such as binary with three levels or "
         "positive with negative numbers.",
     ),
     "E034": (
-        "a column is nearly all numbers",
-        "A few cells of it are no numbers, which is usually a mistake in the file. Correct them, "
-        "or say with --types that the column is categorical, text or id.",
+        "a few values of a column of numbers are not numbers",
+        "Usually these values are mistakes in the file. Correct them, or declare the column as "
+        "categorical, text or id with --types.",
     ),
     "E035": (
-        "a column of counts has other numbers in it",
-        "Counts are whole numbers from 0. Normalised or log-transformed counts are none: pass "
-        "the raw ones, or give the column the kind real.",
+        "a column of counts has values that are not counts",
+        "Counts are whole numbers from 0. Pass raw counts, not normalised or log-transformed "
+        "ones, or give the column the kind real.",
     ),
     "E037": (
         "no column can be modelled",
-        "Every column is an id, free text, or constant, or was dropped.",
+        "Every column is an id, free text or constant, or was dropped.",
     ),
     "E038": (
         "the table has too few rows to infer its columns",
-        "The kind of a column, and how its values vary, are inferred from the rows.",
+        "The kinds of the columns and the spread of their values are inferred from the rows, "
+        "which needs at least two.",
     ),
     "E039": (
         "a column has too many levels",
-        "More than a million levels cannot be learned from any table of realistic size.",
+        "A column may have at most a million levels: no table of realistic size is enough to "
+        "learn more.",
     ),
     "E040": (
-        "the values are of a type that holds no numbers, text or dates",
-        "Complex numbers, Python objects and the like must be converted first.",
+        "the type of the values is not supported",
+        "Values must be numbers, text, dates or truth values. Convert complex numbers, Python "
+        "objects and other types first.",
     ),
     "E041": (
         "dates are written in an ambiguous way",
-        "Both day/month and month/day fit every cell. Write dates as 2024-01-31.",
+        "All values of the column are valid as day/month and as month/day. Write dates as "
+        "2024-01-31.",
     ),
     "E042": (
         "the sparse matrix is damaged",
-        "Its index arrays point outside its shape or are not in order.",
+        "Its index arrays point outside its shape or are not sorted.",
     ),
     "E043": (
-        "numbers are too precise for this library",
-        "Some values do not fit into 64-bit floating point without loss.",
+        "numbers have too many digits",
+        "Some values cannot be stored as 64-bit floating point numbers without loss.",
     ),
     "E080": (
-        "the array has another number of columns than the model",
-        "The columns of an array are told apart by their place only, so there must be as many as "
-        "the model was fitted on. A data frame is matched by names instead.",
+        "the array and the model have different numbers of columns",
+        "The columns of an array are identified by position, so an array must have as many "
+        "columns as the model was fitted on. The columns of a data frame are matched by name.",
     ),
     "E081": (
-        "the array is no embedding of this model",
-        "inverse_transform takes what transform returns: a row of as many numbers as the model "
-        "has latent dimensions.",
+        "the array is not an embedding of this model",
+        "inverse_transform takes an array as transform returns it, with one column per latent "
+        "dimension of the model.",
     ),
     "E071": (
-        "the recipe models numbers only",
-        "Every column must be a number for this recipe. The recipe table takes columns of any "
-        "kind.",
+        "the recipe takes columns of numbers only",
+        "Use the recipe table, which takes columns of any kind.",
     ),
     "E073": (
-        "the values are no counts",
-        "This recipe takes whole numbers from 0. Normalised or log-transformed counts are none: "
-        "give the raw ones, or take another recipe.",
+        "the values are not counts",
+        "This recipe takes whole numbers from 0. Pass raw counts, not normalised or "
+        "log-transformed ones, or choose another recipe.",
     ),
     "E074": (
-        "training never saw this value",
+        "the training data did not contain this value",
         "A condition of --where must be one of the levels that the column had when the model was "
-        "fitted; `lowerbound info M.vae` lists them.",
+        "fitted. `lowerbound info M.vae` lists them.",
     ),
     "E075": (
-        "the table has too few rows to learn from",
-        "A model is learned from at least two rows, and a useful one from hundreds.",
+        "the table has too few rows to fit a model",
+        "Fitting needs at least two rows; a useful model needs hundreds.",
     ),
     "E076": (
-        "the pictures are not of the shape that the model takes",
-        "Recipes of images take an array of shape (n, height, width) or (n, height, width, "
-        "channels), all pictures of one size; a fitted model takes that size only.",
+        "the pictures do not have the shape that the model takes",
+        "Recipes for pictures take an array of shape (n, height, width) or (n, height, width, "
+        "channels). A fitted model takes pictures of the size it was fitted on.",
     ),
     "E077": (
         "the pixels are out of range",
-        "Pixels are 0 and 1, whole numbers from 0 to 255, or numbers from 0 to 1. Which of them a "
-        "model takes depends on its likelihood.",
+        "Pixels must be 0 or 1, whole numbers from 0 to 255, or numbers from 0 to 1, depending on "
+        "the likelihood of the model.",
     ),
     "E078": (
         "a data set could not be downloaded",
-        "Only `python -m reproductions run NAME --download` opens a network connection. There may "
-        "be none here, or the address may have moved: the file can be put in its place by hand.",
+        "Only `python -m reproductions run NAME --download` opens a network connection. This "
+        "machine may have no connection, or the file may have moved. You can also download the "
+        "file by hand and put it into the data folder.",
     ),
     "E082": (
         "there is no picture at this path",
-        "A folder of pictures holds PNG, JPEG, WebP, TIFF or BMP files, known by their suffix, "
-        "also in sub-folders. Files whose names begin with a dot are passed over.",
+        "A folder of pictures must contain PNG, JPEG, WebP, TIFF or BMP files, in itself or in "
+        "subfolders. They are recognised by their suffix; names that begin with a dot are "
+        "ignored.",
     ),
     "E083": (
         "a file cannot be read as a picture",
-        "It is cut short, damaged, or of another kind than PNG, JPEG, WebP, TIFF and BMP, "
-        "whatever its suffix says. Pixels may have 8 bits, or 16 where the picture is grey.",
+        "It is truncated or damaged, or its content is not PNG, JPEG, WebP, TIFF or BMP, whatever "
+        "its suffix. Pixels must have 8 bits per channel; grey pictures may have 16.",
     ),
     "E084": (
         "too many pictures cannot be read",
-        "Up to 1 % of unreadable files are skipped and named; more of them are a mistake that "
-        "should not pass unseen. --on-bad-file skip leaves them out however many there are.",
+        "Up to 1 % of unreadable files are skipped and listed; a larger share is an error. "
+        "--on-bad-file skip skips any number of them.",
     ),
     "E085": (
         "a picture is too large",
-        "A picture may have 64 million pixels. Its header is compared with this limit before "
-        "anything is decoded, because a few kilobytes could otherwise fill the memory.",
+        "A picture may have at most 64 million pixels. The limit is checked in the header, before "
+        "decoding, because a few kilobytes could otherwise fill the memory.",
     ),
     "E086": (
         "the pictures have several sizes",
-        "A model of pictures takes one size. --size 64 scales every picture until its shorter "
-        "side fits and cuts a square out of its middle; --size 64x96 gives height and width.",
+        "All pictures must have one size. --size 64 scales the shorter side of every picture to "
+        "64 pixels and crops a square from its centre; --size 64x96 sets height and width.",
     ),
     "E087": (
-        "pictures and targets do not belong together",
-        "Every picture needs a target (a mask, a clean or a larger picture) of the same name in "
-        "the same sub-folder; only the suffix may differ.",
+        "the names of pictures and targets do not match",
+        "Every picture needs a target (a mask, a clean or a larger picture) with the same name in "
+        "the same subfolder; only the suffix may differ.",
     ),
     "E088": (
-        "the masks are no masks",
-        "A mask has one grey level or colour per class, and at least two of them. JPEG blurs the "
-        "borders between colours: masks are saved as PNG.",
+        "the masks do not show classes",
+        "A mask must have one grey level or colour per class, and at least two classes. Save "
+        "masks as PNG: JPEG blurs the borders between colours.",
     ),
     "E089": (
-        "a target has not the size of its picture",
-        "A mask or a clean picture has as many pixels as the picture it belongs to; the target "
-        "of `upscale` is larger by the model's scale.",
+        "the size of a target does not match its picture",
+        "A mask or a clean picture must have the height and width of its picture; a target of "
+        "`upscale` must be larger by the scale of the model.",
     ),
 }
 
@@ -311,98 +320,98 @@ DATA: dict[str, tuple[str, str]] = {
 MODELS: dict[str, tuple[str, str]] = {
     "E101": (
         "there is no saved model at this path",
-        "A saved model is a folder such as fraud.vae. The message names the entry of the same "
-        "folder whose name is nearest. Addresses are not fetched: download the folder first.",
+        "A saved model is a folder such as fraud.vae. The message gives the most similar name in "
+        "the same folder. URLs are not supported: download the folder first.",
     ),
     "E102": (
         "the file belongs to another tool",
         "Pickles, PyTorch and Keras files can run code when they are opened, so they are refused "
-        "unread; other formats lack the schema, the calibration or the recipe. Train a model with "
-        "`lowerbound fit`, or give the model before the data if the two were swapped.",
+        "without being read; other formats lack the schema, the calibration or the recipe. Fit a "
+        "model with `lowerbound fit`. If the paths of model and data are swapped, give the model "
+        "first.",
     ),
     "E103": (
-        "a saved model is a folder, and this is not one",
+        "the path is not a folder, and a saved model is one",
         "Pass the folder that contains manifest.json, not a file in it, a pipe or a device.",
     ),
     "E104": (
-        "the folder is no saved model",
-        "Every saved model has a manifest.json, which is written last. Without it the folder was "
-        "never a model, or was copied in part.",
+        "the folder is not a saved model",
+        "Every saved model has a manifest.json, which is written last. A folder without it was "
+        "never a model, or was copied incompletely.",
     ),
     "E105": (
-        "the folder contains models but is none itself",
-        "A training run keeps its models in folders of their own; the fix names the best one.",
+        "the folder contains models but is not a model itself",
+        "A training run writes each model to its own subfolder. The fix gives the best one.",
     ),
     "E106": (
         "the model cannot be read",
-        "The system refused to open the folder or one of its files: permissions, or a fault of "
-        "the disk. Nothing was loaded.",
+        "The operating system refused to open the folder or one of its files: missing "
+        "permissions, or a disk error. Nothing was loaded.",
     ),
     "E110": (
         "the manifest of the model is damaged",
-        "manifest.json contains the SHA-256 of its own content and must be, byte for byte, what "
-        "was written. It was edited, cut short or changed on the way; copy the model again.",
+        "manifest.json contains the SHA-256 of its own content, and the two do not match: the "
+        "file was edited, truncated, or changed while it was copied. Copy the model again.",
     ),
     "E111": (
         "a file of the model is missing",
-        "The manifest lists every file of the model and all are needed. Copy the whole folder.",
+        "Every file that the manifest lists is needed. Copy the whole folder.",
     ),
     "E112": (
         "the model's folder contains a file that is not part of it",
-        "Only the files that the manifest lists may be there, so that nothing unverified travels "
-        "with a model. Remove the file; keep notes beside the folder.",
+        "The folder may contain only the files that the manifest lists, so that every file of a "
+        "model is verified. Move the file out of the folder.",
     ),
     "E113": (
-        "a file of the model is not a plain file",
-        "Links, pipes and devices are refused: what they lead to can change after it was checked. "
-        "`cp -rL` makes a copy without links.",
+        "a file of the model is not a regular file",
+        "Links, pipes and devices are refused, because their content can change after it was "
+        "checked. `cp -rL` makes a copy without links.",
     ),
     "E114": (
         "a file of the model has the wrong size",
-        "It was cut short or appended to after the model was saved. Copy the model again.",
+        "It was truncated or extended after the model was saved. Copy the model again.",
     ),
     "E115": (
         "a file of the model is damaged",
-        "Its SHA-256 is not the one in the manifest: at least one bit changed, or the file comes "
-        "from another model. Copy the model again; it is never loaded in part.",
+        "Its SHA-256 differs from the one in the manifest: the file was changed, or belongs to "
+        "another model. Nothing was loaded. Copy the model again.",
     ),
     "E116": (
-        "a file of the model has the right digest but impossible content",
-        "The file is as it was written, but what was written is no valid JSON or safetensors: a "
-        "repeated key, NaN, a tensor that points outside the file. Such a file does not come from "
-        "`lowerbound fit`; do not trust its source.",
+        "a file of the model has the right digest but invalid content",
+        "The file was not changed after it was written, but it is not valid JSON or safetensors: "
+        "it has a repeated key, NaN, or a tensor that points outside the file. `lowerbound fit` "
+        "does not write such files; do not trust the source of this one.",
     ),
     "E117": (
         "the model needs a newer version of lowerbound",
-        "Every model loads in all later versions, not in earlier ones. Install the version that "
-        "the message names, or a later one.",
+        "A model can be loaded by the version that wrote it and by later ones. Install the "
+        "version that the message names, or a later one.",
     ),
     "E118": (
         "a file of the model is too large",
-        "Sizes are limited before anything is read: 1 MB for the manifest, 64 MB for a JSON file, "
-        "32 GB for the weights.",
+        "The limits are 1 MB for the manifest, 64 MB for a JSON file and 32 GB for the weights. "
+        "They are checked before anything is read.",
     ),
     "E119": (
-        "this cannot be saved in a model",
-        "A model file holds finite numbers, text, lists and named values as JSON, and arrays of "
-        "floats, integers or truth values. The message names what has no such form.",
+        "a value cannot be saved in a model",
+        "A model can hold finite numbers, text, lists and dicts, which are saved as JSON, and "
+        "arrays of floats, integers or truth values. The message names the value.",
     ),
     "E120": (
-        "no state of the run can be read",
-        "The run folder has states that the fit could go on from, but the digests of none of them "
-        "hold: the disk, or another program, changed them. A killed fit does not leave such "
-        "states. Start anew with --resume never.",
+        "no checkpoint of the run can be read",
+        "The run folder has checkpoints to resume from, but none of them matches its digest: a "
+        "disk error or another program changed them. A killed fit does not leave such "
+        "checkpoints. Start again with --resume never.",
     ),
     "E140": (
         "the weights do not fit the recipe",
-        "The file is intact, but its recipe builds another network than the one that was saved: "
-        "the model was made by an incompatible version. Fit it again, or install that version.",
+        "The file is intact, but the recipe no longer builds the network that was saved: the "
+        "model was made by an incompatible version. Fit it again, or install that version.",
     ),
     "E141": (
         "the model was built by a recipe that is not known here",
-        "A model file never names code to import. A model of a recipe of your own is loaded in "
-        "Python by handing over the function or Recipe that built it: lowerbound.load(PATH, "
-        "recipe=my_recipe).",
+        "A model file never names code to import. To load a model of your own recipe, use Python "
+        "and pass the function or Recipe that built it: lowerbound.load(PATH, recipe=my_recipe).",
     ),
 }
 
@@ -412,70 +421,70 @@ MODELS: dict[str, tuple[str, str]] = {
 
 USAGE: dict[str, tuple[str, str]] = {
     "E201": (
-        "this is nothing that can be read as a table",
-        "Give a path, a NumPy array, a data frame (pandas, polars, Arrow and others), a dict of "
+        "an object of this type cannot be read as a table",
+        "Pass a path, a NumPy array, a data frame (pandas, polars, Arrow and others), a dict of "
         "columns, or a SciPy sparse matrix.",
     ),
     "E202": (
-        "this is no kind of column",
+        "this kind of column does not exist",
         "The kinds are real, positive, count, binary, categorical, ordinal, datetime, id, text "
         "and constant.",
     ),
     "E203": (
         "an option names a column that the table does not have",
-        "Names are exact, with capitals; a pattern such as 'x*' must match at least one column.",
+        "Names are case-sensitive. A pattern such as 'x*' must match at least one column.",
     ),
     "E205": (
         "the order of an ordinal column is not known",
-        "Say it from lowest to highest: --types 'grade=ordinal:low<mid<high'.",
+        "List the levels from lowest to highest: --types 'grade=ordinal:low<mid<high'.",
     ),
     "E206": (
-        "the number of rows is not usable",
+        "the number of rows is not a positive whole number",
         "It must be a whole number of at least 1.",
     ),
     "E220": (
         "the output exists already",
-        "Nothing is replaced unless --overwrite (overwrite=True in Python) says so.",
+        "Pass --overwrite (overwrite=True in Python) to replace it, or choose another path.",
     ),
     "E221": (
-        "what exists at the output path may not be replaced",
-        "--overwrite replaces an earlier output of the same kind only. A folder with other files "
-        "in it, or a file where a folder would go, stays as it is; choose another --out.",
+        "the output path holds something that is never replaced",
+        "--overwrite replaces only an earlier output of the same kind, not a folder with other "
+        "files in it, nor a file by a folder. Choose another --out.",
     ),
     "E222": (
-        "the suffix of the output names no format",
+        "the suffix of the output is not a known format",
         "Tables are written as .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .npy or .npz, and an "
-        "exported score as .onnx. Models of pictures also write .png, a grid, or a folder of PNG "
-        "files: a name without a suffix.",
+        "exported score as .onnx. Models of pictures also write .png (a grid of pictures) or, "
+        "for a name without a suffix, a folder of PNG files.",
     ),
     "E223": (
         "no file can be written at this path",
-        "It is a folder, a device, or no path at all. Add the name of the file.",
+        "The path is empty, a folder or a device. Give the path of a file.",
     ),
     "E224": (
         "the format cannot hold these columns",
-        ".npy and .npz hold numbers only, .csv and .tsv no lists or structures. Parquet holds "
-        "everything.",
+        ".npy and .npz files hold numbers only; .csv and .tsv files cannot hold lists or "
+        "structures. Parquet files hold columns of all types.",
     ),
     "E230": (
         "there is no such command or flag",
-        "Commands and flags are found by their exact names. The fix repeats the command with the "
-        "nearest name; `lowerbound --help` lists the commands and `lowerbound COMMAND --help` "
-        "the flags.",
+        "The names of commands and flags cannot be abbreviated. The fix repeats the command with "
+        "the most similar name. `lowerbound --help` lists the commands, and `lowerbound COMMAND "
+        "--help` the flags.",
     ),
     "E231": (
         "a value has the wrong form",
-        "The message names the flag, the value, and what it may be: times are written 90s, 10m "
+        "The message gives the flag, its value and the expected form. Times are written 90s, 10m "
         "or 1h, shares 0.1% or 0.001, pairs key=value.",
     ),
     "E232": (
         "an argument is missing",
-        "The command cannot begin without it; the fix shows where it goes.",
+        "The command needs this argument. The fix shows its place in the command.",
     ),
     "E233": (
-        "several arguments cannot be used",
-        "All that is wrong with the flags and the configuration file is listed at once, each "
-        "with its own code and fix. Nothing was computed.",
+        "several arguments are wrong",
+        "The message lists all errors in the flags and the configuration file, each with its own "
+        "code and fix. Nothing was computed.",
     ),
     "E234": (
         "the configuration file cannot be read",
@@ -484,142 +493,144 @@ USAGE: dict[str, tuple[str, str]] = {
     ),
     "E235": (
         "the configuration file has an unknown key",
-        "Its keys are those that --print-config prints. Unknown ones are refused, since a "
-        "misspelt key would otherwise be ignored silently.",
+        "--print-config prints all allowed keys. Unknown keys are refused, because a misspelt key "
+        "would otherwise be ignored silently.",
     ),
     "E236": (
         "two arguments cannot be combined",
-        "The same argument was given twice, or one of two arguments would undo the other, such "
-        "as free_bits and capacity, which both change the rate. The message names them.",
+        "The same argument was given twice, or one of the two would have no effect, such as "
+        "free_bits and capacity, which both change the rate. The message names the arguments.",
     ),
     "E237": (
-        "two numbers do not fit together",
-        "Each of them is allowed by itself, but one limits the other: a hierarchy has at most one "
-        "width for each level of latents, and a batch is shared by at most as many processes as "
-        "it has rows. The message names both and says what is allowed.",
+        "two numbers contradict each other",
+        "Each number is allowed by itself, but one limits the other. For example, a hierarchy "
+        "has at most one width for each level of latents, and a batch needs at least one row for "
+        "each process. The message gives both numbers and the limit.",
     ),
     "E238": (
         "there is no such error code",
-        "Codes are printed in brackets after the word error; `lowerbound error` lists them.",
+        "Every error message contains its code in brackets. `lowerbound error` lists all codes.",
     ),
     "E239": (
         "a column cannot be renamed",
-        "--rename THEIRS=OURS needs a column THEIRS in the data and a free name OURS.",
+        "--rename THEIRS=OURS needs a column THEIRS in the data, and no other column named OURS.",
     ),
     "E240": (
         "a number is out of range",
-        "The message names the argument, the range of numbers that it takes, and the number that "
-        "it got.",
+        "The message names the argument, its allowed range, and the number that was given.",
     ),
     "E241": (
-        "a name is not one of the known ones",
-        "Recipes, likelihoods, presets and kinds are known by name; the message lists them and "
-        "the fix gives the nearest.",
+        "a name is not one of the allowed names",
+        "Recipes, likelihoods, presets and kinds are chosen by name. The message lists the "
+        "allowed names, and the fix gives the most similar one.",
     ),
     "E242": (
         "a setting does not exist",
-        "--set key=value changes an argument of the recipe, and this recipe has no such argument. "
-        "The message lists those it has.",
+        "--set key=value sets an argument of the recipe or of the objective. This recipe has no "
+        "argument of that name; the message lists the existing ones.",
     ),
     "E243": (
         "a condition names a column that the model does not have",
-        "--where takes columns that are modelled; `lowerbound info M.vae` lists them.",
+        "--where takes only columns that are modelled. `lowerbound info M.vae` lists them.",
     ),
     "E244": (
         "the device is not available",
-        "The name is unknown, or this computer has no such device, or torch was installed without "
-        "support for it. `lowerbound doctor` shows what is there; --device cpu always works.",
+        "The name is unknown, this computer has no such device, or torch was installed without "
+        "support for it. `lowerbound doctor` lists the available devices; --device cpu always "
+        "works.",
     ),
     "E245": (
         "an argument is of the wrong type",
-        "The message names the argument, the types that it takes, and the value that it got. A "
-        "whole number is not written as text, and a list of settings is a dict of names and "
-        "values.",
+        "The message names the argument, its allowed types, and the value that was given. Numbers "
+        "must not be passed as text, and settings are a dict of names and values.",
     ),
     "E246": (
-        "this part of the model cannot do what was asked of it",
-        "Some combinations of posterior, prior and task have no rule yet: a temperature for a "
-        "prior without a scale, a path derivative through a posterior that has none, or an ONNX "
-        "graph of a model whose rows need a context.",
+        "the model does not support this operation",
+        "Some combinations of posterior, prior and task are not implemented, such as a "
+        "temperature for a prior without a scale, the path derivative for a posterior without "
+        "one, or an ONNX graph of a model whose rows need a context.",
     ),
     "E247": (
-        "the model was made for something else",
-        "denoise, upscale, inpaint and segment each take a model that `lowerbound fit --recipe` "
-        "of the same name has made; and such a model does nothing else.",
+        "the model was fitted for another task",
+        "denoise, upscale, inpaint and segment each need a model fitted by `lowerbound fit "
+        "--recipe` with the recipe of the same name, and these models serve no other task.",
     ),
     "E248": (
-        "there is nothing that a discriminator could look at",
-        "--set adversarial=0.3 lets a discriminator look at patches of pictures, of at least "
-        "8 x 8 pixels: for conv, conv_ladder, nvae, vqvae and vqvae2, with one draw of the "
-        "latents for each picture. Rows of a table have no patches, and models that restore "
-        "pictures are judged by their error, which the term would raise.",
+        "an adversarial term needs a model of pictures",
+        "--set adversarial=0.3 trains a discriminator on patches of pictures. It needs pictures "
+        "of at least 8 x 8 pixels, one of the recipes conv, conv_ladder, nvae, vqvae and vqvae2, "
+        "and one draw of the latents per picture. Models that restore pictures are excluded, "
+        "because the term would raise their error.",
     ),
     "E249": (
         "an argument does not apply to this model or data",
-        "It means something for other models or data only: --types and --drop choose columns, "
-        "which pictures do not have; a spectral penalty needs convolutions; prior_share needs a "
-        "recipe that restores pictures. Leave it out, or choose another recipe.",
+        "For example, --types and --drop choose columns, which pictures do not have; a spectral "
+        "penalty needs convolutions; prior_share needs a recipe that restores pictures. Leave the "
+        "argument out, or choose another recipe.",
     ),
     "E250": (
         "an unfinished run has another configuration",
-        "A fit that was stopped keeps its states in the run folder beside its model, and only the "
-        "same configuration on the same data can go on from them. The message lists what differs. "
-        "Repeat the earlier command to continue it, or pass --resume never to forget it.",
+        "A stopped fit keeps its checkpoints in the run folder next to the model, and only a fit "
+        "with the same configuration and the same data can resume from them. The message lists "
+        "the differences. Repeat the earlier command to resume, or pass --resume never to start "
+        "again from the beginning.",
     ),
     "E251": (
-        "another process trains in this run folder",
-        "Two fits in one folder would overwrite each other's states. The lock is dropped by the "
-        "system when the other process ends, however it ends.",
+        "another process uses this run folder",
+        "Two fits in one folder would overwrite each other's checkpoints. The operating system "
+        "releases the lock when the other process ends, even if it is killed.",
     ),
     "E252": (
-        "processes that train together have read different data",
-        "Each of them reads the data itself, and all must find the same rows in the same order: "
-        "on several machines, the same files under the same path, such as on a shared disk.",
+        "the processes of a fit have read different data",
+        "Every process reads the data itself, and all must read the same rows in the same order. "
+        "On several machines, the same files must exist at the same path, such as on a shared "
+        "disk.",
     ),
     "E253": (
-        "this command is not for several processes",
-        "torchrun starts the same command many times. Only fit shares its work among them; "
-        "start the others once, on one machine.",
+        "this command cannot run in several processes",
+        "Of all commands, only fit supports torchrun, which starts a command in several "
+        "processes. Run this command without torchrun.",
     ),
     "E254": (
-        "a codebook of this size is of no use",
-        "It needs at least two codes of at least one dimension; of the kind fsq, at least three, "
-        "which are a grid of variables with three levels or more.",
+        "the codebook is too small",
+        "A codebook needs at least two codes and at least one dimension. A codebook of the kind "
+        "fsq needs at least three codes, because each of its variables has at least three levels.",
     ),
     "E255": (
-        "this needs latents that can be moved a little",
-        "The latents of vqvae and vqvae2 are codes, of which there is nothing between two: no "
-        "traversal, and no annealed importance sampling. `lowerbound evaluate` without --ais, "
-        "samples, reconstructions, interpolations and levels work.",
+        "this needs continuous latents",
+        "The latents of vqvae and vqvae2 are discrete codes, so traversals and annealed "
+        "importance sampling are not available. `lowerbound evaluate` without --ais, samples, "
+        "reconstructions, interpolations and levels are.",
     ),
     "E256": (
-        "this prior has no likeliest codes to keep",
-        "--top-k leaves only the likeliest codes at every place of a grid. It is for vqvae and "
-        "vqvae2 with a learned prior of their codes; other models have --temperature.",
+        "--top-k needs a learned prior of codes",
+        "--top-k draws every code from the k likeliest ones only. It applies to vqvae and vqvae2 "
+        "with a learned prior; use --temperature for other models.",
     ),
     "E257": (
-        "a setting of the objective would do nothing for a model of codes",
-        "While codes are learned the rate is a constant, the number of places times log K, and "
-        "every draw of the posterior is the same: nothing of it can be weighed or sampled.",
+        "a setting of the objective has no effect on a model of codes",
+        "While the codes are learned, the rate is a constant (the number of codes per row times "
+        "log K) and the posterior is deterministic. Settings that weight the rate or draw several "
+        "samples have no effect.",
     ),
     "E258": (
         "the model cannot be scored by its levels",
-        "--by levels compares what several levels of latents know of a row. It needs a hierarchy "
-        "(ladder, conv_ladder, nvae) whose latents are no codes, and held-out rows that were "
-        "scored in the same way when the model was fitted: models of earlier versions lack "
-        "these, and a new fit has them. --by typicality needs neither.",
+        "--by levels compares several levels of latents. It needs a hierarchy (ladder, "
+        "conv_ladder, nvae) with continuous latents, and the scores of held-out rows that a fit "
+        "saves. Models of earlier versions lack these scores; fit the model again. --by "
+        "typicality works for all models that score rows.",
     ),
     "E259": (
-        "a recipe of your own cannot be used",
-        "A function that builds a model says by an argument what data it models: features "
-        "(columns of numbers), families and sizes (columns of any kinds) or shape (pictures); a "
-        "lowerbound.Recipe says it by its coding. Its name must not be that of another recipe.",
+        "your own recipe is not valid",
+        "A function that builds a model must have an argument that shows its kind of data: "
+        "features (columns of numbers), families and sizes (columns of any kinds) or shape "
+        "(pictures). A lowerbound.Recipe has a coding instead. The name must differ from the "
+        "names of all built-in recipes.",
     ),
     "E269": (
-        "this is a bug",
-        "The program met something that nobody foresaw. Nothing of yours is wrong. Please report "
-        "the command, its output with --debug, and what `lowerbound doctor --json` prints; no "
-        "data need to be sent.",
+        "this is a bug in lowerbound",
+        "An unexpected error occurred inside lowerbound. Please report the command, its output "
+        "with --debug, and the output of `lowerbound doctor --json`. The data are not needed.",
     ),
 }
 
@@ -630,73 +641,73 @@ USAGE: dict[str, tuple[str, str]] = {
 RESOURCES: dict[str, tuple[str, str]] = {
     "E301": (
         "the disk is full",
-        "The message says how much is free and how much is needed. Nothing incomplete was left "
-        "behind, and an earlier output at the same path is as it was.",
+        "The message gives the free and the needed space. No incomplete file was left behind, "
+        "and an earlier output at the same path is unchanged.",
     ),
     "E302": (
-        "the output cannot be written there",
-        "The folder is missing, read-only, or closed to you; the message gives the system's "
-        "reason. Make it with mkdir -p, or choose another --out.",
+        "the output cannot be written to this path",
+        "The folder does not exist, is read-only, or you lack permission; the message gives the "
+        "system's reason. Create the folder with mkdir -p, or choose another --out.",
     ),
     "E303": (
         "there is not enough memory",
-        "The message says what was needed and for what.",
+        "The message gives the needed memory and its purpose.",
     ),
     "E310": (
         "an optional library is not installed",
-        "The message names it and the fix installs it. Models that were fitted on a data frame "
-        "give rows back as a frame of the same library; `lowerbound export` needs onnx, "
-        "onnxscript and onnxruntime.",
+        "The message names the library, and the fix installs it. Models that were fitted on a "
+        "data frame return rows as a data frame of the same library; `lowerbound export` needs "
+        "onnx, onnxscript and onnxruntime.",
     ),
     "E311": (
-        "no Ray cluster answers",
-        "--ray joins the cluster that RAY_ADDRESS names, and starts one on this machine where it "
-        "names none. The message gives Ray's own reason.",
+        "no connection to a Ray cluster",
+        "--ray connects to the cluster at RAY_ADDRESS or, if that variable is not set, starts a "
+        "cluster on this machine. The message gives Ray's reason.",
     ),
 }
 
 NUMBERS: dict[str, tuple[str, str]] = {
     "E401": (
-        "the loss did not stay finite",
-        "A step whose loss or gradient is not finite is skipped and counted; when too many follow "
-        "one another, training stops rather than going on with nothing. The message names the "
-        "largest value of the last batch: a column in a wrong unit is the usual cause, a learning "
-        "rate that is too high the next.",
+        "the loss became infinite or NaN",
+        "A step with an infinite or NaN loss or gradient is skipped; training stops after too "
+        "many such steps in a row. The message gives the largest value of the last batch. The "
+        "usual cause is a column in a wrong unit; another is a learning rate that is too high.",
     ),
 }
 
 STOPS: dict[str, tuple[str, str]] = {
     "E501": (
         "another process of this fit ended",
-        "Processes that train together wait for one another at every step, so that where one ends "
-        "all end. What the first one committed is kept: the same command goes on from there. With "
-        "torchrun --max-restarts 3 that happens by itself.",
+        "The processes of a fit wait for each other at every step, so if one ends, all end. The "
+        "last checkpoint is kept: the same command resumes from it. torchrun --max-restarts 3 "
+        "does so automatically.",
     ),
     "E502": (
-        "workers of Ray ended too often",
-        "Where a worker dies, Ray starts it again a few times; then the job ends. What a fit has "
-        "committed is kept: the same command goes on from there. A worker that dies every time is "
-        "often one that has run out of memory.",
+        "workers of the Ray cluster failed too often",
+        "Ray restarts a failed worker a few times before the job ends. The last checkpoint of a "
+        "fit is kept: the same command resumes from it. Workers that fail repeatedly have often "
+        "run out of memory.",
     ),
 }
 
 CHECKS: dict[str, tuple[str, str]] = {
     "E601": (
-        "a saved model does not score as it did before",
-        "A dry run saves the model, loads it and scores the same rows again: the results must be "
-        "equal to the last bit. This machine, or its libraries, computed something else.",
+        "a saved model does not reproduce its scores",
+        "A dry run saves the model, loads it and scores the same rows again; the scores must be "
+        "equal to the last bit. On this machine, with the installed libraries, they are not.",
     ),
     "E602": (
-        "an exported graph does not score as its model does",
+        "an exported graph does not reproduce the scores of its model",
         "Before an ONNX file is written, ONNX Runtime and torch score the same rows with the same "
-        "draws. They must agree to 0.001 nats or, where scores are large, to 1e-5 of the score, "
-        "and so must the coded cells. The libraries' versions do not fit together.",
+        "draws. The scores must agree to 0.001 nats or, if they are large, to 1e-5 of the score, "
+        "and the coded values to 1e-5. The installed versions of onnx, onnxruntime and torch are "
+        "probably incompatible.",
     ),
     "E603": (
         "a collapsed model is not exported",
-        "The latents of a collapsed model tell nothing about a row: it has learned each column by "
-        "itself, and its scores are those of independent columns. Fit again with --set "
-        "free_bits=0.5 or longer, or export it all the same with --allow-collapsed.",
+        "The latents of a collapsed model carry no information about a row: its scores are those "
+        "of independent columns. Fit it for longer or with --set free_bits=0.5, or export it "
+        "anyway with --allow-collapsed.",
     ),
 }
 

@@ -1,7 +1,7 @@
-"""Errors that a user can act on: what is wrong, where, why, and how to fix it.
+"""Exceptions that say what is wrong, where, why, and how to fix it.
 
-Every error carries a code of `lowerbound.catalogue`. The first digit of a code gives its kind and
-so its exit code; ``lowerbound error E031`` prints the catalogue's entry.
+Every exception has a code from `lowerbound.catalogue`. The first digit of the code determines the
+class of the exception and its exit code; ``lowerbound error E031`` prints the catalogue's entry.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ __all__ = [
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """Return the candidate that looks most like `name`, ignoring case, or None."""
+    """Return the candidate most similar to `name`, ignoring case; None if none is similar."""
     folded = {c.casefold(): c for c in candidates}
     close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
     return folded[close[0]] if close else None
 
 
 class LowerboundError(Exception):
-    """The base of every error that this library raises on purpose.
+    """Base class of all exceptions of this library.
 
     Args:
         code: a key of `CATALOGUE`, such as ``"E031"``.
-        message: what is wrong and where, in one sentence.
-        fix: one command or change that would repair it.
+        message: the error and its place, in one sentence.
+        fix: one command or change that fixes it; may be empty.
         details: machine-readable facts (columns, rows, counts), for ``--json``.
     """
 
@@ -52,12 +52,12 @@ class LowerboundError(Exception):
         self.code, self.message, self.fix, self.details = code, message, fix, details
 
     def __str__(self) -> str:
-        """One line a Python user sees; the command line lays the same parts out in a box."""
+        """Return code, message and fix; the command line prints the same parts in a box."""
         tail = f"\n  fix: {self.fix}" if self.fix else ""
         return f"[{self.code}] {self.message}{tail}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Survive pickling between worker processes, which drops keyword arguments."""
+        """Support pickling: exceptions are pickled without keyword arguments by default."""
         return _rebuild, (type(self), self.code, self.message, self.fix, self.details)
 
 
@@ -74,36 +74,36 @@ class UsageError(LowerboundError, ValueError):
 
 
 class DataError(LowerboundError, ValueError):
-    """Input data that cannot be used as it is (E0xx)."""
+    """Input data that cannot be used (E0xx)."""
 
     exit_code = 3
 
 
 class ModelFileError(LowerboundError):
-    """A saved model that is damaged, foreign, or newer than this version (E1xx)."""
+    """A saved model that is damaged, of another tool, or newer than this version (E1xx)."""
 
     exit_code = 4
 
 
 class ResourceError(LowerboundError):
-    """Memory, disk or device ran out, or an optional dependency is absent (E3xx)."""
+    """Not enough memory or disk space, or a missing optional dependency (E3xx)."""
 
     exit_code = 5
 
 
 class NumericError(LowerboundError, ArithmeticError):
-    """Training or scoring left the finite numbers, or the model collapsed (E4xx)."""
+    """A loss that became infinite or NaN (E4xx)."""
 
     exit_code = 6
 
 
 class Stopped(LowerboundError):
-    """The work was stopped before its end and can be continued (E5xx)."""
+    """A run that stopped early and can be resumed (E5xx)."""
 
     exit_code = 7
 
 
 class CheckFailed(LowerboundError):
-    """A check that was asked for did not hold (E6xx)."""
+    """A check that failed (E6xx)."""
 
     exit_code = 8

@@ -1,4 +1,4 @@
-"""The scikit-learn estimator: `learn` and `Model` behind scikit-learn's names.
+"""VAE, the scikit-learn estimator.
 
 >>> import numpy as np
 >>> X = np.random.default_rng(0).normal(size=(200, 3))
@@ -44,49 +44,50 @@ RandomState = int | np.random.RandomState | None
 class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A variational autoencoder for tables: anomaly scores, embeddings, samples, imputations.
 
-    It estimates log p(row) of rows with numbers, categories, dates and missing cells, and does
-    everything else with that density. Data frames, Arrow tables, paths, arrays and sparse matrices
-    are accepted; what comes back is of the kind that was given. The columns of a data frame are
-    found by name: their order does not matter, and those that the model does not know are ignored.
+    It estimates log p(row) of rows with numbers, categories, dates and missing values; all other
+    results are derived from this density. Data frames, Arrow tables, paths, arrays and sparse
+    matrices are accepted, and results have the type of the input. The columns of a data frame are
+    matched by name: their order does not matter, and unknown columns are ignored.
 
     `score_samples`, `decision_function` and `predict` have scikit-learn's sign (higher is more
-    normal); `anomaly_score` has the opposite one. These are densities of the coded row, where
-    every column has the same scale; `score` and `evaluate` are about the raw values.
+    normal); `anomaly_score` has the opposite sign. They use the density of the coded row, in which
+    every column has the same scale; `score` and `evaluate` use the density of the raw values.
 
     References:
         Kingma & Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114
 
     Args:
         recipe: the model: "table", "gaussian", "beta", "sigma", "iaf", "ladder", "binary" or
-            "counts"; of arrays of pictures, (n, H, W) with or without channels, "conv",
-            "conv_ladder", "nvae", "vqvae" or "vqvae2".
+            "counts"; for arrays of pictures, (n, H, W) with or without channels, "conv",
+            "conv_ladder", "nvae", "vqvae" or "vqvae2"; or a recipe of your own.
         settings: arguments of the recipe and of the objective (beta, free_bits), by name.
         preset: "fast", "balanced" or "best".
-        latent: size of z; None takes a generous one, "auto" as many as turn out to be in use.
-        types: kinds of columns that are not to be inferred: {column: kind}.
+        latent: size of z; None for a default that depends on the data, "auto" for the number of
+            dimensions in use.
+        types: kinds of columns, {column: kind}; the kinds of other columns are inferred.
         drop: names of columns to leave out.
-        scaling: of numbers: "standard", "quantile" or their mean, "blend".
-        alarm_rate: share of normal rows that `predict` may call outliers.
-        max_epochs: passes at most, instead of the preset's.
-        time_limit: seconds at most.
-        learning_rate: of Adam at its highest, instead of the preset's.
-        random_state: a number (the result is then the same every time), a ``RandomState``, or
-            None for another result every time. The global random state is never touched.
-        device: "cpu", "cuda", ...; None takes a GPU where there is one.
-        precision: of the products while training, "float32" or "bfloat16".
+        scaling: scaling of numbers: "standard", "quantile", or "blend" (the mean of both).
+        alarm_rate: share of normal rows that `predict` may label as outliers.
+        max_epochs: largest number of epochs; None for that of the preset.
+        time_limit: largest training time, in seconds or as text such as "10m"; None for no limit.
+        learning_rate: largest learning rate of Adam; None for that of the preset.
+        random_state: an integer for reproducible results, a ``RandomState``, or None for
+            different results every time. The global random state is neither read nor changed.
+        device: "cpu", "cuda", ...; None for a GPU if there is one.
+        precision: precision of matrix products in training, "float32" or "bfloat16".
 
     Attributes:
-        trained_: the `lowerbound.Model` model behind the estimator.
+        trained_: the `lowerbound.Model` of the estimator.
         offset_: `decision_function` is `score_samples` minus this.
         alarm_: the threshold on `anomaly_score`, with the false-alarm rate that it gives.
-        health_: the verdict on the model, in numbers and in sentences.
-        history_: what happened while training.
+        health_: measurements of the model and the verdict on it.
+        history_: the history of the training.
         latent_: the size of z.
         n_features_in_: number of columns (or pixels) seen in `fit`.
-        feature_names_in_: their names, where they had any.
+        feature_names_in_: names of the columns seen in `fit`, if they have names.
     """
 
-    def __init__(  # noqa: PLR0913 - scikit-learn knows a choice only as a named parameter
+    def __init__(  # noqa: PLR0913 - scikit-learn requires every option to be a named parameter
         self,
         recipe: str | Recipe | Callable[..., LatentModel] = Plan.recipe,
         *,
@@ -128,16 +129,19 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return tags
 
     def fit(self, X: Any, y: object = None) -> VAE:
-        """Fit the model to the rows of X and calibrate its scores on held-out ones.
+        """Fit the model to X and calibrate its scores on held-out rows.
 
         Args:
             X: rows: a data frame, Arrow table, path, array or sparse matrix; NaN is missing.
             y: ignored.
 
+        Returns:
+            The fitted estimator.
+
         Raises:
-            UsageError: E2xx for a parameter that has no such value.
-            DataError: E0xx where the data cannot be used.
-            NumericError: E4xx where training diverges.
+            UsageError: E2xx for a parameter with a wrong value.
+            DataError: E0xx if the data cannot be used.
+            NumericError: E4xx if training diverges.
         """
         plan = plan_of(self.get_params(deep=False))
         pictures = plan.recipe.of_pictures
@@ -149,7 +153,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self._hold(trained)
 
     def _hold(self, trained: Model) -> VAE:
-        """Take a trained model as the fitted state."""
+        """Set the fitted attributes from a trained model."""
         seen = containers.seen(trained.facts)
         vars(self).pop("feature_names_in_", None)
         if seen.named:
@@ -160,7 +164,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     @property
     def offset_(self) -> float:
-        """The `score_samples` below which rows are outliers, nats."""
+        """The threshold of `score_samples` below which rows are outliers, nats."""
         return -self.trained_.alarm.threshold
 
     @property
@@ -170,12 +174,12 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     @property
     def health_(self) -> dict[str, Any]:
-        """The verdict on the model: numbers, "verdict" and "lines" in plain words."""
+        """Measurements of the model, with "verdict" and its explanation, "lines"."""
         return self.trained_.facts["health"]
 
     @property
     def history_(self) -> dict[str, Any]:
-        """What happened while training: "checks", "best", "stopped", "skipped"."""
+        """The history of the training: "checks", "best", "stopped", "skipped"."""
         return self.trained_.facts["history"]
 
     @property
@@ -192,7 +196,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         check_is_fitted(self)
         pictures, wanted = bool(self.trained_.coding.shape), self.trained_.coding.wanted()
         frame, named = containers.admit(X, estimator=self, pictures=pictures, wanted=wanted)
-        if pictures:  # known by their shape, which the coding checks
+        if pictures:  # the coding checks their shape
             return frame
         if not self.trained_.recipe.sparse:
             containers.refuse_huge(frame)
@@ -205,13 +209,13 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self.trained_.embed(frame)
 
     def inverse_transform(self, Z: Any) -> Any:
-        """Return the rows that embeddings stand for, in the kind of container seen in `fit`.
+        """Decode embeddings to rows, as the type of container seen in `fit`.
 
         Args:
-            Z: (n, latent).
+            Z: (n, latent) embeddings.
 
         Raises:
-            DataError: E081 for another number of columns.
+            DataError: E081 if the number of columns is not the size of z.
         """
         check_is_fitted(self)
         z = np.asarray(check_array(Z, estimator=self, input_name="Z"), np.float32)
@@ -228,8 +232,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def anomaly_score(self, X: Any) -> NDArray[np.float64]:
         """Return -log p(coded row) of every row, (n,) nats: higher is more anomalous.
 
-        An importance-sampling estimate whose draws are keyed to the row's content: it depends on
-        the row and the model only, not on the rows beside it or their order.
+        This is an importance-sampling estimate whose draws are keyed to the content of the row: it
+        depends only on the row and the model, not on the other rows or their order.
         """
         frame = self._read(X)
         return self.trained_.anomaly_score(frame)
@@ -239,10 +243,10 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return -self.anomaly_score(X)
 
     def score(self, X: Any, y: object = None) -> float:
-        """Return the mean of log p(row), nats per row: what a grid search maximises.
+        """Return the mean of log p(row), nats per row, the objective of a grid search.
 
-        It is the density of the raw values, so that models with different codings compare; it
-        differs from the mean of `score_samples` by the mean log-Jacobian of the coding.
+        It is the density of the raw values, so that models with different codings are comparable.
+        It differs from the mean of `score_samples` by the mean log-Jacobian of the coding.
         """
         frame = self._read(X)
         _, coded = self.trained_.encode(frame)
@@ -251,7 +255,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     def p_value(self, X: Any) -> NDArray[np.float64]:
         """Return the conformal p-value of every row, (n,).
 
-        For rows like those of `fit`, it is at most a with probability at most a.
+        For rows exchangeable with those of `fit`, it is at most a with probability at most a.
         """
         scores = self.anomaly_score(X)
         return self.trained_.calibration.p_values(scores)
@@ -261,7 +265,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> NDArray[np.int64]:
-        """Return -1 for outliers and 1 for other rows, (n,), at the `alarm_rate` of `fit`."""
+        """Return -1 for outliers and 1 for other rows, (n,), by the threshold of `alarm_`."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def score_table(
@@ -272,17 +276,18 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         explain: int = 0,
         false_discovery_rate: float | None = None,
     ) -> Any:
-        """Return anomaly_score, p_value and is_anomaly of every row.
+        """Return a table with anomaly_score, p_value and is_anomaly of every row.
 
         Args:
             X: rows.
-            by: "likelihood", "typicality" or "levels", as `lowerbound.tasks.scoring` has them.
-            explain: name this many columns that add most to the scores of the outliers and of
-                the highest-scoring other rows.
-            false_discovery_rate: choose outliers by Benjamini-Hochberg at this rate instead.
+            by: "likelihood", "typicality" or "levels", as in `lowerbound.Model.score`.
+            explain: number of columns to name, those that add most to the score; for the outliers
+                and the other highest-scoring rows.
+            false_discovery_rate: flag rows by the Benjamini-Hochberg procedure at this rate,
+                instead of the rows above the threshold.
 
         Returns:
-            One line per row, as the kind that X is; a structured array where X is an array.
+            A table of the same type as X, with a line per row; a structured array for an array.
         """
         frame, rate = self._read(X), false_discovery_rate
         return self.trained_.score(frame, by=by, explain=explain, false_discovery_rate=rate)
@@ -292,12 +297,15 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Args:
             X: rows.
-            top: how many columns to name.
+            top: number of columns to name.
 
         Returns:
-            For rank r, ``top{r}_column``, ``top{r}_nats`` (what it adds, given the others),
-            ``top{r}_value`` and ``top{r}_expected``, one line per row, as the kind that X is; a
-            structured array where X is an array.
+            A table of the same type as X (a structured array for an array) with a line per row
+            and four columns per rank r: ``top{r}_column``, ``top{r}_nats`` (the contribution of
+            the column given the others), ``top{r}_value`` and ``top{r}_expected``.
+
+        Raises:
+            UsageError: E246 for models of pictures and models with a context.
         """
         frame = self._read(X)
         coded = self.trained_.coding.encode(frame)
@@ -305,19 +313,19 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return containers.beside(frame, reasons)
 
     def reconstruct(self, X: Any) -> Any:
-        """Return every row as the model would have it, as the kind that X is."""
+        """Return the mean of p(x | E[z | x]) of every row, as the same type as X."""
         frame = self._read(X)
         return self.trained_.reconstruct(frame)
 
     def impute(self, X: Any, *, draws: int | None = None, random_state: RandomState = None) -> Any:
-        """Return X with its missing cells filled; all other cells come back as they were.
+        """Return X with its missing values filled; observed values are unchanged.
 
         Args:
             X: rows.
-            draws: None fills in the expected value (of categories, the likeliest); a number
-                returns that many completed copies, one below the other and told apart by the
-                column ``draw``; where X is an array, (draws, n, ...).
-            random_state: of the draws; by default the estimator's own.
+            draws: None fills in the expected value (for categories, the likeliest level). A
+                number returns that many completed copies, concatenated and numbered by the column
+                ``draw``; for an array, the result is (draws, n, ...).
+            random_state: seed of the draws; None for that of the estimator.
         """
         frame = self._read(X)
         return self.trained_.impute(frame, draws=draws, seed=self._draw_seed(random_state))
@@ -330,14 +338,14 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         temperature: float = 1.0,
         random_state: RandomState = None,
     ) -> Any:
-        """Draw rows from the model, in the kind of container seen in `fit`.
+        """Draw rows from the model, as the type of container seen in `fit`.
 
         Args:
             n_samples: number of rows.
-            where: values that given columns must have.
-            temperature: of the prior; 1 is the model's own distribution.
-            random_state: of the draws; by default the estimator's own, and with a number there
-                the same rows are drawn every time.
+            where: values of columns, by name, on which to condition.
+            temperature: factor of the scale of the prior; 1 is the model's own distribution.
+            random_state: seed of the draws; None for that of the estimator. With an integer, the
+                same rows are drawn every time.
         """
         check_is_fitted(self)
         return self.trained_.sample(
@@ -351,18 +359,18 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return seed_of(self.random_state if random_state is None else random_state)
 
     def evaluate(self, X: Any, *, samples: int = 128, ais: bool = False) -> dict[str, Any]:
-        """Return estimates of the likelihood of X, nats per row, and how sure they are.
+        """Return estimates of the likelihood of X, nats per row, with a standard error.
 
         Args:
             X: rows.
-            samples: of importance sampling.
-            ais: run annealed importance sampling on the first rows as well (slow).
+            samples: importance samples per row.
+            ais: also run annealed importance sampling on the first rows (slow).
         """
         frame = self._read(X)
         return self.trained_.evaluate(frame, samples=samples, ais=ais)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the model to the folder `path`, all of it or nothing, and return its full path."""
+        """Write the model to the folder `path` atomically, and return its absolute path."""
         check_is_fitted(self)
         return self.trained_.save(path, overwrite=overwrite)
 
@@ -373,15 +381,15 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         device: str = "cpu",
         recipe: Recipe | Callable[..., LatentModel] | None = None,
     ) -> VAE:
-        """Read a model that `save` or ``lowerbound fit`` wrote, every digest checked first.
+        """Load a model that `save` or ``lowerbound fit`` wrote, after checking all its digests.
 
         Args:
             path: the folder that `save` wrote.
-            device: where the model goes, such as "cpu" or "cuda".
-            recipe: the recipe that the model was built by, where it is not one of ours.
+            device: device of the model, such as "cpu" or "cuda".
+            recipe: the recipe that built the model; needed only if it is your own.
 
         Raises:
-            ModelFileError: E1xx for anything that is not an intact model of a known format.
+            ModelFileError: E1xx if the folder is not an intact model of a known format.
         """
         trained = Model.load(path, device, recipe)
         plan = {**trained.facts["plan"], **({} if recipe is None else {"recipe": recipe})}
@@ -389,18 +397,18 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return cls(**plan)._hold(trained)
 
 
-# scikit-learn stores parameters as they were given and looks at them in `fit`, so that is where
-# wrong ones are refused; grids and searches give them as NumPy numbers.
+# By scikit-learn's convention, `__init__` stores parameters unchanged and `fit` validates them.
+# Grid searches may pass NumPy numbers.
 
 
 def plan_of(parameters: Mapping[str, Any]) -> Plan:
-    """Return the plan of an estimator's parameters.
+    """Return the plan for the parameters of an estimator.
 
     Args:
-        parameters: as ``VAE().get_params(deep=False)`` returns them.
+        parameters: the result of ``VAE().get_params(deep=False)``.
 
     Raises:
-        UsageError: E240, E241 or E245, naming the parameter.
+        UsageError: E240, E241 or E245 for a wrong parameter.
     """
     chosen = {name: _plain(value) for name, value in parameters.items()}
     for name, (fits, wanted) in _WANTED.items():
@@ -419,15 +427,19 @@ def plan_of(parameters: Mapping[str, Any]) -> Plan:
 
 
 def _plain(value: Any) -> Any:
-    """Return a NumPy number as Python's own."""
+    """Convert a NumPy scalar to a Python scalar; return other values unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def seed_of(random_state: RandomState) -> int:
-    """Return a seed: the number itself, a draw from a generator, fresh entropy for None.
+    """Return an integer seed for a random state.
+
+    Args:
+        random_state: an integer is returned as it is; a ``RandomState`` gives a draw; None gives
+            fresh entropy.
 
     Raises:
-        UsageError: E245 for anything else.
+        UsageError: E245 for any other value.
     """
     if random_state is None:
         return secrets.randbits(31)

@@ -1,8 +1,8 @@
-"""Explicit randomness: generators keyed by purpose, and normals keyed by a row's content.
+"""Random numbers from explicit sources: seeded generators, and noise keyed by a row's values.
 
-Nothing here touches the global random state of torch, numpy or Python, so that fits and draws in
-several threads do not disturb each other. A `Noise` is a callable ``(name, shape, like) ->
-standard normals``; a trace asks it for the noise of each latent site.
+Nothing here reads or changes the global random state of torch, NumPy or Python, so that fits and
+draws in several threads do not affect each other. A `Noise` is a callable
+``(name, shape, like) -> standard normals`` that a trace calls for each latent site.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def derive(*key: object) -> int:
-    """Return a 63-bit seed that is a pure function of `key` (of its printed form)."""
+    """Return a 63-bit seed that depends only on ``repr(key)``."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def generator(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """Return a generator seeded by `key`: same key, same stream, on any machine."""
+    """Return a generator seeded by `key`; equal keys give equal streams on any machine."""
     return torch.Generator(device).manual_seed(derive(*key))
 
 
@@ -41,19 +41,19 @@ def generator(*key: object, device: torch.device | str = "cpu") -> torch.Generat
 def isolated(*key: object) -> Iterator[None]:
     """Draw from generators seeded by `key` inside the block, not from torch's global ones.
 
-    It is for code that cannot be given a generator, above all torch's initialisers of weights: it
-    applies to every random function of torch that is called in the block without one. Only the
-    calling thread is affected, and no global state is read or written. The numbers are those that
-    ``torch.manual_seed(derive(*key))`` would give.
+    This is for code that takes no generator, such as torch's weight initialisers. It applies to
+    every random function of torch that is called in the block without a generator. Only the
+    calling thread is affected, and no global state is read or written. The numbers are the same
+    as after ``torch.manual_seed(derive(*key))``.
     """
     with Supplied(cache(lambda device: generator(*key, device=device))):
         yield
 
 
 class Supplied(TorchDispatchMode):
-    """A mode of the calling thread in which torch's random functions get a given generator.
+    """A context in which torch's random functions draw from given generators.
 
-    A function that is called with a generator of its own keeps it.
+    It applies to the calling thread only. A function that is called with a generator keeps it.
 
     Args:
         source: device -> the generator for draws on that device.
@@ -73,7 +73,7 @@ class Supplied(TorchDispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call `func`, with a generator where it draws."""
+        """Call `func`; if it draws random numbers and has no generator, supply one."""
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
@@ -89,7 +89,7 @@ class Supplied(TorchDispatchMode):
 
 @cache
 def _with_generator(func: Any) -> Any:
-    """Return the overload of one of torch's random operations that takes a generator."""
+    """Return the overload of a random operation of torch that takes a generator."""
     overload = func._overloadname
     for name in (overload, "generator" if overload == "default" else f"{overload}_generator"):
         found = getattr(func.overloadpacket, name, None)
@@ -103,40 +103,40 @@ def _with_generator(func: Any) -> Any:
 
 
 class Noise(Protocol):
-    """Standard normal noise for the latent site `name`."""
+    """A source of standard normal noise for latent sites."""
 
     def __call__(self, name: str, shape: Size, like: Tensor) -> Tensor:
-        """Return normals of `shape` with the dtype and device of `like`."""
+        """Return normals of `shape` for the site `name`, with the dtype and device of `like`."""
         ...
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Noise drawn one after the other from a generator: for training and for free sampling."""
+    """Noise drawn sequentially from a generator, for training and for sampling from the prior."""
 
     source: torch.Generator
 
     def __call__(self, name: str, shape: Size, like: Tensor) -> Tensor:
-        """Return the next normals of the stream."""
+        """Return the next normals of the generator."""
         return torch.randn(shape, generator=self.source, dtype=like.dtype, device=like.device)
 
 
 @dataclass(frozen=True)
 class Keyed:
-    """Noise that depends only on a row's key and on the number of the sample.
+    """Noise that depends only on the site, the row's key and the index of the sample.
 
-    A row's importance samples are then the same in every batch, order and chunk.
+    The importance samples of a row are therefore the same in any batch, order and chunk.
 
     Args:
         keys: (B,) int64, one per row (see `row_keys`).
-        first: number of the first sample in this chunk; samples of a row follow one another.
+        first: index of the first sample of this chunk.
     """
 
     keys: Tensor
     first: int = 0
 
     def __call__(self, name: str, shape: Size, like: Tensor) -> Tensor:
-        """Return normals of `shape`, whose first axis is rows x samples, row by row."""
+        """Return normals of `shape`, whose first axis is rows x samples with rows outermost."""
         samples = shape[0] // len(self.keys)
         width = math.prod(shape[1:])
         pairs = (width + 1) // 2
@@ -149,11 +149,11 @@ class Keyed:
 
 
 def row_keys(*parts: Tensor | None) -> Tensor:
-    """Return a 64-bit key per row that depends on the bits of the row's values alone.
+    """Return a 64-bit key per row, a hash of the row's values.
 
     Args:
-        parts: (B, ...) tensors, hashed together; None is skipped. Negative zero counts as zero
-            and every NaN as the same NaN, so that equal rows have equal keys.
+        parts: (B, ...) tensors, hashed together; None is skipped. Negative zero is hashed as
+            zero, and all NaNs are hashed alike, so that equal rows have equal keys.
 
     Returns:
         (B,) int64.
@@ -173,12 +173,12 @@ def row_keys(*parts: Tensor | None) -> Tensor:
 
 
 def uniforms(numbers: Tensor, count: int, *key: object) -> Tensor:
-    """Return uniform numbers in [0, 1) that depend only on `key` and on each row's number.
+    """Return uniform numbers in [0, 1) that depend only on `key` and on each row's index.
 
     Args:
-        numbers: (B,) int64.
+        numbers: (B,) int64, the indices of the rows.
         count: uniforms per row.
-        key: what they are for.
+        key: the purpose of the numbers; different keys give independent numbers.
 
     Returns:
         (B, count) float64.
@@ -189,7 +189,7 @@ def uniforms(numbers: Tensor, count: int, *key: object) -> Tensor:
 
 
 def _shift_right(bits: Tensor, by: int) -> Tensor:
-    """Shift int64 right filling with zeros (torch's own shift keeps the sign)."""
+    """Shift int64 right, filling with zeros (torch's own shift keeps the sign)."""
     return (bits >> by) & ((1 << (64 - by)) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Libraries that only some uses need, imported when they are met."""
+"""Optional libraries, imported on first use."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from lowerbound.errors import ResourceError
 
 
 def library(name: str, what: str, extra: str) -> Any:
-    """Return an optional library.
+    """Import an optional library.
 
     Args:
-        name: of the module.
-        what: needs it, such as "searches need".
-        extra: of this package, which brings it along.
+        name: name of the module.
+        what: start of the error message: the feature and its verb, such as "searches need".
+        extra: the extra of this package that installs the library.
+
+    Returns:
+        The module.
 
     Raises:
-        ResourceError: E310 where it is not installed.
+        ResourceError: E310 if the library is not installed.
     """
     try:
         return importlib.import_module(name)

@@ -65,7 +65,7 @@ def test_all_latents_in_use_asks_for_more():
 def test_over_fitting_is_seen_in_the_gap():
     x, other = plane(40), plane(300, seed=5) * 1.5
     health = doctor.examine(fitted(x, likelihood="element"), Dense(x), Dense(other))
-    assert any("over-fits" in line for line in health.lines)
+    assert any("overfits" in line for line in health.lines)
 
 
 def test_a_sigma_that_is_too_small_is_seen():
@@ -74,7 +74,7 @@ def test_a_sigma_that_is_too_small_is_seen():
     with torch.no_grad():
         model.likelihood.family.family.log_sigma.sub_(1.5)
     health = doctor.examine(model, Dense(x), Dense(plane(300, seed=1)))
-    assert any("too sure" in line for line in health.lines)
+    assert any("too narrow" in line for line in health.lines)
 
 
 def test_a_model_without_numbers_has_no_spread():

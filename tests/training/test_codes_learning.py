@@ -247,7 +247,7 @@ def test_the_doctor_counts_codes(fitted):
     [
         ((8, 7), 0.0, "healthy", "OK: 8 of 8 codes in use at z0"),
         ((8, 3), 0.0, "warning", "only 3 of 8 codes are in use at z1"),
-        ((8, 8), 50.0, "warning", "over-fits"),
+        ((8, 8), 50.0, "warning", "overfits"),
         ((1, 1), 0.0, "collapsed", "the same codes"),
     ],
 )

@@ -79,7 +79,7 @@ def test_saved_loaded_and_used(tmp_path):
         lowerbound.load(tmp_path / "own.vae")
     assert refused.value.code == "E141"
     assert refused.value.exit_code == 4
-    with pytest.raises(ModelFileError, match="handed over"):
+    with pytest.raises(ModelFileError, match="was passed"):
         lowerbound.load(tmp_path / "own.vae", recipe="gaussian")
     again = lowerbound.load(tmp_path / "own.vae", recipe=linear)
     assert np.array_equal(again.anomaly_score(ROWS), model.anomaly_score(ROWS))

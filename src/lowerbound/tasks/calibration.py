@@ -1,4 +1,7 @@
-"""From scores to p-values and alarms, by ranks among held-out rows: no assumption on the score."""
+"""P-values and alarm thresholds from the ranks of scores among held-out rows.
+
+They are valid for any score, whatever its distribution.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ class Alarm(NamedTuple):
 
     Attributes:
         threshold: rows with a score above it are flagged.
-        rate: expected share of normal rows flagged.
+        rate: expected share of normal rows that are flagged.
         low: lower end of the 95 % interval of that share.
         high: upper end.
     """
@@ -30,7 +33,7 @@ class Alarm(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Scores of held-out normal rows, in rising order.
+    """Scores of held-out normal rows, in ascending order.
 
     References:
         Vovk, Gammerman & Shafer, "Algorithmic learning in a random world", 2005 (conformal
@@ -44,12 +47,16 @@ class Calibration:
 
     @classmethod
     def of(cls, scores: NDArray[np.floating]) -> Calibration:
-        """Sort `scores`, leaving out any that is not finite."""
+        """Build a calibration from unsorted scores; infinite and NaN scores are left out."""
         finite = np.asarray(scores, np.float64)
         return cls(np.sort(finite[np.isfinite(finite)]))
 
     def p_values(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return (1 + #{held-out >= score}) / (n + 1): at most alpha with probability alpha."""
+        """Return the conformal p-value (1 + #{held-out >= score}) / (n + 1) of every score, (n,).
+
+        For rows exchangeable with the held-out ones, it is at most alpha with probability at most
+        alpha.
+        """
         n = len(self.scores)
         above = n - np.searchsorted(self.scores, np.asarray(scores, np.float64), side="left")
         return np.asarray((1.0 + above) / (n + 1.0), np.float64)
@@ -70,7 +77,7 @@ class Calibration:
         n = len(self.scores)
         k = int(np.floor(rate * (n + 1)))
         if k < 1:
-            # Too few rows to resolve the rate: the largest score is the best threshold there is.
+            # Too few rows for so small a rate: the largest score is the best possible threshold.
             top = float(self.scores[-1]) if n else np.inf
             return Alarm(top, 1.0 / (n + 1), 0.0, _beta_quantile(0.975, 1, n) if n else 1.0)
         low, high = (_beta_quantile(q, k, n + 1 - k) for q in (0.025, 0.975))
@@ -78,17 +85,17 @@ class Calibration:
 
 
 def discovery_cut(p_values: NDArray[np.floating], rate: float) -> float:
-    """Return the p-value up to which to flag so that at most the share `rate` of flags is false.
+    """Return the p-value up to which to flag rows, for a given false-discovery rate.
 
     References:
         Benjamini & Hochberg, "Controlling the false discovery rate", 1995.
 
     Args:
         p_values: (n,), in (0, 1].
-        rate: the false-discovery rate, in (0, 1).
+        rate: the largest expected share of flagged rows that are normal, in (0, 1).
 
     Returns:
-        The largest p_(k) that is at most k rate / n; 0, which flags nothing, where none is.
+        The largest p_(k) that is at most k rate / n; 0, which flags nothing, if there is none.
     """
     p = np.sort(np.asarray(p_values, np.float64))
     within = p[p <= rate * np.arange(1, len(p) + 1) / len(p)]
@@ -96,5 +103,5 @@ def discovery_cut(p_values: NDArray[np.floating], rate: float) -> float:
 
 
 def _beta_quantile(share: float, a: int, b: int) -> float:
-    # What scipy.stats.beta.ppf returns, without importing scipy.stats: a second at every start.
+    # Equal to scipy.stats.beta.ppf; importing scipy.stats would add a second to every start.
     return float(special.betaincinv(a, b, share))

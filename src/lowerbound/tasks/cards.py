@@ -28,6 +28,6 @@ def card(trained: TrainedState) -> str:
         f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n\n"
         f"## Health\n\n{health}\n\n"
         "Scores are -log p(row) in nats; p-values hold for rows exchangeable with the held-out "
-        "ones. A model describes the rows it was fitted on: do not expect it to be fair, causal "
-        "or private beyond them.\n"
+        "ones. The model describes the distribution of the rows it was fitted on. It makes no "
+        "claim of fairness, causality or privacy.\n"
     )

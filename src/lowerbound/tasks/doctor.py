@@ -1,4 +1,4 @@
-"""The health of a trained model, in numbers and in plain words."""
+"""Diagnosis of a trained model: measurements, and a verdict in plain sentences."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from lowerbound.nn.trace import Trace, from_posterior, posterior_mean
 from lowerbound.tasks import latent_use, metrics
 
 ROWS = 4096
-COLLAPSED_RATE = 0.1  # nats: below this the latents carry next to nothing
+COLLAPSED_RATE = 0.1  # nats: below this the latents carry almost no information
 WIDE_GAP = 0.15  # of the held-out ELBO, per row
-IDLE_CODES = 0.5  # share of a codebook that may be out of use
+IDLE_CODES = 0.5  # share of a codebook that may be unused without a warning
 
 
 @dataclass(frozen=True)
 class LevelUse:
-    """How much one level of latents is used.
+    """Use of one level of latents.
 
     Attributes:
-        name: of the level.
+        name: name of the level.
         rate: mean KL, nats per row.
-        active: latent dimensions in use, or codes.
-        latent: latent dimensions in all, or codes.
-        perplexity: of codes, how many as often used as one another would tell as much; else None.
+        active: number of latent dimensions, or codes, in use.
+        latent: number of latent dimensions, or codes, in total.
+        perplexity: exp of the entropy of the use of codes; None for continuous latents.
     """
 
     name: str
@@ -44,20 +44,20 @@ class LevelUse:
 
 @dataclass(frozen=True)
 class Health:
-    """What the doctor measured, and says.
+    """Measurements of a trained model, and the verdict on it.
 
     Attributes:
-        active: latent dimensions in use.
-        latent: latent dimensions in all.
+        active: number of latent dimensions in use.
+        latent: number of latent dimensions in total.
         rate: mean KL, nats per row.
-        rate_per_dimension: mean KL of each latent dimension, nats, where it has a closed form.
-        levels: the same of each level, coarse to fine.
-        train_elbo: plain ELBO of training rows, nats.
-        valid_elbo: plain ELBO of held-out rows, nats.
-        spread: root mean square of (x - mean) / sigma over held-out numeric cells: 1 is right,
-            above 1 the model is too sure; None where there is no such cell.
+        rate_per_dimension: mean KL of each latent dimension, nats; None if it has no closed form.
+        levels: the use of each level, coarse to fine.
+        train_elbo: mean plain ELBO of training rows, nats.
+        valid_elbo: mean plain ELBO of held-out rows, nats.
+        spread: robust size of (x - mean) / sigma over held-out numbers: 1 is right, above 1 the
+            likelihood is too narrow; None if there are no such numbers.
         verdict: "healthy", "warning" or "collapsed".
-        lines: the verdict in sentences, the worst first.
+        lines: the verdict in sentences, the most severe first.
     """
 
     active: int
@@ -72,20 +72,21 @@ class Health:
     lines: list[str]
 
     def as_dict(self) -> dict[str, object]:
-        """Return plain JSON values."""
+        """Return the attributes as plain JSON values."""
         return asdict(self)
 
 
 def examine(model: nn.Module, train: Rows, valid: Rows, values: int | None = None) -> Health:
-    """Examine a trained model on training and on held-out rows.
+    """Diagnose a trained model on training and on held-out rows.
 
-    Of a model of codes, the codes of a codebook are what is in use or not.
+    For a model of codes, the units in use are the codes of its codebooks.
 
     Args:
         model: a trained model.
-        train: rows that it learned from.
-        valid: rows that it did not.
-        values: how many a cell may have, where all cells have as many, such as 256 of a pixel.
+        train: training rows.
+        valid: held-out rows.
+        values: number of possible values of each element of x, such as 256 for pixels; None if
+            the elements are continuous or differ.
     """
     train, valid = _some(train), _some(valid)
     use = latent_use.latent_use(model, valid)
@@ -123,17 +124,18 @@ def examine(model: nn.Module, train: Rows, valid: Rows, values: int | None = Non
 
 
 def of_restoring(
-    health: Health, measured: str, is_better: bool, than: str = "what is given"
+    health: Health, measured: str, is_better: bool, than: str = "the given picture"
 ) -> Health:
-    """Return the health of a model that restores: what counts is what it makes of held-out pairs.
+    """Return the health of a model that restores pictures, judged by its error on held-out pairs.
 
-    Its latents may be idle: where what is given leaves nothing open they have nothing to say.
+    Unused latents are no fault of such a model: if the given picture determines the result, the
+    latents carry no information.
 
     Args:
-        health: as `examine` found it.
-        measured: what it makes of held-out pairs, in words.
-        is_better: than `than`.
-        than: what anyone has without the model.
+        health: the health that `examine` returned.
+        measured: the quality of restored held-out pairs, in words.
+        is_better: whether that quality is better than the baseline.
+        than: the baseline, in words.
     """
     use = f"latents carry {health.rate:.2f} nats; held-out ELBO {health.valid_elbo:.2f}"
     if is_better:
@@ -147,7 +149,7 @@ def _some(rows: Rows) -> Rows:
 
 
 def _levels(model: nn.Module, rows: Rows, use: latent_use.LatentUse) -> list[LevelUse]:
-    """Measure every level; `use` is that of the units of all levels in order."""
+    """Return the use of every level; `use` holds the units of all levels in order."""
     sizes: dict[str, int] = {}
     coded: dict[str, bool] = {}
 
@@ -172,43 +174,43 @@ def _levels(model: nn.Module, rows: Rows, use: latent_use.LatentUse) -> list[Lev
 
 
 def _idle(levels: list[LevelUse]) -> list[str]:
-    """Return a warning that names the levels of a hierarchy that carry next to nothing.
+    """Return a warning that names the levels of a hierarchy whose rate is almost 0.
 
-    By their rates: the mean of a level that only repeats its prior still moves with the levels
-    above it, so that its units count as active.
+    Active units do not show these levels: the posterior mean of a level that equals its prior
+    still varies with the levels above it, so that its units count as active.
     """
     idle = [f"{each.name} ({each.rate:.2f} nats)" for each in levels if each.rate < COLLAPSED_RATE]
     if not idle:
         return []
     which = f"level {idle[0]} has" if len(idle) == 1 else f"levels {', '.join(idle)} have"
     return [
-        f"WARNING: the {which} collapsed: the model does without. Try --set free_bits=0.5, a "
-        "smaller beta, or fewer levels."
+        f"WARNING: the {which} collapsed and can be left out. Try --set free_bits=0.5, a smaller "
+        "beta, or fewer levels."
     ]
 
 
 def _guessed(nats: float, values: int | None) -> list[str]:
-    """Return a warning where a held-out cell costs more than a guess among its values would."""
+    """Return a warning if a held-out value costs more bits than a uniform guess."""
     if values is None or nats <= math.log(values):
         return []
     return [
         f"WARNING: too little learned: a held-out value takes {nats / math.log(2):.2f} bits, and "
-        f"guessing it takes {math.log2(values):.2f}. Learn for longer (--time-limit 10m), or from "
-        "more."
+        f"a uniform guess takes {math.log2(values):.2f}. Train for longer (--time-limit 10m), or "
+        "on more data."
     ]
 
 
 def _verdict(
     active: int, latent: int, rate: float, gap: float, valid_elbo: float, spread: float | None
 ) -> tuple[str, list[str]]:
-    """Turn the measurements into sentences; the first names the verdict."""
+    """Return the verdict and its explanation, given the measurements of continuous latents."""
     warnings = []
     if active == 0 or rate < COLLAPSED_RATE:
         return "collapsed", [
             f"COLLAPSED: the latents carry {rate:.2f} nats and {active} of {latent} are in use; "
-            "samples and embeddings say nothing about a row. Try --set free_bits=0.5, a "
-            "smaller beta, or longer training; or the columns are independent and there is "
-            "nothing to find."
+            "embeddings carry almost no information about a row. Try --set free_bits=0.5, a "
+            "smaller beta, or longer training. If the columns of the data are independent, there "
+            "is no structure to learn."
         ]
     if active == latent:
         warnings.append(
@@ -217,7 +219,7 @@ def _verdict(
         )
     warnings += _overfitted(gap, valid_elbo)
     if spread is not None and not 0.7 < spread < 1.4:
-        sure = "too sure" if spread > 1 else "not sure enough"
+        sure = "too narrow" if spread > 1 else "too wide"
         warnings.append(
             f"WARNING: held-out values lie {spread:.2f} standard deviations from their means "
             f"instead of 1: the likelihood is {sure}. Heavy tails? Try --set likelihood=student."
@@ -234,19 +236,19 @@ def _verdict(
 
 
 def _overfitted(gap: float, valid_elbo: float) -> list[str]:
-    """Return a warning where training rows fit much better than held-out ones."""
+    """Return a warning if training rows fit much better than held-out ones."""
     if gap <= WIDE_GAP * max(1.0, abs(valid_elbo)):
         return []
     return [
         f"WARNING: the ELBO is {gap:.2f} nats worse on held-out rows than on training rows: "
-        "the model over-fits. More rows, or --preset fast, would narrow that."
+        "the model overfits. Use more rows, or --preset fast."
     ]
 
 
 def _verdict_of_codes(
     levels: list[LevelUse], rate: float, gap: float, valid_elbo: float
 ) -> tuple[str, list[str]]:
-    """Turn the use of codebooks into sentences; the first names the verdict."""
+    """Return the verdict and its explanation, given the use of codebooks."""
     told = "; ".join(
         f"{each.active} of {each.latent} codes in use at {each.name}, perplexity "
         f"{each.perplexity:.1f}"
@@ -272,11 +274,11 @@ def _verdict_of_codes(
 def _spread(model: nn.Module, rows: Rows) -> float | None:
     """Return the median over columns of the robust size of (x - mean) / sigma, or None.
 
-    1.4826 times the median of |z| is 1 for normal residuals and deaf to outliers; the median over
-    columns is deaf to those that another column decides, such as a code beside its name.
+    1.4826 times the median of |z| is 1 for normal residuals and robust to outliers; the median
+    over columns is robust to columns that another column determines, such as a code and its name.
     """
     if rows.take(torch.zeros(1, dtype=torch.long)).x.dim() > 2:
-        # Most pixels of a picture are background, which a shared sigma is far too wide for.
+        # Most pixels of a picture are background, for which a shared sigma is far too wide.
         return None
 
     def work(batch: Batch) -> Tensor:
@@ -290,7 +292,7 @@ def _spread(model: nn.Module, rows: Rows) -> float | None:
 
 @singledispatch
 def standardised(px: Distribution, x: Tensor) -> Tensor:
-    """Return (x - mean) / sigma of the cells that have a location and a scale, (B, cells)."""
+    """Return (x - mean) / sigma of the values that have a location and a scale, (B, values)."""
     return x[:, :0]
 
 

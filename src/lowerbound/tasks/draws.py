@@ -26,15 +26,15 @@ from lowerbound.tasks.metrics import by_tiles, evaluating, log_likelihood
 SCORE_SAMPLES = 32
 SCORE_WORK = 1e8  # floating-point operations of a pass up to which a score takes all samples
 SAMPLE_CHUNK = 8192
-EMBEDDED_CELLS = 1 << 21  # cells of a tile of wide rows: fewer passes over the first weights
+EMBEDDED_CELLS = 1 << 21  # values of a tile of wide rows: fewer passes over the first weights
 EMBEDDED = 4096  # rows of a tile: one pass each, without draws
 EXPECTING = 8  # draws of x at each z for the mean cost of a pixel
 
 
 def samples_worth(work: float) -> int:
-    """Return the number of importance samples of a score: fewer for networks that are slow.
+    """Return the number of importance samples of a score: fewer for slow networks.
 
-    Networks of hundreds of layers are tens of times slower, and their bound is closer.
+    Networks of hundreds of layers are tens of times slower, and their bound is tighter.
 
     Args:
         work: floating-point operations of one pass.
@@ -49,7 +49,7 @@ def score(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
 
 
 def embed(model: nn.Module, rows: Rows) -> Tensor:
-    """Return E[z | x] of every row, (n, d), the latents of all levels side by side."""
+    """Return E[z | x] of every row, (n, d), with the latents of all levels concatenated."""
 
     def work(batch: Batch) -> Tensor:
         trace = Trace(posterior_mean, len(batch.x), decode=False)
@@ -60,7 +60,7 @@ def embed(model: nn.Module, rows: Rows) -> Tensor:
 
 
 def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
-    """Return the mean of p(x | E[z | x]) of every row (the mode of codes), shaped as x."""
+    """Return the mean of p(x | E[z | x]) of every row, shaped as x; the mode for categories."""
 
     def work(batch: Batch) -> Tensor:
         return model(batch.x, Trace(posterior_mean, len(batch.x)), batch.context).mean
@@ -72,7 +72,7 @@ def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
 def decode(model: nn.Module, z: Tensor, context: Tensor | None = None) -> Tensor:
     """Return the mean of p(x | z) for latents (n, d), all levels in the order of `embed`."""
     with evaluating(model) as device:
-        # One row tells the shapes of the levels.
+        # One row is enough to learn the shapes of the levels.
         trace = Trace(from_prior(noise.generator("decode", device=device)), 1, decode=False)
         model(None, trace, None if context is None else context[:1])
         shapes = {name: site.z.shape[1:] for name, site in trace.sites.items()}
@@ -91,18 +91,18 @@ def sample(
     top_k: int | None = None,
     context: Tensor | None = None,
 ) -> Tensor:
-    """Draw n rows: z from the prior, then every cell from its likelihood, (n, ...).
+    """Draw n rows: z from the prior, then every value from its likelihood, (n, ...).
 
     Args:
         model: a module with ``forward(x, trace, context)``.
         n: number of rows.
-        seed: of all draws.
-        temperature: multiplies the scale of the prior.
-        top_k: number of the likeliest codes that a place of a grid may have; None for all.
+        seed: seed of all draws.
+        temperature: factor of the scale of the prior.
+        top_k: draw every code from this many of the likeliest ones; None for all codes.
         context: (n, ...) or None.
 
     Raises:
-        UsageError: E246 where the prior has no temperature, E256 where it has no codes.
+        UsageError: E246 if the prior supports no temperature, E256 if it has no codes.
     """
     draws = []
     with evaluating(model) as device:
@@ -119,8 +119,9 @@ class Conditioned(NamedTuple):
     """Draws conditional on some values, and their effective number.
 
     Attributes:
-        values: (n, ...) rows, the given values as given.
-        effective_samples: of the importance weights; far below n, rows share the same few z.
+        values: (n, ...) rows; the given values are unchanged.
+        effective_samples: effective sample size of the importance weights. If it is far below n,
+            many rows share the same z.
     """
 
     values: Tensor
@@ -136,9 +137,9 @@ def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> C
 
     Args:
         model: a module with ``forward(x, trace, context)``.
-        given: (columns,), or one picture, with NaN for what is to be drawn.
+        given: (columns,), or one picture, with NaN for values to draw.
         n: number of rows.
-        seed: of all draws.
+        seed: seed of all draws.
     """
     proposals = max(16384, 8 * n)
     zs, log_w = [], []
@@ -161,16 +162,19 @@ def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> C
 def impute(
     model: nn.Module, rows: Rows, *, groups: Sequence[Sequence[int]] = (), samples: int = 128
 ) -> Tensor:
-    """Return rows whose missing cells hold E[x_missing | x_observed] (of codes, the most likely).
+    """Fill missing values with E[x_missing | x_observed], or the likeliest level of a category.
 
     Draws of z from q(z | x_observed) are weighted by p(x_observed, z) / q(z | x_observed).
 
     Args:
-        model: the model.
-        rows: the rows.
-        groups: the columns that belong together, such as a number and its atoms: a cell is
-            missing where all of them are, and only rows with such a cell are filled.
-        samples: of z.
+        model: a module with ``forward(x, trace, context)``.
+        rows: the data.
+        groups: the columns that code one value, such as a number and its atoms: the value is
+            missing if all of them are NaN, and only rows with a missing value are filled.
+        samples: draws of z per row.
+
+    Returns:
+        (n, ...) coded rows; observed values are unchanged.
 
     References:
         Mattei & Frellsen, "MIWAE: deep generative modelling and imputation of incomplete data
@@ -188,7 +192,7 @@ def impute(
 
 
 def _with_gaps(rows: Rows, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Return all rows, and the numbers of those with missing values."""
+    """Return all rows, and the indices of those with missing values."""
     x = rows.take(torch.arange(len(rows))).x
     gone = x.flatten(1).isnan()
     for columns in groups:
@@ -210,13 +214,13 @@ def impute_draws(
     """Return `draws` completed copies of every row, (n, draws, ...): multiple imputation.
 
     Args:
-        model: the model.
-        rows: the rows.
-        draws: copies of each.
-        groups: the columns that belong together, as in `impute`.
-        samples: of z, among which those of the copies are chosen.
-        seed: of the draws.
-        start: the number of the first row in a table of which these are a part.
+        model: a module with ``forward(x, trace, context)``.
+        rows: the data.
+        draws: copies of each row.
+        groups: the columns that code one value, as in `impute`.
+        samples: draws of z per row, from which those of the copies are resampled.
+        seed: seed of the draws.
+        start: index of the first row, if these are a part of a larger table.
     """
     source = noise.generator("impute", seed, start, device=next(model.parameters()).device)
 
@@ -253,10 +257,10 @@ def _weighted(model: nn.Module, batch: Batch, samples: int) -> tuple[Distributio
 
 @singledispatch
 def average(px: Distribution, weights: Tensor) -> Tensor:
-    """Return the centre of the mixture sum_s w_s p(x | z_s): its mean, or the likeliest code.
+    """Return the centre of the mixture sum_s w_s p(x | z_s): its mean, or the likeliest level.
 
     Args:
-        px: with batch axis rows x samples.
+        px: likelihood whose batch axis is rows x samples.
         weights: (rows, samples), summing to 1.
     """
     return _mix(px.mean, weights)
@@ -299,10 +303,10 @@ def _(px: Bernoulli, weights: Tensor) -> Tensor:
 
 
 def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
-    """Return E[-log p(x_c | z)] under the posterior of every value, (n, columns); 0 if missing.
+    """Return E[-log p(x_c | z)] of every value, (n, columns) nats, under the posterior.
 
-    One pass for all columns gives the cost of a value to a model that has seen it. The mean of a
-    column over normal rows is the level above which a surprise is worth reporting.
+    Missing values give 0. One pass serves all columns. The mean of a column over normal rows is
+    the baseline above which `explain` reports a contribution.
     """
 
     def work(batch: Batch) -> Tensor:
@@ -314,11 +318,11 @@ def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Ten
 
 
 def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
-    """Return the excess of every pixel's cost over its expectation, (n, H, W) nats.
+    """Return the excess of every pixel's -log p over its expected value, (n, H, W) nats.
 
-    The excess of -log p(pixel | z) over its mean under p(x | z), averaged over draws from the
-    posterior with their importance weights, and summed over the channels of a pixel. It is near 0
-    where a picture is as the model expects, noise included, and 0 where a pixel is missing.
+    The difference of -log p(pixel | z) and its mean under p(x | z) is averaged over draws from
+    the posterior with their importance weights, and summed over the channels of a pixel. It is
+    near 0 for pixels as the model expects them, noise included, and 0 for missing pixels.
     """
 
     def work(batch: Batch) -> Tensor:
@@ -331,15 +335,16 @@ def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> 
         excess = _mix(usual - seen, weights).masked_fill(batch.x.isnan(), 0.0)
         return excess.sum(1) if excess.dim() == 4 else excess
 
-    return by_tiles(model, rows, work, most=1)  # alone: the draws are of this picture only
+    # One picture at a time, so that its draws do not depend on the other pictures.
+    return by_tiles(model, rows, work, most=1)
 
 
 class Surprise(NamedTuple):
     """The contribution of each group of columns to the anomaly score of each row.
 
     Attributes:
-        nats: (n, groups): -log p(x_group | the other cells); 0 where the group is missing.
-        expected: (n, columns): the centre of p(x | the cells of the other groups).
+        nats: (n, groups), -log p(x_group | the other groups); 0 if the group is missing.
+        expected: (n, columns), the centre of p(x_group | the other groups).
     """
 
     nats: Tensor
@@ -349,16 +354,16 @@ class Surprise(NamedTuple):
 def explain(
     model: nn.Module, x: Tensor, groups: Sequence[Sequence[int]], samples: int = SCORE_SAMPLES
 ) -> Surprise:
-    """Return the surprise of each group of columns: the change of the score without them.
+    """Return the contribution of each group of columns: the decrease of the score without it.
 
-    By the chain rule -log p(x) + log p(x without g) = -log p(x_g | x without g), so the numbers
+    By the chain rule, -log p(x) + log p(x without g) = -log p(x_g | x without g), so the numbers
     are nats and do not depend on any baseline.
 
     Args:
         model: a module with ``forward(x, trace, context)``.
         x: (n, columns) coded rows.
-        groups: the columns that belong together, such as the parts of a date.
-        samples: importance samples.
+        groups: the columns that code one value, such as the parts of a date.
+        samples: importance samples per row.
     """
     whole = score(model, Dense(x), samples)
     nats, expected = x.new_zeros(len(x), len(groups)), torch.full_like(x, torch.nan)

@@ -1,4 +1,4 @@
-"""Likelihood estimates of rows that need not be held: part by part, then together."""
+"""Likelihood estimates on data larger than memory, accumulated over parts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lowerbound.coding.tables import Coded
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.state import TrainedState
 
-TIMES = 4  # as many importance samples as a score takes: 128, fewer of deep networks
-ANNEALED_ROWS = 64  # rows that annealed importance sampling looks at
+TIMES = 4  # importance samples relative to those of a score: 128, fewer for deep networks
+ANNEALED_ROWS = 64  # rows used by annealed importance sampling
 
 
 class Moments:
-    """Mean and variance of numbers that come in parts.
+    """Mean and variance of numbers that are added in parts.
 
     References:
         Chan, Golub & LeVeque, "Algorithms for computing the sample variance", 1983, eq. 1.5.
@@ -27,7 +27,7 @@ class Moments:
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
     def add(self, values: Tensor) -> None:
-        """Take a part, (n,)."""
+        """Add a part, (n,)."""
         values = values.double()
         n, mean = len(values), values.mean().item()
         squares = (values - mean).square().sum().item()
@@ -47,7 +47,7 @@ class Evaluation:
 
     Args:
         trained: the model.
-        samples: importance samples per row; by default `TIMES` as many as of a score.
+        samples: importance samples per row; by default `TIMES` as many as for a score.
         ais: also run annealed importance sampling on the first rows.
     """
 
@@ -63,7 +63,7 @@ class Evaluation:
         self._annealed: dict[str, Any] = {}
 
     def add(self, coded: Coded) -> None:
-        """Take a part of the rows; 4 bytes of each row are kept."""
+        """Add a part of the rows; the memory used is 4 bytes per row."""
         model, rows = self.trained.model, coded.rows
         bound = metrics.elbo(model, rows)
         weighted = metrics.log_likelihood(model, rows, self.samples)
@@ -85,7 +85,7 @@ class Evaluation:
         return {"ais_nll": nll, "ais_rows": len(batch.x), "ais_chains": chains}
 
     def report(self) -> dict[str, Any]:
-        """Return what all rows come to, plain values."""
+        """Return the estimates over all rows as plain JSON values."""
         trained, jacobian = self.trained, self.jacobian.mean
         use = latent_use.together(self._uses)
         elbo = -self.distortion.mean - self.rate.mean + jacobian
@@ -102,7 +102,7 @@ class Evaluation:
             "latent": len(use.active),
             "unit": "nats per row",
         }
-        if trained.recipe.first_stage:  # whose rate means little without its prior
+        if trained.recipe.first_stage:  # the rate depends on the prior of the codes
             report["prior"] = trained.arguments["prior"]
         if trained.coding.shape:
             cells = math.prod(trained.coding.shape)

@@ -1,4 +1,4 @@
-"""Which columns make a row's score high, what they hold, and what was expected."""
+"""Explanations of scores: the columns that add most, with their actual and expected values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lowerbound.files.data import Whole
 from lowerbound.tasks import draws
 from lowerbound.tasks.state import TrainedState
 
-EXPLAINED_ROWS = 100  # rows explained beside the flagged ones: those with the highest scores
+EXPLAINED_ROWS = 100  # rows with the highest scores, explained in addition to the flagged ones
 
 
 def explain(
@@ -27,16 +27,16 @@ def explain(
         trained: the model.
         frame: the rows.
         coded: the same rows, coded.
-        chosen: numbers of rows, (n,).
-        top: how many columns to name.
+        chosen: indices of rows, (n,).
+        top: number of columns to name.
 
     Returns:
-        For rank r from 1 to `top`, n cells each: ``top{r}_column``, ``top{r}_nats`` (what the
-        column adds, given the others, above what it adds to a normal row), ``top{r}_value`` and
-        ``top{r}_expected``, the last two as text.
+        A table of n rows with four columns for each rank r from 1 to `top`: ``top{r}_column``,
+        ``top{r}_nats`` (the contribution of the column given the others, minus its mean for
+        normal rows), ``top{r}_value`` and ``top{r}_expected``, the last two as text.
 
     Raises:
-        UsageError: E246 for models whose scores have no columns to name.
+        UsageError: E246 for models of pictures and models with a context.
     """
     groups = trained.coding.groups
     batch = coded.rows.take(torch.from_numpy(chosen))
@@ -69,7 +69,7 @@ def explain(
 
 
 def remarkable(scored: pa.Table) -> NDArray[np.int64]:
-    """Return the numbers of the rows that are flagged, and of those that score highest."""
+    """Return the indices of the rows that are flagged or among the highest-scoring ones."""
     scores = scored["anomaly_score"].to_numpy()
     highest = np.argsort(-scores, kind="stable")[:EXPLAINED_ROWS]
     return np.union1d(np.flatnonzero(scored["is_anomaly"].to_numpy()), highest)
@@ -78,7 +78,7 @@ def remarkable(scored: pa.Table) -> NDArray[np.int64]:
 def explained(
     trained: TrainedState, given: tuple[Whole, Coded], scored: pa.Table, top: int
 ) -> pa.Table:
-    """Return scored rows with the reasons of those that are remarkable; the others have none."""
+    """Return `scored` with explanations of the remarkable rows; they are null for other rows."""
     if not top:
         return scored
     chosen = remarkable(scored)
@@ -92,7 +92,7 @@ def explained(
 
 
 def _spell(value: object) -> str:
-    """Return a cell as short text."""
+    """Return a value as short text."""
     return (
         "missing" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     )

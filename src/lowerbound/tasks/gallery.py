@@ -1,7 +1,7 @@
-"""Pictures that show what an image model has learned, as arrays.
+"""Samples, traversals, interpolations and manifolds of a picture model, as tensors.
 
-Every function returns pictures as values of the model, (n, C, H, W);
-`lowerbound.cli.work.drawing` writes them into files.
+Every function returns pictures in the units of the model, (n, C, H, W);
+`lowerbound.cli.work.drawing` writes them to files.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def samples(model: nn.Module, n: int, *, seed: int = 0, temperature: float = 1.0
 
 
 def traversal(model: nn.Module, z: Tensor, dimensions: Sequence[int], steps: int) -> Tensor:
-    """Return pictures decoded while one latent at a time moves from -3 to 3.
+    """Return pictures decoded while one latent at a time varies from -3 to 3.
 
     Args:
-        model: a model of images.
-        z: (d,) where the other latents stay.
-        dimensions: the latents that move.
+        model: a model of pictures.
+        z: (d,) values of the other latents.
+        dimensions: indices of the latents to vary.
         steps: pictures per latent.
 
     Returns:
-        (len(dimensions) x steps, ...), the steps of a latent together.
+        (len(dimensions) x steps, ...), the steps of a latent adjacent.
 
     Raises:
         UsageError: E255 for a model whose latents are codes.
@@ -53,7 +53,7 @@ def traversal(model: nn.Module, z: Tensor, dimensions: Sequence[int], steps: int
     if not all(is_continuous(site.p) for site in trace.sites.values()):
         raise UsageError(
             "E255",
-            "a traversal moves latents little by little, and those of this model are codes",
+            "a traversal needs continuous latents, and those of this model are codes",
             fix="lowerbound plot M.vae levels --out levels.png, or samples",
         )
     places = torch.linspace(-REACH, REACH, steps)
@@ -67,7 +67,7 @@ def interpolation(model: nn.Module, ends: Tensor, steps: int) -> Tensor:
     """Return pictures decoded along a straight line in latent space, both ends included.
 
     Args:
-        model: a model of images.
+        model: a model of pictures.
         ends: (2, ...) the two pictures.
         steps: number of pictures.
     """
@@ -77,7 +77,7 @@ def interpolation(model: nn.Module, ends: Tensor, steps: int) -> Tensor:
 
 
 def manifold(model: nn.Module, latent: int, steps: int) -> Tensor:
-    """Return a square of pictures over the quantiles of a prior of two latents.
+    """Return a grid of pictures over the quantiles of a prior of two latents.
 
     References:
         Kingma & Welling, "Auto-encoding variational Bayes", 2014, figure 4.
@@ -104,8 +104,8 @@ def levels(
     """Draw pictures that share the coarser levels of a hierarchy, for every level.
 
     Returns:
-        The names of the levels, and (levels x columns, ...): in the row of a level, all pictures
-        share the draws of this level and of those before it.
+        The names of the levels, and (levels x columns, ...) pictures. All pictures in the row of
+        a level share the draws of this level and of all coarser ones.
     """
     with evaluating(model) as device:
         choose = from_prior(noise.generator("gallery", "levels", seed, device=device), temperature)

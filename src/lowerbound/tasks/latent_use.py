@@ -1,4 +1,4 @@
-"""How much each latent dimension is used: active units, and what each carries."""
+"""Use of each latent dimension: active units and their rates."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lowerbound.nn.distributions.codewords import is_counted, units
 from lowerbound.nn.trace import Trace, posterior_mean
 from lowerbound.tasks.metrics import ONCE, by_tiles
 
-ACTIVE = 0.01  # variance of E[z | x] from which on a dimension is in use
+ACTIVE = 0.01  # variance of E[z | x] above which a dimension is in use
 
 
 class LatentUse(NamedTuple):
-    """How much each latent dimension is used, dimensions of all sites one after the other.
+    """Use of each latent dimension, with the dimensions of all sites concatenated.
 
-    Of a site of codes, each code is a unit; its activity is its use over the mean use.
+    For a site of codes, each code is a unit; its activity is its use relative to the mean use.
 
     Attributes:
-        activity: (d,) variance over the data of E[z | x].
-        rate: (d,) mean KL, nats; NaN where the prior has no closed form per dimension.
-        mean: (d,) mean over the data of E[z | x], or of a code's use.
-        counted: (d,) bool, whether the activity is that mean, as of codes, and no variance.
-        rows: how many data there are.
+        activity: (d,) variance over the data of E[z | x]; for codes, the relative use.
+        rate: (d,) mean KL, nats; NaN if the KL has no closed form per dimension.
+        mean: (d,) mean over the data of E[z | x]; for codes, the relative use.
+        counted: (d,) bool, True for codes.
+        rows: number of rows measured.
     """
 
     activity: Tensor
@@ -39,7 +39,7 @@ class LatentUse(NamedTuple):
 
     @property
     def active(self) -> Tensor:
-        """(d,) bool, activity above the threshold."""
+        """(d,) bool, True for dimensions whose activity is above the threshold."""
         return self.activity > ACTIVE
 
 
@@ -72,7 +72,7 @@ def latent_use(model: nn.Module, rows: Rows) -> LatentUse:
 
 
 def together(parts: Sequence[LatentUse]) -> LatentUse:
-    """Return the use over all data, from that over parts of them."""
+    """Return the use over all rows, given the use over each part of them."""
     rows = torch.tensor([part.rows for part in parts], dtype=torch.float64)
     share = (rows / rows.sum())[:, None]
 
@@ -80,7 +80,7 @@ def together(parts: Sequence[LatentUse]) -> LatentUse:
         return (share * torch.stack(values)).sum(0)
 
     mean, first = averaged([part.mean for part in parts]), parts[0]
-    # The variance within the parts, and that of their means.
+    # Law of total variance: the mean variance within parts plus the variance of their means.
     spread = averaged([part.activity + (part.mean - mean).square() for part in parts])
     activity = torch.where(first.counted, averaged([part.activity for part in parts]), spread)
     rate = averaged([part.rate for part in parts])

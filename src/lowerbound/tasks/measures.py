@@ -1,7 +1,7 @@
-"""Anomaly scores as objects: what is measured, and its calibration on held-out rows.
+"""Anomaly measures, and their calibration on held-out rows.
 
-Whatever a `Measure` is, p-values and alarms come from its ranks among held-out rows, so they keep
-their meaning for each.
+P-values and alarms come from the ranks of a measure among held-out rows, so they have the same
+meaning for every `Measure`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from lowerbound.tasks.typicality import LEVEL_SAMPLES, Typicality, level_ratio
 
 
 class Measure(Protocol):
-    """A number for every row, nats: higher is further from the usual."""
+    """A function that scores rows, in nats: higher is more unusual."""
 
     parted: ClassVar[bool]
-    """Whether it is a sum of what columns and pixels add, which can be named and drawn."""
+    """Whether the score is a sum of contributions of columns or pixels, which can be shown."""
 
     def __call__(self, model: nn.Module, coded: Coded) -> NDArray[np.float64]:
         """Return the score of every row, (n,) nats."""
@@ -35,7 +35,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class Likelihood:
-    """-log p(coded row), by importance sampling.
+    """The negative log-likelihood -log p(coded row), by importance sampling.
 
     Args:
         samples: draws of z for each row.
@@ -51,13 +51,13 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Deviation:
-    """How far -log p(coded row) is from its mean over held-out rows, in either direction.
+    """Absolute difference of -log p(coded row) and its mean over held-out rows.
 
     References:
         Nalisnick, Matsukawa, Teh & Lakshminarayanan, 2019, as in `Typicality`.
 
     Args:
-        usual: what held-out rows score.
+        usual: the scores of held-out rows.
         samples: draws of z for each row.
     """
 
@@ -72,15 +72,15 @@ class Deviation:
 
 @dataclass(frozen=True)
 class LevelRatio:
-    """LLR^{>k}: what the lowest k levels say of a row beyond what those above foretell.
+    """LLR^{>k}, the information about a row that only the lowest k levels have.
 
-    What coding adds to every -log p, such as for a constant that has changed, cancels.
+    The surcharge that the coding adds to -log p, such as for a changed constant, cancels.
 
     References:
         Havtorn, Frellsen, Hauberg & Maaloe, 2021, as in `level_ratio`.
 
     Args:
-        k: how many levels, from the data upwards.
+        k: number of levels, counted from the data upwards.
         samples: draws of all levels in each of the two bounds.
     """
 
@@ -95,10 +95,10 @@ class LevelRatio:
 
 @dataclass(frozen=True)
 class Scoring:
-    """A measure, and what held-out rows make of it.
+    """A measure, with its calibration on held-out rows.
 
     Args:
-        by: its name in `WAYS`.
+        by: its name in `lowerbound.tasks.scoring.WAYS`.
         measure: the score of rows.
         calibration: scores of held-out rows.
         alarm: the threshold, and the false-alarm rate that it gives.
@@ -114,39 +114,39 @@ class Scoring:
 
         Args:
             scores: (n,) of the measure, nats.
-            cut: flag what has a p-value of at most this, instead of what is above the threshold.
+            cut: flag rows whose p-value is at most this, instead of rows above the threshold.
         """
         p = self.calibration.p_values(scores)
         flagged = scores > self.alarm.threshold if cut is None else p <= cut
         return pa.table({"anomaly_score": scores, "p_value": p, "is_anomaly": flagged})
 
     def cut(self, scores: NDArray[np.float64], rate: float) -> float:
-        """Return the p-value up to which to flag so that at most `rate` of the flags are false.
+        """Return the p-value up to which to flag rows, for a given false-discovery rate.
 
         Args:
-            scores: of all rows that are to be flagged, (n,) nats.
-            rate: the false-discovery rate, in (0, 1).
+            scores: (n,) nats, the scores of all rows that are tested.
+            rate: the largest expected share of flagged rows that are normal, in (0, 1).
         """
         return discovery_cut(self.calibration.p_values(scores), rate)
 
     def check_parted(self, flag: str) -> None:
-        """Refuse to tell the parts of a score that has none.
+        """Raise an error if the score is not a sum of contributions.
 
         Args:
-            flag: what would tell them.
+            flag: the option that shows contributions, for the message.
 
         Raises:
-            UsageError: E236 where the measure is not the sum of what columns or pixels add.
+            UsageError: E236 if the measure is not a sum of contributions of columns or pixels.
         """
         if not self.measure.parted:
             raise UsageError(
                 "E236",
-                f"{flag} shows what adds to -log p, and that is not the score by {self.by}",
+                f"{flag} shows contributions to -log p, which the score by {self.by} is not",
                 fix=f"leave out {flag}, or score by likelihood",
             )
 
     def document(self) -> dict[str, Any]:
-        """Return plain JSON values that `kept` reads: the measure as it was calibrated."""
+        """Return measure and calibration as plain JSON values, which `kept` reads."""
         return {
             "measure": dict(vars(self.measure)),
             "scores": self.calibration.scores.tolist(),
@@ -154,13 +154,13 @@ class Scoring:
         }
 
 
-# Measures whose held-out scores are no function of the likelihood's, so that a model file keeps
-# them, with the arguments that they were made with.
+# Measures whose held-out scores cannot be computed from the likelihood scores. A model file stores
+# their scores and arguments.
 _KEPT: dict[str, Callable[..., Measure]] = {"levels": LevelRatio}
 
 
 def kept(documents: Mapping[str, Any]) -> dict[str, Scoring]:
-    """Return the ways of scoring that a model file keeps; those of later versions are ignored."""
+    """Return the scorings stored in a model file; those of later versions are ignored."""
     return {
         by: Scoring(
             by,

@@ -19,18 +19,18 @@ from lowerbound.nn.trace import Encoded, Trace, from_posterior, from_prior, repl
 
 T = TypeVar("T", float, Tensor)
 
-TILE = 128  # rows computed together; fixed, so that results do not depend on how many are asked
+TILE = 128  # rows computed together; fixed, so that results do not depend on the number of rows
 CHUNK = 32  # importance samples computed together
-# Cells of rows of thousands of columns that are walked once: with as many draws as a chunk has, a
-# few rows are work enough, but without them a net's widest weights are read for each few anew.
+# Values of a tile of wide rows (thousands of columns) with one draw per row. Such tiles hold more
+# rows than tiles with many draws, or reading the widest weights for each tile would dominate.
 ONCE = CELLS * CHUNK
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """Hold a model in evaluation mode inside the block; give the device of its parameters.
+    """Put a model in evaluation mode inside the block; yield the device of its parameters.
 
-    A model that is in evaluation mode already is not written to, so that threads can share it.
+    A model that is already in evaluation mode is not modified, so that threads can share it.
     """
     training = [module for module in model.modules() if module.training]
     for module in training:
@@ -50,19 +50,22 @@ def by_tiles(
     most: int = TILE,
     flat: int = 0,
 ) -> Tensor:
-    """Return `work` of every row, (n, ...), computed in evaluation mode in tiles of fixed size.
+    """Apply `work` to tiles of fixed size in evaluation mode, and concatenate the results.
 
     Args:
         model: the model.
-        rows: the rows.
-        work: what is done with a tile of them.
-        most: rows of a tile.
-        flat: cells of one, see `tile_of`.
+        rows: the n rows.
+        work: function of a tile of rows, (B, ...), that returns one result per row.
+        most: rows per tile.
+        flat: values per tile, see `tile_of`.
+
+    Returns:
+        (n, ...) results, on the CPU.
     """
     tile = tile_of(rows, most, flat)
     with evaluating(model) as device:
-        # Results go into one block: kept one by one, they would lie between the blocks that the
-        # next tiles work in, and keep these from being used again.
+        # Write results into one tensor: a list of small ones would fragment the memory that the
+        # following tiles reuse.
         made, end = None, 0
         for batch, real in tiles(rows, tile):
             some = work(batch.to(device))[:real]
@@ -80,7 +83,7 @@ class LogLikelihood(NamedTuple):
     Attributes:
         log_p: (n,) nats: log (1/k) sum_i w_i, a lower bound in expectation.
         standard_error: (n,) of log_p by the delta method: sd(w) / (sqrt(k) mean(w)).
-        effective_samples: (n,) (sum w)^2 / sum w^2: near 1, the posterior is a poor proposal.
+        effective_samples: (n,) (sum w)^2 / sum w^2; near 1 if q(z | x) is a poor proposal.
     """
 
     log_p: Tensor
@@ -94,7 +97,7 @@ class LogLikelihood(NamedTuple):
 
     @property
     def mean_standard_error(self) -> float:
-        """Standard error of `mean` over examples and importance samples together."""
+        """Standard error of `mean`, from the variation over examples and importance samples."""
         n = len(self.log_p)
         return (self.log_p.double().std(correction=min(1, n - 1)) / math.sqrt(n)).item()
 
@@ -106,7 +109,7 @@ def log_weights(model: nn.Module, batch: Batch, samples: int, first: int = 0) ->
         model: a module with ``forward(x, trace, context)``.
         batch: rows of data.
         samples: number of draws.
-        first: number of the first draw; draws have numbers so that chunks fit together.
+        first: index of the first draw, so that chunks of draws can be combined.
     """
     return _weighted(model, batch, noise.Keyed(noise.row_keys(*batch), first), samples)[0]
 
@@ -118,7 +121,7 @@ def _weighted(
     samples: int,
     encoded: Encoded | None = None,
 ) -> tuple[Tensor, bool]:
-    """Return `log_weights`, and whether all draws of a row are the same."""
+    """Return `log_weights`, and whether q(z | x) is deterministic."""
     trace = Trace(from_posterior(normals), len(batch.x), samples, encoded)
     log_p = model(batch.x, trace, batch.context).log_prob(batch.x.repeat_interleave(samples, 0))
     certain = all(is_certain(site.q) for site in trace.sites.values() if site.q is not None)
@@ -130,8 +133,9 @@ def log_likelihood(
 ) -> LogLikelihood:
     """Estimate log p(x) of every row by importance sampling from q(z | x).
 
-    A row's estimate depends on the row and the model only. The sums run in float64 over chunks of
-    samples, so memory does not grow with `samples`; rows are encoded once for all chunks.
+    The estimate of a row depends only on the row and the model. Sums are accumulated in float64
+    over chunks of samples, so memory does not grow with `samples`; rows are encoded once for all
+    chunks.
 
     References:
         Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, section 3.
@@ -141,7 +145,7 @@ def log_likelihood(
         rows: the data.
         samples: k.
         chunk: samples per pass.
-        most: rows per pass, fewer where rows are large pictures.
+        most: rows per pass; fewer are used if rows are large pictures.
 
     Raises:
         UsageError: E240 for fewer than one sample.
@@ -151,7 +155,7 @@ def log_likelihood(
             "E240", f"samples must be a positive integer, got {samples}", fix="samples=1"
         )
 
-    certain: list[bool] = []  # whether all draws of a row are the same
+    certain: list[bool] = []  # whether q(z | x) is deterministic
 
     def work(batch: Batch) -> Tensor:
         keys = noise.row_keys(*batch)
@@ -175,7 +179,7 @@ def log_likelihood(
 
 
 class Bound(NamedTuple):
-    """The plain ELBO of every row, (n,) nats, and its two terms: elbo = -distortion - rate."""
+    """The plain ELBO of every row and its terms, (n,) nats each: elbo = -distortion - rate."""
 
     elbo: Tensor
     distortion: Tensor
@@ -183,7 +187,7 @@ class Bound(NamedTuple):
 
 
 def elbo(model: nn.Module, rows: Rows, samples: int = 1, most: int = TILE) -> Bound:
-    """Return the ELBO of every row with `samples` draws of z, KL exact where a form is known."""
+    """Return the ELBO of every row from `samples` draws of z, with exact KL where available."""
 
     def work(batch: Batch) -> Tensor:
         trace = Trace(from_posterior(noise.Keyed(noise.row_keys(*batch))), len(batch.x), samples)
@@ -201,7 +205,7 @@ def bits_per_dimension(nats: T, dimensions: int) -> T:
 
     Args:
         nats: a number or a tensor, such as -log p(x) of images.
-        dimensions: of an example: channels x height x width.
+        dimensions: number of dimensions of an example: channels x height x width.
 
     Raises:
         UsageError: E240 for fewer than one dimension.
@@ -220,7 +224,7 @@ class Annealing:
     Attributes:
         chains: independent chains per row.
         temperatures: number of intermediate distributions, on a sigmoidal schedule.
-        leapfrog: steps of one Hamiltonian move.
+        leapfrog: leapfrog steps of one Hamiltonian move.
     """
 
     chains: int = 8
@@ -233,9 +237,10 @@ def ais(
 ) -> LogLikelihood:
     """Estimate log p(x) by annealed importance sampling from the prior to the posterior.
 
-    The intermediate distributions are p(z) p(x | z)^b, moved by Hamiltonian Monte Carlo whose step
-    size follows each chain's acceptance. Where q(z | x) is a poor proposal, this is the estimate
-    to trust. For continuous latents of any number of levels.
+    The intermediate distributions are p(z) p(x | z)^b; the transitions are Hamiltonian Monte
+    Carlo, with a step size per chain that adapts to its acceptance rate. Unlike
+    `log_likelihood`, the estimate does not depend on q(z | x) and is reliable if q is a poor
+    proposal. It supports any number of levels of continuous latents.
 
     References:
         Neal, "Annealed importance sampling", 2001; Wu, Burda, Salakhutdinov & Grosse, "On the
@@ -245,10 +250,10 @@ def ais(
         model: a module with ``forward(x, trace, context)``.
         batch: rows of data.
         settings: length and number of chains.
-        seed: of the chains.
+        seed: seed of the chains.
 
     Raises:
-        UsageError: E255 where a latent is a code, which no Hamiltonian move can move.
+        UsageError: E255 if latents are codes, for which Hamiltonian moves are not defined.
     """
     settings = settings or Annealing()
     with evaluating(model):
@@ -278,7 +283,7 @@ class _Chains:
             if not is_continuous(site.p):
                 raise UsageError(
                     "E255",
-                    f"annealed importance sampling moves latents along a slope, and those of "
+                    f"annealed importance sampling needs continuous latents, and those of "
                     f"{name!r} are codes",
                     fix="leave --ais out",
                 )
@@ -303,7 +308,7 @@ class _Chains:
         return log_w.view(self.rows, self.k)
 
     def slope(self, z: dict[str, Tensor], beta: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the log-density at temperature beta, and its gradient in every site."""
+        """Return the log-density at inverse temperature beta, and its gradient by site."""
         with torch.enable_grad():
             leaves = {name: value.detach().requires_grad_() for name, value in z.items()}
             log_z, log_x = self.energies(leaves)
@@ -312,7 +317,7 @@ class _Chains:
         return density.detach(), dict(zip(z, slopes, strict=True))
 
     def move(self, beta: float) -> None:
-        """Make one Hamiltonian move at temperature beta and adapt the step sizes."""
+        """Make one Hamiltonian move at inverse temperature beta and adapt the step sizes."""
         shaped = {
             n: self.step.to(v.dtype).view(-1, *[1] * (v.dim() - 1)) for n, v in self.z.items()
         }
@@ -333,7 +338,7 @@ class _Chains:
         accept = uniform.log() < gain
         for n, v in z.items():
             self.z[n] = torch.where(accept.view(-1, *[1] * (v.dim() - 1)), v, self.z[n])
-        # Steps aim at an acceptance of 0.65, the optimum of Hamiltonian moves.
+        # Adapt to an acceptance rate of 0.65, the optimum for Hamiltonian Monte Carlo.
         self.step *= torch.where(accept, 1.02, 0.98 ** (0.65 / 0.35))
         self.step.clamp_(1e-4, 2.0)
 

@@ -1,4 +1,4 @@
-"""Settings of the objective: one record each, read by plans, messages, cards and help texts.
+"""Settings of the objective: one record each, used by plans, messages, cards and help texts.
 
 This module needs no torch. `training.objective` builds the objective that the settings describe.
 A new setting is a record here, its module in `nn.objectives`, and a line in the table of builders
@@ -19,16 +19,17 @@ class Setting:
 
     Args:
         name: its name.
-        default: the value that stands for "not used". Its type is the type of all values.
+        default: the value that means "not used". Its type is the type of all values.
         example: a value to show in help texts.
         meaning: its explanation for help texts, starting in lower case.
-        describe: returns, for a value in use, how a model was trained: the objective, for a
-            setting that replaces the ELBO; else a detail, such as "beta 2".
-        acts: what it does to the ELBO, a verb in the third person.
-        excludes: names of settings that would do nothing together with this one.
-        of_rate: whether it concerns the rate, the KL part of the bound. Such a setting does
-            nothing in the first stage of a recipe of codes, where the rate is a constant.
-        reservation: returns, for a value in use, what it implies for the ELBO of the model.
+        describe: returns the description of a value in use: the objective, for a setting that
+            replaces the ELBO; otherwise a detail, such as "beta 2".
+        acts: its effect on the ELBO, a verb in the third person.
+        excludes: names of settings that have no effect together with this one.
+        of_rate: whether it concerns the rate, the KL part of the bound. Such a setting has no
+            effect in the first stage of a recipe of codes, where the rate is a constant.
+        reservation: returns, for a value in use, a sentence on how it limits the meaning of the
+            model's ELBO.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Setting:
         return values.get(self.name, self.default) != self.default
 
     def conflicts(self, other: Setting) -> bool:
-        """Return whether one of the two settings would do nothing next to the other."""
+        """Return whether one of the two settings has no effect together with the other."""
         both = self.replaces and other.replaces and self is not other
         return both or other.name in self.excludes or self.name in other.excludes
 
@@ -69,7 +70,7 @@ SETTINGS: tuple[Setting, ...] = (
         "free_bits",
         default=0.0,
         example=0.5,
-        meaning="nats of each latent dimension that cost nothing, against collapsed latents",
+        meaning="nats of each latent dimension that are free of cost, to avoid collapsed latents",
         describe=lambda value: f"free_bits {value:g}",
         excludes=("capacity", "balance"),
     ),
@@ -148,8 +149,7 @@ SETTINGS: tuple[Setting, ...] = (
         "adversarial",
         default=0.0,
         example=0.3,
-        meaning="force of a discriminator on the pixels, relative to that of the likelihood, for "
-        "sharper pictures",
+        meaning="weight of an adversarial term, relative to the likelihood, for sharper pictures",
         describe=lambda value: f"an adversarial term weighted by {value:g}",
         acts="adds to",
         of_rate=False,
@@ -171,7 +171,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
 )
 
-# The defaults by name. Values for all of these names describe an objective completely.
+# The default values by name. A value for each of these names describes an objective completely.
 OBJECTIVE: dict[str, Any] = {each.name: each.default for each in SETTINGS}
 
 
@@ -203,7 +203,7 @@ def complete(usual: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, A
     """Return a value for every setting.
 
     Args:
-        usual: the recipe's values, which give way to chosen settings that they conflict with.
+        usual: the recipe's values; those that conflict with a chosen setting are dropped.
         chosen: the user's values.
     """
     given = [each for each in SETTINGS if each.name in chosen]
@@ -219,7 +219,7 @@ def trained_by(objective: Mapping[str, Any]) -> str:
     """Return the objective in words, such as "the ELBO, beta 2".
 
     Args:
-        objective: values by name; a missing one, as in files of older versions, is the default.
+        objective: values by name; missing names, as in files of older versions, have defaults.
     """
     used = [each for each in SETTINGS if each.used(objective)]
     replacing = next((each for each in used if each.replaces), None)
@@ -234,7 +234,7 @@ def trained_by(objective: Mapping[str, Any]) -> str:
 
 
 def reservations(objective: Mapping[str, Any] | None) -> list[str]:
-    """Return what limits the meaning of a model's ELBO, one sentence for each such setting.
+    """Return one sentence for each setting in use that limits the meaning of a model's ELBO.
 
     Args:
         objective: the settings of the fit; None for models of 0.1.0, which do not store them.
@@ -248,5 +248,5 @@ def reservations(objective: Mapping[str, Any] | None) -> list[str]:
 
 
 def help_text() -> str:
-    """Return the settings as lines of an example and its meaning."""
+    """Return one line per setting with an example and its meaning."""
     return "\n".join(f"{spell(each.name, each.example)}: {each.meaning}" for each in SETTINGS)

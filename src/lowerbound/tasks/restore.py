@@ -1,9 +1,9 @@
-"""Restore pictures of any size with a conditional model, tile by tile, with their uncertainty.
+"""Restoration of pictures of any size with a conditional model, tile by tile.
 
-A restored picture is E[x | y]: the mean over draws of z from p(z | y). Its uncertainty is the
-standard deviation of x given y, between draws and within each. The noise of a draw depends on the
-seed and the position in the picture, and tiles overlap by the network's receptive field, so that
-neighbouring tiles agree.
+A restored picture is E[x | y], the mean over draws of z from p(z | y) for the given picture y. Its
+uncertainty is the standard deviation of x given y, from the variance between and within draws.
+The noise of a draw depends only on the seed and the position in the picture, and tiles overlap by
+the receptive field of the network, so that adjacent tiles agree.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from lowerbound.nn.distributions.base import Observed
 from lowerbound.nn.trace import Drawn, Trace
 from lowerbound.tasks.metrics import evaluating
 
-TILE = 256  # pixels of what is given, in each direction, that are computed together
-BORDER = 48  # pixels around them that are looked at as well
+TILE = 256  # pixels of the given picture, in each direction, that are computed together
+BORDER = 48  # pixels around a tile that the network also reads
 ROWS = 16  # crops that are restored together
 
 
 class Restored(NamedTuple):
-    """A restored picture, its uncertainty, and some of the draws behind it.
+    """A restored picture, its uncertainty, and some of the draws.
 
     Attributes:
-        mean: (C, H, W) E[x | y]; of classes, their probabilities.
+        mean: (C, H, W) E[x | y]; for classes, their probabilities.
         spread: (C, H, W) standard deviation of x given y, in units of x.
         draws: (keep, C, H, W) E[x | y, z] for some draws of z.
     """
@@ -48,13 +48,13 @@ class Restored(NamedTuple):
 
 @dataclass(frozen=True)
 class Placed:
-    """Standard normals that depend on the position: overlapping tiles get the same noise.
+    """Standard normal noise that depends on the position, so that overlapping tiles share it.
 
     Args:
-        seed: of the noise.
-        top: where the tile begins, in pixels of what is given.
-        left: likewise.
-        side: of the tile, pixels.
+        seed: seed of the noise.
+        top: top edge of the tile, in pixels of the given picture.
+        left: left edge of the tile, in pixels of the given picture.
+        side: height and width of the tile, in pixels of the given picture.
     """
 
     seed: int
@@ -70,7 +70,7 @@ class Placed:
         columns = torch.arange(width) + self.left // stride
         keys = (rows[:, None] * 2**31 + columns + noise.derive("placed", self.seed)).flatten()
         normals = noise.Keyed(keys)(name, Size([len(keys) * draws, channels]), like)
-        # A tensor of draws, however it came to be laid out: kernels are faster on plain ones.
+        # Contiguous, because kernels are faster on contiguous tensors.
         return normals.view(height, width, draws, channels).permute(2, 3, 0, 1).contiguous()
 
 
@@ -79,7 +79,7 @@ def _from_prior(normals: noise.Noise, name: str, p: Distribution, q: Distributio
 
 
 @torch.no_grad()
-def restore(  # noqa: PLR0913 - what is restored, how often, and how it is cut up
+def restore(  # noqa: PLR0913 - each is a choice of the caller
     model: nn.Module,
     given: Tensor,
     *,
@@ -93,23 +93,24 @@ def restore(  # noqa: PLR0913 - what is restored, how often, and how it is cut u
 ) -> Restored:
     """Restore one picture.
 
-    Memory grows with the picture only by its own result, whatever the network: see `tile`.
+    The memory of the network depends on `tile` only; besides that, only the result grows with the
+    picture.
 
     Args:
         model: a conditional model: ``forward(None, trace, context)``.
-        given: (C, H, W) what is given of the picture, of any size.
-        draws: of z, whose mean is the result.
-        seed: of the draws.
-        scale: how many times larger the result is.
-        multiple: what the height and width of a tile must be multiples of.
-        keep: how many of the draws are given back beside their mean.
-        tile: pixels of a tile, without its border.
-        border: pixels around it.
+        given: (C, H, W) the given picture, of any size.
+        draws: number of draws of z; the result is their mean.
+        seed: seed of the draws.
+        scale: factor by which the result is larger than the given picture.
+        multiple: the height and width of a tile are rounded up to a multiple of this.
+        keep: number of draws to return in addition to their mean.
+        tile: height and width of a tile without its border, pixels.
+        border: width of the border around a tile, pixels.
     """
     _, height, width = given.shape
     step, edge = _rounded(tile, multiple), _rounded(border, multiple)
     side = min(step + 2 * edge, _rounded(max(height, width) + 2 * edge, multiple))
-    around = (edge, side, edge, side)  # enough behind for every tile that begins inside
+    around = (edge, side, edge, side)  # enough for every tile that begins inside the picture
     padded = _mirrored(given, around)
     result: Restored | None = None
     inner = side - 2 * edge
@@ -136,7 +137,7 @@ def _places(height: int, width: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def _mirrored(given: Tensor, around: tuple[int, int, int, int]) -> Tensor:
-    """Mirror a picture at its borders, as often as it takes."""
+    """Pad a picture by reflection, repeatedly if the padding is larger than the picture."""
     left, right, top, bottom = around
     rows = _reflected(given.shape[1], top, bottom)
     columns = _reflected(given.shape[2], left, right)
@@ -144,7 +145,7 @@ def _mirrored(given: Tensor, around: tuple[int, int, int, int]) -> Tensor:
 
 
 def _reflected(size: int, before: int, behind: int) -> Tensor:
-    """Return where each place of a mirrored axis comes from: 2 1 0 1 2 3 2 1 ..."""
+    """Return the source index of each position of a reflected axis: 2 1 0 1 2 3 2 1 ..."""
     period = max(2 * (size - 1), 1)
     place = torch.arange(-before, size + behind) % period
     return torch.minimum(place, period - place).clamp_max(size - 1)
@@ -159,7 +160,7 @@ def _empty(draws: int, channels: int, height: int, width: int) -> Restored:
 def _put(
     result: Restored, each: Tensor, variance: Tensor, place: tuple[int, int], edge: int
 ) -> None:
-    """Write the middle of a tile into the result."""
+    """Write a tile without its border into the result."""
     top, left = place
     _, height, width = result.mean.shape
     tall = min(each.shape[2] - 2 * edge, height - top)
@@ -174,7 +175,7 @@ def _put(
 
 
 def restored_rows(model: nn.Module, rows: Rows, draws: int = 4) -> Iterator[tuple[Tensor, Batch]]:
-    """Yield E[x | y] of a few rows at a time, (b, C, H, W), and those rows."""
+    """Yield E[x | y], (b, C, H, W), and the rows themselves, a few rows at a time."""
     with evaluating(model), torch.no_grad():
         for batch, real in tiles(rows, ROWS):
             assert batch.context is not None
@@ -185,16 +186,17 @@ def restored_rows(model: nn.Module, rows: Rows, draws: int = 4) -> Iterator[tupl
 
 
 def commonest(rows: Rows) -> float:
-    """Return the share of the commonest class among the labelled pixels of pairs."""
+    """Return the share of the most frequent class among the labelled pixels of pairs."""
     labels = torch.cat([batch.x[:real].flatten() for batch, real in tiles(rows, ROWS)])
     counts = labels[~labels.isnan()].long().bincount()
     return (counts.max() / counts.sum()).item() if len(counts) else 1.0
 
 
 def decibels(model: nn.Module, rows: Rows) -> tuple[float, float]:
-    """Return the peak signal over noise of pairs in [0, 1], dB: as given, and restored.
+    """Return the peak signal-to-noise ratio of pairs in [0, 1], dB: as given, and restored.
 
-    What is given is enlarged to the size of what is wanted; pixels that are NaN do not count.
+    The squared error is averaged over the pixels of all pairs. The given picture is enlarged to
+    the size of the target; NaN pixels are left out.
     """
     squares, pixels = torch.zeros(2, dtype=torch.float64), 0
     for mean, (x, given) in restored_rows(model, rows):
@@ -207,7 +209,7 @@ def decibels(model: nn.Module, rows: Rows) -> tuple[float, float]:
 
 
 def accuracy(model: nn.Module, rows: Rows) -> float:
-    """Return the share of the labelled pixels of pairs whose likeliest class is right."""
+    """Return the share of labelled pixels whose likeliest class is right."""
     right = labelled = 0
     for mean, (x, _) in restored_rows(model, rows):
         right += int((mean.argmax(1, keepdim=True) == x).sum())  # NaN is equal to nothing
@@ -217,9 +219,9 @@ def accuracy(model: nn.Module, rows: Rows) -> float:
 
 @singledispatch
 def expected(px: Distribution) -> tuple[Tensor, Tensor]:
-    """Return the mean and variance of a likelihood at each pixel, (B, C, H, W) both.
+    """Return the mean and variance of a likelihood at each pixel, (B, C, H, W) each.
 
-    Of classes, the probability of each, and the variance of its indicator.
+    For classes, these are the probability of each class and the variance of its indicator.
     """
     return px.mean, px.variance
 

@@ -1,6 +1,6 @@
-"""The ways of scoring rows by a trained model, by name.
+"""The scorings of a trained model by name: likelihood, typicality, levels.
 
-`WAYS` lists them all.
+`WAYS` maps each name to its scoring.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lowerbound.tasks.typicality import LEVEL_SAMPLES, Typicality
 
 
 def by_levels(model: nn.Module, held_out: Coded, alarm_rate: float, samples: int) -> Scoring:
-    """Calibrate the ratio of a hierarchy's levels on held-out rows.
+    """Calibrate `LevelRatio` on held-out rows.
 
     Args:
-        model: the hierarchy.
+        model: a model with several levels of latents.
         held_out: the rows.
-        alarm_rate: share of usual rows that may be flagged.
-        samples: draws that the likelihood takes; each of the two bounds takes a quarter of them.
+        alarm_rate: share of normal rows that may be flagged.
+        samples: draws of the likelihood score; each of the two bounds uses a quarter of them.
     """
     measure = LevelRatio(samples=max(1, samples * LEVEL_SAMPLES // draws.SCORE_SAMPLES))
     calibration = Calibration.of(measure(model, held_out))
@@ -35,17 +35,15 @@ def by_levels(model: nn.Module, held_out: Coded, alarm_rate: float, samples: int
 
 
 def levels_lacking(recipe: Recipe, model: LatentModel) -> UsageError | None:
-    """Return what keeps a model from being scored by its levels, E258; None where nothing does."""
+    """Return the error E258 if a model cannot be scored by its levels, or None if it can."""
     fix = "--by typicality"
     if recipe.restoration:
-        why = (
-            f"a model of the recipe {recipe.name!r} makes pictures of given ones, and scores none"
-        )
+        why = f"a model of the recipe {recipe.name!r} restores pictures and does not score them"
         fix = recipe.restoration.use()
     elif recipe.first_stage:
-        why = f"the latents of a {recipe.name} model are codes, whose levels are not compared"
+        why = f"the latents of a {recipe.name} model are codes; continuous latents are needed"
     elif len(model.levels) < 2:
-        why = "the model has one level of latents, and several are compared"
+        why = "the model has one level of latents; at least two are needed"
     else:
         return None
     return UsageError("E258", why, fix=fix)
@@ -69,7 +67,7 @@ def _levels(trained: TrainedState) -> Scoring:
     raise levels_lacking(trained.recipe, trained.model) or UsageError(
         "E258",
         "the model was saved by an earlier version, which did not score held-out rows by levels",
-        fix="lowerbound fit DATA --out M.vae makes a model that can be scored by its levels",
+        fix="fit the model again: lowerbound fit DATA --out M.vae",
     )
 
 
@@ -81,16 +79,20 @@ WAYS: dict[str, Callable[[TrainedState], Scoring]] = {
 
 
 def scoring_of(trained: TrainedState, by: str) -> Scoring:
-    """Return a way of scoring rows by a model.
+    """Return the calibrated scoring of a model by name.
+
+    Args:
+        trained: the model.
+        by: a name in `WAYS`.
 
     Raises:
-        UsageError: E241 for a name that is not in `WAYS`, E258 for levels where there are none or
-            the model file keeps no held-out scores of them.
+        UsageError: E241 for a name that is not in `WAYS`, E258 for "levels" if the model has too
+            few levels or the model file stores no held-out scores of them.
     """
     if by not in WAYS:
         raise UsageError(
             "E241",
-            f"rows can be scored by {', '.join(WAYS)}, and not by {by!r}",
+            f"by must be one of {', '.join(WAYS)}, got {by!r}",
             fix=f"--by {nearest(by, WAYS) or 'likelihood'}",
         )
     return WAYS[by](trained)

@@ -1,4 +1,4 @@
-"""The plain state of a trained model: what is saved, and what scoring and reports read."""
+"""The state of a trained model, as it is saved and as scoring and reports read it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ class TrainedState:
     """A trained model, its coding, and its calibration.
 
     Args:
-        recipe: the recipe that the model was built by.
-        arguments: the recipe's resolved arguments.
-        coding: raw rows to coded rows and back.
+        recipe: the recipe that built the model.
+        arguments: the resolved arguments of the recipe.
+        coding: conversion of raw rows to coded rows and back.
         model: the network, in evaluation mode.
         calibration: scores of held-out rows.
         alarm: the threshold, and the false-alarm rate that it gives.
-        facts: what is known about the fit (plan, history, health, versions), plain JSON values.
-        further: ways of scoring that were calibrated on scores of their own, by name.
+        facts: facts about the fit (plan, history, health, versions), plain JSON values.
+        further: scorings other than the likelihood that are calibrated on their own held-out
+            scores, by name.
     """
 
     recipe: Recipe
@@ -39,24 +40,24 @@ class TrainedState:
 
     @property
     def latent(self) -> int:
-        """The size of z, of all levels together."""
-        if not {"latent", "latents"} & self.arguments.keys():  # counted when it was made
+        """The total size of z over all levels."""
+        if not {"latent", "latents"} & self.arguments.keys():  # recorded by the fit
             return int(self.facts.get("latent", self.facts["health"]["latent"]))
         sizes = self.arguments.get("latents") or [self.arguments["latent"]]
         return sum(int(size) for size in sizes)
 
     @property
     def command(self) -> str:
-        """The command that restores pictures by this model, or "" where it models rows."""
+        """The command that restores pictures with this model, or "" if it restores none."""
         restoration = self.recipe.restoration
         return "" if restoration is None else restoration.command
 
     @property
     def explains(self) -> bool:
-        """Whether `explain` can name columns: not of pictures, nor beside a context."""
+        """Whether `explain` can name columns: False for pictures and models with a context."""
         return not self.coding.shape and self.recipe.explains
 
     @property
     def importance_samples(self) -> int:
-        """Draws of z that a score takes, as many as the held-out scores were taken with."""
+        """Number of draws of z per score, the same as for the held-out scores."""
         return self.facts.get("importance_samples", draws.SCORE_SAMPLES)

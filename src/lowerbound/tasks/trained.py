@@ -1,4 +1,4 @@
-"""A trained model with everything it needs to meet raw data again, in memory and on disk."""
+"""The trained model: scores, samples and other uses on raw data, saving and loading."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from lowerbound.tasks.restore_picture import Draws, Pages, restore_page
 from lowerbound.tasks.scoring import scoring_of
 from lowerbound.tasks.state import TrainedState
 
-FEW = 30  # independent draws below which conditional samples deserve a warning
-PICTURES_AT_ONCE = 1024  # that are decoded together
+FEW = 30  # effective samples below which conditional sampling gives a warning
+PICTURES_AT_ONCE = 1024  # pictures decoded together
 
 
 class Samples(NamedTuple):
@@ -40,7 +40,7 @@ class Samples(NamedTuple):
 
     Attributes:
         table: the rows.
-        effective_samples: what the draws are worth, where they were conditional; else None.
+        effective_samples: effective sample size of conditional draws; None for other draws.
     """
 
     table: pa.Table
@@ -48,37 +48,37 @@ class Samples(NamedTuple):
 
 
 def warn_of_few(drawn: Samples, n: int) -> None:
-    """Warn where n conditional rows are worth only a few independent ones."""
+    """Warn if the effective sample size of n conditional rows is small."""
     worth = drawn.effective_samples
     if worth is not None and worth < min(FEW, n):
         warnings.warn(
-            f"the {n} rows are worth {worth:.1f} independent ones: the model hardly ever draws "
-            "such values",
+            f"the effective sample size of the {n} rows is {worth:.1f}: the given values are rare "
+            "under the model",
             stacklevel=3,
         )
 
 
 class Model(TrainedState):
-    """A trained model: raw rows in, scores, samples, embeddings and imputations out."""
+    """A trained model and its methods: score, embed, impute, reconstruct, sample, save, load."""
 
     def encode(self, data: object) -> tuple[Whole, Coded]:
-        """Read and code `data`: a path, an array, a dataframe or data that were read."""
+        """Read and code `data`: a path, an array, a data frame, or data that are already read."""
         frame = read(data, wanted=self.coding.wanted())
         return frame, self._coded(frame)
 
     def _coded(self, frame: Whole) -> Coded:
-        """Code rows, and refuse gaps that the likelihood cannot leave out."""
+        """Code rows; raise an error for missing pixels if the likelihood does not support them."""
         coded = self.coding.encode(frame)
         if coded.missing and self.coding.shape:
             images.likelihood_of(self.arguments["likelihood"], self.arguments["shape"][0], True)
         return coded
 
     def anomaly_score(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
-        """Return -log p of every coded row, (n,) nats: higher is rarer.
+        """Return -log p of every coded row, (n,) nats: higher is more unusual.
 
-        The density is that of the coded row, where every column has the same scale. In raw units
-        a column's Jacobian would make a row look rare for lying where a unit is stretched;
-        `evaluate` reports the density of the raw values, Jacobians included.
+        The density is that of the coded row, in which every column has the same scale, because
+        the density of raw values depends on the units of the columns. `evaluate` and
+        `log_likelihood` report the density of the raw values.
 
         Args:
             data: rows.
@@ -94,26 +94,27 @@ class Model(TrainedState):
         explain: int = 0,
         false_discovery_rate: float | None = None,
     ) -> Any:
-        """Score every row: the higher, the more unusual.
+        """Score every row: higher is more unusual.
 
         Args:
             data: rows: a path, a data frame, an array, ...
-            by: "likelihood" (-log p), "typicality" (its distance from what normal rows have, in
-                either direction) or "levels" (of models with several levels of latents: what the
-                lowest level says of a row beyond what those above predict).
-            explain: number of columns to name that add most to the scores of the flagged rows and
-                of the highest-scoring others.
-            false_discovery_rate: flag rows so that at most this share of the flags is false
-                (Benjamini-Hochberg), instead of those above the threshold of the fit.
+            by: "likelihood" (-log p), "typicality" (the distance of -log p from its mean over
+                held-out rows) or "levels" (for models with several levels of latents: the
+                information about a row that only the lowest level has).
+            explain: number of columns to name, those that add most to the score; for the flagged
+                rows and the other highest-scoring rows.
+            false_discovery_rate: flag rows by the Benjamini-Hochberg procedure, so that the
+                expected share of normal rows among the flagged ones is at most this, instead of
+                the rows above the threshold of the fit.
 
         Returns:
-            One line per row, as the kind of table that `data` is (a structured array where that
-            is an array): anomaly_score (nats), p_value, is_anomaly, and for rank r the reasons
+            A table of the same type as `data` (a structured array for an array) with a line per
+            row: anomaly_score (nats), p_value, is_anomaly, and for each rank r
             ``top{r}_column``, ``top{r}_nats``, ``top{r}_value`` and ``top{r}_expected``.
 
         Raises:
-            UsageError: E241 for an unknown `by`, E258 where the model cannot be scored by it, E236
-                where the score has no parts to explain.
+            UsageError: E241 for an unknown `by`, E258 if the model cannot be scored by it, E236 if
+                `explain` is given and the score is not a sum of contributions.
         """
         frame = read(data, wanted=self.coding.wanted())
         table, _ = self.score_table(
@@ -126,15 +127,15 @@ class Model(TrainedState):
         return Likelihood(samples or self.importance_samples)(self.model, coded)
 
     def log_likelihood(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
-        """Return log p of every raw row, (n,) nats, every transform's Jacobian included."""
+        """Return log p of every raw row, (n,) nats, including the Jacobians of the scalings."""
         coded = self.encode(data)[1]
         return coded.log_jacobian - self.score_coded(coded, samples)
 
     def scoring(self, by: str = "likelihood") -> Scoring:
-        """Return a way of scoring rows, calibrated: a name in `lowerbound.tasks.scoring.WAYS`.
+        """Return the calibrated scoring `by`, a name in `lowerbound.tasks.scoring.WAYS`.
 
         Raises:
-            UsageError: E241 for an unknown name, E258 where the model cannot be scored by it.
+            UsageError: E241 for an unknown name, E258 if the model cannot be scored by it.
         """
         return scoring_of(self, by)
 
@@ -152,7 +153,7 @@ class Model(TrainedState):
             An Arrow table with one line per row, and the coded rows.
 
         Raises:
-            UsageError: as `scoring`, and E236 where explanations would not be of the score.
+            UsageError: as `score`.
         """
         way = self.scoring(by)
         if explain:
@@ -163,7 +164,7 @@ class Model(TrainedState):
         return explained(self, (frame, coded), way.flag(scores, cut), explain), coded
 
     def embed(self, data: object) -> NDArray[np.float32]:
-        """Return E[z | x] of every row, (n, latent); of codes, their vectors side by side."""
+        """Return E[z | x] of every row, (n, latent); for codes, their vectors concatenated."""
         return self.embed_coded(self.encode(data)[1])
 
     def embed_coded(self, coded: Coded) -> NDArray[np.float32]:
@@ -171,16 +172,16 @@ class Model(TrainedState):
         return tasks.embed(self.model, coded.rows).numpy()
 
     def reconstruct(self, data: object) -> Any:
-        """Return the mean of p(x | E[z | x]) of every row, as the kind of table that `data` is."""
+        """Return the mean of p(x | E[z | x]) of every row, as the same type as `data`."""
         frame, coded = self.encode(data)
         return containers.like(frame, self.reconstruct_coded(coded))
 
     def reconstruct_coded(self, coded: Coded) -> pa.Table:
-        """Return rows that are coded already as the model would have them."""
+        """Return the reconstructions of rows that are coded already, as an Arrow table."""
         rows = coded.rows
         if not self.coding.shape:
             return self.coding.decode(tasks.reconstruct(self.model, rows).numpy())
-        # Decoded in parts: what the model gives takes four bytes per pixel, a picture one.
+        # Decode in parts: the model returns four bytes per pixel, a picture takes one.
         parts = torch.arange(len(rows)).split(PICTURES_AT_ONCE)
         found = [tasks.reconstruct(self.model, subset(rows, part)).numpy() for part in parts]
         return pa.concat_tables([self.coding.decode(values) for values in found])
@@ -194,16 +195,16 @@ class Model(TrainedState):
         top_k: int | None = None,
         where: dict[str, object] | None = None,
     ) -> Any:
-        """Draw n rows from the model, as the kind of table that it was fitted on.
+        """Draw n rows from the model, as the type of table that it was fitted on.
 
-        A warning says so where conditional rows are worth fewer than `FEW` independent ones.
+        A warning is given if the effective sample size of conditional rows is below `FEW`.
 
         Args:
             n: number of rows.
-            seed: of the draws.
-            temperature: of the prior; 1 is the model's own distribution.
-            top_k: of a learned prior of codes: draw from that many of the likeliest only.
-            where: values that given columns must have.
+            seed: seed of the draws.
+            temperature: factor of the scale of the prior; 1 is the model's own distribution.
+            top_k: for a learned prior of codes, draw every code from this many of the likeliest.
+            where: values of columns, by name, on which to condition.
 
         Raises:
             UsageError: as `samples`.
@@ -213,7 +214,7 @@ class Model(TrainedState):
         return self.as_fitted(drawn.table)
 
     def as_fitted(self, table: pa.Table) -> Any:
-        """Return rows of the model as the kind of table that it was fitted on."""
+        """Convert rows of the model to the type of table that it was fitted on."""
         if self.coding.shape:
             return containers.pictures(table, self.coding.shape)
         seen = containers.seen(self.facts)
@@ -232,14 +233,15 @@ class Model(TrainedState):
 
         Args:
             n: number of rows.
-            seed: of the draws.
-            temperature: of the prior; 1 is the model's own distribution.
-            top_k: of a learned prior of codes: draw from so many of the likeliest only.
-            where: values that given columns must have.
+            seed: seed of the draws.
+            temperature: factor of the scale of the prior; 1 is the model's own distribution.
+            top_k: for a learned prior of codes, draw every code from this many of the likeliest.
+            where: values of columns, by name, on which to condition.
 
         Raises:
             UsageError: E240 for n below 1, E243 for a column that is not modelled, E256 for top_k
-                where there are no codes.
+                if the prior has no codes.
+            DataError: E074 for a level that training has not seen.
         """
         if n < 1:
             raise UsageError("E240", f"n must be a positive integer, got {n}", fix="-n 1000")
@@ -252,7 +254,7 @@ class Model(TrainedState):
         return Samples(self.coding.decode(values.numpy(), bounded=True))
 
     def _given(self, where: dict[str, object]) -> torch.Tensor:
-        """Code one row whose other cells are missing."""
+        """Code one row with the given values; its other values are missing."""
         known = {group.column for group in self.coding.groups}
         for name in where:
             if name not in known:
@@ -269,23 +271,26 @@ class Model(TrainedState):
             name = next(iter(coded.unseen))
             raise DataError(
                 "E074",
-                f"training never saw the value {where[name]!r} in column {name!r}",
-                fix="lowerbound info M.vae lists the categories",
+                f"the training data did not contain the value {where[name]!r} in column {name!r}",
+                fix="lowerbound info M.vae lists the levels",
             )
         return coded.rows.take(torch.zeros(1, dtype=torch.long)).x[0]
 
     def impute(self, data: object, *, draws: int | None = None, seed: int = 0) -> Any:
-        """Return `data` with its missing values filled; observed values come back as they were.
+        """Return `data` with its missing values filled; observed values are unchanged.
 
-        The result is of the kind that `data` is. A column keeps its type unless that cannot hold
-        the filled values.
+        The result has the same type as `data`. A column keeps its type unless that type cannot
+        hold the filled values.
 
         Args:
             data: rows.
-            draws: None fills in the expected value (of categories, the likeliest); a number M
-                returns M completed copies, one below the other and numbered by the column
-                ``draw``; of an array, (M, n, ...).
-            seed: of the draws.
+            draws: None fills in the expected value (for categories, the likeliest level). A
+                number M returns M completed copies, concatenated and numbered by the column
+                ``draw``; for an array, the result is (M, n, ...).
+            seed: seed of the draws.
+
+        Raises:
+            UsageError: E240 for `draws` below 1.
         """
         frame, coded = self.encode(data)
         filled = self.impute_coded(frame, coded, draws=draws, seed=seed)
@@ -296,8 +301,8 @@ class Model(TrainedState):
     def impute_coded(
         self, frame: Whole, coded: Coded, *, draws: int | None = None, seed: int = 0
     ) -> pa.Table:
-        """Return rows that are coded already with their missing cells filled."""
-        # Of pictures every cell is a group of its own.
+        """Return rows that are coded already with their missing values filled; see `impute`."""
+        # The pixels of a picture are missing independently, so they need no groups.
         groups = () if self.coding.shape else [group.parts for group in self.coding.groups]
         if draws is None:
             values = tasks.impute(self.model, coded.rows, groups=groups).numpy()
@@ -367,19 +372,22 @@ class Model(TrainedState):
         Args:
             data: rows.
             samples: importance samples per row; by default four times `importance_samples`.
-            ais: also run annealed importance sampling on the first rows.
+            ais: also run annealed importance sampling on the first 64 rows (slow).
+
+        Returns:
+            The estimates by name, such as elbo, distortion, rate and iw_nll.
         """
         evaluation = Evaluation(self, samples, ais)
         evaluation.add(self.encode(data)[1])
         return evaluation.report()
 
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
-        """Return the rows that given latents stand for."""
+        """Return the mean of p(x | z) for latents z, (n, latent), as an Arrow table."""
         values = tasks.decode(self.model, torch.as_tensor(np.asarray(z), dtype=torch.float32))
         return self.coding.decode(values.numpy())
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the model to the folder `path`, all of it or nothing, and return its full path."""
+        """Write the model to the folder `path` atomically, and return its absolute path."""
         return bundle.save(
             path,
             documents={**self.documents(), "card.md": cards.card(self)},
@@ -388,7 +396,7 @@ class Model(TrainedState):
         )
 
     def documents(self) -> dict[str, Any]:
-        """Return all but the weights as plain JSON values, by the name of their file."""
+        """Return everything except the weights as plain JSON values, by file name."""
         return {
             "config.json": {"recipe": self.recipe.name, "arguments": self.arguments},
             "schema.json": self.coding.document(),
@@ -401,7 +409,7 @@ class Model(TrainedState):
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel between processes as what the model file holds: plain values and arrays."""
+        """Support pickling, by the content of the model file: plain values and arrays."""
         weights = {name: t.cpu().numpy() for name, t in self.model.state_dict().items()}
         own = None if self.recipe.name in RECIPES else self.recipe
         return restored, (self.documents(), weights, "cpu", "this model", own)
@@ -413,19 +421,19 @@ class Model(TrainedState):
         device: str = "cpu",
         recipe: Recipe | Callable[..., LatentModel] | None = None,
     ) -> Model:
-        """Read a saved model, every digest checked first.
+        """Load a saved model after checking all its digests.
 
-        A model file never names code to import: a model of a recipe of your own is loaded by
-        handing that recipe over.
+        A model file never names code to import, so a model of your own recipe is loaded by
+        passing that recipe.
 
         Args:
             path: the folder that `save` wrote.
-            device: where the model goes, such as "cpu" or "cuda".
-            recipe: the recipe that the model was built by, where it is not one of ours.
+            device: device of the model, such as "cpu" or "cuda".
+            recipe: the recipe that built the model; needed only if it is your own.
 
         Raises:
-            ModelFileError: E1xx for anything that is not an intact model of a known format; E141
-                for a recipe that is not known here, or is not the one that was handed over.
+            ModelFileError: E1xx if the folder is not an intact model of a known format; E141 for
+                an unknown recipe, or one that differs from `recipe`.
         """
         saved = bundle.load(path)
         return restored(saved.documents, saved.weights, device, str(path), recipe)
@@ -437,16 +445,17 @@ def load(
     device: str = "cpu",
     recipe: Recipe | Callable[..., LatentModel] | None = None,
 ) -> Model:
-    """Load a model that `Model.save` or ``lowerbound fit`` wrote, every digest checked first.
+    """Load a model that `Model.save` or ``lowerbound fit`` wrote, after checking all its digests.
 
     Args:
         path: the folder.
-        device: where the model goes, such as "cpu" or "cuda".
-        recipe: the recipe that the model was built by, where it is not one of lowerbound's: a
-            model file never names code to import.
+        device: device of the model, such as "cpu" or "cuda".
+        recipe: the recipe that built the model; needed only if it is your own, because a model
+            file never names code to import.
 
     Raises:
-        ModelFileError: E1xx for anything that is not an intact model of a known format.
+        ModelFileError: E1xx if the folder is not an intact model of a known format; E141 for an
+            unknown recipe, or one that differs from `recipe`.
     """
     return Model.load(path, device, recipe)
 
@@ -460,14 +469,14 @@ def _recipe_of(name: str, own: Recipe | Callable[..., LatentModel] | None, origi
             "E141",
             f"{origin} was built by the recipe {name!r}, which is not one of lowerbound's "
             f"({', '.join(RECIPES)}); a model file never names code to import",
-            fix=f"in Python, hand the recipe over: lowerbound.load(PATH, recipe={name})",
+            fix=f"in Python, pass the recipe: lowerbound.load(PATH, recipe={name})",
             recipe=name,
         )
     recipe = find(own)
     if recipe.name != name:
         raise ModelFileError(
             "E141",
-            f"{origin} was built by the recipe {name!r}, and {recipe.name!r} was handed over",
+            f"{origin} was built by the recipe {name!r}, but {recipe.name!r} was passed",
             fix=f"lowerbound.load(PATH, recipe={name})"
             if name not in RECIPES
             else "lowerbound.load(PATH)",
@@ -483,7 +492,11 @@ def restored(
     origin: str = "this model",
     own: Recipe | Callable[..., LatentModel] | None = None,
 ) -> Model:
-    """Return the model whose `Model.documents` and weights these are."""
+    """Build a model from its `Model.documents` and weights.
+
+    Raises:
+        ModelFileError: E140 if the weights do not fit the recipe, E141 for an unknown recipe.
+    """
     config, calibration = documents["config.json"], documents["calibration.json"]
     recipe = _recipe_of(config["recipe"], own, origin)
     model = recipe.make(config["arguments"])

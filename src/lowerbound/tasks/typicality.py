@@ -1,8 +1,9 @@
-"""Anomaly scores other than the likelihood: typicality, and a ratio of bounds of a hierarchy.
+"""Anomaly scores other than the likelihood: typicality, and the level ratio of a hierarchy.
 
-A model of clothes may give digits a higher likelihood than clothes, because they are simpler.
-Digits can still be told from clothes: their likelihood is unusual (`Typicality`), and the upper
-levels of a hierarchy carry little information about them (`level_ratio`).
+A model fitted on pictures of clothes may assign a higher likelihood to pictures of digits than to
+clothes, because they are simpler. Digits can still be detected: their likelihood is unusual
+(`Typicality`), and the upper levels of a hierarchy carry little information about them
+(`level_ratio`).
 
 References:
     Nalisnick, Matsukawa, Teh, Gorur & Lakshminarayanan, "Do deep generative models know what they
@@ -34,12 +35,12 @@ LEVEL_SAMPLES = 8  # draws of all levels in each of the two bounds
 
 @dataclass(frozen=True)
 class Typicality:
-    """Deviation of a score from the mean of held-out scores, in either direction.
+    """Absolute deviation of a score from the mean of held-out scores.
 
     References:
         Nalisnick, Matsukawa, Teh & Lakshminarayanan, "Detecting out-of-distribution inputs to deep
         generative models using typicality", 2019, https://arxiv.org/abs/1906.02994: the test of
-        section 3 for a batch of one row, the entropy being the mean score of held-out rows.
+        section 3 for a batch of one row, with the mean score of held-out rows as the entropy.
 
     Args:
         held_out: scores -log p(x) of rows that training has not seen, nats.
@@ -53,21 +54,22 @@ class Typicality:
         return float(self.held_out.scores.mean())
 
     def deviation(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return |-log p(x) - E[-log p(x)]| of rows with such scores, (n,) nats."""
+        """Return |-log p(x) - E[-log p(x)]|, (n,) nats, for scores -log p(x)."""
         return np.abs(np.asarray(scores, np.float64) - self.entropy)
 
     @property
     def calibration(self) -> Calibration:
-        """Deviations of the n held-out rows, (n + 1) / (n - 1) times as far.
+        """Deviations of the n held-out rows, multiplied by (n + 1) / (n - 1).
 
-        The mean is their own, so they are nearer to it than a new row is. The factor makes up for
-        that: a p-value by ranks among these is at most alpha with probability at most alpha,
-        however few they are.
+        The mean is computed from the held-out rows, so they lie nearer to it than new rows do.
+        The factor corrects for that: a p-value by ranks among these deviations is at most alpha
+        with probability at most alpha, for any n.
 
-        It is never below the p-value of full conformal prediction (Vovk, Gammerman & Shafer,
-        2005), where the new row takes part in the mean. For a row at m + d, m being the mean of
-        the n, that one counts the held-out rows from m + d on and those up to
-        m - d (n - 1) / (n + 1); the factor applies the shorter distance to both sides.
+        Such a p-value is never below that of full conformal prediction (Vovk, Gammerman & Shafer,
+        2005), in which the new row is included in the mean. For a new score m + d, where m is the
+        mean of the n held-out scores, full conformal prediction counts the held-out scores of at
+        least m + d and those of at most m - d (n - 1) / (n + 1); the factor applies the smaller
+        of the two distances to both sides.
         """
         n = len(self.held_out.scores)
         wider = (n + 1) / max(n - 1, 1)
@@ -76,9 +78,9 @@ class Typicality:
     def p_values(self, scores: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return twice the smaller of the two one-sided p-values by ranks, at most 1.
 
-        It is at most alpha with probability alpha for a row like the held-out ones, whatever the
-        distribution of the score. Unlike ranks of the deviation (`calibration`), it looks at both
-        sides equally where the scores of usual rows have one long tail.
+        For a row exchangeable with the held-out ones, it is at most alpha with probability at
+        most alpha, for any distribution of the score. Unlike ranks of the deviation
+        (`calibration`), it weights both sides equally if the scores of normal rows are skewed.
         """
         high = self.held_out.p_values(scores)
         low = Calibration(-self.held_out.scores[::-1]).p_values(-np.asarray(scores))
@@ -91,9 +93,9 @@ def lowest_from_prior(noise: Noise, lowest: Collection[str], generator: torch.Ge
     A site that is drawn from its prior adds nothing to a trace's `log_ratio`.
 
     Args:
-        noise: the source of draws of continuous latents.
-        lowest: names of sites.
-        generator: the source of draws of codes.
+        noise: source of the draws of continuous latents.
+        lowest: names of the sites drawn from their priors.
+        generator: source of the draws of codes.
     """
     usual = from_posterior(noise)
 
@@ -108,9 +110,10 @@ def lowest_from_prior(noise: Noise, lowest: Collection[str], generator: torch.Ge
 def level_bound(model: nn.Module, rows: Rows, k: int, samples: int = LEVEL_SAMPLES) -> Tensor:
     """Return L^{>k} of every row, (n,) nats: a bound that uses the levels above the lowest k.
 
-    L^{>k} = E[log p(x | z) + log p(z_>k) - log q(z_>k | x)], the k lowest levels (those next to
-    the data) being drawn from p(z_<=k | z_>k) and the others from q(z_>k | x). It is a lower bound
-    of log p(x), and for k = 0 the ELBO. Draws depend on the row alone, and are shared by all k.
+    L^{>k} = E[log p(x | z) + log p(z_>k) - log q(z_>k | x)], where the k lowest levels (nearest to
+    the data) are drawn from p(z_<=k | z_>k) and the others from q(z_>k | x). It is a lower bound
+    of log p(x); for k = 0 it is the ELBO. The draws depend on the row alone, and are shared by
+    all k.
 
     References:
         Havtorn, Frellsen, Hauberg & Maaloe, "Hierarchical VAEs know what they don't know", 2021,
@@ -119,12 +122,11 @@ def level_bound(model: nn.Module, rows: Rows, k: int, samples: int = LEVEL_SAMPL
     Args:
         model: a module with ``forward(x, trace, context)``.
         rows: the data.
-        k: how many levels come from the prior: fewer than there are.
+        k: number of levels drawn from the prior, from 0 to the number of levels minus 1.
         samples: draws of all levels.
 
     Raises:
-        UsageError: E240 for a number of levels that the model cannot do without, and for fewer
-            than one sample.
+        UsageError: E240 for k out of range, or for fewer than one sample.
     """
     if samples < 1:
         raise UsageError(
@@ -149,7 +151,8 @@ def level_bound(model: nn.Module, rows: Rows, k: int, samples: int = LEVEL_SAMPL
         log_p = px.log_prob(batch.x.repeat_interleave(samples, 0))
         return (log_p + trace.log_ratio()).double().view(-1, samples).mean(1)
 
-    alone = not all(is_continuous(priors[name]) for name in lowest)  # codes: draws of this row
+    # Codes are drawn from a generator, so one row at a time keeps draws independent of other rows.
+    alone = not all(is_continuous(priors[name]) for name in lowest)
     return by_tiles(model, rows, work, 1 if alone else TILE)
 
 
@@ -157,8 +160,8 @@ def level_ratio(model: nn.Module, rows: Rows, k: int = 1, samples: int = LEVEL_S
     """Return LLR^{>k} = L - L^{>k} of every row, (n,) nats; higher is more unusual.
 
     It measures the information about a row that only the lowest k levels have. For rows like the
-    training ones the upper levels have most of it; other rows may have familiar details in an
-    unfamiliar arrangement. Log p(x) cancels, and the difference is
+    training rows, the upper levels have most of the information; other rows may combine familiar
+    details in an unfamiliar way. The term log p(x) cancels, and the difference is
     KL(p(z_<=k | z_>k) q(z_>k | x) || p(z | x)) - KL(q(z | x) || p(z | x)).
 
     References:
@@ -167,7 +170,7 @@ def level_ratio(model: nn.Module, rows: Rows, k: int = 1, samples: int = LEVEL_S
     Args:
         model: a module with ``forward(x, trace, context)``.
         rows: the data.
-        k: how many levels, from the data upwards, are compared with their prior; 0 gives 0.
+        k: number of levels, counted from the data upwards, drawn from their priors; 0 gives 0.
         samples: draws of all levels in each of the two bounds.
 
     Raises:
@@ -177,7 +180,7 @@ def level_ratio(model: nn.Module, rows: Rows, k: int = 1, samples: int = LEVEL_S
 
 
 def _priors(model: nn.Module, rows: Rows) -> dict[str, Distribution]:
-    """Return the priors of a model's sites at one row, by name, coarse to fine."""
+    """Return the priors of all sites for one row, by name, coarse to fine."""
     priors: dict[str, Distribution] = {}
 
     def work(batch: Batch) -> Tensor:

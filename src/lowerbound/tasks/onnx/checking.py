@@ -1,4 +1,4 @@
-"""Does the graph compute what the model does? Asked of the bytes that are to be written."""
+"""Comparison of the scores of an exported graph with those of its model."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from lowerbound.tasks.onnx.inputs import matrix
 from lowerbound.tasks.onnx.scorer import Scorer
 from lowerbound.tasks.trained import Model
 
-DRAWN = 1000  # rows drawn from the model where no others are given
-MOST = 10_000  # rows compared of those that are given
-GAPS = 0.05  # share of the cells of drawn rows that are left out
-ABSOLUTE, RELATIVE = 1e-3, 1e-5  # nats, and of the score: what float32 may lose
+DRAWN = 1000  # rows drawn from the model if no rows are given
+MOST = 10_000  # largest number of given rows that are compared
+GAPS = 0.05  # share of the values of drawn rows that are made missing
+ABSOLUTE, RELATIVE = 1e-3, 1e-5  # tolerances for float32: nats, and relative to the score
 TILE = 256  # rows that torch computes together
 
 
 class Parity(NamedTuple):
-    """How the graph's scores compare on rows, nats.
+    """Differences of the scores of a graph and its model, nats.
 
     Attributes:
-        rows: how many.
-        given: whether the rows were given; else the model drew them.
-        largest: the largest difference to the same estimator in torch, the same draws of z.
-        holds: whether every difference is at most 1e-3 nats or 1e-5 of the score.
-        coding: the largest difference of a coded cell.
-        typical: median distance to `Model.score`, which takes other draws: Monte-Carlo noise.
-        shift: median difference to `Model.score`.
-        flags: rows that `Model.score` flags.
-        flips: rows that one of the two flags and the other does not.
+        rows: number of rows compared.
+        given: True if the user gave the rows, False if they were drawn from the model.
+        largest: largest difference from the same estimator in torch with the same draws of z.
+        holds: whether every difference is at most 1e-3 nats or 1e-5 of the score, and `coding`
+            at most 1e-5.
+        coding: largest relative difference of a coded value.
+        typical: median absolute difference from `Model.score`, which uses other draws: the
+            Monte Carlo noise.
+        shift: median difference from `Model.score`.
+        flags: number of rows that `Model.score` flags.
+        flips: number of rows that only one of the two flags.
     """
 
     rows: int
@@ -51,12 +53,12 @@ class Parity(NamedTuple):
     flips: int
 
     def facts(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return the attributes as plain JSON values."""
         return self._asdict()
 
 
 def drawn_rows(trained: Model, seed: int) -> Whole:
-    """Return rows drawn from the model, with gaps."""
+    """Return rows drawn from the model, with some values made missing."""
     table = trained.samples(DRAWN, seed=seed).table
     gone = np.random.default_rng(noise.derive("export", "gaps", seed)).random(
         (table.num_rows, table.num_columns)
@@ -69,7 +71,11 @@ def drawn_rows(trained: Model, seed: int) -> Whole:
 
 
 def session(content: bytes) -> Any:
-    """Return an ONNX Runtime session of a model, on one thread of the CPU."""
+    """Return an ONNX Runtime session on one CPU thread.
+
+    Args:
+        content: the bytes of an ONNX file.
+    """
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -79,14 +85,14 @@ def session(content: bytes) -> Any:
 
 @torch.no_grad()
 def compare(trained: Model, scorer: Scorer, content: bytes, frame: Whole, given: bool) -> Parity:
-    """Score rows by the graph, by the same module in torch, and by `Model.score`.
+    """Compare the scores of the graph, of the same module in torch, and of `Model.score`.
 
     Args:
         trained: the model.
-        scorer: what the graph was made of.
-        content: the graph, as it is to be written.
+        scorer: the module that was exported.
+        content: the bytes of the ONNX file.
         frame: the rows.
-        given: whether the user gave them.
+        given: whether the user gave the rows.
     """
     assert isinstance(trained.coding, TableCoding)
     rows = frame.to_table().first(MOST)
@@ -100,7 +106,7 @@ def compare(trained: Model, scorer: Scorer, content: bytes, frame: Whole, given:
     usual = trained.score_coded(coded)
     coding = _apart(mine.numpy(), coded.rows.take(torch.arange(len(coded.rows))).x.numpy())
     with np.errstate(invalid="ignore"):
-        apart = np.where(score == same, 0.0, np.abs(score - same))  # infinities are no difference
+        apart = np.where(score == same, 0.0, np.abs(score - same))  # 0 for equal infinities
     allowed = np.maximum(ABSOLUTE, RELATIVE * np.abs(same))
     flags = usual > trained.alarm.threshold
     return Parity(
@@ -117,7 +123,7 @@ def compare(trained: Model, scorer: Scorer, content: bytes, frame: Whole, given:
 
 
 def _apart(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the largest difference of two coded cells, of the larger ones' size; NaN is NaN."""
+    """Return the largest |one - other| / (1 + |other|); infinity if the NaNs differ."""
     if not np.array_equal(np.isnan(one), np.isnan(other)):
         return float("inf")
     size = 1.0 + np.abs(np.nan_to_num(other))

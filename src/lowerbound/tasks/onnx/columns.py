@@ -1,8 +1,7 @@
-"""The coding of a table's columns once more, as torch modules that a graph can hold.
+"""The coding of a table's columns as torch modules, which can be exported to ONNX.
 
-`lowerbound.columns.schema` codes Arrow columns with NumPy, and no graph can hold that. These
-modules take the same statistics and follow the same formulas; every export compares the two on
-rows.
+`lowerbound.columns.schema` codes Arrow columns with NumPy, which cannot be exported. These modules
+use the same statistics and formulas; every export compares the results of both.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from lowerbound.columns.numbers import Count, Numeric
 from lowerbound.columns.schema import Schema
 from lowerbound.tasks.onnx.inputs import columns_of
 
-_FEW = 2048  # comparisons that take no longer than a search in blocks
+_FEW = 2048  # number of comparisons up to which a search in blocks is not faster
 
 
 class Below(nn.Module):
-    """How many of its sorted numbers lie below a value, column by column.
+    """Number of sorted numbers that lie below a value, for every column.
 
-    ONNX has no binary search, and to compare with a thousand numbers takes longer than the rest of
-    a score. So the numbers stand in blocks, about as many as each has numbers: first the value's
-    block is found by the blocks' first numbers, then its place in the block. Few numbers are one
-    block.
+    ONNX has no binary search, and comparing with a thousand numbers would take longer than the
+    rest of the score. Therefore n numbers are split into about sqrt(n) blocks: comparison with the
+    first numbers of the blocks finds the block of a value, and comparison with the numbers of the
+    block its position. If there are few numbers, a single block is used.
 
     Args:
-        numbers: for every column its numbers, rising.
+        numbers: the numbers of every column, in ascending order.
     """
 
     firsts: Tensor
@@ -52,12 +51,12 @@ class Below(nn.Module):
         for row, each in zip(padded, numbers, strict=True):
             row[: len(each)] = each
         blocks = torch.from_numpy(padded).view(len(numbers), count, self.width)
-        self.register_buffer("firsts", blocks[:, 1:, 0].clone())  # what lies below is in the first
+        self.register_buffer("firsts", blocks[:, 1:, 0].clone())  # smaller values: first block
         self.register_buffer("blocks", blocks.reshape(-1, self.width))
         self.register_buffer("starts", torch.arange(len(numbers)) * count)
 
     def forward(self, values: Tensor) -> Tensor:
-        """Return counts as float64, (rows, columns); 0 for NaN."""
+        """Return float64 counts, (rows, columns), for values of that shape; 0 for NaN."""
         each = values.unsqueeze(2)
         if not self.firsts.shape[1]:
             return _count(each > self.blocks)
@@ -67,7 +66,7 @@ class Below(nn.Module):
 
 
 def _count(which: Tensor) -> Tensor:
-    """Count along the last axis, in float64: whole numbers take more operations in a graph."""
+    """Count along the last axis, in float64: integers need more operations in a graph."""
     return which.to(torch.float64).sum(-1)
 
 
@@ -83,12 +82,12 @@ class Standardised(nn.Module):
         self.register_buffer("std", _doubles([c.std for c in columns]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return scores."""
+        """Return (rows, columns) scores."""
         return (x - self.mean) / self.std
 
 
 class Scored(nn.Module):
-    """The map through quantiles of every column, straight between knots and beyond."""
+    """The quantile scaling of every column: linear between knots, and extrapolated linearly."""
 
     scores: Tensor
     slopes: Tensor
@@ -101,7 +100,7 @@ class Scored(nn.Module):
         scores, slopes, knots, starts = [], [], [], [0]
         for each in maps:
             raw, at_knots, along = each.slopes()
-            knot = np.clip(np.arange(len(along)) - 1, 0, None)  # that below, or the first
+            knot = np.clip(np.arange(len(along)) - 1, 0, None)  # the knot below, or the first
             scores.append(at_knots[knot])
             slopes.append(along)
             knots.append(raw[knot])
@@ -112,16 +111,17 @@ class Scored(nn.Module):
         self.register_buffer("starts", torch.tensor(starts[:-1]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return scores, (rows, columns): that of the knot below, and from there its slope."""
+        """Return (rows, columns): the score of the knot below, plus slope times distance."""
         place = self.below(x).long() + self.starts
         return self.scores[place] + self.slopes[place] * (x - self.knots[place])
 
 
 class Numbers(nn.Module):
-    """Columns of numbers that are all coded in one way: with logarithm, quantiles, atoms or not.
+    """Columns of numbers with the same coding: with or without logarithm, quantiles and atoms.
 
     Args:
-        columns: at least one; those with atoms get a second part each, after all the first ones.
+        columns: at least one. If they have atoms, the codes of the atoms of all columns follow
+            the scores of all columns.
     """
 
     atoms: Tensor
@@ -141,7 +141,7 @@ class Numbers(nn.Module):
         """Return (rows, columns), or (rows, 2 x columns) with atoms."""
         if not self.with_atoms:
             return self.scores(raw)
-        hits = (raw.unsqueeze(2) == self.atoms).to(raw.dtype)  # at most one of a cell
+        hits = (raw.unsqueeze(2) == self.atoms).to(raw.dtype)  # at most one per value
         code = torch.arange(hits.shape[2], dtype=raw.dtype)
         free = hits.sum(2) == 0
         atom = torch.where(free, self.none, (hits * code).sum(2))
@@ -149,14 +149,14 @@ class Numbers(nn.Module):
         return torch.cat([scores, atom.masked_fill(raw.isnan(), math.nan)], 1)
 
     def scores(self, raw: Tensor) -> Tensor:
-        """Return the continuous parts."""
+        """Return the scaled numbers, (rows, columns)."""
         if self.positive:
             raw = raw.masked_fill(raw <= 0, 0.0).log()
         return self.scale(raw).clamp(-LIMIT, LIMIT)
 
 
 class Positions(nn.Module):
-    """Columns of levels, whose cells are positions: (rows, columns) to codes."""
+    """Columns of levels, given as positions: (rows, columns) to codes."""
 
     count: Tensor
     offset: Tensor
@@ -170,13 +170,13 @@ class Positions(nn.Module):
         self.register_buffer("unseen", _doubles([0.0 if o else math.nan for o in open_ended]))
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Return codes; what is no position of a level is unseen, or missing."""
+        """Return codes; a value that is no position of a level is coded as unseen, or missing."""
         known = ((raw >= 0) & (raw < self.count)) | raw.isnan()
         return torch.where(known, raw + self.offset, self.unseen)
 
 
 class Moments(nn.Module):
-    """One column of dates as seconds: (rows, 1) to week, weekday and hour, those that can vary."""
+    """One column of dates in seconds: (rows, 1) to those of week, weekday and hour that vary."""
 
     def __init__(self, columns: Sequence[Datetime]) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class Moments(nn.Module):
 
 
 class Counts(nn.Module):
-    """Columns of counts: as they are."""
+    """Columns of counts, which are not changed."""
 
     def __init__(self, columns: Sequence[Count]) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class Counts(nn.Module):
 
 
 class Changes(nn.Module):
-    """Columns that were constant in training: (rows, columns) to nats for every change."""
+    """Columns that were constant in training: (rows, columns) to the nats of changed values."""
 
     nats: Tensor
 
@@ -230,7 +230,11 @@ _MODULES = {
 
 
 class Coder(nn.Module):
-    """Raw cells as `lowerbound.tasks.onnx.inputs` has them, to coded rows and their surcharge."""
+    """Conversion of raw values, as `inputs.matrix` returns them, to coded rows and surcharges.
+
+    Args:
+        schema: the columns of the model.
+    """
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
@@ -256,7 +260,7 @@ class Coder(nn.Module):
         self.back = None if torch.equal(back, torch.arange(len(back))) else back
 
     def forward(self, raw: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return (rows, parts) float32, and (rows,) nats or None where no column is constant."""
+        """Return (rows, parts) float32, and (rows,) nats, or None if no column was constant."""
         pieces = [
             module(_picked(raw, source))
             for module, source in zip(self.members, self.sources, strict=True)
@@ -267,14 +271,14 @@ class Coder(nn.Module):
 
 
 def _group(column: Column) -> object:
-    """Return what the columns that are coded together share; dates differ too much to be."""
+    """Return a key that is equal for columns of the same coding; every date has its own."""
     if isinstance(column, Numeric):
         return column.kind, column.quantiles is None, bool(column.atoms)
     return column.name if isinstance(column, Datetime) else type(column)
 
 
 def _parts_of(columns: Sequence[Column]) -> list[str]:
-    """Return the parts in the order in which a module gives them: first ones, then atoms."""
+    """Return the parts in the order of a module's output: first parts, then atoms."""
     if isinstance(columns[0], Numeric):
         return [c.parts[i].name for i in range(len(columns[0].parts)) for c in columns]
     return [part.name for column in columns for part in column.parts]

@@ -1,4 +1,4 @@
-"""From a trained model to an ONNX file that is known to compute the same."""
+"""Export of a trained model to an ONNX file, checked against the model before it is written."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ NEEDED = ("onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how it compares.
+    """Result of an export.
 
     Attributes:
         path: the file.
-        bytes: its size.
-        samples: draws per row.
-        columns: names of the input's columns, in order.
-        parity: how its outputs compare with the model's on rows.
+        bytes: size of the file.
+        samples: draws of z per row.
+        columns: names of the input columns, in order.
+        parity: comparison of its outputs with those of the model.
     """
 
     path: Path
@@ -58,21 +58,22 @@ def export_onnx(  # noqa: PLR0913 - each is a choice of the user's
     overwrite: bool = False,
     allow_collapsed: bool = False,
 ) -> Exported:
-    """Write the anomaly score of `trained` as an ONNX file, once it has shown that it agrees.
+    """Write the anomaly score of `trained` as an ONNX file, if its scores equal the model's.
 
     Args:
-        trained: a model of columns; of counts with a library size there is no graph.
-        path: the file to write, complete or not at all.
-        samples: draws of z per row: more are nearer to log p(row), and slower.
-        seed: of the draws, which are constants of the file.
-        check: rows to compare on; by default rows drawn from the model, some cells left out.
-        overwrite: whether an existing file may be replaced.
-        allow_collapsed: export a model whose latents tell nothing, too.
+        trained: a model of table columns; models of pictures and models with a context, such as
+            counts with a library size, cannot be exported.
+        path: the file to write; it is written atomically.
+        samples: draws of z per row; more draws are more accurate and slower.
+        seed: seed of the draws, which are constants of the file.
+        check: rows to compare on; by default rows drawn from the model, some values missing.
+        overwrite: replace an existing file.
+        allow_collapsed: also export a model whose latents carry no information.
 
     Raises:
-        UsageError: E220 to E223 for the path, E246 for a model that has no graph.
-        ResourceError: E310 where the extra ``export`` is not installed, E301 or E302 for the disk.
-        CheckFailed: E602 where the file would compute something else, E603 for a collapsed model.
+        UsageError: E220 to E223 for the path, E246 for a model that cannot be exported.
+        ResourceError: E310 if the extra ``export`` is not installed, E301 or E302 for the disk.
+        CheckFailed: E602 if the scores of the file differ, E603 for a collapsed model.
     """
     check_place(path, overwrite)
     schema = exportable(trained, allow_collapsed).schema
@@ -87,9 +88,10 @@ def export_onnx(  # noqa: PLR0913 - each is a choice of the user's
         raise CheckFailed(
             "E602",
             f"the graph's scores differ from the model's by up to {parity.largest:.2g} nats on "
-            f"{parity.rows:,} rows, and its coded cells by up to {parity.coding:.2g}; nothing was "
-            "written",
-            fix="please report the model's config.json and what `lowerbound doctor --json` prints",
+            f"{parity.rows:,} rows, and its coded values by up to {parity.coding:.2g}; nothing "
+            "was written",
+            fix="please report the file config.json of the model, and the output of "
+            "`lowerbound doctor --json`",
             **parity.facts(),
         )
 
@@ -105,14 +107,13 @@ def exportable(trained: Model, allow_collapsed: bool = False) -> TableCoding:
     """Return the coding of a model that can be exported.
 
     Raises:
-        UsageError: E246 for pictures, and for counts, whose rows have a context beside their
-            cells.
-        CheckFailed: E603 for a collapsed model that was not allowed.
+        UsageError: E246 for models of pictures, and models whose rows have a context.
+        CheckFailed: E603 for a collapsed model, unless `allow_collapsed` is set.
     """
     if not isinstance(trained.coding, TableCoding):
         raise UsageError(
             "E246",
-            f"a model of the recipe {trained.recipe.name!r} has no ONNX form: "
+            f"a model of the recipe {trained.recipe.name!r} cannot be exported to ONNX: "
             + ("it models pictures" if trained.coding.shape else "its rows need a context"),
             fix="fit with --recipe table",
         )
@@ -120,14 +121,18 @@ def exportable(trained: Model, allow_collapsed: bool = False) -> TableCoding:
     if verdict == "collapsed" and not allow_collapsed:
         raise CheckFailed(
             "E603",
-            "the model has collapsed: its latents tell nothing about a row",
+            "the model has collapsed: its latents carry no information about a row",
             fix="--allow-collapsed",
         )
     return trained.coding
 
 
 def require() -> None:
-    """Raise E310 where a package of the extra ``export`` is not installed."""
+    """Check that the packages of the extra ``export`` are installed.
+
+    Raises:
+        ResourceError: E310 if one is not installed.
+    """
     for name in NEEDED:
         try:
             import_module(name)
@@ -145,7 +150,7 @@ def _graph(scorer: Scorer, inputs: int) -> Any:
     """Return the ONNX model, for any number of rows.
 
     Raises:
-        UsageError: E246 where a part of the model uses what ONNX does not have.
+        UsageError: E246 if a part of the model has no ONNX translation.
     """
     table = import_module("lowerbound.tasks.onnx.operators").table()
     example = torch.zeros(3, inputs, dtype=torch.float64)
@@ -167,7 +172,7 @@ def _graph(scorer: Scorer, inputs: int) -> Any:
         reason = str(error.__cause__ or error).strip().splitlines()[0][:200]
         raise UsageError(
             "E246",
-            f"a part of this model has no ONNX form: {reason}",
+            f"a part of this model cannot be exported to ONNX: {reason}",
             fix="fit with --recipe table",
         ) from None
     assert program is not None
@@ -176,10 +181,10 @@ def _graph(scorer: Scorer, inputs: int) -> Any:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keep what the exporter says from the user, and torch's checks of arguments from the graph.
+    """Silence the exporter, and turn off torch's validation of distribution arguments.
 
-    Some of torch's distributions check the parameters of others whatever they are told, and a
-    graph cannot stop at a wrong one.
+    Some of torch's distributions create others with validation even if it is turned off for
+    themselves, and a graph cannot raise errors.
     """
     checks, loud = Distribution._validate_args, logging.getLogger("torch")
     before = loud.level
@@ -195,7 +200,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def _describe(proto: Any, trained: Model, samples: int, seed: int) -> None:
-    """Put into the file what it takes and what it gives, as JSON."""
+    """Add a description of inputs and outputs to the metadata of the file, as JSON."""
     coding = exportable(trained, allow_collapsed=True)
     alarm = trained.alarm
     document = {

@@ -1,4 +1,4 @@
-"""What the exported graph is fed: one float64 number per cell, and the way there from a table."""
+"""The input of an exported graph: one float64 number per value of a table."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from lowerbound.columns.categories import Category
 from lowerbound.columns.dates import Datetime, seconds
 from lowerbound.columns.schema import Schema
 
-UNSEEN = -1.0  # stands for a value that is none of a column's levels
+UNSEEN = -1.0  # the number for a value that is none of a column's levels
 
 
 class Input(NamedTuple):
     """One column of the graph's input.
 
     Attributes:
-        name: of the raw column.
-        kind: what the column holds.
-        cell: what a cell of the input is, in words.
-        levels: of a column of levels, the text that each position stands for; else None.
+        name: name of the raw column.
+        kind: kind of the column.
+        cell: meaning of a number of this column, in words.
+        levels: the text of each position, for a column of levels; None for other columns.
     """
 
     name: str
@@ -47,7 +47,7 @@ _MOMENT = "seconds since 1970-01-01, naive times as they are and others in UTC; 
 def columns_of(schema: Schema) -> list[Column]:
     """Return the columns that the graph needs: the modelled ones, and constants with a value.
 
-    A constant adds to the score where it has changed; ids and free text never do.
+    A changed constant adds to the score; ids and free text never do.
     """
     return [
         column
@@ -57,19 +57,19 @@ def columns_of(schema: Schema) -> list[Column]:
 
 
 def _level_of(column: Skipped) -> tuple[str, ...]:
-    """Return the one level of a constant; nothing of an id, a text, or what was always missing."""
+    """Return the level of a constant; () for an id, a text, or an always missing column."""
     return (column.value,) if column.kind == "constant" and column.value is not None else ()
 
 
 def levels_of(column: Column) -> tuple[str, ...] | None:
-    """Return what the positions of a column stand for, or None where its cells are numbers."""
+    """Return the text of each position of a column, or None for a column of numbers."""
     if isinstance(column, Category):
         return column.levels
     return _level_of(column) if isinstance(column, Skipped) else None
 
 
 def inputs_of(schema: Schema) -> list[Input]:
-    """Describe the columns of the graph's input, in order."""
+    """Return descriptions of the columns of the graph's input, in order."""
     found = []
     for column in columns_of(schema):
         known = levels_of(column)
@@ -86,7 +86,7 @@ def matrix(schema: Schema, table: pa.Table) -> NDArray[np.float64]:
     for i, column in enumerate(columns):
         if column.name in table.column_names:
             out[:, i] = _numbers(column, plain(table.column(column.name)))
-        else:  # a constant that the new table lacks has not changed
+        else:  # a missing constant column counts as unchanged
             out[:, i] = np.nan
     return out
 

@@ -1,7 +1,7 @@
-"""How a few of torch's operators are written in ONNX, where the usual way is inexact or slow.
+"""ONNX translations of torch operators whose default translation is inexact or slow.
 
-The model's mathematics is not here: these are log(1 + e^x) and the like. Imported only for an
-export, since it needs the extra of that name.
+They are general functions such as log(1 + e^x). This module needs the extra ``export``, so it is
+imported only during an export.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-# Its functions are made for graphs' values, which type checkers cannot tell from None.
+# Any, because the types that onnxscript declares for its operators include None.
 op: Any = importlib.import_module("onnxscript").opset18
 
 _FLOAT, _DOUBLE = 1, 11  # of ONNX's TensorProto
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 _RAISED = 7  # lgamma is taken at x + 7, where four terms of Stirling's series give 11 digits
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680)
-_FEW = 32  # numbers of which the sum of exponentials is taken by one operation
+_FEW = 32  # size up to which logsumexp is one ONNX operation
 _USUAL_THRESHOLD = 20.0  # of torch's softplus
 
 
@@ -29,7 +29,7 @@ def _axes(*axes: int) -> Any:
 
 
 def _number(value: float, like: Any) -> Any:
-    """Return a constant of the type of `like`, every digit of float64 if it has them."""
+    """Return a constant with the type of `like`, in full float64 precision if it is float64."""
     tensor = importlib.import_module("onnx.helper").make_tensor("value", _DOUBLE, [], [value])
     return op.CastLike(op.Constant(value=tensor), like)
 
@@ -37,25 +37,25 @@ def _number(value: float, like: Any) -> Any:
 def softplus(x: Any, beta: float = 1.0, threshold: float = _USUAL_THRESHOLD) -> Any:
     """Return log(1 + e^x).
 
-    ONNX Runtime's own kernel works on one number at a time; this takes half as long. It has an
-    absolute error of float32; a caller that raises the threshold wants the last digit of small
-    results too, and pays for it.
+    ONNX Runtime's own kernel is not vectorised; this takes half as long. The absolute error is
+    that of float32. A threshold above the default selects a slower variant that has a small
+    relative error for small results as well.
     """
     assert beta == 1.0, "no part of a model uses another beta"
     if threshold > _USUAL_THRESHOLD:
         return op.Add(op.Max(x, _number(0.0, x)), log1p(op.Exp(op.Neg(op.Abs(x)))))
-    # Above 50 the logarithm stops growing and x is larger; below, the logarithm is.
+    # Below 50 the logarithm is the larger of the two; above, it is constant and x is larger.
     held = op.Exp(op.Min(x, _number(50.0, x)))
     return op.Max(x, op.Log(op.Add(held, _number(1.0, x))))
 
 
 def log_sigmoid(x: Any) -> Any:
-    """Return log(1 / (1 + e^-x)): the usual translation is the logarithm of 0 from -104 on."""
+    """Return log(1 / (1 + e^-x)); the default translation gives log 0 for x below -104."""
     return op.Neg(softplus(op.Neg(x)))
 
 
 def logaddexp(a: Any, b: Any) -> Any:
-    """Return log(e^a + e^b): the usual translation overflows from 89 on."""
+    """Return log(e^a + e^b); the default translation overflows above 89."""
     smaller = op.Exp(op.Neg(op.Abs(op.Sub(a, b))))
     return op.Add(op.Max(a, b), op.Log(op.Add(smaller, _number(1.0, a))))
 
@@ -63,8 +63,8 @@ def logaddexp(a: Any, b: Any) -> Any:
 def logsumexp(x: Any, dim: Sequence[int], keepdim: bool = False) -> Any:
     """Return log(sum e^x).
 
-    Of many numbers: about the maximum, with the exponentials, at most 1, in float32. ONNX
-    Runtime's own kernel takes float64 and one number at a time, which pays for few.
+    For many numbers, the maximum is subtracted and the exponentials, at most 1, are computed in
+    float32. ONNX Runtime's own kernel, which is not vectorised, is faster only for few numbers.
     """
     axes = _axes(*dim)
     if all(isinstance(x.shape[axis], int) and x.shape[axis] <= _FEW for axis in dim):
@@ -76,21 +76,21 @@ def logsumexp(x: Any, dim: Sequence[int], keepdim: bool = False) -> Any:
 
 
 def hypot(a: Any, b: Any) -> Any:
-    """Return sqrt(a^2 + b^2), of scales, whose squares are float32 numbers."""
+    """Return sqrt(a^2 + b^2) of scales, whose squares do not overflow in float32."""
     return op.Sqrt(op.Add(op.Mul(a, a), op.Mul(b, b)))
 
 
 def nan_to_num(
     x: Any, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
 ) -> Any:
-    """Return `nan` for NaN. Coded cells are never infinite."""
+    """Replace NaN by `nan`; infinities need no replacement, since coded values are finite."""
     return op.Where(op.IsNaN(x), _number(nan or 0.0, x), x)
 
 
 def repeat_interleave(
     x: Any, repeats: int, dim: int | None = None, output_size: int | None = None
 ) -> Any:
-    """Return every row `repeats` times, without computing shapes; x: (rows, columns)."""
+    """Repeat every row of x, (rows, columns), without operations on shapes in the graph."""
     assert dim == 0, "a graph repeats rows only"
     assert len(x.shape) == 2, "a graph repeats the rows of tables only"
     copies = op.Tile(op.Unsqueeze(x, _axes(1)), _axes(1, repeats, 1))
@@ -98,7 +98,7 @@ def repeat_interleave(
 
 
 def lgamma(x: Any) -> Any:
-    """Return log Gamma(x), x > 0, of counts and of Student's t: ONNX has none."""
+    """Return log Gamma(x), x > 0, which ONNX lacks; used for counts and Student's t."""
     raised = op.Add(x, _number(_RAISED, x))
     product = x
     for i in range(1, _RAISED):
@@ -114,7 +114,7 @@ def lgamma(x: Any) -> Any:
 
 
 def log1p(x: Any) -> Any:
-    """Return log(1 + x) with all digits of a small x: x log(1 + x) / ((1 + x) - 1), by Kahan."""
+    """Return log(1 + x), accurate for small x, as x log(1 + x) / ((1 + x) - 1) (Kahan)."""
     one = _number(1.0, x)
     more = op.Add(x, one)
     rest = op.Sub(more, one)
@@ -123,7 +123,7 @@ def log1p(x: Any) -> Any:
 
 
 def table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return the translations by torch's operator."""
+    """Return the translation of each torch operator."""
     aten = torch.ops.aten
     return {
         aten.softplus.default: softplus,

@@ -1,4 +1,4 @@
-"""The module that is exported: raw cells to score, p-value and alarm."""
+"""The module that is exported to ONNX: raw values to score, p-value and alarm."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lowerbound.nn.trace import Trace, from_posterior
 from lowerbound.tasks.onnx.columns import Below, Coder
 from lowerbound.tasks.trained import Model
 
-_CELL = 2.0**-31  # half the distance of two neighbours of a Sobol sequence: keeps it off 0
+_CELL = 2.0**-31  # half the spacing of a Sobol sequence; added so that no point is 0
 
 
 class Fixed:
-    """The same standard normals for every row: constants, which a graph can hold.
+    """Noise that is the same for every row, so that it becomes constants of the graph.
 
-    Noise that is keyed to a row's content takes 64-bit hashes, which ONNX does not have. The
-    draws are a scrambled Sobol sequence: each of them is standard normal, so that the weights
-    stay unbiased, and together they leave no gaps, which is worth nearly twice as many independent
-    ones.
+    Noise keyed to a row's content needs 64-bit hashes, which ONNX lacks. The draws are a
+    scrambled Sobol sequence: each draw is standard normal, so that the weights are unbiased, and
+    the draws cover the space evenly, so that they are nearly as accurate as twice as many
+    independent draws.
 
     References:
         Owen, "Scrambled net variance for integrals of smooth functions", 1997; Buchholz, Wenzel &
@@ -32,7 +32,7 @@ class Fixed:
 
     Args:
         samples: draws per row.
-        seed: of the scrambling.
+        seed: seed of the scrambling.
     """
 
     def __init__(self, samples: int, seed: int) -> None:
@@ -40,7 +40,7 @@ class Fixed:
         self.sites: dict[str, Tensor] = {}
 
     def __call__(self, name: str, shape: Size, like: Tensor) -> Tensor:
-        """Return normals of `shape`, whose first axis is rows x samples, row by row."""
+        """Return normals of `shape`, whose first axis is rows x samples with rows outermost."""
         if name not in self.sites:
             width = math.prod(shape[1:])
             self.sites[name] = self._draw(name, width).view(-1, *shape[1:]).to(like)
@@ -51,21 +51,21 @@ class Fixed:
         key = "export", self.seed, name
         points = SobolEngine(width, scramble=True, seed=noise.derive(*key))
         even = points.draw(self.samples, dtype=torch.float64) + _CELL
-        # In an order of its own, so that the sites of a model are paired at random.
+        # A random order for each site, so that draws at different sites are paired at random.
         order = torch.randperm(self.samples, generator=noise.generator(*key))
         return torch.special.ndtri(even)[order]
 
 
 class Scorer(nn.Module):
-    """Raw cells (rows, inputs) float64, NaN where missing, to (score, p-value, alarm) of each row.
+    """Score, p-value and alarm of raw rows, (rows, inputs) float64 with NaN for missing values.
 
-    The score is that of `Model.score`, but for its draws: -log (1/k) sum_i w_i, in nats.
+    The score is -log (1/k) sum_i w_i, in nats, as that of `Model.score` with other draws.
 
     Args:
-        trained: the model, with a coding of columns.
+        trained: a model of table columns.
         schema: its columns.
         samples: k.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(self, trained: Model, schema: Schema, samples: int, seed: int) -> None:
