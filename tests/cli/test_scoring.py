@@ -67,7 +67,7 @@ def test_the_help_names_every_way(run):
 @pytest.mark.parametrize(
     ("words", "code", "told", "hint"),
     [
-        (["--by", "typical"], "E241", "by 'typical'", "--by typicality"),
+        (["--by", "typical"], "E241", "got 'typical'", "--by typicality"),
         (["--by", "levels"], "E258", "one level", "--by typicality"),
         (["--by", "typicality", "--explain", "2"], "E236", "-log p", "by likelihood"),
         (["--by", "typicality", "--heatmaps", "heat"], "E246", "pictures", "--explain"),

@@ -84,7 +84,7 @@ def test_ray_takes_files_and_no_dataset(dataset):
         lambda: commands.fit(dataset, out="m.vae", ray=True),
         lambda: commands.score("m.vae", dataset, out="scores/", ray=True),
     ):
-        with pytest.raises(UsageError, match="a FileSystemDataset is given") as refusal:
+        with pytest.raises(UsageError, match="got a FileSystemDataset") as refusal:
             verb()
         assert refusal.value.code == "E236"
 

@@ -200,9 +200,9 @@ def test_nothing_given_is_refused(name):
         ("denoise", {"noise": "poisson:0"}, "noise must be a kind"),
         ("denoise", {"levels": 9}, "levels must be from 1 to 4"),
         ("denoise", {"width": 0}, "width must be at least 1"),
-        ("denoise", {"likelihood": "logistic"}, "likelihood is 'logistic'"),
-        ("upscale", {"likelihood": "softmax"}, "likelihood is 'softmax'"),
-        ("inpaint", {"likelihood": "bits"}, "likelihood is 'bits'"),
+        ("denoise", {"likelihood": "logistic"}, "got 'logistic'"),
+        ("upscale", {"likelihood": "softmax"}, "got 'softmax'"),
+        ("inpaint", {"likelihood": "bits"}, "got 'bits'"),
     ],
 )
 def test_impossible_arguments_are_refused(name, arguments, told):

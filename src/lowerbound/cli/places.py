@@ -146,7 +146,7 @@ def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Pat
             raise UsageError(
                 "E236",
                 f"{target} and the data {source} must not contain each other",
-                fix="choose another --out",
+                fix="choose another folder for the results",
             )
     return beside_inputs(target, data)
 
@@ -161,7 +161,7 @@ def beside_inputs(target: Path, data: object) -> Path:
                     raise UsageError(
                         "E236",
                         f"{target} would replace the input {path}",
-                        fix="choose another --out",
+                        fix="choose another place for the results",
                     )
     return target
 

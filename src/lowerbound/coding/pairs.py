@@ -46,7 +46,7 @@ def _same(settings: Mapping[str, Any]) -> int:
 
 @dataclass(frozen=True)
 class Restoration:
-    """What a model of one picture given another restores.
+    """The task of a model of one picture given another.
 
     Args:
         command: the command that uses such models, by which their files name it too.

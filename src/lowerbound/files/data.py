@@ -297,7 +297,7 @@ class Matrix(Columnar):
 
     @property
     def annotations(self) -> pa.Table:
-        """What is known about each row and is not a feature."""
+        """Values of each row that are not features."""
         return pa.table({}) if self.beside is None else self.beside
 
     def cut(self, rows: slice) -> Self:

@@ -22,7 +22,7 @@ Page = NDArray[Any]  # (H, W, C) of 8 or 16 bits
 
 
 class Draws(NamedTuple):
-    """How a picture is restored.
+    """Numbers of draws of a restoration, and their seed.
 
     Attributes:
         samples: number of draws that the result is the mean of.
