@@ -7,3 +7,36 @@ def pytest_configure(config):
     """Hear Ctrl-C even where the tests were started in the background, which ignores it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Begin of the names of tests that take tens of seconds. With four workers, each begins with one
+# of the first four; what uses one fixture stays together.
+LONG = (
+    "tests/training/test_killed.py",
+    "tests/test_docs.py::test_commands",
+    "tests/cli/test_ray.py",
+    "tests/tasks/test_exporting.py",
+    "tests/training/test_distributed.py",
+    "tests/training/test_resuming.py",
+    "tests/training/test_codes_learning.py",
+    "tests/cli/test_process.py::test_a_stopped_fit",
+)
+WORKERS = 4
+
+
+def pytest_collection_modifyitems(items):
+    """Let each worker begin with long tests, so that none is left alone with one at the end.
+
+    A worker begins with an equal share of the list, and later takes from the end of others'.
+    """
+    groups = [[] for _ in range(WORKERS)]
+    rest = []
+    for item in items:
+        found = [i for i, name in enumerate(LONG) if item.nodeid.startswith(name)]
+        (groups[found[0] % WORKERS] if found else rest).append(item)
+    share, ordered = len(items) // WORKERS, []
+    for group in groups:
+        count = max(0, share - len(group))
+        ordered += group + rest[:count]
+        del rest[:count]
+    items[:] = ordered + rest

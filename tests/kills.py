@@ -3,6 +3,7 @@
     python tests/kills.py memory 10 FOLDER      # data in memory, `training.fit`
     python tests/kills.py disk 10 FOLDER        # `lowerbound fit tx.parquet --out m.vae`
     python tests/kills.py stream 10 FOLDER      # the same where the file is not held
+    python tests/kills.py stream 10 FOLDER 20   # fits of 20 epochs instead of 60
 
 Every second kill happens inside a commit, at a random system call that leaves a trace on the
 disk; the others at a random moment of the run. Prints one JSON object.
@@ -82,8 +83,8 @@ def die_at_call(number):
 class Memory:
     """A fit of arrays in memory; the history belongs to its result."""
 
-    def __init__(self, home):
-        self.states = home / "states"
+    def __init__(self, home, epochs):
+        self.states, self.epochs = home / "states", epochs
         g = torch.Generator().manual_seed(1)
         self.x = torch.randn(800, 2, generator=g) @ torch.randn(2, 6, generator=g)
         self.x += 0.3 * torch.randn(800, 6, generator=g)
@@ -99,7 +100,7 @@ class Memory:
             Elbo(model, beta=Ramp(0, 1, 100)),
             Dense(self.x[:700]),
             Dense(self.x[700:]),
-            budget=Budget(epochs=100, patience=50),
+            budget=Budget(epochs=self.epochs, patience=50),
             optimiser=Optimiser(batch_size=64, learning_rate=3e-3, ema=0.9, decay=0.5),
             checkpoints=Killable(self.states),
         )
@@ -120,8 +121,9 @@ class Memory:
 class Disk:
     """The command line on a Parquet file; the result is the bytes of the saved weights."""
 
-    def __init__(self, home):
+    def __init__(self, home, epochs):
         self.home, self.out, self.states = home, home / "m.vae", home / "m.run" / "first"
+        self.epochs = str(epochs)
         rng = np.random.default_rng(0)
         number = rng.normal(size=900)
         columns = {
@@ -137,7 +139,7 @@ class Disk:
 
     def run(self):
         words = ["fit", str(self.home / "tx.parquet"), "--out", str(self.out)]
-        assert cli.main([*words, "--preset", "fast", "--max-epochs", "60", "-q"]) == 0
+        assert cli.main([*words, "--preset", "fast", "--max-epochs", self.epochs, "-q"]) == 0
 
     def over(self):
         """Whether the model is there and the run was cleared away: killed while it ended."""
@@ -204,12 +206,14 @@ def newest(job):
     return (0 if latest is None else latest.values["step"]), int(steps[-1])
 
 
-def main(kind, kills, home):
+def main(kind, kills, home, epochs=60):
+    import sklearn.mixture  # noqa: F401, PLC0415 - once, and not in every child
+
     torch.set_num_threads(1)
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     home.mkdir(exist_ok=True)
     run_folder.OnDisk = Killable
-    job = {"memory": Memory, "disk": Disk, "stream": Streamed}[kind](home)
+    job = {"memory": Memory, "disk": Disk, "stream": Streamed}[kind](home, epochs)
     job.clear()
     began = time.monotonic()
     os.waitpid(child(job), 0)
@@ -251,4 +255,4 @@ def main(kind, kills, home):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]), *map(int, sys.argv[4:]))

@@ -1,6 +1,7 @@
 """Kill one of two processes that train together; compare the end with an undisturbed fit.
 
     python tests/rank_kills.py 10 FOLDER
+    python tests/rank_kills.py 1 FOLDER 20   # fits of 20 epochs instead of 60
 
 torchrun starts `lowerbound fit tx.parquet` twice, and again after every death. Each kill comes at
 a random moment after the processes have gone on from a commit, so that all of them hit training.
@@ -39,7 +40,7 @@ def started(job, kills):
     """Start the processes."""
     words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
     words += [f"--max-restarts={kills}", __file__, "worker", "fit", str(job.home / "tx.parquet")]
-    words += ["--out", str(job.out), "--preset", "fast", "--max-epochs", "60", "-q"]
+    words += ["--out", str(job.out), "--preset", "fast", "--max-epochs", job.epochs, "-q"]
     with open(job.home / "log", "w") as log:
         return subprocess.Popen([sys.executable, *words], stdout=log, stderr=log)
 
@@ -99,11 +100,11 @@ def disturbed(job, draw, kills):
     return hit, lost
 
 
-def main(kills, home):
+def main(kills, home, epochs=60):
     home.mkdir(exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     os.environ["OMP_NUM_THREADS"] = "1"
-    job, draw, began = Disk(home), random.Random(kills), time.monotonic()
+    job, draw, began = Disk(home, epochs), random.Random(kills), time.monotonic()
     job.clear()
     assert started(job, 0).wait() == 0, (home / "log").read_text()[-2000:]
     reference = job.result()
@@ -129,4 +130,4 @@ def main(kills, home):
 if __name__ == "__main__":
     if sys.argv[1] == "worker":
         worker(sys.argv[2:])
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

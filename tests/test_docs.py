@@ -98,9 +98,9 @@ def folder(tmp_path, monkeypatch):
     for i in range(2):
         mixed(30, seed=i).to_parquet(tmp_path / "parts" / f"{i}.parquet")
     for seed, name in enumerate(("photos", "new", "noisy", "torn")):
-        pictures(tmp_path / name, 24 if name == "photos" else 3, 100 * seed)
+        pictures(tmp_path / name, 16 if name == "photos" else 3, 100 * seed)
     pictures(tmp_path / "small", 3, 700, shrink=4)
-    pictures(tmp_path / "slides", 12, 500)
+    pictures(tmp_path / "slides", 8, 500)
     masks(tmp_path / "masks", tmp_path / "slides")
     masks(tmp_path / "holes", tmp_path / "torn")
     np.save(tmp_path / "digits.npy", load_digits().images)

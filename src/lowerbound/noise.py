@@ -66,6 +66,11 @@ class Supplied(TorchDispatchMode):
         super().__init__()
         self.source = source
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler for this mode, which takes more than a second."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: Any,

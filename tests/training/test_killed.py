@@ -12,10 +12,11 @@ TESTS = Path(__file__).parents[1]
 RESULT = TESTS.parent / "benchmarks" / "results" / "kills.json"
 
 
-def killed(kind, kills, home):
+def killed(kind, kills, home, epochs=60):
     program = ["rank_kills.py"] if kind == "ranks" else ["kills.py", kind]
+    words = [*program[1:], str(kills), str(home), str(epochs)]
     done = subprocess.run(
-        [sys.executable, str(TESTS / program[0]), *program[1:], str(kills), str(home)],
+        [sys.executable, str(TESTS / program[0]), *words],
         env={
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(TESTS.parent / "src"), str(TESTS)]),
@@ -40,11 +41,11 @@ def check(found, kills):
 
 @pytest.mark.parametrize("kind", ["memory", "disk", "stream"])
 def test_ten_kills(tmp_path, kind):
-    check(killed(kind, 10, tmp_path), 10)
+    check(killed(kind, 10, tmp_path, epochs=10), 10)
 
 
 def test_one_kill_of_one_of_two_processes(tmp_path):
-    check(killed("ranks", 1, tmp_path), 1)
+    check(killed("ranks", 1, tmp_path, epochs=10), 1)
 
 
 MANY = {"memory": 100, "disk": 100, "stream": 100, "ranks": 20}  # kills
