@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from lowerbound.cli.visible import in_json, visible
 from lowerbound.errors import LowerboundError, ResourceError
 
 _COMMAND = re.compile(r"--[a-z][a-z-]*(?: [^\s,]+)?(?: --rename \S+)*")
@@ -57,24 +58,19 @@ def as_lines(error: LowerboundError, command: Sequence[str], program: str = "low
     if error.fix:
         lines.append(f"  fix: {repaired(error.fix, command, program)}")
     lines.append(f"  why: lowerbound error {error.code}")
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def as_json(error: LowerboundError) -> str:
     """Return an error as one JSON object."""
-    return json.dumps(
-        {
-            "error": {
-                "code": error.code,
-                "exit": error.exit_code,
-                "message": error.message,
-                "hint": error.fix,
-                "details": finite(error.details),
-            }
-        },
-        ensure_ascii=False,
-        default=str,
-    )
+    told = {
+        "code": error.code,
+        "exit": error.exit_code,
+        "message": error.message,
+        "hint": error.fix,
+        "details": finite(error.details),
+    }
+    return in_json(json.dumps({"error": told}, ensure_ascii=False, default=str))
 
 
 def repaired(fix: str, command: Sequence[str], program: str = "lowerbound") -> str:

@@ -23,6 +23,7 @@ from lowerbound.cli import printing
 from lowerbound.cli.progress import SILENT, Bar, Plain, Voice
 from lowerbound.cli.result import Result
 from lowerbound.cli.verbs import EVERYWHERE, LOWERBOUND, Program
+from lowerbound.cli.visible import visible
 from lowerbound.errors import UsageError, nearest
 
 
@@ -46,7 +47,7 @@ def run(program: Program, words: Sequence[str], *, as_json: bool, quiet: bool) -
     elif not quiet:
         printing.show(result, printing.console())
     elif result.path is not None:
-        print(result.path)
+        print(visible(str(result.path)))
     return 130 if result.interrupted else 0
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lowerbound import bundle
-from lowerbound.coding.rows import subset
+from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, restore
 from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
 from lowerbound.files import containers
@@ -21,11 +21,12 @@ from lowerbound.files.data import Whole
 from lowerbound.files.read import read
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import RECIPES, Recipe, find, images
-from lowerbound.tasks import cards
+from lowerbound.tasks import building, cards, contents
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.evaluate import Evaluation
 from lowerbound.tasks.explain import explained
+from lowerbound.tasks.finite import finite
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
 from lowerbound.tasks.restore_picture import Draws, Pages, restore_page
 from lowerbound.tasks.scoring import scoring_of
@@ -124,7 +125,8 @@ class Model(TrainedState):
 
     def score_coded(self, coded: Coded, samples: int | None = None) -> NDArray[np.float64]:
         """Return the anomaly scores of rows that are coded already."""
-        return Likelihood(samples or self.importance_samples)(self.model, coded)
+        scores = Likelihood(samples or self.importance_samples)(self.model, coded)
+        return finite(scores, "scores")
 
     def log_likelihood(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
         """Return log p of every raw row, (n,) nats, including the Jacobians of the scalings."""
@@ -159,7 +161,7 @@ class Model(TrainedState):
         if explain:
             way.check_parted("--explain")
         frame, coded = self.encode(data)
-        scores = way.measure(self.model, coded)
+        scores = way.scores(self.model, coded)
         cut = None if false_discovery_rate is None else way.cut(scores, false_discovery_rate)
         return explained(self, (frame, coded), way.flag(scores, cut), explain), coded
 
@@ -169,7 +171,7 @@ class Model(TrainedState):
 
     def embed_coded(self, coded: Coded) -> NDArray[np.float32]:
         """Return E[z | x] of rows that are coded already."""
-        return tasks.embed(self.model, coded.rows).numpy()
+        return finite(tasks.embed(self.model, coded.rows).numpy(), "latents")
 
     def reconstruct(self, data: object) -> Any:
         """Return the mean of p(x | E[z | x]) of every row, as the same type as `data`."""
@@ -180,11 +182,14 @@ class Model(TrainedState):
         """Return the reconstructions of rows that are coded already, as an Arrow table."""
         rows = coded.rows
         if not self.coding.shape:
-            return self.coding.decode(tasks.reconstruct(self.model, rows).numpy())
+            return self.coding.decode(self._reconstructed(rows))
         # Decode in parts: the model returns four bytes per pixel, a picture takes one.
         parts = torch.arange(len(rows)).split(PICTURES_AT_ONCE)
-        found = [tasks.reconstruct(self.model, subset(rows, part)).numpy() for part in parts]
+        found = (self._reconstructed(subset(rows, part)) for part in parts)
         return pa.concat_tables([self.coding.decode(values) for values in found])
+
+    def _reconstructed(self, rows: Rows) -> NDArray[np.float32]:
+        return finite(tasks.reconstruct(self.model, rows).numpy(), "reconstructions")
 
     def sample(
         self,
@@ -247,11 +252,12 @@ class Model(TrainedState):
             raise UsageError("E240", f"n must be a positive integer, got {n}", fix="-n 1000")
         if where:
             drawn = tasks.sample_given(self.model, self._given(where), n, seed=seed)
-            return Samples(
-                self.coding.decode(drawn.values.numpy(), bounded=True), drawn.effective_samples
-            )
+            return Samples(self._drawn(drawn.values), drawn.effective_samples)
         values = tasks.sample(self.model, n, seed=seed, temperature=temperature, top_k=top_k)
-        return Samples(self.coding.decode(values.numpy(), bounded=True))
+        return Samples(self._drawn(values))
+
+    def _drawn(self, values: torch.Tensor) -> pa.Table:
+        return self.coding.decode(finite(values.numpy(), "draws", infinite=True), bounded=True)
 
     def _given(self, where: dict[str, object]) -> torch.Tensor:
         """Code one row with the given values; its other values are missing."""
@@ -306,7 +312,7 @@ class Model(TrainedState):
         groups = () if self.coding.shape else [group.parts for group in self.coding.groups]
         if draws is None:
             values = tasks.impute(self.model, coded.rows, groups=groups).numpy()
-            return self.coding.filled(frame, values)
+            return self.coding.filled(frame, finite(values, "values", infinite=True))
         if draws < 1:
             raise UsageError(
                 "E240", f"draws must be a positive integer, got {draws}", fix="--draws 5"
@@ -314,7 +320,7 @@ class Model(TrainedState):
         drawn = tasks.impute_draws(
             self.model, coded.rows, draws, groups=groups, seed=seed, start=frame.start
         )
-        values = drawn.numpy()
+        values = finite(drawn.numpy(), "draws", infinite=True)
         copies = [self.coding.filled(frame, values[:, m]) for m in range(draws)]
         return pa.concat_tables(
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
@@ -384,7 +390,7 @@ class Model(TrainedState):
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
         """Return the mean of p(x | z) for latents z, (n, latent), as an Arrow table."""
         values = tasks.decode(self.model, torch.as_tensor(np.asarray(z), dtype=torch.float32))
-        return self.coding.decode(values.numpy())
+        return self.coding.decode(finite(values.numpy(), "values"))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model to the folder `path` atomically, and return its absolute path."""
@@ -495,25 +501,19 @@ def restored(
     """Build a model from its `Model.documents` and weights.
 
     Raises:
-        ModelFileError: E140 if the weights do not fit the recipe, E141 for an unknown recipe.
+        ModelFileError: E116 for content that no fit writes, E140 if the weights do not fit the
+            recipe, E141 for an unknown recipe.
     """
+    contents.check(documents)
     config, calibration = documents["config.json"], documents["calibration.json"]
-    recipe = _recipe_of(config["recipe"], own, origin)
-    model = recipe.make(config["arguments"])
-    weights = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ModelFileError(
-            "E140",
-            f"{origin}: the weights do not fit the recipe {config['recipe']!r}",
-            fix="fit the model again with this version",
-            reason=str(error)[:500],
-        ) from None
+    recipe, arguments = _recipe_of(config["recipe"], own, origin), config["arguments"]
+    coding = restore(documents["schema.json"], recipe.restoration)
+    building.check_coding(recipe, arguments, coding)
+    model = building.build(recipe, arguments, arrays, origin)
     return Model(
         recipe=recipe,
-        arguments=config["arguments"],
-        coding=restore(documents["schema.json"], recipe.restoration),
+        arguments=arguments,
+        coding=coding,
         model=model.to(device).eval(),
         calibration=Calibration(np.asarray(calibration["scores"], np.float64)),
         alarm=Alarm(**calibration["alarm"]),
