@@ -99,7 +99,7 @@ def _shaped(array, rng):
             made.reshape(-1),
             made[None],
             made.T.copy(),
-            made[:0],
+            made.reshape(-1)[:0],
             np.concatenate([made.reshape(-1)] * 2),
             np.zeros(1, made.dtype),
             np.zeros((1, 1), made.dtype),

@@ -132,9 +132,9 @@ def not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
     """Return the name of the first array with NaN or infinity, or None."""
     for name, array in arrays.items():
         # The extremes of an array with NaN are NaN; a mask would need a quarter of its memory.
-        if array.dtype.kind == "f" and array.size:
-            if not np.isfinite([array.min(), array.max()]).all():
-                return name
+        ends = [array.min(), array.max()] if array.dtype.kind == "f" and array.size else []
+        if not np.isfinite(ends).all():
+            return name
     return None
 
 

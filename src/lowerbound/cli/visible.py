@@ -14,11 +14,7 @@ _HIDDEN = re.compile(
 
 
 def visible(text: str) -> str:
-    """Return text with control characters as escapes, such as ``\\x1b``; newlines are kept.
-
-    >>> print(visible("a\\x1b[31m"))
-    a\\x1b[31m
-    """
+    """Return text with control characters as escapes in hexadecimal; newlines are kept."""
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 

@@ -36,7 +36,7 @@ CERTAIN = 1 << 22  # an operation that cannot make more numbers than this is not
 SCALES = frozenset({"running_var", "variance", "sigma"})
 
 # Arguments of recipes that follow from the data: the schema must say the same.
-_OF_DATA = ("families", "sizes", "features", "shape", "batches", "channels", "classes")
+_OF_DATA = frozenset({"families", "sizes", "features", "shape", "batches"})
 
 _RAW = torch.empty  # the first values of parameters
 
@@ -58,13 +58,11 @@ def build(
         origin: name of the model in messages.
 
     Raises:
-        ModelFileError: E116 for arguments of a wrong type or size or for statistics that are not
-            scales, E140 if the weights do not fit the recipe.
+        ModelFileError: E116 for statistics that must be scales and are not, E140 if the weights
+            do not fit the recipe.
     """
     known = RECIPES.get(recipe.name) is recipe
     held = sum(array.size for array in arrays.values())
-    if known:
-        _check_arguments(recipe, arguments, held)
     try:
         with _Bounded(TIMES * held + SPARE, CALLS + CALLS_EACH * len(arrays), known):
             model = recipe.make(arguments)
@@ -81,18 +79,21 @@ def build(
     return model
 
 
-def _check_arguments(recipe: Recipe, arguments: Mapping[str, Any], held: int) -> None:
+def check_arguments(
+    recipe: Recipe, arguments: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> None:
     """Compare arguments with the signature of a built-in recipe and with the size of the weights.
 
     Args:
         recipe: the recipe.
         arguments: plain JSON values.
-        held: count of the numbers in the weights.
+        arrays: the weights by name.
 
     Raises:
         ModelFileError: E116 naming the argument.
     """
     kinds = typing.get_type_hints(recipe.build)
+    held = sum(array.size for array in arrays.values())
     for name, value in arguments.items():
         where = f"arguments.{name}"
         if name not in recipe.parameters:
@@ -119,13 +120,21 @@ def check_coding(recipe: Recipe, arguments: Mapping[str, Any], coding: Coding) -
     Raises:
         ModelFileError: E116 where they contradict each other.
     """
-    wanted = recipe.coding(arguments)
+    try:
+        wanted, settings = recipe.coding(arguments), getattr(coding, "settings", {})
+        scale = None if recipe.restoration is None else recipe.restoration.scale(arguments)
+    except (ValueError, TypeError) as error:
+        raise invalid("config.json", f"has wrong arguments: {snippet(error, 200)}") from None
     if isinstance(wanted, type) and not isinstance(coding, wanted | wanted.__base__):
         raise invalid("schema.json", f"has a coding that the recipe {recipe.name!r} does not use")
     usual = {name: each.default for name, each in recipe.parameters.items()}
-    given, found = {**usual, **arguments}, coding.arguments()
-    for name in _OF_DATA:
-        if name in recipe.parameters and name in found and given[name] != found[name]:
+    given = {**usual, **arguments}
+    names = (_OF_DATA | recipe.from_data | settings.keys()) & recipe.parameters.keys()
+    found = {**dict.fromkeys(names, 0), **coding.arguments(), **settings}
+    if scale is not None and scale != getattr(coding, "scale", None):
+        raise invalid("schema.json", "does not have the scale of config.json")
+    for name in sorted(names):
+        if given[name] != found[name]:
             raise invalid(
                 "schema.json", f"does not fit config.json, whose argument {name!r} differs"
             )
@@ -150,7 +159,7 @@ def _load(
             told = f"{list(given.shape)}, not {list(wanted.shape)}"
             raise _unfit(recipe, origin, f"the shape of {snippet(name)} is {told}")
         # Files hold bfloat16 too, which NumPy reads as float32.
-        if given.dtype != wanted.dtype and wanted.dtype != torch.bfloat16:
+        if wanted.dtype not in (given.dtype, torch.bfloat16):
             told = f"{given.dtype}, not {wanted.dtype}".replace("torch.", "")
             raise _unfit(recipe, origin, f"the type of {snippet(name)} is {told}")
     model.load_state_dict(weights, assign=known)
@@ -159,7 +168,7 @@ def _load(
 def _unfit(recipe: Recipe, origin: str, reason: str) -> ModelFileError:
     return ModelFileError(
         "E140",
-        f"{origin}: the weights do not fit the recipe {recipe.name!r}: {snippet(reason, 300)[1:-1]}",
+        f"{origin}: the weights do not fit the recipe {recipe.name!r}: {reason[:300]}",
         fix="fit the model again with this version",
     )
 

@@ -507,6 +507,8 @@ def restored(
     contents.check(documents)
     config, calibration = documents["config.json"], documents["calibration.json"]
     recipe, arguments = _recipe_of(config["recipe"], own, origin), config["arguments"]
+    if own is None:
+        building.check_arguments(recipe, arguments, arrays)
     coding = restore(documents["schema.json"], recipe.restoration)
     building.check_coding(recipe, arguments, coding)
     model = building.build(recipe, arguments, arrays, origin)
