@@ -16,7 +16,7 @@ from typing import NamedTuple
 from lowerbound._version import __version__
 from lowerbound.cli import complaints, streams
 from lowerbound.cli.verbs import EVERYWHERE, LOWERBOUND, Program
-from lowerbound.errors import UsageError, nearest
+from lowerbound.errors import ResourceError, UsageError, nearest
 from lowerbound.files import allocators
 from lowerbound.files.parallel import share
 
@@ -162,12 +162,32 @@ def _run(words: Sequence[str], common: Common, program: Program) -> int:
             f"torchrun can only run fit, got {words[0]}",
             fix=shlex.join(["lowerbound", *words]),
         )
+    _check_addresses()
     # Imported late, so that the cases above answer at once.
     parser = import_module("lowerbound.cli.parser")
     memory = import_module("lowerbound.files.memory")
     most = None if common.memory is None else memory.size_of(common.memory)
     with memory.limited(most):
         return parser.run(program, words, as_json=common.json, quiet=common.quiet)
+
+
+_LEAST, _EACH = 256 << 20, 40 << 20  # bytes of addresses: for the libraries, and per processor
+
+
+def _check_addresses() -> None:
+    """Raise an error if ``ulimit -v`` leaves no room for NumPy, which would end the process."""
+    if os.name != "posix":
+        return
+    limits = import_module("resource")
+    most, _ = limits.getrlimit(limits.RLIMIT_AS)
+    least = _LEAST + _EACH * (os.cpu_count() or 1)
+    if 0 <= most < least and most != limits.RLIM_INFINITY:
+        raise ResourceError(
+            "E303",
+            f"the address space is limited to {most >> 20:,} MB (ulimit -v); the libraries alone "
+            f"need {least >> 20:,} MB",
+            fix="ulimit -v unlimited",
+        )
 
 
 def _follows() -> bool:
