@@ -21,6 +21,7 @@ import bundles
 import mutants
 import zoo
 from lowerbound import Model
+from lowerbound.bundle import tensors
 from lowerbound.cli import visible
 from lowerbound.cli.main import main
 from lowerbound.recipes import RECIPES
@@ -177,7 +178,7 @@ def test_altered_models(made, tmp_path, name):
         data = next(path for path in made.glob(f"{name}.*") if path.suffix != ".vae")
         assert main([*uses(made / f"{name}.vae", data, tmp_path / "o.csv")[use], "-q"]) == 0
     for seed in range(EACH):
-        check(made, tmp_path, name, seed)
+        check(made, tmp_path, name, seed, others=seed % 3 == 0)
 
 
 @pytest.mark.nightly
@@ -187,10 +188,23 @@ def test_five_thousand_altered_models(made, tmp_path, name):
         check(made, tmp_path, name, seed, others=2)
 
 
+@pytest.mark.parametrize("use", ["score", "typicality", "explain", "evaluate", "embed"])
+def test_weights_that_overflow_give_no_result(made, tmp_path, use):
+    model, out = tmp_path / "m.vae", tmp_path / "o.csv"
+    shutil.copytree(made / "sigma.vae", model)
+    weights = Model.load(model).model.state_dict()
+    large = {name: t * 0 + 3e38 if t.is_floating_point() else t for name, t in weights.items()}
+    raw = b"".join(map(bytes, tensors.encode(large)))
+    bundles.replace(model, "weights.safetensors", raw)
+    code, text = ran(uses(model, made / "sigma.csv", out)[use])
+    assert (code, "E142" in text) == (4, True), text
+    assert not out.exists()
+
+
 # A process of its own: the exit code and the memory of what a user runs.
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_altered_models_in_a_process(made, tmp_path, seed):
     model = tmp_path / "m.vae"
     shutil.copytree(made / "sigma.vae", model)
@@ -311,6 +325,7 @@ MEASURED = """
 import sys, time
 from pathlib import Path
 from lowerbound import Model
+from lowerbound.bundle import tensors
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
