@@ -1,12 +1,15 @@
-"""Draws of z for importance sampling: from q(z | x), and from a refined proposal where q is poor.
+"""Draws of z for importance sampling: from q(z | x), and from other proposals where q is poor.
 
-The encoder knows the posterior of a row with missing cells from training (`HiddenCells`), and so
-only about. Where the effective sample size shows that it does not know it well, a normal is fitted
-to the posterior of that row alone.
+- The encoder learns the posteriors of rows with missing cells (`HiddenCells`) approximately.
+  Where the effective sample size of such a row is small, a normal is fitted to its posterior.
+- Where a row can take few values only, rows repeat, and with them the Monte Carlo error of each.
+  All rows are then scored by the same many draws from the prior, under which the probabilities
+  of all values sum to one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -16,7 +19,8 @@ from torch.distributions import Distribution, Independent, Normal
 
 from lowerbound import noise
 from lowerbound.coding.rows import Batch
-from lowerbound.nn.trace import Choose, Drawn, Trace, from_posterior, replay
+from lowerbound.nn.distributions.base import log_support
+from lowerbound.nn.trace import Choose, Drawn, Trace, from_posterior, from_prior, replay
 
 WEAK = 0.5  # a share of effective samples below it is poor
 STEPS = 60  # of the fit to one row
@@ -97,6 +101,51 @@ def _drawn(model: nn.Module, batch: Batch, choose: Choose, samples: int) -> Weig
     return Weighted(px, {name: site.z for name, site in trace.sites.items()}, log_w)
 
 
+POOL = 1 << 15  # draws from the prior, for rows of few values
+PART = 4096  # of them decoded together
+FEW_VALUES = math.log(4096)  # values of a row, up to which they are scored by these draws
+
+
+class PriorDraws:
+    """Many draws of z from the prior, by which rows that take few values are scored.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``, in evaluation mode, without context.
+        device: the device of its parameters.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        choose = from_prior(noise.generator("prior draws", device=device))
+        self.parts = [model(None, Trace(choose, PART), None) for _ in range(POOL // PART)]
+
+    @classmethod
+    def suit(cls, model: nn.Module, row: Batch, device: torch.device) -> PriorDraws | None:
+        """Return the draws if rows take few values and no context is given, or None.
+
+        Args:
+            model: as above.
+            row: one row or more.
+            device: the device of the model's parameters.
+        """
+        if row.context is not None or row.x.dim() != 2:
+            return None
+        px = model(None, Trace(from_prior(noise.generator("one", device=device)), 1), None)
+        return cls(model, device) if log_support(px) <= FEW_VALUES else None
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Return the log-sums of w and of w^2 of rows (n, columns), (n, 2), where w = p(x | z)."""
+        values, place = torch.unique(x.nan_to_num(MISSING), dim=0, return_inverse=True)
+        values = values.masked_fill(values == MISSING, torch.nan)
+        found = []
+        for row in values:
+            each = [px.log_prob(row.expand(PART, -1)).double() for px in self.parts]
+            log_w = torch.cat(each)
+            found.append(torch.stack([log_w.logsumexp(0), (2 * log_w).logsumexp(0)]))
+        return torch.stack(found)[place]
+
+
+MISSING = -1.0  # in place of NaN where rows are compared; no code and no count is negative
+
 Fitted = Mapping[str, tuple[Tensor, Tensor]]  # location and scale of each site, (rows, ...)
 
 
@@ -157,9 +206,9 @@ def refined(model: nn.Module, batch: Batch) -> Fitted:
         rate = RATE * 0.1 ** (step / (STEPS - 1))
         moved = []
         for i, (value, slope) in enumerate(zip(flat, slopes, strict=True)):  # Adam, uphill
-            slope = slope.nan_to_num(0.0)
-            first[i] = 0.9 * first[i] + 0.1 * slope
-            second[i] = 0.95 * second[i] + 0.05 * slope.square()
+            up = slope.nan_to_num(0.0)
+            first[i] = 0.9 * first[i] + 0.1 * up
+            second[i] = 0.95 * second[i] + 0.05 * up.square()
             mean = first[i] / (1 - 0.9 ** (step + 1))
             size = (second[i] / (1 - 0.95 ** (step + 1))).sqrt() + 1e-8
             moved.append(value.detach() + rate * mean / size)
