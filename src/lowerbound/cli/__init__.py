@@ -9,4 +9,5 @@
 - models: load a model, make a table from rows part by part
 - inputs, outputs, places: data in, files out
 - result, printing, progress, complaints: what is shown
+- streams, visible: streams that are closed or full; control characters
 """

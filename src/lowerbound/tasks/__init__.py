@@ -1,6 +1,8 @@
 """Uses of a trained model.
 
 - trained, state: the trained model, and the data class that holds its state
+- contents, building: checks of a saved model's documents; its network, built from them
+- finite: the check that results are numbers
 - draws: embed, reconstruct, sample, impute and explain coded rows
 - measures, scoring, typicality, calibration: anomaly scores, p-values and thresholds
 - explain: the columns that make a row's score high
