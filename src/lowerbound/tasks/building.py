@@ -9,7 +9,7 @@ become the parameters without a copy.
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,9 @@ from lowerbound.recipes import RECIPES, Recipe
 TIMES, SPARE = 16, 1 << 24
 # Calls of torch functions: of any network, and for each of its weights.
 CALLS, CALLS_EACH = 5_000, 50
-CERTAIN = 1 << 22  # an operation that cannot make more numbers than this is not tried first
+# An operation that may make more numbers than this is tried without storage first. The first such
+# trial of a process takes torch a second, which only wide networks of masks need.
+CERTAIN = 1 << 24
 
 # Statistics, by the last word of their names, that are scales and must be above 0.
 SCALES = frozenset({"running_var", "variance", "sigma"})
@@ -235,8 +237,11 @@ def _product(values: Iterable[Any]) -> int:
 
 def _expected(func: Any, args: Sequence[Any], named: Mapping[str, Any]) -> int:
     """Return the count of numbers that a call would make; 0 if values of tensors decide it."""
+    given = list(_tensors([*args, *named.values()]))
+    if given and all(each.is_meta for each in given):
+        return 0
     bare, bare_named = _bare(list(args)), {name: _bare(each) for name, each in named.items()}
-    if not _tensors([*args, *named.values()]):
+    if not given:
         bare_named["device"] = "meta"
     try:
         made = func(*bare, **bare_named)
@@ -251,12 +256,15 @@ def _bare(value: Any) -> Any:
     """Return a value with tensors of the same shapes that have no storage."""
     if isinstance(value, list | tuple):
         return type(value)(_bare(each) for each in value)
-    return torch.empty_like(value, device="meta") if isinstance(value, Tensor) else value
+    if isinstance(value, Tensor):
+        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+    return value
 
 
-def _tensors(values: Iterable[Any]) -> bool:
-    """Return whether there is a tensor among arguments."""
-    return any(
-        _tensors(value) if isinstance(value, list | tuple) else isinstance(value, Tensor)
-        for value in values
-    )
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among arguments."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
