@@ -69,6 +69,28 @@ class Group(NamedTuple):
     parts: tuple[int, ...]
 
 
+class Conditions(NamedTuple):
+    """Values that samples are conditional on.
+
+    Attributes:
+        row: one coded row, NaN where it is open.
+        cells: the values by column, (1,) each, in the columns' own types.
+        notes: remarks for the user.
+    """
+
+    row: Tensor
+    cells: Mapping[str, pa.Array]
+    notes: Sequence[str] = ()
+
+    def imposed(self, table: pa.Table) -> pa.Table:
+        """Return drawn rows with exactly the values that were asked, not decoded ones."""
+        for name, cell in self.cells.items():
+            same = pa.array(np.zeros(table.num_rows, np.int32))
+            column = pa.concat_arrays([cell]).take(same)
+            table = table.set_column(table.column_names.index(name), name, column)
+        return table
+
+
 class Coding(Protocol):
     """A conversion between raw rows and coded rows."""
 
@@ -100,6 +122,14 @@ class Coding(Protocol):
 
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with missing values replaced by the decoded `values`."""
+        ...
+
+    def asked(self, where: Mapping[str, object]) -> Conditions:
+        """Return values of columns, by name, as conditions of samples.
+
+        Raises:
+            LowerboundError: for a column that is not modelled, or a value it cannot have.
+        """
         ...
 
     def document(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lowerbound.coding.base import Coded, Coding, Group, table_of
+from lowerbound.coding.base import Coded, Coding, Conditions, Group, table_of
 from lowerbound.coding.counts import CountsCoding
 from lowerbound.coding.filling import filled
 from lowerbound.coding.pairs import PairCoding, Restoration
@@ -120,6 +120,11 @@ class TableCoding:
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
         """Return raw columns for coded rows; `bounded` holds them to the range seen."""
         return self.schema.decode(np.asarray(values), bounded=bounded)
+
+    def asked(self, where: Mapping[str, object]) -> Conditions:
+        """Return values of columns as conditions of samples; see `Schema.asked`."""
+        codes, cells, notes = self.schema.asked(where)
+        return Conditions(torch.from_numpy(codes), cells, notes)
 
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with missing values replaced by the decoded `values`."""

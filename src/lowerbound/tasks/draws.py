@@ -115,49 +115,6 @@ def sample(
     return torch.cat(draws)
 
 
-class Conditioned(NamedTuple):
-    """Draws conditional on some values, and their effective number.
-
-    Attributes:
-        values: (n, ...) rows; the given values are unchanged.
-        effective_samples: effective sample size of the importance weights. If it is far below n,
-            many rows share the same z.
-    """
-
-    values: Tensor
-    effective_samples: float
-
-
-@torch.no_grad()
-def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> Conditioned:
-    """Draw n rows conditional on the values of `given` that are not NaN.
-
-    z is drawn from the prior, weighted by p(given | z) and resampled; then the other values are
-    drawn from p(x | z).
-
-    Args:
-        model: a module with ``forward(x, trace, context)``.
-        given: (columns,), or one picture, with NaN for values to draw.
-        n: number of rows.
-        seed: seed of all draws.
-    """
-    proposals = max(16384, 8 * n)
-    zs, log_w = [], []
-    with evaluating(model) as device:
-        source = noise.generator("sample", "given", seed, device=device)
-        for _ in range(0, proposals, SAMPLE_CHUNK):
-            trace = Trace(from_prior(source), SAMPLE_CHUNK)
-            px = model(None, trace, None)
-            log_w.append(px.log_prob(given.expand(SAMPLE_CHUNK, *given.shape)))
-            zs.append({name: site.z for name, site in trace.sites.items()})
-        weights = torch.cat(log_w).double().softmax(0)
-        chosen = weights.multinomial(n, replacement=True, generator=source)
-        z = {name: torch.cat([each[name] for each in zs])[chosen] for name in zs[0]}
-        values = base.sample(model(None, Trace(replay(z), n), None), source)
-    kept = torch.where(given.isnan(), values, given.expand_as(values))
-    return Conditioned(kept, (1 / weights.square().sum()).item())
-
-
 @torch.no_grad()
 def impute(
     model: nn.Module, rows: Rows, *, groups: Sequence[Sequence[int]] = (), samples: int = 128

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lowerbound import bundle
 from lowerbound.coding.rows import subset
 from lowerbound.coding.tables import Coded, restore
-from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
+from lowerbound.errors import ModelFileError, UsageError
 from lowerbound.files import containers
 from lowerbound.files.data import Whole
 from lowerbound.files.read import read
@@ -24,6 +24,7 @@ from lowerbound.recipes import RECIPES, Recipe, find, images
 from lowerbound.tasks import cards
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Alarm, Calibration
+from lowerbound.tasks.conditioning import sample_given
 from lowerbound.tasks.evaluate import Evaluation
 from lowerbound.tasks.explain import explained
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
@@ -41,16 +42,20 @@ class Samples(NamedTuple):
     Attributes:
         table: the rows.
         effective_samples: effective sample size of conditional draws; None for other draws.
+        notes: remarks for the user.
     """
 
     table: pa.Table
     effective_samples: float | None = None
+    notes: Sequence[str] = ()
 
 
 def warn_of_few(drawn: Samples, n: int) -> None:
-    """Warn if the effective sample size of n conditional rows is small."""
+    """Warn if the effective sample size of n conditional rows is small; pass on remarks."""
+    for note in drawn.notes:
+        warnings.warn(note, stacklevel=3)
     worth = drawn.effective_samples
-    if worth is not None and worth < min(FEW, n):
+    if worth is not None and worth < min(FEW, n / 2):
         warnings.warn(
             f"the effective sample size of the {n} rows is {worth:.1f}: the given values are rare "
             "under the model",
@@ -239,42 +244,30 @@ class Model(TrainedState):
             where: values of columns, by name, on which to condition.
 
         Raises:
-            UsageError: E240 for n below 1, E243 for a column that is not modelled, E256 for top_k
-                if the prior has no codes.
-            DataError: E074 for a level that training has not seen.
+            UsageError: E240 for n below 1, E243 for a column that is not modelled, E245 for a
+                condition that is a missing value, E256 for top_k if the prior has no codes.
+            DataError: E074 for a level that training has not seen or a value beyond its range,
+                E030, E032 or E035 for a value that is not of the column's kind.
         """
         if n < 1:
             raise UsageError("E240", f"n must be a positive integer, got {n}", fix="-n 1000")
         if where:
-            drawn = tasks.sample_given(self.model, self._given(where), n, seed=seed)
-            return Samples(
-                self.coding.decode(drawn.values.numpy(), bounded=True), drawn.effective_samples
-            )
+            if temperature != 1.0 or top_k is not None:
+                raise UsageError(
+                    "E236",
+                    "where cannot be combined with temperature or top_k",
+                    fix="leave one of them out",
+                )
+            asked = self.coding.asked(where)
+            if self.coding.shape:  # the pixels without a condition are missing
+                images.likelihood_of(
+                    self.arguments["likelihood"], self.arguments["shape"][0], True
+                )
+            drawn = sample_given(self.model, asked.row, n, seed=seed)
+            table = self.coding.decode(drawn.values.numpy(), bounded=True)
+            return Samples(asked.imposed(table), drawn.effective_samples, asked.notes)
         values = tasks.sample(self.model, n, seed=seed, temperature=temperature, top_k=top_k)
         return Samples(self.coding.decode(values.numpy(), bounded=True))
-
-    def _given(self, where: dict[str, object]) -> torch.Tensor:
-        """Code one row with the given values; its other values are missing."""
-        known = {group.column for group in self.coding.groups}
-        for name in where:
-            if name not in known:
-                near = nearest(name, known)
-                raise UsageError(
-                    "E243",
-                    f"the model has no column {name!r}"
-                    + (f"; found a similar name: {near!r}" if near else ""),
-                    fix=f"--where {near}=VALUE" if near else "lowerbound info M.vae lists them",
-                )
-        row = pa.table({name: pa.array([where.get(name)]) for name in sorted(known)})
-        coded = self._coded(read(row))
-        if coded.unseen:
-            name = next(iter(coded.unseen))
-            raise DataError(
-                "E074",
-                f"the training data did not contain the value {where[name]!r} in column {name!r}",
-                fix="lowerbound info M.vae lists the levels",
-            )
-        return coded.rows.take(torch.zeros(1, dtype=torch.long)).x[0]
 
     def impute(self, data: object, *, draws: int | None = None, seed: int = 0) -> Any:
         """Return `data` with its missing values filled; observed values are unchanged.

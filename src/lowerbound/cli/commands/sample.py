@@ -86,8 +86,12 @@ def sample(  # noqa: PLR0913 - the arguments are the command's flags
             f"given {', '.join(f'{k} = {v}' for k, v in typed.items())}: "
             f"worth {effective:,.0f} independent draws"
         )
+        notes.extend(drawn.notes)
         if effective < 0.1 * n:
-            notes.append("the condition is rare under the model: many rows are similar")
+            notes.append(
+                f"the condition is rare under the model: the {n:,} rows vary like "
+                f"{effective:,.0f} independent draws, and many are similar"
+            )
     after = f"lowerbound inspect {spell_path(path, 'samples.csv')}"
     if trained.coding.shape:
         notes.append("pixels are drawn with their noise; plot shows their expected values")
