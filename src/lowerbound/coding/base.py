@@ -76,11 +76,13 @@ class Conditions(NamedTuple):
         row: one coded row, NaN where it is open.
         cells: the values by column, (1,) each, in the columns' own types.
         notes: remarks for the user.
+        context: of counts, the total and the index of the batch, None where open.
     """
 
     row: Tensor
     cells: Mapping[str, pa.Array]
     notes: Sequence[str] = ()
+    context: tuple[int | None, int | None] = (None, None)
 
     def imposed(self, table: pa.Table) -> pa.Table:
         """Return drawn rows with exactly the values that were asked, not decoded ones."""
@@ -120,6 +122,18 @@ class Coding(Protocol):
         """Return raw columns for coded rows; `bounded` holds them to the range seen."""
         ...
 
+    def means(self, values: NDArray[np.floating]) -> pa.Table:
+        """Return raw columns for means of coded rows; those of counts are not whole."""
+        ...
+
+    def contexts(self, n: int, seed: int, given: Conditions | None = None) -> Tensor | None:
+        """Return contexts of n rows to draw, as training had them; None without contexts."""
+        ...
+
+    def drawn(self, values: NDArray[np.floating], context: Tensor | None) -> pa.Table:
+        """Return raw columns for drawn rows, held to the range seen, with their context."""
+        ...
+
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with missing values replaced by the decoded `values`."""
         ...
@@ -135,6 +149,22 @@ class Coding(Protocol):
     def document(self) -> dict[str, Any]:
         """Return plain JSON values that `restore` rebuilds the coding from."""
         ...
+
+
+class WithoutContext:
+    """The methods of codings whose models have no context."""
+
+    def contexts(self, n: int, seed: int, given: Conditions | None = None) -> Tensor | None:
+        """Return None: rows are drawn from p(x)."""
+        return None
+
+    def drawn(self: Coding, values: NDArray[np.floating], context: Tensor | None) -> pa.Table:
+        """Return raw columns for drawn rows, held to the range seen."""
+        return self.decode(values, bounded=True)
+
+    def means(self: Coding, values: NDArray[np.floating]) -> pa.Table:
+        """Return raw columns for means of coded rows."""
+        return self.decode(values)
 
 
 def table_of(frame: Whole) -> pa.Table:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lowerbound.coding.base import Coded, Conditions, Group
+from lowerbound.coding.base import Coded, Conditions, Group, WithoutContext
 from lowerbound.coding.pixel_rows import PixelRows
 from lowerbound.columns.arrow import floats, is_number, plain
 from lowerbound.columns.base import one_cell
@@ -34,7 +34,7 @@ _KINDS = {"bits": "bits", "logistic": "codes", "logistic_mixture": "codes", "sof
 
 
 @dataclass(frozen=True)
-class PictureCoding:
+class PictureCoding(WithoutContext):
     """The coding of images of one size.
 
     Args:

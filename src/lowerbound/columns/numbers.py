@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lowerbound.columns.arrow import (
     arrow_type,
     floats,
+    listed,
     plain,
     restore,
     row_of,
@@ -150,6 +151,9 @@ class Numeric(Column):
     For values that very many rows share (atoms, such as 0 in ``capital-gain``), a second part
     holds the number of the row's atom, the last code meaning none. The continuous part of an atom
     is NaN, so that the two parts together have a valid mixed density.
+
+    In a `complete` column, all training rows hold atoms. Code 0 means none there, with the small
+    probability of values that training has not seen.
     """
 
     kind: Literal["real", "positive"]
@@ -159,7 +163,18 @@ class Numeric(Column):
     high: float
     whole: bool = False
     atoms: tuple[float, ...] = ()
+    complete: bool = False
     quantiles: Quantiles | None = None
+
+    @property
+    def none(self) -> int:
+        """The code of values that are no atom."""
+        return 0 if self.complete else len(self.atoms)
+
+    @property
+    def _codes(self) -> range:
+        """The codes of the atoms."""
+        return range(int(self.complete), len(self.atoms) + int(self.complete))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -170,7 +185,9 @@ class Numeric(Column):
         if not self.atoms:
             return (main,)
         size, name = len(self.atoms) + 1, f"{self.name}#atom"
-        return main, Part(name=name, column=self.name, family="categorical", size=size)
+        unknown = self.complete
+        atom = Part(name=name, column=self.name, family="categorical", size=size, unknown=unknown)
+        return main, atom
 
     @property
     def action(self) -> str:
@@ -178,6 +195,8 @@ class Numeric(Column):
         start = "log, then " if self.kind == "positive" else ""
         scale = "scaled" if self.quantiles else "standardised"
         atoms = ", ".join(f"{a:g}" for a in self.atoms)
+        if self.complete:
+            return f"all values are atoms: {atoms}"
         return f"{start}{scale}" + (f"; atom at {atoms}" if atoms else "")
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
@@ -185,10 +204,10 @@ class Numeric(Column):
         raw = floats(cells, self.name)
         gone = np.isnan(raw)
         if self.atoms:
-            atom = np.full(len(raw), float(len(self.atoms)))
-            for code, value in enumerate(self.atoms):
+            atom = np.full(len(raw), float(self.none))
+            for code, value in zip(self._codes, self.atoms, strict=True):
                 atom[raw == value] = code
-            raw = np.where(atom < len(self.atoms), np.nan, raw)
+            raw = np.where(atom != self.none, np.nan, raw)
             atom[gone] = np.nan
             out[:, 1] = atom
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
@@ -230,7 +249,7 @@ class Numeric(Column):
             raw = np.clip(raw, self.low, self.high)
         if self.atoms:
             atom = values[:, 1]
-            for code, value in enumerate(self.atoms):
+            for code, value in zip(self._codes, self.atoms, strict=True):
                 raw[atom == code] = value
             raw[np.isnan(atom)] = np.nan
         return restore(raw, self.dtype)
@@ -246,8 +265,8 @@ class Numeric(Column):
             raise self._not_seen(value, seen)
         codes = np.empty((1, len(self.parts)), dtype=np.float32)
         tally = self.encode(pa.array([number]), codes)
-        if tally.clipped:
-            raise self._not_seen(value, seen)
+        if tally.clipped or (self.complete and number not in self.atoms):
+            raise self._not_seen(value, f"its values are {listed([f'{a:g}' for a in self.atoms])}")
         note = ""
         if not self.low <= number <= self.high:
             note = (

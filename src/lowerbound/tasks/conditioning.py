@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from lowerbound import noise
 from lowerbound.errors import DataError
-from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import is_certain, is_continuous
 from lowerbound.nn.latents.flows import Flowed
 from lowerbound.nn.trace import Choose, Site, Trace, from_posterior, from_prior, replay
+from lowerbound.recipes.record import Draw, draw_each
 from lowerbound.tasks import hamiltonian
 from lowerbound.tasks.metrics import evaluating
 
@@ -53,7 +53,13 @@ class Conditioned(NamedTuple):
 
 @torch.no_grad()
 def sample_given(
-    model: nn.Module, given: Tensor, n: int, *, seed: int = 0, context: Tensor | None = None
+    model: nn.Module,
+    given: Tensor,
+    n: int,
+    *,
+    seed: int = 0,
+    context: Tensor | None = None,
+    draw: Draw = draw_each,
 ) -> Conditioned:
     """Draw n rows conditional on the values of `given` that are not NaN.
 
@@ -75,6 +81,7 @@ def sample_given(
         seed: seed of all draws.
         context: (m, ...) contexts to draw from with equal probability, or None. Those of the
             draws are chosen by the given values, too.
+        draw: the function that draws rows from the likelihood.
 
     Raises:
         DataError: E074 if p(given | z) is zero for all draws.
@@ -90,7 +97,7 @@ def sample_given(
                 moved.run()
                 found = max(found, moved.weighted(), key=lambda each: each.effective)
         z, chosen = found.draw(n, source)
-        drawn = problem.rows(z, chosen)
+        drawn = problem.rows(z, chosen, draw)
     kept = torch.where(given.isnan(), drawn, given.expand_as(drawn))
     return Conditioned(kept, min(found.effective, float(n)), chosen)
 
@@ -217,7 +224,7 @@ class _Problem:
         log_given = px.log_prob(self.given.expand(count, *self.given.shape)).double()
         return trace.log_prior().double(), log_given.nan_to_num(-torch.inf, neginf=-torch.inf)
 
-    def rows(self, z: dict[str, Tensor], context: Tensor | None) -> Tensor:
+    def rows(self, z: dict[str, Tensor], context: Tensor | None, draw: Draw) -> Tensor:
         """Draw a row from p(x | z) at every position."""
         count, drawn = len(next(iter(z.values()))), []
         for start in range(0, count, CHUNK):
@@ -226,8 +233,9 @@ class _Problem:
                 replay({name: each[some] for name, each in z.items()}),
                 min(CHUNK, count - start),
             )
-            px = self.model(None, trace, None if context is None else context[some])
-            drawn.append(base.sample(px, self.source))
+            part = None if context is None else context[some]
+            px = self.model(None, trace, part)
+            drawn.append(draw(px, part, self.source, self.given))
         return torch.cat(drawn)
 
     def affordable(self) -> int:

@@ -21,6 +21,7 @@ from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
 from lowerbound.nn.distributions.grey_levels import GreyCodes
 from lowerbound.nn.trace import Trace, from_posterior, from_prior, posterior_mean, replay
+from lowerbound.recipes.record import Draw, draw_each
 from lowerbound.tasks.metrics import by_tiles, evaluating, log_likelihood
 
 SCORE_SAMPLES = 32
@@ -90,6 +91,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     context: Tensor | None = None,
+    draw: Draw = draw_each,
 ) -> Tensor:
     """Draw n rows: z from the prior, then every value from its likelihood, (n, ...).
 
@@ -100,6 +102,7 @@ def sample(
         temperature: factor of the scale of the prior.
         top_k: draw every code from this many of the likeliest ones; None for all codes.
         context: (n, ...) or None.
+        draw: the function that draws rows from the likelihood.
 
     Raises:
         UsageError: E246 if the prior supports no temperature, E256 if it has no codes.
@@ -111,7 +114,7 @@ def sample(
         for start in range(0, n, SAMPLE_CHUNK):
             count = min(SAMPLE_CHUNK, n - start)
             given = None if context is None else context[start : start + count]
-            draws.append(base.sample(model(None, Trace(choose, count), given), source))
+            draws.append(draw(model(None, Trace(choose, count), given), given, source))
     return torch.cat(draws)
 
 

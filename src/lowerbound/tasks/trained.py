@@ -33,6 +33,7 @@ from lowerbound.tasks.scoring import scoring_of
 from lowerbound.tasks.state import TrainedState
 
 FEW = 30  # effective samples below which conditional sampling gives a warning
+PAIRS = 1 << 16  # contexts from which conditional draws choose
 PICTURES_AT_ONCE = 1024  # pictures decoded together
 
 
@@ -185,11 +186,11 @@ class Model(TrainedState):
         """Return the reconstructions of rows that are coded already, as an Arrow table."""
         rows = coded.rows
         if not self.coding.shape:
-            return self.coding.decode(tasks.reconstruct(self.model, rows).numpy())
+            return self.coding.means(tasks.reconstruct(self.model, rows).numpy())
         # Decode in parts: the model returns four bytes per pixel, a picture takes one.
         parts = torch.arange(len(rows)).split(PICTURES_AT_ONCE)
         found = [tasks.reconstruct(self.model, subset(rows, part)).numpy() for part in parts]
-        return pa.concat_tables([self.coding.decode(values) for values in found])
+        return pa.concat_tables([self.coding.means(values) for values in found])
 
     def sample(
         self,
@@ -263,11 +264,23 @@ class Model(TrainedState):
                 images.likelihood_of(
                     self.arguments["likelihood"], self.arguments["shape"][0], True
                 )
-            drawn = sample_given(self.model, asked.row, n, seed=seed)
-            table = self.coding.decode(drawn.values.numpy(), bounded=True)
+            context = self.coding.contexts(PAIRS, seed, asked)
+            drawn = sample_given(
+                self.model, asked.row, n, seed=seed, context=context, draw=self.recipe.draw
+            )
+            table = self.coding.drawn(drawn.values.numpy(), drawn.context)
             return Samples(asked.imposed(table), drawn.effective_samples, asked.notes)
-        values = tasks.sample(self.model, n, seed=seed, temperature=temperature, top_k=top_k)
-        return Samples(self.coding.decode(values.numpy(), bounded=True))
+        context = self.coding.contexts(n, seed)
+        values = tasks.sample(
+            self.model,
+            n,
+            seed=seed,
+            temperature=temperature,
+            top_k=top_k,
+            context=context,
+            draw=self.recipe.draw,
+        )
+        return Samples(self.coding.drawn(values.numpy(), context))
 
     def impute(self, data: object, *, draws: int | None = None, seed: int = 0) -> Any:
         """Return `data` with its missing values filled; observed values are unchanged.
@@ -377,7 +390,7 @@ class Model(TrainedState):
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
         """Return the mean of p(x | z) for latents z, (n, latent), as an Arrow table."""
         values = tasks.decode(self.model, torch.as_tensor(np.asarray(z), dtype=torch.float32))
-        return self.coding.decode(values.numpy())
+        return self.coding.means(values.numpy())
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model to the folder `path` atomically, and return its absolute path."""

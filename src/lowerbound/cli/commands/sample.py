@@ -107,17 +107,21 @@ def sample(  # noqa: PLR0913 - the arguments are the command's flags
 
 
 def _cell(trained: Model, name: str, value: Any) -> Any:
-    """Read a value of --where in the type of the column."""
+    """Read a value of --where as a number or truth value where its column holds such values.
+
+    Other text is left to the model, which reads it or says why not.
+    """
     schema = trained.coding.document().get("schema", {})
     types = {column["name"]: column["dtype"] for column in schema.get("columns", ())}
-    dtype = types.get(name, "int64" if not schema else "")
-    if not isinstance(value, str) or not dtype.startswith(
-        ("int", "uint", "float", "double", "bool")
-    ):
+    dtype = types.get(name, "" if schema else "int64")
+    if not isinstance(value, str):
+        return value
+    if dtype == "bool":
+        return bool(_TRUTH[value.lower()]) if value.lower() in _TRUTH else value
+    if not dtype.startswith(("int", "uint", "float", "double", "halffloat")):
         return value
     try:
-        return bool(_TRUTH[value.lower()]) if dtype == "bool" else json.loads(value)
-    except (KeyError, ValueError):
-        raise parsing.refusal(
-            f"--where {name}", value, f"of the column's type, {dtype}", f"--where {name}=1"
-        ) from None
+        number = json.loads(value)
+    except ValueError:
+        return value
+    return number if isinstance(number, int | float) else value
