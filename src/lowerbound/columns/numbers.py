@@ -206,7 +206,7 @@ class Numeric(Column):
         if self.atoms:
             atom = np.full(len(raw), float(self.none))
             for code, value in zip(self._codes, self.atoms, strict=True):
-                atom[raw == value] = code
+                atom[_is(raw, value)] = code
             raw = np.where(atom != self.none, np.nan, raw)
             atom[gone] = np.nan
             out[:, 1] = atom
@@ -300,6 +300,15 @@ class Numeric(Column):
         out[:, 0] = slope - log_raw if self.kind == "positive" else slope
         out[np.isnan(scores), 0] = 0.0
         return out
+
+
+def _is(raw: np.ndarray, value: float) -> np.ndarray:
+    """Return where numbers are a value, or what it becomes in float32: 0.10000000149 for 0.1."""
+    same = raw == value
+    if value != np.rint(value):
+        with np.errstate(over="ignore"):
+            same |= raw.astype(np.float32) == np.float32(value)
+    return same
 
 
 class Count(Column):
