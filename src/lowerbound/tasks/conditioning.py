@@ -18,10 +18,10 @@ from lowerbound import noise
 from lowerbound.errors import DataError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
 from lowerbound.nn.latents.flows import Flowed
+from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Choose, Site, Trace, from_posterior, from_prior, replay
 from lowerbound.recipes.record import Draw, draw_each
 from lowerbound.tasks import hamiltonian
-from lowerbound.tasks.metrics import evaluating
 
 CHUNK = 8192  # draws computed together
 PROPOSALS = 32768  # least number of weighted draws

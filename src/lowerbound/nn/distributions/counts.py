@@ -21,7 +21,7 @@ from torch.distributions.utils import lazy_property
 
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions import zero_counts
-from lowerbound.nn.distributions.base import ONE, Unchecked, sample
+from lowerbound.nn.distributions.base import ONE, Unchecked, log_support, sample
 from lowerbound.nn.distributions.zero_counts import softplus
 
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
@@ -343,6 +343,14 @@ def _closed(d: ZeroInflated, generator: torch.Generator | None, shape: Size = ON
     gate = torch.sigmoid(d.gate).expand(shape + d.batch_shape)
     uniform = torch.rand(gate.shape, generator=generator, dtype=gate.dtype, device=gate.device)
     return uniform < gate
+
+
+COUNTS = 64  # values that a count is taken to have where the values of a row are counted
+
+
+@log_support.register
+def _(d: PoissonLog | NegativeBinomial | ZeroInflated) -> float:
+    return d.batch_shape[1:].numel() * math.log(COUNTS)
 
 
 class StudentTCdf(StudentT):
