@@ -133,11 +133,11 @@ def with_two_modes(share):
 @pytest.mark.parametrize("share", [0.5, 0.1])
 def test_moves_keep_the_shares_of_far_modes(share):
     """The likelihood is sharp, so that the draws are moved; moves never cross between modes."""
-    drawn = sample_given(with_two_modes(share), torch.tensor([NAN, 2.5]), 4000, seed=3)
+    drawn = sample_given(with_two_modes(share), torch.tensor([NAN, 2.5]), 2000, seed=3)
     right = (drawn.values[:, 0] > 0).double().mean().item()
     error = 4.5 * (share * (1 - share) / drawn.effective_samples) ** 0.5
     assert right == pytest.approx(share, abs=error)
-    assert 100 < drawn.effective_samples < 3000  # fewer than the chains: modes are inherited
+    assert 100 < drawn.effective_samples < 1900  # fewer than the rows: modes are inherited
 
 
 def test_draws_without_moves_say_what_they_are_worth(monkeypatch):
