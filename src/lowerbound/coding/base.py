@@ -36,6 +36,8 @@ class Coded:
         each: the number of rows per example; row i belongs to example i modulo their number.
         digest: a digest of the source of the rows, where it is cheaper than one of the rows.
         shuffled: whether the rows are in random order already.
+        groups: the coded columns of each raw column, whose value is missing if all are NaN; None
+            where rows have no columns.
     """
 
     rows: Rows
@@ -50,6 +52,7 @@ class Coded:
     each: int = 1
     digest: str = ""
     shuffled: bool = False
+    groups: Sequence[Sequence[int]] | None = None
 
     @cached_property
     def log_jacobian(self) -> NDArray[np.float64]:
@@ -59,7 +62,12 @@ class Coded:
     def part(self, index: Tensor) -> Coded:
         """Return the rows at `index` without the counts of unusual values."""
         i = index.numpy()
-        return Coded(subset(self.rows, index), lambda: self.log_jacobian[i], self.surcharge[i])
+        return Coded(
+            subset(self.rows, index),
+            lambda: self.log_jacobian[i],
+            self.surcharge[i],
+            groups=self.groups,
+        )
 
 
 class Group(NamedTuple):

@@ -125,6 +125,7 @@ def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[St
         notes=tuple(notes),
         digest=digest,
         shuffled=isinstance(kept, dense.Stored),
+        groups=[g.parts for g in coding.groups] if isinstance(coding, TableCoding) else None,
     )
 
 

@@ -107,6 +107,7 @@ class TableCoding(WithoutContext):
             clipped=coded.clipped,
             missing=coded.missing,
             notes=(*frame.notes, *coded.notes),
+            groups=[group.parts for group in self.groups],
         )
 
     def _surcharge(self, table: pa.Table) -> NDArray[np.float64]:

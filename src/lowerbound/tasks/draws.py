@@ -24,7 +24,7 @@ from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
 from lowerbound.recipes.record import Draw, draw_each
 from lowerbound.tasks.metrics import by_tiles, log_likelihood
-from lowerbound.tasks.proposals import weighted
+from lowerbound.tasks.proposals import has_gaps, weighted
 
 SCORE_SAMPLES = 32
 SCORE_WORK = 1e8  # floating-point operations of a pass up to which a score takes all samples
@@ -46,9 +46,22 @@ def samples_worth(work: float) -> int:
     return max(2, 2 ** math.floor(math.log2(affordable)))
 
 
-def score(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
-    """Return the anomaly score of every row: -log p(x) by importance sampling, (n,) nats."""
-    return -log_likelihood(model, rows, samples).log_p
+def score(
+    model: nn.Module,
+    rows: Rows,
+    samples: int = SCORE_SAMPLES,
+    *,
+    groups: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
+    """Return the anomaly score of every row: -log p(x) by importance sampling, (n,) nats.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        rows: the data.
+        samples: importance samples per row.
+        groups: the columns that code one value, see `log_likelihood`.
+    """
+    return -log_likelihood(model, rows, samples, groups=groups).log_p
 
 
 def embed(model: nn.Module, rows: Rows) -> Tensor:
@@ -157,10 +170,7 @@ def impute(
 def _with_gaps(rows: Rows, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Return all rows, and the indices of those with missing values."""
     x = rows.take(torch.arange(len(rows))).x
-    gone = x.flatten(1).isnan()
-    for columns in groups:
-        gone[:, columns] &= gone[:, columns].all(1, keepdim=True)
-    return x, gone.any(1).nonzero()[:, 0]
+    return x, has_gaps(x.flatten(1), groups).nonzero()[:, 0]
 
 
 @torch.no_grad()
@@ -262,7 +272,7 @@ def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Ten
     """
 
     def work(batch: Batch) -> Tensor:
-        found = weighted(model, batch, samples)
+        found = weighted(model, batch, samples, refine=False)
         px, weights = found.px, found.weights.to(batch.x.dtype)
         cells = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
         return -_mix(cells, weights)
@@ -279,7 +289,7 @@ def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> 
     """
 
     def work(batch: Batch) -> Tensor:
-        found = weighted(model, batch, samples)
+        found = weighted(model, batch, samples, refine=False)
         px, weights = found.px, found.weights.to(batch.x.dtype)
         seen = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
         usual = torch.zeros_like(seen)
@@ -319,12 +329,13 @@ def explain(
         groups: the columns that code one value, such as the parts of a date.
         samples: importance samples per row.
     """
-    whole = score(model, Dense(x), samples)
+    whole = score(model, Dense(x), samples, groups=groups)
     nats, expected = x.new_zeros(len(x), len(groups)), torch.full_like(x, torch.nan)
     for g, columns in enumerate(groups):
         without = x.clone()
         without[:, columns] = torch.nan
         present = ~x[:, columns].isnan().all(1)
-        nats[:, g] = (whole - score(model, Dense(without), samples)).masked_fill(~present, 0.0)
+        rest = score(model, Dense(without), samples, groups=groups)
+        nats[:, g] = (whole - rest).masked_fill(~present, 0.0)
         expected[:, columns] = impute(model, Dense(without), samples=samples)[:, columns]
     return Surprise(nats, expected)

@@ -46,7 +46,8 @@ class Likelihood:
 
     def __call__(self, model: nn.Module, coded: Coded) -> NDArray[np.float64]:
         """Return the score of every row, (n,) nats."""
-        return draws.score(model, coded.rows, self.samples).numpy() + coded.surcharge
+        nats = draws.score(model, coded.rows, self.samples, groups=coded.groups)
+        return nats.numpy() + coded.surcharge
 
 
 @dataclass(frozen=True)
