@@ -63,7 +63,7 @@ class Restoration:
 
     @property
     def masks(self) -> bool:
-        """Whether the wanted pictures are masks, whose colours are classes."""
+        """True if the targets are masks, whose colours are classes."""
         return self.damage is None
 
     def use(self, model: str = "M.vae", data: str = "PICTURES") -> str:

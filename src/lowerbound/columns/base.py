@@ -213,7 +213,7 @@ class Skipped(Column):
 
     @property
     def held(self) -> bool:
-        """Whether the column has a constant value; one that was always missing has none."""
+        """True if the column has a constant value; a column that was always missing has none."""
         return self.kind == "constant" and self.value is not None
 
     def changed(self, cells: pa.Array) -> np.ndarray:

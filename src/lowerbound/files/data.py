@@ -121,7 +121,7 @@ class Whole(Data):
 
     @property
     def holds_counts(self) -> bool:
-        """Whether this is a matrix of nothing but whole numbers from 0."""
+        """True for a matrix of non-negative whole numbers only."""
         return False
 
     @property
@@ -286,7 +286,7 @@ class Matrix(Columnar):
 
     @property
     def holds_counts(self) -> bool:
-        """Whether the matrix holds nothing but whole numbers from 0."""
+        """True if the matrix holds non-negative whole numbers only."""
         values = self.matrix.data
         return bool((values >= 0).all() and (values == np.floor(values)).all())
 

@@ -175,7 +175,7 @@ class Recipe:
 
     @property
     def of_pictures(self) -> bool:
-        """Whether it models pictures of one size."""
+        """True for models of pictures of one size."""
         return "shape" in self.parameters
 
     def make(self, arguments: Mapping[str, Any]) -> LatentModel:

@@ -26,7 +26,7 @@ class Measure(Protocol):
     """A function that scores rows, in nats: higher is more unusual."""
 
     parted: ClassVar[bool]
-    """Whether the score is a sum of contributions of columns or pixels, which can be shown."""
+    """True for scores that are sums of contributions of columns or pixels."""
 
     def __call__(self, model: nn.Module, coded: Coded) -> NDArray[np.float64]:
         """Return the score of every row, (n,) nats."""

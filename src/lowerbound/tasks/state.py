@@ -54,7 +54,7 @@ class TrainedState:
 
     @property
     def explains(self) -> bool:
-        """Whether `explain` can name columns: False for pictures and models with a context."""
+        """True if `explain` can name columns; False for pictures and models with a context."""
         return not self.coding.shape and self.recipe.explains
 
     @property
