@@ -379,9 +379,10 @@ MODELS: dict[str, tuple[str, str]] = {
     ),
     "E116": (
         "a file of the model has the right digest but invalid content",
-        "The file was not changed after it was written, but it is not valid JSON or safetensors: "
-        "it has a repeated key, NaN, or a tensor that points outside the file. `lowerbound fit` "
-        "does not write such files; do not trust the source of this one.",
+        "The file was not changed after it was written, but it is not valid JSON or safetensors, "
+        "or its content is not what a fit writes: a repeated key, NaN or infinity, a tensor that "
+        "points outside the file, a size beyond the weights, or a scale that is not above 0. Do "
+        "not trust the source of this model.",
     ),
     "E117": (
         "the model needs a newer version of lowerbound",
@@ -406,13 +407,20 @@ MODELS: dict[str, tuple[str, str]] = {
     ),
     "E140": (
         "the weights do not fit the recipe",
-        "The file is intact, but the recipe no longer builds the network that was saved: the "
-        "model was made by an incompatible version. Fit it again, or install that version.",
+        "The file is intact, but the recipe does not build the network that was saved: the "
+        "model was made by an incompatible version, or by another tool. The message names the "
+        "first difference. Fit it again, or install that version.",
     ),
     "E141": (
         "the model was built by a recipe that is not known here",
         "A model file never names code to import. To load a model of your own recipe, use Python "
         "and pass the function or Recipe that built it: lowerbound.load(PATH, recipe=my_recipe).",
+    ),
+    "E142": (
+        "the model gives results that are not numbers",
+        "The file is intact and its weights are finite, but so large that a density or a value "
+        "overflows. `lowerbound fit` does not write such models; do not trust the source of this "
+        "one. Nothing was written.",
     ),
 }
 

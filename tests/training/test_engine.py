@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import signal
 
 import pytest
@@ -274,13 +275,45 @@ def test_a_machine_is_measured_once(cache, monkeypatch):
     assert machine.this() == FASTER
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 0}', '{"format": 2}'])
+NOTE = '{"format": 2, "linear": {"1": [[9, %s]]}, "channels_last": 1}'
+NOTES = ["", "{", "[]", '{"format": 0}', '{"format": 2}', "[" * 60_000, "\xff"]
+NOTES += [NOTE % value for value in ("NaN", "1e999", "-1", '"x"', "null", "[1]")]
+NOTES += [NOTE % ("1" + "0" * 5000), NOTE % 1 + " " * machine.MOST_BYTES]
+
+
+@pytest.mark.parametrize("content", NOTES, ids=lambda note: note[-30:])
 def test_a_damaged_note_is_measured_again(cache, monkeypatch, content):
     place = machine._place()
     place.parent.mkdir()
     place.write_text(content)
     monkeypatch.setattr(machine, "measure", lambda: FASTER)
     assert machine.this() == FASTER
+
+
+def to_another_file(place):
+    (place.parent / "another").write_text("untouched")
+    place.symlink_to(place.parent / "another")
+
+
+STRANGE = {
+    "a pipe": os.mkfifo,
+    "a folder": lambda place: (place / "x").mkdir(parents=True),
+    "a link": to_another_file,
+    "a link to a device": lambda place: place.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_file_is_not_read(cache, monkeypatch, kind):
+    place = machine._place()
+    place.parent.mkdir()
+    STRANGE[kind](place)
+    monkeypatch.setattr(machine, "measure", lambda: FASTER)
+    assert machine.this() == (Machine() if kind == "a folder" else FASTER)
+    names = {path.name for path in place.parent.iterdir()}
+    assert names <= {place.name, "another"}
+    if kind == "a link":
+        assert (place.parent / "another").read_text() == "untouched"
 
 
 def test_without_a_place_for_notes_nothing_is_measured(cache, monkeypatch):

@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,10 @@ def load(path: str | os.PathLike[str]) -> Saved:
     """
     root = diagnosis.model_folder(path)
     sealed, raw, contents = read_sealed(root, REQUIRED)
-    weights = tensors.decode(contents.pop(WEIGHTS), WEIGHTS)
+    numbers = contents.pop(WEIGHTS)
+    weights = tensors.decode(numbers.base, WEIGHTS, numbers.size)  # all of `tensors.room`
+    if name := tensors.not_finite(weights.arrays):
+        raise documents.invalid(WEIGHTS, f"holds a number that is not finite, in {name[:60]!a}")
     parsed = {name: documents.parse(name, raw.tobytes()) for name, raw in contents.items()}
     if problem := documents.config_problem(parsed["config.json"]):
         raise documents.invalid("config.json", problem)
@@ -111,7 +115,8 @@ def read_sealed(
         required: names of files that it must have.
 
     Returns:
-        The manifest, its bytes, and the bytes of every other file by name.
+        The manifest, its bytes, and the bytes of every other file by name; those of the weights
+        are the first of memory from `tensors.room`.
 
     Raises:
         ModelFileError: E110 to E118 where anything is not as it was written.
@@ -151,7 +156,8 @@ def _read(root: Path, name: str, entry: Entry | None = None) -> np.ndarray:
         with open(os.open(path, _FLAGS), "rb", buffering=0) as file:
             if not os.path.samestat(status, os.fstat(file.fileno())):
                 raise _not_plain(path, "another file took its place")
-            content = np.empty(status.st_size, np.uint8)
+            reserve = tensors.room if name == WEIGHTS else partial(np.empty, dtype=np.uint8)
+            content = reserve(status.st_size)[: status.st_size]
             actual = _fill(file, content, name)
     except FileNotFoundError as error:
         raise _missing(root, name) from error

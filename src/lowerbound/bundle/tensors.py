@@ -20,6 +20,7 @@ from lowerbound.errors import ModelFileError
 
 MAX_HEADER = 16 << 20
 MAX_TENSORS = 100_000
+ALIGN = 64  # bytes: products of unaligned weights can differ in their last bits
 
 _Dtype = Literal["F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"]
 
@@ -94,7 +95,15 @@ def encode(weights: Mapping[str, np.ndarray | TensorLike]) -> list[bytes | memor
     return [len(text).to_bytes(8, "little"), text, *pieces]
 
 
-def decode(buffer: np.ndarray, where: str) -> Decoded:
+def room(size: int) -> np.ndarray:
+    """Return memory for a safetensors file of `size` bytes, in which its tensors can be aligned.
+
+    A tensor takes at least 48 bytes of the header. Memory that is not written costs nothing.
+    """
+    return np.empty(size + ALIGN * (1 + min(MAX_TENSORS, size // 48)), np.uint8)
+
+
+def decode(buffer: np.ndarray, where: str, size: int | None = None) -> Decoded:
     """Return views of `buffer`, the bytes of a whole safetensors file.
 
     bfloat16 arrays are returned as float32, which represents their values exactly.
@@ -102,12 +111,38 @@ def decode(buffer: np.ndarray, where: str) -> Decoded:
     Args:
         buffer: all bytes, uint8; writable, since the arrays share its memory.
         where: the file's name, for the message.
+        size: number of bytes of the file, if `buffer` is memory from `room`: the tensors are
+            then moved in it, so that each begins at a multiple of 64 bytes.
 
     Raises:
         ModelFileError: E116 if the layout is invalid in any way.
     """
-    header, data = _split(buffer, where)
-    arrays: dict[str, np.ndarray] = {}
+    header, data = _split(buffer[:size], where)
+    placed = _placed(header, data, where)
+    if size is not None:
+        data, placed = _aligned(buffer, size - data.size, placed)
+    arrays = {
+        name: _array(data[start:stop], header[name], where)
+        for name, (start, stop) in placed.items()
+    }
+    return Decoded(arrays, {name: entry.dtype for name, entry in header.items()})
+
+
+def not_finite(arrays: Mapping[str, np.ndarray]) -> str | None:
+    """Return the name of the first array with NaN or infinity, or None."""
+    for name, array in arrays.items():
+        # The extremes of an array with NaN are NaN; a mask would need a quarter of its memory.
+        ends = [array.min(), array.max()] if array.dtype.kind == "f" and array.size else []
+        if not np.isfinite(ends).all():
+            return name
+    return None
+
+
+def _placed(
+    header: Mapping[str, _Entry], data: np.ndarray, where: str
+) -> dict[str, tuple[int, int]]:
+    """Return the first byte of every tensor and the one after its last; check that all fit."""
+    placed: dict[str, tuple[int, int]] = {}
     end = 0
     for name, entry in sorted(header.items(), key=lambda item: item[1].data_offsets):
         start, stop = entry.data_offsets
@@ -115,10 +150,37 @@ def decode(buffer: np.ndarray, where: str) -> Decoded:
         if start != end or stop - start != size or stop > data.size:
             raise invalid(where, f"places tensor {name[:60]!r} wrongly (bytes {start} to {stop})")
         end = stop
-        arrays[name] = _array(data[start:stop], entry, where)
+        placed[name] = start, stop
     if end != data.size:
         raise invalid(where, f"has {data.size - end} bytes that belong to no tensor")
-    return Decoded(arrays, {name: entry.dtype for name, entry in header.items()})
+    return placed
+
+
+def _aligned(
+    buffer: np.ndarray, first: int, placed: Mapping[str, tuple[int, int]]
+) -> tuple[np.ndarray, dict[str, tuple[int, int]]]:
+    """Move tensors towards the end of `buffer`, the last one first, to aligned places.
+
+    Args:
+        buffer: memory from `room`.
+        first: position of the data in it.
+        placed: first and last position of every tensor in the data, in ascending order.
+
+    Returns:
+        The data, and the new positions.
+    """
+    data = buffer[first:]
+    base, end = data.ctypes.data, 0
+    moved: dict[str, tuple[int, int]] = {}
+    for name, (start, stop) in placed.items():
+        begin = max(start, end)
+        begin += -(base + begin) % ALIGN
+        end = begin + stop - start
+        moved[name] = begin, end
+    view = data.data
+    for name, (start, stop) in reversed(placed.items()):
+        view[slice(*moved[name])] = view[start:stop]  # overlapping parts are moved correctly
+    return data, moved
 
 
 def _split(buffer: np.ndarray, where: str) -> tuple[dict[str, _Entry], np.ndarray]:

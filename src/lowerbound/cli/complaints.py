@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
@@ -9,9 +10,17 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from lowerbound.cli.visible import in_json, visible
 from lowerbound.errors import LowerboundError, ResourceError
 
 _COMMAND = re.compile(r"--[a-z][a-z-]*(?: [^\s,]+)?(?: --rename \S+)*")
+
+# How libraries say that the system gave no memory, or no room for a library or a thread.
+_NO_MEMORY = re.compile(
+    "out of memory|can't allocate|cannot allocate memory|failed to map segment|bad_alloc|"
+    "can't start new thread|unable to allocate|insufficient memory",
+    re.IGNORECASE,
+)
 
 
 class Bug(LowerboundError):
@@ -32,7 +41,8 @@ def known(error: Exception) -> LowerboundError:
     if isinstance(error, LowerboundError):
         return error
     text = str(error)
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate" in text:
+    full = getattr(error, "errno", None) == errno.ENOMEM or _NO_MEMORY.search(text)
+    if isinstance(error, MemoryError) or full:
         return ResourceError(
             "E303",
             f"there is not enough memory: {(text.splitlines() or [''])[0][:200]}",
@@ -57,24 +67,19 @@ def as_lines(error: LowerboundError, command: Sequence[str], program: str = "low
     if error.fix:
         lines.append(f"  fix: {repaired(error.fix, command, program)}")
     lines.append(f"  why: lowerbound error {error.code}")
-    return "\n".join(lines)
+    return visible("\n".join(lines))
 
 
 def as_json(error: LowerboundError) -> str:
     """Return an error as one JSON object."""
-    return json.dumps(
-        {
-            "error": {
-                "code": error.code,
-                "exit": error.exit_code,
-                "message": error.message,
-                "hint": error.fix,
-                "details": finite(error.details),
-            }
-        },
-        ensure_ascii=False,
-        default=str,
-    )
+    told = {
+        "code": error.code,
+        "exit": error.exit_code,
+        "message": error.message,
+        "hint": error.fix,
+        "details": finite(error.details),
+    }
+    return in_json(json.dumps({"error": told}, ensure_ascii=False, default=str))
 
 
 def repaired(fix: str, command: Sequence[str], program: str = "lowerbound") -> str:

@@ -14,9 +14,9 @@ from io import TextIOWrapper
 from typing import NamedTuple
 
 from lowerbound._version import __version__
-from lowerbound.cli import complaints
+from lowerbound.cli import complaints, streams
 from lowerbound.cli.verbs import EVERYWHERE, LOWERBOUND, Program
-from lowerbound.errors import UsageError, nearest
+from lowerbound.errors import ResourceError, UsageError, nearest
 from lowerbound.files import allocators
 from lowerbound.files.parallel import share
 
@@ -36,15 +36,11 @@ def main(argv: Sequence[str] | None = None, program: Program = LOWERBOUND) -> in
     common, words = _common(words)
     if _follows():
         common = common._replace(json=False, quiet=True)
-    with warnings.catch_warnings(), _signals() as caught:
+    with streams.tolerant_stderr(), warnings.catch_warnings(), _signals() as caught:
         if not common.debug:
             warnings.simplefilter("ignore")  # libraries' warnings are for developers
         try:
             code = _run(words, common, program)
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
-            _close_stdout()
-            return 0
         except KeyboardInterrupt as stop:
             again = f"\nnext:  {program.name} {shlex.join(words)}" if stop.args else ""
             if not _follows():
@@ -60,6 +56,7 @@ def main(argv: Sequence[str] | None = None, program: Program = LOWERBOUND) -> in
 
 def entry(program: Program = LOWERBOUND) -> None:
     """Run one command as the whole process, and end the process with its exit code."""
+    streams.open_all()
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         # Print invalid file names and characters that the terminal lacks, instead of failing.
         unicode = sys.stdout.encoding.lower().startswith("utf")
@@ -73,7 +70,6 @@ def entry(program: Program = LOWERBOUND) -> None:
     if code in (130, 128 + signal.SIGTERM):
         # After an interrupt in the start-up code of a library, even one that was caught, Python
         # would end by SIGINT instead of returning the code.
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
@@ -153,11 +149,9 @@ def _importing() -> bool:
 
 def _run(words: Sequence[str], common: Common, program: Program) -> int:
     if not words or words in (["--help"], ["-h"], ["help"]):
-        print(_overview(program))
-        return 0
+        return streams.shown(lambda: print(_overview(program)))
     if words in (["--version"], ["-V"]):
-        print(f"{program.name} {__version__}")
-        return 0
+        return streams.shown(lambda: print(f"{program.name} {__version__}"))
     if words[0] == "help":
         words = [*words[1:], "--help"]
     if words[0] not in program.verbs:
@@ -168,12 +162,32 @@ def _run(words: Sequence[str], common: Common, program: Program) -> int:
             f"torchrun can only run fit, got {words[0]}",
             fix=shlex.join(["lowerbound", *words]),
         )
+    _check_addresses()
     # Imported late, so that the cases above answer at once.
     parser = import_module("lowerbound.cli.parser")
     memory = import_module("lowerbound.files.memory")
     most = None if common.memory is None else memory.size_of(common.memory)
     with memory.limited(most):
         return parser.run(program, words, as_json=common.json, quiet=common.quiet)
+
+
+_LEAST, _EACH = 256 << 20, 40 << 20  # bytes of addresses: for the libraries, and per processor
+
+
+def _check_addresses() -> None:
+    """Raise an error if ``ulimit -v`` leaves no room for NumPy, which would end the process."""
+    if os.name != "posix":
+        return
+    limits = import_module("resource")
+    most, _ = limits.getrlimit(limits.RLIMIT_AS)
+    least = _LEAST + _EACH * (os.cpu_count() or 1)
+    if 0 <= most < least and most != limits.RLIM_INFINITY:
+        raise ResourceError(
+            "E303",
+            f"the address space is limited to {most >> 20:,} MB (ulimit -v); the libraries alone "
+            f"need {least >> 20:,} MB",
+            fix="ulimit -v unlimited",
+        )
 
 
 def _follows() -> bool:
@@ -225,14 +239,6 @@ def _report(error: Exception, words: Sequence[str], common: Common, program: Pro
     )
     complaints.to_stderr(spelt)
     return told.exit_code
-
-
-def _close_stdout() -> None:
-    """Redirect stdout to the null device, so that the flush at exit raises no error."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # stdout is not a file
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
 if __name__ == "__main__":

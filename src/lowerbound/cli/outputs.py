@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shlex
 import time
@@ -22,6 +23,7 @@ from lowerbound.files import allocators
 from lowerbound.files.arrays import NumpyNative
 from lowerbound.files.data import Data, Whole
 from lowerbound.files.parallel import ahead
+from lowerbound.files.paths import named
 from lowerbound.files.pictures.columns import spread
 from lowerbound.files.read import read
 from lowerbound.files.stream import Stream
@@ -40,8 +42,9 @@ if TYPE_CHECKING:
 Given = TypeVar("Given", bound=Data)
 
 
-def check_model_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
-    """Check, before any computation, that a model can be saved at `path`."""
+def check_model_target(path: str | os.PathLike[str], overwrite: bool, data: object = None) -> Path:
+    """Check, before any computation, that a model of `data` can be saved at `path`."""
+    check_apart(path, data)
     target = _place(path)
     if not os.path.lexists(target):
         return target
@@ -79,20 +82,60 @@ def _place(path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def check_apart(path: str | os.PathLike[str], data: object = None) -> None:
+    """Check that a result does not come to lie in a model, in the folder of a run or in the data.
+
+    A further file ruins a model, and would be read as data the next time.
+
+    Args:
+        path: where the result is to be written.
+        data: the input: a path, a pattern, or a list of them; others have no place.
+
+    Raises:
+        UsageError: E236 naming the folder.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        holder = next(((f, kind) for f in target.parents if (kind := _kind_of(f))), None)
+    except (OSError, ValueError):  # no path: reported where it is written
+        return
+    if holder is not None:
+        raise UsageError(
+            "E236",
+            f"{target} would lie in {holder[0]}, which is {holder[1]}",
+            fix="choose another --out",
+            path=str(target),
+        )
+    for source in named(data):
+        real = Path(os.path.realpath(source))
+        if target == real or fnmatch.fnmatch(str(target), str(real)):
+            told = "would replace the data that it is made from"
+        elif real.is_dir() and target.is_relative_to(real):
+            told = f"would lie in the data, {real}"
+        else:
+            continue
+        raise UsageError("E236", f"{target} {told}", fix="choose another --out", path=str(target))
+
+
+def _kind_of(folder: Path) -> str:
+    """Return what a folder is if it holds its own files only: a model, or a run; else ""."""
+    if (folder / "manifest.json").is_file() and (folder / "weights.safetensors").is_file():
+        return "a model"
+    if folder.suffix in (".run", ".tune") and any(
+        (folder / name).is_file() for name in ("run.json", "lock", "trials.log")
+    ):
+        return "the folder of a run"
+    return ""
+
+
 def check_table_target(
     path: str | os.PathLike[str] | None, overwrite: bool, data: object = None
 ) -> Path | None:
     """Check, before any computation, that rows can be written to `path`."""
     if path is None:
         return None
-    target = check_output(path, overwrite)
-    if isinstance(data, str | os.PathLike) and _same(target, Path(data)):
-        raise UsageError(
-            "E236",
-            f"{target} would replace the data that it is made from",
-            fix="choose another --out",
-        )
-    return target
+    check_apart(path, data)
+    return check_output(path, overwrite)
 
 
 def check_embedding_target(
@@ -107,14 +150,8 @@ def check_embedding_target(
             f"{path} would be an .h5ad file with an embedding, but the data are not an .h5ad file",
             fix="choose an --out that ends in .parquet",
         )
-    target = check_place(path, overwrite)
-    if _same(target, Path(data)):
-        raise UsageError(
-            "E236",
-            f"{target} would replace the data that it is made from",
-            fix="choose another --out",
-        )
-    return target
+    check_apart(path, data)
+    return check_place(path, overwrite)
 
 
 def is_cells(target: Path | None) -> bool:
@@ -125,13 +162,6 @@ def is_cells(target: Path | None) -> bool:
 def is_array(target: Path | None) -> bool:
     """Return whether the file holds only an array of numbers, which has no room for ids."""
     return target is not None and target.suffix.lower() in (".npy", ".npz")
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.exists() and other.exists() and one.samefile(other)
-    except (OSError, ValueError):
-        return False
 
 
 def open_data(

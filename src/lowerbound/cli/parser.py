@@ -19,10 +19,11 @@ from cyclopts.exceptions import (
     UnusedCliTokensError,
 )
 
-from lowerbound.cli import printing
+from lowerbound.cli import printing, streams
 from lowerbound.cli.progress import SILENT, Bar, Plain, Voice
 from lowerbound.cli.result import Result
 from lowerbound.cli.verbs import EVERYWHERE, LOWERBOUND, Program
+from lowerbound.cli.visible import visible
 from lowerbound.errors import UsageError, nearest
 
 
@@ -36,18 +37,22 @@ def run(program: Program, words: Sequence[str], *, as_json: bool, quiet: bool) -
         quiet: print only the path of the output.
     """
     if set(words) & {"--help", "-h"}:
-        _app(program, words[0]).help_print([], console=printing.console())
-        return 0
+        app = _app(program, words[0])
+        return streams.shown(lambda: app.help_print([], console=printing.console()))
     result = _call(program, words, quiet=quiet or as_json)
     if result.interrupted:
         result = replace(result, next=f"{program.name} {shlex.join(words)}")
+    streams.shown(lambda: _print(result, as_json=as_json, quiet=quiet), result.path)
+    return 130 if result.interrupted else 0
+
+
+def _print(result: Result, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         print(printing.as_json(result))
     elif not quiet:
         printing.show(result, printing.console())
     elif result.path is not None:
-        print(result.path)
-    return 130 if result.interrupted else 0
+        print(visible(str(result.path)))
 
 
 def _app(program: Program, name: str) -> App:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lowerbound.cli.outputs import check_table_target, deliver, is_array
+from lowerbound.cli.outputs import check_apart, check_table_target, deliver, is_array
 from lowerbound.cli.work import drawing
 from lowerbound.coding.pictures import PictureCoding
 from lowerbound.errors import DataError, UsageError
@@ -133,12 +133,14 @@ def check_picture_target(
     if names_folder(text):
         return Folder(check_picture_folder(text, overwrite, data))
     if text.lower().endswith(".png"):
+        check_apart(text, data)
         return Grid(beside_inputs(check_place(text, overwrite), data))
     return Rows(check_table_target(out, overwrite, data))
 
 
 def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Path:
     """Return the folder to write, after a check that it does not overlap with the data."""
+    check_apart(text, data)
     target = check_folder(text, overwrite)
     for path in named(data):
         source, real = Path(os.path.realpath(path)), Path(os.path.realpath(target))

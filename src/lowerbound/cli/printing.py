@@ -11,6 +11,7 @@ from rich.table import Table
 from lowerbound.cli.complaints import finite
 from lowerbound.cli.progress import hanging
 from lowerbound.cli.result import Result, Sheet
+from lowerbound.cli.visible import in_json, line, visible
 
 
 class _Terminal(Console):
@@ -29,22 +30,22 @@ def console(*, stderr: bool = False) -> Console:
 def show(result: Result, out: Console) -> None:
     """Print the result of a verb: its findings, its output path, and a command to run next."""
     if result.text:
-        out.print(result.text, soft_wrap=True, end="")
-    for line in result.lines:
-        out.print(hanging(line, out.width), soft_wrap=True)
+        out.print(visible(result.text), soft_wrap=True, end="")
+    for each in result.lines:
+        out.print(hanging(line(each), out.width), soft_wrap=True)
     for note in result.notes:
-        out.print(hanging(f"! {note}", out.width), soft_wrap=True, style="yellow")
+        out.print(hanging(f"! {line(note)}", out.width), soft_wrap=True, style="yellow")
     if result.sheet is not None and result.sheet.rows:
         out.print(_table(result.sheet), "")
     if result.path is not None:
-        out.print(str(result.path), soft_wrap=True, style="bold")
+        out.print(line(str(result.path)), soft_wrap=True, style="bold")
     if result.next:
-        out.print(f"next:  {result.next}", soft_wrap=True, style="dim")
+        out.print(f"next:  {line(result.next)}", soft_wrap=True, style="dim")
 
 
 def _table(sheet: Sheet) -> Table:
     table = Table(
-        title=sheet.title or None,
+        title=line(sheet.title) or None,
         title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
@@ -52,12 +53,12 @@ def _table(sheet: Sheet) -> Table:
     )
     for name in sheet.columns:
         right = name in sheet.right
-        table.add_column(name, justify="right" if right else "left", overflow="fold")
+        table.add_column(line(name), justify="right" if right else "left", overflow="fold")
     # The first column identifies the row: it keeps its width when space is short.
     longest = max(len(row[0]) for row in sheet.rows)
     table.columns[0].min_width = min(24, max(longest, len(sheet.columns[0])))
     for row in sheet.rows:
-        table.add_row(*row)
+        table.add_row(*map(line, row))
     return table
 
 
@@ -66,4 +67,4 @@ def as_json(result: Result) -> str:
     facts = finite(result.facts)
     if result.path is not None:
         facts["out"] = str(result.path)
-    return json.dumps(facts, ensure_ascii=False, allow_nan=False, default=str)
+    return in_json(json.dumps(facts, ensure_ascii=False, allow_nan=False, default=str))

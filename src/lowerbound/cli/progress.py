@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from lowerbound.cli.visible import visible
+
 if TYPE_CHECKING:
     from lowerbound.training.engine.history import Check
     from lowerbound.training.engine.settings import Budget
@@ -107,7 +109,7 @@ def hanging(line: str, width: int) -> str:
 
 def _print(console: Console, text: str) -> None:
     """Print lines, wrapped to the width of the console; paths are not broken."""
-    for line in text.split("\n"):
+    for line in visible(text).split("\n"):
         broken = hanging(line, console.width)
         console.print(broken, markup=False, highlight=False, soft_wrap=True)
 
@@ -160,7 +162,7 @@ class Bar:
             self._progress = _bar(self._console)
             self._task = self._progress.add_task("", total=1.0)
             self._progress.start()
-        self._progress.update(self._task, completed=share, description=line)
+        self._progress.update(self._task, completed=share, description=visible(line))
 
     def close(self) -> None:
         """Remove the bar."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lowerbound.coding.tables import Coded
 from lowerbound.tasks import latent_use, metrics
+from lowerbound.tasks.finite import finite
 from lowerbound.tasks.state import TrainedState
 
 TIMES = 4  # importance samples relative to those of a score: 128, fewer for deep networks
@@ -108,4 +110,6 @@ class Evaluation:
         if trained.coding.shape:
             cells = math.prod(trained.coding.shape)
             report["bits_per_dimension"] = metrics.bits_per_dimension(-elbo, cells)
-        return {**report, **self._annealed}
+        report |= self._annealed
+        finite(np.array([n for n in report.values() if isinstance(n, float)]), "estimates")
+        return report

@@ -13,6 +13,7 @@ from lowerbound.coding.tables import Coded, table_of
 from lowerbound.errors import UsageError
 from lowerbound.files.data import Whole
 from lowerbound.tasks import draws
+from lowerbound.tasks.finite import finite
 from lowerbound.tasks.state import TrainedState
 
 EXPLAINED_ROWS = 100  # rows with the highest scores, explained in addition to the flagged ones
@@ -51,6 +52,7 @@ def explain(
     expected = trained.coding.decode(surprise.expected.numpy())
     actual = table_of(frame).take(pa.array(chosen))
     typical = trained.facts.get("typical_nats", {})
+    finite(surprise.nats.numpy(), "explanations")
     excess = surprise.nats - torch.tensor([typical.get(g.column, 0.0) for g in groups])
     order = excess.argsort(1, descending=True).numpy()
     columns: dict[str, pa.Array] = {}

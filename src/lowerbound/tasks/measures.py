@@ -19,6 +19,7 @@ from lowerbound.coding.base import Coded
 from lowerbound.errors import UsageError
 from lowerbound.tasks import draws
 from lowerbound.tasks.calibration import Alarm, Calibration, discovery_cut
+from lowerbound.tasks.finite import finite
 from lowerbound.tasks.typicality import LEVEL_SAMPLES, Typicality, level_ratio
 
 
@@ -109,6 +110,14 @@ class Scoring:
     measure: Measure
     calibration: Calibration
     alarm: Alarm
+
+    def scores(self, model: nn.Module, coded: Coded) -> NDArray[np.float64]:
+        """Return the score of every row, (n,) nats.
+
+        Raises:
+            ModelFileError: E142 if a score is not a finite number.
+        """
+        return finite(self.measure(model, coded), "scores")
 
     def flag(self, scores: NDArray[np.float64], cut: float | None = None) -> pa.Table:
         """Return anomaly_score, p_value and is_anomaly for scores.

@@ -13,6 +13,7 @@ from lowerbound.coding.crops import shares
 from lowerbound.coding.pairs import colours_of
 from lowerbound.recipes import restoration
 from lowerbound.tasks import restore
+from lowerbound.tasks.finite import finite
 from lowerbound.tasks.restore import Restored
 from lowerbound.tasks.state import TrainedState
 
@@ -99,7 +100,7 @@ def _averaged(found: Restored) -> Restored:
 
 def _restored(trained: TrainedState, given: torch.Tensor, how: Draws) -> Restored:
     scale = int(trained.arguments.get("scale", 1))
-    return restore.restore(
+    found = restore.restore(
         trained.model,
         given,
         draws=max(how.samples, how.draws),
@@ -108,6 +109,8 @@ def _restored(trained: TrainedState, given: torch.Tensor, how: Draws) -> Restore
         multiple=restoration.multiple_of(1 if scale > 1 else restoration.FOLD),
         keep=how.draws,
     )
+    finite(found.mean, "pictures")
+    return found
 
 
 def _pictures(found: Restored, given: Page, how: Draws, hole: NDArray[np.bool_] | None) -> Pages:

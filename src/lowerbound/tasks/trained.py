@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lowerbound import bundle
-from lowerbound.coding.rows import subset
+from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, restore
 from lowerbound.errors import ModelFileError, UsageError
 from lowerbound.files import containers
@@ -21,12 +21,13 @@ from lowerbound.files.data import Whole
 from lowerbound.files.read import read
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import RECIPES, Recipe, find, images
-from lowerbound.tasks import cards
+from lowerbound.tasks import building, cards, contents
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.conditioning import sample_given
 from lowerbound.tasks.evaluate import Evaluation
 from lowerbound.tasks.explain import explained
+from lowerbound.tasks.finite import finite
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
 from lowerbound.tasks.restore_picture import Draws, Pages, restore_page
 from lowerbound.tasks.scoring import scoring_of
@@ -130,7 +131,8 @@ class Model(TrainedState):
 
     def score_coded(self, coded: Coded, samples: int | None = None) -> NDArray[np.float64]:
         """Return the anomaly scores of rows that are coded already."""
-        return Likelihood(samples or self.importance_samples)(self.model, coded)
+        scores = Likelihood(samples or self.importance_samples)(self.model, coded)
+        return finite(scores, "scores")
 
     def log_likelihood(self, data: object, samples: int | None = None) -> NDArray[np.float64]:
         """Return log p of every raw row, (n,) nats, including the Jacobians of the scalings."""
@@ -165,7 +167,7 @@ class Model(TrainedState):
         if explain:
             way.check_parted("--explain")
         frame, coded = self.encode(data)
-        scores = way.measure(self.model, coded)
+        scores = way.scores(self.model, coded)
         cut = None if false_discovery_rate is None else way.cut(scores, false_discovery_rate)
         return explained(self, (frame, coded), way.flag(scores, cut), explain), coded
 
@@ -175,7 +177,7 @@ class Model(TrainedState):
 
     def embed_coded(self, coded: Coded) -> NDArray[np.float32]:
         """Return E[z | x] of rows that are coded already."""
-        return tasks.embed(self.model, coded.rows).numpy()
+        return finite(tasks.embed(self.model, coded.rows).numpy(), "latents")
 
     def reconstruct(self, data: object) -> Any:
         """Return the mean of p(x | E[z | x]) of every row, as the same type as `data`."""
@@ -186,11 +188,14 @@ class Model(TrainedState):
         """Return the reconstructions of rows that are coded already, as an Arrow table."""
         rows = coded.rows
         if not self.coding.shape:
-            return self.coding.means(tasks.reconstruct(self.model, rows).numpy())
+            return self.coding.means(self._reconstructed(rows))
         # Decode in parts: the model returns four bytes per pixel, a picture takes one.
         parts = torch.arange(len(rows)).split(PICTURES_AT_ONCE)
-        found = [tasks.reconstruct(self.model, subset(rows, part)).numpy() for part in parts]
+        found = (self._reconstructed(subset(rows, part)) for part in parts)
         return pa.concat_tables([self.coding.means(values) for values in found])
+
+    def _reconstructed(self, rows: Rows) -> NDArray[np.float32]:
+        return finite(tasks.reconstruct(self.model, rows).numpy(), "reconstructions")
 
     def sample(
         self,
@@ -268,7 +273,7 @@ class Model(TrainedState):
             drawn = sample_given(
                 self.model, asked.row, n, seed=seed, context=context, draw=self.recipe.draw
             )
-            table = self.coding.drawn(drawn.values.numpy(), drawn.context)
+            table = self._drawn(drawn.values, drawn.context)
             return Samples(asked.imposed(table), drawn.effective_samples, asked.notes)
         context = self.coding.contexts(n, seed)
         values = tasks.sample(
@@ -280,7 +285,10 @@ class Model(TrainedState):
             context=context,
             draw=self.recipe.draw,
         )
-        return Samples(self.coding.drawn(values.numpy(), context))
+        return Samples(self._drawn(values, context))
+
+    def _drawn(self, values: torch.Tensor, context: torch.Tensor | None) -> pa.Table:
+        return self.coding.drawn(finite(values.numpy(), "draws", infinite=True), context)
 
     def impute(self, data: object, *, draws: int | None = None, seed: int = 0) -> Any:
         """Return `data` with its missing values filled; observed values are unchanged.
@@ -312,7 +320,7 @@ class Model(TrainedState):
         groups = () if self.coding.shape else [group.parts for group in self.coding.groups]
         if draws is None:
             values = tasks.impute(self.model, coded.rows, groups=groups).numpy()
-            return self.coding.filled(frame, values)
+            return self.coding.filled(frame, finite(values, "values", infinite=True))
         if draws < 1:
             raise UsageError(
                 "E240", f"draws must be a positive integer, got {draws}", fix="--draws 5"
@@ -320,7 +328,7 @@ class Model(TrainedState):
         drawn = tasks.impute_draws(
             self.model, coded.rows, draws, groups=groups, seed=seed, start=frame.start
         )
-        values = drawn.numpy()
+        values = finite(drawn.numpy(), "draws", infinite=True)
         copies = [self.coding.filled(frame, values[:, m]) for m in range(draws)]
         return pa.concat_tables(
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
@@ -390,7 +398,7 @@ class Model(TrainedState):
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
         """Return the mean of p(x | z) for latents z, (n, latent), as an Arrow table."""
         values = tasks.decode(self.model, torch.as_tensor(np.asarray(z), dtype=torch.float32))
-        return self.coding.means(values.numpy())
+        return self.coding.means(finite(values.numpy(), "values"))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model to the folder `path` atomically, and return its absolute path."""
@@ -501,25 +509,21 @@ def restored(
     """Build a model from its `Model.documents` and weights.
 
     Raises:
-        ModelFileError: E140 if the weights do not fit the recipe, E141 for an unknown recipe.
+        ModelFileError: E116 for content that no fit writes, E140 if the weights do not fit the
+            recipe, E141 for an unknown recipe.
     """
+    contents.check(documents)
     config, calibration = documents["config.json"], documents["calibration.json"]
-    recipe = _recipe_of(config["recipe"], own, origin)
-    model = recipe.make(config["arguments"])
-    weights = {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ModelFileError(
-            "E140",
-            f"{origin}: the weights do not fit the recipe {config['recipe']!r}",
-            fix="fit the model again with this version",
-            reason=str(error)[:500],
-        ) from None
+    recipe, arguments = _recipe_of(config["recipe"], own, origin), config["arguments"]
+    if own is None:
+        building.check_arguments(recipe, arguments, arrays)
+    coding = restore(documents["schema.json"], recipe.restoration)
+    building.check_coding(recipe, arguments, coding)
+    model = building.build(recipe, arguments, arrays, origin)
     return Model(
         recipe=recipe,
-        arguments=config["arguments"],
-        coding=restore(documents["schema.json"], recipe.restoration),
+        arguments=arguments,
+        coding=coding,
         model=model.to(device).eval(),
         calibration=Calibration(np.asarray(calibration["scores"], np.float64)),
         alarm=Alarm(**calibration["alarm"]),

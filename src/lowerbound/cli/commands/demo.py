@@ -23,7 +23,7 @@ from lowerbound.cli.commands.sample import sample
 from lowerbound.cli.commands.score import score
 from lowerbound.cli.flags import Heard, Out
 from lowerbound.cli.models import load
-from lowerbound.cli.outputs import Clock, spell_path
+from lowerbound.cli.outputs import Clock, check_apart, spell_path
 from lowerbound.cli.printing import console, show
 from lowerbound.cli.progress import SILENT, Voice
 from lowerbound.cli.result import Result, Sheet
@@ -154,6 +154,7 @@ def passengers() -> pa.Table:
 
 def _folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
     """Make the folder, or raise an error before any work."""
+    check_apart(out)
     folder = Path(out).absolute()
     taken = [name for name in _MADE if os.path.lexists(folder / name)]
     if taken and not overwrite:

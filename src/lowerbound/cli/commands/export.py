@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lowerbound.cli import parsing
 from lowerbound.cli.flags import Data, File, ModelPath, Number, Renames
 from lowerbound.cli.models import load
-from lowerbound.cli.outputs import Clock, open_data, spell_bytes, spell_path
+from lowerbound.cli.outputs import Clock, check_apart, open_data, spell_bytes, spell_path
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError
 from lowerbound.files.write import check_place
@@ -57,7 +57,7 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
     """
     samples = parsing.at_least(samples, 1, "--samples")
     seed = parsing.at_least(seed, 0, "--seed")
-    clock, target = Clock(), _target(onnx, overwrite)
+    clock, target = Clock(), _target(onnx, overwrite, check)
     frame = None if check is None else open_data(check, rename)
     trained = load(model)
     work = import_module("lowerbound.tasks.onnx.graph")  # imports torch: --help does not wait
@@ -93,7 +93,7 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
     )
 
 
-def _target(path: str | None, overwrite: bool) -> Path:
+def _target(path: str | None, overwrite: bool, data: object) -> Path:
     """Return the file to write, checked before any computation."""
     if path is None:
         fix = "--onnx model.onnx"
@@ -107,6 +107,7 @@ def _target(path: str | None, overwrite: bool) -> Path:
             else "--onnx model.onnx",
             path=str(path)[:1000],
         )
+    check_apart(path, data)
     return check_place(path, overwrite)
 
 

@@ -151,7 +151,9 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         return Result({"config": text}, text=text)
     inputs.refuse_flags(plan.recipe, wanted, targets)
     named = out is not None or isinstance(data, str | os.PathLike)
-    output = work.output_at(Path(out or _default(data)) if named else None, overwrite, resume)
+    output = work.output_at(
+        Path(out or _default(data)) if named else None, overwrite, resume, data
+    )
     clustered = import_module("lowerbound.cli.work.cluster") if ray or workers else None
     processes = None if clustered is None else clustered.count(ray, workers)
     another = plan.recipe.name != usual.plan.get("recipe", plan.recipe.name)  # set by the config

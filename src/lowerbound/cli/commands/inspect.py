@@ -19,6 +19,7 @@ from lowerbound.columns.schema import infer
 from lowerbound.files.data import Images, Matrix, Table, Whole
 from lowerbound.files.pictures.ranges import range_of
 from lowerbound.files.read import are_picture_files
+from lowerbound.tasks import contents
 from lowerbound.tasks.objective_settings import reservations, trained_by
 
 SAMPLE = 100_000
@@ -177,8 +178,9 @@ def info(model: ModelPath, /) -> Result:
         model: a folder that `lowerbound fit` saved.
     """
     saved = bundle.load(model)
-    config, facts = saved.documents["config.json"], saved.documents.get("metrics.json", {})
-    calibration = saved.documents.get("calibration.json", {})
+    contents.check(saved.documents)
+    config, facts = saved.documents["config.json"], saved.documents["metrics.json"]
+    calibration = saved.documents["calibration.json"]
     columns = _columns(saved.documents["schema.json"])
     alarm, plan = calibration.get("alarm", {}), facts.get("plan", {})
     found = {

@@ -125,7 +125,7 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
     plan = runs.plan_from(fields, config)
     count = parsing.at_least(trials, 1, "--trials")
     limit = None if time_limit is None else units.seconds(time_limit)
-    output = runs.output_at(None if out is None else Path(out), overwrite, resume)
+    output = runs.output_at(None if out is None else Path(out), overwrite, resume, data)
     frame = open_data(data, rename)
     folder = None if output is None else _folder(output.target, fresh=resume == "never")
     search = tuning.Search(frame, plan, folder, names)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lowerbound.cli import parsing
+from lowerbound.cli.outputs import check_apart
 from lowerbound.cli.progress import Voice
 from lowerbound.cli.result import Result
 from lowerbound.cli.verbs import VERBS
@@ -110,14 +111,8 @@ def check_parts(out: str | os.PathLike[str] | None, overwrite: bool, data: objec
             f"with --ray the output is a folder of Parquet files, and {out} is the name of a file",
             fix=f"--out {Path(out).with_suffix('')}/",
         )
-    target = check_folder(out, overwrite, (SUFFIX,))
-    if isinstance(data, str | os.PathLike) and target == Path(data).absolute():
-        raise UsageError(
-            "E236",
-            f"{target} would replace the data",
-            fix="choose another --out",
-        )
-    return target
+    check_apart(out, data)
+    return check_folder(out, overwrite, (SUFFIX,))
 
 
 @dataclass(frozen=True)

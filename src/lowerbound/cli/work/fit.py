@@ -76,8 +76,10 @@ class Output:
     resume: str = "auto"
 
 
-def output_at(place: Path | None, overwrite: bool, resume: str | None) -> Output | None:
-    """Return the output of a fit, or None for a model that is not saved.
+def output_at(
+    place: Path | None, overwrite: bool, resume: str | None, data: object = None
+) -> Output | None:
+    """Return the output of a fit to `data`, or None for a model that is not saved.
 
     Raises:
         UsageError: E241 for an unknown value of --resume, E22x if no model can be saved.
@@ -87,7 +89,7 @@ def output_at(place: Path | None, overwrite: bool, resume: str | None) -> Output
     if place is None:
         return None
     may = overwrite or (resume != "never" and may_replace(place))
-    return Output(check_model_target(place, may), overwrite, resume or "auto")
+    return Output(check_model_target(place, may, data), overwrite, resume or "auto")
 
 
 def train(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Result:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lowerbound import noise
 from lowerbound.cli.inputs import open_for
 from lowerbound.cli.models import load
-from lowerbound.cli.outputs import Clock
+from lowerbound.cli.outputs import Clock, check_apart
 from lowerbound.cli.places import beside_inputs
 from lowerbound.cli.result import Remarks, Result
 from lowerbound.cli.work import drawing
@@ -50,7 +50,9 @@ class Order:
 
 def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) -> Result:
     """Draw one kind of pictures and write them."""
-    clock, target = Clock(), check_place(drawing.check_target(out), overwrite)
+    clock, target = Clock(), drawing.check_target(out)
+    check_apart(target, data)
+    target = check_place(target, overwrite)
     beside_inputs(target, data)
     trained = load(model)
     size, highest = _frame_of(trained, order.shape)

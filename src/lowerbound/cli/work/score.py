@@ -72,7 +72,7 @@ class Scored:
             yield scores if plain else table
 
     def _measure(self, coded: Coded) -> Any:
-        return self.way.measure(self.trained.model, coded)
+        return self.way.scores(self.trained.model, coded)
 
     def _count(self, frame: Whole, coded: Coded, scores: pa.Table, table: pa.Table) -> None:
         self.rows += scores.num_rows

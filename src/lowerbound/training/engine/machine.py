@@ -11,6 +11,8 @@ import json
 import math
 import os
 import platform
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +21,11 @@ from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from lowerbound import noise
@@ -32,6 +36,10 @@ GAIN = 1.15  # speed-up from which a kernel is preferred to torch's default
 BATCH = 128
 WIDTHS = (64, 256, 784)  # widths of the square layers that are timed
 ROUNDS = 7
+MOST_BYTES = 1 << 16  # of the file of measurements
+
+# Never follow a link, never wait for the other end of a pipe; Windows has neither flag.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,19 @@ class Machine:
         return smallest
 
 
+Ratio = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Content(BaseModel):
+    """The content of the file of measurements."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[2]  # FORMAT
+    linear: dict[str, list[tuple[Annotated[int, Field(gt=0)], Ratio]]] = Field(max_length=1000)
+    channels_last: Ratio
+
+
 _MEASURING = Lock()  # fits that start at the same time must use the same measurements
 
 
@@ -76,10 +97,7 @@ def _this() -> Machine:
     if not _writable(place.parent):
         return Machine()
     measured = measure()
-    with suppress(OSError):
-        part = place.with_name(f"{place.name}.{os.getpid()}")
-        part.write_text(json.dumps({"format": FORMAT, **asdict(measured)}))
-        os.replace(part, place)
+    _write(place, json.dumps({"format": FORMAT, **asdict(measured)}))
     return _read(place) or Machine()  # if another process has written the file, use its numbers
 
 
@@ -190,14 +208,31 @@ def _processor() -> str:
 
 
 def _read(place: Path) -> Machine | None:
+    """Return the measurements in a file, which anyone may have put there; None if there are none.
+
+    Links, pipes, devices and large files are not read: each would take time or memory.
+    """
     try:
-        content = json.loads(place.read_text())
-        if content.pop("format") != FORMAT:
-            return None
-        linear = {k: [(int(s), float(r)) for s, r in v] for k, v in content["linear"].items()}
-        return Machine(linear, float(content["channels_last"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        with open(os.open(place, _FLAGS), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+                return None
+            content = _Content.model_validate_json(file.read(MOST_BYTES))
+    except (OSError, ValueError):
         return None
+    return Machine(dict(content.linear), content.channels_last)
+
+
+def _write(place: Path, text: str) -> None:
+    """Replace a file atomically, if that is possible; a link or a pipe is replaced itself."""
+    with suppress(OSError):
+        handle, part = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
+        try:
+            with os.fdopen(handle, "w") as file:
+                file.write(text)
+            os.replace(part, place)
+        except OSError:
+            os.unlink(part)
 
 
 def _writable(folder: Path) -> bool:
