@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from lowerbound.nn.distributions.pixels import LogisticMixture as LogisticMixture
     from lowerbound.nn.distributions.pixels import Logistics as Logistics
     from lowerbound.nn.distributions.pixels import Softmax as Softmax
+    from lowerbound.nn.distributions.level_trees import TreeCategories as TreeCategories
     from lowerbound.nn.distributions.table_rows import LibraryCounts as LibraryCounts
     from lowerbound.nn.distributions.table_rows import Table as Table
     from lowerbound.nn.distributions.table_rows import WithMissing as WithMissing
@@ -182,6 +183,7 @@ _HOMES = {
     "TableFeatures": "networks.mlp",
     "ThetaPrior": "objectives.elbo",
     "Trace": "trace",
+    "TreeCategories": "distributions.level_trees",
     "Turned": "latents.codebooks",
     "UNet": "networks.unet",
     "UniformCodes": "latents.code_priors",
@@ -263,6 +265,7 @@ __all__ = [
     "TableFeatures",
     "ThetaPrior",
     "Trace",
+    "TreeCategories",
     "Turned",
     "UNet",
     "UniformCodes",

@@ -23,6 +23,7 @@ from lowerbound.files import containers
 from lowerbound.files.data import Data, Whole
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
+from lowerbound.nn.distributions.table_rows import Table
 from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe, find, suggest
@@ -368,10 +369,15 @@ def _fit(plan: Plan, material: Material, stage: str) -> Fitted:
         model = plan.recipe.make(arguments).to(device)
     train = material.train
     _note_library(model, train)
-    mixture_priors.start_from(
-        model.levels[0].get_submodule("prior"),
-        lambda n: train.take(torch.arange(min(len(train), n))).x,
-    )
+
+
+    def first(n: int) -> Tensor:
+        return train.take(torch.arange(min(len(train), n))).x
+
+    mixture_priors.start_from(model.levels[0].get_submodule("prior"), first)
+    for each in model.modules():
+        if isinstance(each, Table):
+            each.start_from(first)
     budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, material.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
