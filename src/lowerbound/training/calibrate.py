@@ -40,7 +40,7 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
     model, arguments, history, engine, priors = fitted
     coding, coded, split = material.coding, material.coded, material.split
     index = split.calibration
-    samples = _samples(model, coded)
+    samples = score_samples(model, coded)
     calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
     some = subset(coded.rows, index[:TYPICAL_ROWS])
     columns = coding.groups if not coding.shape else ()  # pictures have no named columns
@@ -89,7 +89,7 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
     )
 
 
-def _samples(model: LatentModel, coded: Coded) -> int:
+def score_samples(model: LatentModel, coded: Coded) -> int:
     """Return the number of importance samples per score."""
     if coded.each > 1:
         return CROP_SAMPLES

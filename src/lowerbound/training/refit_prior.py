@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -55,9 +56,7 @@ def refit_prior(
         The model with the better prior, and its arguments.
     """
     model, arguments = fitted
-    if "components" not in recipe.parameters:
-        return fitted
-    if arguments.get("prior", "standard") != "standard":  # the prior was trained with the model
+    if not refit_is_tried(recipe, arguments):
         return fitted
     z = _aggregate(model, train, seed)
     draws = _draws(model, subset(valid, torch.arange(min(len(valid), DECIDING_ROWS))))
@@ -73,6 +72,11 @@ def refit_prior(
         return fitted
     arguments = {**arguments, "components": len(best.logits)}
     return _with_prior(recipe, model, arguments, best, seed), arguments
+
+
+def refit_is_tried(recipe: Recipe, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a recipe's prior can be refitted and was not trained with the model."""
+    return "components" in recipe.parameters and arguments.get("prior", "standard") == "standard"
 
 
 class _Draws(NamedTuple):
