@@ -207,8 +207,6 @@ def newest(job):
 
 
 def main(kind, kills, home, epochs=60):
-    import sklearn.mixture  # noqa: F401, PLC0415 - once, and not in every child
-
     torch.set_num_threads(1)
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     home.mkdir(exist_ok=True)

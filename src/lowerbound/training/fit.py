@@ -260,7 +260,12 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     if plan.recipe.first_stage and fitted.history.stopped != "interrupt":
         fitted = _with_learned_priors(plan, fitted, material)
     model, arguments = refit_prior(
-        plan.recipe, (fitted.model, fitted.arguments), material.train, material.valid, plan.seed
+        plan.recipe,
+        (fitted.model, fitted.arguments),
+        material.train,
+        material.valid,
+        plan.seed,
+        _refit_seconds(plan, material, fitted),
     )
     fitted = fitted._replace(model=model, arguments=arguments)
     # After the refit, whose forecast is rough: the rows that remain absorb its error.
@@ -281,6 +286,16 @@ def _limited(plan: Plan, material: Material, fitted: Fitted) -> Material:
             f"threshold: more do not fit into the time limit of {limit.seconds:,.0f} s"
         )
     return after_training.trimmed(material, extent)
+
+
+def _refit_seconds(plan: Plan, material: Material, fitted: Fitted) -> float:
+    """Return the time for the refit of the prior: what the work after it leaves, half at least."""
+    if material.limit.seconds is None:
+        return math.inf
+    price = _price(plan, material, fitted.model, {**fitted.arguments, "prior": "fitted"})
+    _, rest = after_training.reserve(material.limit, price, after_training.full(material))
+    left = material.limit.left()
+    return max(left - rest, left / 2)
 
 
 def _price(
