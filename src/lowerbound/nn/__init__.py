@@ -47,11 +47,11 @@ if TYPE_CHECKING:
     from lowerbound.nn.distributions.families import Ordinals as Ordinals
     from lowerbound.nn.distributions.families import SharedSigma as SharedSigma
     from lowerbound.nn.distributions.families import Student as Student
+    from lowerbound.nn.distributions.level_trees import TreeCategories as TreeCategories
     from lowerbound.nn.distributions.pixels import ContinuousBits as ContinuousBits
     from lowerbound.nn.distributions.pixels import LogisticMixture as LogisticMixture
     from lowerbound.nn.distributions.pixels import Logistics as Logistics
     from lowerbound.nn.distributions.pixels import Softmax as Softmax
-    from lowerbound.nn.distributions.level_trees import TreeCategories as TreeCategories
     from lowerbound.nn.distributions.table_rows import LibraryCounts as LibraryCounts
     from lowerbound.nn.distributions.table_rows import Table as Table
     from lowerbound.nn.distributions.table_rows import WithMissing as WithMissing

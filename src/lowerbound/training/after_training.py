@@ -21,16 +21,19 @@ from lowerbound.training.engine.time_limit import TimeLimit
 from lowerbound.training.split import Material, Split
 
 SHARE = 0.3  # largest share of a time limit for the work after training, if rows can be left out
-FEWEST = 200  # calibration rows that are kept even if they take longer
-FEWEST_CHECKED = 128  # rows that the health is measured on even if they take longer
+FEWEST = 64  # calibration rows that are kept even if they take longer
+FEWEST_CROPS = 4  # calibration crops of pictures that are kept
+FEWEST_CHECKED = 16  # rows that the health is measured on even if they take longer
+PROBED = 4  # rows of a timed pass, if it is slow; else those of a tile
+SLOW = 0.05  # seconds of such a pass
 TYPICAL_DRAWS = 500 * 32  # draws for the usual contributions of the columns
 REFIT_DRAWS = 1000 * 32  # draws by which a refitted prior is judged
-HEALTH_PASSES = 6  # passes over the rows that health is measured on
+HEALTH_PASSES = 5  # passes over the rows that health is measured on
 EM_PASSES = 50 * (1 + 4 + 20 + 64) / 64  # iterations of EM, as if all had 64 components
 EM_FACTOR = 6.0  # time of such an iteration over that of `_em_probe`
 ENDING = 1.0  # seconds to seal and verify the model and to end the process
 BYTES_PER_SECOND = 1e8  # of writing and verifying a model
-PICTURE_DRAWS = 8  # passes that restore a held-out crop
+PICTURE_PASSES = 3  # passes that restore a held-out crop
 
 
 class Extent(NamedTuple):
@@ -70,24 +73,35 @@ def full(material: Material) -> Extent:
     return Extent(len(material.split.calibration), rows)
 
 
-def fitting(cost: Cost, whole: Extent, seconds: float) -> Extent:
-    """Return the largest extent whose work takes at most `seconds`, but not below the minimum."""
+def least(material: Material) -> Extent:
+    """Return the smallest extent; the scores of models that restore pictures are not used."""
+    return Extent(FEWEST if material.coded.each == 1 else FEWEST_CROPS, FEWEST_CHECKED)
+
+
+def fitting(cost: Cost, extents: tuple[Extent, Extent], seconds: float) -> Extent:
+    """Return the largest extent whose work takes at most `seconds`.
+
+    Args:
+        cost: the forecast cost.
+        extents: the smallest and the largest extent.
+        seconds: the time for the work.
+    """
+    (fewest, whole) = extents
     spare, wanted = seconds - cost.fixed, cost.of(whole) - cost.fixed
     if wanted <= spare:
         return whole
     share = max(0.0, spare / wanted)
     return Extent(
-        max(min(FEWEST, whole.calibration), int(share * whole.calibration)),
-        max(min(FEWEST_CHECKED, whole.health), int(share * whole.health)),
+        max(min(fewest.calibration, whole.calibration), int(share * whole.calibration)),
+        max(min(fewest.health, whole.health), int(share * whole.health)),
     )
 
 
 def trimmed(material: Material, extent: Extent) -> Material:
     """Return the material with as many held-out rows as the work after training uses."""
     split = material.split
-    valid = split.valid if extent.health >= full(material).health else split.valid[: extent.health]
     calibration = split.calibration[: extent.calibration]
-    return material._replace(split=replace(split, valid=valid, calibration=calibration))
+    return material._replace(split=replace(split, calibration=calibration), checked=extent.health)
 
 
 def cost(model: nn.Module, coded: Coded, split: Split, samples: int, refit: int = 0) -> Cost:
@@ -101,11 +115,11 @@ def cost(model: nn.Module, coded: Coded, split: Split, samples: int, refit: int 
         refit: size of the latents whose prior is refitted, or 0.
     """
     rows = subset(coded.rows, split.calibration)
-    scored = _per_row(rows, lambda some: metrics.log_likelihood(model, some, samples))
-    passed = _per_row(rows, lambda some: metrics.elbo(model, some))
+    scored = _per_row(rows, lambda some, n: metrics.log_likelihood(model, some, samples, most=n))
+    passed = _per_row(rows, lambda some, n: metrics.elbo(model, some, most=n))
     fixed = ENDING + 4 * sum(p.numel() for p in model.parameters()) / BYTES_PER_SECOND
     if coded.each > 1:  # a model that restores pictures: health is measured by restoring them
-        return Cost(fixed, scored, (HEALTH_PASSES + PICTURE_DRAWS) * passed)
+        return Cost(fixed, scored, (HEALTH_PASSES + PICTURE_PASSES) * passed)
     fixed += TYPICAL_DRAWS * scored / samples * min(1.0, len(rows) / 500)
     if refit:
         learned = min(10_000, len(split.train))
@@ -114,18 +128,26 @@ def cost(model: nn.Module, coded: Coded, split: Split, samples: int, refit: int 
     return Cost(fixed, scored, HEALTH_PASSES * passed)
 
 
-def _per_row(rows: Rows, work: Callable[[Rows], object]) -> float:
-    """Return the seconds that `work` takes per row, timed on one tile after a first call."""
-    size = min(len(rows), tile_of(rows, metrics.TILE))
-    some = subset(rows, torch.arange(size))
+def _per_row(rows: Rows, work: Callable[[Rows, int], object]) -> float:
+    """Return the seconds that `work` takes per row, timed on a few rows or on a tile.
+
+    Args:
+        rows: the rows.
+        work: a function of some of the rows and of the largest tile.
+    """
+    size = min(PROBED, len(rows))
+    seconds = [_timed(rows, size, work)]
+    if seconds[0] < SLOW:  # fast enough for a whole tile, and for the best of some tries
+        size = min(len(rows), tile_of(rows, metrics.TILE))
+        seconds = [_timed(rows, size, work) for _ in range(3)]
+    return min(seconds) / size
+
+
+def _timed(rows: Rows, size: int, work: Callable[[Rows, int], object]) -> float:
+    """Return the seconds of one call on the first rows."""
     began = time.monotonic()
-    work(some)
-    first = time.monotonic() - began
-    if first > 0.5:  # slow models: the start-up is a small part of the first call
-        return first / size
-    began = time.monotonic()
-    work(some)
-    return (time.monotonic() - began) / size
+    work(subset(rows, torch.arange(size)), size)
+    return time.monotonic() - began
 
 
 def _em_probe(latent: int, rows: int = 1000) -> float:
@@ -137,9 +159,7 @@ def _em_probe(latent: int, rows: int = 1000) -> float:
     return (time.monotonic() - began) / 3 / rows
 
 
-def reserve(limit: TimeLimit, price: Cost, whole: Extent) -> tuple[Extent, float]:
-    """Return the extent of the work after training under a limit, and its forecast in seconds."""
-    if limit.seconds is None:
-        return whole, 0.0
-    extent = fitting(price, whole, SHARE * limit.seconds)
-    return extent, price.of(extent)
+def reserve(limit: TimeLimit, price: Cost, extents: tuple[Extent, Extent]) -> float:
+    """Return the seconds to keep for the work after training under a limit."""
+    assert limit.seconds is not None, "without a limit, nothing is kept"
+    return price.of(fitting(price, extents, SHARE * limit.seconds))

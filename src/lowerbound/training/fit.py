@@ -278,9 +278,10 @@ def _limited(plan: Plan, material: Material, fitted: Fitted) -> Material:
     if limit.seconds is None:
         return material
     whole = after_training.full(material)
+    extents = after_training.least(material), whole
     price = _price(plan, material, fitted.model, {**fitted.arguments, "prior": "fitted"})
-    extent = material.team.first(lambda: after_training.fitting(price, whole, limit.left()))
-    if extent.calibration < whole.calibration:
+    extent = material.team.first(lambda: after_training.fitting(price, extents, limit.left()))
+    if extent.calibration < whole.calibration and not plan.recipe.restoration:
         material.say(
             f"time       {extent.calibration:,} of {whole.calibration:,} held-out rows set the "
             f"threshold: more do not fit into the time limit of {limit.seconds:,.0f} s"
@@ -290,10 +291,11 @@ def _limited(plan: Plan, material: Material, fitted: Fitted) -> Material:
 
 def _refit_seconds(plan: Plan, material: Material, fitted: Fitted) -> float:
     """Return the time for the refit of the prior: what the work after it leaves, half at least."""
-    if material.limit.seconds is None:
+    if material.limit.seconds is None or not refit_is_tried(plan.recipe, fitted.arguments):
         return math.inf
     price = _price(plan, material, fitted.model, {**fitted.arguments, "prior": "fitted"})
-    _, rest = after_training.reserve(material.limit, price, after_training.full(material))
+    extents = after_training.least(material), after_training.full(material)
+    rest = after_training.reserve(material.limit, price, extents)
     left = material.limit.left()
     return max(left - rest, left / 2)
 
@@ -433,7 +435,6 @@ def _fit(plan: Plan, material: Material, stage: str, share: float = 1.0) -> Fitt
     train = material.train
     _note_library(model, train)
 
-
     def first(n: int) -> Tensor:
         return train.take(torch.arange(min(len(train), n))).x
 
@@ -460,8 +461,9 @@ def _training_seconds(
     limit = material.limit
     if limit.seconds is None:
         return math.inf
-    price, whole = _price(plan, material, model, arguments), after_training.full(material)
-    _, after = after_training.reserve(limit, price, whole)
+    price = _price(plan, material, model, arguments)
+    extents = after_training.least(material), after_training.full(material)
+    after = after_training.reserve(limit, price, extents)
     return material.team.first(lambda: max(limit.left() - after, LEAST_TRAINING))
 
 
@@ -491,7 +493,7 @@ def _trained(
             view=material.coded.view,
             team=material.team,
             limit=material.limit,
-            beat=Forecast(plan, material, stage),
+            beat=Forecast(plan, material, sum(p.numel() for p in objective.parameters())),
         )
     except NumericError as error:
         raise _naming_the_column(error, material) from None
@@ -585,9 +587,7 @@ def _with_active_latents(plan: Plan, wide: Fitted, material: Material) -> Fitted
         f"{int(use.active.sum())} of {len(use.active)} latent dimensions in use: fitting again"
     )
     settings = {**plan.settings, **sizes}
-    narrow = _fit(
-        replace(plan, settings=settings), material, "narrow", _narrow_share(plan)
-    )
+    narrow = _fit(replace(plan, settings=settings), material, "narrow", _narrow_share(plan))
     before, after = (metrics.elbo(f.model, valid).elbo.mean().item() for f in (wide, narrow))
     return narrow if after >= before - 0.005 * abs(before) else wide
 

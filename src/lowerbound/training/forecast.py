@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+import shlex
 
-from lowerbound.nn.distributions.table_rows import Table
+from lowerbound.coding.base import Coding
 from lowerbound.recipes import Recipe
 from lowerbound.training.engine.history import Pulse
 from lowerbound.training.plan import Plan
@@ -14,6 +14,8 @@ from lowerbound.training.units import spell_seconds
 USEFUL_STEPS = 300  # steps below which a model has hardly left its initial weights
 COSTLY = 0.3  # share of a model's weights above which a column is named
 LARGE = 200_000  # weights of a column below which it costs little in any case
+PER_LEVEL = 67  # weights per level of a categorical column: an embedding of 50, and its logit
+MANY_GRADES = 1000  # levels of an ordinal column above which its likelihood dominates a step
 ROUND = (60, 120, 300, 600, 1200, 1800, 3600, 7200, 4 * 3600, 8 * 3600, 24 * 3600)  # seconds
 
 
@@ -23,11 +25,11 @@ class Forecast:
     Args:
         plan: the options of the fit.
         material: its data and callbacks.
-        stage: name of the training stage.
+        weights: number of weights of the model.
     """
 
-    def __init__(self, plan: Plan, material: Material, stage: str) -> None:
-        self.plan, self.material, self.stage = plan, material, stage
+    def __init__(self, plan: Plan, material: Material, weights: int) -> None:
+        self.plan, self.material, self.weights = plan, material, weights
         self.said = False
 
     def __call__(self, pulse: Pulse) -> None:
@@ -49,6 +51,14 @@ class Forecast:
             f"({steps:,} steps of {pulse.rows:,} rows, {speed:,.0f} rows/s); "
             "it ends earlier if nothing is gained"
         ]
+        costly = costly_columns(self.material.coding, self.weights)
+        if costly:
+            told = ", ".join(f"{name} ({size:,} levels)" for name, size in costly[:5])
+            one = shlex.quote(costly[0][0])
+            lines.append(
+                f"           ! columns of many levels take much of this time: {told}; without one "
+                f"of them a fit is faster: --drop {one}"
+            )
         if steps < min(USEFUL_STEPS, pulse.steps):
             lines.append(self._too_short(pulse, steps))
         return lines
@@ -85,12 +95,18 @@ def _flag(seconds: float) -> str:
     return f"{seconds // 3600:.0f}h" if seconds >= 3600 else f"{seconds // 60:.0f}m"
 
 
-def costly_columns(model: nn.Module, names: list[str], levels: list[int]) -> list[tuple[str, int]]:
-    """Return the columns, and their levels, that hold a large share of a model's weights."""
-    total = sum(p.numel() for p in model.parameters())
-    tables = [each for each in model.modules() if isinstance(each, Table)]
+def costly_columns(coding: Coding, weights: int) -> list[tuple[str, int]]:
+    """Return the columns whose levels take a large part of a step, with their number of levels.
+
+    Args:
+        coding: the coding of the table.
+        weights: number of weights of the model.
+    """
+    schema = getattr(coding, "schema", None)
+    parts = () if schema is None else schema.parts
     return [
-        (name, size)
-        for name, size in zip(names, levels, strict=True)
-        if size * 60 > max(COSTLY * total, LARGE) and tables
+        (part.column, part.size)
+        for part in parts
+        if (part.family == "categorical" and part.size * PER_LEVEL > max(COSTLY * weights, LARGE))
+        or (part.family == "ordinal" and part.size > MANY_GRADES)
     ]

@@ -13,6 +13,7 @@ from lowerbound import noise
 from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, Coding
 from lowerbound.nn.model import LatentModel
+from lowerbound.tasks.doctor import ROWS
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.history import History
 from lowerbound.training.engine.loop import Beat, Report
@@ -92,6 +93,7 @@ class Material(NamedTuple):
     team: Team
     limit: TimeLimit
     beat: Beat | None = None
+    checked: int = ROWS  # rows of each part that the health is measured on
 
     @property
     def train(self) -> Rows:

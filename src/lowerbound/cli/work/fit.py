@@ -190,9 +190,7 @@ class Keeping:
     limit: TimeLimit | None = None
 
 
-def _learn(
-    frame: Data, plan: Plan, kept: Keeping, voice: Voice, say: Say | None = None
-) -> Model:
+def _learn(frame: Data, plan: Plan, kept: Keeping, voice: Voice, say: Say | None = None) -> Model:
     """Train; `say` receives what is said after the banner, by default the voice."""
     run, team = kept.run, kept.team
 

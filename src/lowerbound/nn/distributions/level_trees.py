@@ -153,9 +153,7 @@ class TreeCodes(Unchecked):
     def drawn(self, generator: torch.Generator | None, shape: Sequence[int]) -> Tensor:
         """Draw codes seen in training, ``shape + (B, 1)``: a reserved code 0 is never drawn."""
         count = Size(shape).numel()
-        draws = torch.multinomial(
-            self._groups.exp(), count, replacement=True, generator=generator
-        )
+        draws = torch.multinomial(self._groups.exp(), count, replacement=True, generator=generator)
         made = []
         for group in draws.T:
             place = torch.multinomial(self._within(group).exp(), 1, generator=generator)

@@ -43,8 +43,9 @@ CHECK_SHARE = 1 / 16  # draws of a check per row trained on since the last one, 
 WILD = 10.0  # nats per column below the median at which the log p of a held-out row is clipped
 CHECK_ROWS = 1000  # held-out rows used in a check
 CHECK_TIME = 0.05  # largest share of a time limit that one check takes
-FEWEST_CHECKED = 32  # held-out rows of a check even if it takes longer
+FEWEST_CHECKED = 16  # held-out rows of a check even if it takes longer
 EVERY_BEAT = 1.0  # seconds between two reports of the pace
+PROBED = 4  # held-out rows by which the time of a check is forecast
 STEADY = 3  # steps after which the pace is known
 MIN_GAIN = 1e-3  # nats per column: smallest gain of the held-out bound that resets the patience
 
@@ -175,7 +176,10 @@ class _Trainer:
         self.beat: Beat | None = None
         self.limit = TimeLimit()
         self.closing = 0.0  # seconds from the decision to stop to the end of the last check
-        self.beaten = self.steady = (0, 0.0)  # a step and the seconds at its end
+        # A step and the seconds at its end: of the last beat, and from which the pace counts.
+        self.beaten = self.steady = (0, 0.0)
+        self.first: tuple[int, float] | None = None  # the first step, which includes the start-up
+        self.tile = metrics.TILE
         self.rate = self.settings.learning_rate
         self.step = self.waited = self.in_a_row = 0
         self.layers = torch.Generator(self.device)  # for layers that draw, seeded at every step
@@ -198,6 +202,7 @@ class _Trainer:
         self.objective.train()
         with lent(self.objective, self.layers), Held() as signals:
             self._forecast_check()
+            self.steady = (self.step, self.meter.elapsed())
             for index in self._order():
                 if self.history.stopped:
                     return
@@ -299,37 +304,41 @@ class _Trainer:
         limit = self.budget.seconds
         if limit is None or self.step:
             return
-        some = subset(self.valid, torch.arange(min(len(self.valid), metrics.TILE, FEWEST_CHECKED)))
+        some = subset(self.valid, torch.arange(min(len(self.valid), PROBED)))
         model = self.objective.model
         assert isinstance(model, nn.Module)
 
         def timed() -> float:
             began = self.meter.elapsed()
-            held_out(model, some, self.samples)
+            metrics.log_likelihood(model, some, self.samples, most=PROBED)
             return (self.meter.elapsed() - began) / len(some)
 
         each = self.team.first(timed)
         most = max(FEWEST_CHECKED, int(CHECK_TIME * limit / max(each, 1e-9)))
-        self.valid = subset(self.valid, torch.arange(min(len(self.valid), most)))
+        if most < len(self.valid):
+            self._shorten_checks(most)
         self.closing = each * len(self.valid)
 
+    def _shorten_checks(self, rows: int) -> None:
+        """Check on the first held-out rows only, in tiles that are not filled up."""
+        self.valid = subset(self.valid, torch.arange(min(rows, len(self.valid))))
+        self.tile = min(self.tile, rows)
+
     def _pace(self) -> float:
-        """Return the seconds per step since the first steps, which include the start-up."""
+        """Return the seconds per step, without the first step if there are more."""
         step, seconds = self.steady
-        if self.step <= step:
-            return 0.0
-        return (self.meter.elapsed() - seconds) / (self.step - step)
+        return (self.meter.elapsed() - seconds) / max(1, self.step - step)
 
     def _tell_pace(self) -> None:
         """Report the pace of training."""
         elapsed, (step, since) = self.meter.elapsed(), self.beaten
-        if self.steady[0] == 0:
-            self.steady = (self.step, elapsed)
-        if self.beat is None or self.step == step:
+        if self.first is None:
+            self.first = (self.step, elapsed)
             return
-        if step and elapsed - since < EVERY_BEAT:
-            return
-        if self.step < self.steady[0] + STEADY and elapsed < EVERY_BEAT:
+        if self.step == self.first[0] + 1:
+            self.steady = self.first
+        steady = self.step >= self.first[0] + STEADY or elapsed - self.first[1] >= EVERY_BEAT
+        if self.beat is None or not steady or (step and elapsed - since < EVERY_BEAT):
             return
         self.beaten = (self.step, elapsed)
         each = self._pace()
@@ -395,7 +404,7 @@ class _Trainer:
         model = self.objective.model
         assert isinstance(model, nn.Module)
         with self.flat.showing(shown):
-            bound = held_out(model, self.valid, self.samples)
+            bound = held_out(model, self.valid, self.samples, self.tile)
             used = latent_use.latent_use(model, self.valid).active
         return bound, int(used.sum()), len(used)
 
@@ -458,7 +467,8 @@ class _Trainer:
         self.kept = Weights.restored(arrays, "kept")
         if self.average is not None:
             self.average.weights = Weights.restored(arrays, "average")
-        self.valid = subset(self.valid, torch.arange(values["checked"]))
+        if values["checked"] < len(self.valid):
+            self._shorten_checks(values["checked"])
         if self.budget.seconds is not None:  # the time of the interrupted run is used up
             earlier = self.limit.resumed(values["used"])
             seconds = self.budget.seconds - earlier + values["seconds"]
@@ -502,7 +512,9 @@ def _whole_batch(rows: int, size: int) -> int:
     return rows - rows % size
 
 
-def held_out(model: nn.Module, rows: Rows, samples: int = CHECK_SAMPLES) -> float:
+def held_out(
+    model: nn.Module, rows: Rows, samples: int = CHECK_SAMPLES, most: int = metrics.TILE
+) -> float:
     """Return the mean importance-weighted bound on held-out rows, nats, with outliers clipped.
 
     The plain ELBO stops small tables too early: it falls as soon as the encoder overfits the
@@ -516,7 +528,8 @@ def held_out(model: nn.Module, rows: Rows, samples: int = CHECK_SAMPLES) -> floa
         model: the model.
         rows: held-out rows.
         samples: importance samples per row.
+        most: rows per pass.
     """
     columns = math.prod(rows.take(torch.zeros(1, dtype=torch.long)).x.shape)
-    log_p = metrics.log_likelihood(model, rows, samples).log_p
+    log_p = metrics.log_likelihood(model, rows, samples, most=most).log_p
     return log_p.clamp_min(log_p.median() - WILD * columns).mean().item()
