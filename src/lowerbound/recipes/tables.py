@@ -14,7 +14,7 @@ from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.record import Recipe, of_tables
 from lowerbound.recipes.vectors import vector
 
-TREE_ABOVE = 500  # levels: benchmarks/results/many_levels.json
+TREE_ABOVE = 1000  # levels: benchmarks/results/many_levels.json
 
 _REALS: dict[str, Callable[[float], Family]] = {
     "gaussian": Gaussian,
@@ -53,7 +53,7 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         reserved: for each coded column, the probability of categories not seen in training.
         tree_above: number of levels above which a categorical column gets a softmax in two steps
             (see `lowerbound.nn.TreeCategories`), whose cost does not grow with the levels; None
-            for one softmax over all levels. A fit uses 500 unless told otherwise.
+            for one softmax over all levels. A fit uses 1,000 unless told otherwise.
     """
     reader = TableFeatures(families, sizes, gaps is not None)
     family = Table(

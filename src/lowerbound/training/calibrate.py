@@ -40,7 +40,7 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
     model, arguments, history, engine, priors = fitted
     coding, coded, split = material.coding, material.coded, material.split
     index = split.calibration
-    samples = score_samples(model, coded)
+    samples = material.samples or score_samples(model, coded)
     calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
     some = subset(coded.rows, index[:TYPICAL_ROWS])
     columns = coding.groups if not coding.shape else ()  # pictures have no named columns

@@ -31,6 +31,7 @@ from lowerbound.recipes import Recipe, find, suggest
 from lowerbound.recipes.hierarchies import halved
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.objective_settings import OBJECTIVE
+from lowerbound.tasks.scoring import levels_lacking
 from lowerbound.tasks.trained import Model
 from lowerbound.training import after_training
 from lowerbound.training.calibrate import calibrated, score_samples
@@ -55,6 +56,7 @@ from lowerbound.training.plan import (
 from lowerbound.training.refit_prior import refit_is_tried, refit_prior
 from lowerbound.training.second_stage import RATE, TIME, FrozenElbo, unfrozen
 from lowerbound.training.split import CALIBRATION_ROWS, VALID_ROWS, Fitted, Material, Say, Split
+from lowerbound.training.units import spell_seconds
 
 CONTEXT_ROWS = 20_000
 LATENT_LIMIT = 128
@@ -273,20 +275,30 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
 
 
 def _limited(plan: Plan, material: Material, fitted: Fitted) -> Material:
-    """Return the material with as many held-out rows as the time that is left allows."""
+    """Return the material with as many held-out rows and draws as the time left allows."""
     limit = material.limit
     if limit.seconds is None:
         return material
-    whole = after_training.full(material)
-    extents = after_training.least(material), whole
     price = _price(plan, material, fitted.model, {**fitted.arguments, "prior": "fitted"})
-    extent = material.team.first(lambda: after_training.fitting(price, extents, limit.left()))
-    if extent.calibration < whole.calibration and not plan.recipe.restoration:
+    least, whole = _extents(material, fitted.model)
+    extent = material.team.first(
+        lambda: after_training.fitting(price, (least, whole), limit.left())
+    )
+    if extent[::2] != whole[::2] and not plan.recipe.restoration:
         material.say(
             f"time       {extent.calibration:,} of {whole.calibration:,} held-out rows set the "
-            f"threshold: more do not fit into the time limit of {limit.seconds:,.0f} s"
+            f"threshold, with {extent.samples} of {whole.samples} samples per score: more do not "
+            f"fit into the time limit of {spell_seconds(limit.seconds)}"
         )
     return after_training.trimmed(material, extent)
+
+
+def _extents(
+    material: Material, model: LatentModel
+) -> tuple[after_training.Extent, after_training.Extent]:
+    """Return the smallest and the largest extent of the work after training."""
+    samples = score_samples(model, material.coded)
+    return after_training.least(material, samples), after_training.full(material, samples)
 
 
 def _refit_seconds(plan: Plan, material: Material, fitted: Fitted) -> float:
@@ -294,8 +306,7 @@ def _refit_seconds(plan: Plan, material: Material, fitted: Fitted) -> float:
     if material.limit.seconds is None or not refit_is_tried(plan.recipe, fitted.arguments):
         return math.inf
     price = _price(plan, material, fitted.model, {**fitted.arguments, "prior": "fitted"})
-    extents = after_training.least(material), after_training.full(material)
-    rest = after_training.reserve(material.limit, price, extents)
+    rest = after_training.reserve(material.limit, price, _extents(material, fitted.model))
     left = material.limit.left()
     return max(left - rest, left / 2)
 
@@ -308,10 +319,10 @@ def _price(
     latent = arguments.get("latent") or max(arguments.get("latents", (1,)))
     return after_training.cost(
         model,
-        material.coded,
-        material.split,
+        material,
         score_samples(model, material.coded),
         int(latent) if refits else 0,
+        levels_lacking(plan.recipe, model) is None,
     )
 
 
@@ -462,8 +473,7 @@ def _training_seconds(
     if limit.seconds is None:
         return math.inf
     price = _price(plan, material, model, arguments)
-    extents = after_training.least(material), after_training.full(material)
-    after = after_training.reserve(limit, price, extents)
+    after = after_training.reserve(limit, price, _extents(material, model))
     return material.team.first(lambda: max(limit.left() - after, LEAST_TRAINING))
 
 

@@ -14,7 +14,7 @@ from lowerbound.training.units import spell_seconds
 USEFUL_STEPS = 300  # steps below which a model has hardly left its initial weights
 COSTLY = 0.3  # share of a model's weights above which a column is named
 LARGE = 200_000  # weights of a column below which it costs little in any case
-PER_LEVEL = 67  # weights per level of a categorical column: an embedding of 50, and its logit
+PER_LEVEL = 83  # weights per level of a categorical column: an embedding of 50, and its logit
 MANY_GRADES = 1000  # levels of an ordinal column above which its likelihood dominates a step
 ROUND = (60, 120, 300, 600, 1200, 1800, 3600, 7200, 4 * 3600, 8 * 3600, 24 * 3600)  # seconds
 

@@ -94,6 +94,7 @@ class Material(NamedTuple):
     limit: TimeLimit
     beat: Beat | None = None
     checked: int = ROWS  # rows of each part that the health is measured on
+    samples: int | None = None  # importance samples per score; None is the usual number
 
     @property
     def train(self) -> Rows:

@@ -12,7 +12,7 @@ from torch.distributions import Independent
 from lowerbound.nn.distributions.base import ONE, Unchecked, centre, sample
 from lowerbound.nn.distributions.families import Family, summed
 
-RANK = 16  # numbers of a row that decide between the levels of a group
+RANK = 32  # numbers of a row that decide between the levels of a group
 _NEVER = -1e9  # logit of a code that does not exist; finite, so that gradients are
 
 
@@ -38,8 +38,8 @@ class TreeCategories(Family):
 
     >>> family = TreeCategories(1000)
     >>> family.numbers(1)  # 32 groups and u
-    48
-    >>> family(torch.zeros(2, 48)).log_prob(torch.tensor([[0.0], [999.0]])).exp()  # nats
+    64
+    >>> family(torch.zeros(2, 64)).log_prob(torch.tensor([[0.0], [999.0]])).exp()  # nats
     tensor([0.0010, 0.0010], grad_fn=<ExpBackward0>)
     """
 
