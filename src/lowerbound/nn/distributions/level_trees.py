@@ -11,6 +11,7 @@ from torch.distributions import Independent
 
 from lowerbound.nn.distributions.base import ONE, Unchecked, centre, sample
 from lowerbound.nn.distributions.families import Family, summed
+from lowerbound.noise import generator
 
 RANK = 32  # numbers of a row that decide between the levels of a group
 _NEVER = -1e9  # logit of a code that does not exist; finite, so that gradients are
@@ -50,7 +51,10 @@ class TreeCategories(Family):
         self.size, self.reserved, self.rank = size, reserved, rank
         each = math.ceil(math.sqrt(size))
         groups = math.ceil(size / each)
-        self.levels = nn.Parameter(torch.zeros(groups, each, rank))
+        # From a generator of its own: zeros would wait for u, and u for them. Half a unit is a
+        # start near the frequencies that `start_from` sets.
+        source = generator("level tree", size)
+        self.levels = nn.Parameter(0.5 * torch.randn(groups, each, rank, generator=source))
         self.bias = nn.Parameter(torch.zeros(groups, each))
         codes = torch.arange(groups * each).view(groups, each)
         unused = (codes >= size) | ((codes == 0) & (reserved > 0))
