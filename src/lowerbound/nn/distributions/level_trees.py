@@ -9,7 +9,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Independent
 
-from lowerbound.nn.distributions.base import ONE, Unchecked, centre, sample
+from lowerbound.nn.distributions.base import ONE, Unchecked, centre, log_support, sample
 from lowerbound.nn.distributions.families import Family, summed
 from lowerbound.noise import generator
 
@@ -168,6 +168,11 @@ class TreeCodes(Unchecked):
 @sample.register
 def _(d: TreeCodes, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
     return d.drawn(generator, shape)
+
+
+@log_support.register
+def _(d: TreeCodes) -> float:
+    return math.log(d._size)
 
 
 @centre.register
