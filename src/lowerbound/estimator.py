@@ -69,7 +69,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         scaling: scaling of numbers: "standard", "quantile", or "blend" (the mean of both).
         alarm_rate: share of normal rows that `predict` may label as outliers.
         max_epochs: largest number of epochs; None for that of the preset.
-        time_limit: largest training time, in seconds or as text such as "10m"; None for no limit.
+        time_limit: largest time of the whole fit, in seconds or as text such as "10m"; None for no
+            limit.
         learning_rate: largest learning rate of Adam; None for that of the preset.
         random_state: an integer for reproducible results, a ``RandomState``, or None for
             different results every time. The global random state is neither read nor changed.

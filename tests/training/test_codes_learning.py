@@ -212,8 +212,9 @@ def test_a_time_limit_is_shared_by_the_stages(monkeypatch):
     monkeypatch.setattr(learning.loop, "fit", fit)
     learn(DATA, replace(PLAN, max_epochs=1, time_limit=100.0))
     first, second = budgets
-    assert first == 100.0 * TIME
-    assert 90 < second < 100  # what the first has left
+    assert first == pytest.approx(100.0 * TIME, rel=0.4)  # less the work after training
+    assert first < 100.0 * TIME
+    assert first < second < 100.0
 
 
 def test_a_fit_of_two_scales_has_few_places_unless_told(fitted):

@@ -319,18 +319,6 @@ class Clock:
         return time.monotonic() - self._began
 
 
-def spell_seconds(seconds: float) -> str:
-    """Return a duration as text, such as 3.2 s or 1 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
-
-
 def spell_bytes(count: int) -> str:
     """Return a number of bytes as text, such as 1.2 MB."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

@@ -123,9 +123,7 @@ def examine(model: nn.Module, train: Rows, valid: Rows, values: int | None = Non
     )
 
 
-def of_restoring(
-    health: Health, measured: str, is_better: bool, than: str = "the given picture"
-) -> Health:
+def of_restoring(health: Health, measured: str, doubt: str = "") -> Health:
     """Return the health of a model that restores pictures, judged by its error on held-out pairs.
 
     Unused latents are no fault of such a model: if the given picture determines the result, the
@@ -134,13 +132,12 @@ def of_restoring(
     Args:
         health: the health that `examine` returned.
         measured: the quality of restored held-out pairs, in words.
-        is_better: whether that quality is better than the baseline.
-        than: the baseline, in words.
+        doubt: how it falls short of a baseline, as "no better than ..."; empty if it does not.
     """
     use = f"latents carry {health.rate:.2f} nats; held-out ELBO {health.valid_elbo:.2f}"
-    if is_better:
+    if not doubt:
         return replace(health, verdict="healthy", lines=[f"OK: {measured}; {use}."])
-    advice = f"WARNING: no better than {than}. Longer training or more pictures may help."
+    advice = f"WARNING: {doubt}. Longer training or more pictures may help."
     return replace(health, verdict="warning", lines=[advice, f"{measured}; {use}."])
 
 

@@ -20,6 +20,7 @@ from lowerbound.coding.rows import Batch, Dense, Rows, subset
 from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
 from lowerbound.nn.distributions.grey_levels import GreyCodes
+from lowerbound.nn.distributions.level_trees import TreeCodes
 from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
 from lowerbound.recipes.record import Draw, draw_each
@@ -252,6 +253,11 @@ def _(px: Blocks, weights: Tensor) -> Tensor:
 @average.register
 def _(px: Categorical, weights: Tensor) -> Tensor:
     return _mix(px.probs, weights).argmax(-1).to(weights.dtype)
+
+
+@average.register
+def _(px: TreeCodes, weights: Tensor) -> Tensor:
+    return px.likeliest(weights)
 
 
 @average.register

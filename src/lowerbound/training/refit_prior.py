@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +38,7 @@ def refit_prior(
     train: Rows,
     valid: Rows,
     seed: int,
+    seconds: float = math.inf,
 ) -> tuple[LatentModel, dict[str, Any]]:
     """Replace the prior N(0, I) by a mixture fitted to the aggregate posterior, if it is better.
 
@@ -50,29 +53,38 @@ def refit_prior(
         train: rows that the mixture is fitted to.
         valid: held-out rows on which the priors are compared.
         seed: seed of the draws from the posterior and of the start of EM.
+        seconds: time after which no mixture of more components is tried.
 
     Returns:
         The model with the better prior, and its arguments.
     """
     model, arguments = fitted
-    if "components" not in recipe.parameters:
+    if not refit_is_tried(recipe, arguments):
         return fitted
-    if arguments.get("prior", "standard") != "standard":  # the prior was trained with the model
-        return fitted
+    began = time.monotonic()
     z = _aggregate(model, train, seed)
     draws = _draws(model, subset(valid, torch.arange(min(len(valid), DECIDING_ROWS))))
-    best, best_nll = None, draws.nll(None)
+    best, best_nll, took = None, draws.nll(None), 0.0
     for components in COMPONENTS:
         if len(z) < ROWS_PER_COMPONENT * components:
             break
+        if time.monotonic() - began + took * components > seconds:
+            break
+        start = time.monotonic()
         candidate = _mixture(components, z, seed)
         nll = draws.nll(candidate)
+        took = (time.monotonic() - start) / components  # an upper bound for more components
         if nll < best_nll - GAIN:
             best, best_nll = candidate, nll
     if best is None:
         return fitted
     arguments = {**arguments, "components": len(best.logits)}
     return _with_prior(recipe, model, arguments, best, seed), arguments
+
+
+def refit_is_tried(recipe: Recipe, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a recipe's prior can be refitted and was not trained with the model."""
+    return "components" in recipe.parameters and arguments.get("prior", "standard") == "standard"
 
 
 class _Draws(NamedTuple):

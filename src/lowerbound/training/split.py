@@ -13,11 +13,13 @@ from lowerbound import noise
 from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, Coding
 from lowerbound.nn.model import LatentModel
+from lowerbound.tasks.doctor import ROWS
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.history import History
-from lowerbound.training.engine.loop import Report
+from lowerbound.training.engine.loop import Beat, Report
 from lowerbound.training.engine.processes import Team
 from lowerbound.training.engine.run_folder import RunFolder
+from lowerbound.training.engine.time_limit import TimeLimit
 
 VALID_ROWS = 4_000
 CALIBRATION_ROWS = 10_000
@@ -80,7 +82,7 @@ class Split:
 
 
 class Material(NamedTuple):
-    """The inputs of a fit: coded rows and their split, callbacks, run folder and processes."""
+    """The inputs of a fit: rows and their split, callbacks, run folder, processes, time limit."""
 
     coding: Coding
     coded: Coded
@@ -89,6 +91,10 @@ class Material(NamedTuple):
     say: Say
     run: RunFolder | None
     team: Team
+    limit: TimeLimit
+    beat: Beat | None = None
+    checked: int = ROWS  # rows of each part that the health is measured on
+    samples: int | None = None  # importance samples per score; None is the usual number
 
     @property
     def train(self) -> Rows:

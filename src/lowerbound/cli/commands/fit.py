@@ -89,7 +89,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
             pictures, or a "pattern*".
         out: where to save the model; by default the name of the data with .vae, in this folder.
         preset: fast, balanced or best: the size of the network and the length of training.
-        time_limit: stop training after this time, such as 90s, 10m or 1h, and keep the best model.
+        time_limit: the largest time of the command, such as 90s, 10m or 1h: training ends early
+            enough to save the best model within it.
         alarm_rate: the share of normal rows that may be flagged, such as 0.1% (default 1%).
         types: the kind of a column, in place of the inferred one; repeat it, or use commas. For
             counts only COLUMN=batch: the experiment that a row is from.
