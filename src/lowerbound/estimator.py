@@ -34,7 +34,7 @@ from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe
 from lowerbound.tasks.calibration import Alarm
 from lowerbound.tasks.explain import explain
-from lowerbound.tasks.trained import Model
+from lowerbound.tasks.trained import Model, warn_of_rate
 from lowerbound.training.fit import learn
 from lowerbound.training.plan import Plan
 
@@ -149,6 +149,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if not plan.recipe.sparse:
             containers.refuse_huge(frame)
         trained = learn(frame, plan)
+        if plan.alarm_rate != Plan.alarm_rate:
+            warn_of_rate(trained)
         trained.facts["input"] = {"kind": containers.kind_of(frame.native), "named": named}
         return self._hold(trained)
 

@@ -25,9 +25,18 @@ def card(trained: TrainedState) -> str:
         f"- held-out ELBO: {facts.get('valid_elbo', float('nan')):.4f} nats per row (coded)\n"
         f"{trained_with}{reserved}"
         f"- threshold: {trained.alarm.threshold:.6g}, expected alarms "
-        f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n\n"
+        f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n"
+        f"{_unreachable(trained)}\n"
         f"## Health\n\n{health}\n\n"
         "Scores are -log p(row) in nats; p-values hold for rows exchangeable with the held-out "
         "ones. The model describes the distribution of the rows it was fitted on. It makes no "
         "claim of fairness, causality or privacy.\n"
     )
+
+
+def _unreachable(trained: TrainedState) -> str:
+    """Return a line if the alarm rate that was asked for takes more calibration rows, or ""."""
+    if trained.recipe.restoration or not len(trained.calibration.scores):
+        return ""
+    told = trained.calibration.unreachable(trained.facts["plan"]["alarm_rate"])
+    return f"- {told}\n" if told else ""

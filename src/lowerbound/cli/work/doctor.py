@@ -143,7 +143,8 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
     trained = load(saved)
     given = walk_for(trained, data, rename, on_bad_file)
     frame, coded = trained.encode(_sampled(given))
-    health = doctor.examine(trained.model, coded.rows, coded.rows, values_of(trained.coding))
+    values, options = values_of(trained.coding), trained.recipe.parameters
+    health = doctor.examine(trained.model, coded.rows, coded.rows, values, options)
     scores = trained.score_coded(coded)
     p = trained.calibration.p_values(scores)
     flagged = float((scores > trained.alarm.threshold).mean())

@@ -284,19 +284,11 @@ def _threshold(alarm: Alarm) -> str:
 
 def _doubts(trained: Model, plan: Plan) -> list[str]:
     """Return warnings about a fit: too few rows, skipped steps, too short a training."""
-    notes, rows = [], len(trained.calibration.scores)
+    notes: list[str] = []
     if trained.recipe.restoration:
         return notes
-    if plan.alarm_rate * (rows + 1) < 1:
-        notes.append(
-            f"{rows:,} calibration rows cannot resolve an alarm rate of {plan.alarm_rate:.3%}: "
-            f"the threshold is their highest score, which flags {trained.alarm.rate:.2%}"
-        )
-    if trained.facts["shared_held_out"]:
-        notes.append(
-            "few rows: the same held-out rows stopped training and set the threshold, "
-            "which makes it a little optimistic"
-        )
+    if coarse := trained.calibration.unreachable(plan.alarm_rate):
+        notes.append(coarse)
     notes += _unsettled(trained, plan)
     stages = [trained.facts[key] for key in _STAGES if key in trained.facts]
     skipped = sum(stage["skipped"] for stage in stages)
