@@ -188,13 +188,15 @@ def main() -> None:
     torch.set_num_threads(1)
     setting = {"sizes": list(SIZES), "fresh": FRESH, "preset": "fast", "epochs": EPOCHS}
     results = results_file.earlier("alarm_rates", setting)
-    for kind in options.only:
-        fits = results.get(kind, {}).get("runs", [])
-        for seed in range(len(fits), options.fits):
+    for seed in range(options.fits):
+        for kind in options.only:
+            fits = results.setdefault(kind, {"runs": []})["runs"]
+            if seed < len(fits):
+                continue
             fits.append(measure(kind, seed, SIZES[seed % len(SIZES)]))
-            results[kind] = {"summary": summary(fits) if len(fits) > 1 else {}, "runs": fits}
+            results[kind] = {"summary": summary(fits) if seed else {}, "runs": fits}
             results_file.write("alarm_rates", setting=setting, results=results)
-        print(kind, results[kind]["summary"], flush=True)
+        print(seed + 1, "fits of each kind", flush=True)
 
 
 if __name__ == "__main__":
