@@ -191,10 +191,10 @@ def main() -> None:
     for seed in range(options.fits):
         for kind in options.only:
             fits = results.setdefault(kind, {"runs": []})["runs"]
-            if seed < len(fits):
+            if seed in {fit["seed"] for fit in fits}:
                 continue
             fits.append(measure(kind, seed, SIZES[seed % len(SIZES)]))
-            results[kind] = {"summary": summary(fits) if seed else {}, "runs": fits}
+            results[kind] = {"summary": summary(fits) if len(fits) > 1 else {}, "runs": fits}
             results_file.write("alarm_rates", setting=setting, results=results)
         print(seed + 1, "fits of each kind", flush=True)
 

@@ -34,7 +34,7 @@ from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe
 from lowerbound.tasks.calibration import Alarm
 from lowerbound.tasks.explain import explain
-from lowerbound.tasks.trained import Model, warn_of_rate
+from lowerbound.tasks.trained import Model
 from lowerbound.training.fit import learn
 from lowerbound.training.plan import Plan
 
@@ -79,7 +79,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     Attributes:
         trained_: the `lowerbound.Model` of the estimator.
         offset_: `decision_function` is `score_samples` minus this.
-        alarm_: the threshold on `anomaly_score`, with the false-alarm rate that it gives.
+        alarm_: the threshold on `anomaly_score`, with the false-alarm rate that it gives; with
+            few rows it differs from `alarm_rate`, and ``trained_.alarm_doubt`` says why.
         health_: measurements of the model and the verdict on it.
         history_: the history of the training.
         latent_: the size of z.
@@ -149,8 +150,6 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if not plan.recipe.sparse:
             containers.refuse_huge(frame)
         trained = learn(frame, plan)
-        if plan.alarm_rate != Plan.alarm_rate:
-            warn_of_rate(trained)
         trained.facts["input"] = {"kind": containers.kind_of(frame.native), "named": named}
         return self._hold(trained)
 

@@ -73,14 +73,17 @@ def test_alarms_of_all_kinds_of_tables_are_as_rare_as_stated(alarm_rates):
     check(found)
 
 
-def test_a_chosen_rate_that_cannot_be_reached_warns_in_python():
-    x = np.random.default_rng(0).normal(size=(100, 2))
-    with pytest.warns(UserWarning, match="10 calibration rows cannot resolve an alarm rate of 1"):
-        model = fit(x, preset="fast", max_epochs=1, alarm_rate=0.01)
+def test_a_rate_that_cannot_be_reached_is_told_in_python():
+    x, lines = np.random.default_rng(0).normal(size=(100, 2)), []
+    model = fit(x, preset="fast", max_epochs=1, alarm_rate=0.01, say=lines.append)
     assert model.alarm.rate == 1 / 11
-    with pytest.warns(UserWarning, match=r"of 0\.500%"):
-        VAE(preset="fast", max_epochs=1, alarm_rate=0.005).fit(x)
-    assert "cannot resolve an alarm rate" in cards.card(model)
+    told = "10 calibration rows cannot resolve an alarm rate of 1.000%, which takes 99"
+    assert lines[-1] == model.alarm_doubt
+    assert model.alarm_doubt.startswith(told)
+    assert told in cards.card(model)
+    model = VAE(preset="fast", max_epochs=1, alarm_rate=0.1).fit(x).trained_
+    assert model.alarm_doubt == ""
+    assert "cannot resolve" not in cards.card(model)
 
 
 def test_coarse_p_values_warn_in_python():

@@ -15,6 +15,7 @@ def card(trained: TrainedState) -> str:
     columns = ", ".join(group.column for group in trained.coding.groups) if not shape else ""
     holds = f"pictures: {' x '.join(map(str, shape))}" if shape else f"columns: {columns}"
     reserved = "".join(f"- {line}\n" for line in reservations(objective))
+    doubt = f"- {trained.alarm_doubt}\n" if trained.alarm_doubt else ""
     health = "\n".join(f"- {line}" for line in facts.get("health", {}).get("lines", []))
     return (
         f"# {trained.recipe.name} model\n\n"
@@ -26,17 +27,9 @@ def card(trained: TrainedState) -> str:
         f"{trained_with}{reserved}"
         f"- threshold: {trained.alarm.threshold:.6g}, expected alarms "
         f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n"
-        f"{_unreachable(trained)}\n"
+        f"{doubt}\n"
         f"## Health\n\n{health}\n\n"
         "Scores are -log p(row) in nats; p-values hold for rows exchangeable with the held-out "
         "ones. The model describes the distribution of the rows it was fitted on. It makes no "
         "claim of fairness, causality or privacy.\n"
     )
-
-
-def _unreachable(trained: TrainedState) -> str:
-    """Return a line if the alarm rate that was asked for takes more calibration rows, or ""."""
-    if trained.recipe.restoration or not len(trained.calibration.scores):
-        return ""
-    told = trained.calibration.unreachable(trained.facts["plan"]["alarm_rate"])
-    return f"- {told}\n" if told else ""

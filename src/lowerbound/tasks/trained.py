@@ -58,13 +58,6 @@ def warn_of_few(drawn: Samples, n: int) -> None:
         )
 
 
-def warn_of_rate(model: TrainedState) -> None:
-    """Warn if the calibration rows are too few for the alarm rate that was asked for."""
-    rate = model.facts["plan"]["alarm_rate"]
-    if not model.recipe.restoration and (told := model.calibration.unreachable(rate)):
-        warnings.warn(told, stacklevel=3)
-
-
 class Model(TrainedState):
     """A trained model and its methods: score, embed, impute, reconstruct, sample, save, load."""
 

@@ -29,7 +29,7 @@ from lowerbound.recipes import Recipe, find, suggest
 from lowerbound.recipes.hierarchies import halved
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.objective_settings import OBJECTIVE
-from lowerbound.tasks.trained import Model, warn_of_rate
+from lowerbound.tasks.trained import Model
 from lowerbound.training.calibrate import calibrated
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.engine import Engine
@@ -102,8 +102,9 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         types: kinds of columns by name, in place of the inferred ones.
         drop: columns to leave out.
         transform: scaling of numeric columns: "blend", "standard" or "quantile".
-        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%". A warning
-            is given if the calibration rows are too few for it.
+        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%". If the
+            calibration rows are too few for it, `say` is told what is used, and
+            ``model.alarm_doubt`` says so.
         max_epochs: largest number of passes over the data.
         time_limit: largest number of seconds, or text such as "60s" or "10m".
         learning_rate: peak learning rate of Adam.
@@ -133,9 +134,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
     if out is None:
         model = _noting(learn(given, plan, say=say), given)
-        if "alarm_rate" in chosen:
-            warn_of_rate(model)
-        return model
+        return _saying(model, say)
     target = Path(out).absolute()
     if resume not in ("auto", "never"):
         raise UsageError(
@@ -149,8 +148,13 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         model.save(target, overwrite=run.replace)
         if model.facts["history"]["stopped"] != "interrupt":
             run.remove()
-    if "alarm_rate" in chosen:
-        warn_of_rate(model)
+    return _saying(model, say)
+
+
+def _saying(model: Model, say: Say) -> Model:
+    """Say why the alarm rate cannot be reached, if so; return the model."""
+    if model.alarm_doubt:
+        say(model.alarm_doubt)
     return model
 
 

@@ -287,8 +287,8 @@ def _doubts(trained: Model, plan: Plan) -> list[str]:
     notes: list[str] = []
     if trained.recipe.restoration:
         return notes
-    if coarse := trained.calibration.unreachable(plan.alarm_rate):
-        notes.append(coarse)
+    if trained.alarm_doubt:
+        notes.append(trained.alarm_doubt)
     notes += _unsettled(trained, plan)
     stages = [trained.facts[key] for key in _STAGES if key in trained.facts]
     skipped = sum(stage["skipped"] for stage in stages)
