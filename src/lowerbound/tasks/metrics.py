@@ -192,7 +192,7 @@ class _ImportanceSampling:
             return found
         fitted = proposals.refined(self.model, batch)
         other = self._sums(batch, keys, lambda normals: proposals.proposing(fitted, normals))
-        better = poor & (_effective(other, self.samples) > effective)
+        better = proposals.preferred(poor, _effective(other, self.samples), effective)
         return torch.where(better[:, None], other, found)
 
     def _sums(

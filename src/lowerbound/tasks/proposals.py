@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,8 @@ from torch.distributions import Distribution, Independent, Normal
 
 from lowerbound import noise
 from lowerbound.coding.rows import Batch
-from lowerbound.nn.distributions.base import log_support
+from lowerbound.nn.distributions.base import Unchecked, log_support
+from lowerbound.nn.latents.priors import from_normals
 from lowerbound.nn.trace import Choose, Drawn, Trace, from_posterior, from_prior, replay
 
 WEAK = 0.5  # a share of effective samples below it is poor
@@ -64,7 +66,7 @@ def weighted(model: nn.Module, batch: Batch, samples: int) -> Weighted:
     if not poor.any():
         return found
     other = _drawn(model, batch, proposing(refined(model, batch), normals), samples)
-    better = poor & (share(other.log_w) > share(found.log_w))
+    better = preferred(poor, share(other.log_w), share(found.log_w))
     row = better.repeat_interleave(samples)
     z = {
         name: torch.where(row.view(-1, *[1] * (each.dim() - 1)), other.z[name], each)
@@ -91,6 +93,20 @@ def weak(batch: Batch, effective: Tensor) -> Tensor:
     if batch.x.dim() != 2:  # for pictures, a fit to each row would take minutes
         return torch.zeros_like(effective, dtype=torch.bool)
     return batch.x.isnan().any(1) & (effective < WEAK)
+
+
+def preferred(poor: Tensor, refined: Tensor, usual: Tensor) -> Tensor:
+    """Return for which rows the refined proposal is taken, (rows,).
+
+    A proposal that misses a part of the posterior has even weights elsewhere, so that its
+    effective sample size flatters it. The refined one covers the prior, and may have fewer.
+
+    Args:
+        poor: whether q is a poor proposal.
+        refined: shares (or numbers) of effective samples of the refined proposal.
+        usual: those of q.
+    """
+    return poor & (refined > usual / 4)
 
 
 def _drawn(model: nn.Module, batch: Batch, choose: Choose, samples: int) -> Weighted:
@@ -150,7 +166,14 @@ Fitted = Mapping[str, tuple[Tensor, Tensor]]  # location and scale of each site,
 
 
 def proposing(fitted: Fitted, normals: noise.Noise) -> Choose:
-    """Return the rule that draws z from `refined` normals, with their density as the proposal's.
+    """Return the rule that draws half of z from `refined` normals and half from the prior.
+
+    The prior covers what a single normal misses, such as several modes; the density of the
+    mixture is that of the proposal.
+
+    References:
+        Hesterberg, "Weighted average importance sampling and defensive mixture distributions",
+        1995, https://doi.org/10.1080/00401706.1995.10484303
 
     Args:
         fitted: location and scale by name of the site.
@@ -158,13 +181,47 @@ def proposing(fitted: Fitted, normals: noise.Noise) -> Choose:
     """
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
-        loc, scale = fitted[name]
-        samples = p.batch_shape[0] // len(loc)
-        loc, scale = (each.repeat_interleave(samples, 0) for each in (loc, scale))
-        z = loc + scale * normals(name, loc.shape, loc)
-        return Drawn(z, Independent(Normal(loc, scale, validate_args=False), loc.dim() - 1))
+        own, z = _normal(fitted, name, p, normals)
+        other = from_normals(p, partial(normals, f"{name} of the prior"))
+        first = normals(f"{name} by the normal", torch.Size([len(z), 1]), z)[:, 0] > 0
+        z = torch.where(first.view(-1, *[1] * (z.dim() - 1)), z, other)
+        return Drawn(z, _Halves(own, p))
 
     return choose
+
+
+def _of_normals(fitted: Fitted, normals: noise.Noise) -> Choose:
+    """Return the rule that draws from the normals alone."""
+
+    def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+        own, z = _normal(fitted, name, p, normals)
+        return Drawn(z, own)
+
+    return choose
+
+
+def _normal(
+    fitted: Fitted, name: str, p: Distribution, normals: noise.Noise
+) -> tuple[Distribution, Tensor]:
+    """Return the fitted normal of a site for every draw, and draws from it."""
+    loc, scale = fitted[name]
+    samples = p.batch_shape[0] // len(loc)
+    loc, scale = (each.repeat_interleave(samples, 0) for each in (loc, scale))
+    z = loc + scale * normals(name, loc.shape, loc)
+    return Independent(Normal(loc, scale, validate_args=False), loc.dim() - 1), z
+
+
+class _Halves(Unchecked):
+    """The mixture of two distributions with equal weights."""
+
+    def __init__(self, one: Distribution, other: Distribution) -> None:
+        self.one, self.other = one, other
+        super().__init__(one.batch_shape, one.event_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of every row, (B,) nats."""
+        both = torch.logaddexp(self.one.log_prob(value), self.other.log_prob(value))
+        return both - math.log(2)
 
 
 def refined(model: nn.Module, batch: Batch) -> Fitted:
@@ -194,9 +251,8 @@ def refined(model: nn.Module, batch: Batch) -> Fitted:
         normals = noise.Keyed(keys, (step + 1) * DRAWS)
         with torch.enable_grad():
             leaves = {n: tuple(v.detach().requires_grad_() for v in p) for n, p in fitted.items()}
-            trace = Trace(
-                proposing({n: (m, s.exp()) for n, (m, s) in leaves.items()}, normals), rows, DRAWS
-            )
+            shown = {n: (m, s.exp()) for n, (m, s) in leaves.items()}
+            trace = Trace(_of_normals(shown, normals), rows, DRAWS)
             log_p = model(None, trace, batch.context).log_prob(x)
             # The entropy in closed form; its constant has no gradient.
             spread = sum(s.flatten(1).sum(1) for _, s in leaves.values())
