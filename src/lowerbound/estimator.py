@@ -80,7 +80,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     Attributes:
         trained_: the `lowerbound.Model` of the estimator.
         offset_: `decision_function` is `score_samples` minus this.
-        alarm_: the threshold on `anomaly_score`, with the false-alarm rate that it gives.
+        alarm_: the threshold on `anomaly_score`, with the false-alarm rate that it gives; with
+            few rows it differs from `alarm_rate`, and ``trained_.alarm_doubt`` says why.
         health_: measurements of the model and the verdict on it.
         history_: the history of the training.
         latent_: the size of z.

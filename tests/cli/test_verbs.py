@@ -190,6 +190,18 @@ def test_score_by_false_discovery_rate(run):
     assert facts["false_discovery_rate"] == 0.2
 
 
+def test_a_false_discovery_rate_that_is_too_fine_names_the_calibration_rows_it_takes(run):
+    done = run("score", "tx.vae", "tx.csv", "--out", "s.csv", "--fdr", "1%", "--json")
+    facts = done.facts
+    assert facts["flagged"] == 0
+    assert facts["calibration_rows_needed"] == 25_999
+    (note,) = [note for note in facts["notes"] if "too coarse" in note]
+    assert "26 calibration rows" in note
+    assert "25,999 to flag a single row" in note
+    done = run("score", "tx.vae", "tx.csv", "--out", "s.csv", "--fdr", "1%", "--overwrite")
+    assert "too coarse" in done.out + done.err
+
+
 def test_embed(run, folder):
     assert run("embed", "tx.vae", "tx.csv", "--out", "z.parquet").code == 0
     table = pq.read_table("z.parquet")

@@ -112,7 +112,8 @@ class Model(TrainedState):
                 rows and the other highest-scoring rows.
             false_discovery_rate: flag rows by the Benjamini-Hochberg procedure, so that the
                 expected share of normal rows among the flagged ones is at most this, instead of
-                the rows above the threshold of the fit.
+                the rows above the threshold of the fit. A warning is given if no row is flagged
+                because the calibration rows are too few for this rate.
 
         Returns:
             A table of the same type as `data` (a structured array for an array) with a line per
@@ -168,7 +169,11 @@ class Model(TrainedState):
             way.check_parted("--explain")
         frame, coded = self.encode(data)
         scores = way.scores(self.model, coded)
-        cut = None if false_discovery_rate is None else way.cut(scores, false_discovery_rate)
+        cut = None
+        if false_discovery_rate is not None:
+            cut = way.cut(scores, false_discovery_rate)
+            if coarse := way.too_coarse(scores, false_discovery_rate):
+                warnings.warn(str(coarse), stacklevel=2)
         return explained(self, (frame, coded), way.flag(scores, cut), explain), coded
 
     def embed(self, data: object) -> NDArray[np.float32]:

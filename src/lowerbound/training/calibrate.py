@@ -19,7 +19,7 @@ from lowerbound.tasks.scoring import Likelihood, Scoring, by_levels, levels_lack
 from lowerbound.tasks.trained import Model
 from lowerbound.training.engine.engine import flops
 from lowerbound.training.plan import Plan, budget_of, objective_settings
-from lowerbound.training.split import HELD_CROPS, SMALL, Fitted, Material
+from lowerbound.training.split import HELD_CROPS, Fitted, Material
 
 CROP_SAMPLES = 4  # importance samples of a crop's score
 TYPICAL_ROWS = 500  # held-out rows from which each column's usual part of a score is estimated
@@ -51,7 +51,7 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
     )
     learned = _some(_first(material.learned, material.checked), coded)
     valid = _first(material.valid, material.checked)
-    health = doctor.examine(model, learned, valid, values_of(coding))
+    health = doctor.examine(model, learned, valid, values_of(coding), plan.recipe.parameters)
     if plan.recipe.restoration:
         health = _restoring(health, fitted, valid)
     facts = {
@@ -62,7 +62,6 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
         "columns": list(frame.names),
         "rows": len(coded.rows),
         "split": {name: len(getattr(split, name)) for name in ("train", "valid", "calibration")},
-        "shared_held_out": len(coded.rows) < SMALL,
         "plan": plan.document(),
         "objective": objective_settings(plan, len(split.train)),
         "patience": budget_of(plan, len(split.train)).patience,

@@ -111,7 +111,9 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         types: kinds of columns by name, in place of the inferred ones.
         drop: columns to leave out.
         transform: scaling of numeric columns: "blend", "standard" or "quantile".
-        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%".
+        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%". If the
+            calibration rows are too few for it, `say` is told what is used, and
+            ``model.alarm_doubt`` says so.
         max_epochs: largest number of passes over the data.
         time_limit: largest number of seconds up to the saved model, or text such as "60s" or
             "10m".
@@ -142,7 +144,8 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
     limit = TimeLimit(plan.time_limit, began)
     if out is None:
-        return _noting(learn(given, plan, say=say, limit=limit), given)
+        model = _noting(learn(given, plan, say=say, limit=limit), given)
+        return _saying(model, say)
     target = Path(out).absolute()
     if resume not in ("auto", "never"):
         raise UsageError(
@@ -156,6 +159,13 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         model.save(target, overwrite=run.replace)
         if model.facts["history"]["stopped"] != "interrupt":
             run.remove()
+    return _saying(model, say)
+
+
+def _saying(model: Model, say: Say) -> Model:
+    """Say why the alarm rate cannot be reached, if so; return the model."""
+    if model.alarm_doubt:
+        say(model.alarm_doubt)
     return model
 
 

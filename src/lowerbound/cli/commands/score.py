@@ -71,7 +71,8 @@ def score(  # noqa: PLR0913 - the arguments are the command's flags
             that rows that are too likely stand out too. levels: for models with several levels
             of latents, the information in the lowest level that the others do not predict.
         explain: name this many columns that add most to a high score, and the expected values.
-        fdr: limit the share of false alarms among the flagged rows, such as to 5%.
+        fdr: limit the share of false alarms among the flagged rows, such as to 5%. A note says
+            if this takes more calibration rows than the model has.
         heatmaps: for pictures: write a folder of PNG files that show where the flagged and the
             highest-scoring pictures are unusual.
         rename: rename a column of the data to the name in the model; repeat it for more.
@@ -121,6 +122,7 @@ def score(  # noqa: PLR0913 - the arguments are the command's flags
         "threshold": way.alarm.threshold,
         "expected_rate": way.alarm.rate,
         "false_discovery_rate": rate,
+        **({} if seen.coarse is None else {"calibration_rows_needed": seen.coarse.needed()}),
         "seconds": took,
         **seen.remarks.facts,
         "highest": top,

@@ -312,19 +312,11 @@ def _threshold(alarm: Alarm) -> str:
 
 def _doubts(trained: Model, plan: Plan) -> list[str]:
     """Return warnings about a fit: too few rows, skipped steps, too short a training."""
-    notes, rows = _too_short(trained), len(trained.calibration.scores)
+    notes = _too_short(trained)
     if trained.recipe.restoration:
         return notes
-    if plan.alarm_rate * (rows + 1) < 1:
-        notes.append(
-            f"{rows:,} calibration rows cannot resolve an alarm rate of {plan.alarm_rate:.3%}: "
-            f"the threshold is their highest score, which flags {trained.alarm.rate:.2%}"
-        )
-    if trained.facts["shared_held_out"]:
-        notes.append(
-            "few rows: the same held-out rows stopped training and set the threshold, "
-            "which makes it a little optimistic"
-        )
+    if trained.alarm_doubt:
+        notes.append(trained.alarm_doubt)
     notes += _unsettled(trained, plan)
     stages = [trained.facts[key] for key in _STAGES if key in trained.facts]
     skipped = sum(stage["skipped"] for stage in stages)
