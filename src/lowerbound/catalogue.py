@@ -223,8 +223,8 @@ DATA: dict[str, tuple[str, str]] = {
         "Its index arrays point outside its shape or are not sorted.",
     ),
     "E043": (
-        "numbers have too many digits",
-        "Some values cannot be stored as 64-bit floating point numbers without loss.",
+        "numbers beyond the limits of 64-bit floating point",
+        "Some values are too large, or lie too near to each other, for 64-bit floating point.",
     ),
     "E080": (
         "the array and the model have different numbers of columns",

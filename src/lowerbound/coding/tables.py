@@ -124,7 +124,9 @@ class TableCoding:
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with missing values replaced by the decoded `values`."""
         numbers = [c.name for c in self.schema.columns if c.kind in {"real", "positive", "count"}]
-        return filled(table_of(frame), self.decode(values), numbers)
+        table = table_of(frame)
+        decoded = self.schema.decode(np.asarray(values), bounded=True, like=table)
+        return filled(table, decoded, numbers)
 
     def document(self) -> dict[str, Any]:
         """Return the schema as plain JSON values."""

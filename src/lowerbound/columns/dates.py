@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from lowerbound.columns.arrow import arrow_type, is_moment, is_text, pc, row_of, snippet, storage
 from lowerbound.columns.base import LIMIT, Column, Part, Tally
+from lowerbound.columns.calendar import Calendar, Style, positions
 from lowerbound.errors import DataError
 
 DAY, HOUR = 86_400, 3_600
@@ -134,7 +135,8 @@ class Datetime(Column):
 
     For dates, week and weekday are a bijection with the date. For times, the position within the
     hour is modelled as uniform and decoded to its middle, unless all training rows share one
-    position, which is then kept.
+    position, which is then kept. Bounded moments are those of draws: they lie anywhere within
+    the hour, in the range and at the resolution of the training rows.
     """
 
     kind: Literal["datetime"]
@@ -145,11 +147,15 @@ class Datetime(Column):
     hours: bool
     rest: float | None = Field(default=None, ge=0, lt=DAY)
     pattern: str | None = None
+    seen: Calendar | None = None  # None in models of earlier versions
+    style: Style | None = None  # of text in ISO 8601
 
     @classmethod
-    def fit(cls, moments: np.ndarray, **common: object) -> Datetime:
-        """Return the column fitted to moments in seconds, NaN where missing."""
-        week, _, hour, rest = split(moments[~np.isnan(moments)])
+    def fit(cls, cells: pa.Array, moments: np.ndarray, **common: object) -> Datetime:
+        """Return the column fitted to cells (n,), at moments in seconds (n,), NaN if missing."""
+        known = moments[~np.isnan(moments)]
+        week, _, hour, rest = split(known)
+        style = Style.fit(cells, moments) if common["pattern"] in (ISO, None) else None
         hours = bool((hour != hour[0]).any() or (rest != rest[0]).any())
         even = bool((rest == rest[0]).all())
         constant = float(rest[0] if hours else hour[0] * HOUR + rest[0])
@@ -162,6 +168,8 @@ class Datetime(Column):
                 "last": int(week.max()),
                 "hours": hours,
                 "rest": constant if even else None,
+                "style": style,
+                "seen": Calendar.fit(known, getattr(cells.type, "tz", None) or "", style),
                 **common,
             }
         )
@@ -215,8 +223,38 @@ class Datetime(Column):
             week = np.clip(week, self.first, self.last)
         moments = (week * 7 + np.rint(next(codes)) - EPOCH_WEEKDAY) * DAY
         moments = moments + (np.rint(next(codes)) * HOUR if self.hours else 0)
-        moments = moments + (HOUR / 2 if self.rest is None else self.rest)
-        return _restore(np.where(gone, np.nan, moments), self.dtype, self.pattern)
+        moments = np.where(gone, np.nan, moments + self._within_hour(values, bounded))
+        if bounded and self.seen:
+            moments = self.seen.held(moments, self.style)
+        if self.style and is_text(storage(arrow_type(self.dtype))):
+            return self.style.write(moments).cast(storage(arrow_type(self.dtype)))
+        return _restore(moments, self.dtype, self.pattern)
+
+    def _within_hour(self, values: np.ndarray, bounded: bool) -> np.ndarray | float:
+        if self.rest is not None:
+            return self.rest
+        if self.seen is None or self.seen.grain > HOUR:
+            return HOUR / 2
+        if not bounded:
+            return self.seen.middle()
+        grain = self.seen.grain
+        return self.seen.base % grain + np.floor(positions(values) * (HOUR / grain)) * grain
+
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type, and the way of writing, of other cells of it."""
+        if is_moment(cells.type):
+            return self.model_copy(update={"dtype": str(cells.type)})
+        if not pa.types.is_dictionary(cells.type) or not len(cells.dictionary):
+            return self
+        pattern = self.pattern
+        if pattern is None or _parse(cells.dictionary, pattern).null_count:
+            pattern = find_format(cells.dictionary, self.name)
+        if pattern == self.pattern and pattern != ISO:
+            return self
+        moments = seconds(cells, self.name, pattern)
+        style = Style.fit(cells, moments) if pattern == ISO else None
+        update = {"dtype": "large_string", "pattern": pattern, "style": style or self.style}
+        return self.model_copy(update=update)
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return the log density of a second, or of a day where there is no time of day."""

@@ -12,10 +12,18 @@ import pyarrow as pa
 
 from lowerbound.columns import arrow as raw
 from lowerbound.columns.arrow import NUMBER, listed, pc, row_of, snippet
-from lowerbound.columns.base import Column, Skipped
+from lowerbound.columns.base import Column
 from lowerbound.columns.categories import MOST_LEVELS, Category
 from lowerbound.columns.dates import Datetime, find_format, seconds
-from lowerbound.columns.numbers import Count, Numeric, Quantiles, refuse_not_counts
+from lowerbound.columns.levels import Known
+from lowerbound.columns.numbers import (
+    NEAREST,
+    Count,
+    Numeric,
+    Quantiles,
+    refuse_not_counts,
+)
+from lowerbound.columns.skipped import Skipped
 from lowerbound.columns.spread import Spread
 from lowerbound.errors import DataError, UsageError
 
@@ -23,6 +31,7 @@ Transform = Literal["blend", "standard", "quantile"]
 
 ATOM_SHARE = 0.05
 _MOST_ATOMS = 10
+_UNITS = (86_400e9, 3_600e9, 60e9, 1e9, 1e6, 1e3)  # day to microsecond, in nanoseconds
 _MANY = 50  # least number of distinct values of a column with atoms
 _FEW = 20
 
@@ -42,6 +51,7 @@ class Sample:
     dtype: str
     transform: Transform
     exclude_atoms: bool
+    labels: tuple[str, ...] | None  # the levels of a dictionary type, in order
     ordered: bool  # a dictionary type that declares its levels to be ordered
 
     @property
@@ -61,6 +71,9 @@ def infer_column(sample: Sample) -> Column:
     distinct = _distinct(cells)
     if distinct <= 1:
         return _constant(sample)
+    if sample.labels is not None and _repeated(len(sample.labels), sample):
+        kind = "binary" if len(sample.labels) == 2 else "categorical"
+        return _category(sample, "ordinal" if sample.ordered else kind)
     if raw.is_moment(cells.type):
         return _datetime(sample)
     if pa.types.is_boolean(cells.type):
@@ -68,6 +81,12 @@ def infer_column(sample: Sample) -> Column:
     if pa.types.is_dictionary(cells.type):
         return _infer_words(sample)
     return _infer_numbers(sample)
+
+
+def _repeated(distinct: int, sample: Sample) -> bool:
+    """Return whether so many levels occur often enough to be modelled."""
+    seen = len(sample.cells) - sample.cells.null_count
+    return distinct * 2 <= seen or (distinct <= 10 and distinct < seen)
 
 
 def _distinct(cells: pa.Array) -> int:
@@ -150,6 +169,7 @@ def _atoms(spread: Spread, kind: str, sample: Sample) -> np.ndarray:
 def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
     atoms = _atoms(spread, kind, sample)
     rest = spread.where(~atoms)
+    _refuse_tiny(rest, kind, sample)
     logs = Spread(np.log(rest.values), rest.counts) if kind == "positive" else rest
     mean, std = logs.moments()
     weight = _score_weight(sample.transform, rest.rows) if len(logs.values) > 2 else 0.0
@@ -162,11 +182,37 @@ def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
             "low": float(spread.values[0]),
             "high": float(spread.values[-1]),
             "whole": rest.whole,
+            "grain": _grain(rest, sample),
             "atoms": tuple(spread.values[atoms].tolist()),
             "quantiles": Quantiles.fit(logs.values, logs.counts, weight) if weight else None,
             "notes": _number_notes(sample, spread),
         }
     )
+
+
+def _refuse_tiny(spread: Spread, kind: str, sample: Sample) -> None:
+    """Raise E043 if all values lie so near to each other that slopes overflow float64."""
+    with np.errstate(over="ignore"):
+        width = float(spread.values[-1] - spread.values[0])
+    if kind == "positive" or len(spread.values) < 2 or width >= NEAREST:
+        return
+    raise DataError(
+        "E043",
+        f"the values of column {snippet(sample.name)} lie within {width:.2g} of each other, at "
+        "the limit of 64-bit floating point",
+        fix="rescale the column, such as by 1e300",
+        column=sample.name,
+    )
+
+
+def _grain(spread: Spread, sample: Sample) -> float:
+    """Return the ticks of the longest unit of time that divides all times or durations, else 1."""
+    kind = raw.storage(raw.arrow_type(sample.dtype))
+    if not spread.whole or not pa.types.is_temporal(kind):
+        return 1.0
+    units = [float(unit / raw.nanoseconds(kind)) for unit in _UNITS]
+    fit = (unit for unit in units if unit >= 1 and not (spread.values % unit).any())
+    return next(fit, 1.0)
 
 
 def _score_weight(transform: Transform, rows: int) -> float:
@@ -242,7 +288,7 @@ def _infer_spelled_numbers(sample: Sample, numbers: np.ndarray) -> Column:
 def _infer_labels(sample: Sample, note: str = "") -> Column:
     words = sample.cells.dictionary
     distinct, seen = len(words), len(sample.cells) - sample.cells.null_count
-    repeated = distinct * 2 <= seen or (distinct <= 10 and distinct < seen)
+    repeated = _repeated(distinct, sample)
     spaces = float(pc.mean(pc.count_substring(words, pattern=" ")).as_py())
     prose = spaces >= 3 and distinct > 0.3 * seen
     if repeated and not prose and distinct <= MOST_LEVELS:
@@ -273,7 +319,7 @@ def _datetime(sample: Sample, pattern: str | None = None) -> Column:
     moments = seconds(sample.cells, sample.name, pattern)
     if np.isnan(moments).all():
         return _constant(sample)
-    return Datetime.fit(moments, pattern=pattern, **sample.common)
+    return Datetime.fit(sample.cells, moments, pattern=pattern, **sample.common)
 
 
 def _sorted_words(sample: Sample) -> tuple[list[str], np.ndarray]:
@@ -302,14 +348,17 @@ def _category(sample: Sample, kind: str, note: str = "", order: list[str] | None
         raise _impossible(sample, kind, f"it has {len(words):,} levels: {listed(words)}")
     if sample.ordered and order is None:
         kept = set(words)
-        order = [w for w in sample.cells.dictionary.to_pylist() if w in kept]
+        order = [w for w in sample.labels or () if w in kept]
     if order is not None:
-        if strange := [w for w in words if w not in order]:
+        text = sample.cells.type if sample.ordered else pa.large_string()
+        places = Known(order, text).find(words, sample.cells.type)
+        if strange := [w for w, place in zip(words, places, strict=True) if place < 0]:
             raise _impossible(
                 sample, kind, f"{listed(strange)} is not in the order given", strange
             )
-        found = dict(zip(words, counts.tolist(), strict=True))
-        words, counts = order, np.array([found.get(w, 0) for w in order])
+        found = dict(zip(places, zip(words, counts.tolist(), strict=True), strict=True))
+        ranked = [found.get(place, (word, 0)) for place, word in enumerate(order)]
+        words, counts = [word for word, _ in ranked], np.array([count for _, count in ranked])
     rare = int((counts < 10).sum())
     share = counts[counts < 10].sum() / max(counts.sum(), 1)
     notes = [note] if note else []

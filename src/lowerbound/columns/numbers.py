@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lowerbound.columns.arrow import floats, restore, row_of, snippet
+from lowerbound.columns.arrow import arrow_type, floats, restore, row_of, snippet, storage
 from lowerbound.columns.base import LIMIT, Column, Part, Tally
 from lowerbound.columns.knots import Knots, by_blocks
 from lowerbound.errors import DataError
@@ -20,6 +20,9 @@ _MOST_LOG = 709.0  # exp of a larger number overflows float64
 
 
 NEAREST = 1e-300  # least distance of two knots: slopes between nearer ones overflow float64
+
+
+C = TypeVar("C", bound=Column)
 
 
 class Quantiles(BaseModel):
@@ -150,6 +153,7 @@ class Numeric(Column):
     low: float
     high: float
     whole: bool = False
+    grain: float = Field(default=1.0, gt=0)  # spacing of whole numbers
     atoms: tuple[float, ...] = ()
     quantiles: Quantiles | None = None
 
@@ -157,7 +161,7 @@ class Numeric(Column):
     def parts(self) -> tuple[Part, ...]:
         """The continuous part, and that of the atoms if there are any."""
         even = self.whole and self.kind == "real" and self.quantiles is None
-        step = 1 / self.std if even else 0.0
+        step = self.grain / self.std if even else 0.0
         main = Part(name=self.name, column=self.name, family="real", step=step)
         if not self.atoms:
             return (main,)
@@ -172,9 +176,31 @@ class Numeric(Column):
         atoms = ", ".join(f"{a:g}" for a in self.atoms)
         return f"{start}{scale}" + (f"; atom at {atoms}" if atoms else "")
 
+    @cached_property
+    def _type(self) -> pa.DataType:
+        return storage(arrow_type(self.dtype))
+
+    def numbers(self, cells: pa.Array) -> np.ndarray:
+        """Return the values (n,) in the unit of training, NaN where missing.
+
+        A number that is an atom but for its rounding to float32 or float16, here or in training,
+        is returned as that atom.
+        """
+        raw = floats(cells, self.name, self._type)
+        for width, kind in ((np.float32, pa.float32()), (np.float16, pa.float16())):
+            declared = kind in (cells.type, self._type)
+            for atom in self.atoms if declared or kind == pa.float32() else ():
+                with np.errstate(over="ignore"):
+                    narrow = float(width(atom))
+                    if declared or not narrow.is_integer():
+                        raw[raw == narrow] = atom
+                        if narrow == atom:
+                            raw[raw.astype(width) == narrow] = atom
+        return raw
+
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
         """Standardise; values beyond `LIMIT` standard deviations are clipped and counted."""
-        raw = floats(cells, self.name)
+        raw = self.numbers(cells)
         gone = np.isnan(raw)
         if self.atoms:
             atom = np.full(len(raw), float(len(self.atoms)))
@@ -217,7 +243,7 @@ class Numeric(Column):
         if self.kind == "positive":
             raw = np.exp(np.minimum(raw, _MOST_LOG))
         if self.whole:
-            raw = np.rint(raw)
+            raw = np.rint(raw / self.grain) * self.grain
         if bounded:
             raw = np.clip(raw, self.low, self.high)
         if self.atoms:
@@ -226,6 +252,10 @@ class Numeric(Column):
                 raw[atom == code] = value
             raw[np.isnan(atom)] = np.nan
         return restore(raw, self.dtype)
+
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type of other cells, if that type holds its values."""
+        return _with_type(self, cells.type, self.low, self.high) if self.whole else self
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return log |d z / d x| of the continuous part at the coded values."""
@@ -267,6 +297,19 @@ class Count(Column):
         """Round to whole numbers from 0."""
         raw = np.maximum(np.rint(values[:, 0].astype(np.float64)), 0)
         return restore(np.minimum(raw, self.high) if bounded else raw, self.dtype)
+
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type of other cells, if that type holds its values."""
+        return _with_type(self, cells.type, 0, self.high)
+
+
+def _with_type(column: C, kind: pa.DataType, low: float, high: float) -> C:
+    """Return a column of whole numbers with an integer type that holds all of them."""
+    if not pa.types.is_integer(kind) or pa.types.is_temporal(arrow_type(column.dtype)):
+        return column
+    limits = np.iinfo(kind.to_pandas_dtype())
+    fits = limits.min <= low and high <= limits.max
+    return column.model_copy(update={"dtype": str(kind)}) if fits else column
 
 
 def refuse_not_counts(raw: np.ndarray, column: str) -> None:

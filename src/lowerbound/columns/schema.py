@@ -21,12 +21,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lowerbound.columns.arrow import declared, listed, plain, snippet
-from lowerbound.columns.base import Column, Kind, Part, Skipped, Tally
+from lowerbound.columns.arrow import declared, labels_of, listed, plain, snippet
+from lowerbound.columns.base import Column, Kind, Part, Tally
 from lowerbound.columns.categories import Category
 from lowerbound.columns.dates import Datetime
 from lowerbound.columns.kinds import Sample, Transform, force_column, infer_column
+from lowerbound.columns.levels import joined
 from lowerbound.columns.numbers import Count, Numeric
+from lowerbound.columns.skipped import Skipped
 from lowerbound.errors import DataError, UsageError, nearest
 
 __all__ = ["Column", "Encoded", "Kind", "Part", "Schema", "infer"]
@@ -177,7 +179,9 @@ class Schema(BaseModel):
         if len(given) < len(names):
             _refuse_duplicates([name for name in names if name in wanted])
 
-    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Table:
+    def decode(
+        self, values: np.ndarray, *, bounded: bool = False, like: pa.Table | None = None
+    ) -> pa.Table:
         """Return raw columns of their original types from coded numbers; NaN becomes null.
 
         Ids and free text are left out, constants are repeated.
@@ -185,16 +189,19 @@ class Schema(BaseModel):
         Args:
             values: (n, parts) codes.
             bounded: clip numbers to the range seen at fit time, as for samples.
+            like: a table with these columns; values get its types and ways of writing where
+                these can hold them.
         """
         if values.ndim != 2 or values.shape[1] != len(self.parts):
             raise ValueError(f"expected (n, {len(self.parts)}) codes, got {values.shape}")
-        return pa.table(
-            {
-                column.name: column.decode(values[:, span], bounded=bounded)
-                for column, span in self._slices
-                if column.parts or column.kind == "constant"
-            }
-        )
+        found = {}
+        for column, span in self._slices:
+            if not column.parts and column.kind != "constant":
+                continue
+            if like is not None:
+                column = column.like(plain(like.column(column.name)))  # noqa: PLW2901
+            found[column.name] = column.decode(values[:, span], bounded=bounded)
+        return pa.table(found)
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return log |d coded / d raw| (n, parts) in nats, for densities of raw values.
@@ -264,12 +271,7 @@ def infer(
     for name in table.column_names:
         if name in dropped:
             continue
-        column = table.column(name)
-        kind = column.type
-        ordered = pa.types.is_dictionary(kind) and bool(kind.ordered)
-        sample = Sample(
-            name, plain(column), str(declared(kind)), transform, exclude_atoms, ordered
-        )
+        sample = _sample(name, table.column(name), transform, exclude_atoms)
         columns.append(
             force_column(sample, *forced[name]) if name in forced else infer_column(sample)
         )
@@ -282,6 +284,19 @@ def infer(
             fix="give a kind yourself, such as --types NAME=categorical",
         )
     return schema
+
+
+def _sample(
+    name: str, column: pa.ChunkedArray, transform: Transform, exclude_atoms: bool
+) -> Sample:
+    kind = declared(column.type)
+    cells = joined(plain(column))
+    categories = pa.types.is_dictionary(kind)
+    ordered = categories and bool(kind.ordered)
+    words = None
+    if ordered or (categories and not pa.types.is_dictionary(cells.type)):
+        words = tuple(labels_of(column))
+    return Sample(name, cells, str(kind), transform, exclude_atoms, words, ordered)
 
 
 def _build(columns: list[Any]) -> Schema:

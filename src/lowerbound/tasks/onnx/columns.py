@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lowerbound.columns.base import LIMIT, Column, Skipped
+from lowerbound.columns.base import LIMIT, Column
 from lowerbound.columns.categories import Category
 from lowerbound.columns.dates import DAY, EPOCH_WEEKDAY, HOUR, Datetime
 from lowerbound.columns.numbers import Count, Numeric
 from lowerbound.columns.schema import Schema
+from lowerbound.columns.skipped import Skipped
 from lowerbound.tasks.onnx.inputs import columns_of
 
 _FEW = 2048  # number of comparisons up to which a search in blocks is not faster
