@@ -43,6 +43,7 @@ MISSING_NUMBER = (*MISSING_TEXT, "None", "none", "-", "--", ".")
 
 _SPELLED = re.compile(r"timestamp\[(?P<unit>s|ms|us|ns), tz=(?P<tz>[^\]]+)\]")
 _DECIMAL = re.compile(r"decimal(?P<bits>32|64|128|256)\((?P<precision>\d+), (?P<scale>-?\d+)\)")
+_FIXED = re.compile(r"fixed_size_binary\[(?P<width>\d+)\]")
 _DICTIONARY = re.compile(
     r"dictionary<values=(?P<values>.+), indices=(?P<indices>\w+), ordered=(?P<ordered>[01])>"
 )
@@ -78,6 +79,8 @@ def arrow_type(text: str) -> pa.DataType:
     if found := _DECIMAL.fullmatch(text):
         make = getattr(pa, f"decimal{found['bits']}")
         return make(int(found["precision"]), int(found["scale"]))
+    if found := _FIXED.fullmatch(text):
+        return pa.binary(int(found["width"]))
     if found := _DICTIONARY.fullmatch(text):
         values, indices = arrow_type(found["values"]), arrow_type(found["indices"])
         return pa.dictionary(indices, values, ordered=found["ordered"] == "1")
@@ -199,6 +202,15 @@ def rewrapped(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         inner = rewrapped(column, kind.value_type)
         ends = kind.run_end_type
         parts = [pc.run_end_encode(chunk, run_end_type=ends) for chunk in inner.chunks]
+        return pa.chunked_array(parts, kind)
+    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
+        inner = rewrapped(column, kind.value_type)
+        if pa.types.is_float16(inner.type):  # which Arrow cannot encode
+            return inner
+        made = inner.dictionary_encode().combine_chunks()
+        made = _single(made)
+        codes = made.indices.cast(kind.index_type)
+        parts = [pa.DictionaryArray.from_arrays(codes, made.dictionary, ordered=kind.ordered)]
         return pa.chunked_array(parts, kind)
     if is_bytes(storage(kind)):
         cells = pa.array(column.to_pylist(), pa.large_string()).dictionary_encode()

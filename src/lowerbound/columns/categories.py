@@ -71,7 +71,7 @@ class Category(Column):
 
     def like(self, cells: pa.Array) -> Self:
         """Return the column with the type, and the spellings of the levels, of other cells."""
-        if str(cells.type) == self.dtype or not len(cells):
+        if storage(arrow_type(self.dtype)) == cells.type or not len(cells):
             return self
         if is_words(cells.type):
             words = cells.dictionary.to_pylist()
