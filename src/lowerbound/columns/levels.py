@@ -102,14 +102,11 @@ class Known:
     @cached_property
     def _truths(self) -> Mapping[str, bool]:
         """The words for true and false; yes, y, t and on are some only where all levels are."""
-        bare = [word.strip().casefold() for word in self.words]
-        every = all(word in spellings.TRUTH for word in bare)
+        every = all(_lower(word, self.kind) in spellings.TRUTH for word in self.words)
         return spellings.TRUTH if every else spellings.BARE_TRUTH
 
     def _truth(self, word: str, kind: pa.DataType) -> bool | None:
-        value = _number(word, kind)
-        plain = word.strip().casefold() if value is None else str(value)
-        return self._truths.get(plain)
+        return self._truths.get(_lower(word, kind))
 
     def _of_local_dates(self, words: list[str], kind: pa.DataType) -> list[int]:
         """Return the levels that words mean where one side is text of dates not in ISO 8601."""
@@ -130,8 +127,14 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 _Reader = Callable[[str, pa.DataType], Hashable | None]
 
 
-def _text(word: str, kind: pa.DataType) -> str:
-    return word.strip()
+def _text(word: str, kind: pa.DataType) -> str | None:
+    return word.strip() if is_text(kind) else None
+
+
+def _lower(word: str, kind: pa.DataType) -> str:
+    """Return a number in its shortest form, and other text in lower case."""
+    value = _number(word, kind)
+    return word.strip().casefold() if value is None else str(value)
 
 
 def _any_number(word: str, kind: pa.DataType) -> object:
