@@ -18,7 +18,8 @@ from torch import Tensor
 from lowerbound.coding.base import Coded, Group, table_of
 from lowerbound.coding.filling import filled
 from lowerbound.coding.rows import Sparse
-from lowerbound.columns.arrow import listed, pc
+from lowerbound.columns.arrow import levels, listed, pc
+from lowerbound.columns.levels import Known
 from lowerbound.errors import DataError, UsageError, nearest
 from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.pictures.options import ANY, Wanted
@@ -138,11 +139,11 @@ class CountsCoding:
         A row of a batch that training never saw is a little of each, as much as there were rows.
         """
         assert self.batches
-        known = pa.array(list(self.batches))
-        codes = pc.index_in(_texts(frame, self.batch), value_set=known).fill_null(-1)
-        codes = torch.from_numpy(codes.to_numpy(zero_copy_only=False).astype(np.int64))
+        known = Known(list(self.batches), pa.string())
+        places, words = levels(_texts(frame, self.batch).combine_chunks(), self.batch)
+        codes = torch.tensor([*known.find(words, pa.string()), -1])[torch.from_numpy(places)]
         usual = torch.tensor(list(self.batches.values()), dtype=torch.float32)
-        rows = torch.cat([torch.eye(len(known)), (usual / usual.sum())[None]])
+        rows = torch.cat([torch.eye(len(self.batches)), (usual / usual.sum())[None]])
         return rows[codes], int((codes < 0).sum())
 
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:

@@ -226,8 +226,13 @@ class Datetime(Column):
         moments = np.where(gone, np.nan, moments + self._within_hour(values, bounded))
         if bounded and self.seen:
             moments = self.seen.held(moments, self.style)
-        if self.style and is_text(storage(arrow_type(self.dtype))):
-            return self.style.write(moments).cast(storage(arrow_type(self.dtype)))
+        return self._written(moments)
+
+    def _written(self, moments: np.ndarray) -> pa.Array:
+        """Return moments (n,) in the type of the column, text in its style."""
+        kind = storage(arrow_type(self.dtype))
+        if self.style and is_text(kind):
+            return self.style.write(moments).cast(kind)
         return _restore(moments, self.dtype, self.pattern)
 
     def _within_hour(self, values: np.ndarray, bounded: bool) -> np.ndarray | float:
