@@ -38,6 +38,9 @@ def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
     if pa.types.is_dictionary(cells.type):
         pattern = pattern or find_format(cells.dictionary, column) or _likeliest(cells.dictionary)
         parsed = _parse(cells.dictionary, pattern)
+        if len(parsed) and parsed.null_count == len(parsed):  # all may be in another format
+            pattern = find_format(cells.dictionary, column)
+            parsed = parsed if pattern is None else _parse(cells.dictionary, pattern)
         codes = np.asarray(cells.indices.cast(pa.int64()).fill_null(-1))
         table = np.append(seconds(parsed, column, None), np.nan)
         wrong = np.isnan(table[codes]) & (codes >= 0)
