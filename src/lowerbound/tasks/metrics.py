@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -12,34 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound import noise
-from lowerbound.coding.rows import CELLS, Batch, Rows, tile_of, tiles
+from lowerbound.coding.rows import CELLS, Batch, Rows, subset, tile_of, tiles
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
-from lowerbound.nn.trace import Encoded, Trace, from_posterior, from_prior, replay
+from lowerbound.nn.model import evaluating
+from lowerbound.nn.trace import Choose, Encoded, Trace, from_posterior, from_prior, replay
+from lowerbound.tasks import proposals
 
 T = TypeVar("T", float, Tensor)
 
 TILE = 128  # rows computed together; fixed, so that results do not depend on the number of rows
 CHUNK = 32  # importance samples computed together
+RARE = 0.05  # nats: standard error of draws from the prior, above which those from q are tried
 # Values of a tile of wide rows (thousands of columns) with one draw per row. Such tiles hold more
 # rows than tiles with many draws, or reading the widest weights for each tile would dominate.
 ONCE = CELLS * CHUNK
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """Put a model in evaluation mode inside the block; yield the device of its parameters.
-
-    A model that is already in evaluation mode is not modified, so that threads can share it.
-    """
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield next(model.parameters()).device
-    finally:
-        for module in training:
-            module.training = True
 
 
 @torch.no_grad()
@@ -111,31 +97,39 @@ def log_weights(model: nn.Module, batch: Batch, samples: int, first: int = 0) ->
         samples: number of draws.
         first: index of the first draw, so that chunks of draws can be combined.
     """
-    return _weighted(model, batch, noise.Keyed(noise.row_keys(*batch), first), samples)[0]
+    normals = noise.Keyed(noise.row_keys(*batch), first)
+    return _weighted(model, batch, from_posterior(normals), samples)[0]
 
 
 def _weighted(
     model: nn.Module,
     batch: Batch,
-    normals: noise.Noise,
+    choose: Choose,
     samples: int,
     encoded: Encoded | None = None,
 ) -> tuple[Tensor, bool]:
     """Return `log_weights`, and whether q(z | x) is deterministic."""
-    trace = Trace(from_posterior(normals), len(batch.x), samples, encoded)
+    trace = Trace(choose, len(batch.x), samples, encoded)
     log_p = model(batch.x, trace, batch.context).log_prob(batch.x.repeat_interleave(samples, 0))
     certain = all(is_certain(site.q) for site in trace.sites.values() if site.q is not None)
     return (log_p + trace.log_ratio()).view(-1, samples), certain
 
 
 def log_likelihood(
-    model: nn.Module, rows: Rows, samples: int = 128, *, chunk: int = CHUNK, most: int = TILE
+    model: nn.Module,
+    rows: Rows,
+    samples: int = 128,
+    *,
+    chunk: int = CHUNK,
+    most: int = TILE,
+    start: int | None = None,
 ) -> LogLikelihood:
     """Estimate log p(x) of every row by importance sampling from q(z | x).
 
-    The estimate of a row depends only on the row and the model. Sums are accumulated in float64
-    over chunks of samples, so memory does not grow with `samples`; rows are encoded once for all
-    chunks.
+    The estimate of a row depends only on the row and the model, unless `start` is given. Sums are
+    accumulated in float64 over chunks of samples, so memory does not grow with `samples`; rows
+    are encoded once for all chunks. Rows with missing cells get better proposals where q is poor,
+    and rows that take few values are estimated by many draws from the prior: see `proposals`.
 
     References:
         Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, section 3.
@@ -146,6 +140,8 @@ def log_likelihood(
         samples: k.
         chunk: samples per pass.
         most: rows per pass; fewer are used if rows are large pictures.
+        start: number of the first row, by which draws are then keyed: equal rows have independent
+            errors, for an honest mean over rows. None keys them by the values of the row.
 
     Raises:
         UsageError: E240 for fewer than one sample.
@@ -155,27 +151,92 @@ def log_likelihood(
             "E240", f"samples must be a positive integer, got {samples}", fix="samples=1"
         )
 
-    certain: list[bool] = []  # whether q(z | x) is deterministic
+    estimator = _ImportanceSampling(model, samples, chunk, start)
+    few = _of_few_values(model, rows, most)
+    if few is None:
+        flat = ONCE // min(samples, chunk)
+        return _estimate(by_tiles(model, rows, estimator, most, flat), samples)
+    rare = few.standard_error > RARE
+    if rare.any():  # the posterior may propose better than the prior
+        own = by_tiles(model, subset(rows, rare.nonzero()[:, 0]), estimator, most)
+        found = _estimate(own, samples)
+        better = found.standard_error < few.standard_error[rare]
+        for mine, other in zip(few, found, strict=True):
+            mine[rare] = torch.where(better, other, mine[rare])
+    return few
 
-    def work(batch: Batch) -> Tensor:
+
+class _ImportanceSampling:
+    """Maps tiles of rows, in order, to the log-sums of their weights and squared weights, (B, 2).
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        samples: draws per row.
+        chunk: draws per pass.
+        start: see `log_likelihood`.
+    """
+
+    def __init__(self, model: nn.Module, samples: int, chunk: int, start: int | None) -> None:
+        self.model, self.samples, self.chunk, self.next = model, samples, chunk, start
+        self.certain: bool | None = None  # whether q(z | x) is deterministic, as for codes
+
+    def __call__(self, batch: Batch) -> Tensor:
         keys = noise.row_keys(*batch)
+        if self.next is not None:
+            number = torch.arange(self.next, self.next + len(keys), device=keys.device)
+            keys, self.next = noise.row_keys(number[:, None]), self.next + len(keys)
+        found = self._sums(batch, keys, from_posterior)
+        effective = _effective(found, self.samples)
+        poor = proposals.weak(batch, effective / self.samples)
+        if not poor.any():
+            return found
+        fitted = proposals.refined(self.model, batch)
+        other = self._sums(batch, keys, lambda normals: proposals.proposing(fitted, normals))
+        better = poor & (_effective(other, self.samples) > effective)
+        return torch.where(better[:, None], other, found)
+
+    def _sums(
+        self, batch: Batch, keys: Tensor, drawing: Callable[[noise.Noise], Choose]
+    ) -> Tensor:
+        encoded = Encoded()
         once = batch.x.new_full((len(batch.x),), -torch.inf, dtype=torch.float64)
         twice = once.clone()
-        encoded = Encoded()
-        if not certain:
-            certain.append(_weighted(model, batch, noise.Keyed(keys), 1, encoded)[1])
-        for first in range(0, samples, chunk):
-            k = min(chunk, samples - first)
-            normals, drawn = noise.Keyed(keys, first), 1 if certain[0] else k
-            log_w = _weighted(model, batch, normals, drawn, encoded)[0].double().expand(-1, k)
+        if self.certain is None:
+            choose = drawing(noise.Keyed(keys))
+            self.certain = _weighted(self.model, batch, choose, 1, encoded)[1]
+        for first in range(0, self.samples, self.chunk):
+            k = min(self.chunk, self.samples - first)
+            choose, drawn = drawing(noise.Keyed(keys, first)), 1 if self.certain else k
+            log_w = _weighted(self.model, batch, choose, drawn, encoded)[0]
+            log_w = log_w.double().expand(-1, k)
             once = torch.logaddexp(once, log_w.logsumexp(1))
             twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
         return torch.stack([once, twice], 1)
 
-    once, twice = by_tiles(model, rows, work, most, ONCE // min(samples, chunk)).unbind(1)
-    effective = (2 * once - twice).exp().clamp(1.0, samples)
+
+@torch.no_grad()
+def _of_few_values(model: nn.Module, rows: Rows, most: int) -> LogLikelihood | None:
+    """Return the estimates by draws from the prior, or None where rows take many values."""
+    with evaluating(model) as device:
+        draws = proposals.PriorDraws.suit(
+            model, rows.take(torch.zeros(1, dtype=torch.long)).to(device), device
+        )
+        if draws is None:
+            return None
+        found = by_tiles(model, rows, lambda batch: draws.sums(batch.x), 64 * most)
+    return _estimate(found, proposals.POOL)
+
+
+def _estimate(sums: Tensor, samples: int) -> LogLikelihood:
+    """Return the estimates from the log-sums of w and of w^2, (n, 2)."""
+    effective = _effective(sums, samples)
     error = ((1 / effective - 1 / samples).clamp_min(0)).sqrt()
-    return LogLikelihood(once - math.log(samples), error, effective)
+    return LogLikelihood(sums[:, 0] - math.log(samples), error, effective)
+
+
+def _effective(sums: Tensor, samples: int) -> Tensor:
+    """Return the effective sample sizes, (n,), from log-sums of w and of w^2, (n, 2)."""
+    return (2 * sums[:, 0] - sums[:, 1]).exp().clamp(1.0, samples)
 
 
 class Bound(NamedTuple):

@@ -19,7 +19,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, Stu
 from torch.distributions.utils import lazy_property
 
 from lowerbound.nn.distributions import zero_counts
-from lowerbound.nn.distributions.base import ONE, Unchecked, sample
+from lowerbound.nn.distributions.base import ONE, Unchecked, log_support, sample
 from lowerbound.nn.distributions.zero_counts import softplus
 
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
@@ -337,6 +337,14 @@ def _(d: ZeroInflated, generator: torch.Generator | None, shape: Size = ONE) -> 
         counts.shape, generator=generator, dtype=counts.dtype, device=counts.device
     )
     return counts.masked_fill(uniform < torch.sigmoid(d.gate), 0.0)
+
+
+COUNTS = 64  # values that a count is taken to have where the values of a row are counted
+
+
+@log_support.register
+def _(d: PoissonLog | NegativeBinomial | ZeroInflated) -> float:
+    return d.batch_shape[1:].numel() * math.log(COUNTS)
 
 
 class StudentTCdf(StudentT):
