@@ -69,7 +69,11 @@ def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
     per_second = _per_second(cells.type)
     ticks = cells.cast(pa.int32()) if cells.type == pa.date32() else cells
     whole = np.asarray(ticks.cast(pa.int64()).fill_null(0))
-    out = whole / per_second if per_second >= 1 else whole * float(DAY)
+    if per_second >= 1:  # nanoseconds since 1970 have more digits than float64
+        second, ticks = np.divmod(whole, int(per_second))
+        out = second + ticks / per_second
+    else:
+        out = whole * float(DAY)
     out[np.asarray(cells.is_null())] = np.nan
     return out
 
