@@ -9,9 +9,18 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from lowerbound.columns.arrow import arrow_type, is_words, levels, spell, storage
+from lowerbound.columns.arrow import (
+    arrow_type,
+    is_words,
+    levels,
+    listed,
+    snippet,
+    spell,
+    storage,
+)
 from lowerbound.columns.base import Column, Part, Tally
 from lowerbound.columns.levels import Known
+from lowerbound.errors import DataError, nearest
 
 MOST_LEVELS = 1_000_000
 
@@ -88,6 +97,12 @@ class Category(Column):
         if self.known.find(words, cells.type) != list(every):
             return self
         return self.model_copy(update={"dtype": str(cells.type)})
+
+    def _not_seen(self, value: object, seen: str = "") -> DataError:
+        known = listed(self.levels)
+        near = nearest(str(value), self.levels)
+        similar = f"; a similar one is {snippet(near)}" if near else ""
+        return super()._not_seen(value, seen or f"its levels are {known}{similar}")
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
         """Return the words of level codes; the unknown level becomes missing."""

@@ -8,8 +8,17 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from lowerbound.columns.arrow import arrow_type, is_moment, is_text, pc, row_of, snippet, storage
-from lowerbound.columns.base import LIMIT, Column, Part, Tally
+from lowerbound.columns.arrow import (
+    arrow_type,
+    is_moment,
+    is_text,
+    pc,
+    plain,
+    row_of,
+    snippet,
+    storage,
+)
+from lowerbound.columns.base import LIMIT, Asked, Column, Part, Tally, no_value, one_cell, shown
 from lowerbound.columns.calendar import Calendar, Style, positions
 from lowerbound.errors import DataError
 
@@ -267,6 +276,44 @@ class Datetime(Column):
         style = Style.fit(cells, moments) if pattern == ISO else None
         update = {"dtype": "large_string", "pattern": pattern, "style": style or self.style}
         return self.model_copy(update=update)
+
+    def asked(self, value: object) -> Asked:
+        """Return a moment as a condition."""
+        cells = plain(one_cell(value, self.name))
+        try:
+            moment = seconds(cells, self.name, self.pattern)
+        except DataError:
+            raise DataError(
+                "E032",
+                f"the condition on column {snippet(self.name)} must be a date, got {shown(value)}",
+                fix="write it as 2024-01-31 or 2024-01-31T18:05:00",
+                column=self.name,
+            ) from None
+        if np.isnan(moment[0]):
+            raise no_value(self.name, value)
+        codes = np.empty((1, len(self.parts)), dtype=np.float32)
+        tally = self.encode(cells, codes)
+        low, high = self._range()
+        if tally.clipped or not low <= moment[0] <= high:
+            raise self._not_seen(value, self._seen())
+        cell = self._written(moment)
+        if not np.array_equal(seconds(plain(pa.chunked_array([cell])), self.name, None), moment):
+            raise self._not_seen(value, f"its values are of the type {self.dtype}")
+        return Asked(codes[0], cell)
+
+    def _range(self) -> tuple[float, float]:
+        """Return the first and the last moment of training; whole weeks for earlier versions."""
+        if self.seen:
+            return self.seen.low, self.seen.high
+        low, high = (np.array([self.first, self.last + 1]) * 7 - EPOCH_WEEKDAY) * float(DAY)
+        return low, high - 1
+
+    def _seen(self) -> str:
+        """Return the range of the training data as text."""
+        ends = (np.datetime64(int(end // DAY), "D") for end in self._range())
+        first, last = map(str, ends)
+        same = "" if self.rest is None else ", all at one time of day or of the hour"
+        return f"its dates go from {first} to {last}{same}"
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return the log density of a second, or of a day where there is no time of day."""

@@ -16,7 +16,7 @@ from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
 from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Choose, Encoded, Trace, from_posterior, from_prior, replay
-from lowerbound.tasks import proposals
+from lowerbound.tasks import hamiltonian, proposals
 
 T = TypeVar("T", float, Tensor)
 
@@ -382,29 +382,9 @@ class _Chains:
         shaped = {
             n: self.step.to(v.dtype).view(-1, *[1] * (v.dim() - 1)) for n, v in self.z.items()
         }
-        normals = noise.Stream(self.source)
-        momentum = {n: normals(n, v.shape, v) for n, v in self.z.items()}
-        density, slope = self.slope(self.z, beta)
-        start = density - _kinetic(momentum)
-        z, p = dict(self.z), {n: m + 0.5 * shaped[n] * slope[n] for n, m in momentum.items()}
-        for i in range(self.settings.leapfrog):
-            z = {n: v + shaped[n] * p[n] for n, v in z.items()}
-            density, slope = self.slope(z, beta)
-            share = 0.5 if i == self.settings.leapfrog - 1 else 1.0
-            p = {n: m + share * shaped[n] * slope[n] for n, m in p.items()}
-        gain = (density - _kinetic(p) - start).nan_to_num(-torch.inf)
-        uniform = torch.rand(
-            gain.shape, generator=self.source, dtype=gain.dtype, device=gain.device
+        self.z, accept = hamiltonian.move(
+            lambda z: self.slope(z, beta), self.z, shaped, self.settings.leapfrog, self.source
         )
-        accept = uniform.log() < gain
-        for n, v in z.items():
-            self.z[n] = torch.where(accept.view(-1, *[1] * (v.dim() - 1)), v, self.z[n])
         # Adapt to an acceptance rate of 0.65, the optimum for Hamiltonian Monte Carlo.
         self.step *= torch.where(accept, 1.02, 0.98 ** (0.65 / 0.35))
         self.step.clamp_(1e-4, 2.0)
-
-
-def _kinetic(momentum: dict[str, Tensor]) -> Tensor:
-    return torch.stack(
-        [0.5 * m.double().square().flatten(1).sum(1) for m in momentum.values()]
-    ).sum(0)
