@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from lowerbound.columns import arrow as raw
-from lowerbound.columns.arrow import NUMBER, listed, pc, row_of, snippet
+from lowerbound.columns import hints
+from lowerbound.columns.arrow import NUMBER, BadValues, listed, pc, row_of, snippet
 from lowerbound.columns.base import Column, Skipped
 from lowerbound.columns.categories import MOST_LEVELS, Category
-from lowerbound.columns.dates import Datetime, find_format, seconds
+from lowerbound.columns.date_formats import COMPACT, styled
+from lowerbound.columns.dates import ISO, Datetime, digits, find_format, seconds
 from lowerbound.columns.numbers import Count, Numeric, Quantiles, refuse_not_counts
 from lowerbound.columns.spread import Spread
 from lowerbound.errors import DataError, UsageError
@@ -98,6 +100,9 @@ def _infer_numbers(sample: Sample) -> Column:
         if distinct > 100 or distinct * 2 > spread.rows:
             return _skip(sample, "id", f"{distinct:,} distinct values")
         return _category(sample, "categorical")
+    pattern = hints.numbers_as_dates(spread)
+    if pattern is not None:
+        return _datetime(sample, pattern)
     if _looks_like_counts(spread):
         return _count(sample)
     return _numeric(sample, "positive" if _heavy_tailed(spread, sample) else "real", spread)
@@ -182,8 +187,12 @@ def _number_notes(sample: Sample, spread: Spread) -> tuple[str, ...]:
     notes = []
     if pa.types.is_dictionary(sample.cells.type):
         notes.append("numbers stored as text")
-    if spread.whole and len(spread.values) <= 10:
-        notes.append(f"only {len(spread.values)} values: ordinal or categorical may fit better")
+    hint = hints.of_numbers(sample.name, spread)
+    if hint:
+        notes.append(hint)
+    elif spread.whole and len(spread.values) <= 10:
+        flags = hints.typed(sample.name, "ordinal", "categorical")
+        notes.append(f"only {len(spread.values)} values: {flags} may fit better")
     return tuple(notes)
 
 
@@ -191,7 +200,9 @@ def _count(sample: Sample) -> Column:
     numbers = raw.floats(sample.cells, sample.name)
     refuse_not_counts(numbers, sample.name)
     high = int(np.nanmax(numbers))
-    return Count.model_validate({**sample.common, "kind": "count", "high": high})
+    hint = hints.of_numbers(sample.name, Spread.of(numbers))
+    notes = (hint,) if hint else ()
+    return Count.model_validate({**sample.common, "kind": "count", "high": high, "notes": notes})
 
 
 def _infer_words(sample: Sample) -> Column:
@@ -202,7 +213,7 @@ def _infer_words(sample: Sample) -> Column:
     try:
         pattern = find_format(words, name)
     except DataError as ambiguous:
-        return _infer_labels(sample, ambiguous.message)
+        return _infer_labels(sample, f"{ambiguous.message}; {ambiguous.fix}")
     if pattern is not None:
         return _datetime(sample, pattern)
     if _ID_NAME.search(name) and (distinct > 100 or distinct * 2 > seen):
@@ -226,21 +237,21 @@ def _infer_spelled_numbers(sample: Sample, numbers: np.ndarray) -> Column:
     wrong = np.append(~(numbers | spelled), False)
     rows = wrong[np.asarray(sample.cells.indices.cast(pa.int64()).fill_null(-1))]
     first = row_of(rows)
-    raise DataError(
+    raise BadValues.at(
+        rows,
         "E034",
         f"column {snippet(sample.name)} is nearly all numbers, but {int(rows.sum()):,} of "
         f"{len(rows):,} rows are not, the first {snippet(sample.cells[first - 1].as_py())} in "
         f"row {first:,}",
         fix="correct these values or leave them empty, or treat the column as labels: "
-        f"--types {sample.name}=categorical",
+        + hints.typed(sample.name, "categorical"),
         column=sample.name,
-        row=first,
-        count=int(rows.sum()),
     )
 
 
 def _infer_labels(sample: Sample, note: str = "") -> Column:
     words = sample.cells.dictionary
+    note = note or hints.of_words(sample.name, sample.cells)[0]
     distinct, seen = len(words), len(sample.cells) - sample.cells.null_count
     repeated = distinct * 2 <= seen or (distinct <= 10 and distinct < seen)
     spaces = float(pc.mean(pc.count_substring(words, pattern=" ")).as_py())
@@ -273,7 +284,12 @@ def _datetime(sample: Sample, pattern: str | None = None) -> Column:
     moments = seconds(sample.cells, sample.name, pattern)
     if np.isnan(moments).all():
         return _constant(sample)
-    return Datetime.fit(moments, pattern=pattern, **sample.common)
+    notes = ()
+    if pattern not in (None, ISO):
+        cells = sample.cells
+        words = digits(cells) if raw.is_number(cells.type) else cells
+        notes = (hints.of_dates(pattern, words.dictionary, moments),)
+    return Datetime.fit(moments, pattern=pattern, notes=notes, **sample.common)
 
 
 def _sorted_words(sample: Sample) -> tuple[list[str], np.ndarray]:
@@ -314,7 +330,8 @@ def _category(sample: Sample, kind: str, note: str = "", order: list[str] | None
     share = counts[counts < 10].sum() / max(counts.sum(), 1)
     notes = [note] if note else []
     if rare and len(words) > 2:
-        notes.append(f"{rare:,} levels occur fewer than 10 times ({share:.1%} of rows)")
+        occur = "levels occur" if rare > 1 else "level occurs"
+        notes.append(f"{rare:,} {occur} fewer than 10 times ({share:.1%} of rows)")
     return Category.model_validate(
         {
             **sample.common,
@@ -326,19 +343,25 @@ def _category(sample: Sample, kind: str, note: str = "", order: list[str] | None
     )
 
 
-def _impossible(sample: Sample, kind: str, why: str, values: list[str] | None = None) -> DataError:
-    details: dict[str, Any] = {"column": sample.name, "kind": kind}
-    where = ""
+def _impossible(
+    sample: Sample,
+    kind: str,
+    why: str,
+    values: list[str] | None = None,
+    wrong: np.ndarray | None = None,
+) -> DataError:
+    """Return the error for a column that cannot be of a kind, because of some of its values."""
     if values:
         codes, words = raw.levels(sample.cells, sample.name)
-        details["row"] = row_of(codes == words.index(values[0]))
-        where = f" (row {details['row']:,})"
-    return DataError(
-        "E033",
-        f"column {snippet(sample.name)} cannot be {kind}: {why}{where}",
-        fix=f"correct the values, or leave out --types {sample.name}=...",
-        **details,
-    )
+        wrong = np.isin(codes, [words.index(value) for value in values])
+        why += f" (row {row_of(wrong):,})"
+    message = f"column {snippet(sample.name)} cannot be {kind}: {why}"
+    fix = f"correct the values, or leave out --types {sample.name}=..."
+    if wrong is None:
+        return DataError("E033", message, fix=fix, column=sample.name, kind=kind)
+    error = BadValues.at(wrong, "E033", message, fix=fix, column=sample.name)
+    error.details["kind"] = kind
+    return error
 
 
 def _force_numeric(sample: Sample, kind: str) -> Column:
@@ -351,7 +374,7 @@ def _force_numeric(sample: Sample, kind: str) -> Column:
         with np.errstate(invalid="ignore"):
             wrong = numbers <= lowest
         why = f"row {row_of(wrong):,} holds {numbers[wrong][0]:g}"
-        raise _impossible(sample, kind, why)
+        raise _impossible(sample, kind, why, wrong=wrong)
     return _numeric(sample, kind, spread)
 
 
@@ -368,10 +391,13 @@ def _force_ordinal(sample: Sample, order: list[str] | None) -> Column:
     return _category(sample, "ordinal", order=order)
 
 
-def _force_datetime(sample: Sample) -> Column:
-    pattern = None
-    if pa.types.is_dictionary(sample.cells.type):
-        pattern = find_format(sample.cells.dictionary, sample.name)
+def _force_datetime(sample: Sample, pattern: str | None) -> Column:
+    cells = sample.cells
+    if raw.is_number(cells.type) and not pa.types.is_boolean(cells.type):
+        return _datetime(sample, pattern or COMPACT)
+    if pa.types.is_dictionary(cells.type):
+        words = pc.utf8_trim_whitespace(cells.dictionary)
+        pattern = styled(pattern, words) if pattern else find_format(words, sample.name)
     return _datetime(sample, pattern)
 
 
@@ -381,20 +407,27 @@ _FORCED: dict[str, Callable[[Sample], Column]] = {
     "count": _count,
     "binary": lambda sample: _category(sample, "binary"),
     "categorical": lambda sample: _category(sample, "categorical"),
-    "datetime": _force_datetime,
     "id": lambda sample: _skip(sample, "id", "as told"),
     "text": lambda sample: _skip(sample, "text", "as told"),
     "constant": _constant,
 }
 
 
-def force_column(sample: Sample, kind: str, order: list[str] | None) -> Column:
-    """Return a column of the kind that the user gave, or raise an error that says why not."""
+def force_column(sample: Sample, kind: str, spec: list[str] | None) -> Column:
+    """Return a column of the kind that the user gave, or raise an error that says why not.
+
+    Args:
+        sample: the column.
+        kind: the kind.
+        spec: the order of the levels of an ordinal, or the format of dates; None to infer it.
+    """
     if kind not in ("id", "text"):
         if not raw.is_flat(sample.cells.type):
             raise raw.nested(sample.name, sample.cells.type)
         if not _distinct(sample.cells):
             return _constant(sample)
     if kind == "ordinal":
-        return _force_ordinal(sample, order)
+        return _force_ordinal(sample, spec)
+    if kind == "datetime":
+        return _force_datetime(sample, spec[0] if spec else None)
     return _FORCED[kind](sample)

@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lowerbound.columns.arrow import floats, restore, row_of, snippet
+from lowerbound.columns.arrow import BadValues, floats, restore, row_of, snippet
 from lowerbound.columns.base import LIMIT, Column, Part, Tally
 from lowerbound.columns.knots import Knots, by_blocks
-from lowerbound.errors import DataError
 
 _FAR = 20.0  # standard deviations; when most rows lie beyond, the unit has probably changed
 _MOST_LOG = 709.0  # exp of a larger number overflows float64
@@ -275,13 +274,12 @@ def refuse_not_counts(raw: np.ndarray, column: str) -> None:
         wrong = (raw < 0) | (raw != np.rint(raw)) & ~np.isnan(raw)
     if wrong.any():
         first = row_of(wrong)
-        raise DataError(
+        raise BadValues.at(
+            wrong,
             "E035",
             f"column {snippet(column)} is a count, but {int(wrong.sum()):,} of {len(raw):,} "
             f"values are negative or not whole numbers, the first {raw[first - 1]:g} in row "
             f"{first:,}",
             fix=f"--types {column}=real when fitting, or pass the raw counts",
             column=column,
-            row=first,
-            count=int(wrong.sum()),
         )
