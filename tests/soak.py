@@ -165,9 +165,10 @@ RUNS = {"loads": loads, "fits": fits, "threads": threaded}
 
 def soaked(kind: str, amount: int, folder: Path) -> dict[str, Any]:
     """Run one kind of soak and return its samples."""
-    samples, wrong, began = [], 0, time.monotonic()
+    samples, wrong, began = [], [0], time.monotonic()
     every = max(1, amount // POINTS) if kind != "threads" else 1
-    for turn, wrong in enumerate(RUNS[kind](amount, folder)):
+    for turn, count in enumerate(RUNS[kind](amount, folder)):
+        wrong.append(count)
         if turn % every == 0:
             samples.append(state())
     samples.append(state())
@@ -175,7 +176,7 @@ def soaked(kind: str, amount: int, folder: Path) -> dict[str, Any]:
     return {
         "kind": kind,
         "amount": amount,
-        "wrong": wrong,
+        "wrong": wrong[-1],
         "seconds": round(seconds, 1),
         **{key: [round(each[key], 1) for each in samples] for key in samples[0]},
     }

@@ -53,18 +53,20 @@ class BadValues(DataError):
 
     Attributes:
         wrong: a mask (n,) of the rows with these values; None after pickling.
+        why: the reason, such as "not a number".
     """
 
     wrong: np.ndarray | None = None
+    why: str = ""
 
     @classmethod
-    def at(
-        cls, wrong: np.ndarray, code: str, message: str, *, fix: str, column: str
+    def at(  # noqa: PLR0913 - the parts of a message
+        cls, wrong: np.ndarray, why: str, code: str, message: str, *, fix: str, column: str
     ) -> BadValues:
         """Return the error for the values where `wrong` holds, with the first row and a count."""
         count = int(wrong.sum())
         error = cls(code, message, fix=fix, column=column, row=row_of(wrong), count=count)
-        error.wrong = wrong
+        error.wrong, error.why = wrong, why
         return error
 
 
@@ -320,6 +322,7 @@ def _parse_words(cells: pa.DictionaryArray, column: str) -> np.ndarray:
         wrong = np.append(~np.asarray(fine), False)[codes]
         raise BadValues.at(
             wrong,
+            "not a number",
             "E032",
             f"column {snippet(column)} must be numbers, but row {row_of(wrong):,} holds "
             f"{snippet(words[int(codes[row_of(wrong) - 1])])} ({int(wrong.sum()):,} of "
@@ -343,6 +346,7 @@ def refuse_infinite(values: np.ndarray, column: str) -> None:
     if wrong.any():
         raise BadValues.at(
             wrong,
+            "infinite",
             "E030",
             f"column {snippet(column)} has {int(wrong.sum()):,} infinite values, the first in "
             f"row {row_of(wrong):,}",

@@ -5,7 +5,7 @@ process. Patterns may have these additions:
 
 - ``%-d``, ``%-m``, ``%-H``, ``%-I``: without a leading zero (reading accepts both).
 - ``%^b``, ``%^B``, ``%^p``, ``%#b``, ``%#B``, ``%#p``: in upper or lower case.
-- ``%1962y``: two digits for a year from 1962 to 2061. Plain ``%y`` means 1969 to 2068, as in POSIX.
+- ``%1962y``: two digits for a year from 1962 to 2061. Plain ``%y`` means 1969 to 2068.
 - ``%3f``: three digits of a second.
 """
 
@@ -29,7 +29,7 @@ _MARGIN = 10  # years before the first seen that two digits may still mean
 _ENOUGH = 20  # words that rule out most formats before the whole column is tried
 _MONTHS = "January February March April May June July August September October November December"
 _MONTHS = _MONTHS.split()
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _TOKEN = re.compile(r"%(?P<flag>[-^#]?)(?P<number>\d*)(?P<letter>[A-Za-z])")
 _MONTH = "|".join([*_MONTHS, *(name[:3] for name in _MONTHS), "Sept"])
 _WEEKDAY = "|".join([*_DAYS, *(name[:3] for name in _DAYS)])
@@ -83,7 +83,9 @@ def is_format(pattern: str) -> bool:
     letters = [part.letter for part in parts if part.letter]
     known = all(letter in _READ for letter in letters) and len(set(letters)) == len(letters)
     rest = any("%" in part.text for part in parts)
-    return known and not rest and bool({"Y", "y"} & {*letters}) and bool({"m", "b", "B"} & {*letters})
+    return (
+        known and not rest and bool({"Y", "y"} & {*letters}) and bool({"m", "b", "B"} & {*letters})
+    )
 
 
 def only_digits(pattern: str) -> bool:
@@ -268,7 +270,9 @@ _TIME = (
     r"(?:(?P<s7>[.,])(?P<f>\d{1,9}))?)?)?(?:(?P<s8> ?)(?P<p>[AaPp]\.?[Mm]\.?))?"
     r"(?:(?P<s9> ?)(?P<z>Z|UTC|GMT|[+-]\d{2}:?\d{2}))?"
 )
-_SHAPED = tuple((re.compile(rf"(?:{shape})(?P<time>{_TIME})?"), orders) for shape, orders in _SHAPES)
+_SHAPED = tuple(
+    (re.compile(rf"(?:{shape})(?P<time>{_TIME})?"), orders) for shape, orders in _SHAPES
+)
 _CTIME = re.compile(rf"(?:{_WEEKDAY}) {_NAME} +\d{{1,2}} \d{{2}}:\d{{2}}:\d{{2}} \d{{4}}")
 _RUN = re.compile(r"\d{8}(?P<s5>[T ]?)\d{4}(?P<S>\d{2})?")
 
@@ -382,7 +386,11 @@ def _case(text: pa.Array) -> str:
     if pc.all(pc.equal(text, pc.utf8_lower(text))).as_py():
         return "#"
     upper = pc.all(pc.equal(text, pc.utf8_upper(text))).as_py()
-    return "^" if upper and not pc.all(pc.is_in(text, pa.array(["AM", "PM"], text.type))).as_py() else ""
+    return (
+        "^"
+        if upper and not pc.all(pc.is_in(text, pa.array(["AM", "PM"], text.type))).as_py()
+        else ""
+    )
 
 
 def _first_year(years: np.ndarray) -> str:
@@ -396,7 +404,7 @@ def _first_year(years: np.ndarray) -> str:
     gaps = np.diff(years, append=years[0] + 100)
     at = int(gaps.argmax())
     start = int(years[(at + 1) % len(years)])
-    start, gap = start, int(gaps[at])
+    gap = int(gaps[at])
     split = _FIRST_OF_TWO_DIGITS % 100
     length = 100 - gap  # years from the first to the last
     crosses = start < split <= start + length and gap > 1

@@ -62,6 +62,7 @@ def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
             first = row_of(wrong)
             raise BadValues.at(
                 wrong,
+                "not a date",
                 "E032",
                 f"column {snippet(column)} must be dates, but row {first:,} holds "
                 f"{snippet(cells.dictionary[int(codes[first - 1])])} "

@@ -24,15 +24,17 @@ _FEW = 20  # rows from which numbers that all differ are ids
 _USUAL_YEARS = ("1900", "2100")
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_CODE = frozenset(
-    "code codes cd zip zipcode zips postal postcode postalcode plz cep naics naicscode sic isic "
-    "nace mcc fips iban bic ssn ein vin isbn issn ean upc sku gtin cusip isin lei siren siret".split()
+# Words in the names of columns.
+_CODE = re.compile(
+    "codes?|cd|zip|zips|zipcode|postal|postcode|postalcode|plz|cep|naics|naicscode|sic|isic|nace|"
+    "mcc|fips|iban|bic|ssn|ein|vin|isbn|issn|ean|upc|sku|gtin|cusip|isin|lei|siren|siret"
 )
-_NUMBER = frozenset("no nr num nbr number key ref phone telephone tel mobile fax account acct".split())
-_DATE = frozenset("date dates datum dt day month period yyyymm ym ymd yearmonth".split())
-_CLOCK = frozenset("time timestamp ts epoch unix created updated modified at stamp date".split())
+_NUMBER = re.compile("no|nr|num|nbr|number|key|ref|phone|telephone|tel|mobile|fax|account|acct")
+_DATE = re.compile("dates?|datum|dt|day|month|period|yyyymm|ym|ymd|yearmonth")
+_CLOCK = re.compile("time|timestamp|ts|epoch|unix|created|updated|modified|at|stamp|date")
 _TIME_OF_DAY = r"(?i)^\d{1,2}[:.]\d{2}([:.]\d{2})?( ?[AP]\.?M\.?)?$|^\d{1,2} ?[AP]\.?M\.?$"
-_SHORT_MONTH = r"(?i)^((jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[-/ ]?'?\d{2}|\d{2}[-/ ]?(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))$"
+_MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+_SHORT_MONTH = rf"(?i)^({_MONTH}[-/ ]?'?\d{{2}}|\d{{2}}[-/ ]?{_MONTH})$"
 
 
 def typed(column: str, *kinds: str) -> str:
@@ -44,6 +46,10 @@ def typed(column: str, *kinds: str) -> str:
 
 def _tokens(name: str) -> list[str]:
     return [word.lower() for word in _WORDS.findall(name)]
+
+
+def _any(words: re.Pattern[str], tokens: list[str]) -> bool:
+    return any(words.fullmatch(token) for token in tokens)
 
 
 def of_numbers(name: str, spread: Spread) -> str:
@@ -62,7 +68,7 @@ def _codes(name: str, spread: Spread) -> str:
     if distinct == rows >= _FEW and values[-1] - values[0] + 1 == rows:
         return f"numbers every row: {typed(name, 'id')} leaves it out"
     length = _digits(spread)
-    named = bool(_CODE & {*words}) or words[-1:] and words[-1] in _NUMBER and values[-1] >= 1000
+    named = _any(_CODE, words) or (_any(_NUMBER, words[-1:]) and values[-1] >= 1000)
     ids = length >= _ID_DIGITS and distinct >= 0.9 * rows >= 0.9 * _FEW
     density = distinct / (values[-1] - max(values[0], 1) + 1)
     codes = length >= _CODE_DIGITS and distinct * 3 <= rows and density < _SPARSE
@@ -85,15 +91,15 @@ def _digits(spread: Spread) -> int:
 
 def _dates(name: str, spread: Spread) -> str:
     """Return a remark on whole numbers that look like dates but are not read as such."""
-    values, words = spread.values, {*_tokens(name)}
+    values, words = spread.values, _tokens(name)
     low, high = values[0], values[-1]
-    if words & _CLOCK:
+    if _any(_CLOCK, words):
         for unit, size in (("seconds", 1e9), ("milliseconds", 1e12)):
             if size <= low and high <= 2.2 * size:
                 return f"looks like {unit} since 1970: write dates as 2024-01-31T18:05:00"
-    if words & _DATE and 20_000 <= low and high <= 60_000:
+    if _any(_DATE, words) and low >= 20_000 and high <= 60_000:
         return "looks like the day numbers of a spreadsheet: write dates as 2024-01-31"
-    if 190_001 <= low and high <= 210_012 and (values % 100 <= 12).all() and (values % 100).all():
+    if low >= 190_001 and high <= 210_012 and (values % 100 <= 12).all() and (values % 100).all():
         return f"looks like months written as YYYYMM: {typed(name, 'datetime:%Y%m')}"
     usual = (values >= 19_000_101) & (values <= 21_001_231)
     if spread.where(usual).rows < _MOSTLY * spread.rows:
@@ -145,7 +151,7 @@ def of_words(name: str, cells: pa.DictionaryArray) -> tuple[str, np.ndarray]:
             )
             return f"looks like {what}, such as {example}, not read as dates: {advice}", nothing
     best = likeliest(words)
-    if best is None or best.moments.null_count > (1 - _MOSTLY) * len(words):
+    if best is None or not 0 < best.moments.null_count <= (1 - _MOSTLY) * len(words):
         return "", nothing
     wrong = np.append(np.asarray(best.moments.is_null()), False)
     rows = wrong[np.asarray(cells.indices.cast(pa.int64()).fill_null(-1))]

@@ -96,13 +96,13 @@ def _infer_numbers(sample: Sample) -> Column:
         return _skip(sample, "id", "whole numbers of more than 15 digits")
     if distinct == 2 and (spread.whole or spread.rows >= _FEW):
         return _category(sample, "binary")
-    if spread.whole and _ID_NAME.search(sample.name):
-        if distinct > 100 or distinct * 2 > spread.rows:
-            return _skip(sample, "id", f"{distinct:,} distinct values")
-        return _category(sample, "categorical")
     pattern = hints.numbers_as_dates(spread)
     if pattern is not None:
         return _datetime(sample, pattern)
+    if spread.whole and _ID_NAME.search(sample.name):
+        many = distinct > 100 or distinct * 2 > spread.rows
+        note = f"{distinct:,} distinct values"
+        return _skip(sample, "id", note) if many else _category(sample, "categorical")
     if _looks_like_counts(spread):
         return _count(sample)
     return _numeric(sample, "positive" if _heavy_tailed(spread, sample) else "real", spread)
@@ -239,6 +239,7 @@ def _infer_spelled_numbers(sample: Sample, numbers: np.ndarray) -> Column:
     first = row_of(rows)
     raise BadValues.at(
         rows,
+        "not a number",
         "E034",
         f"column {snippet(sample.name)} is nearly all numbers, but {int(rows.sum()):,} of "
         f"{len(rows):,} rows are not, the first {snippet(sample.cells[first - 1].as_py())} in "
@@ -359,7 +360,7 @@ def _impossible(
     fix = f"correct the values, or leave out --types {sample.name}=..."
     if wrong is None:
         return DataError("E033", message, fix=fix, column=sample.name, kind=kind)
-    error = BadValues.at(wrong, "E033", message, fix=fix, column=sample.name)
+    error = BadValues.at(wrong, f"cannot be {kind}", "E033", message, fix=fix, column=sample.name)
     error.details["kind"] = kind
     return error
 

@@ -276,6 +276,7 @@ def refuse_not_counts(raw: np.ndarray, column: str) -> None:
         first = row_of(wrong)
         raise BadValues.at(
             wrong,
+            "not a count: negative or not whole",
             "E035",
             f"column {snippet(column)} is a count, but {int(wrong.sum()):,} of {len(raw):,} "
             f"values are negative or not whole numbers, the first {raw[first - 1]:g} in row "

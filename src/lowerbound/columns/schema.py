@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lowerbound.columns import hints
 from lowerbound.columns.arrow import BadValues, declared, listed, pc, plain, snippet
 from lowerbound.columns.base import Column, Kind, Part, Skipped, Tally
 from lowerbound.columns.categories import Category
@@ -115,7 +116,9 @@ class Schema(BaseModel):
             (tuple(some), slice(some[0][1].start, some[-1][1].stop)) for some in groups.values()
         )
 
-    def encode(self, table: pa.Table, origin: str = "the table") -> Encoded:
+    def encode(
+        self, table: pa.Table, origin: str = "the table", *, genes: bool = False
+    ) -> Encoded:
         """Return a table as coded numbers.
 
         Columns are found by name: their order does not matter and others are ignored.
@@ -123,12 +126,13 @@ class Schema(BaseModel):
         Args:
             table: the raw columns.
             origin: name of the table in messages.
+            genes: whether columns are genes: then no message proposes to rename one.
 
         Raises:
             DataError: E031 when a column is missing, E030 and E032 to E035 when its values
                 cannot be coded.
         """
-        self._require(table.column_names, origin)
+        self._require(table.column_names, origin, genes)
         values = np.empty((table.num_rows, len(self.parts)), dtype=np.float32)
         tallies: dict[str, Tally] = {}
         for together, span in self._side_by_side:
@@ -155,10 +159,19 @@ class Schema(BaseModel):
             if isinstance(column, Skipped) and column.held and column.name in table.column_names
         }
 
-    def _require(self, names: Sequence[str], origin: str) -> None:
+    def _require(self, names: Sequence[str], origin: str, genes: bool) -> None:
         """Raise E031 naming every modelled column that is absent or ambiguous."""
         given, wanted = set(names), self.modelled
         absent = [name for name in wanted if name not in given]
+        if absent and genes:
+            raise DataError(
+                "E031",
+                f"{len(absent):,} of {len(wanted):,} genes of the model are missing from "
+                f"{origin}: {listed(absent)}",
+                fix="give all genes of the model, under the same names",
+                columns=absent,
+                count=len(absent),
+            )
         if absent:
             spare = sorted(given.difference(wanted))
             close = {name: nearest(name, spare) for name in absent}
@@ -308,17 +321,28 @@ def _nothing_modelled(columns: Sequence[Column]) -> DataError:
 
 @dataclass(frozen=True)
 class Problem:
-    """What `infer` refuses: an error, and the values that it is about.
+    """Values of a column, or a whole column, that are probably wrong.
 
     Attributes:
-        error: the error; its ``details`` may name the column.
+        column: its name; empty for a problem of the table.
+        why: the reason, such as "not a number".
+        error: the error that `infer` raises; None for values that it accepts.
         values: the rows, from 1, and the text of the first of the values.
         count: the number of the values.
     """
 
-    error: DataError
+    column: str
+    why: str
+    error: DataError | None = None
     values: tuple[tuple[int, str], ...] = ()
     count: int = 0
+
+    @classmethod
+    def at(cls, sample: Sample, wrong: np.ndarray, why: str, error: DataError | None) -> Problem:
+        """Return the problem of the values of a column where `wrong` holds."""
+        rows = np.flatnonzero(wrong)[:SHOWN]
+        values = tuple((int(row) + 1, str(sample.cells[int(row)].as_py())) for row in rows)
+        return cls(sample.name, why, error, values, int(wrong.sum()))
 
 
 SHOWN = 20  # values that a `Problem` lists
@@ -335,10 +359,8 @@ def survey(
 ) -> tuple[list[Column], list[Problem]]:
     """Infer columns as `infer` does, but go on after values that it refuses.
 
-    Bad values are treated as missing; a column that cannot be used is returned as ignored.
-
-    Args:
-        table: as for `infer`, like the other arguments.
+    Bad values are treated as missing; a column that cannot be used is returned as ignored. The
+    arguments are those of `infer`.
 
     Returns:
         The columns and the problems.
@@ -359,12 +381,14 @@ def survey(
         try:
             check()
         except DataError as error:
-            problems.append(Problem(error))
+            problems.append(Problem("", error.message, error))
             break
     if table.num_rows < 2:
-        problems.append(Problem(_too_few(table)))
+        error = _too_few(table)
+        problems.append(Problem("", error.message, error))
     elif not any(column.parts for column in columns):
-        problems.append(Problem(_nothing_modelled(columns)))
+        error = _nothing_modelled(columns)
+        problems.append(Problem("", error.message, error))
     return columns, problems
 
 
@@ -375,19 +399,24 @@ def _surveyed(
     problems: list[Problem] = []
     for _ in range(_TRIES):
         try:
-            return _column(sample, forced), problems
+            column = _column(sample, forced)
         except BadValues as error:
             if error.wrong is None:
                 break
-            rows = np.flatnonzero(error.wrong)[:SHOWN]
-            values = tuple((int(row) + 1, str(sample.cells[int(row)].as_py())) for row in rows)
-            problems.append(Problem(error, values, int(error.wrong.sum())))
+            problems.append(Problem.at(sample, error.wrong, error.why, error))
             sample = replace(sample, cells=_without(sample.cells, error.wrong))
         except DataError as error:
-            problems.append(Problem(error))
+            problems.append(Problem(sample.name, error.message, error))
             break
-    note = problems[-1].error.message
-    return Skipped.model_validate({**sample.common, "kind": "text", "notes": (note,)}), problems
+        else:
+            wrong = sum(problem.count for problem in problems)
+            if pa.types.is_dictionary(sample.cells.type) and sample.name not in forced:
+                _, rows = hints.of_words(sample.name, sample.cells)
+                if rows.any() and column.kind != "datetime":
+                    problems.append(Problem.at(sample, rows, "not a date", None))
+            return column.model_copy(update={"missing": column.missing - wrong}), problems
+    values = {**sample.common, "kind": "text", "notes": (problems[-1].why,)}
+    return Skipped.model_validate(values), problems
 
 
 def _without(cells: pa.Array, wrong: np.ndarray) -> pa.Array:
@@ -445,7 +474,9 @@ def matched(keys: Iterable[str], names: Sequence[str], flag: str) -> list[str]:
     for key in keys:
         hits = [key] if key in known else fnmatch.filter(names, key)
         if not hits and "," in key:
-            found += matched([part.strip() for part in key.split(",") if part.strip()], names, flag)
+            found += matched(
+                [part.strip() for part in key.split(",") if part.strip()], names, flag
+            )
         elif not hits:
             close = nearest(key, names)
             raise UsageError(

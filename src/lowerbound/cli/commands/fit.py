@@ -93,7 +93,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         alarm_rate: the share of normal rows that may be flagged, such as 0.1% (default 1%).
         types: the kind of a column, in place of the inferred one; repeat it, or use commas. For
             counts only COLUMN=batch: the experiment that a row is from.
-        drop: a column to leave out; repeat it for more.
+        drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
         size: scale each picture to cover N x N (or HxW) pixels, and crop its centre.
         on_bad_file: skip leaves out all unreadable pictures, fail stops at the first; by default

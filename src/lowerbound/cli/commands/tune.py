@@ -90,7 +90,7 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
         latent: dimensions of the latent space, which are then not searched for.
         learning_rate: the highest learning rate, which is then not searched for.
         types: the kind of a column, in place of the inferred one; repeat it, or use commas.
-        drop: a column to leave out; repeat it for more.
+        drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
         transform: scaling of numbers: blend (the default), standard or quantile.
         alarm_rate: the share of normal rows that the saved model may flag.
