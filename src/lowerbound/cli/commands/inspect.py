@@ -51,7 +51,7 @@ def inspect(
 
     Examples:
         lowerbound inspect tx.parquet
-        lowerbound inspect people.csv --types zip=categorical,age=real --drop id,name
+        lowerbound inspect people.csv --types zip=categorical --drop id,name
         lowerbound inspect photos/
 
     Args:
