@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -45,6 +45,7 @@ class Sample:
     transform: Transform
     exclude_atoms: bool
     ordered: bool  # a dictionary type that declares its levels to be ordered
+    declared: bool = False  # whether the user gave the kind: then no other is proposed
 
     @property
     def common(self) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def _number_notes(sample: Sample, spread: Spread) -> tuple[str, ...]:
     notes = []
     if pa.types.is_dictionary(sample.cells.type):
         notes.append("numbers stored as text")
-    hint = hints.of_numbers(sample.name, spread)
+    hint = "" if sample.declared else hints.of_numbers(sample.name, spread)
     if hint:
         notes.append(hint)
     elif spread.whole and len(spread.values) <= 10:
@@ -200,7 +201,7 @@ def _count(sample: Sample) -> Column:
     numbers = raw.floats(sample.cells, sample.name)
     refuse_not_counts(numbers, sample.name)
     high = int(np.nanmax(numbers))
-    hint = hints.of_numbers(sample.name, Spread.of(numbers))
+    hint = "" if sample.declared else hints.of_numbers(sample.name, Spread.of(numbers))
     notes = (hint,) if hint else ()
     return Count.model_validate({**sample.common, "kind": "count", "high": high, "notes": notes})
 
@@ -422,6 +423,7 @@ def force_column(sample: Sample, kind: str, spec: list[str] | None) -> Column:
         kind: the kind.
         spec: the order of the levels of an ordinal, or the format of dates; None to infer it.
     """
+    sample = replace(sample, declared=True)
     if kind not in ("id", "text"):
         if not raw.is_flat(sample.cells.type):
             raise raw.nested(sample.name, sample.cells.type)

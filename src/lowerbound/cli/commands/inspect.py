@@ -23,7 +23,7 @@ from lowerbound.cli.outputs import (
 from lowerbound.cli.parsing import pairs, texts
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.columns.arrow import snippet
-from lowerbound.columns.schema import SHOWN, Problem, described, survey
+from lowerbound.columns.schema import SHOWN, Problem, described, matched, survey
 from lowerbound.errors import DataError
 from lowerbound.files.data import Images, Matrix, Table, Whole
 from lowerbound.files.pictures.ranges import range_of
@@ -176,6 +176,7 @@ def _bad_values(problems: Sequence[Problem]) -> Sheet | None:
 @_inspect.register
 def _(frame: Matrix, data: object, options: _Options) -> Result:
     """Describe a sparse matrix as a whole: one line per column would be too many."""
+    matched(options.drop, frame.names, "drop")
     matrix = frame.matrix
     rows, columns = matrix.shape
     values = matrix.data
