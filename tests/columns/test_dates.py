@@ -179,8 +179,8 @@ def test_day_or_month_first_can_be_given():
 def test_numbers_that_are_codes_or_dates_are_pointed_out(name, values, remark):
     notes = " ".join(column(pa.array(values), name).notes)
     assert remark in notes
-    told = column(pa.array(values), name, types={name: "real"}).notes
-    assert remark not in " ".join(told)
+    told = " ".join(column(pa.array(values), name, types={name: "real"}).notes)
+    assert not told or told.startswith("only ")  # a kind that was given is not doubted
 
 
 @pytest.mark.parametrize(
