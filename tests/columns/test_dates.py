@@ -7,8 +7,10 @@ import datetime as dt
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from lowerbound.columns import date_formats as formats
+from lowerbound.columns.dates import Datetime
 from lowerbound.columns.schema import infer
 from lowerbound.errors import DataError, UsageError
 
@@ -209,3 +211,29 @@ def test_text_that_looks_like_dates_is_pointed_out():
     assert "looks like times of day" in column(clocks).notes[0]
     months = pa.array([f"{m}-{y:02d}" for m in ("Jan", "Feb", "Dec") for y in range(10, 20)] * 3)
     assert "looks like months without a day" in column(months).notes[0]
+
+
+@pytest.mark.parametrize("pattern", ["%Q", "%99999999999y-%m", "%d/%m", "%Y-%m %", "%Y%m" * 40])
+def test_a_saved_column_has_a_format_that_can_be_read(pattern):
+    saved = column(pa.array(["28-Feb-97", "01-Mar-98", "02-Apr-99"])).model_dump()
+    Datetime.model_validate(saved)
+    with pytest.raises(ValidationError):
+        Datetime.model_validate({**saved, "pattern": pattern})
+
+
+def test_other_spellings_of_the_same_moments_have_the_same_codes():
+    days = [dt.date(1990, 1, 1) + dt.timedelta(days=int(d)) for d in RNG.integers(0, 9000, 50)]
+    table = pa.table({"d": [f"{d:%d-%b-%y}" for d in days], "x": RNG.normal(size=50)})
+    schema = infer(table)
+    wanted = schema.encode(table).values
+    stamps = pa.array(days, pa.date32())
+    for cells in (
+        stamps,
+        stamps.cast(pa.timestamp("ms")),
+        stamps.cast(pa.timestamp("us")).cast(pa.timestamp("us", "UTC")),
+        pa.array([f"{d:%Y-%m-%d}" for d in days]),
+        pa.array([f"{d:%d-%b-%y}".upper() for d in days], pa.large_string()),
+        pa.array([int(f"{d:%Y%m%d}") for d in days]),
+    ):
+        found = schema.encode(table.set_column(0, "d", cells)).values
+        np.testing.assert_array_equal(found, wanted)

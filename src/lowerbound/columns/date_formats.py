@@ -30,6 +30,7 @@ _ENOUGH = 20  # words that rule out most formats before the whole column is trie
 _MONTHS = "January February March April May June July August September October November December"
 _MONTHS = _MONTHS.split()
 _DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+_LONGEST = 100  # letters of a format
 _TOKEN = re.compile(r"%(?P<flag>[-^#]?)(?P<number>\d*)(?P<letter>[A-Za-z])")
 _MONTH = "|".join([*_MONTHS, *(name[:3] for name in _MONTHS), "Sept"])
 _WEEKDAY = "|".join([*_DAYS, *(name[:3] for name in _DAYS)])
@@ -80,12 +81,23 @@ def _parts(pattern: str) -> list[_Part]:
 def is_format(pattern: str) -> bool:
     """Return whether a text is a format that dates can be read by: it has a year and a month."""
     parts = _parts(pattern)
-    letters = [part.letter for part in parts if part.letter]
-    known = all(letter in _READ for letter in letters) and len(set(letters)) == len(letters)
-    rest = any("%" in part.text for part in parts)
+    fields = [part for part in parts if part.letter]
+    letters = [part.letter for part in fields]
     return (
-        known and not rest and bool({"Y", "y"} & {*letters}) and bool({"m", "b", "B"} & {*letters})
+        len(pattern) <= _LONGEST
+        and all(_is_field(part) for part in fields)
+        and not any("%" in part.text for part in parts)
+        and len(set(letters)) == len(letters)
+        and bool({"Y", "y"} & {*letters})
+        and bool({"m", "b", "B"} & {*letters})
     )
+
+
+def _is_field(part: _Part) -> bool:
+    allowed = {"-": "mdHI", "^": "bBaAp", "#": "bBaAp"}.get(part.flag, part.letter)
+    numbers = {"y": r"(\d{4})?", "f": r"[1-9]?"}.get(part.letter, "")
+    fits = re.fullmatch(numbers, part.number) is not None
+    return part.letter in _READ and part.letter in allowed and fits
 
 
 def only_digits(pattern: str) -> bool:

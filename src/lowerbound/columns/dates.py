@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lowerbound.columns.arrow import (
     BadValues,
@@ -23,6 +23,7 @@ from lowerbound.columns.base import LIMIT, Column, Part, Tally
 from lowerbound.columns.date_formats import (
     COMPACT,
     fitting,
+    is_format,
     likeliest,
     only_digits,
     read,
@@ -183,6 +184,13 @@ class Datetime(Column):
     hours: bool
     rest: float | None = Field(default=None, ge=0, lt=DAY)
     pattern: str | None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def _readable(cls, pattern: str | None) -> str | None:
+        if pattern not in (None, ISO) and not is_format(pattern):
+            raise ValueError(f"{pattern!r} is no format of dates")
+        return pattern
 
     @classmethod
     def fit(cls, moments: np.ndarray, **common: object) -> Datetime:
