@@ -131,10 +131,10 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
     folder = None if output is None else _folder(output.target, fresh=resume == "never")
     search = tuning.Search(frame, plan, folder, names)
     _run(search, count, limit, voice)
-    same = {"preset": preset, "types": types, "drop": drop, "rename": rename, "set": settings}
-    same |= {"transform": transform, "alarm_rate": alarm_rate, "max_epochs": max_epochs}
-    same |= {"seed": seed, "device": device, "config": config}
-    found = _told(search, data, same)
+    flags = {"preset": preset, "types": types, "drop": drop, "rename": rename, "set": settings}
+    flags |= {"transform": transform, "alarm_rate": alarm_rate, "max_epochs": max_epochs}
+    flags |= {"seed": seed, "device": device, "config": config}
+    found = _told(search, data, flags)
     if output is None or folder is None:
         return found
     best = search.best()
@@ -201,13 +201,13 @@ def _spelt(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _told(search: Any, data: Any, same: Mapping[str, Any]) -> Result:
+def _told(search: Any, data: Any, flags: Mapping[str, Any]) -> Result:
     """Return the result of a search: the best trial and the leaderboard.
 
     Args:
         search: the search.
         data: as given.
-        same: the flags of all trials, for the suggested command.
+        flags: those of all trials, for the suggested command.
     """
     ranked, tried = search.ranked, search.done
     usual, best = tried[0], ranked[0]
@@ -243,7 +243,7 @@ def _told(search: Any, data: Any, same: Mapping[str, Any]) -> Result:
         lines=lines,
         notes=[OPTIMISTIC] * (not same),
         sheet=Sheet(heads, rows, "log p of held-out rows, nats per row", heads),
-        next=_command(data, best) + spell_flags(**same),
+        next=_command(data, best) + spell_flags(**flags),
     )
 
 
