@@ -125,7 +125,7 @@ class CountsCoding:
         found = sparse.csr_matrix(
             _columns(frame, [place[self.names[i]] for i in known]), dtype=np.float64
         )
-        shape = (found.shape[0], len(self.names))
+        shape = (frame.rows, len(self.names))
         matrix = sparse.csr_matrix((found.data, known[found.indices], found.indptr), shape=shape)
         _check_counts(matrix, frame, self.names)
         totals = np.asarray(matrix.sum(1)).ravel()
