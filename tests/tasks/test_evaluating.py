@@ -9,12 +9,13 @@ from core_parts import LinearGaussian
 from lowerbound import noise
 from lowerbound.coding.rows import Batch, Dense
 from lowerbound.nn.latents.mixture_priors import Borrowed, Vamp
+from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Encoded, Trace, from_posterior, posterior_mean
 from lowerbound.noise import row_keys
 from lowerbound.tasks import draws
 from lowerbound.tasks.evaluate import Moments
 from lowerbound.tasks.latent_use import latent_use, together
-from lowerbound.tasks.metrics import evaluating, log_likelihood, log_weights
+from lowerbound.tasks.metrics import log_likelihood, log_weights
 from recipe_parts import RECIPES, recipe
 
 WORLD = LinearGaussian()

@@ -82,6 +82,11 @@ class Coding(Protocol):
         """The raw columns that are modelled."""
         ...
 
+    @property
+    def gaps(self) -> bool:
+        """Return whether a training value was missing."""
+        ...
+
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the recipe that follow from the data."""
         ...

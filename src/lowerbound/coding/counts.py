@@ -101,6 +101,11 @@ class CountsCoding:
         """The columns, one part each."""
         return tuple(Group(name, (i,)) for i, name in enumerate(self.names))
 
+    @property
+    def gaps(self) -> bool:
+        """False: counts are never missing."""
+        return False
+
     def arguments(self) -> dict[str, Any]:
         """The number of columns, and of batches where there are any."""
         batches = {"batches": len(self.batches)} if self.batches else {}

@@ -103,6 +103,11 @@ class PairCoding:
         """The defaults: such a model reads images of any size."""
         return ANY
 
+    @property
+    def gaps(self) -> bool:
+        """False: pixels are never missing."""
+        return False
+
     def arguments(self) -> dict[str, Any]:
         """The channels, and the number of classes where pixels have one."""
         return {

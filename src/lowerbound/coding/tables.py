@@ -74,7 +74,7 @@ class TableCoding:
         return _grouped(self.schema)
 
     def arguments(self) -> dict[str, Any]:
-        """Families and sizes of the coded columns, and whether there are gaps."""
+        """Families and sizes of the coded columns, and that the encoder is told of gaps."""
         parts = self.schema.parts
         rows = {column.name: column.rows for column in self.schema.columns}
         unseen = [1.0 / (rows[part.column] + 2) if part.unknown else 0.0 for part in parts]
@@ -83,7 +83,7 @@ class TableCoding:
             "sizes": [part.size for part in parts],
             # Laplace's rule of succession: the next value is new once in rows + 2.
             "reserved": unseen,
-            **({"gaps": 0.0} if self.gaps else {}),
+            "gaps": 0.0,
         }
 
     def wanted(self) -> Wanted:
@@ -177,8 +177,8 @@ class NumberCoding(TableCoding):
         )
 
     def arguments(self) -> dict[str, Any]:
-        """The number of columns, and whether values are missing."""
-        return {"features": len(self.schema.parts), "missing": self.gaps}
+        """The number of columns, and that the encoder is told which values are missing."""
+        return {"features": len(self.schema.parts), "missing": True}
 
     def document(self) -> dict[str, Any]:
         """Return the schema as plain JSON values."""

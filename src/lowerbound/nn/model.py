@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -22,6 +24,22 @@ class Model(Protocol):
         It may return None for a trace with ``decode=False``, whose caller needs the draws only.
         """
         ...
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Put a model in evaluation mode inside the block; yield the device of its parameters.
+
+    A model that is already in evaluation mode is not modified, so that threads can share it.
+    """
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield next(model.parameters()).device
+    finally:
+        for module in training:
+            module.training = True
 
 
 class Level(nn.Module):

@@ -17,6 +17,8 @@ from lowerbound.errors import UsageError, nearest
 from lowerbound.files.data import Whole
 from lowerbound.nn.model import LatentModel
 
+TELLS_OF_GAPS = ("missing", "gaps")  # arguments: False or None is for rows without gaps
+
 
 class CodingMaker(Protocol):
     """The interface of a class or factory that fits codings to data."""
@@ -129,6 +131,11 @@ class Recipe:
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """The arguments of the recipe, with their defaults."""
         return inspect.signature(self.build).parameters
+
+    def tells_of_gaps(self, arguments: Mapping[str, Any]) -> bool:
+        """Return whether the encoder of a model of rows is told which values are missing."""
+        given = [arguments.get(name) for name in TELLS_OF_GAPS]
+        return not self.of_pictures and any(v is not None and v is not False for v in given)
 
     @property
     def of_pictures(self) -> bool:

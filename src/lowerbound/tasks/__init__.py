@@ -5,6 +5,7 @@
 - measures, scoring, typicality, calibration: anomaly scores, p-values and thresholds
 - explain: the columns that make a row's score high
 - evaluate, metrics: estimates of log p(x)
+- proposals: draws of z for importance sampling
 - doctor, latent_use: diagnosis of a model
 - restore, restore_picture: denoise, upscale, inpaint and segment pictures
 - objective_settings: the settings of the objective and their descriptions; needs no torch

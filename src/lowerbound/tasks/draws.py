@@ -20,8 +20,10 @@ from lowerbound.coding.rows import Batch, Dense, Rows, subset
 from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
 from lowerbound.nn.distributions.grey_levels import GreyCodes
-from lowerbound.nn.trace import Trace, from_posterior, from_prior, posterior_mean, replay
-from lowerbound.tasks.metrics import by_tiles, evaluating, log_likelihood
+from lowerbound.nn.model import evaluating
+from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
+from lowerbound.tasks.metrics import by_tiles, log_likelihood
+from lowerbound.tasks.proposals import weighted
 
 SCORE_SAMPLES = 32
 SCORE_WORK = 1e8  # floating-point operations of a pass up to which a score takes all samples
@@ -182,7 +184,8 @@ def impute(
     """
 
     def work(batch: Batch) -> Tensor:
-        px, weights = _weighted(model, batch, samples)
+        found = weighted(model, batch, samples)
+        px, weights = found.px, found.weights.to(batch.x.dtype)
         return torch.where(batch.x.isnan(), average(px, weights), batch.x)
 
     filled, gaps = _with_gaps(rows, groups)
@@ -225,16 +228,13 @@ def impute_draws(
     source = noise.generator("impute", seed, start, device=next(model.parameters()).device)
 
     def work(batch: Batch) -> Tensor:
-        keys = noise.row_keys(*batch)
-        trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x), samples)
-        px = model(batch.x, trace, batch.context)
-        log_w = px.log_prob(batch.x.repeat_interleave(samples, 0)) + trace.log_ratio()
-        weights = log_w.double().view(-1, samples).softmax(1)
+        found = weighted(model, batch, samples)
+        weights = found.weights
         chosen = weights.multinomial(draws, replacement=True, generator=source)
         place = (
             chosen + samples * torch.arange(len(batch.x), device=chosen.device)[:, None]
         ).flatten()
-        z = {name: site.z[place] for name, site in trace.sites.items()}
+        z = {name: each[place] for name, each in found.z.items()}
         context = None if batch.context is None else batch.context.repeat_interleave(draws, 0)
         values = base.sample(model(None, Trace(replay(z), len(place)), context), source)
         values = values.view(len(batch.x), draws, *batch.x.shape[1:])
@@ -245,14 +245,6 @@ def impute_draws(
     if len(gaps):
         filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
     return filled
-
-
-def _weighted(model: nn.Module, batch: Batch, samples: int) -> tuple[Distribution, Tensor]:
-    """Return p(x | z) at draws of z, and their normalised weights (B, samples)."""
-    trace = Trace(from_posterior(noise.Keyed(noise.row_keys(*batch))), len(batch.x), samples)
-    px = model(batch.x, trace, batch.context)
-    log_w = px.log_prob(batch.x.repeat_interleave(samples, 0)) + trace.log_ratio()
-    return px, log_w.double().view(-1, samples).softmax(1).to(log_w.dtype)
 
 
 @singledispatch
@@ -310,7 +302,8 @@ def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Ten
     """
 
     def work(batch: Batch) -> Tensor:
-        px, weights = _weighted(model, batch, samples)
+        found = weighted(model, batch, samples)
+        px, weights = found.px, found.weights.to(batch.x.dtype)
         cells = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
         return -_mix(cells, weights)
 
@@ -326,7 +319,8 @@ def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> 
     """
 
     def work(batch: Batch) -> Tensor:
-        px, weights = _weighted(model, batch, samples)
+        found = weighted(model, batch, samples)
+        px, weights = found.px, found.weights.to(batch.x.dtype)
         seen = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
         usual = torch.zeros_like(seen)
         source = noise.generator("excess", device=batch.x.device)

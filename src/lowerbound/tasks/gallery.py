@@ -16,9 +16,9 @@ from lowerbound import noise
 from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_continuous
+from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Trace, from_prior, replay
 from lowerbound.tasks import draws
-from lowerbound.tasks.metrics import evaluating
 
 REACH = 3.0  # standard deviations of the prior that a traversal and a manifold span
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -15,7 +14,9 @@ from lowerbound import noise
 from lowerbound.coding.rows import CELLS, Batch, Rows, tile_of, tiles
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
-from lowerbound.nn.trace import Encoded, Trace, from_posterior, from_prior, replay
+from lowerbound.nn.model import evaluating
+from lowerbound.nn.trace import Choose, Encoded, Trace, from_posterior, from_prior, replay
+from lowerbound.tasks import proposals
 
 T = TypeVar("T", float, Tensor)
 
@@ -24,22 +25,6 @@ CHUNK = 32  # importance samples computed together
 # Values of a tile of wide rows (thousands of columns) with one draw per row. Such tiles hold more
 # rows than tiles with many draws, or reading the widest weights for each tile would dominate.
 ONCE = CELLS * CHUNK
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """Put a model in evaluation mode inside the block; yield the device of its parameters.
-
-    A model that is already in evaluation mode is not modified, so that threads can share it.
-    """
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield next(model.parameters()).device
-    finally:
-        for module in training:
-            module.training = True
 
 
 @torch.no_grad()
@@ -111,18 +96,19 @@ def log_weights(model: nn.Module, batch: Batch, samples: int, first: int = 0) ->
         samples: number of draws.
         first: index of the first draw, so that chunks of draws can be combined.
     """
-    return _weighted(model, batch, noise.Keyed(noise.row_keys(*batch), first), samples)[0]
+    normals = noise.Keyed(noise.row_keys(*batch), first)
+    return _weighted(model, batch, from_posterior(normals), samples)[0]
 
 
 def _weighted(
     model: nn.Module,
     batch: Batch,
-    normals: noise.Noise,
+    choose: Choose,
     samples: int,
     encoded: Encoded | None = None,
 ) -> tuple[Tensor, bool]:
     """Return `log_weights`, and whether q(z | x) is deterministic."""
-    trace = Trace(from_posterior(normals), len(batch.x), samples, encoded)
+    trace = Trace(choose, len(batch.x), samples, encoded)
     log_p = model(batch.x, trace, batch.context).log_prob(batch.x.repeat_interleave(samples, 0))
     certain = all(is_certain(site.q) for site in trace.sites.values() if site.q is not None)
     return (log_p + trace.log_ratio()).view(-1, samples), certain
@@ -157,25 +143,42 @@ def log_likelihood(
 
     certain: list[bool] = []  # whether q(z | x) is deterministic
 
-    def work(batch: Batch) -> Tensor:
-        keys = noise.row_keys(*batch)
+    def sums(batch: Batch, drawing: Callable[[noise.Noise], Choose]) -> Tensor:
+        """Return the logarithms of the sums of w and of w^2, (B, 2)."""
+        keys, encoded = noise.row_keys(*batch), Encoded()
         once = batch.x.new_full((len(batch.x),), -torch.inf, dtype=torch.float64)
         twice = once.clone()
-        encoded = Encoded()
         if not certain:
-            certain.append(_weighted(model, batch, noise.Keyed(keys), 1, encoded)[1])
+            normals = noise.Keyed(keys)
+            certain.append(_weighted(model, batch, drawing(normals), 1, encoded)[1])
         for first in range(0, samples, chunk):
             k = min(chunk, samples - first)
-            normals, drawn = noise.Keyed(keys, first), 1 if certain[0] else k
-            log_w = _weighted(model, batch, normals, drawn, encoded)[0].double().expand(-1, k)
+            choose, drawn = drawing(noise.Keyed(keys, first)), 1 if certain[0] else k
+            log_w = _weighted(model, batch, choose, drawn, encoded)[0].double().expand(-1, k)
             once = torch.logaddexp(once, log_w.logsumexp(1))
             twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
         return torch.stack([once, twice], 1)
 
-    once, twice = by_tiles(model, rows, work, most, ONCE // min(samples, chunk)).unbind(1)
-    effective = (2 * once - twice).exp().clamp(1.0, samples)
+    def work(batch: Batch) -> Tensor:
+        found = sums(batch, from_posterior)
+        effective = _effective(found, samples)
+        poor = proposals.weak(batch, effective / samples)
+        if not poor.any():
+            return found
+        fitted = proposals.refined(model, batch)
+        other = sums(batch, lambda normals: proposals.proposing(fitted, normals))
+        better = poor & (_effective(other, samples) > effective)
+        return torch.where(better[:, None], other, found)
+
+    found = by_tiles(model, rows, work, most, ONCE // min(samples, chunk))
+    effective = _effective(found, samples)
     error = ((1 / effective - 1 / samples).clamp_min(0)).sqrt()
-    return LogLikelihood(once - math.log(samples), error, effective)
+    return LogLikelihood(found[:, 0] - math.log(samples), error, effective)
+
+
+def _effective(sums: Tensor, samples: int) -> Tensor:
+    """Return the effective sample sizes, (n,), from log-sums of w and of w^2, (n, 2)."""
+    return (2 * sums[:, 0] - sums[:, 1]).exp().clamp(1.0, samples)
 
 
 class Bound(NamedTuple):

@@ -24,8 +24,8 @@ from lowerbound import noise
 from lowerbound.coding.rows import Batch, Rows, tiles
 from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Observed
+from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Drawn, Trace
-from lowerbound.tasks.metrics import evaluating
 
 TILE = 256  # pixels of the given picture, in each direction, that are computed together
 BORDER = 48  # pixels around a tile that the network also reads

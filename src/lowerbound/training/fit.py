@@ -27,6 +27,7 @@ from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe, find, suggest
 from lowerbound.recipes.hierarchies import halved
+from lowerbound.recipes.record import TELLS_OF_GAPS
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.tasks.trained import Model
@@ -320,18 +321,21 @@ def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
 def _decided(recipe: Recipe, coding: Coding) -> dict[str, Any]:
     """Return the arguments that the data determine.
 
-    `missing` is left out for a recipe without that argument, if no value is missing.
+    An argument by which the encoder is told of missing values is left out for a recipe without
+    it, if no training value is missing.
     """
     known = recipe.parameters
     found = coding.arguments()
-    if "missing" not in known and found.get("missing") is False:
-        found.pop("missing")
-    if "missing" in found and "missing" not in known:
+    untold = [name for name in TELLS_OF_GAPS if name in found and name not in known]
+    for name in untold:
+        if not coding.gaps:
+            found.pop(name)
+            continue
         raise UsageError(
             "E259",
             f"the data have missing values, and the recipe {recipe.name!r} has no argument "
-            "`missing`",
-            fix=f"def {recipe.name}(features, missing=False, ...) with a likelihood that ignores "
+            f"`{name}`",
+            fix=f"def {recipe.name}(..., {name}=None) with a likelihood that ignores "
             "NaN, such as lowerbound.nn.WithMissing(family); or fill in the missing values first",
         )
     return found
@@ -377,7 +381,9 @@ def _fit(plan: Plan, material: Material, stage: str) -> Fitted:
     weights = objective_settings(plan, len(train))
     minimise = plan.recipe.minimise
     own = None if minimise is None else minimise(model)
-    objective = objective_of(model, weights, len(train), steps) if own is None else own
+    told = plan.recipe.tells_of_gaps(arguments)
+    columns = [group.parts for group in material.coding.groups] if told else None
+    objective = objective_of(model, weights, len(train), steps, columns) if own is None else own
     budget = replace(budget, settled=settled(weights, steps, optimiser))
     history, engine = _trained(plan, material, objective, (budget, optimiser), stage)
     return Fitted(model.cpu(), arguments, history, engine)

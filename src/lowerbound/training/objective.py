@@ -11,14 +11,15 @@ from torch import nn
 from lowerbound import noise
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import sample
+from lowerbound.nn.model import evaluating
 from lowerbound.nn.objectives import aggregate
 from lowerbound.nn.objectives.adversarial import Adversarial, force
 from lowerbound.nn.objectives.elbo import Elbo, Iwae, Map, Ramp, StickingTheLanding, ThetaPrior
+from lowerbound.nn.objectives.hidden_cells import HiddenCells
 from lowerbound.nn.objectives.hybrid import Hybrid
 from lowerbound.nn.objectives.spectral import Spectral
 from lowerbound.nn.trace import Trace, from_posterior, from_prior
 from lowerbound.recipes import RECIPES, Recipe
-from lowerbound.tasks.metrics import evaluating
 from lowerbound.tasks.objective_settings import SETTINGS, conflict, spell
 from lowerbound.training.engine.settings import Optimiser
 
@@ -127,7 +128,11 @@ class _Asked(NamedTuple):
 
 
 def objective_of(
-    model: nn.Module, weights: Mapping[str, Any], examples: int, steps: int
+    model: nn.Module,
+    weights: Mapping[str, Any],
+    examples: int,
+    steps: int,
+    hidden: Sequence[Sequence[int]] | None = None,
 ) -> nn.Module:
     """Return the objective of a fit.
 
@@ -136,6 +141,8 @@ def objective_of(
         weights: a value for each name in `OBJECTIVE`.
         examples: number of training rows.
         steps: number of steps of the whole fit; the warm-up takes at most a quarter of them.
+        hidden: groups of columns whose cells are hidden at random, see `HiddenCells`; None for a
+            model whose encoder does not know which cells are missing.
 
     Raises:
         UsageError: E231 or E240 for an invalid value, E248 for an adversarial term on a model
@@ -148,7 +155,9 @@ def objective_of(
     for name, add in _ADDING.items():
         if name in used:
             objective = add(objective, asked)
-    return objective
+    if hidden is None:
+        return objective
+    return HiddenCells(objective, hidden)
 
 
 def _elbo(asked: _Asked) -> nn.Module:

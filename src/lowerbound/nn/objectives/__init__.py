@@ -3,6 +3,7 @@
 - elbo: ELBO, IWAE, DReG, MAP
 - aggregate: MMD and total correlation
 - adversarial: a discriminator beside another objective
+- hidden_cells: posteriors of rows with missing cells
 - hybrid: latents of both the posterior and the prior
 - spectral: spectral regularisation
 - schedules: weights that change with the step

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lowerbound import noise
 from lowerbound.coding.rows import Batch
 from lowerbound.files import allocators
+from lowerbound.nn.model import evaluating
 from lowerbound.training.engine.kernels import replaced
 from lowerbound.training.engine.machine import GAIN, Machine, threads
 
@@ -125,13 +126,11 @@ def flops(objective: nn.Module, batch: Batch) -> int:
 
     layers = [m for m in objective.modules() if isinstance(m, (nn.Linear, *_CONVOLUTIONS))]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    training = objective.training
-    objective.eval()  # running statistics must not see this pass
+    x, context = batch
     try:
-        x, context = batch
-        objective(x, 0, noise.Stream(noise.generator("flops", device=x.device)), context)
+        with evaluating(objective):  # running statistics must not see this pass
+            objective(x, 0, noise.Stream(noise.generator("flops", device=x.device)), context)
     finally:
-        objective.train(training)
         for hook in hooks:
             hook.remove()
     return counted
