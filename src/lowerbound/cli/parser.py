@@ -39,6 +39,9 @@ def run(program: Program, words: Sequence[str], *, as_json: bool, quiet: bool) -
         _app(program, words[0]).help_print([], console=printing.console())
         return 0
     result = _call(program, words, quiet=quiet or as_json)
+    if "--dry-run" in words:
+        words = [word for word in words if word != "--dry-run"]
+        result = replace(result, next=f"{program.name} {shlex.join(words)}")
     if result.interrupted:
         result = replace(result, next=f"{program.name} {shlex.join(words)}")
     if as_json:

@@ -49,6 +49,28 @@ _DICTIONARY = re.compile(
 )
 
 
+class BadValues(DataError):
+    """Some values of a column cannot be used.
+
+    Attributes:
+        wrong: a mask (n,) of the rows with these values; None after pickling.
+        why: the reason, such as "not a number".
+    """
+
+    wrong: np.ndarray | None = None
+    why: str = ""
+
+    @classmethod
+    def at(  # noqa: PLR0913 - the parts of a message
+        cls, wrong: np.ndarray, why: str, code: str, message: str, *, fix: str, column: str
+    ) -> BadValues:
+        """Return the error for the values where `wrong` holds, with the first row and a count."""
+        count = int(wrong.sum())
+        error = cls(code, message, fix=fix, column=column, row=row_of(wrong), count=count)
+        error.wrong, error.why = wrong, why
+        return error
+
+
 def snippet(value: object, width: int = 60) -> str:
     """Quote a value for a message, cut to `width` characters and without control characters."""
     text = "".join(c if c.isprintable() else "\N{MIDDLE DOT}" for c in str(value)[: width + 1])
@@ -392,7 +414,9 @@ def _parse_words(cells: pa.DictionaryArray, column: str) -> np.ndarray:
     codes = _indices(cells)
     if len(words) and not pc.all(fine).as_py():
         wrong = np.append(~np.asarray(fine), False)[codes]
-        raise DataError(
+        raise BadValues.at(
+            wrong,
+            "not a number",
             "E032",
             f"column {snippet(column)} must be numbers, but row {row_of(wrong):,} holds "
             f"{snippet(words[int(codes[row_of(wrong) - 1])])} ({int(wrong.sum()):,} of "
@@ -400,8 +424,6 @@ def _parse_words(cells: pa.DictionaryArray, column: str) -> np.ndarray:
             fix=f"correct these values or leave them empty; at fit time --types {column}="
             "categorical keeps the column as labels",
             column=column,
-            row=row_of(wrong),
-            count=int(wrong.sum()),
         )
     bare = pc.replace_substring_regex(pc.utf8_trim_whitespace(words), r"^\+", "")
     numbers = pc.if_else(blank, pa.scalar(None, bare.type), bare).cast(pa.float64())
@@ -431,14 +453,14 @@ def refuse_infinite(values: np.ndarray, column: str) -> None:
             return
     wrong = np.isinf(values)
     if wrong.any():
-        raise DataError(
+        raise BadValues.at(
+            wrong,
+            "infinite",
             "E030",
             f"column {snippet(column)} has {int(wrong.sum()):,} infinite values, the first in "
             f"row {row_of(wrong):,}",
             fix="leave these values empty (missing values are modelled) or correct them",
             column=column,
-            row=row_of(wrong),
-            count=int(wrong.sum()),
         )
 
 

@@ -6,11 +6,13 @@ from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lowerbound.columns.arrow import (
+    BadValues,
     arrow_type,
     is_moment,
+    is_number,
     is_text,
     pc,
     plain,
@@ -20,6 +22,16 @@ from lowerbound.columns.arrow import (
 )
 from lowerbound.columns.base import LIMIT, Asked, Column, Part, Tally, no_value, one_cell, shown
 from lowerbound.columns.calendar import Calendar, Style, positions
+from lowerbound.columns.date_formats import (
+    COMPACT,
+    fitting,
+    is_format,
+    likeliest,
+    only_digits,
+    read,
+    styled,
+    write,
+)
 from lowerbound.errors import DataError
 
 DAY, HOUR = 86_400, 3_600
@@ -27,13 +39,6 @@ _YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799  # first and last second 
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, and weeks begin on Monday
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 ISO = "ISO 8601"
-# Tried in order on text that is not ISO 8601. Day-first and month-first are told apart only
-# when one of them fails; see `read_format`.
-FORMATS = tuple(
-    f"{date}{time}"
-    for date in ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y")
-    for time in ("", " %H:%M", " %H:%M:%S")
-)
 
 
 def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
@@ -42,8 +47,14 @@ def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
     Args:
         cells: a date, timestamp or text column.
         column: its name, for messages.
-        pattern: format of text: `ISO`, a strptime format, or None to infer it.
+        pattern: format of text: `ISO`, a format of `date_formats`, or None to infer it. Text that
+            does not fit it is read as ISO 8601.
+
+    Raises:
+        DataError: E032 for values that are not dates, E041 if day and month cannot be told apart.
     """
+    if is_number(cells.type) and not pa.types.is_boolean(cells.type):
+        return seconds(digits(cells), column, _for_digits(pattern))
     if pa.types.is_dictionary(cells.type):
         pattern = pattern or find_format(cells.dictionary, column) or _likeliest(cells.dictionary)
         parsed = _parse(cells.dictionary, pattern)
@@ -55,15 +66,15 @@ def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
         wrong = np.isnan(table[codes]) & (codes >= 0)
         if wrong.any():
             first = row_of(wrong)
-            raise DataError(
+            raise BadValues.at(
+                wrong,
+                "not a date",
                 "E032",
                 f"column {snippet(column)} must be dates, but row {first:,} holds "
                 f"{snippet(cells.dictionary[int(codes[first - 1])])} "
                 f"({int(wrong.sum()):,} of {len(codes):,} rows)",
                 fix="write dates as 2024-01-31 or 2024-01-31T18:05:00, or leave them empty",
                 column=column,
-                row=first,
-                count=int(wrong.sum()),
             )
         return table[codes]
     if pa.types.is_null(cells.type):
@@ -93,13 +104,31 @@ def _per_second(kind: pa.DataType) -> float:
     return 1e3 if kind == pa.date64() else _TICKS[kind.unit]
 
 
+def digits(cells: pa.Array) -> pa.DictionaryArray:
+    """Return whole numbers as a dictionary of text; other numbers keep their decimals."""
+    if pa.types.is_floating(cells.type):
+        wide = cells.cast(pa.float64())
+        wide = pc.if_else(pc.is_nan(wide), pa.scalar(None, wide.type), wide)
+        whole = pc.and_(pc.equal(wide, pc.round(wide)), pc.less(pc.abs(wide), 2.0**53))
+        numbers = pc.if_else(whole, wide, pa.scalar(None, wide.type)).cast(pa.int64())
+        text = pc.coalesce(numbers.cast(pa.large_string()), wide.cast(pa.large_string()))
+        return text.dictionary_encode()
+    return cells.cast(pa.large_string()).dictionary_encode()
+
+
+def _for_digits(pattern: str | None) -> str:
+    """Return the format of dates that are numbers: that of the column if it has digits only."""
+    return COMPACT if pattern is None or not only_digits(pattern) else pattern
+
+
 def _parse(words: pa.Array, pattern: str | None) -> pa.Array:
-    """Read text as timestamps, null where it does not fit the pattern."""
+    """Read text as timestamps, null where it is no date."""
     text = pc.utf8_trim_whitespace(words)
     if pattern is None:
         return pa.nulls(len(words), pa.timestamp("us"))
     if pattern != ISO:
-        return pc.strptime(text, format=pattern, unit="us", error_is_null=True)
+        moments = read(text, pattern)
+        return pc.coalesce(moments, _parse(text, ISO)) if moments.null_count else moments
     zoned = pc.match_substring_regex(text, r"[T ]\d\d:?\d\d.*(Z|[+-]\d\d:?\d\d)$")
     fits = pc.match_substring_regex(
         text, r"^\d{4}-\d\d-\d\d([T ]\d\d(:?\d\d(:?\d\d(\.\d{1,9})?)?)?(Z|[+-]\d\d:?\d\d)?)?$"
@@ -120,30 +149,32 @@ def find_format(words: pa.Array, column: str) -> str | None:
     """Return the one format in which all these words are dates, or None.
 
     Raises:
-        DataError: E041 when day-first and month-first both fit and disagree.
+        DataError: E041 when several formats fit and give different dates.
     """
     if not len(words):
         return None
-    if not _parse(words, ISO).null_count:
+    if not _parse(words[:20], ISO).null_count and not _parse(words, ISO).null_count:
         return ISO
-    # A few words rule out most formats before the whole column is tried.
-    fits = [f for f in FORMATS if not _parse(words[:20], f).null_count]
-    fits = [f for f in fits if not _parse(words, f).null_count]
-    if len(fits) > 1 and not _parse(words, fits[0]).equals(_parse(words, fits[1])):
+    text = pc.utf8_trim_whitespace(words)
+    fits = fitting(text)
+    if len(fits) > 1 and not all(fit.moments.equals(fits[0].moments) for fit in fits):
         raise DataError(
             "E041",
             f"column {snippet(column)} holds dates such as {snippet(words[0])}: whether the day "
             "or the month comes first cannot be told",
-            fix="write dates as 2024-01-31, or ignore the column's dates: "
-            f"--types {column}=categorical",
+            fix="write dates as 2024-01-31, or give their format: --types "
+            f"'{column}=datetime:{fits[0].pattern}'",
             column=column,
         )
-    return fits[0] if fits else None
+    return styled(fits[0].pattern, text) if fits else None
 
 
 def _likeliest(words: pa.Array) -> str:
     """Return the format that fits most words, so that a message can name the others."""
-    return min((ISO, *FORMATS), key=lambda pattern: _parse(words, pattern).null_count)
+    best = likeliest(pc.utf8_trim_whitespace(words))
+    if best is None or _parse(words, ISO).null_count <= best.moments.null_count:
+        return ISO
+    return best.pattern
 
 
 class Datetime(Column):
@@ -165,6 +196,13 @@ class Datetime(Column):
     pattern: str | None = None
     seen: Calendar | None = None  # None in models of earlier versions
     style: Style | None = None  # of text in ISO 8601
+
+    @field_validator("pattern")
+    @classmethod
+    def _readable(cls, pattern: str | None) -> str | None:
+        if pattern not in (None, ISO) and not is_format(pattern):
+            raise ValueError(f"{pattern!r} is no format of dates")
+        return pattern
 
     @classmethod
     def fit(cls, cells: pa.Array, moments: np.ndarray, **common: object) -> Datetime:
@@ -335,11 +373,12 @@ def split(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 def _restore(moments: np.ndarray, dtype: str, pattern: str | None) -> pa.Array:
     kind = storage(arrow_type(dtype))
     gone = np.isnan(moments)
-    if is_text(kind):
-        stamps = _restore(moments, "timestamp[s]", None)
-        midnight = not (np.nan_to_num(moments) % DAY).any()
+    if is_text(kind) or is_number(kind) or pa.types.is_decimal(kind):
+        held = np.clip(moments, _YEAR_1, _YEAR_9999)
+        midnight = not (np.nan_to_num(held) % DAY).any()
         shape = "%Y-%m-%d" if midnight else "%Y-%m-%dT%H:%M:%S"
-        return pc.strftime(stamps, format=shape if pattern in (ISO, None) else pattern).cast(kind)
+        text = write(held, shape if pattern in (ISO, None) else pattern)
+        return text.cast(kind) if is_text(kind) else text.cast(pa.int64()).cast(kind)
     per_second = _per_second(kind)
     reach = 9.2e18 / per_second if per_second >= 1 else np.inf  # of 64 bits of nanoseconds
     held = np.clip(np.nan_to_num(moments), max(-reach, _YEAR_1), min(reach, _YEAR_9999))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from lowerbound.columns import arrow as raw
-from lowerbound.columns.arrow import NUMBER, listed, pc, row_of, snippet
+from lowerbound.columns import hints
+from lowerbound.columns.arrow import NUMBER, BadValues, listed, pc, row_of, snippet
 from lowerbound.columns.base import Column
 from lowerbound.columns.categories import MOST_LEVELS, Category
-from lowerbound.columns.dates import Datetime, find_format, seconds
+from lowerbound.columns.date_formats import COMPACT, styled
+from lowerbound.columns.dates import ISO, Datetime, digits, find_format, seconds
 from lowerbound.columns.levels import Known
 from lowerbound.columns.numbers import (
     NEAREST,
@@ -57,6 +59,7 @@ class Sample:
     exclude_atoms: bool
     labels: tuple[str, ...] | None  # the levels of a dictionary type, in order
     ordered: bool  # a dictionary type that declares its levels to be ordered
+    declared: bool = False  # whether the user gave the kind: then no other is proposed
 
     @property
     def common(self) -> dict[str, Any]:
@@ -117,10 +120,13 @@ def _infer_numbers(sample: Sample) -> Column:
         return _skip(sample, "id", "whole numbers of more than 15 digits")
     if distinct == 2 and (spread.whole or spread.rows >= _FEW):
         return _category(sample, "binary")
+    pattern = hints.numbers_as_dates(spread)
+    if pattern is not None:
+        return _datetime(sample, pattern)
     if spread.whole and _ID_NAME.search(sample.name):
-        if distinct > 100 or distinct * 2 > spread.rows:
-            return _skip(sample, "id", f"{distinct:,} distinct values")
-        return _category(sample, "categorical")
+        many = distinct > 100 or distinct * 2 > spread.rows
+        note = f"{distinct:,} distinct values"
+        return _skip(sample, "id", note) if many else _category(sample, "categorical")
     if _looks_like_counts(spread):
         return _count(sample)
     return _numeric(sample, "positive" if _heavy_tailed(spread, sample) else "real", spread)
@@ -273,8 +279,12 @@ def _number_notes(sample: Sample, spread: Spread, atoms: bool) -> tuple[str, ...
     notes = []
     if pa.types.is_dictionary(sample.cells.type):
         notes.append("numbers stored as text")
-    if spread.whole and len(spread.values) <= 10 and not atoms:
-        notes.append(f"only {len(spread.values)} values: ordinal or categorical may fit better")
+    hint = "" if sample.declared else hints.of_numbers(sample.name, spread)
+    if hint:
+        notes.append(hint)
+    elif spread.whole and len(spread.values) <= 10 and not atoms:
+        flags = hints.typed(sample.name, "ordinal", "categorical")
+        notes.append(f"only {len(spread.values)} values: {flags} may fit better")
     return tuple(notes)
 
 
@@ -282,7 +292,9 @@ def _count(sample: Sample) -> Column:
     numbers = raw.floats(sample.cells, sample.name)
     refuse_not_counts(numbers, sample.name)
     high = int(np.nanmax(numbers))
-    return Count.model_validate({**sample.common, "kind": "count", "high": high})
+    hint = "" if sample.declared else hints.of_numbers(sample.name, Spread.of(numbers))
+    notes = (hint,) if hint else ()
+    return Count.model_validate({**sample.common, "kind": "count", "high": high, "notes": notes})
 
 
 def _infer_words(sample: Sample) -> Column:
@@ -293,7 +305,7 @@ def _infer_words(sample: Sample) -> Column:
     try:
         pattern = find_format(words, name)
     except DataError as ambiguous:
-        return _infer_labels(sample, ambiguous.message)
+        return _infer_labels(sample, f"{ambiguous.message}; {ambiguous.fix}")
     if pattern is not None:
         return _datetime(sample, pattern)
     if _ID_NAME.search(name) and (distinct > 100 or distinct * 2 > seen):
@@ -317,21 +329,22 @@ def _infer_spelled_numbers(sample: Sample, numbers: np.ndarray) -> Column:
     wrong = np.append(~(numbers | spelled), False)
     rows = wrong[np.asarray(sample.cells.indices.cast(pa.int64()).fill_null(-1))]
     first = row_of(rows)
-    raise DataError(
+    raise BadValues.at(
+        rows,
+        "not a number",
         "E034",
         f"column {snippet(sample.name)} is nearly all numbers, but {int(rows.sum()):,} of "
         f"{len(rows):,} rows are not, the first {snippet(sample.cells[first - 1].as_py())} in "
         f"row {first:,}",
         fix="correct these values or leave them empty, or treat the column as labels: "
-        f"--types {sample.name}=categorical",
+        + hints.typed(sample.name, "categorical"),
         column=sample.name,
-        row=first,
-        count=int(rows.sum()),
     )
 
 
 def _infer_labels(sample: Sample, note: str = "") -> Column:
     words = sample.cells.dictionary
+    note = note or hints.of_words(sample.name, sample.cells)[0]
     distinct, seen = len(words), len(sample.cells) - sample.cells.null_count
     repeated = _repeated(distinct, sample)
     spaces = float(pc.mean(pc.count_substring(words, pattern=" ")).as_py())
@@ -364,7 +377,12 @@ def _datetime(sample: Sample, pattern: str | None = None) -> Column:
     moments = seconds(sample.cells, sample.name, pattern)
     if np.isnan(moments).all():
         return _constant(sample)
-    return Datetime.fit(sample.cells, moments, pattern=pattern, **sample.common)
+    notes = ()
+    if pattern not in (None, ISO):
+        cells = sample.cells
+        words = digits(cells) if raw.is_number(cells.type) else cells
+        notes = (hints.of_dates(pattern, words.dictionary, moments),)
+    return Datetime.fit(sample.cells, moments, pattern=pattern, notes=notes, **sample.common)
 
 
 def _sorted_words(sample: Sample) -> tuple[list[str], np.ndarray]:
@@ -408,7 +426,8 @@ def _category(sample: Sample, kind: str, note: str = "", order: list[str] | None
     share = counts[counts < 10].sum() / max(counts.sum(), 1)
     notes = [note] if note else []
     if rare and len(words) > 2:
-        notes.append(f"{rare:,} levels occur fewer than 10 times ({share:.1%} of rows)")
+        occur = "levels occur" if rare > 1 else "level occurs"
+        notes.append(f"{rare:,} {occur} fewer than 10 times ({share:.1%} of rows)")
     return Category.model_validate(
         {
             **sample.common,
@@ -420,19 +439,25 @@ def _category(sample: Sample, kind: str, note: str = "", order: list[str] | None
     )
 
 
-def _impossible(sample: Sample, kind: str, why: str, values: list[str] | None = None) -> DataError:
-    details: dict[str, Any] = {"column": sample.name, "kind": kind}
-    where = ""
+def _impossible(
+    sample: Sample,
+    kind: str,
+    why: str,
+    values: list[str] | None = None,
+    wrong: np.ndarray | None = None,
+) -> DataError:
+    """Return the error for a column that cannot be of a kind, because of some of its values."""
     if values:
         codes, words = raw.levels(sample.cells, sample.name)
-        details["row"] = row_of(codes == words.index(values[0]))
-        where = f" (row {details['row']:,})"
-    return DataError(
-        "E033",
-        f"column {snippet(sample.name)} cannot be {kind}: {why}{where}",
-        fix=f"correct the values, or leave out --types {sample.name}=...",
-        **details,
-    )
+        wrong = np.isin(codes, [words.index(value) for value in values])
+        why += f" (row {row_of(wrong):,})"
+    message = f"column {snippet(sample.name)} cannot be {kind}: {why}"
+    fix = f"correct the values, or leave out --types {sample.name}=..."
+    if wrong is None:
+        return DataError("E033", message, fix=fix, column=sample.name, kind=kind)
+    error = BadValues.at(wrong, f"cannot be {kind}", "E033", message, fix=fix, column=sample.name)
+    error.details["kind"] = kind
+    return error
 
 
 def _force_numeric(sample: Sample, kind: str) -> Column:
@@ -445,7 +470,7 @@ def _force_numeric(sample: Sample, kind: str) -> Column:
         with np.errstate(invalid="ignore"):
             wrong = numbers <= lowest
         why = f"row {row_of(wrong):,} holds {numbers[wrong][0]:g}"
-        raise _impossible(sample, kind, why)
+        raise _impossible(sample, kind, why, wrong=wrong)
     return _numeric(sample, kind, spread)
 
 
@@ -462,10 +487,13 @@ def _force_ordinal(sample: Sample, order: list[str] | None) -> Column:
     return _category(sample, "ordinal", order=order)
 
 
-def _force_datetime(sample: Sample) -> Column:
-    pattern = None
-    if pa.types.is_dictionary(sample.cells.type):
-        pattern = find_format(sample.cells.dictionary, sample.name)
+def _force_datetime(sample: Sample, pattern: str | None) -> Column:
+    cells = sample.cells
+    if raw.is_number(cells.type) and not pa.types.is_boolean(cells.type):
+        return _datetime(sample, pattern or COMPACT)
+    if pa.types.is_dictionary(cells.type):
+        words = pc.utf8_trim_whitespace(cells.dictionary)
+        pattern = styled(pattern, words) if pattern else find_format(words, sample.name)
     return _datetime(sample, pattern)
 
 
@@ -475,20 +503,28 @@ _FORCED: dict[str, Callable[[Sample], Column]] = {
     "count": _count,
     "binary": lambda sample: _category(sample, "binary"),
     "categorical": lambda sample: _category(sample, "categorical"),
-    "datetime": _force_datetime,
     "id": lambda sample: _skip(sample, "id", "as told"),
     "text": lambda sample: _skip(sample, "text", "as told"),
     "constant": _constant,
 }
 
 
-def force_column(sample: Sample, kind: str, order: list[str] | None) -> Column:
-    """Return a column of the kind that the user gave, or raise an error that says why not."""
+def force_column(sample: Sample, kind: str, spec: list[str] | None) -> Column:
+    """Return a column of the kind that the user gave, or raise an error that says why not.
+
+    Args:
+        sample: the column.
+        kind: the kind.
+        spec: the order of the levels of an ordinal, or the format of dates; None to infer it.
+    """
+    sample = replace(sample, declared=True)
     if kind not in ("id", "text"):
         if not raw.is_flat(sample.cells.type):
             raise raw.nested(sample.name, sample.cells.type)
         if not _distinct(sample.cells):
             return _constant(sample)
     if kind == "ordinal":
-        return _force_ordinal(sample, order)
+        return _force_ordinal(sample, spec)
+    if kind == "datetime":
+        return _force_datetime(sample, spec[0] if spec else None)
     return _FORCED[kind](sample)

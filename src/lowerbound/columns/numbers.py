@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lowerbound.columns.arrow import (
+    BadValues,
     arrow_type,
     floats,
     listed,
@@ -438,13 +439,13 @@ def refuse_not_counts(raw: np.ndarray, column: str) -> None:
         wrong = (raw < 0) | (raw != np.rint(raw)) & ~np.isnan(raw)
     if wrong.any():
         first = row_of(wrong)
-        raise DataError(
+        raise BadValues.at(
+            wrong,
+            "not a count: negative or not whole",
             "E035",
             f"column {snippet(column)} is a count, but {int(wrong.sum()):,} of {len(raw):,} "
             f"values are negative or not whole numbers, the first {raw[first - 1]:g} in row "
             f"{first:,}",
             fix=f"--types {column}=real when fitting, or pass the raw counts",
             column=column,
-            row=first,
-            count=int(wrong.sum()),
         )
