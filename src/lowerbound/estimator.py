@@ -151,7 +151,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if not plan.recipe.sparse:
             containers.refuse_huge(frame)
         trained = learn(frame, plan)
-        trained.facts["input"] = {"kind": containers.kind_of(frame.native), "named": named}
+        trained.facts["input"] = containers.noted(frame.native, named)
         return self._hold(trained)
 
     def _hold(self, trained: Model) -> VAE:
@@ -354,7 +354,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             n_samples,
             seed=self._draw_seed(random_state),
             temperature=temperature,
-            where=dict(where or {}),
+            where={str(name): value for name, value in (where or {}).items()},
         )
 
     def _draw_seed(self, random_state: RandomState) -> int:
@@ -420,8 +420,8 @@ def plan_of(parameters: Mapping[str, Any]) -> Plan:
     drop = chosen.pop("drop")
     return Plan(
         settings={name: _plain(v) for name, v in (chosen.pop("settings") or {}).items()},
-        types=dict(chosen.pop("types") or {}),
-        drop=(drop,) if isinstance(drop, str) else tuple(() if drop is None else drop),
+        types={str(name): kind for name, kind in (chosen.pop("types") or {}).items()},
+        drop=(drop,) if isinstance(drop, str) else tuple(map(str, () if drop is None else drop)),
         transform=chosen.pop("scaling"),
         seed=seed_of(chosen.pop("random_state")),
         **chosen,

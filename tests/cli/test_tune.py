@@ -149,6 +149,7 @@ def test_the_command_shows_a_leaderboard_and_saves_the_best(tmp_path, capsys, mo
     told = json.loads(capsys.readouterr().out)
     assert [t["log_p"] for t in told["trials"]] == [t["log_p"] for t in found.facts["trials"]]
     assert "--learning-rate" in found.next
+    assert found.next.endswith(" --out M.vae --preset fast --max-epochs 4")
     (tmp_path / "n.tune").mkdir()
     assert main.main([*words, "--out", "n.vae"]) == 2
     assert "E221" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Calibration
 from lowerbound.tasks.onnx import checking, graph
 from lowerbound.tasks.onnx.columns import Below, Coder
-from lowerbound.tasks.onnx.inputs import inputs_of, matrix
+from lowerbound.tasks.onnx.inputs import columns_of, inputs_of, matrix
 from lowerbound.tasks.onnx.scorer import Fixed, Scorer
 from lowerbound.training.fit import learn
 
@@ -167,10 +167,24 @@ class TestTheGraph:
         assert "1970" in columns["ts"]["cell"]
         assert found["threshold"] == trained.alarm.threshold
         assert found["samples"] == made.samples
+        assert {"", "NA", "?", "nan", "NaT"} <= set(found["missing"])
         (given,) = session.get_inputs()
         assert (given.name, given.type) == (graph.INPUT, "tensor(double)")
         assert given.shape[1] == len(columns)
         assert [output.name for output in session.get_outputs()] == list(graph.OUTPUTS)
+
+    def test_empty_text_is_missing_as_it_is_to_score(self, every):
+        trained, _ = every
+        places = [column.name for column in columns_of(trained.coding.schema)]
+        texts = ["place", "label", "grade", "always"]
+        want = None
+        for word in (None, "", "  ", "NA", "?", "null"):
+            rows = pa.Table.from_pandas(mixed(5).assign(**dict.fromkeys(texts, word)))
+            cells = matrix(trained.coding.schema, rows)[:, [places.index(t) for t in texts]]
+            assert np.isnan(cells).all()
+            scores = trained.anomaly_score(rows)
+            want = scores if want is None else want
+            assert np.array_equal(scores, want)
 
     def test_is_the_same_file_every_time_and_another_with_another_seed(self, plain, tmp_path):
         trained, made = plain

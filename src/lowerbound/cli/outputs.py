@@ -293,6 +293,33 @@ def spell_path(path: object, otherwise: str = "PATH") -> str:
     return shlex.quote(str(absolute.relative_to(here) if inside else path))
 
 
+def spell_flags(**given: object) -> str:
+    """Return flags as text with a space before each, to repeat them in a suggested command.
+
+    Args:
+        given: values by the names of the flags, with underscores: a text, a number, a sequence of
+            names, or a mapping (or "key=value" texts). Those without a value are left out.
+    """
+    words = []
+    for name, value in given.items():
+        if value is None or value is False or (not value and value != 0):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+            continue
+        several = isinstance(value, Mapping | Sequence) and not isinstance(value, str)
+        items = [f"{k}={v}" for k, v in value.items()] if isinstance(value, Mapping) else value
+        items = [str(item) for item in items] if several else [str(value)]  # pyright: ignore
+        if several and name in _WITH_COMMAS and not any("," in item for item in items):
+            items = [",".join(items)]
+        words += [f"{flag} {shlex.quote(item)}" for item in items]
+    return "".join(f" {word}" for word in words)
+
+
+_WITH_COMMAS = ("types", "drop")  # flags that take a list separated by commas
+
+
 def spell_use(restoration: str, model: str, data: str, why: str = "") -> str:
     """Return the command that uses a model.
 

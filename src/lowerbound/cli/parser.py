@@ -41,6 +41,9 @@ def run(program: Program, words: Sequence[str], *, as_json: bool, quiet: bool) -
         app = _app(program, words[0])
         return streams.shown(lambda: app.help_print([], console=printing.console()))
     result = _call(program, words, quiet=quiet or as_json)
+    if "--dry-run" in words:
+        words = [word for word in words if word != "--dry-run"]
+        result = replace(result, next=f"{program.name} {shlex.join(words)}")
     if result.interrupted:
         result = replace(result, next=f"{program.name} {shlex.join(words)}")
     streams.shown(lambda: _print(result, as_json=as_json, quiet=quiet), result.path)

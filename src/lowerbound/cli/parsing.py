@@ -73,7 +73,7 @@ def text(value: object, flag: str) -> str:
 
 
 def texts(value: object, flag: str) -> tuple[str, ...]:
-    """Read one or several texts, each with one or several names separated by commas."""
+    """Read one or several texts."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, Sequence) or not all(isinstance(i, str) and i for i in items):
         raise refusal(flag, value, "a list of names", f"{flag} NAME")

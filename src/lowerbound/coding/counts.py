@@ -18,15 +18,17 @@ from torch import Tensor
 from lowerbound.coding.base import Coded, Conditions, Group, table_of
 from lowerbound.coding.filling import filled
 from lowerbound.coding.rows import Sparse
-from lowerbound.columns.arrow import declared, listed, pc, spell
+from lowerbound.columns.arrow import declared, levels, listed, pc, spell
 from lowerbound.columns.categories import Category
+from lowerbound.columns.levels import Known
 from lowerbound.columns.numbers import Count, Numeric
-from lowerbound.columns.schema import no_column
+from lowerbound.columns.schema import matched, no_column
 from lowerbound.errors import DataError, UsageError, each_of, nearest
 from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.pictures.options import ANY, Wanted
 from lowerbound.noise import derive
 
+ABSENT = 0.1  # share of the model's genes that may be missing from new cells, and are taken as 0
 KIND = "batch"  # the kind of the column with the experiment that each row is from
 TOTAL = "total"  # the name of the row's total in conditions of samples
 DEPTHS = 4096  # totals that a model keeps, of all batches together
@@ -85,16 +87,16 @@ class CountsCoding:
             drop: names to leave out.
 
         Raises:
-            UsageError: E249 for `types` other than one batch column.
+            UsageError: E249 for `types` other than one batch column, E203 for an unknown name.
             DataError: E031 where that is missing.
         """
         batch, counts, dtype = _chosen(types), Counter[str](), "string"
         for part in parts if batch else ():
-            dtype = str(declared(_annotation(part, batch).type))
-            found = pc.value_counts(_texts(part, batch)).to_pylist()
+            dtype = str(declared(_annotation(part, batch, ()).type))
+            found = pc.value_counts(_texts(part, batch, ())).to_pylist()
             counts.update({pair["values"]: pair["counts"] for pair in found})
         known = {name: counts[name] for name in sorted(n for n in counts if n is not None)}
-        left = {*drop, batch}
+        left = {*matched(drop, names, "drop"), batch}
         return cls(
             tuple(n for n in names if n not in left), batch, known if batch else None, dtype
         )
@@ -158,16 +160,20 @@ class CountsCoding:
     def encode(self, frame: Whole) -> Coded:
         """Return the counts with log library size, and the batch, as context.
 
+        Genes that are missing from `frame`, at most a tenth, are taken as 0 and counted in a note.
+
         Raises:
-            DataError: E031 for a missing column, E073 for values that are no counts.
+            DataError: E031 for more missing columns, E073 for values that are no counts.
         """
         place = {name: i for i, name in enumerate(frame.names)}
-        for name in self.names:
-            if name not in place:
-                raise _missing(name, frame, frame.names)
-        matrix = sparse.csr_matrix(
-            _columns(frame, [place[name] for name in self.names]), dtype=np.float64
+        there = np.array([name in place for name in self.names], dtype=bool)
+        notes = () if there.all() else (self._absent(there, frame),)
+        known = np.flatnonzero(there)
+        found = sparse.csr_matrix(
+            _columns(frame, [place[self.names[i]] for i in known]), dtype=np.float64
         )
+        shape = (frame.rows, len(self.names))
+        matrix = sparse.csr_matrix((found.data, known[found.indices], found.indptr), shape=shape)
         _check_counts(matrix, frame, self.names)
         totals = np.asarray(matrix.sum(1)).ravel()
         context = torch.from_numpy(np.log(np.maximum(totals, 1.0)).astype(np.float32))[:, None]
@@ -177,7 +183,26 @@ class CountsCoding:
             context = torch.cat([context, shares], 1)
             unseen = {self.batch: unknown} if unknown else {}
         nothing = np.zeros(len(totals))
-        return Coded(Sparse(matrix, context), lambda: nothing, nothing, unseen=unseen)
+        return Coded(Sparse(matrix, context), lambda: nothing, nothing, unseen=unseen, notes=notes)
+
+    def _absent(self, there: NDArray[np.bool_], frame: Whole) -> str:
+        """Return a note on missing genes, or raise E031 if they are too many."""
+        absent = [name for name, is_there in zip(self.names, there, strict=True) if not is_there]
+        genes = "genes" if isinstance(frame, Matrix) else "columns"
+        message = (
+            f"{len(absent):,} of {len(self.names):,} {genes} of the model are missing from "
+            f"{frame.origin}"
+        )
+        if len(absent) <= ABSENT * len(self.names):
+            return f"{message}; they are taken as 0: {listed(absent)}"
+        raise DataError(
+            "E031",
+            f"{message}: {listed(absent)}; {frame.origin} has {listed(list(frame.names), 3)}",
+            fix=f"give the counts of all {genes} of the model, under the same names; up to "
+            f"{ABSENT:.0%} may be missing",
+            columns=absent,
+            count=len(absent),
+        )
 
     def _shares(self, frame: Whole) -> tuple[Tensor, int]:
         """Return the share of each batch in each row, (n, batches), and the count of unknown ones.
@@ -185,11 +210,11 @@ class CountsCoding:
         A row of a batch that training never saw is a little of each, as much as there were rows.
         """
         assert self.batches
-        known = pa.array(list(self.batches))
-        codes = pc.index_in(_texts(frame, self.batch), value_set=known).fill_null(-1)
-        codes = torch.from_numpy(codes.to_numpy(zero_copy_only=False).astype(np.int64))
+        known = Known(list(self.batches), pa.string())
+        places, words = levels(_texts(frame, self.batch, self.names).combine_chunks(), self.batch)
+        codes = torch.tensor([*known.find(words, pa.string()), -1])[torch.from_numpy(places)]
         usual = torch.tensor(list(self.batches.values()), dtype=torch.float32)
-        rows = torch.cat([torch.eye(len(known)), (usual / usual.sum())[None]])
+        rows = torch.cat([torch.eye(len(self.batches)), (usual / usual.sum())[None]])
         return rows[codes], int((codes < 0).sum())
 
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
@@ -382,17 +407,17 @@ def _near(depths: NDArray[np.int64], total: int) -> float:
     return float(np.exp(-far).mean() / width)
 
 
-def _annotation(frame: Whole, name: str) -> pa.ChunkedArray:
-    """Return an annotation of the rows."""
+def _annotation(frame: Whole, name: str, genes: Sequence[str]) -> pa.ChunkedArray:
+    """Return an annotation of the rows; `genes` are not proposed in its place."""
     table = frame.annotations
     if name not in table.column_names:
-        raise _missing(name, frame, list(dict.fromkeys([*table.column_names, *frame.names])))
+        raise _missing(name, frame, [n for n in table.column_names if n not in {*genes}])
     return table[name]
 
 
-def _texts(frame: Whole, name: str) -> pa.ChunkedArray:
+def _texts(frame: Whole, name: str, genes: Sequence[str]) -> pa.ChunkedArray:
     """Return an annotation of the rows as text."""
-    column = _annotation(frame, name)
+    column = _annotation(frame, name, genes)
     plain = column.cast(column.type.value_type) if _coded(column) else column
     return plain.cast(pa.string())
 
@@ -407,7 +432,8 @@ def _missing(name: str, frame: Whole, known: Sequence[str]) -> DataError:
         "E031",
         f"column {name!r} is missing from {frame.origin}"
         + (f"; found a similar name: {near!r}" if near else ""),
-        fix=f"--rename {near}={name}" if near in frame.names else "add the column",
+        # Columns that are not features, such as those of obs, cannot be renamed by a flag.
+        fix=f"--rename {near}={name}" if near in frame.names else f"add the column {name!r}",
     )
 
 

@@ -21,7 +21,7 @@ from lowerbound.coding.rows import Dense
 from lowerbound.columns.arrow import is_number, listed
 from lowerbound.columns.schema import Schema, infer
 from lowerbound.errors import DataError
-from lowerbound.files.data import Whole
+from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.pictures.options import ANY, Wanted
 
 _DROPPED = 20  # columns that a way to repair something names
@@ -93,7 +93,7 @@ class TableCoding(WithoutContext):
     def encode(self, frame: Whole) -> Coded:
         """Code the rows of `frame`; columns are found by name."""
         table = table_of(frame)
-        coded = self.schema.encode(table, frame.origin)
+        coded = self.schema.encode(table, frame.origin, genes=isinstance(frame, Matrix))
 
         def jacobian() -> NDArray[np.float64]:
             cells = self.schema.log_jacobian(coded.values)
@@ -141,7 +141,9 @@ class TableCoding(WithoutContext):
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with missing values replaced by the decoded `values`."""
         numbers = [c.name for c in self.schema.columns if c.kind in {"real", "positive", "count"}]
-        return filled(table_of(frame), self.decode(values), numbers)
+        table = table_of(frame)
+        decoded = self.schema.decode(np.asarray(values), bounded=True, like=table)
+        return filled(table, decoded, numbers)
 
     def document(self) -> dict[str, Any]:
         """Return the schema as plain JSON values."""

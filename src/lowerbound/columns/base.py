@@ -1,15 +1,15 @@
-"""Base class of columns, and the columns that are not modelled."""
+"""Base class of columns."""
 
 from __future__ import annotations
 
 import abc
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from lowerbound.columns.arrow import levels, plain, snippet, spell
+from lowerbound.columns.arrow import plain, snippet
 from lowerbound.errors import DataError, UsageError
 
 Kind = Literal[
@@ -157,6 +157,10 @@ class Column(BaseModel, abc.ABC):
             bounded: clip real numbers to the range seen at fit time.
         """
 
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type of other cells of it, if that type holds its values."""
+        return self
+
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return log |d coded / d raw| (n, parts), nats; 0 where a part is discrete or missing."""
         return np.zeros(values.shape)
@@ -189,43 +193,3 @@ class Column(BaseModel, abc.ABC):
             fix="lowerbound info M.vae lists the columns and their levels",
             column=self.name,
         )
-
-
-class Skipped(Column):
-    """A column that is reported but not modelled: an id, free text, or one constant value."""
-
-    kind: Literal["id", "text", "constant"]
-    value: str | None = None
-
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """No parts."""
-        return ()
-
-    @property
-    def action(self) -> str:
-        """Return that the column is not modelled."""
-        return "kept as it is" if self.kind == "constant" else "ignored"
-
-    def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
-        """Count missing values and, for a constant, the values that differ from it."""
-        return Tally(missing=cells.null_count)
-
-    @property
-    def held(self) -> bool:
-        """True if the column has a constant value; a column that was always missing has none."""
-        return self.kind == "constant" and self.value is not None
-
-    def changed(self, cells: pa.Array) -> np.ndarray:
-        """Return a mask (n,) of values that differ from the constant; missing ones do not."""
-        if not self.held:  # computing the levels of a million ids takes a second
-            return np.zeros(len(cells), dtype=bool)
-        codes, words = levels(cells, self.name)
-        other = np.array([word != self.value for word in words] + [False])
-        return other[codes]  # -1, missing, is the last: False
-
-    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
-        """Repeat the constant."""
-        known = self.value is not None
-        codes = np.full(len(values), 0 if known else -1)
-        return spell(codes, [self.value] if self.value is not None else [], self.dtype)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import cached_property
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lowerbound.columns.arrow import (
+    BadValues,
     arrow_type,
     floats,
     listed,
@@ -29,6 +30,9 @@ _MOST_LOG = 709.0  # exp of a larger number overflows float64
 
 
 NEAREST = 1e-300  # least distance of two knots: slopes between nearer ones overflow float64
+
+
+C = TypeVar("C", bound=Column)
 
 
 class Quantiles(BaseModel):
@@ -162,6 +166,7 @@ class Numeric(Column):
     low: float
     high: float
     whole: bool = False
+    grain: float = Field(default=1.0, gt=0)  # spacing of whole numbers
     atoms: tuple[float, ...] = ()
     complete: bool = False
     quantiles: Quantiles | None = None
@@ -180,7 +185,7 @@ class Numeric(Column):
     def parts(self) -> tuple[Part, ...]:
         """The continuous part, and that of the atoms if there are any."""
         even = self.whole and self.kind == "real" and self.quantiles is None
-        step = 1 / self.std if even else 0.0
+        step = self.grain / self.std if even else 0.0
         main = Part(name=self.name, column=self.name, family="real", step=step)
         if not self.atoms:
             return (main,)
@@ -199,9 +204,26 @@ class Numeric(Column):
             return f"all values are atoms: {atoms}"
         return f"{start}{scale}" + (f"; atom at {atoms}" if atoms else "")
 
+    @cached_property
+    def _type(self) -> pa.DataType:
+        return storage(arrow_type(self.dtype))
+
+    def numbers(self, cells: pa.Array) -> np.ndarray:
+        """Return the values (n,) in the unit of training, NaN where missing.
+
+        Where the type here or in training is float32 or float16, a number that is an atom but for
+        its rounding is returned as that atom.
+        """
+        raw = floats(cells, self.name, self._type)
+        for width, kind in ((np.float32, pa.float32()), (np.float16, pa.float16())):
+            for atom in self.atoms if kind in (cells.type, self._type) else ():
+                with np.errstate(over="ignore"):
+                    raw[raw.astype(width) == width(atom)] = atom
+        return raw
+
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
         """Standardise; values beyond `LIMIT` standard deviations are clipped and counted."""
-        raw = floats(cells, self.name)
+        raw = self.numbers(cells)
         gone = np.isnan(raw)
         if self.atoms:
             atom = np.full(len(raw), float(self.none))
@@ -244,7 +266,7 @@ class Numeric(Column):
         if self.kind == "positive":
             raw = np.exp(np.minimum(raw, _MOST_LOG))
         if self.whole:
-            raw = np.rint(raw)
+            raw = np.rint(raw / self.grain) * self.grain
         if bounded:
             raw = np.clip(raw, self.low, self.high)
         if self.atoms:
@@ -253,6 +275,10 @@ class Numeric(Column):
                 raw[atom == code] = value
             raw[np.isnan(atom)] = np.nan
         return restore(raw, self.dtype)
+
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type of other cells, if that type holds its values."""
+        return _with_type(self, cells.type, self.low, self.high) if self.whole else self
 
     def asked(self, value: object) -> Asked:
         """Return a number as a condition; one just beyond the range is allowed with a note."""
@@ -305,9 +331,10 @@ class Numeric(Column):
 def _is(raw: np.ndarray, value: float) -> np.ndarray:
     """Return where numbers are a value, or what it becomes in float32: 0.10000000149 for 0.1."""
     same = raw == value
-    if value != np.rint(value):
-        with np.errstate(over="ignore"):
-            same |= raw.astype(np.float32) == np.float32(value)
+    with np.errstate(over="ignore"):
+        narrow = np.float32(value)
+        if value != np.rint(value) and narrow:  # 1e-80 is not 0
+            same |= raw.astype(np.float32) == narrow
     return same
 
 
@@ -338,6 +365,10 @@ class Count(Column):
         """Round to whole numbers from 0."""
         raw = np.maximum(np.rint(values[:, 0].astype(np.float64)), 0)
         return restore(np.minimum(raw, self.high) if bounded else raw, self.dtype)
+
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type of other cells, if that type holds its values."""
+        return _with_type(self, cells.type, 0, self.high)
 
     def asked(self, value: object) -> Asked:
         """Return a count as a condition."""
@@ -393,19 +424,28 @@ def _wrong_kind(value: object, column: str, wanted: str) -> DataError:
     )
 
 
+def _with_type(column: C, kind: pa.DataType, low: float, high: float) -> C:
+    """Return a column of whole numbers with an integer type that holds all of them."""
+    if not pa.types.is_integer(kind) or pa.types.is_temporal(arrow_type(column.dtype)):
+        return column
+    limits = np.iinfo(kind.to_pandas_dtype())
+    fits = limits.min <= low and high <= limits.max
+    return column.model_copy(update={"dtype": str(kind)}) if fits else column
+
+
 def refuse_not_counts(raw: np.ndarray, column: str) -> None:
     """Raise E035 if a value is negative or not a whole number."""
     with np.errstate(invalid="ignore"):
         wrong = (raw < 0) | (raw != np.rint(raw)) & ~np.isnan(raw)
     if wrong.any():
         first = row_of(wrong)
-        raise DataError(
+        raise BadValues.at(
+            wrong,
+            "not a count: negative or not whole",
             "E035",
             f"column {snippet(column)} is a count, but {int(wrong.sum()):,} of {len(raw):,} "
             f"values are negative or not whole numbers, the first {raw[first - 1]:g} in row "
             f"{first:,}",
             fix=f"--types {column}=real when fitting, or pass the raw counts",
             column=column,
-            row=first,
-            count=int(wrong.sum()),
         )

@@ -233,8 +233,7 @@ class Model(TrainedState):
         """Convert rows of the model to the type of table that it was fitted on."""
         if self.coding.shape:
             return containers.pictures(table, self.coding.shape)
-        seen = containers.seen(self.facts)
-        return containers.wrap(seen.kind, containers.completed(seen.kind, table, seen.names))
+        return containers.wrap(containers.seen(self.facts), table)
 
     def samples(
         self,

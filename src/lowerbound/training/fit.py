@@ -21,7 +21,7 @@ from lowerbound.coding.pairs import read_pairs
 from lowerbound.coding.rows import Rows, fingerprint, subset, tile_of, tiles
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.files import containers
-from lowerbound.files.data import Data, Whole
+from lowerbound.files.data import ArrowNative, Data, Whole
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
 from lowerbound.nn.distributions.table_rows import Table
@@ -209,8 +209,9 @@ def _given(
 
 def _noting(model: Model, given: Data) -> Model:
     """Record the kind of container of the data; the model returns rows in the same kind."""
-    kind = containers.kind_of(given.native) if isinstance(given, Whole) else "arrow"
-    model.facts["input"] = {"kind": kind, "named": not containers.is_array(kind)}
+    native = given.native if isinstance(given, Whole) else ArrowNative()
+    named = not containers.is_array(containers.kind_of(native))
+    model.facts["input"] = containers.noted(native, named)
     return model
 
 

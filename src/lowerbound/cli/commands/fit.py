@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ from lowerbound.cli.flags import (
     Types,
     Whole,
 )
+from lowerbound.cli.outputs import spell_flags
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Result
 from lowerbound.tasks.objective_settings import help_text
@@ -94,7 +96,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         alarm_rate: the share of normal rows that may be flagged, such as 0.1% (default 1%).
         types: the kind of a column, in place of the inferred one; repeat it, or use commas. For
             counts only COLUMN=batch: the experiment that a row is from.
-        drop: a column to leave out; repeat it for more.
+        drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
         size: scale each picture to cover N x N (or HxW) pixels, and crop its centre.
         on_bad_file: skip leaves out all unreadable pictures, fail stops at the first; by default
@@ -166,7 +168,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         return clustered.fit(data, flags, processes, voice)
     if dry_run:
         return work.rehearse(frame, plan, output, voice)
-    return work.train(frame, plan, output, voice)
+    result = work.train(frame, plan, output, voice)
+    return replace(result, next=result.next + spell_flags(rename=rename, on_bad_file=on_bad_file))
 
 
 def _default(data: Any) -> Path:

@@ -23,7 +23,14 @@ from lowerbound.cli.flags import (
 )
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import ids_of, load
-from lowerbound.cli.outputs import Clock, check_table_target, deliver, is_array, spell_path
+from lowerbound.cli.outputs import (
+    Clock,
+    check_table_target,
+    deliver,
+    is_array,
+    spell_flags,
+    spell_path,
+)
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.errors import UsageError
@@ -128,7 +135,10 @@ def score(  # noqa: PLR0913 - the arguments are the command's flags
         "highest": top,
         **({} if heat is None else _work("heatmaps").write(trained, seen.last, heat, overwrite)),
     }
-    after = f"lowerbound embed {spell_path(model, 'M.vae')} {spell_path(data)} --out embedding.csv"
+    named = f"{spell_path(model, 'M.vae')} {spell_path(data)}"
+    flags = spell_flags(rename=rename, on_bad_file=on_bad_file)
+    asked = spell_flags(by="" if by == "likelihood" else by, fdr=fdr, ray=ray, workers=workers)
+    file = "scores.csv" if target is None else spell_path(target.name)
     return Result(
         facts,
         table=table,
@@ -136,15 +146,10 @@ def score(  # noqa: PLR0913 - the arguments are the command's flags
         notes=seen.remarks.lines,
         sheet=_reasons(top),
         path=path,
-        next=after
+        next=f"lowerbound embed {named} --out embedding.csv{flags}"
         if explain or not (trained.explains and way.measure.parted)
-        else f"{_again('score', model, data, target)} --explain 3 --overwrite{' --ray' * ray}",
+        else f"lowerbound score {named} --out {file} --explain 3 --overwrite{asked}{flags}",
     )
-
-
-def _again(verb: str, model: Any, data: Any, target: Any) -> str:
-    name = "scores.csv" if target is None else spell_path(target.name)
-    return f"lowerbound {verb} {spell_path(model, 'M.vae')} {spell_path(data)} --out {name}"
 
 
 def _reasons(top: Sequence[dict[str, Any]]) -> Sheet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +30,7 @@ from lowerbound.cli.flags import (
     Types,
     Whole,
 )
-from lowerbound.cli.outputs import open_data
+from lowerbound.cli.outputs import open_data, spell_flags
 from lowerbound.cli.progress import SILENT, Voice
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.errors import UsageError
@@ -91,7 +92,7 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
         latent: dimensions of the latent space, which are then not searched for.
         learning_rate: the highest learning rate, which is then not searched for.
         types: the kind of a column, in place of the inferred one; repeat it, or use commas.
-        drop: a column to leave out; repeat it for more.
+        drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
         transform: scaling of numbers: blend (the default), standard or quantile.
         alarm_rate: the share of normal rows that the saved model may flag.
@@ -132,7 +133,10 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
     search = tuning.Search(frame, plan, folder, names)
     limit = tuning.TimeLimit(seconds, voice.began)
     _run(search, count, (limit, SHARE_OF_LAST if output is not None else 0.0), voice)
-    found = _told(search, data)
+    flags = {"preset": preset, "types": types, "drop": drop, "rename": rename, "set": settings}
+    flags |= {"transform": transform, "alarm_rate": alarm_rate, "max_epochs": max_epochs}
+    flags |= {"seed": seed, "device": device, "config": config}
+    found = _told(search, data, flags)
     if output is None or folder is None:
         return found
     best = search.best()
@@ -148,6 +152,7 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
         lines=[*found.lines, *saved.lines],
         notes=[*found.notes, *saved.notes],
         sheet=found.sheet,
+        next=saved.next + spell_flags(rename=rename),
     )
 
 
@@ -210,8 +215,14 @@ def _spelt(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _told(search: Any, data: Any) -> Result:
-    """Return the result of a search: the best trial and the leaderboard."""
+def _told(search: Any, data: Any, flags: Mapping[str, Any]) -> Result:
+    """Return the result of a search: the best trial and the leaderboard.
+
+    Args:
+        search: the search.
+        data: as given.
+        flags: those of all trials, for the suggested command.
+    """
     ranked, tried = search.ranked, search.done
     usual, best = tried[0], ranked[0]
     names = list(usual.changes)
@@ -246,7 +257,7 @@ def _told(search: Any, data: Any) -> Result:
         lines=lines,
         notes=[OPTIMISTIC] * (not same),
         sheet=Sheet(heads, rows, "log p of held-out rows, nats per row", heads),
-        next=_command(data, best),
+        next=_command(data, best) + spell_flags(**flags),
     )
 
 

@@ -19,7 +19,7 @@ from lowerbound._version import __version__
 from lowerbound.cli.commands.inspect import kind_of_units
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import explain_flag, load
-from lowerbound.cli.outputs import spell_bytes, spell_path, spell_use
+from lowerbound.cli.outputs import spell_bytes, spell_flags, spell_path, spell_use
 from lowerbound.cli.result import Remarks, Result, Sheet
 from lowerbound.coding.pictures import values_of
 from lowerbound.files.data import Data, Whole
@@ -188,5 +188,6 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
         notes=remarks.lines,
         sheet=_levels(facts["health"]["levels"]),
         next=f"lowerbound score {spell_path(saved, 'M.vae')} {spell_path(data)} "
-        f"--out scores.csv{explain_flag(trained)}",
+        f"--out scores.csv{explain_flag(trained)}"
+        + spell_flags(rename=rename, on_bad_file=on_bad_file),
     )

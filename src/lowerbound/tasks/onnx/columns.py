@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lowerbound.columns.base import LIMIT, Column, Skipped
+from lowerbound.columns.base import LIMIT, Column
 from lowerbound.columns.categories import Category
 from lowerbound.columns.dates import DAY, EPOCH_WEEKDAY, HOUR, Datetime
 from lowerbound.columns.numbers import Count, Numeric
 from lowerbound.columns.schema import Schema
+from lowerbound.columns.skipped import Skipped
 from lowerbound.tasks.onnx.inputs import columns_of
 
 _FEW = 2048  # number of comparisons up to which a search in blocks is not faster
@@ -139,7 +140,8 @@ class Numbers(nn.Module):
         self.register_buffer("atoms", _doubles(padded))
         self.register_buffer("none", _doubles([c.none for c in columns]))
         # 0.1 may come as the float64 of a float32, 0.10000000149.
-        self.register_buffer("broken", self.atoms != self.atoms.round())
+        broken = (self.atoms != self.atoms.round()) & (self.atoms.float() != 0)
+        self.register_buffer("broken", broken)
         self.register_buffer("first", _doubles([float(c.complete) for c in columns]))
 
     def forward(self, raw: Tensor) -> Tensor:
