@@ -250,7 +250,8 @@ DATA: dict[str, tuple[str, str]] = {
     "E074": (
         "the training data did not contain this value",
         "A condition of --where must be one of the levels that the column had when the model was "
-        "fitted. `lowerbound info M.vae` lists them.",
+        "fitted, or a number or date in the range that it had. `lowerbound info M.vae` lists the "
+        "levels.",
     ),
     "E075": (
         "the table has too few rows to fit a model",

@@ -16,6 +16,7 @@ from torch import nn
 
 import zoo
 from lowerbound import Model, Plan
+from lowerbound.columns.schema import infer
 from lowerbound.errors import CheckFailed, ResourceError, UsageError
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Calibration
@@ -252,6 +253,28 @@ class TestTheCoding:
         np.testing.assert_array_equal(coded.numpy(), expected.rows.x.numpy())
         np.testing.assert_allclose(nats.numpy(), expected.surcharge)
         assert nats[6] > 0
+
+    def test_atoms_are_coded_as_the_schema_codes_them(self):
+        rng = np.random.default_rng(0)
+        free = rng.normal(size=900).astype(np.float32)
+        table = pa.table(
+            {
+                "all": rng.choice([0.5, 5.0, 10.0], 900, p=[0.05, 0.15, 0.8]),
+                "some": np.where(rng.random(900) < 0.4, np.float32(0.1), free),
+                "others": np.where(rng.random(900) < 0.4, np.float32(7), free),
+            }
+        )
+        schema = infer(table)
+        assert [column.complete for column in schema.columns] == [True, False, False]
+        few = pa.table(
+            {
+                "all": [0.5, 5.0, 10.0, 6.0, None],
+                "some": [0.1, float(np.float32(0.1)), 0.100001, -2.0, None],
+                "others": [7.0, 7.0000001, 0.0, 1.0, None],
+            }
+        )
+        coded, _ = Coder(schema)(torch.from_numpy(matrix(schema, few)))
+        np.testing.assert_array_equal(coded.numpy(), schema.encode(few).values)
 
     def test_a_constant_that_is_not_there_has_not_changed(self, every):
         schema = every[0].coding.schema

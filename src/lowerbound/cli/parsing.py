@@ -129,20 +129,3 @@ def all_of(
         except LowerboundError as error:
             problems.append(error)
     return values, problems
-
-
-def raise_all(problems: Sequence[LowerboundError], where: str = "arguments") -> None:
-    """Raise the collected errors as one; do nothing if there are none."""
-    if not problems:
-        return
-    if len(problems) == 1:
-        raise problems[0]
-    lines = [
-        f"\n  - [{p.code}] {p.message}" + (f" (fix: {p.fix})" if p.fix else "") for p in problems
-    ]
-    raise UsageError(
-        "E233",
-        f"{len(problems)} {where} cannot be used:{''.join(lines)}",
-        fix="correct them all and run the command again",
-        problems=[{"code": p.code, "message": p.message, "hint": p.fix} for p in problems],
-    )

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lowerbound.coding.base import Coded, Coding, Group, table_of
+from lowerbound.coding.base import Coded, Coding, Conditions, Group, WithoutContext, table_of
 from lowerbound.coding.counts import CountsCoding
 from lowerbound.coding.filling import filled
 from lowerbound.coding.pairs import PairCoding, Restoration
@@ -37,7 +37,7 @@ def _grouped(schema: Schema) -> tuple[Group, ...]:
 
 
 @dataclass(frozen=True)
-class TableCoding:
+class TableCoding(WithoutContext):
     """The coding of the recipe `table`: every column by its kind, gaps kept as NaN.
 
     Args:
@@ -120,6 +120,22 @@ class TableCoding:
     def decode(self, values: NDArray[np.floating], *, bounded: bool = False) -> pa.Table:
         """Return raw columns for coded rows; `bounded` holds them to the range seen."""
         return self.schema.decode(np.asarray(values), bounded=bounded)
+
+    def means(self, values: NDArray[np.floating]) -> pa.Table:
+        """Return raw columns for means of coded rows; columns of counts become floats."""
+        table = self.decode(values)
+        places = {part.name: place for place, part in enumerate(self.schema.parts)}
+        for column in self.schema.columns:
+            if column.kind == "count":
+                place = table.column_names.index(column.name)
+                mean = np.asarray(values, np.float64)[:, places[column.name]]
+                table = table.set_column(place, column.name, pa.array(mean))
+        return table
+
+    def asked(self, where: Mapping[str, object]) -> Conditions:
+        """Return values of columns as conditions of samples; see `Schema.asked`."""
+        codes, cells, notes = self.schema.asked(where)
+        return Conditions(torch.from_numpy(codes), cells, notes)
 
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with missing values replaced by the decoded `values`."""

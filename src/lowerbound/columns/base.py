@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from lowerbound.columns.arrow import levels, spell
+from lowerbound.columns.arrow import levels, plain, snippet, spell
+from lowerbound.errors import DataError, UsageError
 
 Kind = Literal[
     "real",
@@ -62,6 +63,56 @@ class Tally(NamedTuple):
     note: str = ""
 
 
+class Asked(NamedTuple):
+    """A value of one column that samples are conditional on.
+
+    Attributes:
+        codes: (parts,), NaN for a part that the value leaves open.
+        cell: the value in the column's own type, (1,).
+        note: a remark for the user.
+    """
+
+    codes: np.ndarray
+    cell: pa.Array
+    note: str = ""
+
+
+def one_cell(value: object, column: str) -> pa.ChunkedArray:
+    """Return a value as a column of one row.
+
+    Raises:
+        UsageError: E245 for a missing value, and for several.
+    """
+    if isinstance(value, list | tuple | dict | set | np.ndarray):
+        raise UsageError(
+            "E245",
+            f"the condition on column {snippet(column)} must be one value, got {shown(value)}",
+            fix="draw once for each value",
+        )
+    given: Any = np.asarray([value]) if isinstance(value, np.generic) else [value]
+    try:
+        cells = pa.array(given, from_pandas=True)  # NaN, NaT and NA are null, too
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        cells = pa.array([str(value)])
+    if cells.null_count:
+        raise no_value(column, value)
+    return pa.chunked_array([cells])
+
+
+def shown(value: object) -> str:
+    """Return a value of a condition for a message: text in quotes, numbers as they are."""
+    return snippet(value) if isinstance(value, str) else snippet(value)[1:-1]
+
+
+def no_value(column: str, value: object) -> UsageError:
+    """Return the error for a condition that is a missing value."""
+    return UsageError(
+        "E245",
+        f"the condition on column {snippet(column)} must be a value, got {shown(value)}",
+        fix="leave out the condition: columns without one are drawn",
+    )
+
+
 class Column(BaseModel, abc.ABC):
     """One raw column: its kind, its type and its coding.
 
@@ -109,6 +160,35 @@ class Column(BaseModel, abc.ABC):
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return log |d coded / d raw| (n, parts), nats; 0 where a part is discrete or missing."""
         return np.zeros(values.shape)
+
+    def asked(self, value: object) -> Asked:
+        """Return one value as a condition of samples.
+
+        Args:
+            value: a value of the column in any spelling, such as 3, 3.0 or "3".
+
+        Raises:
+            DataError: E032 for a value of another kind, E030 for an infinite one, E074 for one
+                that training has not seen: an unknown level, or beyond the range.
+            UsageError: E245 for a missing value, and for several.
+        """
+        codes = np.empty((1, len(self.parts)), dtype=np.float32)
+        tally = self.encode(plain(one_cell(value, self.name)), codes)
+        if tally.unseen or tally.clipped:
+            raise self._not_seen(value)
+        if tally.missing:
+            raise no_value(self.name, value)
+        return Asked(codes[0], self.decode(codes))
+
+    def _not_seen(self, value: object, seen: str = "") -> DataError:
+        """Return E074 for a value that training has not seen; `seen` tells what it has seen."""
+        return DataError(
+            "E074",
+            f"the training data did not contain the value {shown(value)} in column "
+            f"{snippet(self.name)}" + (f": {seen}" if seen else ""),
+            fix="lowerbound info M.vae lists the columns and their levels",
+            column=self.name,
+        )
 
 
 class Skipped(Column):

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from lowerbound.columns.arrow import levels, spell
+from lowerbound.columns.arrow import levels, listed, snippet, spell
 from lowerbound.columns.base import Column, Part, Tally
+from lowerbound.errors import DataError, nearest
 
 MOST_LEVELS = 1_000_000
 
@@ -61,6 +62,12 @@ class Category(Column):
         out[:, 0] = table[codes]
         strange = np.array([w not in place for w in words] + [False])
         return Tally(int((codes < 0).sum()), unseen=int(strange[codes].sum()))
+
+    def _not_seen(self, value: object, seen: str = "") -> DataError:
+        known = listed(self.levels)
+        near = nearest(str(value), self.levels)
+        similar = f"; a similar one is {snippet(near)}" if near else ""
+        return super()._not_seen(value, seen or f"its levels are {known}{similar}")
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
         """Return the words of level codes; the unknown level becomes missing."""

@@ -15,11 +15,12 @@ from lowerbound.columns.arrow import (
     is_number,
     is_text,
     pc,
+    plain,
     row_of,
     snippet,
     storage,
 )
-from lowerbound.columns.base import LIMIT, Column, Part, Tally
+from lowerbound.columns.base import LIMIT, Asked, Column, Part, Tally, no_value, one_cell, shown
 from lowerbound.columns.date_formats import (
     COMPACT,
     fitting,
@@ -263,6 +264,36 @@ class Datetime(Column):
         moments = moments + (np.rint(next(codes)) * HOUR if self.hours else 0)
         moments = moments + (HOUR / 2 if self.rest is None else self.rest)
         return _restore(np.where(gone, np.nan, moments), self.dtype, self.pattern)
+
+    def asked(self, value: object) -> Asked:
+        """Return a moment as a condition."""
+        cells = plain(one_cell(value, self.name))
+        try:
+            moment = seconds(cells, self.name, self.pattern)
+        except DataError:
+            raise DataError(
+                "E032",
+                f"the condition on column {snippet(self.name)} must be a date, got {shown(value)}",
+                fix="write it as 2024-01-31 or 2024-01-31T18:05:00",
+                column=self.name,
+            ) from None
+        if np.isnan(moment[0]):
+            raise no_value(self.name, value)
+        codes = np.empty((1, len(self.parts)), dtype=np.float32)
+        tally = self.encode(cells, codes)
+        if tally.clipped or not self.first <= split(moment)[0][0] <= self.last:
+            raise self._not_seen(value, self._seen())
+        cell = _restore(moment, self.dtype, self.pattern)
+        if not np.array_equal(seconds(plain(pa.chunked_array([cell])), self.name, None), moment):
+            raise self._not_seen(value, f"its values are of the type {self.dtype}")
+        return Asked(codes[0], cell)
+
+    def _seen(self) -> str:
+        """Return the range of the training data, in whole weeks, as text."""
+        ends = (np.array([self.first, self.last + 1]) * 7 - EPOCH_WEEKDAY) * DAY - [0, DAY]
+        first, last = (str(np.datetime64(int(end), "s").astype("datetime64[D]")) for end in ends)
+        same = "" if self.rest is None else ", all at one time of day or of the hour"
+        return f"its dates go from {first} to {last}{same}"
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return the log density of a second, or of a day where there is no time of day."""

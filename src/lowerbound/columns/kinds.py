@@ -25,8 +25,12 @@ Transform = Literal["blend", "standard", "quantile"]
 
 ATOM_SHARE = 0.05
 _MOST_ATOMS = 10
-_MANY = 50  # least number of distinct values of a column with atoms
+_MANY = 50  # distinct values above which a value may be an atom beside others as common
 _FEW = 20
+_SPIKE = 5  # how many times as common as others an atom is
+_NEAR = 3  # values on each side that a spike is compared with
+_DOMINANT = 0.25  # share of the remaining rows that would make their distribution too narrow
+_SCARCE = 5  # values besides the spikes that are atoms as well if they are not rare
 
 _ID_NAME = re.compile(
     r"(?i:(^|[^a-z])(id|ids|uuid|guid|rowid|row_?num(ber)?|idx)($|[^a-z])|^index$|^unnamed)"
@@ -138,27 +142,65 @@ def _heavy_tailed(spread: Spread, sample: Sample) -> bool:
 
 
 def _atoms(spread: Spread, kind: str, sample: Sample) -> np.ndarray:
-    """Return the values that very many rows share, in a column of many distinct values.
+    """Return a mask of the values that are atoms: they have a probability of their own.
 
-    In a heavy-tailed positive column, zero is always an atom because it has no logarithm.
+    These are the values that very many rows share, other than their neighbours. If only a few
+    others remain, they are atoms, too. In a heavy-tailed positive column, zero is always an atom
+    because it has no logarithm.
     """
     if sample.exclude_atoms:
         return np.zeros(len(spread.values), dtype=bool)
-    usual = max(float(np.median(spread.counts)), 1.0)
-    often = spread.counts >= max(ATOM_SHARE * spread.rows, _FEW, 5 * usual)
-    if len(spread.values) < _MANY or (~often).sum() < _FEW or often.sum() > _MOST_ATOMS:
-        often[:] = False
+    often = _spikes(spread) | _often(spread)
+    if often.any() and (~often).sum() <= _SCARCE:
+        often |= spread.counts >= _FEW
     if kind == "positive":
         often |= spread.values == 0
     return often
 
 
+def _often(spread: Spread) -> np.ndarray:
+    """Return the values of many rows among a great many values, however common neighbours are."""
+    usual = max(float(np.median(spread.counts)), 1.0)
+    often = spread.counts >= max(ATOM_SHARE * spread.rows, _FEW, _SPIKE * usual)
+    if len(spread.values) < _MANY or (~often).sum() < _FEW or often.sum() > _MOST_ATOMS:
+        often[:] = False
+    return often
+
+
+def _spikes(spread: Spread) -> np.ndarray:
+    """Return the values that are several times as common as the values next to them.
+
+    A spike has `ATOM_SHARE` of the rows, or it would dominate those that remain after the
+    commoner spikes: a normal distribution of these would be as narrow as the spike, and other
+    values would seem impossible.
+    """
+    counts, places = spread.counts, np.flatnonzero(spread.counts >= _FEW)
+    near = np.array([step for step in range(-_NEAR, _NEAR + 1) if step])[:, None] + places
+    inside = (near >= 0) & (near < len(counts))
+    beside = np.where(inside, counts[np.clip(near, 0, len(counts) - 1)], np.iinfo(np.int64).max)
+    middle = (np.maximum(inside.sum(0), 1) - 1) // 2  # of an even number, the lower one
+    usual = np.take_along_axis(np.sort(beside, axis=0), middle[None], 0)[0]
+    spikes = places[counts[places] >= _SPIKE * usual]
+    found, remaining = np.zeros(len(counts), dtype=bool), spread.rows
+    for place in spikes[np.argsort(-counts[spikes], kind="stable")][:_MOST_ATOMS]:
+        if counts[place] < min(ATOM_SHARE * spread.rows, _DOMINANT * remaining):
+            break
+        found[place], remaining = True, remaining - counts[place]
+    return found
+
+
 def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
     atoms = _atoms(spread, kind, sample)
     rest = spread.where(~atoms)
-    logs = Spread(np.log(rest.values), rest.counts) if kind == "positive" else rest
+    known = rest
+    if rest.rows < _FEW or len(rest.values) <= 1:
+        # Too few rows for a scale: take that of the distinct values, where others may lie.
+        distinct = spread.where(spread.values > 0) if kind == "positive" else spread
+        known = Spread(distinct.values, np.ones_like(distinct.counts)) if atoms.any() else rest
+    logs = Spread(np.log(known.values), known.counts) if kind == "positive" else known
     mean, std = logs.moments()
     weight = _score_weight(sample.transform, rest.rows) if len(logs.values) > 2 else 0.0
+    scores = Quantiles.fit(logs.values, logs.counts, weight) if weight and known is rest else None
     return Numeric.model_validate(
         {
             **sample.common,
@@ -167,10 +209,11 @@ def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
             "std": std,
             "low": float(spread.values[0]),
             "high": float(spread.values[-1]),
-            "whole": rest.whole,
+            "whole": spread.whole if known is not rest else rest.whole,
             "atoms": tuple(spread.values[atoms].tolist()),
-            "quantiles": Quantiles.fit(logs.values, logs.counts, weight) if weight else None,
-            "notes": _number_notes(sample, spread),
+            "complete": not rest.rows,
+            "quantiles": scores,
+            "notes": _number_notes(sample, spread, bool(atoms.any())),
         }
     )
 
@@ -184,14 +227,14 @@ def _score_weight(transform: Transform, rows: int) -> float:
     return shares[transform]
 
 
-def _number_notes(sample: Sample, spread: Spread) -> tuple[str, ...]:
+def _number_notes(sample: Sample, spread: Spread, atoms: bool) -> tuple[str, ...]:
     notes = []
     if pa.types.is_dictionary(sample.cells.type):
         notes.append("numbers stored as text")
     hint = "" if sample.declared else hints.of_numbers(sample.name, spread)
     if hint:
         notes.append(hint)
-    elif spread.whole and len(spread.values) <= 10:
+    elif spread.whole and len(spread.values) <= 10 and not atoms:
         flags = hints.typed(sample.name, "ordinal", "categorical")
         notes.append(f"only {len(spread.values)} values: {flags} may fit better")
     return tuple(notes)

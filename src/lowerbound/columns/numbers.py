@@ -10,9 +10,20 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lowerbound.columns.arrow import BadValues, floats, restore, row_of, snippet
-from lowerbound.columns.base import LIMIT, Column, Part, Tally
+from lowerbound.columns.arrow import (
+    BadValues,
+    arrow_type,
+    floats,
+    listed,
+    plain,
+    restore,
+    row_of,
+    snippet,
+    storage,
+)
+from lowerbound.columns.base import LIMIT, Asked, Column, Part, Tally, no_value, one_cell, shown
 from lowerbound.columns.knots import Knots, by_blocks
+from lowerbound.errors import DataError
 
 _FAR = 20.0  # standard deviations; when most rows lie beyond, the unit has probably changed
 _MOST_LOG = 709.0  # exp of a larger number overflows float64
@@ -141,6 +152,9 @@ class Numeric(Column):
     For values that very many rows share (atoms, such as 0 in ``capital-gain``), a second part
     holds the number of the row's atom, the last code meaning none. The continuous part of an atom
     is NaN, so that the two parts together have a valid mixed density.
+
+    In a `complete` column, all training rows hold atoms. Code 0 means none there, with the small
+    probability of values that training has not seen.
     """
 
     kind: Literal["real", "positive"]
@@ -150,7 +164,18 @@ class Numeric(Column):
     high: float
     whole: bool = False
     atoms: tuple[float, ...] = ()
+    complete: bool = False
     quantiles: Quantiles | None = None
+
+    @property
+    def none(self) -> int:
+        """The code of values that are no atom."""
+        return 0 if self.complete else len(self.atoms)
+
+    @property
+    def _codes(self) -> range:
+        """The codes of the atoms."""
+        return range(int(self.complete), len(self.atoms) + int(self.complete))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -161,7 +186,9 @@ class Numeric(Column):
         if not self.atoms:
             return (main,)
         size, name = len(self.atoms) + 1, f"{self.name}#atom"
-        return main, Part(name=name, column=self.name, family="categorical", size=size)
+        unknown = self.complete
+        atom = Part(name=name, column=self.name, family="categorical", size=size, unknown=unknown)
+        return main, atom
 
     @property
     def action(self) -> str:
@@ -169,6 +196,8 @@ class Numeric(Column):
         start = "log, then " if self.kind == "positive" else ""
         scale = "scaled" if self.quantiles else "standardised"
         atoms = ", ".join(f"{a:g}" for a in self.atoms)
+        if self.complete:
+            return f"all values are atoms: {atoms}"
         return f"{start}{scale}" + (f"; atom at {atoms}" if atoms else "")
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
@@ -176,10 +205,10 @@ class Numeric(Column):
         raw = floats(cells, self.name)
         gone = np.isnan(raw)
         if self.atoms:
-            atom = np.full(len(raw), float(len(self.atoms)))
-            for code, value in enumerate(self.atoms):
-                atom[raw == value] = code
-            raw = np.where(atom < len(self.atoms), np.nan, raw)
+            atom = np.full(len(raw), float(self.none))
+            for code, value in zip(self._codes, self.atoms, strict=True):
+                atom[_is(raw, value)] = code
+            raw = np.where(atom != self.none, np.nan, raw)
             atom[gone] = np.nan
             out[:, 1] = atom
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
@@ -221,10 +250,45 @@ class Numeric(Column):
             raw = np.clip(raw, self.low, self.high)
         if self.atoms:
             atom = values[:, 1]
-            for code, value in enumerate(self.atoms):
+            for code, value in zip(self._codes, self.atoms, strict=True):
                 raw[atom == code] = value
             raw[np.isnan(atom)] = np.nan
         return restore(raw, self.dtype)
+
+    def asked(self, value: object) -> Asked:
+        """Return a number as a condition; one just beyond the range is allowed with a note."""
+        number = _number(value, self.name, self.dtype)
+        if self.whole and number != np.rint(number) and number not in self.atoms:
+            raise _wrong_kind(value, self.name, "a whole number")
+        seen = f"its values go from {self.low:g} to {self.high:g}"
+        below, above = self._reach()
+        if not below <= number <= above:
+            raise self._not_seen(value, seen)
+        codes = np.empty((1, len(self.parts)), dtype=np.float32)
+        tally = self.encode(pa.array([number]), codes)
+        if tally.clipped or (self.complete and number not in self.atoms):
+            raise self._not_seen(value, f"its values are {listed([f'{a:g}' for a in self.atoms])}")
+        note = ""
+        if not self.low <= number <= self.high:
+            note = (
+                f"column {snippet(self.name)}: {number:g} lies beyond the training data, and the "
+                f"draws extrapolate: {seen}"
+            )
+        return Asked(codes[0], restore(np.array([number]), self.dtype), note)
+
+    def _reach(self) -> tuple[float, float]:
+        """Return the range of conditions: that of training, and a little of its tails.
+
+        The next rows may exceed the extremes of a continuous column by about the distance that
+        lies between the extremes and the quantile of a two-hundredth.
+        """
+        if self.quantiles is None or self.whole:
+            return self.low, self.high
+        raw = np.asarray(self.quantiles.raw)
+        inner = max(len(raw) // 200, 1)
+        ends = np.array([2 * raw[0] - raw[inner], 2 * raw[-1] - raw[-1 - inner]])
+        low, high = np.exp(np.minimum(ends, _MOST_LOG)) if self.kind == "positive" else ends
+        return min(self.low, float(low)), max(self.high, float(high))
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return log |d z / d x| of the continuous part at the coded values."""
@@ -237,6 +301,15 @@ class Numeric(Column):
         out[:, 0] = slope - log_raw if self.kind == "positive" else slope
         out[np.isnan(scores), 0] = 0.0
         return out
+
+
+def _is(raw: np.ndarray, value: float) -> np.ndarray:
+    """Return where numbers are a value, or what it becomes in float32: 0.10000000149 for 0.1."""
+    same = raw == value
+    if value != np.rint(value):
+        with np.errstate(over="ignore"):
+            same |= raw.astype(np.float32) == np.float32(value)
+    return same
 
 
 class Count(Column):
@@ -266,6 +339,59 @@ class Count(Column):
         """Round to whole numbers from 0."""
         raw = np.maximum(np.rint(values[:, 0].astype(np.float64)), 0)
         return restore(np.minimum(raw, self.high) if bounded else raw, self.dtype)
+
+    def asked(self, value: object) -> Asked:
+        """Return a count as a condition."""
+        number = _number(value, self.name, self.dtype)
+        refuse_not_counts(np.array([number]), self.name)
+        if number > self.high:
+            raise self._not_seen(value, f"its counts go from 0 to {self.high:,}")
+        return Asked(np.array([number], np.float32), restore(np.array([number]), self.dtype))
+
+
+def _number(value: object, column: str, dtype: str) -> float:
+    """Return a condition as a number that the type of the column can hold.
+
+    Raises:
+        DataError: E032 for a value that is no number, or that the type cannot hold; E030 for an
+            infinite one.
+        UsageError: E245 for a missing value.
+    """
+    kind, cells = storage(arrow_type(dtype)), plain(one_cell(value, column))
+    if pa.types.is_boolean(cells.type) and not pa.types.is_boolean(kind):
+        raise _wrong_kind(value, column, "a number")
+    if pa.types.is_temporal(kind) != pa.types.is_temporal(cells.type):
+        raise _wrong_kind(value, column, f"a {kind}" if pa.types.is_temporal(kind) else "a number")
+    try:
+        cells = cells.cast(kind) if pa.types.is_temporal(kind) else cells
+        number = float(floats(cells, column)[0])
+    except pa.ArrowException:
+        raise _wrong_kind(value, column, f"a {kind}") from None
+    except DataError as error:
+        if error.code == "E030":
+            raise DataError(
+                "E030",
+                f"the condition on column {snippet(column)} is infinite",
+                fix="give a finite number",
+                column=column,
+            ) from None
+        raise _wrong_kind(value, column, "a number") from None
+    if np.isnan(number):
+        raise no_value(column, value)
+    exact = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    if exact and float(floats(restore(np.array([number]), dtype), column)[0]) != number:
+        what = "a whole number" if pa.types.is_integer(kind) else "a value"
+        raise _wrong_kind(value, column, f"{what} of the type {kind}")
+    return number
+
+
+def _wrong_kind(value: object, column: str, wanted: str) -> DataError:
+    return DataError(
+        "E032",
+        f"the condition on column {snippet(column)} must be {wanted}, got {shown(value)}",
+        fix=f"give {wanted}, or leave out the condition",
+        column=column,
+    )
 
 
 def refuse_not_counts(raw: np.ndarray, column: str) -> None:

@@ -15,7 +15,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ from lowerbound.columns.date_formats import is_format
 from lowerbound.columns.dates import Datetime
 from lowerbound.columns.kinds import Sample, Transform, force_column, infer_column
 from lowerbound.columns.numbers import Count, Numeric
-from lowerbound.errors import DataError, UsageError, nearest
+from lowerbound.errors import DataError, UsageError, each_of, nearest
 
 __all__ = ["Column", "Encoded", "Kind", "Part", "Schema", "infer"]
 
@@ -69,6 +69,31 @@ class Encoded:
     clipped: dict[str, int] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+class Asked(NamedTuple):
+    """Values that samples are conditional on.
+
+    Attributes:
+        row: (parts,) codes, NaN where open.
+        cells: the values by column, (1,) each, in the columns' own types.
+        notes: remarks for the user.
+    """
+
+    codes: np.ndarray
+    cells: dict[str, pa.Array]
+    notes: tuple[str, ...] = ()
+
+
+def no_column(name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a condition on a column that is not modelled."""
+    near = nearest(name, known)
+    return UsageError(
+        "E243",
+        f"the model has no column {name!r}"
+        + (f"; found a similar name: {near!r}" if near else ""),
+        fix=f"--where {near}=VALUE" if near else "lowerbound info M.vae lists them",
+    )
 
 
 class Schema(BaseModel):
@@ -150,6 +175,30 @@ class Schema(BaseModel):
             missing={name: t.missing for name, t in tallies.items() if t.missing},
             notes=tuple(notes),
         )
+
+    def asked(self, where: Mapping[str, object]) -> Asked:
+        """Return values of some columns as conditions of samples.
+
+        Args:
+            where: values by name of a modelled column.
+
+        Raises:
+            LowerboundError: E243 for a column that is not modelled, the errors of `Column.asked`,
+                and E233 for several of them.
+        """
+        row = np.full(len(self.parts), np.nan, dtype=np.float32)
+        spans = {column.name: (column, span) for column, span in self._slices if column.parts}
+        cells, notes = {}, []
+
+        def take(name: str) -> None:
+            if name not in spans:
+                raise no_column(name, spans)
+            column, span = spans[name]
+            row[span], cells[name], note = column.asked(where[name])
+            notes.extend([note] if note else [])
+
+        each_of(where, take, "conditions")
+        return Asked(row, cells, tuple(notes))
 
     def changed_constants(self, table: pa.Table) -> dict[str, np.ndarray]:
         """Return, for each constant column, a mask (n,) of the rows with another value."""

@@ -42,8 +42,9 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         latent: size of z.
         hidden: widths of the encoder's layers; the decoder mirrors them.
         likelihood: likelihood of real columns: "gaussian", "student" or "laplace".
-        gaps: None for data without missing values. Otherwise the encoder gets indicators of
-            missing values, and this share of the values (it may be 0) is masked in training.
+        gaps: a share of the values that is hidden from the encoder of every row in training, for
+            robustness; it may be 0. The encoder then gets indicators of missing values, and its
+            posteriors of rows with missing values are trained (`HiddenCells`). None for neither.
         components: components of a mixture prior fitted after training; 0 is N(0, I).
         floor: smallest sigma of a real column, in units of its standard deviation. Finer
             structure is treated as rounding and does not influence the fit or the scores.

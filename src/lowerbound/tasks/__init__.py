@@ -2,6 +2,7 @@
 
 - trained, state: the trained model, and the data class that holds its state
 - draws: embed, reconstruct, sample, impute and explain coded rows
+- conditioning, hamiltonian: draws given some values; the move of their Markov chains
 - measures, scoring, typicality, calibration: anomaly scores, p-values and thresholds
 - explain: the columns that make a row's score high
 - evaluate, metrics: estimates of log p(x)

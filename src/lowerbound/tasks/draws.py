@@ -22,6 +22,7 @@ from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
 from lowerbound.nn.distributions.grey_levels import GreyCodes
 from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
+from lowerbound.recipes.record import Draw, draw_each
 from lowerbound.tasks.metrics import by_tiles, log_likelihood
 from lowerbound.tasks.proposals import weighted
 
@@ -92,6 +93,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     context: Tensor | None = None,
+    draw: Draw = draw_each,
 ) -> Tensor:
     """Draw n rows: z from the prior, then every value from its likelihood, (n, ...).
 
@@ -102,6 +104,7 @@ def sample(
         temperature: factor of the scale of the prior.
         top_k: draw every code from this many of the likeliest ones; None for all codes.
         context: (n, ...) or None.
+        draw: the function that draws rows from the likelihood.
 
     Raises:
         UsageError: E246 if the prior supports no temperature, E256 if it has no codes.
@@ -113,51 +116,8 @@ def sample(
         for start in range(0, n, SAMPLE_CHUNK):
             count = min(SAMPLE_CHUNK, n - start)
             given = None if context is None else context[start : start + count]
-            draws.append(base.sample(model(None, Trace(choose, count), given), source))
+            draws.append(draw(model(None, Trace(choose, count), given), given, source))
     return torch.cat(draws)
-
-
-class Conditioned(NamedTuple):
-    """Draws conditional on some values, and their effective number.
-
-    Attributes:
-        values: (n, ...) rows; the given values are unchanged.
-        effective_samples: effective sample size of the importance weights. If it is far below n,
-            many rows share the same z.
-    """
-
-    values: Tensor
-    effective_samples: float
-
-
-@torch.no_grad()
-def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> Conditioned:
-    """Draw n rows conditional on the values of `given` that are not NaN.
-
-    z is drawn from the prior, weighted by p(given | z) and resampled; then the other values are
-    drawn from p(x | z).
-
-    Args:
-        model: a module with ``forward(x, trace, context)``.
-        given: (columns,), or one picture, with NaN for values to draw.
-        n: number of rows.
-        seed: seed of all draws.
-    """
-    proposals = max(16384, 8 * n)
-    zs, log_w = [], []
-    with evaluating(model) as device:
-        source = noise.generator("sample", "given", seed, device=device)
-        for _ in range(0, proposals, SAMPLE_CHUNK):
-            trace = Trace(from_prior(source), SAMPLE_CHUNK)
-            px = model(None, trace, None)
-            log_w.append(px.log_prob(given.expand(SAMPLE_CHUNK, *given.shape)))
-            zs.append({name: site.z for name, site in trace.sites.items()})
-        weights = torch.cat(log_w).double().softmax(0)
-        chosen = weights.multinomial(n, replacement=True, generator=source)
-        z = {name: torch.cat([each[name] for each in zs])[chosen] for name in zs[0]}
-        values = base.sample(model(None, Trace(replay(z), n), None), source)
-    kept = torch.where(given.isnan(), values, given.expand_as(values))
-    return Conditioned(kept, (1 / weights.square().sum()).item())
 
 
 @torch.no_grad()

@@ -66,7 +66,7 @@ class Evaluation:
         """Add a part of the rows; the memory used is 4 bytes per row."""
         model, rows = self.trained.model, coded.rows
         bound = metrics.elbo(model, rows)
-        weighted = metrics.log_likelihood(model, rows, self.samples)
+        weighted = metrics.log_likelihood(model, rows, self.samples, start=self.log_p.count)
         self.distortion.add(bound.distortion)
         self.rate.add(bound.rate)
         self.log_p.add(weighted.log_p)

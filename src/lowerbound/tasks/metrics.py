@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound import noise
-from lowerbound.coding.rows import CELLS, Batch, Rows, tile_of, tiles
+from lowerbound.coding.rows import CELLS, Batch, Rows, subset, tile_of, tiles
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
 from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Choose, Encoded, Trace, from_posterior, from_prior, replay
-from lowerbound.tasks import proposals
+from lowerbound.tasks import hamiltonian, proposals
 
 T = TypeVar("T", float, Tensor)
 
 TILE = 128  # rows computed together; fixed, so that results do not depend on the number of rows
 CHUNK = 32  # importance samples computed together
+RARE = 0.05  # nats: standard error of draws from the prior, above which those from q are tried
 # Values of a tile of wide rows (thousands of columns) with one draw per row. Such tiles hold more
 # rows than tiles with many draws, or reading the widest weights for each tile would dominate.
 ONCE = CELLS * CHUNK
@@ -115,13 +116,20 @@ def _weighted(
 
 
 def log_likelihood(
-    model: nn.Module, rows: Rows, samples: int = 128, *, chunk: int = CHUNK, most: int = TILE
+    model: nn.Module,
+    rows: Rows,
+    samples: int = 128,
+    *,
+    chunk: int = CHUNK,
+    most: int = TILE,
+    start: int | None = None,
 ) -> LogLikelihood:
     """Estimate log p(x) of every row by importance sampling from q(z | x).
 
-    The estimate of a row depends only on the row and the model. Sums are accumulated in float64
-    over chunks of samples, so memory does not grow with `samples`; rows are encoded once for all
-    chunks.
+    The estimate of a row depends only on the row and the model, unless `start` is given. Sums are
+    accumulated in float64 over chunks of samples, so memory does not grow with `samples`; rows
+    are encoded once for all chunks. Rows with missing cells get better proposals where q is poor,
+    and rows that take few values are estimated by many draws from the prior: see `proposals`.
 
     References:
         Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, section 3.
@@ -132,6 +140,8 @@ def log_likelihood(
         samples: k.
         chunk: samples per pass.
         most: rows per pass; fewer are used if rows are large pictures.
+        start: number of the first row, by which draws are then keyed: equal rows have independent
+            errors, for an honest mean over rows. None keys them by the values of the row.
 
     Raises:
         UsageError: E240 for fewer than one sample.
@@ -141,39 +151,87 @@ def log_likelihood(
             "E240", f"samples must be a positive integer, got {samples}", fix="samples=1"
         )
 
-    certain: list[bool] = []  # whether q(z | x) is deterministic
+    estimator = _ImportanceSampling(model, samples, chunk, start)
+    few = _of_few_values(model, rows, most)
+    if few is None:
+        flat = ONCE // min(samples, chunk)
+        return _estimate(by_tiles(model, rows, estimator, most, flat), samples)
+    rare = few.standard_error > RARE
+    if rare.any():  # the posterior may propose better than the prior
+        own = by_tiles(model, subset(rows, rare.nonzero()[:, 0]), estimator, most)
+        found = _estimate(own, samples)
+        better = found.standard_error < few.standard_error[rare]
+        for mine, other in zip(few, found, strict=True):
+            mine[rare] = torch.where(better, other, mine[rare])
+    return few
 
-    def sums(batch: Batch, drawing: Callable[[noise.Noise], Choose]) -> Tensor:
-        """Return the logarithms of the sums of w and of w^2, (B, 2)."""
-        keys, encoded = noise.row_keys(*batch), Encoded()
+
+class _ImportanceSampling:
+    """Maps tiles of rows, in order, to the log-sums of their weights and squared weights, (B, 2).
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        samples: draws per row.
+        chunk: draws per pass.
+        start: see `log_likelihood`.
+    """
+
+    def __init__(self, model: nn.Module, samples: int, chunk: int, start: int | None) -> None:
+        self.model, self.samples, self.chunk, self.next = model, samples, chunk, start
+        self.certain: bool | None = None  # whether q(z | x) is deterministic, as for codes
+
+    def __call__(self, batch: Batch) -> Tensor:
+        keys = noise.row_keys(*batch)
+        if self.next is not None:
+            number = torch.arange(self.next, self.next + len(keys), device=keys.device)
+            keys, self.next = noise.row_keys(number[:, None]), self.next + len(keys)
+        found = self._sums(batch, keys, from_posterior)
+        effective = _effective(found, self.samples)
+        poor = proposals.weak(batch, effective / self.samples)
+        if not poor.any():
+            return found
+        fitted = proposals.refined(self.model, batch)
+        other = self._sums(batch, keys, lambda normals: proposals.proposing(fitted, normals))
+        better = proposals.preferred(poor, _effective(other, self.samples), effective)
+        return torch.where(better[:, None], other, found)
+
+    def _sums(
+        self, batch: Batch, keys: Tensor, drawing: Callable[[noise.Noise], Choose]
+    ) -> Tensor:
+        encoded = Encoded()
         once = batch.x.new_full((len(batch.x),), -torch.inf, dtype=torch.float64)
         twice = once.clone()
-        if not certain:
-            normals = noise.Keyed(keys)
-            certain.append(_weighted(model, batch, drawing(normals), 1, encoded)[1])
-        for first in range(0, samples, chunk):
-            k = min(chunk, samples - first)
-            choose, drawn = drawing(noise.Keyed(keys, first)), 1 if certain[0] else k
-            log_w = _weighted(model, batch, choose, drawn, encoded)[0].double().expand(-1, k)
+        if self.certain is None:
+            choose = drawing(noise.Keyed(keys))
+            self.certain = _weighted(self.model, batch, choose, 1, encoded)[1]
+        for first in range(0, self.samples, self.chunk):
+            k = min(self.chunk, self.samples - first)
+            choose, drawn = drawing(noise.Keyed(keys, first)), 1 if self.certain else k
+            log_w = _weighted(self.model, batch, choose, drawn, encoded)[0]
+            log_w = log_w.double().expand(-1, k)
             once = torch.logaddexp(once, log_w.logsumexp(1))
             twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
         return torch.stack([once, twice], 1)
 
-    def work(batch: Batch) -> Tensor:
-        found = sums(batch, from_posterior)
-        effective = _effective(found, samples)
-        poor = proposals.weak(batch, effective / samples)
-        if not poor.any():
-            return found
-        fitted = proposals.refined(model, batch)
-        other = sums(batch, lambda normals: proposals.proposing(fitted, normals))
-        better = poor & (_effective(other, samples) > effective)
-        return torch.where(better[:, None], other, found)
 
-    found = by_tiles(model, rows, work, most, ONCE // min(samples, chunk))
-    effective = _effective(found, samples)
+@torch.no_grad()
+def _of_few_values(model: nn.Module, rows: Rows, most: int) -> LogLikelihood | None:
+    """Return the estimates by draws from the prior, or None where rows take many values."""
+    with evaluating(model) as device:
+        draws = proposals.PriorDraws.suit(
+            model, rows.take(torch.zeros(1, dtype=torch.long)).to(device), device
+        )
+        if draws is None:
+            return None
+        found = by_tiles(model, rows, lambda batch: draws.sums(batch.x), 64 * most)
+    return _estimate(found, proposals.POOL)
+
+
+def _estimate(sums: Tensor, samples: int) -> LogLikelihood:
+    """Return the estimates from the log-sums of w and of w^2, (n, 2)."""
+    effective = _effective(sums, samples)
     error = ((1 / effective - 1 / samples).clamp_min(0)).sqrt()
-    return LogLikelihood(found[:, 0] - math.log(samples), error, effective)
+    return LogLikelihood(sums[:, 0] - math.log(samples), error, effective)
 
 
 def _effective(sums: Tensor, samples: int) -> Tensor:
@@ -324,29 +382,9 @@ class _Chains:
         shaped = {
             n: self.step.to(v.dtype).view(-1, *[1] * (v.dim() - 1)) for n, v in self.z.items()
         }
-        normals = noise.Stream(self.source)
-        momentum = {n: normals(n, v.shape, v) for n, v in self.z.items()}
-        density, slope = self.slope(self.z, beta)
-        start = density - _kinetic(momentum)
-        z, p = dict(self.z), {n: m + 0.5 * shaped[n] * slope[n] for n, m in momentum.items()}
-        for i in range(self.settings.leapfrog):
-            z = {n: v + shaped[n] * p[n] for n, v in z.items()}
-            density, slope = self.slope(z, beta)
-            share = 0.5 if i == self.settings.leapfrog - 1 else 1.0
-            p = {n: m + share * shaped[n] * slope[n] for n, m in p.items()}
-        gain = (density - _kinetic(p) - start).nan_to_num(-torch.inf)
-        uniform = torch.rand(
-            gain.shape, generator=self.source, dtype=gain.dtype, device=gain.device
+        self.z, accept = hamiltonian.move(
+            lambda z: self.slope(z, beta), self.z, shaped, self.settings.leapfrog, self.source
         )
-        accept = uniform.log() < gain
-        for n, v in z.items():
-            self.z[n] = torch.where(accept.view(-1, *[1] * (v.dim() - 1)), v, self.z[n])
         # Adapt to an acceptance rate of 0.65, the optimum for Hamiltonian Monte Carlo.
         self.step *= torch.where(accept, 1.02, 0.98 ** (0.65 / 0.35))
         self.step.clamp_(1e-4, 2.0)
-
-
-def _kinetic(momentum: dict[str, Tensor]) -> Tensor:
-    return torch.stack(
-        [0.5 * m.double().square().flatten(1).sum(1) for m in momentum.values()]
-    ).sum(0)

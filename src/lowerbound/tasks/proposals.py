@@ -1,13 +1,17 @@
-"""Draws of z for importance sampling: from q(z | x), and from a refined proposal where q is poor.
+"""Draws of z for importance sampling: from q(z | x), and from other proposals where q is poor.
 
-The encoder knows the posterior of a row with missing cells from training (`HiddenCells`), and so
-only about. Where the effective sample size shows that it does not know it well, a normal is fitted
-to the posterior of that row alone.
+- The encoder learns the posteriors of rows with missing cells (`HiddenCells`) approximately.
+  Where the effective sample size of such a row is small, a normal is fitted to its posterior.
+- Where a row can take few values only, rows repeat, and with them the Monte Carlo error of each.
+  All rows are then scored by the same many draws from the prior, under which the probabilities
+  of all values sum to one.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +20,9 @@ from torch.distributions import Distribution, Independent, Normal
 
 from lowerbound import noise
 from lowerbound.coding.rows import Batch
-from lowerbound.nn.trace import Choose, Drawn, Trace, from_posterior, replay
+from lowerbound.nn.distributions.base import Unchecked, log_support
+from lowerbound.nn.latents.priors import from_normals
+from lowerbound.nn.trace import Choose, Drawn, Trace, from_posterior, from_prior, replay
 
 WEAK = 0.5  # a share of effective samples below it is poor
 STEPS = 60  # of the fit to one row
@@ -60,7 +66,7 @@ def weighted(model: nn.Module, batch: Batch, samples: int) -> Weighted:
     if not poor.any():
         return found
     other = _drawn(model, batch, proposing(refined(model, batch), normals), samples)
-    better = poor & (share(other.log_w) > share(found.log_w))
+    better = preferred(poor, share(other.log_w), share(found.log_w))
     row = better.repeat_interleave(samples)
     z = {
         name: torch.where(row.view(-1, *[1] * (each.dim() - 1)), other.z[name], each)
@@ -89,6 +95,20 @@ def weak(batch: Batch, effective: Tensor) -> Tensor:
     return batch.x.isnan().any(1) & (effective < WEAK)
 
 
+def preferred(poor: Tensor, refined: Tensor, usual: Tensor) -> Tensor:
+    """Return for which rows the refined proposal is taken, (rows,).
+
+    A proposal that misses a part of the posterior has even weights elsewhere, so that its
+    effective sample size flatters it. The refined one covers the prior, and may have fewer.
+
+    Args:
+        poor: whether q is a poor proposal.
+        refined: shares (or numbers) of effective samples of the refined proposal.
+        usual: those of q.
+    """
+    return poor & (refined > usual / 4)
+
+
 def _drawn(model: nn.Module, batch: Batch, choose: Choose, samples: int) -> Weighted:
     trace = Trace(choose, len(batch.x), samples)
     px = model(batch.x, trace, batch.context)
@@ -97,11 +117,63 @@ def _drawn(model: nn.Module, batch: Batch, choose: Choose, samples: int) -> Weig
     return Weighted(px, {name: site.z for name, site in trace.sites.items()}, log_w)
 
 
+POOL = 1 << 15  # draws from the prior, for rows of few values
+PART = 4096  # of them decoded together
+FEW_VALUES = math.log(4096)  # values of a row, up to which they are scored by these draws
+
+
+class PriorDraws:
+    """Many draws of z from the prior, by which rows that take few values are scored.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``, in evaluation mode, without context.
+        device: the device of its parameters.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        choose = from_prior(noise.generator("prior draws", device=device))
+        self.parts = [model(None, Trace(choose, PART), None) for _ in range(POOL // PART)]
+
+    @classmethod
+    def suit(cls, model: nn.Module, row: Batch, device: torch.device) -> PriorDraws | None:
+        """Return the draws if rows take few values and no context is given, or None.
+
+        Args:
+            model: as above.
+            row: one row or more.
+            device: the device of the model's parameters.
+        """
+        if row.context is not None or row.x.dim() != 2:
+            return None
+        px = model(None, Trace(from_prior(noise.generator("one", device=device)), 1), None)
+        return cls(model, device) if log_support(px) <= FEW_VALUES else None
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Return the log-sums of w and of w^2 of rows (n, columns), (n, 2), where w = p(x | z)."""
+        values, place = torch.unique(x.nan_to_num(MISSING), dim=0, return_inverse=True)
+        values = values.masked_fill(values == MISSING, torch.nan)
+        found = []
+        for row in values:
+            each = [px.log_prob(row.expand(PART, -1)).double() for px in self.parts]
+            log_w = torch.cat(each)
+            found.append(torch.stack([log_w.logsumexp(0), (2 * log_w).logsumexp(0)]))
+        return torch.stack(found)[place]
+
+
+MISSING = -1.0  # in place of NaN where rows are compared; no code and no count is negative
+
 Fitted = Mapping[str, tuple[Tensor, Tensor]]  # location and scale of each site, (rows, ...)
 
 
 def proposing(fitted: Fitted, normals: noise.Noise) -> Choose:
-    """Return the rule that draws z from `refined` normals, with their density as the proposal's.
+    """Return the rule that draws half of z from `refined` normals and half from the prior.
+
+    The prior covers what a single normal misses, such as several modes; the density of the
+    mixture is that of the proposal.
+
+    References:
+        Hesterberg, "Weighted average importance sampling and defensive mixture distributions",
+        1995, https://doi.org/10.1080/00401706.1995.10484303
 
     Args:
         fitted: location and scale by name of the site.
@@ -109,13 +181,47 @@ def proposing(fitted: Fitted, normals: noise.Noise) -> Choose:
     """
 
     def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
-        loc, scale = fitted[name]
-        samples = p.batch_shape[0] // len(loc)
-        loc, scale = (each.repeat_interleave(samples, 0) for each in (loc, scale))
-        z = loc + scale * normals(name, loc.shape, loc)
-        return Drawn(z, Independent(Normal(loc, scale, validate_args=False), loc.dim() - 1))
+        own, z = _normal(fitted, name, p, normals)
+        other = from_normals(p, partial(normals, f"{name} of the prior"))
+        first = normals(f"{name} by the normal", torch.Size([len(z), 1]), z)[:, 0] > 0
+        z = torch.where(first.view(-1, *[1] * (z.dim() - 1)), z, other)
+        return Drawn(z, _Halves(own, p))
 
     return choose
+
+
+def _of_normals(fitted: Fitted, normals: noise.Noise) -> Choose:
+    """Return the rule that draws from the normals alone."""
+
+    def choose(name: str, p: Distribution, q: Distribution | None) -> Drawn:
+        own, z = _normal(fitted, name, p, normals)
+        return Drawn(z, own)
+
+    return choose
+
+
+def _normal(
+    fitted: Fitted, name: str, p: Distribution, normals: noise.Noise
+) -> tuple[Distribution, Tensor]:
+    """Return the fitted normal of a site for every draw, and draws from it."""
+    loc, scale = fitted[name]
+    samples = p.batch_shape[0] // len(loc)
+    loc, scale = (each.repeat_interleave(samples, 0) for each in (loc, scale))
+    z = loc + scale * normals(name, loc.shape, loc)
+    return Independent(Normal(loc, scale, validate_args=False), loc.dim() - 1), z
+
+
+class _Halves(Unchecked):
+    """The mixture of two distributions with equal weights."""
+
+    def __init__(self, one: Distribution, other: Distribution) -> None:
+        self.one, self.other = one, other
+        super().__init__(one.batch_shape, one.event_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p of every row, (B,) nats."""
+        both = torch.logaddexp(self.one.log_prob(value), self.other.log_prob(value))
+        return both - math.log(2)
 
 
 def refined(model: nn.Module, batch: Batch) -> Fitted:
@@ -145,9 +251,8 @@ def refined(model: nn.Module, batch: Batch) -> Fitted:
         normals = noise.Keyed(keys, (step + 1) * DRAWS)
         with torch.enable_grad():
             leaves = {n: tuple(v.detach().requires_grad_() for v in p) for n, p in fitted.items()}
-            trace = Trace(
-                proposing({n: (m, s.exp()) for n, (m, s) in leaves.items()}, normals), rows, DRAWS
-            )
+            shown = {n: (m, s.exp()) for n, (m, s) in leaves.items()}
+            trace = Trace(_of_normals(shown, normals), rows, DRAWS)
             log_p = model(None, trace, batch.context).log_prob(x)
             # The entropy in closed form; its constant has no gradient.
             spread = sum(s.flatten(1).sum(1) for _, s in leaves.values())
@@ -157,9 +262,9 @@ def refined(model: nn.Module, batch: Batch) -> Fitted:
         rate = RATE * 0.1 ** (step / (STEPS - 1))
         moved = []
         for i, (value, slope) in enumerate(zip(flat, slopes, strict=True)):  # Adam, uphill
-            slope = slope.nan_to_num(0.0)
-            first[i] = 0.9 * first[i] + 0.1 * slope
-            second[i] = 0.95 * second[i] + 0.05 * slope.square()
+            up = slope.nan_to_num(0.0)
+            first[i] = 0.9 * first[i] + 0.1 * up
+            second[i] = 0.95 * second[i] + 0.05 * up.square()
             mean = first[i] / (1 - 0.9 ** (step + 1))
             size = (second[i] / (1 - 0.95 ** (step + 1))).sqrt() + 1e-8
             moved.append(value.detach() + rate * mean / size)

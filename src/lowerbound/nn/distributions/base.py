@@ -269,6 +269,30 @@ def is_continuous(d: Distribution) -> bool:
 
 
 @singledispatch
+def log_support(d: Distribution) -> float:
+    """Return the log of the number of values that one draw of `d` takes; inf if uncountable.
+
+    A count, which has no largest value, is taken as one of 64.
+    """
+    return math.inf
+
+
+@log_support.register
+def _(d: Bernoulli) -> float:
+    return d.batch_shape[1:].numel() * math.log(2)
+
+
+@log_support.register
+def _(d: Categorical) -> float:
+    return d.batch_shape[1:].numel() * math.log(d.logits.shape[-1])
+
+
+@log_support.register
+def _(d: Independent) -> float:
+    return log_support(d.base_dist)
+
+
+@singledispatch
 def is_certain(q: Distribution) -> bool:
     """Return whether all draws of `q` are equal."""
     return False
@@ -349,6 +373,11 @@ class Blocks(Unchecked):
         return self.gather([d.cdf(value[..., columns]) for columns, d in self.blocks])
 
 
+@log_support.register
+def _(d: Blocks) -> float:
+    return sum(log_support(block) for _, block in d.blocks)
+
+
 @sample.register
 def _(d: Blocks, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
     draws = [sample(block, generator, shape) for _, block in d.blocks]
@@ -398,6 +427,11 @@ class Observed(Unchecked):
     def cdf(self, value: Tensor) -> Tensor:
         """Return P(X <= value) of every cell."""
         return self.cells.cdf(value)
+
+
+@log_support.register
+def _(d: Observed) -> float:
+    return log_support(d.cells)
 
 
 @sample.register

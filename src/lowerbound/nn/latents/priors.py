@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import singledispatch
 
 import torch
 from torch import Size, Tensor, nn
@@ -11,8 +12,10 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 
 from lowerbound.nn.distributions.base import (
     ONE,
+    Normals,
     Unchecked,
     UnitNormal,
+    draw,
     normal,
     sample,
     tempered,
@@ -248,3 +251,33 @@ class FlowPrior(nn.Module):
     def forward(self, h: Tensor) -> Distribution:
         """Return the flow for every row of h."""
         return Coupled(self.base(h), list(self.steps))  # pyright: ignore[reportArgumentType]
+
+
+@singledispatch
+def from_normals(p: Distribution, normals: Normals) -> Tensor:
+    """Return one draw of every row of a prior, made of given standard normals, without a graph.
+
+    Args:
+        p: the prior, (rows,) of z.
+        normals: (shape, like) -> standard normals.
+    """
+    return draw(p, normals)[0].detach()
+
+
+@from_normals.register
+@torch.no_grad()
+def _(p: Coupled, normals: Normals) -> Tensor:
+    z = from_normals(p.base, normals)
+    for step in reversed(p.steps):
+        z = step.back(z)
+    return z
+
+
+@from_normals.register
+@torch.no_grad()
+def _(p: DiagonalMixture, normals: Normals) -> Tensor:
+    _, loc, scale = p.parameters
+    weights = p.mixture_distribution.probs  # (rows, K)
+    uniform = torch.special.ndtr(normals(Size([len(weights), 1]), loc))
+    chosen = (weights.cumsum(-1) < uniform).sum(-1).clamp_max(len(loc) - 1)
+    return loc[chosen] + scale[chosen] * normals(Size([len(weights), loc.shape[1]]), loc)

@@ -126,6 +126,8 @@ class Numbers(nn.Module):
 
     atoms: Tensor
     none: Tensor
+    first: Tensor
+    broken: Tensor
 
     def __init__(self, columns: Sequence[Numeric]) -> None:
         super().__init__()
@@ -135,16 +137,21 @@ class Numbers(nn.Module):
         most = max(len(c.atoms) for c in columns)
         padded = [[*c.atoms, *[math.nan] * (most - len(c.atoms))] for c in columns]
         self.register_buffer("atoms", _doubles(padded))
-        self.register_buffer("none", _doubles([len(c.atoms) for c in columns]))
+        self.register_buffer("none", _doubles([c.none for c in columns]))
+        # 0.1 may come as the float64 of a float32, 0.10000000149.
+        self.register_buffer("broken", self.atoms != self.atoms.round())
+        self.register_buffer("first", _doubles([float(c.complete) for c in columns]))
 
     def forward(self, raw: Tensor) -> Tensor:
         """Return (rows, columns), or (rows, 2 x columns) with atoms."""
         if not self.with_atoms:
             return self.scores(raw)
-        hits = (raw.unsqueeze(2) == self.atoms).to(raw.dtype)  # at most one per value
+        same = raw.unsqueeze(2) == self.atoms
+        narrow = (raw.unsqueeze(2).float() == self.atoms.float()) & self.broken
+        hits = (same | narrow).to(raw.dtype)  # at most one per value
         code = torch.arange(hits.shape[2], dtype=raw.dtype)
         free = hits.sum(2) == 0
-        atom = torch.where(free, self.none, (hits * code).sum(2))
+        atom = torch.where(free, self.none, (hits * code).sum(2) + self.first)
         scores = self.scores(raw.masked_fill(~free, math.nan))
         return torch.cat([scores, atom.masked_fill(raw.isnan(), math.nan)], 1)
 
