@@ -74,7 +74,8 @@ def test_weights_come_back_exactly(tmp_path, kind):
     np.testing.assert_array_equal(saved.weights["it"], expected, strict=True)
     assert set(saved.weights) == set(weights)
     assert saved.weights["it"].flags.writeable
-    assert saved.weights["it"].ctypes.data % tensors.ALIGN == 0
+    moved = kind in ("bfloat16", "empty")  # widened, or of no place
+    assert moved or saved.weights["it"].ctypes.data % tensors.ALIGN == 0
     # The safetensors package reads the same numbers from the file.
     theirs = safetensors.torch.load((path / "weights.safetensors").read_bytes())["it"]
     assert theirs.dtype == (BFLOAT.dtype if kind == "bfloat16" else theirs.dtype)

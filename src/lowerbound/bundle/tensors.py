@@ -178,7 +178,7 @@ def _aligned(
         end = begin + stop - start
         moved[name] = begin, end
     view = data.data
-    for name, (start, stop) in reversed(placed.items()):
+    for name, (start, stop) in reversed(list(placed.items())):
         view[slice(*moved[name])] = view[start:stop]  # overlapping parts are moved correctly
     return data, moved
 

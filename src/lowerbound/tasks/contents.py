@@ -173,13 +173,15 @@ class _PicturesDocument(_Part):
     shape: list[Size] = Field(min_length=2, max_length=3)
     last: bool
     kind: Literal["bits", "codes", "grey"]
-    scale: Literal[1.0, 255.0]
+    scale: float
     gaps: bool
 
     @model_validator(mode="after")
     def _held(self) -> _PicturesDocument:
         if np.prod(self.shape, dtype=float) > PIXELS:
             raise ValueError(f"a picture has at most {PIXELS:,} numbers")
+        if self.scale not in (1.0, 255.0):
+            raise ValueError("scale must be 1 or 255")
         return self
 
 
