@@ -326,6 +326,36 @@ def synthetic_choice(document: Document) -> str:
     )
 
 
+# Alarms.
+
+
+def alarms(document: Document) -> str:
+    """Return stated and flagged shares of fresh rows, and a test of the p-values, by kind."""
+    results, setting = document["results"], document["setting"]
+    rows = []
+    for kind, result in results.items():
+        told = result["summary"]
+        rates = [
+            f"{each['stated']:.2%} / {each['flagged']:.2%} ({each['errors_off']:+.1f})"
+            for each in told["rates"].values()
+        ]
+        rows.append([kind, *rates, f"{told['uniform']:.2f}"])
+    asked = next(iter(results.values()))["summary"]["rates"]
+    heads = [f"rate {float(rate):.0%}" for rate in asked]
+    fits = min(result["summary"]["fits"] for result in results.values())
+    sizes = listed([f"{size:,}" for size in setting["sizes"]])
+    return "\n\n".join(
+        [
+            f"Shares of {setting['fresh']:,} fresh rows, means of {counted(fits, 'fit')} of each "
+            f"kind of table, to {sizes} rows in turn: stated / flagged, and in brackets their "
+            "difference in standard errors. The last column is the p-value of a test that the "
+            "p-values of fresh rows are uniform, with ties spread at random:",
+            table(["kind of table", *heads, "uniform"], rows),
+            source("alarm_rates", document),
+        ]
+    )
+
+
 # Pages.
 
 Found = Callable[[str], Document | None]  # the content of a JSON by its name, None if absent
@@ -372,6 +402,7 @@ PAGES: dict[str, Callable[[Found], str]] = {
     "docs/reproductions.md": of_parts(*((f"## {n}", n, experiment_table) for n in EXPERIMENTS)),
     "docs/pictures.md": of_parts(*PICTURES),
     "docs/cells.md": of_parts(*CELLS),
+    "docs/scores.md": of_parts(("", "alarm_rates", alarms)),
     "docs/scaling.md": of_parts(*SCALING),
     "docs/performance.md": of_parts(
         ("## Against others", "throughput", throughput_tables),

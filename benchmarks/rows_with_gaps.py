@@ -103,7 +103,10 @@ def measure(recipe, preset, share, seed):
         less = rows.clone()
         less[:, list(columns)] = torch.nan
         truth = exact(trained.model, less)
-        errors.append(metrics.log_likelihood(trained.model, Dense(less), 32).log_p.numpy() - truth)
+        errors.append(
+            metrics.log_likelihood(trained.model, Dense(less), 32, groups=groups).log_p.numpy()
+            - truth
+        )
         contributions.append((nats[:, number].numpy(), truth - whole))
     errors = np.concatenate(errors)
     found["score error, mean"] = float(-errors.mean())

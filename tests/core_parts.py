@@ -14,6 +14,7 @@ from lowerbound import noise
 from lowerbound.nn.distributions import families as fam
 from lowerbound.nn.distributions import pixels
 from lowerbound.nn.distributions.base import log_prob_cells, normal
+from lowerbound.nn.distributions.level_trees import TreeCategories
 from lowerbound.nn.distributions.table_rows import LibraryCounts, Table, WithMissing
 from lowerbound.nn.latents import code_priors, codebooks, flows, mixture_priors, priors
 from lowerbound.nn.latents.posteriors import Flow, Informed, Plain, Precision, Quantise, Residual
@@ -52,6 +53,7 @@ PLAIN = {
     "laplace": Case(fam.LaplaceFamily, 3, "real"),
     "bits": Case(fam.Bits, 3, "codes", codes=2),
     "categories": Case(lambda: fam.Categories([1, 3, 5, 2]), 4, "codes", codes=5),
+    "tree of categories": Case(lambda: TreeCategories(7), 1, "codes", codes=7),
     "ordinals": Case(lambda: fam.Ordinals([2, 5, 3]), 3, "codes", codes=5),
     "negative binomial": Case(fam.NegativeBinomialFamily, 3, "counts"),
 }

@@ -19,6 +19,7 @@ import shutil
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -207,8 +208,8 @@ def newest(job):
 
 
 def main(kind, kills, home, epochs=60):
-    import sklearn.mixture  # noqa: F401, PLC0415 - once, and not in every child
-
+    for name in ("parser", "commands.fit", "work.fit"):  # once, and not in every child
+        import_module(f"lowerbound.cli.{name}")
     torch.set_num_threads(1)
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     home.mkdir(exist_ok=True)

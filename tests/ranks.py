@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import fully_shard
 
 from lowerbound import noise, recipes
 from lowerbound.coding import large
@@ -68,6 +67,8 @@ def sharded(team, folder):
     """Of parameters that are spread over the processes; and what is done about other data."""
     assert refused(team, ["a" if team.rank else "b"]) == (team.rank > 0)
     assert not refused(team, ["a"])
+    from torch.distributed.fsdp import fully_shard  # noqa: PLC0415 - 2 s that tests never need
+
     found = gradient("ladder without batch norm", team, fully_shard if team.size > 1 else id_)
     whole = {n: g.full_tensor() if hasattr(g, "full_tensor") else g for n, g in found.items()}
     torch.save(whole, folder / f"sharded-{team.size}-{team.rank}.pt")

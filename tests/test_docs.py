@@ -21,6 +21,7 @@ from lowerbound.cli.verbs import LOWERBOUND, VERBS
 from lowerbound.cli.work import ray
 from lowerbound.errors import CATALOGUE
 from lowerbound.recipes import RECIPES
+from lowerbound.training import split
 from picture_files import packed, shades
 from reproductions.command import PROGRAM
 
@@ -129,7 +130,7 @@ def quick(words):
         return []
     restoring = {name for name, recipe in RECIPES.items() if recipe.restoration is not None}
     narrow = ["--set", "width=8"] if restoring & set(words) else []
-    return ["--max-epochs", "2", "--time-limit", "1", *narrow]
+    return ["--max-epochs", "2", "--time-limit", "0.3", *narrow]
 
 
 def by_time(page):
@@ -140,7 +141,8 @@ def by_time(page):
 
 @pytest.mark.parametrize("page", [by_time(p) for p in PAGES if commands(p)], ids=named)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of what Ray does itself
-def test_commands_run_one_after_the_other(page, folder, capsys):
+def test_commands_run_one_after_the_other(page, folder, capsys, monkeypatch):
+    monkeypatch.setattr(split, "HELD_CROPS", 16)
     shown = commands(page)
     with ray.cluster() if any("--ray" in words for words in shown) else nullcontext():
         for words in shown:

@@ -171,7 +171,8 @@ DATA: dict[str, tuple[str, str]] = {
         "Every column that the model was fitted on must be present; extra columns are ignored "
         "and the order does not matter. If the column has another name, pass "
         "--rename THEIRS=OURS. If it is unknown for every row, add it with empty values, which "
-        "the model treats as missing.",
+        "the model treats as missing. For counts, such as genes of cells, up to a tenth of the "
+        "columns may be missing: they are taken as 0.",
     ),
     "E032": (
         "a column does not have the type that the model expects",
@@ -186,7 +187,8 @@ DATA: dict[str, tuple[str, str]] = {
     ),
     "E034": (
         "a few values of a column of numbers are not numbers",
-        "Usually these values are mistakes in the file. Correct them, or declare the column as "
+        "Usually these values are mistakes in the file. `lowerbound inspect` lists them. Correct "
+        "them, or declare the column as "
         "categorical, text or id with --types.",
     ),
     "E035": (
@@ -216,15 +218,15 @@ DATA: dict[str, tuple[str, str]] = {
     "E041": (
         "dates are written in an ambiguous way",
         "All values of the column are valid as day/month and as month/day. Write dates as "
-        "2024-01-31.",
+        "2024-01-31, or give the format: --types when=datetime:%d/%m/%Y.",
     ),
     "E042": (
         "the sparse matrix is damaged",
         "Its index arrays point outside its shape or are not sorted.",
     ),
     "E043": (
-        "numbers have too many digits",
-        "Some values cannot be stored as 64-bit floating point numbers without loss.",
+        "numbers beyond the limits of 64-bit floating point",
+        "Some values are too large, or lie too near to each other, for 64-bit floating point.",
     ),
     "E080": (
         "the array and the model have different numbers of columns",
@@ -248,7 +250,8 @@ DATA: dict[str, tuple[str, str]] = {
     "E074": (
         "the training data did not contain this value",
         "A condition of --where must be one of the levels that the column had when the model was "
-        "fitted. `lowerbound info M.vae` lists them.",
+        "fitted, or a number or date in the range that it had. `lowerbound info M.vae` lists the "
+        "levels.",
     ),
     "E075": (
         "the table has too few rows to fit a model",
@@ -443,8 +446,9 @@ USAGE: dict[str, tuple[str, str]] = {
         "Names are case-sensitive. A pattern such as 'x*' must match at least one column.",
     ),
     "E205": (
-        "the order of an ordinal column is not known",
-        "List the levels from lowest to highest: --types 'grade=ordinal:low<mid<high'.",
+        "the order of an ordinal column, or the format of dates, is not usable",
+        "List the levels from lowest to highest: --types 'grade=ordinal:low<mid<high'. A format "
+        "of dates is as in strftime, with a year and a month: --types when=datetime:%d/%m/%Y.",
     ),
     "E206": (
         "the number of rows is not a positive whole number",

@@ -7,7 +7,7 @@ class of the exception and its exit code; ``lowerbound error E031`` prints the c
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from lowerbound.catalogue import CATALOGUE, Entry
@@ -107,3 +107,35 @@ class CheckFailed(LowerboundError):
     """A check that failed (E6xx)."""
 
     exit_code = 8
+
+
+def each_of(names: Iterable[str], work: Callable[[str], object], what: str) -> None:
+    """Call `work` for every name, and raise all errors together instead of the first.
+
+    Raises:
+        LowerboundError: the only error, or E233 with all of them.
+    """
+    problems: list[LowerboundError] = []
+    for name in names:
+        try:
+            work(name)
+        except LowerboundError as error:
+            problems.append(error)
+    raise_all(problems, what)
+
+
+def raise_all(problems: Sequence[LowerboundError], where: str = "arguments") -> None:
+    """Raise the collected errors as one; do nothing if there are none."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise problems[0]
+    lines = [
+        f"\n  - [{p.code}] {p.message}" + (f" (fix: {p.fix})" if p.fix else "") for p in problems
+    ]
+    raise UsageError(
+        "E233",
+        f"{len(problems)} {where} cannot be used:{''.join(lines)}",
+        fix="correct them all and run the command again",
+        problems=[{"code": p.code, "message": p.message, "hint": p.fix} for p in problems],
+    )

@@ -69,7 +69,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         scaling: scaling of numbers: "standard", "quantile", or "blend" (the mean of both).
         alarm_rate: share of normal rows that `predict` may label as outliers.
         max_epochs: largest number of epochs; None for that of the preset.
-        time_limit: largest training time, in seconds or as text such as "10m"; None for no limit.
+        time_limit: largest time of the whole fit, in seconds or as text such as "10m"; None for no
+            limit.
         learning_rate: largest learning rate of Adam; None for that of the preset.
         random_state: an integer for reproducible results, a ``RandomState``, or None for
             different results every time. The global random state is neither read nor changed.
@@ -79,7 +80,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     Attributes:
         trained_: the `lowerbound.Model` of the estimator.
         offset_: `decision_function` is `score_samples` minus this.
-        alarm_: the threshold on `anomaly_score`, with the false-alarm rate that it gives.
+        alarm_: the threshold on `anomaly_score`, with the false-alarm rate that it gives; with
+            few rows it differs from `alarm_rate`, and ``trained_.alarm_doubt`` says why.
         health_: measurements of the model and the verdict on it.
         history_: the history of the training.
         latent_: the size of z.
@@ -149,7 +151,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         if not plan.recipe.sparse:
             containers.refuse_huge(frame)
         trained = learn(frame, plan)
-        trained.facts["input"] = {"kind": containers.kind_of(frame.native), "named": named}
+        trained.facts["input"] = containers.noted(frame.native, named)
         return self._hold(trained)
 
     def _hold(self, trained: Model) -> VAE:
@@ -352,7 +354,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             n_samples,
             seed=self._draw_seed(random_state),
             temperature=temperature,
-            where=dict(where or {}),
+            where={str(name): value for name, value in (where or {}).items()},
         )
 
     def _draw_seed(self, random_state: RandomState) -> int:
@@ -418,8 +420,8 @@ def plan_of(parameters: Mapping[str, Any]) -> Plan:
     drop = chosen.pop("drop")
     return Plan(
         settings={name: _plain(v) for name, v in (chosen.pop("settings") or {}).items()},
-        types=dict(chosen.pop("types") or {}),
-        drop=(drop,) if isinstance(drop, str) else tuple(() if drop is None else drop),
+        types={str(name): kind for name, kind in (chosen.pop("types") or {}).items()},
+        drop=(drop,) if isinstance(drop, str) else tuple(map(str, () if drop is None else drop)),
         transform=chosen.pop("scaling"),
         seed=seed_of(chosen.pop("random_state")),
         **chosen,

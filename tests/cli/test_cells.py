@@ -13,6 +13,8 @@ import commands
 import lowerbound
 from lowerbound import VAE
 from lowerbound.cli import main
+from lowerbound.coding.counts import CountsCoding
+from lowerbound.coding.tables import TableCoding
 from lowerbound.errors import DataError, ResourceError, UsageError
 from lowerbound.files import anndata as anndatas
 from lowerbound.files.read import read
@@ -203,3 +205,71 @@ def test_cells_are_counts_unless_another_recipe_is_chosen(here, capsys):
     logged = cells()
     logged.X = logged.X.log1p()
     assert commands.fit(logged, preset="fast", max_epochs=1).model.recipe.name == "table"
+
+
+NAMES = ("BATF", *(f"GENE{j}" for j in range(99)))
+
+
+def some_cells(names, site=True):
+    rng = np.random.default_rng(1)
+    known = {"batch": ["a", "b"] * 5} if site else {}
+    return anndata.AnnData(
+        sp.csr_matrix(rng.poisson(1.0, (10, len(names))).astype(np.float32)),
+        obs=pd.DataFrame(known, index=list(map(str, range(10)))),
+        var=pd.DataFrame(index=list(names)),
+    )
+
+
+def test_missing_genes_are_counted_and_taken_as_zero():
+    coding = CountsCoding(NAMES)
+    given = some_cells(NAMES[:-10][::-1])  # in another order
+    coded = coding.encode(read(given))
+    (note,) = coded.notes
+    assert note.startswith("10 of 100 genes of the model are missing from the AnnData")
+    assert "taken as 0: 'GENE89', 'GENE90'" in note
+    dense = coded.rows.matrix.toarray()
+    np.testing.assert_array_equal(dense[:, 90:], 0)
+    np.testing.assert_array_equal(dense[:, :90], given.X.toarray()[:, ::-1])
+    assert CountsCoding(NAMES).encode(read(some_cells(NAMES))).notes == ()
+
+
+@pytest.mark.parametrize("coding", ["counts", "table"])
+def test_too_many_missing_genes_are_counted_and_none_is_renamed(coding):
+    known = read(some_cells(NAMES))
+    plain = {"types": {}, "drop": (), "transform": "standard"}
+    kinds = {"counts": CountsCoding, "table": TableCoding}
+    made = kinds[coding].fit(known, **plain)
+    for names in (NAMES[:-11], [name.lower() for name in NAMES]):
+        with pytest.raises(DataError) as caught:
+            made.encode(read(some_cells(names)))
+        error = caught.value
+        assert error.code == "E031"
+        absent = len(set(NAMES) - set(names))
+        assert error.message.startswith(f"{absent} of 100 genes of the model are missing")
+        assert "rename" not in error.fix
+        assert "similar" not in error.message
+
+
+def test_no_gene_is_proposed_for_a_missing_batch():
+    coding = CountsCoding(NAMES, "batch", {"a": 5, "b": 5})
+    with pytest.raises(DataError) as caught:
+        coding.encode(read(some_cells(NAMES, site=False)))
+    assert caught.value.fix == "add the column 'batch'"
+    table = read(some_cells(NAMES, site=False)).to_table()
+    with pytest.raises(DataError) as caught:
+        coding.encode(table)
+    assert "BATF" not in str(caught.value)
+
+
+def test_inspect_lists_the_few_values_that_are_not_counts(here):
+    odd = cells()
+    odd.X = odd.X.toarray()
+    odd.X[3, 5], odd.X[8, 7] = 1.5, -2
+    odd.X = sp.csr_matrix(odd.X)
+    odd.write_h5ad("odd.h5ad")
+    result = commands.inspect("odd.h5ad", drop="gene1,gene2")
+    found = [(p["column"], p["values"][0]["row"]) for p in result.facts["problems"]]
+    assert found == [("gene5", 4), ("gene7", 9)]
+    assert result.next == "lowerbound fit odd.h5ad --recipe counts --drop gene1,gene2"
+    with pytest.raises(UsageError):
+        commands.inspect("odd.h5ad", drop="gene1,gene99")

@@ -14,6 +14,7 @@ from lowerbound.cli.commands.restore import Common
 from lowerbound.cli.main import main
 from lowerbound.errors import UsageError
 from lowerbound.files.pictures.image_file import decode
+from lowerbound.training import split
 from picture_files import shades
 
 SIZES = [(40, 30), (64, 80), (33, 57), (50, 50)]
@@ -42,7 +43,15 @@ def models(root):
         data = [str(root / "grey"), "--targets", str(root / "masks")]
         data = data if recipe == "segment" else [str(root / "photos")]
         words = ["fit", *data, "--recipe", recipe, *SMALL, *more, "-q"]
-        assert main([*words, "--out", str(root / f"{recipe}.vae")]) == 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(split, "HELD_CROPS", 16)
+            assert main([*words, "--out", str(root / f"{recipe}.vae")]) == 0
+
+
+@pytest.fixture(autouse=True)
+def few_held_out(monkeypatch):
+    """Hold out few crops: to restore 128 after each fit takes longer than the fit."""
+    monkeypatch.setattr(split, "HELD_CROPS", 16)
 
 
 @pytest.fixture(scope="module")
@@ -290,7 +299,7 @@ def test_fits_that_cannot_work_are_refused(call, words, code):
 
 def test_a_recipe_that_a_file_names_is_taken(call):
     (call.folder / "plan.toml").write_text('recipe = "denoise"\n[settings]\nwidth = 4\n')
-    call("fit", "photos", "--config", "plan.toml", "--time-limit", "1s", "--out", "named.vae")
+    call("fit", "photos", "--config", "plan.toml", *SMALL[:2], "--out", "named.vae")
     assert call("info", "named.vae")["recipe"] == "denoise"
 
 

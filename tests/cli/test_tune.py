@@ -59,7 +59,7 @@ def test_a_search_that_was_stopped_goes_on_as_it_would_have(tmp_path, monkeypatc
     Search(frame, PLAN, tmp_path).run(2)
     real = tuning.learn
 
-    def stopped(*args):
+    def stopped(*args, **more):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tuning, "learn", stopped)
@@ -88,11 +88,11 @@ def test_only_recipes_are_compared_whose_likelihood_means_the_same():
 def test_a_trial_that_diverges_is_one_that_failed(monkeypatch):
     real, calls = tuning.learn, []
 
-    def diverging(data, plan):
+    def diverging(data, plan, **more):
         calls.append(plan)
         if len(calls) == 2:
             raise NumericError("E401", "the loss was not finite")
-        return real(data, plan)
+        return real(data, plan, **more)
 
     monkeypatch.setattr(tuning, "learn", diverging)
     search = Search(read(numbers()), PLAN)
@@ -149,6 +149,7 @@ def test_the_command_shows_a_leaderboard_and_saves_the_best(tmp_path, capsys, mo
     told = json.loads(capsys.readouterr().out)
     assert [t["log_p"] for t in told["trials"]] == [t["log_p"] for t in found.facts["trials"]]
     assert "--learning-rate" in found.next
+    assert found.next.endswith(" --out M.vae --preset fast --max-epochs 4")
     (tmp_path / "n.tune").mkdir()
     assert main.main([*words, "--out", "n.vae"]) == 2
     assert "E221" in capsys.readouterr().err

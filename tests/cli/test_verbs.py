@@ -144,6 +144,25 @@ def test_score_columns_order_and_ids(run, folder):
     assert "missing values: fee" in done.out
 
 
+def test_suggested_commands_repeat_the_flags(run, folder):
+    lines = (folder / "tx.csv").read_text().splitlines()[:41]
+    (folder / "theirs.csv").write_text("\n".join([lines[0].replace("fee", "Fee"), *lines[1:]]))
+    renames, fdr = ("--rename", "Fee=fee"), ("--fdr", "10%")
+    told = {
+        ("score", *fdr): "score tx.vae theirs.csv --out o.csv --explain 3 --overwrite --fdr 10%",
+        ("score", "--explain", 1): "embed tx.vae theirs.csv --out embedding.csv",
+        ("reconstruct",): "score tx.vae theirs.csv --out scores.csv --explain 3",
+    }
+    for (verb, *flags), after in told.items():
+        words = [verb, "tx.vae", "theirs.csv", *flags, *renames, "--out", "o.csv", "--overwrite"]
+        shown = run(*words).out
+        assert shown.rstrip().endswith(f"next:  lowerbound {after} --rename Fee=fee")
+    words = ["fit", "theirs.csv", "--rename", "Fee=fee", "--preset", "fast", "--max-epochs", 1]
+    shown = run(*words, "--out", "n.vae", "--dry-run").out
+    again = "lowerbound fit theirs.csv --rename Fee=fee --preset fast --max-epochs 1 --out n.vae"
+    assert shown.rstrip().endswith(f"next:  {again}")
+
+
 def test_score_is_a_function_of_the_row(run, folder):
     header, lines = rows_of(folder / "tx.csv")
     assert run("score", "tx.vae", "tx.csv", "--out", "a.parquet").code == 0
@@ -188,6 +207,18 @@ def test_score_renames_and_ignores_order_and_extra_columns(run, folder):
 def test_score_by_false_discovery_rate(run):
     facts = run("score", "tx.vae", "tx.csv", "--out", "s.csv", "--fdr", "20%", "--json").facts
     assert facts["false_discovery_rate"] == 0.2
+
+
+def test_a_false_discovery_rate_that_is_too_fine_names_the_calibration_rows_it_takes(run):
+    done = run("score", "tx.vae", "tx.csv", "--out", "s.csv", "--fdr", "1%", "--json")
+    facts = done.facts
+    assert facts["flagged"] == 0
+    assert facts["calibration_rows_needed"] == 25_999
+    (note,) = [note for note in facts["notes"] if "too coarse" in note]
+    assert "26 calibration rows" in note
+    assert "25,999 to flag a single row" in note
+    done = run("score", "tx.vae", "tx.csv", "--out", "s.csv", "--fdr", "1%", "--overwrite")
+    assert "too coarse" in done.out + done.err
 
 
 def test_embed(run, folder):

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from lowerbound.columns.arrow import arrow_type
 from lowerbound.columns.base import LIMIT
 from lowerbound.columns.schema import Schema, infer
+from lowerbound.errors import DataError
 
 RNG = np.random.default_rng(7)
 N = 400
@@ -195,7 +196,9 @@ def test_any_reals_round_trip(values, transform):
         return
     schema = infer(pa.table({"a": values}), types={"a": "real"}, transform=transform)
     codes = schema.encode(pa.table({"a": values})).values
-    assert np.isfinite(codes).all()
+    atoms = np.isin(values, schema.columns[0].atoms)
+    assert (np.isfinite(codes[:, 0]) == ~atoms).all()
+    assert np.isfinite(codes[:, 1:]).all()
     assert np.isfinite(schema.log_jacobian(codes)).all()
     back = np.asarray(schema.decode(codes)["a"], dtype=float)
     held = np.abs(codes[:, 0]) >= LIMIT
@@ -348,6 +351,67 @@ def test_a_decoded_row_between_atom_and_none_is_missing():
     values = np.concatenate([np.zeros(300), RNG.normal(50, 9, 700)])
     schema = infer(pa.table({"h": values}))
     assert schema.decode(np.array([[np.nan, 1.0], [1.0, np.nan]]))["h"].to_pylist() == [None, None]
+
+
+def shares(values, of, n=4000):
+    return np.random.default_rng(3).choice(values, n, p=of)
+
+
+VISIBILITY = shares([10.0, 7.0, *(k / 2 for k in range(19))], [0.84, 0.05, *[0.11 / 19] * 19])
+
+
+@pytest.mark.parametrize(
+    ("values", "atoms"),
+    [
+        (VISIBILITY, (7.0, 10.0)),
+        (shares([0.0, 5.0, 10.0], [0.01, 0.15, 0.84]), (0.0, 5.0, 10.0)),
+        (shares([0.0, 5.0, 10.0], [0.58, 0.02, 0.40]), (0.0, 5.0, 10.0)),
+        (shares([-1, *range(30)], [0.5, *[0.5 / 30] * 30]), (-1.0,)),
+        # The second value has 4 % of all rows, and 89 % of those that are not 0.
+        (shares([0, 5, *range(6, 66)], [0.955, 0.04, *[0.005 / 60] * 60]), (0.0, 5.0)),
+        (shares([4.99, 9.99, 10.0, 0.0], [0.2, 0.2, 0.2, 0.4]), ()),  # none is uncommon
+        (np.append(np.ones(3998), [7.0, 9.0]), (1.0,)),
+        (np.random.default_rng(0).binomial(20, 0.5, 4000), ()),
+        (np.random.default_rng(0).integers(1, 21, 4000), ()),
+        (shares([1, 2, 3, 4, 5], [0.1, 0.2, 0.4, 0.2, 0.1]), ()),
+        (np.round(np.random.default_rng(0).normal(50, 2, 4000)), ()),
+    ],
+)
+@pytest.mark.parametrize("transform", ["standard", "blend"])
+def test_values_that_are_commoner_than_their_neighbours_are_atoms(values, atoms, transform):
+    schema = infer(pa.table({"v": values}), types={"v": "real"}, transform=transform)
+    (column,) = schema.columns
+    assert column.atoms == atoms
+    assert column.complete == (len(atoms) == len(np.unique(values)))
+    coded = schema.encode(pa.table({"v": values})).values
+    back = schema.decode(coded)["v"].to_numpy()
+    np.testing.assert_allclose(back, values, rtol=1e-5, atol=1e-6)
+    assert np.nanmax(np.abs(coded[:, 0]), initial=0.0) < 20
+
+
+def test_a_value_besides_complete_atoms_has_a_small_probability():
+    schema = infer(pa.table({"v": shares([0.0, 5.0, 10.0], [0.01, 0.15, 0.84])}))
+    main, atom = schema.parts
+    assert (main.unknown, atom.unknown, atom.size) == (False, True, 4)
+    coded = schema.encode(pa.table({"v": [0.0, 10.0, 6.0, None]})).values
+    np.testing.assert_array_equal(coded[:, 1], [1.0, 3.0, 0.0, np.nan])
+    assert np.isnan(coded[[0, 1, 3], 0]).all()
+    assert abs(coded[2, 0]) < 1  # at the scale of the distinct values
+    assert schema.decode(coded)["v"].to_pylist() == pytest.approx([0.0, 10.0, 6.0, None])
+    with pytest.raises(DataError, match="its values are '0', '5', '10'"):
+        schema.asked({"v": 6.0})
+
+
+def test_atoms_are_found_in_another_precision():
+    narrow = shares([0.1, 0.2], [0.9, 0.1]) + RNG.normal(size=4000) * (RNG.random(4000) < 0.2)
+    schema = infer(pa.table({"v": narrow.astype(np.float32)}))
+    assert np.float32(0.1) in np.float32(schema.columns[0].atoms)
+    for value in (0.1, np.float32(0.1), float(np.float32(0.1)), "0.1"):
+        codes = schema.encode(pa.table({"v": [value]})).values
+        assert np.isnan(codes[0, 0])
+        np.testing.assert_array_equal(
+            codes, schema.encode(pa.table({"v": narrow[:1] * 0 + 0.1})).values
+        )
 
 
 # --- levels ----------------------------------------------------------------------------------

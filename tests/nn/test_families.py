@@ -18,7 +18,8 @@ from lowerbound.nn.distributions.base import (
     sample,
 )
 from lowerbound.nn.distributions.families import Categories
-from lowerbound.nn.distributions.table_rows import LibraryCounts
+from lowerbound.nn.distributions.level_trees import TreeCategories
+from lowerbound.nn.distributions.table_rows import LibraryCounts, Table
 from lowerbound.recipes.cells import ButLast, OfLibrary
 
 ROWS = 3
@@ -229,6 +230,59 @@ def test_a_library_that_stands_beside_the_numbers_is_that_among_them(member):
     among = family(torch.cat([net(h[:, :-1]), h[:, -1:]], 1)).log_prob(x)
     beside = OfLibrary(ButLast(net), family)(h).log_prob(x)
     torch.testing.assert_close(beside, among)
+
+
+def test_a_tree_of_levels_is_a_density_with_its_reserved_code():
+    family = TreeCategories(11, 0.1, rank=3)
+    randomise(family, "tree", spread=1.0)
+    numbers = torch.randn(4, family.numbers(1), generator=noise.generator("tree numbers")).double()
+    cells = elementwise(family(numbers))
+    p = torch.cat([cells.log_prob(torch.full((4, 1), float(k))) for k in range(11)], 1).exp()
+    torch.testing.assert_close(p.sum(1), torch.ones(4).double())
+    torch.testing.assert_close(p[:, 0], torch.full((4,), 0.1).double())
+    torch.testing.assert_close(cells.drawn_probs()[:, 1:] * 0.9, p[:, 1:])
+    assert torch.equal(cells.mode[:, 0], p[:, 1:].argmax(1) + 1)
+    torch.testing.assert_close(cells.cdf(torch.full((4, 1), 5.0))[:, 0], p[:, :6].sum(1))
+    weights = torch.tensor([[0.3, 0.7], [1.0, 0.0]]).double()
+    mixed = torch.stack([0.3 * p[0] + 0.7 * p[1], p[2]])
+    assert torch.equal(cells.likeliest(weights)[:, 0], mixed[:, 1:].argmax(1) + 1.0)
+    source = noise.generator("tree draws")
+    drawn = sample(cells, source, torch.Size([4000]))
+    shares = torch.stack([(drawn[:, :, 0] == k).double().mean(0) for k in range(11)], 1)
+    assert not shares[:, 0].any()
+    torch.testing.assert_close(shares[:, 1:], p[:, 1:] / 0.9, atol=0.035, rtol=0)
+    assert torch.equal(cells.log_prob(torch.full((4, 1), 11.0)), torch.full((4, 1), -torch.inf))
+
+
+def test_a_tree_starts_with_the_frequencies_of_the_levels():
+    family = TreeCategories(30, 0.01)
+    codes = torch.arange(1, 30).repeat_interleave(torch.arange(1, 30)).float()
+    family.start_from(torch.cat([codes, torch.tensor([torch.nan])]))
+    p = elementwise(family(torch.zeros(1, family.numbers(1)))).drawn_probs()[0, 1:]
+    wanted = torch.arange(1, 30) + 0.5
+    torch.testing.assert_close(p, wanted / wanted.sum())
+
+
+def test_columns_with_and_without_a_tree_share_a_table():
+    torch.manual_seed(0)
+    family = Table(
+        ["categorical", "real", "categorical", "categorical"],
+        [40, 1, 3, 50],
+        reserved=[0.1, 0, 0.1, 0.1],
+        tree_above=30,
+    )
+    randomise(family, "table of trees", spread=0.1)
+    x = torch.tensor([[39.0, 0.5, 2.0, 49.0], [torch.nan, 1.0, torch.nan, 1.0]]).double()
+    numbers = torch.randn(2, family.numbers(4)).double()
+    whole = family(numbers)
+    cells = whole.log_prob_cells(x)
+    assert cells[1, [0, 2]].tolist() == [0.0, 0.0]
+    for column, size in ((0, 40), (2, 3), (3, 50)):
+        each = x[:1].repeat(size, 1)
+        each[:, column] = torch.arange(size)
+        p = family(numbers[:1].expand(size, -1)).log_prob_cells(each)[:, column].exp()
+        torch.testing.assert_close(p.sum(), torch.ones(()).double())
+    assert sample(whole, noise.generator("table of trees")).shape == (2, 4)
 
 
 @pytest.mark.parametrize("sizes", [[4], [4, 3]])

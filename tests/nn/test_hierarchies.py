@@ -14,6 +14,7 @@ from lowerbound.nn.trace import Trace, from_posterior, from_prior, posterior_mea
 from lowerbound.recipes.hierarchies import SPREAD, BatchNorm, halved
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks import latent_use, metrics
+from lowerbound.tasks.conditioning import sample_given
 from lowerbound.training.plan import Plan
 from lowerbound.training.refit_prior import refit_prior
 from recipe_parts import recipe
@@ -169,7 +170,7 @@ def test_tasks_on_gaps(name):
     assert draws.isfinite().all()
     assert (draws[0, :, 1] != draws[0, 0, 1]).any()
     given = torch.tensor([0.5, torch.nan, torch.nan, torch.nan])
-    assert (tasks.sample_given(model, given, 5).values[:, 0] == 0.5).all()
+    assert (sample_given(model, given, 5).values[:, 0] == 0.5).all()
     surprise = tasks.explain(model, x, [[0], [1], [2, 3]], samples=8)
     assert surprise.nats.isfinite().all()
     settings = metrics.Annealing(chains=2, temperatures=5, leapfrog=2)

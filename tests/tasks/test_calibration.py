@@ -39,6 +39,48 @@ def test_an_alarm_rate_finer_than_the_rows_says_so_by_its_interval():
     assert alarm.high > 0.05
 
 
+def test_a_rate_that_cannot_be_reached_names_the_rows_it_takes_and_the_rate_used():
+    told = Calibration.of(np.arange(50.0)).unreachable(0.001)
+    assert told.startswith("50 calibration rows cannot resolve an alarm rate of 0.100%")
+    assert "takes 999" in told
+    assert "flags 1.96% of normal rows" in told
+    assert Calibration.of(np.arange(999.0)).unreachable(0.001) == ""
+    assert Calibration.of(np.arange(998.0)).unreachable(0.001) != ""
+
+
+@pytest.mark.parametrize(("n", "rate", "k"), [(99, 0.29, 29), (999, 0.001, 1), (19, 0.05, 1)])
+def test_rates_that_are_whole_numbers_of_rows_are_reached_exactly(n, rate, k):
+    assert Calibration.of(np.arange(float(n))).alarm(rate).rate == k / (n + 1)
+
+
+MASS = np.array([0.5, 0.25, 0.15, 0.07, 0.03])  # of the scores 0 to 4
+
+
+@pytest.mark.parametrize("n", [12, 30, 100])
+@pytest.mark.parametrize("rate", [0.001, 0.05, 0.2])
+def test_the_rate_of_tied_scores_is_the_share_that_is_flagged(n, rate):
+    rng, stated, flagged, inside = np.random.default_rng([n, int(1000 * rate)]), [], [], 0
+    for _ in range(1500):
+        alarm = Calibration.of(rng.choice(5, n, p=MASS).astype(float)).alarm(rate)
+        share = MASS[np.arange(5) > alarm.threshold].sum()
+        inside += alarm.low - 1e-9 <= share <= alarm.high + 1e-9
+        stated.append(alarm.rate)
+        flagged.append(share)
+    off = np.array(stated) - flagged
+    assert abs(off.mean()) < 3 * off.std() / len(off) ** 0.5 + 0.02 * np.mean(flagged)
+    assert inside >= 0.94 * len(off)
+
+
+def test_equal_scores_flag_no_row_and_say_so():
+    alarm = Calibration.of(np.ones(200)).alarm(0.05)
+    assert (alarm.threshold, alarm.rate, alarm.low) == (1.0, 0.0, 0.0)
+    assert 0 < alarm.high < 0.02
+
+
+def test_no_calibration_rows_flag_nothing():
+    assert Calibration.of(np.array([])).alarm(0.05) == (np.inf, 0.0, 0.0, 1.0)
+
+
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 7.0])
 def test_impossible_alarm_rates_are_refused(rate):
     with pytest.raises(UsageError, match="alarm_rate must be between 0 and 1"):
@@ -53,6 +95,32 @@ def test_benjamini_hochberg_by_hand():
     p = np.array([0.01, 0.5, 0.02, 0.035, 0.9])
     assert (p <= discovery_cut(p, 0.06)).tolist() == [True, False, True, True, False]
     assert not (p <= discovery_cut(p, 0.01)).any()
+
+
+@pytest.mark.parametrize("highest", [1, 3])
+@pytest.mark.parametrize(("tested", "rate"), [(100, 0.05), (640, 0.1), (7, 0.01)])
+def test_p_values_that_are_too_coarse_name_the_calibration_rows_that_suffice(
+    highest, tested, rate
+):
+    scores = np.r_[np.zeros(tested - highest), np.full(highest, 9.0)]
+    few = Calibration.of(np.linspace(0.0, 1.0, 10))
+    coarse = few.too_coarse(scores, rate)
+    assert coarse is not None
+    assert (coarse.held_out, coarse.tested, coarse.highest) == (10, tested, highest)
+    needed = coarse.needed(highest)
+    told = str(coarse)
+    assert f"{needed:,}" in told
+    assert f"{coarse.needed():,} to flag a single row" in told or highest == 1
+    for rows, flagged in [(needed - 1, 0), (needed, highest)]:
+        p = Calibration.of(np.linspace(0.0, 1.0, rows)).p_values(scores)
+        assert (p <= discovery_cut(p, rate)).sum() == flagged
+    assert Calibration.of(np.linspace(0.0, 1.0, needed)).too_coarse(scores, rate) is None
+
+
+def test_fine_p_values_that_flag_nothing_are_not_called_coarse():
+    calibration = Calibration.of(np.linspace(0.0, 1.0, 999))
+    assert calibration.too_coarse(np.full(20, 0.5), 0.1) is None
+    assert "not even all 20 rows" in str(calibration.too_coarse(np.full(20, 9.0), 0.0001))
 
 
 def test_false_discovery_rate_is_controlled():

@@ -77,6 +77,85 @@ def test_a_sigma_that_is_too_small_is_seen():
     assert any("too narrow" in line for line in health.lines)
 
 
+def residuals(z, scale=1.0, repeated=0.0):
+    """Residuals of standard deviation `scale` in each of the columns of z."""
+    width = z.shape[1]
+    return doctor.Residuals(z, torch.full((width,), scale), torch.full((width,), repeated))
+
+
+def student(df, n=400, width=5):
+    """Draws of Student's t with a standard deviation of 1."""
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(n, width, generator=g)
+    squares = torch.randn(df, n, width, generator=g).square().sum(0)
+    return x * (df / squares).sqrt() / (df / (df - 2)) ** 0.5
+
+
+BOTH = ("floor", "likelihood")
+
+
+def test_a_floor_is_not_called_heavy_tails():
+    z = 0.2 * student(3)
+    (line,) = doctor._misfit(residuals(z, scale=0.16), 0.15, BOTH)
+    assert "smallest sigma, 0.15" in line
+    assert "--set floor=0.0" in line
+    assert "tails" not in line
+    assert "student" not in line
+    (line,) = doctor._misfit(residuals(z, 0.16), 0.15, ("likelihood",))
+    assert "--set floor" not in line
+
+
+def test_repeated_values_are_not_called_heavy_tails():
+    z = student(3) * (torch.rand(400, 5, generator=torch.Generator().manual_seed(1)) < 0.3)
+    for scale in (1.0, 0.16):
+        (line,) = doctor._misfit(residuals(z, scale, repeated=0.7), 0.15, BOTH)
+        assert "--types NAME=ordinal" in line
+        assert "tails" not in line
+        assert "--set floor" not in line
+
+
+def test_one_sigma_of_unlike_columns_is_named():
+    z = student(200) * torch.tensor([0.1, 0.1, 0.2, 1.0, 2.0])
+    (line,) = doctor._misfit(residuals(z), 0.01, BOTH)
+    assert "One sigma serves all columns" in line
+    assert "--set likelihood=feature" in line
+    (line,) = doctor._misfit(residuals(z), 0.01, ())
+    assert "--recipe sigma --set likelihood=feature" in line
+
+
+def test_heavy_tails_are_named_only_if_a_student_likelihood_gains():
+    scale = torch.linspace(0.9, 1.1, 5)
+    heavy = residuals(student(3) * 0.9)._replace(scale=scale)
+    (line,) = doctor._misfit(heavy, 0.01, BOTH)
+    assert "heavy tails" in line
+    assert "--set likelihood=student" in line
+    assert "likelihood=student" not in doctor._misfit(heavy, 0.01, ())[0]
+    light = residuals(student(200) * 0.5)._replace(scale=scale)
+    (line,) = doctor._misfit(light, 0.01, BOTH)
+    assert "tails" not in line
+    assert "Longer training" in line
+
+
+def test_residuals_that_are_too_large_do_not_ask_for_a_student():
+    (line,) = doctor._misfit(residuals(student(3) * 4), 0.01, BOTH)
+    assert "too narrow" in line
+    assert "student" not in line
+
+
+def test_a_student_likelihood_of_its_own_data_has_a_spread_of_one():
+    x = student(3, n=4000, width=3)
+    with noise.isolated(0):
+        model = recipes.table(["real"] * 3, [1] * 3, latent=2, hidden=(8,), likelihood="student")
+    family = model.likelihood.family.members["real"]
+    net = model.likelihood.net
+    with torch.no_grad():  # mean 0, df 3, and the scale of these draws
+        family.raw_df.zero_()
+        for weights in net.parameters():
+            weights.zero_()
+        list(net.parameters())[-1][3:] = -0.5 * torch.tensor(3.0).log()
+    assert doctor.examine(model, Dense(x), Dense(x)).spread == pytest.approx(1.0, abs=0.05)
+
+
 def test_a_model_without_numbers_has_no_spread():
     x = torch.randint(0, 2, (400, 6), generator=noise.generator("bits")).float()
     with noise.isolated(0):
@@ -163,6 +242,6 @@ def test_always_saying_the_commonest_class_is_what_masks_must_beat():
     with noise.isolated(0):
         model = recipes.gaussian(x.shape[1], latent=2, hidden=(8,))
     health = doctor.examine(model, Dense(x), Dense(x))
-    told = doctor.of_restoring(health, "60.8% right", False, "the commonest class everywhere")
+    told = doctor.of_restoring(health, "60.8% right", "no better than the commonest class")
     assert told.verdict == "warning"
-    assert "no better than the commonest class everywhere" in told.lines[0]
+    assert "no better than the commonest class" in told.lines[0]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import onnxruntime
 import pandas as pd
 import pyarrow as pa
@@ -16,12 +17,13 @@ from torch import nn
 
 import zoo
 from lowerbound import Model, Plan
+from lowerbound.columns.schema import infer
 from lowerbound.errors import CheckFailed, ResourceError, UsageError
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Calibration
 from lowerbound.tasks.onnx import checking, graph
 from lowerbound.tasks.onnx.columns import Below, Coder
-from lowerbound.tasks.onnx.inputs import inputs_of, matrix
+from lowerbound.tasks.onnx.inputs import columns_of, inputs_of, matrix
 from lowerbound.tasks.onnx.scorer import Fixed, Scorer
 from lowerbound.training.fit import learn
 
@@ -165,10 +167,24 @@ class TestTheGraph:
         assert "1970" in columns["ts"]["cell"]
         assert found["threshold"] == trained.alarm.threshold
         assert found["samples"] == made.samples
+        assert {"", "NA", "?", "nan", "NaT"} <= set(found["missing"])
         (given,) = session.get_inputs()
         assert (given.name, given.type) == (graph.INPUT, "tensor(double)")
         assert given.shape[1] == len(columns)
         assert [output.name for output in session.get_outputs()] == list(graph.OUTPUTS)
+
+    def test_empty_text_is_missing_as_it_is_to_score(self, every):
+        trained, _ = every
+        places = [column.name for column in columns_of(trained.coding.schema)]
+        texts = ["place", "label", "grade", "always"]
+        want = None
+        for word in (None, "", "  ", "NA", "?", "null"):
+            rows = pa.Table.from_pandas(mixed(5).assign(**dict.fromkeys(texts, word)))
+            cells = matrix(trained.coding.schema, rows)[:, [places.index(t) for t in texts]]
+            assert np.isnan(cells).all()
+            scores = trained.anomaly_score(rows)
+            want = scores if want is None else want
+            assert np.array_equal(scores, want)
 
     def test_is_the_same_file_every_time_and_another_with_another_seed(self, plain, tmp_path):
         trained, made = plain
@@ -253,6 +269,28 @@ class TestTheCoding:
         np.testing.assert_allclose(nats.numpy(), expected.surcharge)
         assert nats[6] > 0
 
+    def test_atoms_are_coded_as_the_schema_codes_them(self):
+        rng = np.random.default_rng(0)
+        free = rng.normal(size=900).astype(np.float32)
+        table = pa.table(
+            {
+                "all": rng.choice([0.5, 5.0, 10.0], 900, p=[0.05, 0.15, 0.8]),
+                "some": np.where(rng.random(900) < 0.4, np.float32(0.1), free),
+                "others": np.where(rng.random(900) < 0.4, np.float32(7), free),
+            }
+        )
+        schema = infer(table)
+        assert [column.complete for column in schema.columns] == [True, False, False]
+        few = pa.table(
+            {
+                "all": [0.5, 5.0, 10.0, 6.0, None],
+                "some": [0.1, float(np.float32(0.1)), 0.100001, -2.0, None],
+                "others": [7.0, 7.0000001, 0.0, 1.0, None],
+            }
+        )
+        coded, _ = Coder(schema)(torch.from_numpy(matrix(schema, few)))
+        np.testing.assert_array_equal(coded.numpy(), schema.encode(few).values)
+
     def test_a_constant_that_is_not_there_has_not_changed(self, every):
         schema = every[0].coding.schema
         table = pa.Table.from_pandas(mixed(10)).drop_columns(["always"])
@@ -317,7 +355,7 @@ class TestRefusals:
         assert not list(tmp_path.iterdir())
 
     def test_a_graph_that_computes_something_else(self, plain, tmp_path, monkeypatch):
-        trained, _ = plain
+        trained, made = plain
         usual = checking.session
 
         class Wrong:
@@ -329,6 +367,8 @@ class TestRefusals:
                 score, *others = self.inner.run(names, feed)
                 return [score + 0.01, *others]
 
+        # The graph that was exported before: another export would take seconds.
+        monkeypatch.setattr(graph, "_graph", lambda *_: onnx.load(made.path))
         monkeypatch.setattr(checking, "session", Wrong)
         with pytest.raises(CheckFailed, match=r"0\.01 nats") as caught:
             graph.export_onnx(trained, tmp_path / "score.onnx", allow_collapsed=True)

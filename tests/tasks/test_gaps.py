@@ -71,7 +71,7 @@ def test_scores_and_contributions_are_those_of_the_model(trained):
         gone = x.clone()
         gone[:, column] = torch.nan
         truth = exact(trained.model, gone)
-        found = metrics.log_likelihood(trained.model, Dense(gone), 32).log_p.numpy()
+        found = metrics.log_likelihood(trained.model, Dense(gone), 32, groups=()).log_p.numpy()
         assert abs(np.mean(found - truth)) < 0.05
         assert abs(found - truth).max() < 0.5
         nats = draws.explain(trained.model, x, [(0,), (1,)]).nats[:, column].numpy()
@@ -84,9 +84,9 @@ def test_a_posterior_that_never_saw_gaps_is_refined():
     with noise.isolated("weights"):
         model = recipes.sigma(2, 2, (16,), "shared").eval()  # not trained, and not told of gaps
     x = torch.from_numpy(without(rows, 1)).float()[:40]
-    found = metrics.log_likelihood(model, Dense(x), 64)
+    found = metrics.log_likelihood(model, Dense(x), 64, groups=())
     np.testing.assert_allclose(found.log_p.numpy(), exact(model, x), atol=0.15)
-    alone = [metrics.log_likelihood(model, Dense(row[None]), 64).log_p for row in x[:5]]
+    alone = [metrics.log_likelihood(model, Dense(row[None]), 64, groups=()).log_p for row in x[:5]]
     assert torch.equal(torch.cat(alone), found.log_p[:5])  # whatever other rows there are
 
 

@@ -24,6 +24,7 @@ from lowerbound.tasks.restore import (
     accuracy,
     commonest,
     decibels,
+    filtered_decibels,
     restore,
     restored_rows,
 )
@@ -163,6 +164,19 @@ def test_what_is_measured_on_pairs():
     some[:, :, 8:10] = 1
     assert commonest(Dense(some, y)) == pytest.approx(6 / 8)
     assert commonest(Dense(some * torch.nan, y)) == 1
+
+
+def test_a_classical_filter_is_measured_at_its_best():
+    rows = torch.arange(32.0) / 64
+    x = (rows[:, None] + rows).expand(20, 1, 32, 32).contiguous()
+    source = noise.generator("classical")
+    noisy = x + 0.1 * torch.randn(x.shape, generator=source)
+    assert filtered_decibels(Dense(x, noisy)) > 28  # from 20 dB
+    salted = x.masked_fill(torch.rand(x.shape, generator=source) < 0.1, 1.0)
+    assert filtered_decibels(Dense(x, salted)) > 33  # by a median
+    holed = torch.cat([x, torch.zeros_like(x)], 1)
+    holed[:, 0, 10:14, 10:14], holed[:, 1, 10:14, 10:14] = 0.0, 1.0
+    assert filtered_decibels(Dense(x, holed)) > 30
 
 
 def test_what_is_measured_counts_every_pixel_alike_however_many_rows_there_are():

@@ -13,6 +13,7 @@ from lowerbound.errors import UsageError
 from lowerbound.nn.objectives.elbo import Elbo
 from lowerbound.nn.trace import Trace, from_prior
 from lowerbound.tasks import draws, latent_use, metrics
+from lowerbound.tasks.conditioning import sample_given
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.settings import Budget, Optimiser
 
@@ -172,7 +173,7 @@ def test_samples_are_a_function_of_the_seed(model):
 def test_conditional_samples_obey_the_condition(model):
     given = torch.full((5,), torch.nan)
     given[3] = 3.0
-    drawn = draws.sample_given(model, given, 500)
+    drawn = sample_given(model, given, 500)
     assert (drawn.values[:, 3] == 3.0).all()
     assert drawn.values[:, 0].mean() > 0.8  # grade 3 means a large hidden number
     assert 100 < drawn.effective_samples < 16384

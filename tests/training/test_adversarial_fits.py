@@ -61,7 +61,7 @@ def fit(checkpoints=None, fail_after=None, settled=180):
         objective,
         Dense(x[:240]),
         Dense(x[240:]),
-        budget=Budget(epochs=100, steps=400, most=400, settled=settled),
+        budget=Budget(epochs=100, steps=240, most=240, settled=settled),
         optimiser=Optimiser(batch_size=40, ema=0.9, learning_rate=3e-3),
         engine=Engine(),
         checkpoints=checkpoints,
@@ -132,7 +132,7 @@ def test_other_models_have_nothing_to_reserve(tmp_path, capsys):
 def test_codes_are_learned_with_it_and_their_prior_without():
     settings = {"codes": 8, "dim": 3, "channels": 8, "blocks": 1, "halvings": 1}
     settings |= {"prior_channels": 8, "prior_layers": 2, "adversarial": 0.3}
-    plan = Plan("vqvae", settings, preset="fast", max_epochs=20)
+    plan = Plan("vqvae", settings, preset="fast", max_epochs=7)  # two checks in each stage
     trained = learn(digits()[:300], plan)
     history = trained.facts["history"]
     assert history["best"] == len(history["checks"]) - 1  # too short to have settled

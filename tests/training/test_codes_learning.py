@@ -157,35 +157,35 @@ class Interrupt(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize("stage", ["first", "priors"])
 def test_a_fit_that_is_broken_off_in_either_stage_ends_as_if_it_never_was(
-    fitted, tmp_path, stage, monkeypatch
+    fitted, tmp_path, monkeypatch
 ):
     steps = count()  # on a busy machine the clock might allow no commit before the first check
     monkeypatch.setattr(OnDisk, "due", lambda self: next(steps) % 30 == 29)
-    path, said, checks = tmp_path / "m.run", [], []
-    plan, whole = PLAN, fitted
+    path, said = tmp_path / "m.run", []
 
-    def broken(check, budget):
-        checks.append(check)
-        second = any(line.startswith("priors") for line in said)
-        if second == (stage == "priors") and check.step >= 200:
-            raise Interrupt
+    def broken_off(stage):
+        """Break off at the first check after step 200 of a stage; return the last commit."""
 
-    with RunFolder(path, every=0.0) as run, pytest.raises(Interrupt):
-        learn(DATA, plan, run=run, report=broken, say=said.append)
-    stages = sorted(p.name for p in path.iterdir() if p.is_dir())
-    assert stages == (["first"] if stage == "first" else ["first", "priors"])
-    kept = OnDisk(path / stage).latest()
-    assert 0 < kept.values["step"] < 250
-    assert any("book.count" in name for name in kept.tensors)  # the averages are in the state
+        def report(check, budget):
+            second = any(line.startswith("priors") for line in said)
+            if second == (stage == "priors") and check.step >= 200:
+                raise Interrupt
+
+        with RunFolder(path, every=0.0) as run, pytest.raises(Interrupt):
+            learn(DATA, PLAN, run=run, report=report, say=said.append)
+        return OnDisk(path / stage).latest()
+
+    for stage, left in (("first", ["first"]), ("priors", ["first", "priors"])):
+        kept = broken_off(stage)
+        assert sorted(p.name for p in path.iterdir() if p.is_dir()) == left
+        assert 0 < kept.values["step"] < 250
+        assert any("book.count" in name for name in kept.tensors)  # averages are in the state
     again = []
     with RunFolder(path, every=0.0) as run:
-        resumed = learn(DATA, plan, run=run, report=lambda check, budget: again.append(check))
-    assert same(whole.model, resumed.model)
-    assert len(again) < len(whole.facts["history"]["checks"]) + len(
-        whole.facts["priors_history"]["checks"]
-    )
+        resumed = learn(DATA, PLAN, run=run, report=lambda check, budget: again.append(check))
+    assert same(fitted.model, resumed.model)
+    assert len(again) < len(fitted.facts["priors_history"]["checks"])
 
 
 def test_a_fit_that_is_stopped_in_its_first_stage_keeps_the_uniform_prior(monkeypatch):
@@ -212,8 +212,9 @@ def test_a_time_limit_is_shared_by_the_stages(monkeypatch):
     monkeypatch.setattr(learning.loop, "fit", fit)
     learn(DATA, replace(PLAN, max_epochs=1, time_limit=100.0))
     first, second = budgets
-    assert first == 100.0 * TIME
-    assert 90 < second < 100  # what the first has left
+    assert first == pytest.approx(100.0 * TIME, rel=0.4)  # less the work after training
+    assert first < 100.0 * TIME
+    assert first < second < 100.0
 
 
 def test_a_fit_of_two_scales_has_few_places_unless_told(fitted):

@@ -254,14 +254,22 @@ def test_words_that_say_missing_are_filled(layout, filled):
 
 
 @pytest.mark.parametrize(
-    ("n", "parts"), [(5, (5, 5, 5)), (100, (90, 10, 10)), (5000, (4000, 500, 500))]
+    ("n", "parts"),
+    [
+        (2, (1, 1, 1)),
+        (9, (8, 8, 1)),
+        (10, (7, 2, 1)),
+        (100, (80, 10, 10)),
+        (999, (801, 99, 99)),
+        (5000, (4000, 500, 500)),
+        (200_000, (186_000, 4000, 10_000)),
+    ],
 )
-def test_splits(n, parts):
+def test_calibration_rows_are_never_trained_or_stopped_on(n, parts):
     split = Split.of(n, 0)
     assert (len(split.train), len(split.valid), len(split.calibration)) == parts
-    if n >= 1000:
-        rows_ = np.concatenate([split.train, split.valid, split.calibration])
-        assert sorted(rows_.tolist()) == list(range(n))
+    used = set(np.concatenate([split.train, split.valid]).tolist())
+    assert sorted([*used, *split.calibration.tolist()]) == list(range(n))
 
 
 def test_one_row_is_too_few():

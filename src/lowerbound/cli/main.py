@@ -219,6 +219,8 @@ def _unknown_command(words: Sequence[str], program: Program) -> UsageError:
             "E230", f"the first word must be a command, got {word}", fix=f"{program.name} --help"
         )
     close = program.synonyms.get(word.lower()) or nearest(word, program.verbs)
+    if elsewhere := program.elsewhere.get(word.lower()):
+        return UsageError("E230", f"there is no command {word!r}", fix=elsewhere)
     return UsageError(
         "E230",
         f"there is no command {word!r}",

@@ -293,6 +293,33 @@ def spell_path(path: object, otherwise: str = "PATH") -> str:
     return shlex.quote(str(absolute.relative_to(here) if inside else path))
 
 
+def spell_flags(**given: object) -> str:
+    """Return flags as text with a space before each, to repeat them in a suggested command.
+
+    Args:
+        given: values by the names of the flags, with underscores: a text, a number, a sequence of
+            names, or a mapping (or "key=value" texts). Those without a value are left out.
+    """
+    words = []
+    for name, value in given.items():
+        if value is None or value is False or (not value and value != 0):
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+            continue
+        several = isinstance(value, Mapping | Sequence) and not isinstance(value, str)
+        items = [f"{k}={v}" for k, v in value.items()] if isinstance(value, Mapping) else value
+        items = [str(item) for item in items] if several else [str(value)]  # pyright: ignore
+        if several and name in _WITH_COMMAS and not any("," in item for item in items):
+            items = [",".join(items)]
+        words += [f"{flag} {shlex.quote(item)}" for item in items]
+    return "".join(f" {word}" for word in words)
+
+
+_WITH_COMMAS = ("types", "drop")  # flags that take a list separated by commas
+
+
 def spell_use(restoration: str, model: str, data: str, why: str = "") -> str:
     """Return the command that uses a model.
 
@@ -317,18 +344,6 @@ class Clock:
     def __call__(self) -> float:
         """Return the seconds since the start."""
         return time.monotonic() - self._began
-
-
-def spell_seconds(seconds: float) -> str:
-    """Return a duration as text, such as 3.2 s or 1 h 05 min."""
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
 
 
 def spell_bytes(count: int) -> str:

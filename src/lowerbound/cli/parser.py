@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
@@ -20,7 +21,7 @@ from cyclopts.exceptions import (
 )
 
 from lowerbound.cli import printing, streams
-from lowerbound.cli.progress import SILENT, Bar, Plain, Voice
+from lowerbound.cli.progress import Bar, Plain, Silence, Voice
 from lowerbound.cli.result import Result
 from lowerbound.cli.verbs import EVERYWHERE, LOWERBOUND, Program
 from lowerbound.cli.visible import visible
@@ -40,6 +41,9 @@ def run(program: Program, words: Sequence[str], *, as_json: bool, quiet: bool) -
         app = _app(program, words[0])
         return streams.shown(lambda: app.help_print([], console=printing.console()))
     result = _call(program, words, quiet=quiet or as_json)
+    if "--dry-run" in words:
+        words = [word for word in words if word != "--dry-run"]
+        result = replace(result, next=f"{program.name} {shlex.join(words)}")
     if result.interrupted:
         result = replace(result, next=f"{program.name} {shlex.join(words)}")
     streams.shown(lambda: _print(result, as_json=as_json, quiet=quiet), result.path)
@@ -90,7 +94,7 @@ def _worth_showing(value: Any) -> str | None:
 
 def _call(program: Program, words: Sequence[str], *, quiet: bool) -> Result:
     """Parse the words and call the verb."""
-    name = words[0]
+    name, began = words[0], time.monotonic()
     try:
         function, bound, unparsed = _app(program, name).parse_args(
             list(words[1:]), exit_on_error=False, print_error=False
@@ -104,7 +108,7 @@ def _call(program: Program, words: Sequence[str], *, quiet: bool) -> Result:
             fix=f"--out {name}.csv",
             argument="--out",
         )
-    voice = _voice(quiet)
+    voice = _voice(quiet, began)
     said = {"voice": voice} if "voice" in unparsed else {}
     try:
         return function(*bound.args, **bound.kwargs, **said)
@@ -112,11 +116,12 @@ def _call(program: Program, words: Sequence[str], *, quiet: bool) -> Result:
         voice.close()
 
 
-def _voice(quiet: bool) -> Voice:
+def _voice(quiet: bool, began: float) -> Voice:
     if quiet:
-        return SILENT
+        return Silence(began)
     err = printing.console(stderr=True)
-    return Bar(err) if err.is_terminal and not err.is_dumb_terminal else Plain(err)
+    kind = Bar if err.is_terminal and not err.is_dumb_terminal else Plain
+    return kind(err, began)
 
 
 def _sections(function: Callable[..., Any]) -> tuple[str, list[str]]:

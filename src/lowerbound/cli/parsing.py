@@ -73,7 +73,7 @@ def text(value: object, flag: str) -> str:
 
 
 def texts(value: object, flag: str) -> tuple[str, ...]:
-    """Read one or several texts, each with one or several names separated by commas."""
+    """Read one or several texts."""
     items = [value] if isinstance(value, str) else value
     if not isinstance(items, Sequence) or not all(isinstance(i, str) and i for i in items):
         raise refusal(flag, value, "a list of names", f"{flag} NAME")
@@ -129,20 +129,3 @@ def all_of(
         except LowerboundError as error:
             problems.append(error)
     return values, problems
-
-
-def raise_all(problems: Sequence[LowerboundError], where: str = "arguments") -> None:
-    """Raise the collected errors as one; do nothing if there are none."""
-    if not problems:
-        return
-    if len(problems) == 1:
-        raise problems[0]
-    lines = [
-        f"\n  - [{p.code}] {p.message}" + (f" (fix: {p.fix})" if p.fix else "") for p in problems
-    ]
-    raise UsageError(
-        "E233",
-        f"{len(problems)} {where} cannot be used:{''.join(lines)}",
-        fix="correct them all and run the command again",
-        problems=[{"code": p.code, "message": p.message, "hint": p.fix} for p in problems],
-    )

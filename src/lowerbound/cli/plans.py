@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lowerbound.cli import parsing
-from lowerbound.errors import LowerboundError, UsageError, nearest
+from lowerbound.errors import LowerboundError, UsageError, nearest, raise_all
 from lowerbound.recipes import RECIPES, Recipe
 from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.training import units
@@ -108,7 +108,7 @@ def plan_from(
         problems += misnamed
         if not misnamed and "settings" not in refused:
             problems += _tried(recipe, given)
-    parsing.raise_all(problems)
+    raise_all(problems)
     return Plan(**values)
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from lowerbound.cli.complaints import finite
 from lowerbound.cli.progress import hanging
@@ -35,15 +39,33 @@ def show(result: Result, out: Console) -> None:
         out.print(hanging(line(each), out.width), soft_wrap=True)
     for note in result.notes:
         out.print(hanging(f"! {line(note)}", out.width), soft_wrap=True, style="yellow")
-    if result.sheet is not None and result.sheet.rows:
-        out.print(_table(result.sheet), "")
+    for sheet in (result.sheet, result.details):
+        if sheet is not None and sheet.rows:
+            out.print(_table(sheet, out.width), "")
     if result.path is not None:
         out.print(line(str(result.path)), soft_wrap=True, style="bold")
     if result.next:
         out.print(f"next:  {line(result.next)}", soft_wrap=True, style="dim")
 
 
-def _table(sheet: Sheet) -> Table:
+def _table(sheet: Sheet, width: int) -> RenderableType:
+    """Return a sheet as a table; notes are a further column if that fits, else below the rows."""
+    if not any(sheet.notes):
+        return _grid(sheet)
+    beside = Sheet(
+        (*sheet.columns, "notes"),
+        [(*row, note) for row, note in zip(sheet.rows, sheet.notes, strict=True)],
+        sheet.title,
+        sheet.right,
+    )
+    table = _grid(beside)
+    needs = sum(
+        max(map(cell_len, texts)) + 2 for texts in zip(beside.columns, *beside.rows, strict=True)
+    )
+    return table if needs <= width else _with_notes_below(sheet, width)
+
+
+def _grid(sheet: Sheet) -> Table:
     table = Table(
         title=line(sheet.title) or None,
         title_justify="left",
@@ -60,6 +82,34 @@ def _table(sheet: Sheet) -> Table:
     for row in sheet.rows:
         table.add_row(*map(line, row))
     return table
+
+
+_INDENT = 4  # of notes below a row
+
+
+def _with_notes_below(sheet: Sheet, width: int) -> Group:
+    """Return a sheet as rows, each followed by its note at nearly the full width."""
+    longest = [max(map(cell_len, texts)) for texts in zip(sheet.columns, *sheet.rows, strict=True)]
+    room = width - 2 * (len(longest) - 1)
+    *front, _ = [min(each, max(8, room * 2 // 5)) for each in longest]
+    widths = [*front, max(8, room - sum(front))]
+    lines: list[RenderableType] = [
+        _row(sheet.columns, widths),
+        "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * width,
+    ]
+    for row, note in zip(sheet.rows, sheet.notes, strict=True):
+        lines.append(_row(row, widths))
+        if note:
+            lines.append(Padding(Text(line(note), style="dim"), (0, 0, 0, _INDENT)))
+    return Group(*([line(sheet.title)] if sheet.title else []), *lines)
+
+
+def _row(texts: Sequence[str], widths: Sequence[int]) -> Table:
+    grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
+    for width in widths:
+        grid.add_column(width=width, overflow="fold")
+    grid.add_row(*map(line, texts))
+    return grid
 
 
 def as_json(result: Result) -> str:

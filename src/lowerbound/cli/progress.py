@@ -11,16 +11,23 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from lowerbound.cli.visible import visible
+from lowerbound.training.units import spell_seconds
 
 if TYPE_CHECKING:
-    from lowerbound.training.engine.history import Check
+    from lowerbound.training.engine.history import Check, Pulse
     from lowerbound.training.engine.settings import Budget
 
 EVERY = 60.0  # seconds between two lines if the output is not a terminal
 
 
 class Voice(Protocol):
-    """Receiver of the messages and the progress of a verb."""
+    """Receiver of the messages and the progress of a verb.
+
+    Attributes:
+        began: `time.monotonic()` at the start of the command, or None if it counts from the call.
+    """
+
+    began: float | None
 
     def say(self, line: str) -> None:
         """Show one line."""
@@ -28,6 +35,10 @@ class Voice(Protocol):
 
     def report(self, check: Check, budget: Budget) -> None:
         """Show the progress of training."""
+        ...
+
+    def beat(self, pulse: Pulse) -> None:
+        """Show how far training is between two checks."""
         ...
 
     def show(self, share: float, line: str) -> None:
@@ -42,10 +53,16 @@ class Voice(Protocol):
 class Silence:
     """A voice that shows nothing, the default in Python."""
 
+    def __init__(self, began: float | None = None) -> None:
+        self.began = began
+
     def say(self, line: str) -> None:
         """Do nothing."""
 
     def report(self, check: Check, budget: Budget) -> None:
+        """Do nothing."""
+
+    def beat(self, pulse: Pulse) -> None:
         """Do nothing."""
 
     def show(self, share: float, line: str) -> None:
@@ -75,9 +92,25 @@ def _epochs(check: Check, budget: Budget) -> float:
 def status(check: Check, budget: Budget) -> str:
     """Return the state of training in one line."""
     return (
-        f"epoch {check.epoch:.0f}/{_epochs(check, budget):.0f}  ELBO {check.train_elbo:.2f} "
-        f"(valid {check.valid_bound:.2f})  dims used {check.active}/{check.latent}  "
+        f"epoch {check.epoch:.0f}/{_epochs(check, budget):.0f}  {results(check)}  "
         f"{spell_speed(check.rows_per_second)}"
+    )
+
+
+def results(check: Check) -> str:
+    """Return the bounds and the latents in use at a check."""
+    return (
+        f"ELBO {check.train_elbo:.2f} (valid {check.valid_bound:.2f})  "
+        f"dims used {check.active}/{check.latent}"
+    )
+
+
+def remaining(pulse: Pulse) -> str:
+    """Return the pace of training and the longest time left in one line."""
+    return (
+        f"step {pulse.step:,}/{pulse.steps:,}, epoch {pulse.epoch:.1f}, "
+        f"{spell_speed(pulse.rows / max(pulse.seconds_per_step, 1e-9))}, "
+        f"at most {spell_seconds(pulse.seconds_left)} of training left"
     )
 
 
@@ -117,9 +150,10 @@ def _print(console: Console, text: str) -> None:
 class Plain:
     """A voice that prints one line per minute, for logs."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, began: float | None = None) -> None:
+        self._console, self.began = console, began
         self._next = time.monotonic() + EVERY
+        self._latest = ""  # the last check; lines of the pace repeat its results
 
     def say(self, line: str) -> None:
         """Print the line."""
@@ -127,7 +161,12 @@ class Plain:
 
     def report(self, check: Check, budget: Budget) -> None:
         """Print the state of training, if a minute has passed."""
+        self._latest = f"; {results(check)}"
         self.show(done(check, budget), status(check, budget))
+
+    def beat(self, pulse: Pulse) -> None:
+        """Print how far training is, if a minute has passed."""
+        self.show(pulse.share, f"{remaining(pulse)}{self._latest}")
 
     def show(self, share: float, line: str) -> None:
         """Print the line, if a minute has passed."""
@@ -143,8 +182,9 @@ class Plain:
 class Bar:
     """A voice with a progress bar that disappears when the job is done."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, began: float | None = None) -> None:
+        self._console, self.began = console, began
+        self._latest = ""
         self._progress: Progress | None = None
         self._task: Any = None
 
@@ -154,7 +194,14 @@ class Bar:
 
     def report(self, check: Check, budget: Budget) -> None:
         """Move the bar."""
+        self._latest = f"; {results(check)}"
         self.show(done(check, budget), status(check, budget))
+
+    def beat(self, pulse: Pulse) -> None:
+        """Move the bar, and show the time left."""
+        left = f"{spell_seconds(pulse.seconds_left)} left"
+        speed = spell_speed(pulse.rows / max(pulse.seconds_per_step, 1e-9))
+        self.show(pulse.share, f"epoch {pulse.epoch:.1f}, {speed}, {left}{self._latest}")
 
     def show(self, share: float, line: str) -> None:
         """Move the bar."""

@@ -21,12 +21,14 @@ class Sheet:
         rows: the values as text, one sequence per row.
         title: a line above the table, or empty.
         right: the headings of columns of numbers, which are aligned to the right.
+        notes: a note on each row, printed below it where a further column is too narrow.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     title: str = ""
     right: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Result:
         lines: the facts as sentences.
         notes: warnings and remarks, one line each.
         sheet: a small table to show.
+        details: a further small table.
         path: the file or folder that was written, or None.
         next: a command to run next, or empty.
         interrupted: whether the user ended the work early.
@@ -52,6 +55,7 @@ class Result:
     lines: Sequence[str] = ()
     notes: Sequence[str] = ()
     sheet: Sheet | None = None
+    details: Sheet | None = None
     path: Path | None = None
     next: str = ""
     interrupted: bool = False

@@ -117,6 +117,7 @@ class Program(NamedTuple):
         verbs: the commands by name.
         synonyms: names of commands in other tools, and the names here.
         begin: the command to try first.
+        elsewhere: words that are no commands, and where to find what they mean.
     """
 
     name: str
@@ -124,7 +125,13 @@ class Program(NamedTuple):
     verbs: Mapping[str, Verb]
     synonyms: Mapping[str, str]
     begin: str
+    elsewhere: Mapping[str, str] = {}
 
+
+_REPRODUCTIONS = (
+    "the experiments of papers run by `python -m reproductions list | show | run`, in a checkout "
+    "of the repository; `lowerbound fit PATH --recipe NAME` chooses a recipe"
+)
 
 LOWERBOUND = Program(
     "lowerbound",
@@ -147,4 +154,7 @@ LOWERBOUND = Program(
         "explain": "error",  # its name in 0.1.0
     },
     "demo",
+    dict.fromkeys(
+        ("recipe", "recipes", "reproduce", "reproduction", "reproductions"), _REPRODUCTIONS
+    ),
 )

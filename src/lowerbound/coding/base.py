@@ -36,6 +36,8 @@ class Coded:
         each: the number of rows per example; row i belongs to example i modulo their number.
         digest: a digest of the source of the rows, where it is cheaper than one of the rows.
         shuffled: whether the rows are in random order already.
+        groups: the coded columns of each raw column, whose value is missing if all are NaN; None
+            where rows have no columns.
     """
 
     rows: Rows
@@ -50,6 +52,7 @@ class Coded:
     each: int = 1
     digest: str = ""
     shuffled: bool = False
+    groups: Sequence[Sequence[int]] | None = None
 
     @cached_property
     def log_jacobian(self) -> NDArray[np.float64]:
@@ -59,7 +62,12 @@ class Coded:
     def part(self, index: Tensor) -> Coded:
         """Return the rows at `index` without the counts of unusual values."""
         i = index.numpy()
-        return Coded(subset(self.rows, index), lambda: self.log_jacobian[i], self.surcharge[i])
+        return Coded(
+            subset(self.rows, index),
+            lambda: self.log_jacobian[i],
+            self.surcharge[i],
+            groups=self.groups,
+        )
 
 
 class Group(NamedTuple):
@@ -67,6 +75,30 @@ class Group(NamedTuple):
 
     column: str
     parts: tuple[int, ...]
+
+
+class Conditions(NamedTuple):
+    """Values that samples are conditional on.
+
+    Attributes:
+        row: one coded row, NaN where it is open.
+        cells: the values by column, (1,) each, in the columns' own types.
+        notes: remarks for the user.
+        context: of counts, the total and the index of the batch, None where open.
+    """
+
+    row: Tensor
+    cells: Mapping[str, pa.Array]
+    notes: Sequence[str] = ()
+    context: tuple[int | None, int | None] = (None, None)
+
+    def imposed(self, table: pa.Table) -> pa.Table:
+        """Return drawn rows with exactly the values that were asked, not decoded ones."""
+        for name, cell in self.cells.items():
+            same = pa.array(np.zeros(table.num_rows, np.int32))
+            column = pa.concat_arrays([cell]).take(same)
+            table = table.set_column(table.column_names.index(name), name, column)
+        return table
 
 
 class Coding(Protocol):
@@ -103,13 +135,49 @@ class Coding(Protocol):
         """Return raw columns for coded rows; `bounded` holds them to the range seen."""
         ...
 
+    def means(self, values: NDArray[np.floating]) -> pa.Table:
+        """Return raw columns for means of coded rows; those of counts are not whole."""
+        ...
+
+    def contexts(self, n: int, seed: int, given: Conditions | None = None) -> Tensor | None:
+        """Return contexts of n rows to draw, as training had them; None without contexts."""
+        ...
+
+    def drawn(self, values: NDArray[np.floating], context: Tensor | None) -> pa.Table:
+        """Return raw columns for drawn rows, held to the range seen, with their context."""
+        ...
+
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with missing values replaced by the decoded `values`."""
+        ...
+
+    def asked(self, where: Mapping[str, object]) -> Conditions:
+        """Return values of columns, by name, as conditions of samples.
+
+        Raises:
+            LowerboundError: for a column that is not modelled, or a value it cannot have.
+        """
         ...
 
     def document(self) -> dict[str, Any]:
         """Return plain JSON values that `restore` rebuilds the coding from."""
         ...
+
+
+class WithoutContext:
+    """The methods of codings whose models have no context."""
+
+    def contexts(self, n: int, seed: int, given: Conditions | None = None) -> Tensor | None:
+        """Return None: rows are drawn from p(x)."""
+        return None
+
+    def drawn(self: Coding, values: NDArray[np.floating], context: Tensor | None) -> pa.Table:
+        """Return raw columns for drawn rows, held to the range seen."""
+        return self.decode(values, bounded=True)
+
+    def means(self: Coding, values: NDArray[np.floating]) -> pa.Table:
+        """Return raw columns for means of coded rows."""
+        return self.decode(values)
 
 
 def table_of(frame: Whole) -> pa.Table:

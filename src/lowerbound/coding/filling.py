@@ -15,6 +15,7 @@ from lowerbound.columns.arrow import (
     is_text,
     missing,
     pc,
+    rewrapped,
     storage,
 )
 
@@ -38,10 +39,12 @@ def filled(original: pa.Table, decoded: pa.Table, numbers: Collection[str] = ())
 def _filled(
     column: pa.ChunkedArray, values: pa.ChunkedArray, words: Sequence[str]
 ) -> pa.ChunkedArray:
-    column, values = computable(column), computable(values)
+    given, column, values = column.type, computable(column), computable(values)
     kind = _holding(column.type, values.type)
     gone = missing(column, words)
-    return pc.if_else(gone, _cast(values, kind), _cast(column, kind))
+    plain = kind if is_text(storage(kind)) else storage(kind)
+    whole = pc.if_else(gone, _cast(values, plain), _cast(column, plain))
+    return rewrapped(whole, given) if kind == column.type else whole
 
 
 def _holding(kind: pa.DataType, seen: pa.DataType) -> pa.DataType:
@@ -55,11 +58,12 @@ def _holding(kind: pa.DataType, seen: pa.DataType) -> pa.DataType:
     """
     if kind == seen or is_text(storage(kind)):
         return kind
-    kind, seen = storage(kind), storage(seen)
+    given, kind, seen = kind, storage(kind), storage(seen)
     if pa.types.is_null(kind):
         return seen
-    if kind == seen or (is_moment(kind) and is_moment(seen)):
-        return kind
+    alike = (is_moment, pa.types.is_time, pa.types.is_duration)
+    if kind == seen or any(both(kind) and both(seen) for both in alike):
+        return given
     numbers = all(is_number(each) or pa.types.is_decimal(each) for each in (kind, seen))
     return _of_numbers(kind, seen) if numbers else pa.string()
 

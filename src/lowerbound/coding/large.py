@@ -106,6 +106,7 @@ def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[St
     if isinstance(coding, CountsCoding):
         counts = (p for p in parts() if isinstance(p, Sparse))
         kept, digest = sparse.store(counts, (rows, len(coding.names)))
+        coding = coding if kept.context is None else coding.with_depths(kept.context)
     else:
         x = (p.x.numpy() for p in parts() if isinstance(p, Dense))
         kept, digest = dense.store(x, (rows, len(coding.schema.parts)), seed)
@@ -124,6 +125,7 @@ def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[St
         notes=tuple(notes),
         digest=digest,
         shuffled=isinstance(kept, dense.Stored),
+        groups=[g.parts for g in coding.groups] if isinstance(coding, TableCoding) else None,
     )
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lowerbound.coding.augmentations import Then, View, turned
-from lowerbound.coding.base import Coded, Group
+from lowerbound.coding.base import Coded, Conditions, Group, WithoutContext
 from lowerbound.coding.crops import Crops, Paired, Seen
 from lowerbound.coding.rows import Rows
 from lowerbound.columns.arrow import listed
@@ -63,7 +63,7 @@ class Restoration:
 
     @property
     def masks(self) -> bool:
-        """Whether the wanted pictures are masks, whose colours are classes."""
+        """True if the targets are masks, whose colours are classes."""
         return self.damage is None
 
     def use(self, model: str = "M.vae", data: str = "PICTURES") -> str:
@@ -72,7 +72,7 @@ class Restoration:
 
 
 @dataclass(frozen=True)
-class PairCoding:
+class PairCoding(WithoutContext):
     """The coding of images of any sizes as pairs of crops: the input and the target.
 
     Args:
@@ -156,6 +156,11 @@ class PairCoding:
             f"a model that was fitted to {self.restoration.command} makes no rows",
             fix=self.restoration.use(),
         )
+
+    def asked(self, where: Mapping[str, object]) -> Conditions:
+        """Raise an error, as `decode` does."""
+        self.decode(np.empty(0))
+        raise AssertionError("decode has raised")
 
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Raise an error, as `decode` does."""

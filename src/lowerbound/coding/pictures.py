@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import singledispatch
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lowerbound.coding.base import Coded, Group
+from lowerbound.coding.base import Coded, Conditions, Group, WithoutContext
 from lowerbound.coding.pixel_rows import PixelRows
-from lowerbound.columns.arrow import is_number
-from lowerbound.errors import DataError, UsageError
+from lowerbound.columns.arrow import floats, is_number, plain
+from lowerbound.columns.base import one_cell
+from lowerbound.columns.schema import no_column
+from lowerbound.errors import DataError, UsageError, each_of
 from lowerbound.files.data import Images, Table, Whole
 from lowerbound.files.pictures.columns import as_table, cell_names, pixels_of
 from lowerbound.files.pictures.options import Wanted
 from lowerbound.files.pictures.ranges import Range, range_of, seen_per_row
+from lowerbound.files.read import read
 
 LEVELS = 255.0  # the highest code of 8 bits
 
@@ -28,7 +34,7 @@ _KINDS = {"bits": "bits", "logistic": "codes", "logistic_mixture": "codes", "sof
 
 
 @dataclass(frozen=True)
-class PictureCoding:
+class PictureCoding(WithoutContext):
     """The coding of images of one size.
 
     Args:
@@ -133,6 +139,35 @@ class PictureCoding:
             raw = picture.astype(np.float64).reshape(self.shape) * self.scale
             pixels[place] = (np.rint(raw) if codes else raw).clip(0, highest)
         return as_table(pixels)
+
+    def asked(self, where: Mapping[str, object]) -> Conditions:
+        """Return values of pixels, by name, as conditions of samples.
+
+        Raises:
+            LowerboundError: E243 for an unknown pixel, E245 for a missing value, E077 for one
+                that pixels cannot have; E233 for several of them.
+        """
+        names = cell_names(self.shape)
+        pixels = np.full(math.prod(self.shape), np.nan)
+        places = {name: place for place, name in enumerate(names)}
+
+        def take(name: str) -> None:
+            if name not in places:
+                raise no_column(name, places)
+            cell = plain(one_cell(where[name], name))
+            value = float(floats(cell, name)[0])
+            if self.scale != 1.0 and value != np.rint(value):
+                raise _wrong_range(f"the condition on {name}", "codes")
+            alone = np.full_like(pixels, np.nan)
+            alone[places[name]] = pixels[places[name]] = value
+            self._coded_picture(alone, f"the condition on {name}")
+
+        each_of(where, take, "conditions")
+        return Conditions(self._coded_picture(pixels, "the conditions"), {})
+
+    def _coded_picture(self, pixels: NDArray[np.float64], origin: str) -> Tensor:
+        frame = replace(read(pixels.reshape(1, *self.shape)), origin=origin)
+        return self.encode(frame).rows.take(torch.zeros(1, dtype=torch.long)).x[0]
 
     def raw(self, frame: Whole) -> NDArray[Any]:
         """Return the pictures of `frame`, (n, *shape) in the model's own layout."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lowerbound.coding.base import Coded, Coding, Group, table_of
+from lowerbound.coding.base import Coded, Coding, Conditions, Group, WithoutContext, table_of
 from lowerbound.coding.counts import CountsCoding
 from lowerbound.coding.filling import filled
 from lowerbound.coding.pairs import PairCoding, Restoration
@@ -21,7 +21,7 @@ from lowerbound.coding.rows import Dense
 from lowerbound.columns.arrow import is_number, listed
 from lowerbound.columns.schema import Schema, infer
 from lowerbound.errors import DataError
-from lowerbound.files.data import Whole
+from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.pictures.options import ANY, Wanted
 
 _DROPPED = 20  # columns that a way to repair something names
@@ -37,7 +37,7 @@ def _grouped(schema: Schema) -> tuple[Group, ...]:
 
 
 @dataclass(frozen=True)
-class TableCoding:
+class TableCoding(WithoutContext):
     """The coding of the recipe `table`: every column by its kind, gaps kept as NaN.
 
     Args:
@@ -93,7 +93,7 @@ class TableCoding:
     def encode(self, frame: Whole) -> Coded:
         """Code the rows of `frame`; columns are found by name."""
         table = table_of(frame)
-        coded = self.schema.encode(table, frame.origin)
+        coded = self.schema.encode(table, frame.origin, genes=isinstance(frame, Matrix))
 
         def jacobian() -> NDArray[np.float64]:
             cells = self.schema.log_jacobian(coded.values)
@@ -107,6 +107,7 @@ class TableCoding:
             clipped=coded.clipped,
             missing=coded.missing,
             notes=(*frame.notes, *coded.notes),
+            groups=[group.parts for group in self.groups],
         )
 
     def _surcharge(self, table: pa.Table) -> NDArray[np.float64]:
@@ -121,10 +122,28 @@ class TableCoding:
         """Return raw columns for coded rows; `bounded` holds them to the range seen."""
         return self.schema.decode(np.asarray(values), bounded=bounded)
 
+    def means(self, values: NDArray[np.floating]) -> pa.Table:
+        """Return raw columns for means of coded rows; columns of counts become floats."""
+        table = self.decode(values)
+        places = {part.name: place for place, part in enumerate(self.schema.parts)}
+        for column in self.schema.columns:
+            if column.kind == "count":
+                place = table.column_names.index(column.name)
+                mean = np.asarray(values, np.float64)[:, places[column.name]]
+                table = table.set_column(place, column.name, pa.array(mean))
+        return table
+
+    def asked(self, where: Mapping[str, object]) -> Conditions:
+        """Return values of columns as conditions of samples; see `Schema.asked`."""
+        codes, cells, notes = self.schema.asked(where)
+        return Conditions(torch.from_numpy(codes), cells, notes)
+
     def filled(self, frame: Whole, values: NDArray[np.floating]) -> pa.Table:
         """Return the rows of `frame` with missing values replaced by the decoded `values`."""
         numbers = [c.name for c in self.schema.columns if c.kind in {"real", "positive", "count"}]
-        return filled(table_of(frame), self.decode(values), numbers)
+        table = table_of(frame)
+        decoded = self.schema.decode(np.asarray(values), bounded=True, like=table)
+        return filled(table, decoded, numbers)
 
     def document(self) -> dict[str, Any]:
         """Return the schema as plain JSON values."""

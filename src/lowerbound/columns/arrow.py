@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from lowerbound.columns import spellings
+from lowerbound.columns.spellings import NUMBER
 from lowerbound.errors import DataError
 
 # Arrow makes these functions when it is imported, so type checkers cannot see them.
@@ -39,13 +41,34 @@ MISSING_TEXT = (
 )
 MISSING_NUMBER = (*MISSING_TEXT, "None", "none", "-", "--", ".")
 
-NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
-
 _SPELLED = re.compile(r"timestamp\[(?P<unit>s|ms|us|ns), tz=(?P<tz>[^\]]+)\]")
 _DECIMAL = re.compile(r"decimal(?P<bits>32|64|128|256)\((?P<precision>\d+), (?P<scale>-?\d+)\)")
+_FIXED = re.compile(r"fixed_size_binary\[(?P<width>\d+)\]")
 _DICTIONARY = re.compile(
     r"dictionary<values=(?P<values>.+), indices=(?P<indices>\w+), ordered=(?P<ordered>[01])>"
 )
+
+
+class BadValues(DataError):
+    """Some values of a column cannot be used.
+
+    Attributes:
+        wrong: a mask (n,) of the rows with these values; None after pickling.
+        why: the reason, such as "not a number".
+    """
+
+    wrong: np.ndarray | None = None
+    why: str = ""
+
+    @classmethod
+    def at(  # noqa: PLR0913 - the parts of a message
+        cls, wrong: np.ndarray, why: str, code: str, message: str, *, fix: str, column: str
+    ) -> BadValues:
+        """Return the error for the values where `wrong` holds, with the first row and a count."""
+        count = int(wrong.sum())
+        error = cls(code, message, fix=fix, column=column, row=row_of(wrong), count=count)
+        error.wrong, error.why = wrong, why
+        return error
 
 
 def snippet(value: object, width: int = 60) -> str:
@@ -78,6 +101,8 @@ def arrow_type(text: str) -> pa.DataType:
     if found := _DECIMAL.fullmatch(text):
         make = getattr(pa, f"decimal{found['bits']}")
         return make(int(found["precision"]), int(found["scale"]))
+    if found := _FIXED.fullmatch(text):
+        return pa.binary(int(found["width"]))
     if found := _DICTIONARY.fullmatch(text):
         values, indices = arrow_type(found["values"]), arrow_type(found["indices"])
         return pa.dictionary(indices, values, ordered=found["ordered"] == "1")
@@ -89,8 +114,14 @@ def is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view()
 
 
+def is_bytes(kind: pa.DataType) -> bool:
+    """Return whether an Arrow type holds strings of bytes, in any of Arrow's layouts."""
+    fixed = pa.types.is_fixed_size_binary(kind)
+    return fixed or kind in (pa.binary(), pa.large_binary(), pa.binary_view())
+
+
 def is_flat(kind: pa.DataType) -> bool:
-    """Return whether a value of this type is one number, boolean, moment or text."""
+    """Return whether a value of this type is one number, boolean, moment, text or bytes."""
     tests = (
         pa.types.is_boolean,
         pa.types.is_integer,
@@ -101,6 +132,7 @@ def is_flat(kind: pa.DataType) -> bool:
         pa.types.is_duration,
         is_moment,
         is_text,
+        is_bytes,
         is_words,
     )
     return any(test(kind) for test in tests)
@@ -150,11 +182,63 @@ def computable(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return the values in a layout that Arrow's functions support; few support views."""
     column = unwrapped(column)
     kind = column.type
+    if is_bytes(storage(kind)):
+        parts = [_decoded(chunk) for chunk in column.chunks]
+        return pa.chunked_array(parts, pa.large_string())
     if is_words(kind) and kind.value_type == pa.string_view():
         make, wide = pa.DictionaryArray.from_arrays, pa.large_string()
         parts = [make(c.indices, c.dictionary.cast(wide)) for c in column.chunks]
         return pa.chunked_array(parts, pa.dictionary(kind.index_type, wide))
     return column.cast(pa.large_string()) if kind == pa.string_view() else column
+
+
+def _decoded(cells: Any) -> pa.Array:
+    """Return bytes as text, in which those that are not UTF-8 are escaped."""
+    cells = cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells
+    try:
+        return cells.cast(pa.large_binary()).cast(pa.large_string())
+    except pa.ArrowInvalid:
+        texts = [
+            None if each is None else each.decode("utf-8", "backslashreplace")
+            for each in cells.to_pylist()
+        ]
+        return pa.array(texts, pa.large_string())
+
+
+def _encoded(words: list[str]) -> list[bytes]:
+    """Return the bytes that `_decoded` turned into these texts."""
+    return [
+        re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes.fromhex(found[1].decode()), w.encode())
+        for w in words
+    ]
+
+
+def rewrapped(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Return values in the type that `computable` took them from, with its wrappers."""
+    if column.type == kind:
+        return column
+    if isinstance(kind, pa.BaseExtensionType):
+        inner = rewrapped(column, kind.storage_type)
+        return pa.chunked_array([kind.wrap_array(chunk) for chunk in inner.chunks], kind)
+    if pa.types.is_run_end_encoded(kind):
+        inner = rewrapped(column, kind.value_type)
+        ends = kind.run_end_type
+        parts = [pc.run_end_encode(chunk, run_end_type=ends) for chunk in inner.chunks]
+        return pa.chunked_array(parts, kind)
+    if pa.types.is_dictionary(kind) and not pa.types.is_dictionary(column.type):
+        inner = rewrapped(column, kind.value_type)
+        if pa.types.is_float16(inner.type):  # which Arrow cannot encode
+            return inner
+        made = inner.dictionary_encode().combine_chunks()
+        made = _single(made)
+        codes = made.indices.cast(kind.index_type)
+        parts = [pa.DictionaryArray.from_arrays(codes, made.dictionary, ordered=kind.ordered)]
+        return pa.chunked_array(parts, kind)
+    if is_bytes(storage(kind)):
+        cells = pa.array(column.to_pylist(), pa.large_string()).dictionary_encode()
+        values = pa.array(_encoded(cells.dictionary.to_pylist()), pa.binary())
+        column = pa.chunked_array([values.take(cells.indices)])
+    return column.cast(kind)
 
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
@@ -226,18 +310,31 @@ class Levels(NamedTuple):
 
 
 def levels(cells: pa.Array, column: str) -> Levels:
-    """Return a column as levels spelled as text, so that 1, 1.0 and "1" are one level."""
+    """Return the distinct values of a column as text, and the code of each row."""
     if pa.types.is_null(cells.type):
         return Levels(np.full(len(cells), -1), [])
     if pa.types.is_floating(cells.type):
-        cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
         # Arrow cannot hash half floats or convert them to text.
         cells = cells.cast(pa.float32()) if cells.type == pa.float16() else cells
+        cells = pc.if_else(pc.is_nan(cells), pa.scalar(None, cells.type), cells)
+        cells = pc.add(cells, pa.scalar(0.0, cells.type))  # -0.0 is 0.0
     try:
         cells = cells.dictionary_encode()  # nothing to do for a dictionary
         return Levels(_indices(cells), cells.dictionary.cast(pa.large_string()).to_pylist())
     except pa.ArrowNotImplementedError as error:
         raise nested(column, cells.type) from error
+
+
+def labels_of(column: pa.ChunkedArray) -> list[str]:
+    """Return the levels in use of a dictionary column as text, in the order of the dictionary."""
+    column = unwrapped(column)
+    try:
+        cells = _single(column.unify_dictionaries().combine_chunks())
+    except pa.ArrowException:  # nulls among the levels cannot be unified
+        return levels(plain(column), "").words
+    used = np.unique(_indices(cells))
+    order = cells.dictionary.take(pa.array(used[used >= 0]))
+    return levels(order, "").words
 
 
 def nested(column: str, kind: pa.DataType) -> DataError:
@@ -255,21 +352,40 @@ def row_of(mask: np.ndarray) -> int:
     return int(np.flatnonzero(mask)[0]) + 1
 
 
-def floats(cells: pa.Array, column: str) -> np.ndarray:
-    """Read a column as float64 with NaN where missing.
+def nanoseconds(kind: pa.DataType) -> float:
+    """Return the nanoseconds in one tick of a type of dates, times or durations."""
+    if kind == pa.date32():
+        return 86_400e9
+    return 1e6 if kind == pa.date64() else _NANOSECONDS[kind.unit]
+
+
+_NANOSECONDS = {"s": 1e9, "ms": 1e6, "us": 1e3, "ns": 1.0}
+
+
+def floats(cells: pa.Array, column: str, like: pa.DataType | None = None) -> np.ndarray:
+    """Read a column as float64 with NaN where missing, and 0.0 for -0.0.
+
+    Args:
+        cells: the column.
+        column: its name, for messages.
+        like: the type in training. Times and durations are returned in its unit.
 
     Raises:
         DataError: E032 when a value is not a number, E030 when one is infinite, E040 when the
             type has no numbers.
     """
     kind = cells.type
-    if is_words(kind):
+    if like is not None and pa.types.is_temporal(like) and is_words(kind):
+        values = _parse_ticks(cells, column, like)
+    elif is_words(kind):
         values = _parse_words(cells, column)
     elif pa.types.is_boolean(kind):
         values = _numpy(cells.cast(pa.uint8()).cast(pa.float64()))
     elif pa.types.is_temporal(kind):
         width = pa.int32() if kind.bit_width == 32 else pa.int64()
         values = _numpy(cells.cast(width).cast(pa.float64(), safe=False))
+        if like is not None and pa.types.is_temporal(like) and like != kind:
+            values = values * (nanoseconds(kind) / nanoseconds(like))
     elif pa.types.is_null(kind):
         values = np.full(len(cells), np.nan)
     elif pa.types.is_decimal(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
@@ -282,7 +398,7 @@ def floats(cells: pa.Array, column: str) -> np.ndarray:
             column=column,
         )
     refuse_infinite(values, column)
-    return values
+    return values + 0.0
 
 
 def _numpy(cells: pa.Array) -> np.ndarray:
@@ -298,7 +414,9 @@ def _parse_words(cells: pa.DictionaryArray, column: str) -> np.ndarray:
     codes = _indices(cells)
     if len(words) and not pc.all(fine).as_py():
         wrong = np.append(~np.asarray(fine), False)[codes]
-        raise DataError(
+        raise BadValues.at(
+            wrong,
+            "not a number",
             "E032",
             f"column {snippet(column)} must be numbers, but row {row_of(wrong):,} holds "
             f"{snippet(words[int(codes[row_of(wrong) - 1])])} ({int(wrong.sum()):,} of "
@@ -306,12 +424,25 @@ def _parse_words(cells: pa.DictionaryArray, column: str) -> np.ndarray:
             fix=f"correct these values or leave them empty; at fit time --types {column}="
             "categorical keeps the column as labels",
             column=column,
-            row=row_of(wrong),
-            count=int(wrong.sum()),
         )
     bare = pc.replace_substring_regex(pc.utf8_trim_whitespace(words), r"^\+", "")
     numbers = pc.if_else(blank, pa.scalar(None, bare.type), bare).cast(pa.float64())
     return np.append(_numpy(numbers), np.nan)[codes]
+
+
+def _parse_ticks(cells: pa.DictionaryArray, column: str, like: pa.DataType) -> np.ndarray:
+    """Read text of times of day or durations in the unit of a type; numbers are ticks of it."""
+    read = spellings.time_of_day if pa.types.is_time(like) else spellings.span
+    if is_moment(like):
+        read = spellings.moment
+    words = cells.dictionary.to_pylist()
+    found = [read(word) for word in words]
+    spelled = np.array([np.nan if at is None else at / nanoseconds(like) for at in found])
+    if None not in found:
+        return np.append(spelled, np.nan)[_indices(cells)]
+    rest = pa.array([word if at is None else "" for word, at in zip(words, found, strict=True)])
+    plain = _parse_words(pa.DictionaryArray.from_arrays(cells.indices, rest), column)
+    return np.where(np.isnan(plain), np.append(spelled, np.nan)[_indices(cells)], plain)
 
 
 def refuse_infinite(values: np.ndarray, column: str) -> None:
@@ -322,14 +453,14 @@ def refuse_infinite(values: np.ndarray, column: str) -> None:
             return
     wrong = np.isinf(values)
     if wrong.any():
-        raise DataError(
+        raise BadValues.at(
+            wrong,
+            "infinite",
             "E030",
             f"column {snippet(column)} has {int(wrong.sum()):,} infinite values, the first in "
             f"row {row_of(wrong):,}",
             fix="leave these values empty (missing values are modelled) or correct them",
             column=column,
-            row=row_of(wrong),
-            count=int(wrong.sum()),
         )
 
 
@@ -339,6 +470,8 @@ def restore(values: np.ndarray, dtype: str) -> pa.Array:
     gone = np.isnan(values)
     if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
         width = kind if pa.types.is_integer(kind) else _ticks(kind)
+        if pa.types.is_time(kind):  # of a day
+            values = np.clip(values, 0, 86_400e9 / nanoseconds(kind) - 1)
         return pa.array(_saturate(values, width.to_pandas_dtype()), mask=gone).cast(kind)
     if pa.types.is_boolean(kind):
         return pa.array(np.nan_to_num(values) > 0.5, mask=gone)
@@ -381,6 +514,8 @@ def spell(codes: np.ndarray, words: list[str], dtype: str) -> pa.Array:
         values = values.cast(pa.int64())
     elif pa.types.is_time(inner):
         values = pa.array([dt.time.fromisoformat(word[:15]) for word in words], pa.time64("us"))
+    if is_bytes(inner):
+        values = pa.array(_encoded(words), pa.binary())
     values = values.cast(narrow)
     indices = pa.array(codes.astype(np.int32), mask=codes < 0)
     if pa.types.is_dictionary(kind):

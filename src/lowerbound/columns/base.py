@@ -1,15 +1,16 @@
-"""Base class of columns, and the columns that are not modelled."""
+"""Base class of columns."""
 
 from __future__ import annotations
 
 import abc
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from lowerbound.columns.arrow import levels, spell
+from lowerbound.columns.arrow import plain, snippet
+from lowerbound.errors import DataError, UsageError
 
 Kind = Literal[
     "real",
@@ -62,6 +63,56 @@ class Tally(NamedTuple):
     note: str = ""
 
 
+class Asked(NamedTuple):
+    """A value of one column that samples are conditional on.
+
+    Attributes:
+        codes: (parts,), NaN for a part that the value leaves open.
+        cell: the value in the column's own type, (1,).
+        note: a remark for the user.
+    """
+
+    codes: np.ndarray
+    cell: pa.Array
+    note: str = ""
+
+
+def one_cell(value: object, column: str) -> pa.ChunkedArray:
+    """Return a value as a column of one row.
+
+    Raises:
+        UsageError: E245 for a missing value, and for several.
+    """
+    if isinstance(value, list | tuple | dict | set | np.ndarray):
+        raise UsageError(
+            "E245",
+            f"the condition on column {snippet(column)} must be one value, got {shown(value)}",
+            fix="draw once for each value",
+        )
+    given: Any = np.asarray([value]) if isinstance(value, np.generic) else [value]
+    try:
+        cells = pa.array(given, from_pandas=True)  # NaN, NaT and NA are null, too
+    except (pa.ArrowException, OverflowError, TypeError, ValueError):
+        cells = pa.array([str(value)])
+    if cells.null_count:
+        raise no_value(column, value)
+    return pa.chunked_array([cells])
+
+
+def shown(value: object) -> str:
+    """Return a value of a condition for a message: text in quotes, numbers as they are."""
+    return snippet(value) if isinstance(value, str) else snippet(value)[1:-1]
+
+
+def no_value(column: str, value: object) -> UsageError:
+    """Return the error for a condition that is a missing value."""
+    return UsageError(
+        "E245",
+        f"the condition on column {snippet(column)} must be a value, got {shown(value)}",
+        fix="leave out the condition: columns without one are drawn",
+    )
+
+
 class Column(BaseModel, abc.ABC):
     """One raw column: its kind, its type and its coding.
 
@@ -106,46 +157,39 @@ class Column(BaseModel, abc.ABC):
             bounded: clip real numbers to the range seen at fit time.
         """
 
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type of other cells of it, if that type holds its values."""
+        return self
+
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return log |d coded / d raw| (n, parts), nats; 0 where a part is discrete or missing."""
         return np.zeros(values.shape)
 
+    def asked(self, value: object) -> Asked:
+        """Return one value as a condition of samples.
 
-class Skipped(Column):
-    """A column that is reported but not modelled: an id, free text, or one constant value."""
+        Args:
+            value: a value of the column in any spelling, such as 3, 3.0 or "3".
 
-    kind: Literal["id", "text", "constant"]
-    value: str | None = None
+        Raises:
+            DataError: E032 for a value of another kind, E030 for an infinite one, E074 for one
+                that training has not seen: an unknown level, or beyond the range.
+            UsageError: E245 for a missing value, and for several.
+        """
+        codes = np.empty((1, len(self.parts)), dtype=np.float32)
+        tally = self.encode(plain(one_cell(value, self.name)), codes)
+        if tally.unseen or tally.clipped:
+            raise self._not_seen(value)
+        if tally.missing:
+            raise no_value(self.name, value)
+        return Asked(codes[0], self.decode(codes))
 
-    @property
-    def parts(self) -> tuple[Part, ...]:
-        """No parts."""
-        return ()
-
-    @property
-    def action(self) -> str:
-        """Return that the column is not modelled."""
-        return "kept as it is" if self.kind == "constant" else "ignored"
-
-    def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
-        """Count missing values and, for a constant, the values that differ from it."""
-        return Tally(missing=cells.null_count)
-
-    @property
-    def held(self) -> bool:
-        """Whether the column has a constant value; one that was always missing has none."""
-        return self.kind == "constant" and self.value is not None
-
-    def changed(self, cells: pa.Array) -> np.ndarray:
-        """Return a mask (n,) of values that differ from the constant; missing ones do not."""
-        if not self.held:  # computing the levels of a million ids takes a second
-            return np.zeros(len(cells), dtype=bool)
-        codes, words = levels(cells, self.name)
-        other = np.array([word != self.value for word in words] + [False])
-        return other[codes]  # -1, missing, is the last: False
-
-    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
-        """Repeat the constant."""
-        known = self.value is not None
-        codes = np.full(len(values), 0 if known else -1)
-        return spell(codes, [self.value] if self.value is not None else [], self.dtype)
+    def _not_seen(self, value: object, seen: str = "") -> DataError:
+        """Return E074 for a value that training has not seen; `seen` tells what it has seen."""
+        return DataError(
+            "E074",
+            f"the training data did not contain the value {shown(value)} in column "
+            f"{snippet(self.name)}" + (f": {seen}" if seen else ""),
+            fix="lowerbound info M.vae lists the columns and their levels",
+            column=self.name,
+        )

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import cached_property
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from lowerbound.columns.arrow import levels, spell
+from lowerbound.columns.arrow import (
+    arrow_type,
+    is_words,
+    levels,
+    listed,
+    snippet,
+    spell,
+    storage,
+)
 from lowerbound.columns.base import Column, Part, Tally
+from lowerbound.columns.levels import Known
+from lowerbound.errors import DataError, nearest
 
 MOST_LEVELS = 1_000_000
 
 
 class Category(Column):
-    """Column of levels in a fixed order, spelled as text: 1, 1.0 and "1" are the same level.
+    """Column of levels in a fixed order, as text; `Known` finds them in any spelling.
 
     Code 0 of a categorical column is a value not seen in training; its levels are 1, 2, ...
     Binary and ordinal columns have no such code: an unseen value is coded as missing and counted.
@@ -32,6 +43,11 @@ class Category(Column):
         if self.kind == "binary" and len(self.levels) > 2:
             raise ValueError("a binary column has two levels")
         return self
+
+    @cached_property
+    def known(self) -> Known:
+        """The levels, found in every spelling of the same value."""
+        return Known(self.levels, storage(arrow_type(self.dtype)))
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -54,13 +70,39 @@ class Category(Column):
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
         """Write level codes; unseen values become unknown or missing, and are counted."""
         codes, words = levels(cells, self.name)
-        place = {word: code for code, word in enumerate(self.levels)}
+        found = np.array(self.known.find(words, cells.type) + [0])
+        strange = found < 0
         offset = 1 if self.kind == "categorical" else 0
-        unseen = 0.0 if offset else np.nan
-        table = np.array([place[w] + offset if w in place else unseen for w in words] + [np.nan])
+        table = np.where(strange, 0.0 if offset else np.nan, found + offset)
+        table[-1] = np.nan  # of code -1, missing
         out[:, 0] = table[codes]
-        strange = np.array([w not in place for w in words] + [False])
         return Tally(int((codes < 0).sum()), unseen=int(strange[codes].sum()))
+
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type, and the spellings of the levels, of other cells."""
+        if storage(arrow_type(self.dtype)) == cells.type or not len(cells):
+            return self
+        if is_words(cells.type):
+            words = cells.dictionary.to_pylist()
+            spelled = dict(zip(self.known.find(words, cells.type), words, strict=True))
+            found = tuple(spelled.get(code, word) for code, word in enumerate(self.levels))
+            changed = {"levels": found, "dtype": "large_string"}
+            return self.model_copy(update=changed) if len(set(found)) == len(found) else self
+        every = range(len(self.levels))
+        try:
+            same = spell(np.array(every), list(self.levels), str(cells.type))
+            words = levels(same, self.name).words
+        except (pa.ArrowException, ValueError):
+            return self
+        if self.known.find(words, cells.type) != list(every):
+            return self
+        return self.model_copy(update={"dtype": str(cells.type)})
+
+    def _not_seen(self, value: object, seen: str = "") -> DataError:
+        known = listed(self.levels)
+        near = nearest(str(value), self.levels)
+        similar = f"; a similar one is {snippet(near)}" if near else ""
+        return super()._not_seen(value, seen or f"its levels are {known}{similar}")
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
         """Return the words of level codes; the unknown level becomes missing."""

@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from lowerbound.columns.arrow import arrow_type, is_moment, is_text, pc, row_of, snippet, storage
-from lowerbound.columns.base import LIMIT, Column, Part, Tally
+from lowerbound.columns.arrow import (
+    BadValues,
+    arrow_type,
+    is_moment,
+    is_number,
+    is_text,
+    pc,
+    plain,
+    row_of,
+    snippet,
+    storage,
+)
+from lowerbound.columns.base import LIMIT, Asked, Column, Part, Tally, no_value, one_cell, shown
+from lowerbound.columns.calendar import Calendar, Style, positions
+from lowerbound.columns.date_formats import (
+    COMPACT,
+    fitting,
+    is_format,
+    likeliest,
+    only_digits,
+    read,
+    styled,
+    write,
+)
 from lowerbound.errors import DataError
 
 DAY, HOUR = 86_400, 3_600
@@ -17,13 +39,6 @@ _YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799  # first and last second 
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, and weeks begin on Monday
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 ISO = "ISO 8601"
-# Tried in order on text that is not ISO 8601. Day-first and month-first are told apart only
-# when one of them fails; see `read_format`.
-FORMATS = tuple(
-    f"{date}{time}"
-    for date in ("%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y")
-    for time in ("", " %H:%M", " %H:%M:%S")
-)
 
 
 def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
@@ -32,25 +47,34 @@ def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
     Args:
         cells: a date, timestamp or text column.
         column: its name, for messages.
-        pattern: format of text: `ISO`, a strptime format, or None to infer it.
+        pattern: format of text: `ISO`, a format of `date_formats`, or None to infer it. Text that
+            does not fit it is read as ISO 8601.
+
+    Raises:
+        DataError: E032 for values that are not dates, E041 if day and month cannot be told apart.
     """
+    if is_number(cells.type) and not pa.types.is_boolean(cells.type):
+        return seconds(digits(cells), column, _for_digits(pattern))
     if pa.types.is_dictionary(cells.type):
         pattern = pattern or find_format(cells.dictionary, column) or _likeliest(cells.dictionary)
         parsed = _parse(cells.dictionary, pattern)
+        if len(parsed) and parsed.null_count == len(parsed):  # all may be in another format
+            pattern = find_format(cells.dictionary, column)
+            parsed = parsed if pattern is None else _parse(cells.dictionary, pattern)
         codes = np.asarray(cells.indices.cast(pa.int64()).fill_null(-1))
         table = np.append(seconds(parsed, column, None), np.nan)
         wrong = np.isnan(table[codes]) & (codes >= 0)
         if wrong.any():
             first = row_of(wrong)
-            raise DataError(
+            raise BadValues.at(
+                wrong,
+                "not a date",
                 "E032",
                 f"column {snippet(column)} must be dates, but row {first:,} holds "
                 f"{snippet(cells.dictionary[int(codes[first - 1])])} "
                 f"({int(wrong.sum()):,} of {len(codes):,} rows)",
                 fix="write dates as 2024-01-31 or 2024-01-31T18:05:00, or leave them empty",
                 column=column,
-                row=first,
-                count=int(wrong.sum()),
             )
         return table[codes]
     if pa.types.is_null(cells.type):
@@ -65,7 +89,11 @@ def seconds(cells: pa.Array, column: str, pattern: str | None) -> np.ndarray:
     per_second = _per_second(cells.type)
     ticks = cells.cast(pa.int32()) if cells.type == pa.date32() else cells
     whole = np.asarray(ticks.cast(pa.int64()).fill_null(0))
-    out = whole / per_second if per_second >= 1 else whole * float(DAY)
+    if per_second >= 1:  # nanoseconds since 1970 have more digits than float64
+        second, ticks = np.divmod(whole, int(per_second))
+        out = second + ticks / per_second
+    else:
+        out = whole * float(DAY)
     out[np.asarray(cells.is_null())] = np.nan
     return out
 
@@ -76,13 +104,31 @@ def _per_second(kind: pa.DataType) -> float:
     return 1e3 if kind == pa.date64() else _TICKS[kind.unit]
 
 
+def digits(cells: pa.Array) -> pa.DictionaryArray:
+    """Return whole numbers as a dictionary of text; other numbers keep their decimals."""
+    if pa.types.is_floating(cells.type):
+        wide = cells.cast(pa.float64())
+        wide = pc.if_else(pc.is_nan(wide), pa.scalar(None, wide.type), wide)
+        whole = pc.and_(pc.equal(wide, pc.round(wide)), pc.less(pc.abs(wide), 2.0**53))
+        numbers = pc.if_else(whole, wide, pa.scalar(None, wide.type)).cast(pa.int64())
+        text = pc.coalesce(numbers.cast(pa.large_string()), wide.cast(pa.large_string()))
+        return text.dictionary_encode()
+    return cells.cast(pa.large_string()).dictionary_encode()
+
+
+def _for_digits(pattern: str | None) -> str:
+    """Return the format of dates that are numbers: that of the column if it has digits only."""
+    return COMPACT if pattern is None or not only_digits(pattern) else pattern
+
+
 def _parse(words: pa.Array, pattern: str | None) -> pa.Array:
-    """Read text as timestamps, null where it does not fit the pattern."""
+    """Read text as timestamps, null where it is no date."""
     text = pc.utf8_trim_whitespace(words)
     if pattern is None:
         return pa.nulls(len(words), pa.timestamp("us"))
     if pattern != ISO:
-        return pc.strptime(text, format=pattern, unit="us", error_is_null=True)
+        moments = read(text, pattern)
+        return pc.coalesce(moments, _parse(text, ISO)) if moments.null_count else moments
     zoned = pc.match_substring_regex(text, r"[T ]\d\d:?\d\d.*(Z|[+-]\d\d:?\d\d)$")
     fits = pc.match_substring_regex(
         text, r"^\d{4}-\d\d-\d\d([T ]\d\d(:?\d\d(:?\d\d(\.\d{1,9})?)?)?(Z|[+-]\d\d:?\d\d)?)?$"
@@ -103,30 +149,32 @@ def find_format(words: pa.Array, column: str) -> str | None:
     """Return the one format in which all these words are dates, or None.
 
     Raises:
-        DataError: E041 when day-first and month-first both fit and disagree.
+        DataError: E041 when several formats fit and give different dates.
     """
     if not len(words):
         return None
-    if not _parse(words, ISO).null_count:
+    if not _parse(words[:20], ISO).null_count and not _parse(words, ISO).null_count:
         return ISO
-    # A few words rule out most formats before the whole column is tried.
-    fits = [f for f in FORMATS if not _parse(words[:20], f).null_count]
-    fits = [f for f in fits if not _parse(words, f).null_count]
-    if len(fits) > 1 and not _parse(words, fits[0]).equals(_parse(words, fits[1])):
+    text = pc.utf8_trim_whitespace(words)
+    fits = fitting(text)
+    if len(fits) > 1 and not all(fit.moments.equals(fits[0].moments) for fit in fits):
         raise DataError(
             "E041",
             f"column {snippet(column)} holds dates such as {snippet(words[0])}: whether the day "
             "or the month comes first cannot be told",
-            fix="write dates as 2024-01-31, or ignore the column's dates: "
-            f"--types {column}=categorical",
+            fix="write dates as 2024-01-31, or give their format: --types "
+            f"'{column}=datetime:{fits[0].pattern}'",
             column=column,
         )
-    return fits[0] if fits else None
+    return styled(fits[0].pattern, text) if fits else None
 
 
 def _likeliest(words: pa.Array) -> str:
     """Return the format that fits most words, so that a message can name the others."""
-    return min((ISO, *FORMATS), key=lambda pattern: _parse(words, pattern).null_count)
+    best = likeliest(pc.utf8_trim_whitespace(words))
+    if best is None or _parse(words, ISO).null_count <= best.moments.null_count:
+        return ISO
+    return best.pattern
 
 
 class Datetime(Column):
@@ -134,7 +182,8 @@ class Datetime(Column):
 
     For dates, week and weekday are a bijection with the date. For times, the position within the
     hour is modelled as uniform and decoded to its middle, unless all training rows share one
-    position, which is then kept.
+    position, which is then kept. Bounded moments are those of draws: they lie anywhere within
+    the hour, in the range and at the resolution of the training rows.
     """
 
     kind: Literal["datetime"]
@@ -145,11 +194,22 @@ class Datetime(Column):
     hours: bool
     rest: float | None = Field(default=None, ge=0, lt=DAY)
     pattern: str | None = None
+    seen: Calendar | None = None  # None in models of earlier versions
+    style: Style | None = None  # of text in ISO 8601
+
+    @field_validator("pattern")
+    @classmethod
+    def _readable(cls, pattern: str | None) -> str | None:
+        if pattern not in (None, ISO) and not is_format(pattern):
+            raise ValueError(f"{pattern!r} is no format of dates")
+        return pattern
 
     @classmethod
-    def fit(cls, moments: np.ndarray, **common: object) -> Datetime:
-        """Return the column fitted to moments in seconds, NaN where missing."""
-        week, _, hour, rest = split(moments[~np.isnan(moments)])
+    def fit(cls, cells: pa.Array, moments: np.ndarray, **common: object) -> Datetime:
+        """Return the column fitted to cells (n,), at moments in seconds (n,), NaN if missing."""
+        known = moments[~np.isnan(moments)]
+        week, _, hour, rest = split(known)
+        style = Style.fit(cells, moments) if common["pattern"] in (ISO, None) else None
         hours = bool((hour != hour[0]).any() or (rest != rest[0]).any())
         even = bool((rest == rest[0]).all())
         constant = float(rest[0] if hours else hour[0] * HOUR + rest[0])
@@ -162,6 +222,8 @@ class Datetime(Column):
                 "last": int(week.max()),
                 "hours": hours,
                 "rest": constant if even else None,
+                "style": style,
+                "seen": Calendar.fit(known, getattr(cells.type, "tz", None) or "", style),
                 **common,
             }
         )
@@ -215,8 +277,81 @@ class Datetime(Column):
             week = np.clip(week, self.first, self.last)
         moments = (week * 7 + np.rint(next(codes)) - EPOCH_WEEKDAY) * DAY
         moments = moments + (np.rint(next(codes)) * HOUR if self.hours else 0)
-        moments = moments + (HOUR / 2 if self.rest is None else self.rest)
-        return _restore(np.where(gone, np.nan, moments), self.dtype, self.pattern)
+        moments = np.where(gone, np.nan, moments + self._within_hour(values, bounded))
+        if bounded and self.seen:
+            moments = self.seen.held(moments, self.style)
+        return self._written(moments)
+
+    def _written(self, moments: np.ndarray) -> pa.Array:
+        """Return moments (n,) in the type of the column, text in its style."""
+        kind = storage(arrow_type(self.dtype))
+        if self.style and is_text(kind):
+            return self.style.write(moments).cast(kind)
+        return _restore(moments, self.dtype, self.pattern)
+
+    def _within_hour(self, values: np.ndarray, bounded: bool) -> np.ndarray | float:
+        if self.rest is not None:
+            return self.rest
+        if self.seen is None or self.seen.grain > HOUR:
+            return HOUR / 2
+        if not bounded:
+            return self.seen.middle()
+        grain = self.seen.grain
+        return self.seen.base % grain + np.floor(positions(values) * (HOUR / grain)) * grain
+
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type, and the way of writing, of other cells of it."""
+        if is_moment(cells.type):
+            return self.model_copy(update={"dtype": str(cells.type)})
+        if not pa.types.is_dictionary(cells.type) or not len(cells.dictionary):
+            return self
+        pattern = self.pattern
+        if pattern is None or _parse(cells.dictionary, pattern).null_count:
+            pattern = find_format(cells.dictionary, self.name)
+        if pattern == self.pattern and pattern != ISO:
+            return self
+        moments = seconds(cells, self.name, pattern)
+        style = Style.fit(cells, moments) if pattern == ISO else None
+        update = {"dtype": "large_string", "pattern": pattern, "style": style or self.style}
+        return self.model_copy(update=update)
+
+    def asked(self, value: object) -> Asked:
+        """Return a moment as a condition."""
+        cells = plain(one_cell(value, self.name))
+        try:
+            moment = seconds(cells, self.name, self.pattern)
+        except DataError:
+            raise DataError(
+                "E032",
+                f"the condition on column {snippet(self.name)} must be a date, got {shown(value)}",
+                fix="write it as 2024-01-31 or 2024-01-31T18:05:00",
+                column=self.name,
+            ) from None
+        if np.isnan(moment[0]):
+            raise no_value(self.name, value)
+        codes = np.empty((1, len(self.parts)), dtype=np.float32)
+        tally = self.encode(cells, codes)
+        low, high = self._range()
+        if tally.clipped or not low <= moment[0] <= high:
+            raise self._not_seen(value, self._seen())
+        cell = self._written(moment)
+        if not np.array_equal(seconds(plain(pa.chunked_array([cell])), self.name, None), moment):
+            raise self._not_seen(value, f"its values are of the type {self.dtype}")
+        return Asked(codes[0], cell)
+
+    def _range(self) -> tuple[float, float]:
+        """Return the first and the last moment of training; whole weeks for earlier versions."""
+        if self.seen:
+            return self.seen.low, self.seen.high
+        low, high = (np.array([self.first, self.last + 1]) * 7 - EPOCH_WEEKDAY) * float(DAY)
+        return low, high - 1
+
+    def _seen(self) -> str:
+        """Return the range of the training data as text."""
+        ends = (np.datetime64(int(end // DAY), "D") for end in self._range())
+        first, last = map(str, ends)
+        same = "" if self.rest is None else ", all at one time of day or of the hour"
+        return f"its dates go from {first} to {last}{same}"
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return the log density of a second, or of a day where there is no time of day."""
@@ -238,11 +373,12 @@ def split(moments: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.n
 def _restore(moments: np.ndarray, dtype: str, pattern: str | None) -> pa.Array:
     kind = storage(arrow_type(dtype))
     gone = np.isnan(moments)
-    if is_text(kind):
-        stamps = _restore(moments, "timestamp[s]", None)
-        midnight = not (np.nan_to_num(moments) % DAY).any()
+    if is_text(kind) or is_number(kind) or pa.types.is_decimal(kind):
+        held = np.clip(moments, _YEAR_1, _YEAR_9999)
+        midnight = not (np.nan_to_num(held) % DAY).any()
         shape = "%Y-%m-%d" if midnight else "%Y-%m-%dT%H:%M:%S"
-        return pc.strftime(stamps, format=shape if pattern in (ISO, None) else pattern).cast(kind)
+        text = write(held, shape if pattern in (ISO, None) else pattern)
+        return text.cast(kind) if is_text(kind) else text.cast(pa.int64()).cast(kind)
     per_second = _per_second(kind)
     reach = 9.2e18 / per_second if per_second >= 1 else np.inf  # of 64 bits of nanoseconds
     held = np.clip(np.nan_to_num(moments), max(-reach, _YEAR_1), min(reach, _YEAR_9999))

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from lowerbound.columns import arrow as raw
-from lowerbound.columns.arrow import NUMBER, listed, pc, row_of, snippet
-from lowerbound.columns.base import Column, Skipped
+from lowerbound.columns import hints
+from lowerbound.columns.arrow import NUMBER, BadValues, listed, pc, row_of, snippet
+from lowerbound.columns.base import Column
 from lowerbound.columns.categories import MOST_LEVELS, Category
-from lowerbound.columns.dates import Datetime, find_format, seconds
-from lowerbound.columns.numbers import Count, Numeric, Quantiles, refuse_not_counts
+from lowerbound.columns.date_formats import COMPACT, styled
+from lowerbound.columns.dates import ISO, Datetime, digits, find_format, seconds
+from lowerbound.columns.levels import Known
+from lowerbound.columns.numbers import (
+    NEAREST,
+    Count,
+    Numeric,
+    Quantiles,
+    refuse_not_counts,
+)
+from lowerbound.columns.skipped import Skipped
 from lowerbound.columns.spread import Spread
 from lowerbound.errors import DataError, UsageError
 
@@ -23,8 +33,13 @@ Transform = Literal["blend", "standard", "quantile"]
 
 ATOM_SHARE = 0.05
 _MOST_ATOMS = 10
-_MANY = 50  # least number of distinct values of a column with atoms
+_UNITS = (86_400e9, 3_600e9, 60e9, 1e9, 1e6, 1e3)  # day to microsecond, in nanoseconds
+_MANY = 50  # distinct values above which a value may be an atom beside others as common
 _FEW = 20
+_SPIKE = 5  # how many times as common as others an atom is
+_NEAR = 3  # values on each side that a spike is compared with
+_DOMINANT = 0.25  # share of the remaining rows that would make their distribution too narrow
+_SCARCE = 5  # values besides the spikes that are atoms as well if they are not rare
 
 _ID_NAME = re.compile(
     r"(?i:(^|[^a-z])(id|ids|uuid|guid|rowid|row_?num(ber)?|idx)($|[^a-z])|^index$|^unnamed)"
@@ -42,7 +57,9 @@ class Sample:
     dtype: str
     transform: Transform
     exclude_atoms: bool
+    labels: tuple[str, ...] | None  # the levels of a dictionary type, in order
     ordered: bool  # a dictionary type that declares its levels to be ordered
+    declared: bool = False  # whether the user gave the kind: then no other is proposed
 
     @property
     def common(self) -> dict[str, Any]:
@@ -61,6 +78,9 @@ def infer_column(sample: Sample) -> Column:
     distinct = _distinct(cells)
     if distinct <= 1:
         return _constant(sample)
+    if sample.labels is not None and _repeated(len(sample.labels), sample):
+        kind = "binary" if len(sample.labels) == 2 else "categorical"
+        return _category(sample, "ordinal" if sample.ordered else kind)
     if raw.is_moment(cells.type):
         return _datetime(sample)
     if pa.types.is_boolean(cells.type):
@@ -68,6 +88,12 @@ def infer_column(sample: Sample) -> Column:
     if pa.types.is_dictionary(cells.type):
         return _infer_words(sample)
     return _infer_numbers(sample)
+
+
+def _repeated(distinct: int, sample: Sample) -> bool:
+    """Return whether so many levels occur often enough to be modelled."""
+    seen = len(sample.cells) - sample.cells.null_count
+    return distinct * 2 <= seen or (distinct <= 10 and distinct < seen)
 
 
 def _distinct(cells: pa.Array) -> int:
@@ -94,10 +120,13 @@ def _infer_numbers(sample: Sample) -> Column:
         return _skip(sample, "id", "whole numbers of more than 15 digits")
     if distinct == 2 and (spread.whole or spread.rows >= _FEW):
         return _category(sample, "binary")
+    pattern = hints.numbers_as_dates(spread)
+    if pattern is not None:
+        return _datetime(sample, pattern)
     if spread.whole and _ID_NAME.search(sample.name):
-        if distinct > 100 or distinct * 2 > spread.rows:
-            return _skip(sample, "id", f"{distinct:,} distinct values")
-        return _category(sample, "categorical")
+        many = distinct > 100 or distinct * 2 > spread.rows
+        note = f"{distinct:,} distinct values"
+        return _skip(sample, "id", note) if many else _category(sample, "categorical")
     if _looks_like_counts(spread):
         return _count(sample)
     return _numeric(sample, "positive" if _heavy_tailed(spread, sample) else "real", spread)
@@ -132,27 +161,66 @@ def _heavy_tailed(spread: Spread, sample: Sample) -> bool:
 
 
 def _atoms(spread: Spread, kind: str, sample: Sample) -> np.ndarray:
-    """Return the values that very many rows share, in a column of many distinct values.
+    """Return a mask of the values that are atoms: they have a probability of their own.
 
-    In a heavy-tailed positive column, zero is always an atom because it has no logarithm.
+    These are the values that very many rows share, other than their neighbours. If only a few
+    others remain, they are atoms, too. In a heavy-tailed positive column, zero is always an atom
+    because it has no logarithm.
     """
     if sample.exclude_atoms:
         return np.zeros(len(spread.values), dtype=bool)
-    usual = max(float(np.median(spread.counts)), 1.0)
-    often = spread.counts >= max(ATOM_SHARE * spread.rows, _FEW, 5 * usual)
-    if len(spread.values) < _MANY or (~often).sum() < _FEW or often.sum() > _MOST_ATOMS:
-        often[:] = False
+    often = _spikes(spread) | _often(spread)
+    if often.any() and (~often).sum() <= _SCARCE:
+        often |= spread.counts >= _FEW
     if kind == "positive":
         often |= spread.values == 0
     return often
 
 
+def _often(spread: Spread) -> np.ndarray:
+    """Return the values of many rows among a great many values, however common neighbours are."""
+    usual = max(float(np.median(spread.counts)), 1.0)
+    often = spread.counts >= max(ATOM_SHARE * spread.rows, _FEW, _SPIKE * usual)
+    if len(spread.values) < _MANY or (~often).sum() < _FEW or often.sum() > _MOST_ATOMS:
+        often[:] = False
+    return often
+
+
+def _spikes(spread: Spread) -> np.ndarray:
+    """Return the values that are several times as common as the values next to them.
+
+    A spike has `ATOM_SHARE` of the rows, or it would dominate those that remain after the
+    commoner spikes: a normal distribution of these would be as narrow as the spike, and other
+    values would seem impossible.
+    """
+    counts, places = spread.counts, np.flatnonzero(spread.counts >= _FEW)
+    near = np.array([step for step in range(-_NEAR, _NEAR + 1) if step])[:, None] + places
+    inside = (near >= 0) & (near < len(counts))
+    beside = np.where(inside, counts[np.clip(near, 0, len(counts) - 1)], np.iinfo(np.int64).max)
+    middle = (np.maximum(inside.sum(0), 1) - 1) // 2  # of an even number, the lower one
+    usual = np.take_along_axis(np.sort(beside, axis=0), middle[None], 0)[0]
+    spikes = places[counts[places] >= _SPIKE * usual]
+    found, remaining = np.zeros(len(counts), dtype=bool), spread.rows
+    for place in spikes[np.argsort(-counts[spikes], kind="stable")][:_MOST_ATOMS]:
+        if counts[place] < min(ATOM_SHARE * spread.rows, _DOMINANT * remaining):
+            break
+        found[place], remaining = True, remaining - counts[place]
+    return found
+
+
 def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
     atoms = _atoms(spread, kind, sample)
     rest = spread.where(~atoms)
-    logs = Spread(np.log(rest.values), rest.counts) if kind == "positive" else rest
+    known = rest
+    if rest.rows < _FEW or len(rest.values) <= 1:
+        # Too few rows for a scale: take that of the distinct values, where others may lie.
+        distinct = spread.where(spread.values > 0) if kind == "positive" else spread
+        known = Spread(distinct.values, np.ones_like(distinct.counts)) if atoms.any() else rest
+    _refuse_tiny(known, kind, sample)
+    logs = Spread(np.log(known.values), known.counts) if kind == "positive" else known
     mean, std = logs.moments()
     weight = _score_weight(sample.transform, rest.rows) if len(logs.values) > 2 else 0.0
+    scores = Quantiles.fit(logs.values, logs.counts, weight) if weight and known is rest else None
     return Numeric.model_validate(
         {
             **sample.common,
@@ -161,12 +229,41 @@ def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
             "std": std,
             "low": float(spread.values[0]),
             "high": float(spread.values[-1]),
-            "whole": rest.whole,
+            "whole": spread.whole if known is not rest else rest.whole,
+            "grain": _grain(known, sample),
             "atoms": tuple(spread.values[atoms].tolist()),
-            "quantiles": Quantiles.fit(logs.values, logs.counts, weight) if weight else None,
-            "notes": _number_notes(sample, spread),
+            "complete": not rest.rows,
+            "quantiles": scores,
+            "notes": _number_notes(sample, spread, bool(atoms.any())),
         }
     )
+
+
+def _refuse_tiny(spread: Spread, kind: str, sample: Sample) -> None:
+    """Raise E043 if all values lie so near to each other that slopes overflow float64."""
+    if kind == "positive" or len(spread.values) < 2:
+        return
+    with np.errstate(over="ignore"):
+        width = float(spread.values[-1] - spread.values[0])
+    if width >= NEAREST:
+        return
+    raise DataError(
+        "E043",
+        f"the values of column {snippet(sample.name)} lie within {width:.2g} of each other, at "
+        "the limit of 64-bit floating point",
+        fix="rescale the column, such as by 1e300",
+        column=sample.name,
+    )
+
+
+def _grain(spread: Spread, sample: Sample) -> float:
+    """Return the ticks of the longest unit of time that divides all times or durations, else 1."""
+    kind = raw.storage(raw.arrow_type(sample.dtype))
+    if not spread.whole or not pa.types.is_temporal(kind):
+        return 1.0
+    units = [float(unit / raw.nanoseconds(kind)) for unit in _UNITS]
+    fit = (unit for unit in units if unit >= 1 and not (spread.values % unit).any())
+    return next(fit, 1.0)
 
 
 def _score_weight(transform: Transform, rows: int) -> float:
@@ -178,12 +275,16 @@ def _score_weight(transform: Transform, rows: int) -> float:
     return shares[transform]
 
 
-def _number_notes(sample: Sample, spread: Spread) -> tuple[str, ...]:
+def _number_notes(sample: Sample, spread: Spread, atoms: bool) -> tuple[str, ...]:
     notes = []
     if pa.types.is_dictionary(sample.cells.type):
         notes.append("numbers stored as text")
-    if spread.whole and len(spread.values) <= 10:
-        notes.append(f"only {len(spread.values)} values: ordinal or categorical may fit better")
+    hint = "" if sample.declared else hints.of_numbers(sample.name, spread)
+    if hint:
+        notes.append(hint)
+    elif spread.whole and len(spread.values) <= 10 and not atoms:
+        flags = hints.typed(sample.name, "ordinal", "categorical")
+        notes.append(f"only {len(spread.values)} values: {flags} may fit better")
     return tuple(notes)
 
 
@@ -191,7 +292,9 @@ def _count(sample: Sample) -> Column:
     numbers = raw.floats(sample.cells, sample.name)
     refuse_not_counts(numbers, sample.name)
     high = int(np.nanmax(numbers))
-    return Count.model_validate({**sample.common, "kind": "count", "high": high})
+    hint = "" if sample.declared else hints.of_numbers(sample.name, Spread.of(numbers))
+    notes = (hint,) if hint else ()
+    return Count.model_validate({**sample.common, "kind": "count", "high": high, "notes": notes})
 
 
 def _infer_words(sample: Sample) -> Column:
@@ -202,7 +305,7 @@ def _infer_words(sample: Sample) -> Column:
     try:
         pattern = find_format(words, name)
     except DataError as ambiguous:
-        return _infer_labels(sample, ambiguous.message)
+        return _infer_labels(sample, f"{ambiguous.message}; {ambiguous.fix}")
     if pattern is not None:
         return _datetime(sample, pattern)
     if _ID_NAME.search(name) and (distinct > 100 or distinct * 2 > seen):
@@ -226,23 +329,24 @@ def _infer_spelled_numbers(sample: Sample, numbers: np.ndarray) -> Column:
     wrong = np.append(~(numbers | spelled), False)
     rows = wrong[np.asarray(sample.cells.indices.cast(pa.int64()).fill_null(-1))]
     first = row_of(rows)
-    raise DataError(
+    raise BadValues.at(
+        rows,
+        "not a number",
         "E034",
         f"column {snippet(sample.name)} is nearly all numbers, but {int(rows.sum()):,} of "
         f"{len(rows):,} rows are not, the first {snippet(sample.cells[first - 1].as_py())} in "
         f"row {first:,}",
         fix="correct these values or leave them empty, or treat the column as labels: "
-        f"--types {sample.name}=categorical",
+        + hints.typed(sample.name, "categorical"),
         column=sample.name,
-        row=first,
-        count=int(rows.sum()),
     )
 
 
 def _infer_labels(sample: Sample, note: str = "") -> Column:
     words = sample.cells.dictionary
+    note = note or hints.of_words(sample.name, sample.cells)[0]
     distinct, seen = len(words), len(sample.cells) - sample.cells.null_count
-    repeated = distinct * 2 <= seen or (distinct <= 10 and distinct < seen)
+    repeated = _repeated(distinct, sample)
     spaces = float(pc.mean(pc.count_substring(words, pattern=" ")).as_py())
     prose = spaces >= 3 and distinct > 0.3 * seen
     if repeated and not prose and distinct <= MOST_LEVELS:
@@ -273,7 +377,12 @@ def _datetime(sample: Sample, pattern: str | None = None) -> Column:
     moments = seconds(sample.cells, sample.name, pattern)
     if np.isnan(moments).all():
         return _constant(sample)
-    return Datetime.fit(moments, pattern=pattern, **sample.common)
+    notes = ()
+    if pattern not in (None, ISO):
+        cells = sample.cells
+        words = digits(cells) if raw.is_number(cells.type) else cells
+        notes = (hints.of_dates(pattern, words.dictionary, moments),)
+    return Datetime.fit(sample.cells, moments, pattern=pattern, notes=notes, **sample.common)
 
 
 def _sorted_words(sample: Sample) -> tuple[list[str], np.ndarray]:
@@ -302,19 +411,23 @@ def _category(sample: Sample, kind: str, note: str = "", order: list[str] | None
         raise _impossible(sample, kind, f"it has {len(words):,} levels: {listed(words)}")
     if sample.ordered and order is None:
         kept = set(words)
-        order = [w for w in sample.cells.dictionary.to_pylist() if w in kept]
+        order = [w for w in sample.labels or () if w in kept]
     if order is not None:
-        if strange := [w for w in words if w not in order]:
+        text = sample.cells.type if sample.ordered else pa.large_string()
+        places = Known(order, text).find(words, sample.cells.type)
+        if strange := [w for w, place in zip(words, places, strict=True) if place < 0]:
             raise _impossible(
                 sample, kind, f"{listed(strange)} is not in the order given", strange
             )
-        found = dict(zip(words, counts.tolist(), strict=True))
-        words, counts = order, np.array([found.get(w, 0) for w in order])
+        found = dict(zip(places, zip(words, counts.tolist(), strict=True), strict=True))
+        ranked = [found.get(place, (word, 0)) for place, word in enumerate(order)]
+        words, counts = [word for word, _ in ranked], np.array([count for _, count in ranked])
     rare = int((counts < 10).sum())
     share = counts[counts < 10].sum() / max(counts.sum(), 1)
     notes = [note] if note else []
     if rare and len(words) > 2:
-        notes.append(f"{rare:,} levels occur fewer than 10 times ({share:.1%} of rows)")
+        occur = "levels occur" if rare > 1 else "level occurs"
+        notes.append(f"{rare:,} {occur} fewer than 10 times ({share:.1%} of rows)")
     return Category.model_validate(
         {
             **sample.common,
@@ -326,19 +439,25 @@ def _category(sample: Sample, kind: str, note: str = "", order: list[str] | None
     )
 
 
-def _impossible(sample: Sample, kind: str, why: str, values: list[str] | None = None) -> DataError:
-    details: dict[str, Any] = {"column": sample.name, "kind": kind}
-    where = ""
+def _impossible(
+    sample: Sample,
+    kind: str,
+    why: str,
+    values: list[str] | None = None,
+    wrong: np.ndarray | None = None,
+) -> DataError:
+    """Return the error for a column that cannot be of a kind, because of some of its values."""
     if values:
         codes, words = raw.levels(sample.cells, sample.name)
-        details["row"] = row_of(codes == words.index(values[0]))
-        where = f" (row {details['row']:,})"
-    return DataError(
-        "E033",
-        f"column {snippet(sample.name)} cannot be {kind}: {why}{where}",
-        fix=f"correct the values, or leave out --types {sample.name}=...",
-        **details,
-    )
+        wrong = np.isin(codes, [words.index(value) for value in values])
+        why += f" (row {row_of(wrong):,})"
+    message = f"column {snippet(sample.name)} cannot be {kind}: {why}"
+    fix = f"correct the values, or leave out --types {sample.name}=..."
+    if wrong is None:
+        return DataError("E033", message, fix=fix, column=sample.name, kind=kind)
+    error = BadValues.at(wrong, f"cannot be {kind}", "E033", message, fix=fix, column=sample.name)
+    error.details["kind"] = kind
+    return error
 
 
 def _force_numeric(sample: Sample, kind: str) -> Column:
@@ -351,7 +470,7 @@ def _force_numeric(sample: Sample, kind: str) -> Column:
         with np.errstate(invalid="ignore"):
             wrong = numbers <= lowest
         why = f"row {row_of(wrong):,} holds {numbers[wrong][0]:g}"
-        raise _impossible(sample, kind, why)
+        raise _impossible(sample, kind, why, wrong=wrong)
     return _numeric(sample, kind, spread)
 
 
@@ -368,10 +487,13 @@ def _force_ordinal(sample: Sample, order: list[str] | None) -> Column:
     return _category(sample, "ordinal", order=order)
 
 
-def _force_datetime(sample: Sample) -> Column:
-    pattern = None
-    if pa.types.is_dictionary(sample.cells.type):
-        pattern = find_format(sample.cells.dictionary, sample.name)
+def _force_datetime(sample: Sample, pattern: str | None) -> Column:
+    cells = sample.cells
+    if raw.is_number(cells.type) and not pa.types.is_boolean(cells.type):
+        return _datetime(sample, pattern or COMPACT)
+    if pa.types.is_dictionary(cells.type):
+        words = pc.utf8_trim_whitespace(cells.dictionary)
+        pattern = styled(pattern, words) if pattern else find_format(words, sample.name)
     return _datetime(sample, pattern)
 
 
@@ -381,20 +503,28 @@ _FORCED: dict[str, Callable[[Sample], Column]] = {
     "count": _count,
     "binary": lambda sample: _category(sample, "binary"),
     "categorical": lambda sample: _category(sample, "categorical"),
-    "datetime": _force_datetime,
     "id": lambda sample: _skip(sample, "id", "as told"),
     "text": lambda sample: _skip(sample, "text", "as told"),
     "constant": _constant,
 }
 
 
-def force_column(sample: Sample, kind: str, order: list[str] | None) -> Column:
-    """Return a column of the kind that the user gave, or raise an error that says why not."""
+def force_column(sample: Sample, kind: str, spec: list[str] | None) -> Column:
+    """Return a column of the kind that the user gave, or raise an error that says why not.
+
+    Args:
+        sample: the column.
+        kind: the kind.
+        spec: the order of the levels of an ordinal, or the format of dates; None to infer it.
+    """
+    sample = replace(sample, declared=True)
     if kind not in ("id", "text"):
         if not raw.is_flat(sample.cells.type):
             raise raw.nested(sample.name, sample.cells.type)
         if not _distinct(sample.cells):
             return _constant(sample)
     if kind == "ordinal":
-        return _force_ordinal(sample, order)
+        return _force_ordinal(sample, spec)
+    if kind == "datetime":
+        return _force_datetime(sample, spec[0] if spec else None)
     return _FORCED[kind](sample)

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from functools import cached_property
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lowerbound.columns.arrow import floats, restore, row_of, snippet
-from lowerbound.columns.base import LIMIT, Column, Part, Tally
+from lowerbound.columns.arrow import (
+    BadValues,
+    arrow_type,
+    floats,
+    listed,
+    plain,
+    restore,
+    row_of,
+    snippet,
+    storage,
+)
+from lowerbound.columns.base import LIMIT, Asked, Column, Part, Tally, no_value, one_cell, shown
 from lowerbound.columns.knots import Knots, by_blocks
 from lowerbound.errors import DataError
 
@@ -20,6 +30,9 @@ _MOST_LOG = 709.0  # exp of a larger number overflows float64
 
 
 NEAREST = 1e-300  # least distance of two knots: slopes between nearer ones overflow float64
+
+
+C = TypeVar("C", bound=Column)
 
 
 class Quantiles(BaseModel):
@@ -142,6 +155,9 @@ class Numeric(Column):
     For values that very many rows share (atoms, such as 0 in ``capital-gain``), a second part
     holds the number of the row's atom, the last code meaning none. The continuous part of an atom
     is NaN, so that the two parts together have a valid mixed density.
+
+    In a `complete` column, all training rows hold atoms. Code 0 means none there, with the small
+    probability of values that training has not seen.
     """
 
     kind: Literal["real", "positive"]
@@ -150,19 +166,33 @@ class Numeric(Column):
     low: float
     high: float
     whole: bool = False
+    grain: float = Field(default=1.0, gt=0)  # spacing of whole numbers
     atoms: tuple[float, ...] = ()
+    complete: bool = False
     quantiles: Quantiles | None = None
+
+    @property
+    def none(self) -> int:
+        """The code of values that are no atom."""
+        return 0 if self.complete else len(self.atoms)
+
+    @property
+    def _codes(self) -> range:
+        """The codes of the atoms."""
+        return range(int(self.complete), len(self.atoms) + int(self.complete))
 
     @property
     def parts(self) -> tuple[Part, ...]:
         """The continuous part, and that of the atoms if there are any."""
         even = self.whole and self.kind == "real" and self.quantiles is None
-        step = 1 / self.std if even else 0.0
+        step = self.grain / self.std if even else 0.0
         main = Part(name=self.name, column=self.name, family="real", step=step)
         if not self.atoms:
             return (main,)
         size, name = len(self.atoms) + 1, f"{self.name}#atom"
-        return main, Part(name=name, column=self.name, family="categorical", size=size)
+        unknown = self.complete
+        atom = Part(name=name, column=self.name, family="categorical", size=size, unknown=unknown)
+        return main, atom
 
     @property
     def action(self) -> str:
@@ -170,17 +200,36 @@ class Numeric(Column):
         start = "log, then " if self.kind == "positive" else ""
         scale = "scaled" if self.quantiles else "standardised"
         atoms = ", ".join(f"{a:g}" for a in self.atoms)
+        if self.complete:
+            return f"all values are atoms: {atoms}"
         return f"{start}{scale}" + (f"; atom at {atoms}" if atoms else "")
+
+    @cached_property
+    def _type(self) -> pa.DataType:
+        return storage(arrow_type(self.dtype))
+
+    def numbers(self, cells: pa.Array) -> np.ndarray:
+        """Return the values (n,) in the unit of training, NaN where missing.
+
+        Where the type here or in training is float32 or float16, a number that is an atom but for
+        its rounding is returned as that atom.
+        """
+        raw = floats(cells, self.name, self._type)
+        for width, kind in ((np.float32, pa.float32()), (np.float16, pa.float16())):
+            for atom in self.atoms if kind in (cells.type, self._type) else ():
+                with np.errstate(over="ignore"):
+                    raw[raw.astype(width) == width(atom)] = atom
+        return raw
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
         """Standardise; values beyond `LIMIT` standard deviations are clipped and counted."""
-        raw = floats(cells, self.name)
+        raw = self.numbers(cells)
         gone = np.isnan(raw)
         if self.atoms:
-            atom = np.full(len(raw), float(len(self.atoms)))
-            for code, value in enumerate(self.atoms):
-                atom[raw == value] = code
-            raw = np.where(atom < len(self.atoms), np.nan, raw)
+            atom = np.full(len(raw), float(self.none))
+            for code, value in zip(self._codes, self.atoms, strict=True):
+                atom[_is(raw, value)] = code
+            raw = np.where(atom != self.none, np.nan, raw)
             atom[gone] = np.nan
             out[:, 1] = atom
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
@@ -217,15 +266,54 @@ class Numeric(Column):
         if self.kind == "positive":
             raw = np.exp(np.minimum(raw, _MOST_LOG))
         if self.whole:
-            raw = np.rint(raw)
+            raw = np.rint(raw / self.grain) * self.grain
         if bounded:
             raw = np.clip(raw, self.low, self.high)
         if self.atoms:
             atom = values[:, 1]
-            for code, value in enumerate(self.atoms):
+            for code, value in zip(self._codes, self.atoms, strict=True):
                 raw[atom == code] = value
             raw[np.isnan(atom)] = np.nan
         return restore(raw, self.dtype)
+
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type of other cells, if that type holds its values."""
+        return _with_type(self, cells.type, self.low, self.high) if self.whole else self
+
+    def asked(self, value: object) -> Asked:
+        """Return a number as a condition; one just beyond the range is allowed with a note."""
+        number = _number(value, self.name, self.dtype)
+        if self.whole and number != np.rint(number) and number not in self.atoms:
+            raise _wrong_kind(value, self.name, "a whole number")
+        seen = f"its values go from {self.low:g} to {self.high:g}"
+        below, above = self._reach()
+        if not below <= number <= above:
+            raise self._not_seen(value, seen)
+        codes = np.empty((1, len(self.parts)), dtype=np.float32)
+        tally = self.encode(pa.array([number]), codes)
+        if tally.clipped or (self.complete and number not in self.atoms):
+            raise self._not_seen(value, f"its values are {listed([f'{a:g}' for a in self.atoms])}")
+        note = ""
+        if not self.low <= number <= self.high:
+            note = (
+                f"column {snippet(self.name)}: {number:g} lies beyond the training data, and the "
+                f"draws extrapolate: {seen}"
+            )
+        return Asked(codes[0], restore(np.array([number]), self.dtype), note)
+
+    def _reach(self) -> tuple[float, float]:
+        """Return the range of conditions: that of training, and a little of its tails.
+
+        The next rows may exceed the extremes of a continuous column by about the distance that
+        lies between the extremes and the quantile of a two-hundredth.
+        """
+        if self.quantiles is None or self.whole:
+            return self.low, self.high
+        raw = np.asarray(self.quantiles.raw)
+        inner = max(len(raw) // 200, 1)
+        ends = np.array([2 * raw[0] - raw[inner], 2 * raw[-1] - raw[-1 - inner]])
+        low, high = np.exp(np.minimum(ends, _MOST_LOG)) if self.kind == "positive" else ends
+        return min(self.low, float(low)), max(self.high, float(high))
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return log |d z / d x| of the continuous part at the coded values."""
@@ -238,6 +326,16 @@ class Numeric(Column):
         out[:, 0] = slope - log_raw if self.kind == "positive" else slope
         out[np.isnan(scores), 0] = 0.0
         return out
+
+
+def _is(raw: np.ndarray, value: float) -> np.ndarray:
+    """Return where numbers are a value, or what it becomes in float32: 0.10000000149 for 0.1."""
+    same = raw == value
+    with np.errstate(over="ignore"):
+        narrow = np.float32(value)
+        if value != np.rint(value) and narrow:  # 1e-80 is not 0
+            same |= raw.astype(np.float32) == narrow
+    return same
 
 
 class Count(Column):
@@ -268,6 +366,72 @@ class Count(Column):
         raw = np.maximum(np.rint(values[:, 0].astype(np.float64)), 0)
         return restore(np.minimum(raw, self.high) if bounded else raw, self.dtype)
 
+    def like(self, cells: pa.Array) -> Self:
+        """Return the column with the type of other cells, if that type holds its values."""
+        return _with_type(self, cells.type, 0, self.high)
+
+    def asked(self, value: object) -> Asked:
+        """Return a count as a condition."""
+        number = _number(value, self.name, self.dtype)
+        refuse_not_counts(np.array([number]), self.name)
+        if number > self.high:
+            raise self._not_seen(value, f"its counts go from 0 to {self.high:,}")
+        return Asked(np.array([number], np.float32), restore(np.array([number]), self.dtype))
+
+
+def _number(value: object, column: str, dtype: str) -> float:
+    """Return a condition as a number that the type of the column can hold.
+
+    Raises:
+        DataError: E032 for a value that is no number, or that the type cannot hold; E030 for an
+            infinite one.
+        UsageError: E245 for a missing value.
+    """
+    kind, cells = storage(arrow_type(dtype)), plain(one_cell(value, column))
+    if pa.types.is_boolean(cells.type) and not pa.types.is_boolean(kind):
+        raise _wrong_kind(value, column, "a number")
+    if pa.types.is_temporal(kind) != pa.types.is_temporal(cells.type):
+        raise _wrong_kind(value, column, f"a {kind}" if pa.types.is_temporal(kind) else "a number")
+    try:
+        cells = cells.cast(kind) if pa.types.is_temporal(kind) else cells
+        number = float(floats(cells, column)[0])
+    except pa.ArrowException:
+        raise _wrong_kind(value, column, f"a {kind}") from None
+    except DataError as error:
+        if error.code == "E030":
+            raise DataError(
+                "E030",
+                f"the condition on column {snippet(column)} is infinite",
+                fix="give a finite number",
+                column=column,
+            ) from None
+        raise _wrong_kind(value, column, "a number") from None
+    if np.isnan(number):
+        raise no_value(column, value)
+    exact = pa.types.is_integer(kind) or pa.types.is_decimal(kind)
+    if exact and float(floats(restore(np.array([number]), dtype), column)[0]) != number:
+        what = "a whole number" if pa.types.is_integer(kind) else "a value"
+        raise _wrong_kind(value, column, f"{what} of the type {kind}")
+    return number
+
+
+def _wrong_kind(value: object, column: str, wanted: str) -> DataError:
+    return DataError(
+        "E032",
+        f"the condition on column {snippet(column)} must be {wanted}, got {shown(value)}",
+        fix=f"give {wanted}, or leave out the condition",
+        column=column,
+    )
+
+
+def _with_type(column: C, kind: pa.DataType, low: float, high: float) -> C:
+    """Return a column of whole numbers with an integer type that holds all of them."""
+    if not pa.types.is_integer(kind) or pa.types.is_temporal(arrow_type(column.dtype)):
+        return column
+    limits = np.iinfo(kind.to_pandas_dtype())
+    fits = limits.min <= low and high <= limits.max
+    return column.model_copy(update={"dtype": str(kind)}) if fits else column
+
 
 def refuse_not_counts(raw: np.ndarray, column: str) -> None:
     """Raise E035 if a value is negative or not a whole number."""
@@ -275,13 +439,13 @@ def refuse_not_counts(raw: np.ndarray, column: str) -> None:
         wrong = (raw < 0) | (raw != np.rint(raw)) & ~np.isnan(raw)
     if wrong.any():
         first = row_of(wrong)
-        raise DataError(
+        raise BadValues.at(
+            wrong,
+            "not a count: negative or not whole",
             "E035",
             f"column {snippet(column)} is a count, but {int(wrong.sum()):,} of {len(raw):,} "
             f"values are negative or not whole numbers, the first {raw[first - 1]:g} in row "
             f"{first:,}",
             fix=f"--types {column}=real when fitting, or pass the raw counts",
             column=column,
-            row=first,
-            count=int(wrong.sum()),
         )

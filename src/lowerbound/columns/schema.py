@@ -13,21 +13,25 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, NamedTuple, get_args
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lowerbound.columns.arrow import declared, listed, plain, snippet
-from lowerbound.columns.base import Column, Kind, Part, Skipped, Tally
+from lowerbound.columns import hints
+from lowerbound.columns.arrow import BadValues, declared, labels_of, listed, pc, plain, snippet
+from lowerbound.columns.base import Column, Kind, Part, Tally
 from lowerbound.columns.categories import Category
+from lowerbound.columns.date_formats import is_format
 from lowerbound.columns.dates import Datetime
 from lowerbound.columns.kinds import Sample, Transform, force_column, infer_column
+from lowerbound.columns.levels import joined
 from lowerbound.columns.numbers import Count, Numeric
-from lowerbound.errors import DataError, UsageError, nearest
+from lowerbound.columns.skipped import Skipped
+from lowerbound.errors import DataError, UsageError, each_of, nearest
 
 __all__ = ["Column", "Encoded", "Kind", "Part", "Schema", "infer"]
 
@@ -67,6 +71,31 @@ class Encoded:
     clipped: dict[str, int] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+class Asked(NamedTuple):
+    """Values that samples are conditional on.
+
+    Attributes:
+        row: (parts,) codes, NaN where open.
+        cells: the values by column, (1,) each, in the columns' own types.
+        notes: remarks for the user.
+    """
+
+    codes: np.ndarray
+    cells: dict[str, pa.Array]
+    notes: tuple[str, ...] = ()
+
+
+def no_column(name: str, known: Iterable[str]) -> UsageError:
+    """Return the error for a condition on a column that is not modelled."""
+    near = nearest(name, known)
+    return UsageError(
+        "E243",
+        f"the model has no column {name!r}"
+        + (f"; found a similar name: {near!r}" if near else ""),
+        fix=f"--where {near}=VALUE" if near else "lowerbound info M.vae lists them",
+    )
 
 
 class Schema(BaseModel):
@@ -114,7 +143,9 @@ class Schema(BaseModel):
             (tuple(some), slice(some[0][1].start, some[-1][1].stop)) for some in groups.values()
         )
 
-    def encode(self, table: pa.Table, origin: str = "the table") -> Encoded:
+    def encode(
+        self, table: pa.Table, origin: str = "the table", *, genes: bool = False
+    ) -> Encoded:
         """Return a table as coded numbers.
 
         Columns are found by name: their order does not matter and others are ignored.
@@ -122,12 +153,13 @@ class Schema(BaseModel):
         Args:
             table: the raw columns.
             origin: name of the table in messages.
+            genes: whether columns are genes: then no message proposes to rename one.
 
         Raises:
             DataError: E031 when a column is missing, E030 and E032 to E035 when its values
                 cannot be coded.
         """
-        self._require(table.column_names, origin)
+        self._require(table.column_names, origin, genes)
         values = np.empty((table.num_rows, len(self.parts)), dtype=np.float32)
         tallies: dict[str, Tally] = {}
         for together, span in self._side_by_side:
@@ -146,6 +178,30 @@ class Schema(BaseModel):
             notes=tuple(notes),
         )
 
+    def asked(self, where: Mapping[str, object]) -> Asked:
+        """Return values of some columns as conditions of samples.
+
+        Args:
+            where: values by name of a modelled column.
+
+        Raises:
+            LowerboundError: E243 for a column that is not modelled, the errors of `Column.asked`,
+                and E233 for several of them.
+        """
+        row = np.full(len(self.parts), np.nan, dtype=np.float32)
+        spans = {column.name: (column, span) for column, span in self._slices if column.parts}
+        cells, notes = {}, []
+
+        def take(name: str) -> None:
+            if name not in spans:
+                raise no_column(name, spans)
+            column, span = spans[name]
+            row[span], cells[name], note = column.asked(where[name])
+            notes.extend([note] if note else [])
+
+        each_of(where, take, "conditions")
+        return Asked(row, cells, tuple(notes))
+
     def changed_constants(self, table: pa.Table) -> dict[str, np.ndarray]:
         """Return, for each constant column, a mask (n,) of the rows with another value."""
         return {
@@ -154,10 +210,19 @@ class Schema(BaseModel):
             if isinstance(column, Skipped) and column.held and column.name in table.column_names
         }
 
-    def _require(self, names: Sequence[str], origin: str) -> None:
+    def _require(self, names: Sequence[str], origin: str, genes: bool) -> None:
         """Raise E031 naming every modelled column that is absent or ambiguous."""
         given, wanted = set(names), self.modelled
         absent = [name for name in wanted if name not in given]
+        if absent and genes:
+            raise DataError(
+                "E031",
+                f"{len(absent):,} of {len(wanted):,} genes of the model are missing from "
+                f"{origin}: {listed(absent)}",
+                fix="give all genes of the model, under the same names",
+                columns=absent,
+                count=len(absent),
+            )
         if absent:
             spare = sorted(given.difference(wanted))
             close = {name: nearest(name, spare) for name in absent}
@@ -177,7 +242,9 @@ class Schema(BaseModel):
         if len(given) < len(names):
             _refuse_duplicates([name for name in names if name in wanted])
 
-    def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Table:
+    def decode(
+        self, values: np.ndarray, *, bounded: bool = False, like: pa.Table | None = None
+    ) -> pa.Table:
         """Return raw columns of their original types from coded numbers; NaN becomes null.
 
         Ids and free text are left out, constants are repeated.
@@ -185,16 +252,19 @@ class Schema(BaseModel):
         Args:
             values: (n, parts) codes.
             bounded: clip numbers to the range seen at fit time, as for samples.
+            like: a table with these columns; values get its types and ways of writing where
+                these can hold them.
         """
         if values.ndim != 2 or values.shape[1] != len(self.parts):
             raise ValueError(f"expected (n, {len(self.parts)}) codes, got {values.shape}")
-        return pa.table(
-            {
-                column.name: column.decode(values[:, span], bounded=bounded)
-                for column, span in self._slices
-                if column.parts or column.kind == "constant"
-            }
-        )
+        found = {}
+        for column, span in self._slices:
+            if not column.parts and column.kind != "constant":
+                continue
+            if like is not None:
+                column = column.like(plain(like.column(column.name)))  # noqa: PLW2901
+            found[column.name] = column.decode(values[:, span], bounded=bounded)
+        return pa.table(found)
 
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return log |d coded / d raw| (n, parts) in nats, for densities of raw values.
@@ -209,20 +279,25 @@ class Schema(BaseModel):
 
     def describe(self) -> list[dict[str, Any]]:
         """Return one row per column for printing: column, kind, done, missing share, notes."""
-        rows = []
-        for column in self.columns:
-            share = column.missing / column.rows if column.rows else 0.0
-            notes = [f"{share:.1%} missing"] if share else []
-            rows.append(
-                {
-                    "column": column.name,
-                    "kind": column.kind,
-                    "done": column.action,
-                    "missing": share,
-                    "notes": "; ".join([*notes, *column.notes]),
-                }
-            )
-        return rows
+        return described(self.columns)
+
+
+def described(columns: Iterable[Column]) -> list[dict[str, Any]]:
+    """Return one row per column for printing: column, kind, done, missing share, notes."""
+    rows = []
+    for column in columns:
+        share = column.missing / column.rows if column.rows else 0.0
+        notes = [f"{share:.1%} missing"] if share else []
+        rows.append(
+            {
+                "column": column.name,
+                "kind": column.kind,
+                "done": column.action,
+                "missing": share,
+                "notes": "; ".join([*notes, *column.notes]),
+            }
+        )
+    return rows
 
 
 def infer(
@@ -238,9 +313,10 @@ def infer(
     Args:
         table: the raw columns, all the rows that statistics may use.
         types: kinds given by the user, such as ``{"zip": "categorical"}``; an
-            ordinal may carry its order: ``"ordinal:low<mid<high"``. A key may be a pattern
-            such as ``"x*"``; an exact name wins over a pattern.
-        drop: columns to leave out; patterns are allowed too.
+            ordinal may carry its order: ``"ordinal:low<mid<high"``, and dates their format:
+            ``"datetime:%d/%m/%Y"``. A key may be a pattern such as ``"x*"``; an exact name wins
+            over a pattern.
+        drop: columns to leave out, as for `matched`.
         transform: "standard", or "quantile" for Gaussian scores through quantiles.
         exclude_atoms: do not treat values shared by very many rows as atoms.
 
@@ -250,38 +326,168 @@ def infer(
             modelled.
     """
     _refuse_duplicates(table.column_names)
-    dropped = set(_match(drop, table.column_names, "drop"))
+    dropped = matched(drop, table.column_names, "drop")
     forced = _kinds(types or {}, table.column_names)
     if table.num_rows < 2:
-        raise DataError(
-            "E038",
-            f"the table has {table.num_rows} row{'s' * (table.num_rows != 1)}; what columns hold "
-            "cannot be learned from fewer than 2",
-            fix="give more rows",
-            rows=table.num_rows,
-        )
+        raise _too_few(table)
     columns = []
     for name in table.column_names:
-        if name in dropped:
-            continue
-        column = table.column(name)
-        kind = column.type
-        ordered = pa.types.is_dictionary(kind) and bool(kind.ordered)
-        sample = Sample(
-            name, plain(column), str(declared(kind)), transform, exclude_atoms, ordered
-        )
-        columns.append(
-            force_column(sample, *forced[name]) if name in forced else infer_column(sample)
-        )
+        if name not in dropped:
+            sample = _sample(name, table.column(name), transform, exclude_atoms)
+            columns.append(_column(sample, forced))
     schema = _build(columns)
     if not schema.parts:
-        found = [f"{c.name} ({c.kind})" for c in columns]
-        raise DataError(
-            "E037",
-            f"no column can be modelled: {listed(found) if found else 'every column was dropped'}",
-            fix="give a kind yourself, such as --types NAME=categorical",
-        )
+        raise _nothing_modelled(columns)
     return schema
+
+
+def _sample(
+    name: str, column: pa.ChunkedArray, transform: Transform, exclude_atoms: bool
+) -> Sample:
+    kind = declared(column.type)
+    cells = joined(plain(column))
+    categories = pa.types.is_dictionary(kind)
+    ordered = categories and bool(kind.ordered)
+    words = None
+    if ordered or (categories and not pa.types.is_dictionary(cells.type)):
+        words = tuple(labels_of(column))
+    return Sample(name, cells, str(kind), transform, exclude_atoms, words, ordered)
+
+
+def _column(sample: Sample, forced: Mapping[str, tuple[str, list[str] | None]]) -> Any:
+    """Return a column of the kind that was given for it, or of the inferred one."""
+    if sample.name in forced:
+        return force_column(sample, *forced[sample.name])
+    return infer_column(sample)
+
+
+def _too_few(table: pa.Table) -> DataError:
+    return DataError(
+        "E038",
+        f"the table has {table.num_rows} row{'s' * (table.num_rows != 1)}; what columns hold "
+        "cannot be learned from fewer than 2",
+        fix="give more rows",
+        rows=table.num_rows,
+    )
+
+
+def _nothing_modelled(columns: Sequence[Column]) -> DataError:
+    found = [f"{c.name} ({c.kind})" for c in columns]
+    return DataError(
+        "E037",
+        f"no column can be modelled: {listed(found) if found else 'every column was dropped'}",
+        fix="give a kind yourself, such as --types NAME=categorical",
+    )
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Values of a column, or a whole column, that are probably wrong.
+
+    Attributes:
+        column: its name; empty for a problem of the table.
+        why: the reason, such as "not a number".
+        error: the error that `infer` raises; None for values that it accepts.
+        values: the rows, from 1, and the text of the first of the values.
+        count: the number of the values.
+    """
+
+    column: str
+    why: str
+    error: DataError | None = None
+    values: tuple[tuple[int, str], ...] = ()
+    count: int = 0
+
+    @classmethod
+    def at(cls, sample: Sample, wrong: np.ndarray, why: str, error: DataError | None) -> Problem:
+        """Return the problem of the values of a column where `wrong` holds."""
+        rows = np.flatnonzero(wrong)[:SHOWN]
+        values = tuple((int(row) + 1, str(sample.cells[int(row)].as_py())) for row in rows)
+        return cls(sample.name, why, error, values, int(wrong.sum()))
+
+
+SHOWN = 20  # values that a `Problem` lists
+_TRIES = 4  # problems of one column: values that are not numbers, infinite ones, ...
+
+
+def survey(
+    table: pa.Table,
+    *,
+    types: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    transform: Transform = "standard",
+    exclude_atoms: bool = False,
+) -> tuple[list[Column], list[Problem]]:
+    """Infer columns as `infer` does, but go on after values that it refuses.
+
+    Bad values are treated as missing; a column that cannot be used is returned as ignored. The
+    arguments are those of `infer`.
+
+    Returns:
+        The columns and the problems.
+
+    Raises:
+        UsageError: E202, E203 or E205 for a kind, column or order that does not exist.
+    """
+    dropped = matched(drop, table.column_names, "drop")
+    forced = _kinds(types or {}, table.column_names)
+    columns: list[Column] = []
+    problems: list[Problem] = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name not in dropped:
+            found, more = _surveyed(_sample(name, column, transform, exclude_atoms), forced)
+            columns.append(found)
+            problems += more
+    for check in (lambda: _refuse_duplicates(table.column_names), lambda: _build(columns)):
+        try:
+            check()
+        except DataError as error:
+            problems.append(Problem("", error.message, error))
+            break
+    if table.num_rows < 2:
+        error = _too_few(table)
+        problems.append(Problem("", error.message, error))
+    elif not any(column.parts for column in columns):
+        error = _nothing_modelled(columns)
+        problems.append(Problem("", error.message, error))
+    return columns, problems
+
+
+def _surveyed(
+    sample: Sample, forced: Mapping[str, tuple[str, list[str] | None]]
+) -> tuple[Column, list[Problem]]:
+    """Return a column, and the problems that were found on the way to it."""
+    problems: list[Problem] = []
+    for _ in range(_TRIES):
+        try:
+            column = _column(sample, forced)
+        except BadValues as error:
+            if error.wrong is None:
+                break
+            problems.append(Problem.at(sample, error.wrong, error.why, error))
+            sample = replace(sample, cells=_without(sample.cells, error.wrong))
+        except DataError as error:
+            problems.append(Problem(sample.name, error.message, error))
+            break
+        else:
+            wrong = sum(problem.count for problem in problems)
+            if pa.types.is_dictionary(sample.cells.type) and sample.name not in forced:
+                _, rows = hints.of_words(sample.name, sample.cells)
+                if rows.any() and column.kind != "datetime":
+                    problems.append(Problem.at(sample, rows, "not a date", None))
+            return column.model_copy(update={"missing": column.missing - wrong}), problems
+    values = {**sample.common, "kind": "text", "notes": (problems[-1].why,)}
+    return Skipped.model_validate(values), problems
+
+
+def _without(cells: pa.Array, wrong: np.ndarray) -> pa.Array:
+    """Return a column with values replaced by missing ones."""
+    mask = pa.array(wrong)
+    if not pa.types.is_dictionary(cells.type):
+        return pc.if_else(mask, pa.scalar(None, cells.type), cells)
+    indices = pc.if_else(mask, pa.scalar(None, cells.indices.type), cells.indices)
+    fewer = pa.DictionaryArray.from_arrays(indices, cells.dictionary)
+    return plain(pa.chunked_array([fewer]))  # without the levels that are gone
 
 
 def _build(columns: list[Any]) -> Schema:
@@ -312,12 +518,27 @@ def _refuse_duplicates(names: Iterable[str]) -> None:
     )
 
 
-def _match(keys: Iterable[str], names: Sequence[str], flag: str) -> list[str]:
-    """Return the settings by column, with patterns expanded; raise E203 for an unknown name."""
+def matched(keys: Iterable[str], names: Sequence[str], flag: str) -> list[str]:
+    """Return the columns that a flag names.
+
+    Args:
+        keys: names, patterns such as ``"x*"``, or several of them separated by commas. The name of
+            a column wins over a pattern, and both over a list.
+        names: of the table's columns.
+        flag: the flag without its dashes, for messages.
+
+    Raises:
+        UsageError: E203 for a name that the table does not have.
+    """
+    known = {*names}
     found: list[str] = []
     for key in keys:
-        hits = [key] if key in names else fnmatch.filter(names, key)
-        if not hits:
+        hits = [key] if key in known else fnmatch.filter(names, key)
+        if not hits and "," in key:
+            found += matched(
+                [part.strip() for part in key.split(",") if part.strip()], names, flag
+            )
+        elif not hits:
             close = nearest(key, names)
             raise UsageError(
                 "E203",
@@ -335,7 +556,7 @@ def _match(keys: Iterable[str], names: Sequence[str], flag: str) -> list[str]:
 def _kinds(
     types: Mapping[str, str], names: Sequence[str]
 ) -> dict[str, tuple[str, list[str] | None]]:
-    """Return the kinds given by --types and, for ordinals, the order of their levels."""
+    """Return the kinds given by --types, with the order of levels or the format of dates."""
     forced: dict[str, tuple[str, list[str] | None]] = {}
     exact_last = sorted(types, key=lambda key: key in names)
     for key in exact_last:
@@ -351,14 +572,24 @@ def _kinds(
                 column=key,
                 similar=close,
             )
-        order = _order(key, kind, spec)
-        forced |= {name: (kind, order) for name in _match([key], names, "types")}
+        more = _spec(key, kind, spec)
+        forced |= {name: (kind, more) for name in matched([key], names, "types")}
     return forced
 
 
-def _order(column: str, kind: str, spec: str) -> list[str] | None:
+def _spec(column: str, kind: str, spec: str) -> list[str] | None:
+    """Return what follows a kind: the levels of an ordinal in order, or the format of dates."""
     if not spec:
         return None
+    if kind == "datetime":
+        if is_format(spec):
+            return [spec]
+        raise UsageError(
+            "E205",
+            f"the format {snippet(spec)} given for column {snippet(column)} is not usable",
+            fix=f"--types '{column}=datetime:%d/%m/%Y', with a year and a month, as in strftime",
+            column=column,
+        )
     order = [word.strip() for word in spec.split("<")]
     if kind != "ordinal" or len(order) < 2 or len(set(order)) != len(order) or "" in order:
         raise UsageError(

@@ -2,7 +2,7 @@
 
 - read, paths, modality: from a path to what it holds
 - data, stream: the types of data, whole or part by part
-- containers, dataframes, arrays, anndata, torch_datasets: what is given in memory
+- containers, dataframes, frame_types, arrays, anndata, torch_datasets: what is given in memory
 - parquet, ipc, shards, datasets, array_files, idx, zarr: file formats
 - text/: CSV and TSV
 - pictures/: picture files and folders

@@ -30,6 +30,10 @@ class NumpyNative:
             return np.empty((table.num_rows, 0))
         return np.stack(columns, axis=1)
 
+    def renamed(self, names: tuple[str, ...]) -> NumpyNative:
+        """Return the same: an array has no names."""
+        return self
+
 
 @dataclass(frozen=True)
 class PictureNative(NumpyNative):
@@ -56,6 +60,10 @@ class SparseNative:
         if dense.dtype.kind in "OUSM":
             return dense
         return importlib.import_module("scipy.sparse").csr_matrix(dense)
+
+    def renamed(self, names: tuple[str, ...]) -> SparseNative:
+        """Return the same: a matrix has no names."""
+        return self
 
 
 def _column_array(column: pa.ChunkedArray) -> np.ndarray:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import singledispatch
 from importlib import import_module
+from numbers import Integral
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import narwhals as nw
@@ -24,7 +25,7 @@ from lowerbound.files import paths
 from lowerbound.files.anndata import is_anndata
 from lowerbound.files.arrays import NumpyNative, PictureNative, SparseNative
 from lowerbound.files.data import ArrowNative, Native, Whole
-from lowerbound.files.dataframes import FrameNative
+from lowerbound.files.dataframes import FrameNative, frame
 from lowerbound.files.datasets import is_dataset
 from lowerbound.files.pictures.columns import pixels_of
 from lowerbound.files.pictures.options import ANY, Wanted
@@ -53,11 +54,19 @@ class Seen(NamedTuple):
         names: of all columns, in order.
         named: whether the names mean something.
         kind: of container, as `wrap` knows it.
+        frame: types and labels of the columns of a data frame, as `FrameNative` describes them.
     """
 
     names: list[str]
     named: bool
     kind: str
+    frame: Mapping[str, Any] = MappingProxyType({})
+
+
+def noted(native: Native, named: bool) -> dict[str, Any]:
+    """Return the facts about a container from which `seen` returns it."""
+    found: dict[str, Any] = {"kind": kind_of(native), "named": named}
+    return {**found, "frame": native.description()} if isinstance(native, FrameNative) else found
 
 
 def seen(facts: Mapping[str, Any]) -> Seen:
@@ -96,7 +105,7 @@ def admit(
     if isinstance(data, Whole):
         return Given(data, True)
     if nw.dependencies.is_pandas_like_dataframe(data) and not _has_names(data):
-        return Given(_numbered(data), False)
+        return Given(_labelled(data), False)
     if _is_table(data):
         frame = read(data, wanted=wanted)
         return Given(frame, not is_array(kind_of(frame.native)))
@@ -126,41 +135,27 @@ def _has_names(data: Any) -> bool:
     return all(isinstance(label, str) for label in data.columns)
 
 
-def _numbered(data: Any) -> Whole:
-    """Read a pandas frame without column names: 0, 1, ... are positions, not names."""
-    names = [f"x{place}" for place in range(len(data.columns))]
-    frame = read(data.set_axis(names, axis=1))
-    return replace(
-        frame, native=Numbered(frame.native, dict(zip(names, data.columns, strict=True)))
-    )
-
-
-@dataclass(frozen=True)
-class Numbered:
-    """Data frames whose columns have labels that Arrow cannot express, such as numbers.
-
-    Args:
-        native: how their rows go back.
-        labels: the labels, by the names that stand in for them.
-    """
-
-    native: Native
-    labels: Mapping[str, Any]
-
-    def wrap(self, table: pa.Table) -> Any:
-        """Return a data frame with its own labels."""
-        back = self.native.wrap(table)
-        back.columns = [self.labels.get(name, name) for name in back.columns]
-        return back
+def _labelled(data: Any) -> Whole:
+    """Read a pandas frame whose labels are not all text; 0, 1, ... in any order are positions."""
+    frame = read(data)
+    labels = list(data.columns)
+    places = all(isinstance(label, Integral) for label in labels)
+    if places and sorted(labels) == list(range(len(labels))):
+        return frame.renamed(tuple(f"x{label}" for label in labels))
+    return frame
 
 
 def matched(frame: Whole, named: bool, seen: Seen, estimator: str) -> Whole:
     """Return `frame` with the names seen in `fit`: by name where both have names, else in order.
 
+    Labels that are not text count as names where they are those of `fit`.
+
     Raises:
         DataError: E080 for another number of columns.
     """
     if named and seen.named:
+        return frame
+    if not (named or seen.named) and set(seen.names) == set(frame.names):
         return frame
     if named or seen.named:
         doubt = (
@@ -224,11 +219,6 @@ def _(native: FrameNative) -> str:
     return native.narwhal.implementation.value
 
 
-@kind_of.register
-def _(native: Numbered) -> str:
-    return kind_of(native.native)
-
-
 _FIXED: dict[str, Native] = {
     "numpy": NumpyNative(),
     "sparse": SparseNative(),
@@ -236,16 +226,17 @@ _FIXED: dict[str, Native] = {
 }
 
 
-def wrap(kind: str, table: pa.Table) -> Any:
-    """Return `table` as a container of the given kind.
+def wrap(seen: Seen, table: pa.Table) -> Any:
+    """Return rows of a model as the container that it was fitted on.
 
     Raises:
         ResourceError: E310 where the library of that kind is not installed.
     """
+    kind, table = seen.kind, completed(seen.kind, table, seen.names)
     if kind in _FIXED:
         return _FIXED[kind].wrap(table)
     try:
-        return nw.from_arrow(table, backend=kind).to_native()  # pyright: ignore[reportArgumentType]
+        return frame(kind, table, seen.names, seen.frame)
     except ModuleNotFoundError:
         raise ResourceError(
             "E310",

@@ -23,6 +23,10 @@ class Native(Protocol):
         """Return the same rows and columns as a data frame, an array, ..."""
         ...
 
+    def renamed(self, names: tuple[str, ...]) -> Native:
+        """Return the same for tables whose columns have other names."""
+        ...
+
 
 class ArrowNative:
     """Returns Arrow tables, for data from Arrow tables and from files."""
@@ -30,6 +34,10 @@ class ArrowNative:
     def wrap(self, table: pa.Table) -> pa.Table:
         """Return the table itself."""
         return table
+
+    def renamed(self, names: tuple[str, ...]) -> ArrowNative:
+        """Return the same: names are part of a table."""
+        return self
 
 
 PART = 1 << 16  # rows that are processed together
@@ -121,7 +129,7 @@ class Whole(Data):
 
     @property
     def holds_counts(self) -> bool:
-        """Whether this is a matrix of nothing but whole numbers from 0."""
+        """True for a matrix of non-negative whole numbers only."""
         return False
 
     @property
@@ -238,7 +246,8 @@ class Table(Columnar):
 
     def renamed(self, names: tuple[str, ...]) -> Self:
         """Return the same rows with other names for the columns."""
-        return replace(self, table=self.table.rename_columns(list(names)))
+        table = self.table.rename_columns(list(names))
+        return replace(self, table=table, native=self.native.renamed(names))
 
     def to_table(self) -> Table:
         """Return the table itself."""
@@ -286,7 +295,7 @@ class Matrix(Columnar):
 
     @property
     def holds_counts(self) -> bool:
-        """Whether the matrix holds nothing but whole numbers from 0."""
+        """True if the matrix holds non-negative whole numbers only."""
         values = self.matrix.data
         return bool((values >= 0).all() and (values == np.floor(values)).all())
 

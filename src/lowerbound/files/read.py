@@ -35,7 +35,9 @@ from lowerbound.files.stream import Stream
 from lowerbound.files.text import long, tables
 
 
-def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whole:
+def read(
+    data: object, *, rows: int | None = None, wanted: Wanted = ANY, strict: bool = True
+) -> Whole:
     """Read data into memory.
 
     Args:
@@ -46,6 +48,7 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whol
             ``DataLoader`` (see `torch_datasets.from_torch`), or `Data` that were read before.
         rows: stop after this many rows.
         wanted: options for picture files.
+        strict: refuse text with bad lines; see `tables.read_table`.
 
     Raises:
         DataError: E001 to E030 and E082 to E086 when the input cannot be read as it is.
@@ -62,7 +65,9 @@ def read(data: object, *, rows: int | None = None, wanted: Wanted = ANY) -> Whol
         pictures = importlib.import_module("lowerbound.files.pictures.source")
         return pictures.read(data, rows, wanted)
     located = _located(data)
-    return _read_object(data).first(rows) if located is None else _read_files(*located, rows)
+    if located is None:
+        return _read_object(data).first(rows)
+    return _read_files(*located, rows, strict=strict)
 
 
 def walk(data: object, *, wanted: Wanted = ANY) -> Data:
@@ -164,9 +169,10 @@ def _located(data: object) -> tuple[paths.Found, str] | None:
     return (paths.locate_all(found), "the files") if found else None
 
 
-def _read_files(found: paths.Found, name: str, rows: int | None) -> Whole:
+def _read_files(found: paths.Found, name: str, rows: int | None, *, strict: bool = True) -> Whole:
     kind, notes = _kind_of(found)
-    frame = _READERS[kind](found, rows)
+    lenient = kind == "text" and not strict
+    frame = _read_text(found, rows, strict=False) if lenient else _READERS[kind](found, rows)
     return replace(frame, origin=name, notes=(*notes, *frame.notes))
 
 
@@ -200,12 +206,12 @@ _BY_CONTENT = {
 }
 
 
-def _read_text(found: paths.Found, rows: int | None) -> Whole:
+def _read_text(found: paths.Found, rows: int | None, *, strict: bool = True) -> Whole:
     parts, notes, left = [], [], rows
     for path in found.files:
         if left is not None and left <= 0:
             break
-        table, more = tables.read_table(path, left)
+        table, more = tables.read_table(path, left, strict=strict)
         left = None if left is None else left - table.num_rows
         parts.append((path, shards.with_partitions(table, path, found.root)))
         notes += more

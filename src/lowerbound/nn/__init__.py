@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from lowerbound.nn.distributions.families import Ordinals as Ordinals
     from lowerbound.nn.distributions.families import SharedSigma as SharedSigma
     from lowerbound.nn.distributions.families import Student as Student
+    from lowerbound.nn.distributions.level_trees import TreeCategories as TreeCategories
     from lowerbound.nn.distributions.pixels import ContinuousBits as ContinuousBits
     from lowerbound.nn.distributions.pixels import LogisticMixture as LogisticMixture
     from lowerbound.nn.distributions.pixels import Logistics as Logistics
@@ -182,6 +183,7 @@ _HOMES = {
     "TableFeatures": "networks.mlp",
     "ThetaPrior": "objectives.elbo",
     "Trace": "trace",
+    "TreeCategories": "distributions.level_trees",
     "Turned": "latents.codebooks",
     "UNet": "networks.unet",
     "UniformCodes": "latents.code_priors",
@@ -263,6 +265,7 @@ __all__ = [
     "TableFeatures",
     "ThetaPrior",
     "Trace",
+    "TreeCategories",
     "Turned",
     "UNet",
     "UniformCodes",

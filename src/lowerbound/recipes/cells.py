@@ -10,6 +10,8 @@ from torch.distributions import Distribution
 
 from lowerbound.coding.counts import CountsCoding
 from lowerbound.files.data import Whole
+from lowerbound.nn.distributions.base import Observed, sample
+from lowerbound.nn.distributions.counts import sample_of_total
 from lowerbound.nn.distributions.families import Conditional
 from lowerbound.nn.distributions.table_rows import LibraryCounts
 from lowerbound.nn.latents.posteriors import Plain
@@ -117,10 +119,24 @@ def _suits(frame: Whole, chosen: Mapping[str, object]) -> Suggestion | None:
     return Suggestion({}, "raw counts of cells") if frame.holds_counts else None
 
 
+def _draw_totals(
+    px: Distribution,
+    context: Tensor | None,
+    source: torch.Generator,
+    given: Tensor | None = None,
+) -> Tensor:
+    """Draw counts that add up to the library size of their row."""
+    if context is None:
+        return sample(px, source)
+    assert isinstance(px, Observed), "the likelihood of a row of counts"
+    return sample_of_total(px.cells, context[:, 0].exp().round(), source, given)
+
+
 COUNTS = Recipe(
     counts,
     lambda settings: CountsCoding,
     explains=False,
     sparse=True,
     suits=_suits,
+    draw=_draw_totals,
 )

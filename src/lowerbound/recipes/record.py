@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from lowerbound.coding.base import Coding
 from lowerbound.coding.pairs import Restoration
@@ -15,6 +17,7 @@ from lowerbound.coding.pictures import pictures_for
 from lowerbound.coding.tables import TableCoding, numbers_for
 from lowerbound.errors import UsageError, nearest
 from lowerbound.files.data import Whole
+from lowerbound.nn.distributions import base
 from lowerbound.nn.model import LatentModel
 
 TELLS_OF_GAPS = ("missing", "gaps")  # arguments: False or None is for rows without gaps
@@ -49,6 +52,37 @@ class Suggestion(NamedTuple):
     reason: str
 
 
+class Draw(Protocol):
+    """The interface of a function that draws rows from a likelihood."""
+
+    def __call__(
+        self,
+        px: Distribution,
+        context: Tensor | None,
+        source: torch.Generator,
+        given: Tensor | None = None,
+    ) -> Tensor:
+        """Draw rows.
+
+        Args:
+            px: p(x | z), batch shape (B,).
+            context: (B, ...) or None.
+            source: the source of randomness.
+            given: one row of values that the rows will have, NaN where it is open; or None.
+        """
+        ...
+
+
+def draw_each(
+    px: Distribution,
+    context: Tensor | None,
+    source: torch.Generator,
+    given: Tensor | None = None,
+) -> Tensor:
+    """Draw every value from its likelihood."""
+    return base.sample(px, source)
+
+
 Suits = Callable[[Whole, Mapping[str, object]], Suggestion | None]
 
 
@@ -80,6 +114,7 @@ class Recipe:
         searched: whether `tune` tries this recipe in addition to the chosen one.
         suits: a function from the data and the user's plan fields to a `Suggestion`, or to None
             if the recipe does not suit the data; None never suggests it.
+        draw: the function that draws rows from the likelihood.
     """
 
     build: Callable[..., LatentModel]
@@ -97,6 +132,7 @@ class Recipe:
     sparse: bool = False
     searched: bool = False
     suits: Suits | None = None
+    draw: Draw = draw_each
 
     @classmethod
     def of(cls, build: Callable[..., LatentModel]) -> Recipe:
@@ -139,7 +175,7 @@ class Recipe:
 
     @property
     def of_pictures(self) -> bool:
-        """Whether it models pictures of one size."""
+        """True for models of pictures of one size."""
         return "shape" in self.parameters
 
     def make(self, arguments: Mapping[str, Any]) -> LatentModel:

@@ -14,6 +14,8 @@ from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.record import Recipe, of_tables
 from lowerbound.recipes.vectors import vector
 
+TREE_ABOVE = 1000  # levels; below it, one softmax takes as long as the tree
+
 _REALS: dict[str, Callable[[float], Family]] = {
     "gaussian": Gaussian,
     "student": Student,
@@ -31,6 +33,7 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
     components: int = 0,
     floor: float = 0.15,
     reserved: Sequence[float] = (),
+    tree_above: int | None = None,
 ) -> LatentModel:
     """A VAE for tables with columns of mixed kinds, each with a likelihood of its kind.
 
@@ -49,10 +52,17 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         floor: smallest sigma of a real column, in units of its standard deviation. Finer
             structure is treated as rounding and does not influence the fit or the scores.
         reserved: for each coded column, the probability of categories not seen in training.
+        tree_above: number of levels above which a categorical column gets a softmax in two steps
+            (see `lowerbound.nn.TreeCategories`), whose cost does not grow with the levels; None
+            for one softmax over all levels. A fit uses 1,000 unless told otherwise.
     """
     reader = TableFeatures(families, sizes, gaps is not None)
     family = Table(
-        families, sizes, real=choice("likelihood", likelihood, _REALS)(floor), reserved=reserved
+        families,
+        sizes,
+        real=choice("likelihood", likelihood, _REALS)(floor),
+        reserved=reserved,
+        tree_above=tree_above,
     )
     return vector(
         nn.Sequential(Hidden(gaps or 0.0), reader),
@@ -69,5 +79,6 @@ TABLE = Recipe(
     table,
     of_tables,
     example={"families": ["real"], "sizes": [1]},
+    arguments={"tree_above": TREE_ABOVE},
     iwae_above=10_000,  # benchmarks/results/synthetic_choice.json
 )

@@ -4,6 +4,7 @@
 - contents, building: checks of a saved model's documents; its network, built from them
 - finite: the check that results are numbers
 - draws: embed, reconstruct, sample, impute and explain coded rows
+- conditioning, hamiltonian: draws given some values; the move of their Markov chains
 - measures, scoring, typicality, calibration: anomaly scores, p-values and thresholds
 - explain: the columns that make a row's score high
 - evaluate, metrics: estimates of log p(x)

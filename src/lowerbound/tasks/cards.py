@@ -15,6 +15,7 @@ def card(trained: TrainedState) -> str:
     columns = ", ".join(group.column for group in trained.coding.groups) if not shape else ""
     holds = f"pictures: {' x '.join(map(str, shape))}" if shape else f"columns: {columns}"
     reserved = "".join(f"- {line}\n" for line in reservations(objective))
+    doubt = f"- {trained.alarm_doubt}\n" if trained.alarm_doubt else ""
     health = "\n".join(f"- {line}" for line in facts.get("health", {}).get("lines", []))
     return (
         f"# {trained.recipe.name} model\n\n"
@@ -25,7 +26,8 @@ def card(trained: TrainedState) -> str:
         f"- held-out ELBO: {facts.get('valid_elbo', float('nan')):.4f} nats per row (coded)\n"
         f"{trained_with}{reserved}"
         f"- threshold: {trained.alarm.threshold:.6g}, expected alarms "
-        f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n\n"
+        f"{trained.alarm.rate:.3%} ({trained.alarm.low:.3%} to {trained.alarm.high:.3%})\n"
+        f"{doubt}\n"
         f"## Health\n\n{health}\n\n"
         "Scores are -log p(row) in nats; p-values hold for rows exchangeable with the held-out "
         "ones. The model describes the distribution of the rows it was fitted on. It makes no "

@@ -20,10 +20,12 @@ from lowerbound.coding.rows import Batch, Dense, Rows, subset
 from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
 from lowerbound.nn.distributions.grey_levels import GreyCodes
+from lowerbound.nn.distributions.level_trees import TreeCodes
 from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
+from lowerbound.recipes.record import Draw, draw_each
 from lowerbound.tasks.metrics import by_tiles, log_likelihood
-from lowerbound.tasks.proposals import weighted
+from lowerbound.tasks.proposals import has_gaps, weighted
 
 SCORE_SAMPLES = 32
 SCORE_WORK = 1e8  # floating-point operations of a pass up to which a score takes all samples
@@ -45,9 +47,22 @@ def samples_worth(work: float) -> int:
     return max(2, 2 ** math.floor(math.log2(affordable)))
 
 
-def score(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
-    """Return the anomaly score of every row: -log p(x) by importance sampling, (n,) nats."""
-    return -log_likelihood(model, rows, samples).log_p
+def score(
+    model: nn.Module,
+    rows: Rows,
+    samples: int = SCORE_SAMPLES,
+    *,
+    groups: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
+    """Return the anomaly score of every row: -log p(x) by importance sampling, (n,) nats.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        rows: the data.
+        samples: importance samples per row.
+        groups: the columns that code one value, see `log_likelihood`.
+    """
+    return -log_likelihood(model, rows, samples, groups=groups).log_p
 
 
 def embed(model: nn.Module, rows: Rows) -> Tensor:
@@ -92,6 +107,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     context: Tensor | None = None,
+    draw: Draw = draw_each,
 ) -> Tensor:
     """Draw n rows: z from the prior, then every value from its likelihood, (n, ...).
 
@@ -102,6 +118,7 @@ def sample(
         temperature: factor of the scale of the prior.
         top_k: draw every code from this many of the likeliest ones; None for all codes.
         context: (n, ...) or None.
+        draw: the function that draws rows from the likelihood.
 
     Raises:
         UsageError: E246 if the prior supports no temperature, E256 if it has no codes.
@@ -113,51 +130,8 @@ def sample(
         for start in range(0, n, SAMPLE_CHUNK):
             count = min(SAMPLE_CHUNK, n - start)
             given = None if context is None else context[start : start + count]
-            draws.append(base.sample(model(None, Trace(choose, count), given), source))
+            draws.append(draw(model(None, Trace(choose, count), given), given, source))
     return torch.cat(draws)
-
-
-class Conditioned(NamedTuple):
-    """Draws conditional on some values, and their effective number.
-
-    Attributes:
-        values: (n, ...) rows; the given values are unchanged.
-        effective_samples: effective sample size of the importance weights. If it is far below n,
-            many rows share the same z.
-    """
-
-    values: Tensor
-    effective_samples: float
-
-
-@torch.no_grad()
-def sample_given(model: nn.Module, given: Tensor, n: int, *, seed: int = 0) -> Conditioned:
-    """Draw n rows conditional on the values of `given` that are not NaN.
-
-    z is drawn from the prior, weighted by p(given | z) and resampled; then the other values are
-    drawn from p(x | z).
-
-    Args:
-        model: a module with ``forward(x, trace, context)``.
-        given: (columns,), or one picture, with NaN for values to draw.
-        n: number of rows.
-        seed: seed of all draws.
-    """
-    proposals = max(16384, 8 * n)
-    zs, log_w = [], []
-    with evaluating(model) as device:
-        source = noise.generator("sample", "given", seed, device=device)
-        for _ in range(0, proposals, SAMPLE_CHUNK):
-            trace = Trace(from_prior(source), SAMPLE_CHUNK)
-            px = model(None, trace, None)
-            log_w.append(px.log_prob(given.expand(SAMPLE_CHUNK, *given.shape)))
-            zs.append({name: site.z for name, site in trace.sites.items()})
-        weights = torch.cat(log_w).double().softmax(0)
-        chosen = weights.multinomial(n, replacement=True, generator=source)
-        z = {name: torch.cat([each[name] for each in zs])[chosen] for name in zs[0]}
-        values = base.sample(model(None, Trace(replay(z), n), None), source)
-    kept = torch.where(given.isnan(), values, given.expand_as(values))
-    return Conditioned(kept, (1 / weights.square().sum()).item())
 
 
 @torch.no_grad()
@@ -197,10 +171,7 @@ def impute(
 def _with_gaps(rows: Rows, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Return all rows, and the indices of those with missing values."""
     x = rows.take(torch.arange(len(rows))).x
-    gone = x.flatten(1).isnan()
-    for columns in groups:
-        gone[:, columns] &= gone[:, columns].all(1, keepdim=True)
-    return x, gone.any(1).nonzero()[:, 0]
+    return x, has_gaps(x.flatten(1), groups).nonzero()[:, 0]
 
 
 @torch.no_grad()
@@ -285,6 +256,11 @@ def _(px: Categorical, weights: Tensor) -> Tensor:
 
 
 @average.register
+def _(px: TreeCodes, weights: Tensor) -> Tensor:
+    return px.likeliest(weights)
+
+
+@average.register
 def _(px: GreyCodes, weights: Tensor) -> Tensor:
     return _mix(px.mean, weights)
 
@@ -302,7 +278,7 @@ def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Ten
     """
 
     def work(batch: Batch) -> Tensor:
-        found = weighted(model, batch, samples)
+        found = weighted(model, batch, samples, refine=False)
         px, weights = found.px, found.weights.to(batch.x.dtype)
         cells = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
         return -_mix(cells, weights)
@@ -319,7 +295,7 @@ def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> 
     """
 
     def work(batch: Batch) -> Tensor:
-        found = weighted(model, batch, samples)
+        found = weighted(model, batch, samples, refine=False)
         px, weights = found.px, found.weights.to(batch.x.dtype)
         seen = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
         usual = torch.zeros_like(seen)
@@ -359,12 +335,13 @@ def explain(
         groups: the columns that code one value, such as the parts of a date.
         samples: importance samples per row.
     """
-    whole = score(model, Dense(x), samples)
+    whole = score(model, Dense(x), samples, groups=groups)
     nats, expected = x.new_zeros(len(x), len(groups)), torch.full_like(x, torch.nan)
     for g, columns in enumerate(groups):
         without = x.clone()
         without[:, columns] = torch.nan
         present = ~x[:, columns].isnan().all(1)
-        nats[:, g] = (whole - score(model, Dense(without), samples)).masked_fill(~present, 0.0)
+        rest = score(model, Dense(without), samples, groups=groups)
+        nats[:, g] = (whole - rest).masked_fill(~present, 0.0)
         expected[:, columns] = impute(model, Dense(without), samples=samples)[:, columns]
     return Surprise(nats, expected)

@@ -68,7 +68,8 @@ class Evaluation:
         """Add a part of the rows; the memory used is 4 bytes per row."""
         model, rows = self.trained.model, coded.rows
         bound = metrics.elbo(model, rows)
-        weighted = metrics.log_likelihood(model, rows, self.samples, start=self.log_p.count)
+        start, groups = self.log_p.count, coded.groups
+        weighted = metrics.log_likelihood(model, rows, self.samples, start=start, groups=groups)
         self.distortion.add(bound.distortion)
         self.rate.add(bound.rate)
         self.log_p.add(weighted.log_p)

@@ -18,7 +18,7 @@ from torch import nn
 from lowerbound.coding.base import Coded
 from lowerbound.errors import UsageError
 from lowerbound.tasks import draws
-from lowerbound.tasks.calibration import Alarm, Calibration, discovery_cut
+from lowerbound.tasks.calibration import Alarm, Calibration, Coarse, discovery_cut
 from lowerbound.tasks.finite import finite
 from lowerbound.tasks.typicality import LEVEL_SAMPLES, Typicality, level_ratio
 
@@ -27,7 +27,7 @@ class Measure(Protocol):
     """A function that scores rows, in nats: higher is more unusual."""
 
     parted: ClassVar[bool]
-    """Whether the score is a sum of contributions of columns or pixels, which can be shown."""
+    """True for scores that are sums of contributions of columns or pixels."""
 
     def __call__(self, model: nn.Module, coded: Coded) -> NDArray[np.float64]:
         """Return the score of every row, (n,) nats."""
@@ -47,7 +47,8 @@ class Likelihood:
 
     def __call__(self, model: nn.Module, coded: Coded) -> NDArray[np.float64]:
         """Return the score of every row, (n,) nats."""
-        return draws.score(model, coded.rows, self.samples).numpy() + coded.surcharge
+        nats = draws.score(model, coded.rows, self.samples, groups=coded.groups)
+        return nats.numpy() + coded.surcharge
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,15 @@ class Scoring:
             rate: the largest expected share of flagged rows that are normal, in (0, 1).
         """
         return discovery_cut(self.calibration.p_values(scores), rate)
+
+    def too_coarse(self, scores: NDArray[np.float64], rate: float) -> Coarse | None:
+        """Return the calibration rows that a false-discovery rate takes, if there are too few.
+
+        Args:
+            scores: (n,) nats, the scores of all rows that are tested.
+            rate: the largest expected share of flagged rows that are normal, in (0, 1).
+        """
+        return self.calibration.too_coarse(scores, rate)
 
     def check_parted(self, flag: str) -> None:
         """Raise an error if the score is not a sum of contributions.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
 from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Choose, Encoded, Trace, from_posterior, from_prior, replay
-from lowerbound.tasks import proposals
+from lowerbound.tasks import hamiltonian, proposals
 
 T = TypeVar("T", float, Tensor)
 
@@ -123,13 +123,14 @@ def log_likelihood(
     chunk: int = CHUNK,
     most: int = TILE,
     start: int | None = None,
+    groups: Sequence[Sequence[int]] | None = None,
 ) -> LogLikelihood:
     """Estimate log p(x) of every row by importance sampling from q(z | x).
 
     The estimate of a row depends only on the row and the model, unless `start` is given. Sums are
     accumulated in float64 over chunks of samples, so memory does not grow with `samples`; rows
-    are encoded once for all chunks. Rows with missing cells get better proposals where q is poor,
-    and rows that take few values are estimated by many draws from the prior: see `proposals`.
+    are encoded once for all chunks. Rows that take few values are estimated by many draws from the
+    prior: see `proposals`.
 
     References:
         Burda, Grosse & Salakhutdinov, "Importance weighted autoencoders", 2016, section 3.
@@ -142,6 +143,8 @@ def log_likelihood(
         most: rows per pass; fewer are used if rows are large pictures.
         start: number of the first row, by which draws are then keyed: equal rows have independent
             errors, for an honest mean over rows. None keys them by the values of the row.
+        groups: the columns that code one value, see `proposals.has_gaps`: rows with missing
+            values then get better proposals where q is poor. None: none has.
 
     Raises:
         UsageError: E240 for fewer than one sample.
@@ -151,7 +154,7 @@ def log_likelihood(
             "E240", f"samples must be a positive integer, got {samples}", fix="samples=1"
         )
 
-    estimator = _ImportanceSampling(model, samples, chunk, start)
+    estimator = _ImportanceSampling(model, samples, chunk, start, groups)
     few = _of_few_values(model, rows, most)
     if few is None:
         flat = ONCE // min(samples, chunk)
@@ -174,9 +177,18 @@ class _ImportanceSampling:
         samples: draws per row.
         chunk: draws per pass.
         start: see `log_likelihood`.
+        groups: see `log_likelihood`.
     """
 
-    def __init__(self, model: nn.Module, samples: int, chunk: int, start: int | None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        samples: int,
+        chunk: int,
+        start: int | None,
+        groups: Sequence[Sequence[int]] | None,
+    ) -> None:
+        self.groups = groups
         self.model, self.samples, self.chunk, self.next = model, samples, chunk, start
         self.certain: bool | None = None  # whether q(z | x) is deterministic, as for codes
 
@@ -186,8 +198,11 @@ class _ImportanceSampling:
             number = torch.arange(self.next, self.next + len(keys), device=keys.device)
             keys, self.next = noise.row_keys(number[:, None]), self.next + len(keys)
         found = self._sums(batch, keys, from_posterior)
+        if self.groups is None:
+            return found
         effective = _effective(found, self.samples)
         poor = proposals.weak(batch, effective / self.samples)
+        poor &= proposals.has_gaps(batch.x.flatten(1), self.groups)
         if not poor.any():
             return found
         fitted = proposals.refined(self.model, batch)
@@ -382,29 +397,9 @@ class _Chains:
         shaped = {
             n: self.step.to(v.dtype).view(-1, *[1] * (v.dim() - 1)) for n, v in self.z.items()
         }
-        normals = noise.Stream(self.source)
-        momentum = {n: normals(n, v.shape, v) for n, v in self.z.items()}
-        density, slope = self.slope(self.z, beta)
-        start = density - _kinetic(momentum)
-        z, p = dict(self.z), {n: m + 0.5 * shaped[n] * slope[n] for n, m in momentum.items()}
-        for i in range(self.settings.leapfrog):
-            z = {n: v + shaped[n] * p[n] for n, v in z.items()}
-            density, slope = self.slope(z, beta)
-            share = 0.5 if i == self.settings.leapfrog - 1 else 1.0
-            p = {n: m + share * shaped[n] * slope[n] for n, m in p.items()}
-        gain = (density - _kinetic(p) - start).nan_to_num(-torch.inf)
-        uniform = torch.rand(
-            gain.shape, generator=self.source, dtype=gain.dtype, device=gain.device
+        self.z, accept = hamiltonian.move(
+            lambda z: self.slope(z, beta), self.z, shaped, self.settings.leapfrog, self.source
         )
-        accept = uniform.log() < gain
-        for n, v in z.items():
-            self.z[n] = torch.where(accept.view(-1, *[1] * (v.dim() - 1)), v, self.z[n])
         # Adapt to an acceptance rate of 0.65, the optimum for Hamiltonian Monte Carlo.
         self.step *= torch.where(accept, 1.02, 0.98 ** (0.65 / 0.35))
         self.step.clamp_(1e-4, 2.0)
-
-
-def _kinetic(momentum: dict[str, Tensor]) -> Tensor:
-    return torch.stack(
-        [0.5 * m.double().square().flatten(1).sum(1) for m in momentum.values()]
-    ).sum(0)

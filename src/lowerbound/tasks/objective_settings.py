@@ -44,7 +44,7 @@ class Setting:
 
     @property
     def replaces(self) -> bool:
-        """Whether it replaces the ELBO by another objective."""
+        """True if the setting replaces the ELBO by another objective."""
         return self.acts == "replaces"
 
     def used(self, values: Mapping[str, Any]) -> bool:

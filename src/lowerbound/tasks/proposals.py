@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -50,20 +50,21 @@ class Weighted(NamedTuple):
         return self.log_w.double().softmax(1)
 
 
-def weighted(model: nn.Module, batch: Batch, samples: int) -> Weighted:
+def weighted(model: nn.Module, batch: Batch, samples: int, *, refine: bool = True) -> Weighted:
     """Return draws of z given each row, with their importance weights.
 
-    Rows with missing cells whose weights are uneven get a proposal of their own.
+    Rows whose weights are uneven get a proposal of their own.
 
     Args:
         model: a module with ``forward(x, trace, context)``.
         batch: rows of data.
         samples: draws per row.
+        refine: whether the rows have missing cells, so that q may be a poor proposal.
     """
     normals = noise.Keyed(noise.row_keys(*batch))
     found = _drawn(model, batch, from_posterior(normals), samples)
     poor = weak(batch, share(found.log_w))
-    if not poor.any():
+    if not refine or not poor.any():
         return found
     other = _drawn(model, batch, proposing(refined(model, batch), normals), samples)
     better = preferred(poor, share(other.log_w), share(found.log_w))
@@ -84,15 +85,30 @@ def share(log_w: Tensor) -> Tensor:
 
 
 def weak(batch: Batch, effective: Tensor) -> Tensor:
-    """Return for which rows a proposal is worth refining, (rows,).
+    """Return for which rows q is a poor proposal, (rows,).
 
     Args:
-        batch: the rows. Those without missing cells have the proposal that training is about.
+        batch: the rows.
         effective: their shares of effective samples.
     """
     if batch.x.dim() != 2:  # for pictures, a fit to each row would take minutes
         return torch.zeros_like(effective, dtype=torch.bool)
-    return batch.x.isnan().any(1) & (effective < WEAK)
+    return effective < WEAK
+
+
+def has_gaps(x: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
+    """Return which rows (n, columns) have a missing value, (n,).
+
+    Args:
+        x: coded rows.
+        groups: the columns that code one value, such as a number and its atoms: the value is
+            missing if all of them are NaN. Other columns are values of their own.
+    """
+    gone = x.isnan()
+    for columns in groups:
+        if len(columns) > 1:
+            gone[:, columns] &= gone[:, columns].all(1, keepdim=True)
+    return gone.any(1)
 
 
 def preferred(poor: Tensor, refined: Tensor, usual: Tensor) -> Tensor:

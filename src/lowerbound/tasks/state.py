@@ -39,6 +39,14 @@ class TrainedState:
     further: dict[str, Scoring] = field(default_factory=dict)
 
     @property
+    def alarm_doubt(self) -> str:
+        """Why the alarm rate that was asked for cannot be reached, and the rate used, or ""."""
+        rate = self.facts.get("plan", {}).get("alarm_rate")
+        if rate is None or self.recipe.restoration:  # restoration models have no alarms
+            return ""
+        return self.calibration.unreachable(rate)
+
+    @property
     def latent(self) -> int:
         """The total size of z over all levels."""
         if not {"latent", "latents"} & self.arguments.keys():  # recorded by the fit
@@ -54,7 +62,7 @@ class TrainedState:
 
     @property
     def explains(self) -> bool:
-        """Whether `explain` can name columns: False for pictures and models with a context."""
+        """True if `explain` can name columns; False for pictures and models with a context."""
         return not self.coding.shape and self.recipe.explains
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lowerbound import bundle
 from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, restore
-from lowerbound.errors import DataError, ModelFileError, UsageError, nearest
+from lowerbound.errors import ModelFileError, UsageError
 from lowerbound.files import containers
 from lowerbound.files.data import Whole
 from lowerbound.files.read import read
@@ -24,6 +24,7 @@ from lowerbound.recipes import RECIPES, Recipe, find, images
 from lowerbound.tasks import building, cards, contents
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Alarm, Calibration
+from lowerbound.tasks.conditioning import sample_given
 from lowerbound.tasks.evaluate import Evaluation
 from lowerbound.tasks.explain import explained
 from lowerbound.tasks.finite import finite
@@ -33,6 +34,7 @@ from lowerbound.tasks.scoring import scoring_of
 from lowerbound.tasks.state import TrainedState
 
 FEW = 30  # effective samples below which conditional sampling gives a warning
+PAIRS = 1 << 16  # contexts from which conditional draws choose
 PICTURES_AT_ONCE = 1024  # pictures decoded together
 
 
@@ -42,16 +44,20 @@ class Samples(NamedTuple):
     Attributes:
         table: the rows.
         effective_samples: effective sample size of conditional draws; None for other draws.
+        notes: remarks for the user.
     """
 
     table: pa.Table
     effective_samples: float | None = None
+    notes: Sequence[str] = ()
 
 
 def warn_of_few(drawn: Samples, n: int) -> None:
-    """Warn if the effective sample size of n conditional rows is small."""
+    """Warn if the effective sample size of n conditional rows is small; pass on remarks."""
+    for note in drawn.notes:
+        warnings.warn(note, stacklevel=3)
     worth = drawn.effective_samples
-    if worth is not None and worth < min(FEW, n):
+    if worth is not None and worth < min(FEW, n / 2):
         warnings.warn(
             f"the effective sample size of the {n} rows is {worth:.1f}: the given values are rare "
             "under the model",
@@ -106,7 +112,8 @@ class Model(TrainedState):
                 rows and the other highest-scoring rows.
             false_discovery_rate: flag rows by the Benjamini-Hochberg procedure, so that the
                 expected share of normal rows among the flagged ones is at most this, instead of
-                the rows above the threshold of the fit.
+                the rows above the threshold of the fit. A warning is given if no row is flagged
+                because the calibration rows are too few for this rate.
 
         Returns:
             A table of the same type as `data` (a structured array for an array) with a line per
@@ -162,7 +169,11 @@ class Model(TrainedState):
             way.check_parted("--explain")
         frame, coded = self.encode(data)
         scores = way.scores(self.model, coded)
-        cut = None if false_discovery_rate is None else way.cut(scores, false_discovery_rate)
+        cut = None
+        if false_discovery_rate is not None:
+            cut = way.cut(scores, false_discovery_rate)
+            if coarse := way.too_coarse(scores, false_discovery_rate):
+                warnings.warn(str(coarse), stacklevel=2)
         return explained(self, (frame, coded), way.flag(scores, cut), explain), coded
 
     def embed(self, data: object) -> NDArray[np.float32]:
@@ -182,11 +193,11 @@ class Model(TrainedState):
         """Return the reconstructions of rows that are coded already, as an Arrow table."""
         rows = coded.rows
         if not self.coding.shape:
-            return self.coding.decode(self._reconstructed(rows))
+            return self.coding.means(self._reconstructed(rows))
         # Decode in parts: the model returns four bytes per pixel, a picture takes one.
         parts = torch.arange(len(rows)).split(PICTURES_AT_ONCE)
         found = (self._reconstructed(subset(rows, part)) for part in parts)
-        return pa.concat_tables([self.coding.decode(values) for values in found])
+        return pa.concat_tables([self.coding.means(values) for values in found])
 
     def _reconstructed(self, rows: Rows) -> NDArray[np.float32]:
         return finite(tasks.reconstruct(self.model, rows).numpy(), "reconstructions")
@@ -222,8 +233,7 @@ class Model(TrainedState):
         """Convert rows of the model to the type of table that it was fitted on."""
         if self.coding.shape:
             return containers.pictures(table, self.coding.shape)
-        seen = containers.seen(self.facts)
-        return containers.wrap(seen.kind, containers.completed(seen.kind, table, seen.names))
+        return containers.wrap(containers.seen(self.facts), table)
 
     def samples(
         self,
@@ -244,43 +254,45 @@ class Model(TrainedState):
             where: values of columns, by name, on which to condition.
 
         Raises:
-            UsageError: E240 for n below 1, E243 for a column that is not modelled, E256 for top_k
-                if the prior has no codes.
-            DataError: E074 for a level that training has not seen.
+            UsageError: E240 for n below 1, E243 for a column that is not modelled, E245 for a
+                condition that is a missing value, E256 for top_k if the prior has no codes.
+            DataError: E074 for a level that training has not seen or a value beyond its range,
+                E030, E032 or E035 for a value that is not of the column's kind.
         """
         if n < 1:
             raise UsageError("E240", f"n must be a positive integer, got {n}", fix="-n 1000")
         if where:
-            drawn = tasks.sample_given(self.model, self._given(where), n, seed=seed)
-            return Samples(self._drawn(drawn.values), drawn.effective_samples)
-        values = tasks.sample(self.model, n, seed=seed, temperature=temperature, top_k=top_k)
-        return Samples(self._drawn(values))
-
-    def _drawn(self, values: torch.Tensor) -> pa.Table:
-        return self.coding.decode(finite(values.numpy(), "draws", infinite=True), bounded=True)
-
-    def _given(self, where: dict[str, object]) -> torch.Tensor:
-        """Code one row with the given values; its other values are missing."""
-        known = {group.column for group in self.coding.groups}
-        for name in where:
-            if name not in known:
-                near = nearest(name, known)
+            if temperature != 1.0 or top_k is not None:
                 raise UsageError(
-                    "E243",
-                    f"the model has no column {name!r}"
-                    + (f"; found a similar name: {near!r}" if near else ""),
-                    fix=f"--where {near}=VALUE" if near else "lowerbound info M.vae lists them",
+                    "E236",
+                    "where cannot be combined with temperature or top_k",
+                    fix="leave one of them out",
                 )
-        row = pa.table({name: pa.array([where.get(name)]) for name in sorted(known)})
-        coded = self._coded(read(row))
-        if coded.unseen:
-            name = next(iter(coded.unseen))
-            raise DataError(
-                "E074",
-                f"the training data did not contain the value {where[name]!r} in column {name!r}",
-                fix="lowerbound info M.vae lists the levels",
+            asked = self.coding.asked(where)
+            if self.coding.shape:  # the pixels without a condition are missing
+                images.likelihood_of(
+                    self.arguments["likelihood"], self.arguments["shape"][0], True
+                )
+            context = self.coding.contexts(PAIRS, seed, asked)
+            drawn = sample_given(
+                self.model, asked.row, n, seed=seed, context=context, draw=self.recipe.draw
             )
-        return coded.rows.take(torch.zeros(1, dtype=torch.long)).x[0]
+            table = self._drawn(drawn.values, drawn.context)
+            return Samples(asked.imposed(table), drawn.effective_samples, asked.notes)
+        context = self.coding.contexts(n, seed)
+        values = tasks.sample(
+            self.model,
+            n,
+            seed=seed,
+            temperature=temperature,
+            top_k=top_k,
+            context=context,
+            draw=self.recipe.draw,
+        )
+        return Samples(self._drawn(values, context))
+
+    def _drawn(self, values: torch.Tensor, context: torch.Tensor | None) -> pa.Table:
+        return self.coding.drawn(finite(values.numpy(), "draws", infinite=True), context)
 
     def impute(self, data: object, *, draws: int | None = None, seed: int = 0) -> Any:
         """Return `data` with its missing values filled; observed values are unchanged.
@@ -390,7 +402,7 @@ class Model(TrainedState):
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
         """Return the mean of p(x | z) for latents z, (n, latent), as an Arrow table."""
         values = tasks.decode(self.model, torch.as_tensor(np.asarray(z), dtype=torch.float32))
-        return self.coding.decode(finite(values.numpy(), "values"))
+        return self.coding.means(finite(values.numpy(), "values"))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model to the folder `path` atomically, and return its absolute path."""

@@ -1,8 +1,10 @@
 """Train models on raw data.
 
 - fit: read, code, split, build, train, refit the prior, calibrate
-- units: parse durations ("10m") and shares ("0.1%")
+- units: parse and spell durations ("10m"), parse shares ("0.1%")
 - plan: the options of a fit, and the presets
+- after_training: cost and extent of the work after training, under a time limit
+- forecast: what a fit says about its time when it begins
 - split: training, validation and calibration rows
 - objective: check the settings of the objective and build it
 - second_stage: train the prior of a model of codes with everything else frozen

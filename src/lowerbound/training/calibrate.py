@@ -19,13 +19,13 @@ from lowerbound.tasks.scoring import Likelihood, Scoring, by_levels, levels_lack
 from lowerbound.tasks.trained import Model
 from lowerbound.training.engine.engine import flops
 from lowerbound.training.plan import Plan, budget_of, objective_settings
-from lowerbound.training.split import HELD_CROPS, SMALL, Fitted, Material
+from lowerbound.training.split import HELD_CROPS, Fitted, Material
 
 CROP_SAMPLES = 4  # importance samples of a crop's score
 TYPICAL_ROWS = 500  # held-out rows from which each column's usual part of a score is estimated
 TYPICAL_COLUMNS = 5_000
 LEVEL_ROWS = 1_000  # held-out rows scored by levels, with half the draws of the likelihood
-SEEN = 0.1  # dB that a restored picture must gain: a visible difference
+GAIN = 1.0  # dB that a restored picture must gain over the given one: a visible difference
 
 
 def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> Model:
@@ -40,7 +40,7 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
     model, arguments, history, engine, priors = fitted
     coding, coded, split = material.coding, material.coded, material.split
     index = split.calibration
-    samples = _samples(model, coded)
+    samples = material.samples or score_samples(model, coded)
     calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
     some = subset(coded.rows, index[:TYPICAL_ROWS])
     columns = coding.groups if not coding.shape else ()  # pictures have no named columns
@@ -49,10 +49,11 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
         if 0 < len(columns) <= TYPICAL_COLUMNS
         else None
     )
-    learned = _some(material.learned, coded)
-    health = doctor.examine(model, learned, material.valid, values_of(coding))
+    learned = _some(_first(material.learned, material.checked), coded)
+    valid = _first(material.valid, material.checked)
+    health = doctor.examine(model, learned, valid, values_of(coding), plan.recipe.parameters)
     if plan.recipe.restoration:
-        health = _restoring(health, fitted, material.valid)
+        health = _restoring(health, fitted, valid)
     facts = {
         "version": __version__,
         "torch": str(torch.__version__),
@@ -61,7 +62,6 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
         "columns": list(frame.names),
         "rows": len(coded.rows),
         "split": {name: len(getattr(split, name)) for name in ("train", "valid", "calibration")},
-        "shared_held_out": len(coded.rows) < SMALL,
         "plan": plan.document(),
         "objective": objective_settings(plan, len(split.train)),
         "patience": budget_of(plan, len(split.train)).patience,
@@ -89,7 +89,7 @@ def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> M
     )
 
 
-def _samples(model: LatentModel, coded: Coded) -> int:
+def score_samples(model: LatentModel, coded: Coded) -> int:
     """Return the number of importance samples per score."""
     if coded.each > 1:
         return CROP_SAMPLES
@@ -112,14 +112,27 @@ def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Hea
             f"{right:.1%} of the held-out pixels are classified correctly; {usual:.1%} of them "
             "have the most frequent class"
         )
-        return doctor.of_restoring(
-            health, told, right > usual, "the most frequent class everywhere"
-        )
+        doubt = "" if right > usual else "no better than the most frequent class everywhere"
+        return doctor.of_restoring(health, told, doubt)
     before, after = restore.decibels(fitted.model, valid)
-    told = f"restoration takes held-out crops from {before:.2f} dB to {after:.2f} dB"
-    return doctor.of_restoring(health, told, after > before + SEEN)
+    simple = restore.filtered_decibels(valid)
+    told = (
+        f"restoration takes held-out crops from {before:.2f} dB to {after:.2f} dB; the best of "
+        f"some Gaussian and median filters takes them to {simple:.2f} dB"
+    )
+    doubt = ""
+    if not after >= before + GAIN:
+        doubt = f"only {after - before:.2f} dB better than the given picture"
+    elif not after > simple:
+        doubt = "no better than a Gaussian or median filter"
+    return doctor.of_restoring(health, told, doubt)
+
+
+def _first(rows: Rows, most: int) -> Rows:
+    """Return the first rows, `most` of them or all if there are fewer."""
+    return subset(rows, torch.arange(min(most, len(rows))))
 
 
 def _some(learned: Rows, coded: Coded) -> Rows:
     """Return the training rows that are checked: all, or `HELD_CROPS` crops of pictures."""
-    return learned if coded.each == 1 else subset(learned, torch.arange(HELD_CROPS))
+    return learned if coded.each == 1 else _first(learned, HELD_CROPS)

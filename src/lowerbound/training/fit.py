@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,10 @@ from lowerbound.coding.pairs import read_pairs
 from lowerbound.coding.rows import Rows, fingerprint, subset, tile_of, tiles
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.files import containers
-from lowerbound.files.data import Data, Whole
+from lowerbound.files.data import ArrowNative, Data, Whole
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
+from lowerbound.nn.distributions.table_rows import Table
 from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe, find, suggest
@@ -30,15 +32,19 @@ from lowerbound.recipes.hierarchies import halved
 from lowerbound.recipes.record import TELLS_OF_GAPS
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.objective_settings import OBJECTIVE
+from lowerbound.tasks.scoring import levels_lacking
 from lowerbound.tasks.trained import Model
-from lowerbound.training.calibrate import calibrated
+from lowerbound.training import after_training
+from lowerbound.training.calibrate import calibrated, score_samples
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.history import History
-from lowerbound.training.engine.loop import Report
+from lowerbound.training.engine.loop import Beat, Report
 from lowerbound.training.engine.processes import ALONE, Team
 from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.engine.settings import Budget, Optimiser
+from lowerbound.training.engine.time_limit import TimeLimit
+from lowerbound.training.forecast import Forecast
 from lowerbound.training.objective import objective_of, settled
 from lowerbound.training.plan import (
     PRESETS,
@@ -48,12 +54,14 @@ from lowerbound.training.plan import (
     objective_settings,
     optimiser_of,
 )
-from lowerbound.training.refit_prior import refit_prior
+from lowerbound.training.refit_prior import refit_is_tried, refit_prior
 from lowerbound.training.second_stage import RATE, TIME, FrozenElbo, unfrozen
 from lowerbound.training.split import CALIBRATION_ROWS, VALID_ROWS, Fitted, Material, Say, Split
+from lowerbound.training.units import spell_seconds
 
 CONTEXT_ROWS = 20_000
 LATENT_LIMIT = 128
+LEAST_TRAINING = 0.5  # seconds of training even if a time limit is already used up
 CLIP = 5.0  # limit on the gradient's norm, times the square root of the number of columns
 
 
@@ -103,9 +111,12 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         types: kinds of columns by name, in place of the inferred ones.
         drop: columns to leave out.
         transform: scaling of numeric columns: "blend", "standard" or "quantile".
-        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%".
+        alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%". If the
+            calibration rows are too few for it, `say` is told what is used, and
+            ``model.alarm_doubt`` says so.
         max_epochs: largest number of passes over the data.
-        time_limit: largest number of seconds, or text such as "60s" or "10m".
+        time_limit: largest number of seconds up to the saved model, or text such as "60s" or
+            "10m".
         learning_rate: peak learning rate of Adam.
         seed: seed of all random numbers.
         device: "cpu", "cuda", ...; None uses a GPU if there is one.
@@ -126,13 +137,15 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     >>> model.embed(np.zeros((2, 3))).shape
     (2, 2)
     """
-    named = locals()
+    named, began = locals(), time.monotonic()
     chosen = {name: named[name] for name in _FIELDS if named[name] not in (None, ())}
     given, suits = _given(data, recipe, targets, chosen)
     more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
+    limit = TimeLimit(plan.time_limit, began)
     if out is None:
-        return _noting(learn(given, plan, say=say), given)
+        model = _noting(learn(given, plan, say=say, limit=limit), given)
+        return _saying(model, say)
     target = Path(out).absolute()
     if resume not in ("auto", "never"):
         raise UsageError(
@@ -141,11 +154,18 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     with RunFolder(run_path(target), fresh=resume == "never", replace=overwrite) as run:
         if target.exists() and not run.replace:
             raise UsageError("E220", f"{target} exists already", fix="overwrite=True")
-        model = _noting(learn(given, plan, run=run, say=say), given)
+        model = _noting(learn(given, plan, run=run, say=say, limit=limit), given)
         run.owns_output()
         model.save(target, overwrite=run.replace)
         if model.facts["history"]["stopped"] != "interrupt":
             run.remove()
+    return _saying(model, say)
+
+
+def _saying(model: Model, say: Say) -> Model:
+    """Say why the alarm rate cannot be reached, if so; return the model."""
+    if model.alarm_doubt:
+        say(model.alarm_doubt)
     return model
 
 
@@ -189,12 +209,13 @@ def _given(
 
 def _noting(model: Model, given: Data) -> Model:
     """Record the kind of container of the data; the model returns rows in the same kind."""
-    kind = containers.kind_of(given.native) if isinstance(given, Whole) else "arrow"
-    model.facts["input"] = {"kind": kind, "named": not containers.is_array(kind)}
+    native = given.native if isinstance(given, Whole) else ArrowNative()
+    named = not containers.is_array(containers.kind_of(native))
+    model.facts["input"] = containers.noted(native, named)
     return model
 
 
-def learn(
+def learn(  # noqa: PLR0913 - independent options, all with defaults
     data: object,
     plan: Plan | None = None,
     *,
@@ -203,6 +224,8 @@ def learn(
     say: Say = lambda line: None,
     begin: Begin = lambda frame, coding, split: None,
     team: Team = ALONE,
+    limit: TimeLimit | None = None,
+    beat: Beat | None = None,
 ) -> Model:
     """Fit a model to `data` and calibrate it.
 
@@ -215,6 +238,9 @@ def learn(
         begin: called once, after the data are coded and split and before training.
         team: the processes that train together. Each calls this function with the same arguments,
             except that only the first one has a run folder; all return the same model.
+        limit: the time limit of the fit and the time used so far; None begins to count the plan's
+            limit with this call. It covers everything up to the saved model.
+        beat: called about once per second with the pace of training.
 
     Raises:
         DataError: E0xx if the data cannot be used.
@@ -223,6 +249,7 @@ def learn(
         NumericError: E4xx if training diverges.
     """
     plan = plan or Plan()
+    limit = limit or TimeLimit(plan.time_limit)
     frame, coding, coded = _coded(walk(data), plan, team)
     n = len(coded.rows) // coded.each
     if n < 2:
@@ -240,16 +267,75 @@ def learn(
         if run is not None:
             run.configure(configuration)
         _refuse_other_data(team, configuration["data"])
-    material = Material(coding, coded, split, report, say, run, team)
-    fitted = _fit(_first_stage(plan), material, "first")
+    material = Material(coding, coded, split, report, say, run, team, limit, beat)
+    fitted = _fit(_first_stage(plan), material, "first", _first_share(plan))
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, material)
     if plan.recipe.first_stage and fitted.history.stopped != "interrupt":
         fitted = _with_learned_priors(plan, fitted, material)
     model, arguments = refit_prior(
-        plan.recipe, (fitted.model, fitted.arguments), material.train, material.valid, plan.seed
+        plan.recipe,
+        (fitted.model, fitted.arguments),
+        material.train,
+        material.valid,
+        plan.seed,
+        _refit_seconds(plan, material, fitted),
     )
-    return calibrated(plan, frame, material, fitted._replace(model=model, arguments=arguments))
+    fitted = fitted._replace(model=model, arguments=arguments)
+    # After the refit, whose forecast is rough: the rows that remain absorb its error.
+    return calibrated(plan, frame, _limited(plan, material, fitted), fitted)
+
+
+def _limited(plan: Plan, material: Material, fitted: Fitted) -> Material:
+    """Return the material with as many held-out rows and draws as the time left allows."""
+    limit = material.limit
+    if limit.seconds is None:
+        return material
+    price = _price(plan, material, fitted.model, {**fitted.arguments, "prior": "fitted"})
+    least, whole = _extents(material, fitted.model)
+    extent = material.team.first(
+        lambda: after_training.fitting(price, (least, whole), limit.left())
+    )
+    if extent[::2] != whole[::2] and not plan.recipe.restoration:
+        material.say(
+            f"time       {extent.calibration:,} of {whole.calibration:,} held-out rows set the "
+            f"threshold, with {extent.samples} of {whole.samples} samples per score: more do not "
+            f"fit into the time limit of {spell_seconds(limit.seconds)}"
+        )
+    return after_training.trimmed(material, extent)
+
+
+def _extents(
+    material: Material, model: LatentModel
+) -> tuple[after_training.Extent, after_training.Extent]:
+    """Return the smallest and the largest extent of the work after training."""
+    samples = score_samples(model, material.coded)
+    return after_training.least(material, samples), after_training.full(material, samples)
+
+
+def _refit_seconds(plan: Plan, material: Material, fitted: Fitted) -> float:
+    """Return the time for the refit of the prior: what the work after it leaves, half at least."""
+    if material.limit.seconds is None or not refit_is_tried(plan.recipe, fitted.arguments):
+        return math.inf
+    price = _price(plan, material, fitted.model, {**fitted.arguments, "prior": "fitted"})
+    rest = after_training.reserve(material.limit, price, _extents(material, fitted.model))
+    left = material.limit.left()
+    return max(left - rest, left / 2)
+
+
+def _price(
+    plan: Plan, material: Material, model: LatentModel, arguments: Mapping[str, Any]
+) -> after_training.Cost:
+    """Return the forecast cost of the work after training."""
+    refits = refit_is_tried(plan.recipe, arguments)
+    latent = arguments.get("latent") or max(arguments.get("latents", (1,)))
+    return after_training.cost(
+        model,
+        material,
+        score_samples(model, material.coded),
+        int(latent) if refits else 0,
+        levels_lacking(plan.recipe, model) is None,
+    )
 
 
 def _coded(given: Data, plan: Plan, team: Team) -> tuple[Data, Coding, Coded]:
@@ -364,18 +450,24 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"latents": list(given or halves)}
 
 
-def _fit(plan: Plan, material: Material, stage: str) -> Fitted:
-    """Build the model and train it once."""
+def _fit(plan: Plan, material: Material, stage: str, share: float = 1.0) -> Fitted:
+    """Build the model and train it once, in a share of the training time that is left."""
     arguments = resolve(plan, material.coding)
     device = device_of(plan.device)
     with noise.isolated(plan.seed, "weights"):
-        model = plan.recipe.make(arguments).to(device)
+        model = plan.recipe.make(arguments)
+    seconds = share * _training_seconds(plan, material, model, arguments)
+    model = model.to(device)
     train = material.train
     _note_library(model, train)
-    mixture_priors.start_from(
-        model.levels[0].get_submodule("prior"),
-        lambda n: train.take(torch.arange(min(len(train), n))).x,
-    )
+
+    def first(n: int) -> Tensor:
+        return train.take(torch.arange(min(len(train), n))).x
+
+    mixture_priors.start_from(model.levels[0].get_submodule("prior"), first)
+    for each in model.modules():
+        if isinstance(each, Table):
+            each.start_from(first)
     budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, material.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
@@ -385,8 +477,21 @@ def _fit(plan: Plan, material: Material, stage: str) -> Fitted:
     columns = [group.parts for group in material.coding.groups] if told else None
     objective = objective_of(model, weights, len(train), steps, columns) if own is None else own
     budget = replace(budget, settled=settled(weights, steps, optimiser))
+    budget = replace(budget, seconds=None if seconds == math.inf else seconds)
     history, engine = _trained(plan, material, objective, (budget, optimiser), stage)
     return Fitted(model.cpu(), arguments, history, engine)
+
+
+def _training_seconds(
+    plan: Plan, material: Material, model: LatentModel, arguments: Mapping[str, Any]
+) -> float:
+    """Return the seconds left for training: all but those for the work after it."""
+    limit = material.limit
+    if limit.seconds is None:
+        return math.inf
+    price = _price(plan, material, model, arguments)
+    after = after_training.reserve(limit, price, _extents(material, model))
+    return material.team.first(lambda: max(limit.left() - after, LEAST_TRAINING))
 
 
 def _trained(
@@ -414,6 +519,8 @@ def _trained(
             report=material.report,
             view=material.coded.view,
             team=material.team,
+            limit=material.limit,
+            beat=Forecast(plan, material, sum(p.numel() for p in objective.parameters())),
         )
     except NumericError as error:
         raise _naming_the_column(error, material) from None
@@ -423,10 +530,18 @@ def _trained(
 def _first_stage(plan: Plan) -> Plan:
     """Return the plan of the first of two stages, or the plan itself for recipes with one."""
     first = plan.recipe.first_stage
-    if not first:
-        return plan
-    limit = plan.time_limit and TIME * plan.time_limit
-    return replace(plan, settings={**plan.settings, **first}, time_limit=limit)
+    return replace(plan, settings={**plan.settings, **first}) if first else plan
+
+
+def _first_share(plan: Plan) -> float:
+    """Return the share of the training time for the first of up to three trainings."""
+    share = TIME if plan.recipe.first_stage else 1.0
+    return share / 2 if plan.latent == "auto" else share
+
+
+def _narrow_share(plan: Plan) -> float:
+    """Return the share of the remaining training time for a fit with fewer latents."""
+    return TIME / 2 / (1 - TIME / 2) if plan.recipe.first_stage else 1.0
 
 
 def _with_learned_priors(plan: Plan, first: Fitted, material: Material) -> Fitted:
@@ -438,12 +553,12 @@ def _with_learned_priors(plan: Plan, first: Fitted, material: Material) -> Fitte
         return first
     material.say(f"priors     {', '.join(map(str, wanted.values()))}, all other weights frozen")
     arguments = {**first.arguments, **wanted}
-    model = unfrozen(plan.recipe, first.model, arguments, plan.seed).to(device_of(plan.device))
+    model = unfrozen(plan.recipe, first.model, arguments, plan.seed)
     train = material.train
     budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, train)
-    if budget.seconds is not None:  # the second stage gets the rest of the time
-        used = first.history.checks[-1].seconds if first.history.checks else 0.0
-        budget = replace(budget, seconds=max(budget.seconds - used, budget.seconds / 10))
+    seconds = _training_seconds(plan, material, model, arguments)
+    budget = replace(budget, seconds=None if seconds == math.inf else seconds)
+    model = model.to(device_of(plan.device))
     optimiser = replace(optimiser, learning_rate=min(RATE, optimiser.learning_rate))
     history, _ = _trained(plan, material, FrozenElbo(model), (budget, optimiser), "priors")
     model = model.cpu().requires_grad_(True)
@@ -499,7 +614,7 @@ def _with_active_latents(plan: Plan, wide: Fitted, material: Material) -> Fitted
         f"{int(use.active.sum())} of {len(use.active)} latent dimensions in use: fitting again"
     )
     settings = {**plan.settings, **sizes}
-    narrow = _fit(replace(plan, settings=settings), material, "narrow")
+    narrow = _fit(replace(plan, settings=settings), material, "narrow", _narrow_share(plan))
     before, after = (metrics.elbo(f.model, valid).elbo.mean().item() for f in (wide, narrow))
     return narrow if after >= before - 0.005 * abs(before) else wide
 

@@ -83,7 +83,8 @@ class Plan:
         alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%"; stored as a
             number.
         max_epochs: largest number of passes over the data, in place of the preset's.
-        time_limit: largest number of seconds, or text such as "10m"; stored as seconds.
+        time_limit: largest number of seconds of the whole fit, from reading the data to the saved
+            model, or text such as "10m"; stored as seconds.
         learning_rate: peak learning rate of Adam, in place of the preset's.
         seed: seed of the split, the initial weights, the order of rows and the noise.
         device: "cpu", "cuda", ...; None uses a GPU if there is one.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import warnings
-from importlib import import_module
+import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ COMPONENTS = (1, 4, 20, 64)
 ROWS_PER_COMPONENT = 20
 DECIDING_ROWS = 1000  # held-out rows on which priors are compared
 SAMPLES = 32  # importance samples per row in the comparison
+EM_STEPS, EM_GAIN = 50, 1e-3  # most iterations of EM; they end at a smaller gain, nats per row
+FLOOR = 1e-3  # added to the variances of the mixture's components
 TILE = 4096  # draws evaluated together, to limit memory
 GAIN = 0.01  # nats per row that a refitted prior must gain on held-out rows
 
@@ -36,6 +38,7 @@ def refit_prior(
     train: Rows,
     valid: Rows,
     seed: int,
+    seconds: float = math.inf,
 ) -> tuple[LatentModel, dict[str, Any]]:
     """Replace the prior N(0, I) by a mixture fitted to the aggregate posterior, if it is better.
 
@@ -50,29 +53,38 @@ def refit_prior(
         train: rows that the mixture is fitted to.
         valid: held-out rows on which the priors are compared.
         seed: seed of the draws from the posterior and of the start of EM.
+        seconds: time after which no mixture of more components is tried.
 
     Returns:
         The model with the better prior, and its arguments.
     """
     model, arguments = fitted
-    if "components" not in recipe.parameters:
+    if not refit_is_tried(recipe, arguments):
         return fitted
-    if arguments.get("prior", "standard") != "standard":  # the prior was trained with the model
-        return fitted
+    began = time.monotonic()
     z = _aggregate(model, train, seed)
     draws = _draws(model, subset(valid, torch.arange(min(len(valid), DECIDING_ROWS))))
-    best, best_nll = None, draws.nll(None)
+    best, best_nll, took = None, draws.nll(None), 0.0
     for components in COMPONENTS:
         if len(z) < ROWS_PER_COMPONENT * components:
             break
+        if time.monotonic() - began + took * components > seconds:
+            break
+        start = time.monotonic()
         candidate = _mixture(components, z, seed)
         nll = draws.nll(candidate)
+        took = (time.monotonic() - start) / components  # an upper bound for more components
         if nll < best_nll - GAIN:
             best, best_nll = candidate, nll
     if best is None:
         return fitted
     arguments = {**arguments, "components": len(best.logits)}
     return _with_prior(recipe, model, arguments, best, seed), arguments
+
+
+def refit_is_tried(recipe: Recipe, arguments: Mapping[str, Any]) -> bool:
+    """Return whether a recipe's prior can be refitted and was not trained with the model."""
+    return "components" in recipe.parameters and arguments.get("prior", "standard") == "standard"
 
 
 class _Draws(NamedTuple):
@@ -132,27 +144,54 @@ def _aggregate(model: LatentModel, rows: Rows, seed: int) -> NDArray[np.float64]
 
 @torch.no_grad()
 def _mixture(components: int, z: NDArray[np.float64], seed: int) -> Mixture:
-    """Fit a mixture of `components` diagonal normals to z by EM."""
-    sklearn = import_module("sklearn")  # imported here: 75 MB that reading and training don't need
-    fitted = import_module("sklearn.mixture").GaussianMixture(
-        components,
-        covariance_type="diag",
-        reg_covar=1e-3,
-        max_iter=50,
-        init_params="k-means++",
-        random_state=seed % 2**32,
-    )
-    # The caller's settings of scikit-learn must not change the result.
-    with warnings.catch_warnings(), sklearn.config_context(array_api_dispatch=False):
-        # EM may stop before it converges; the held-out bound decides whether it is used.
-        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
-        fitted.fit(z)
-    weights, covariances = np.asarray(fitted.weights_), np.asarray(fitted.covariances_)
-    prior = Mixture(components, z.shape[1])
-    prior.logits.copy_(torch.from_numpy(np.log(np.maximum(weights, 1e-12))))
-    prior.loc.copy_(torch.from_numpy(np.asarray(fitted.means_)))
-    prior.log_scale.copy_(torch.from_numpy(0.5 * np.log(covariances)))
+    """Fit a mixture of `components` diagonal normals to z by EM, started at k-means++ centres.
+
+    The iterations are those of sklearn.mixture.GaussianMixture, whose import of scipy.stats would
+    add a second and 75 MB to every fit. EM may stop before it converges: the held-out bound
+    decides whether the mixture is used.
+    """
+    x = torch.from_numpy(z)
+    squares, bound = x.square(), -math.inf
+    loc, variance = x[_centres(components, x, seed)], x.new_full((components, x.shape[1]), FLOOR)
+    weights = x.new_full((components,), 1 / components)
+    for _ in range(EM_STEPS):
+        # log N(x; loc, variance) by products of matrices: (n, K, d) would be 160 MB
+        distance = squares @ (1 / variance).T - 2 * x @ (loc / variance).T
+        distance += (loc.square() / variance + variance.log() + math.log(2 * math.pi)).sum(1)
+        log_p = weights.log() - 0.5 * distance
+        log_sum = log_p.logsumexp(1, keepdim=True)
+        share = (log_p - log_sum).exp()
+        counts = share.sum(0) + 10 * torch.finfo(x.dtype).eps
+        weights, loc = counts / counts.sum(), share.T @ x / counts[:, None]
+        variance = share.T @ squares / counts[:, None] - loc.square() + FLOOR
+        before, bound = bound, log_sum.mean().item()
+        if abs(bound - before) < EM_GAIN:
+            break
+    prior = Mixture(components, x.shape[1])
+    prior.logits.copy_(weights.clamp(min=1e-12).log())
+    prior.loc.copy_(loc)
+    prior.log_scale.copy_(0.5 * variance.log())
     return prior.requires_grad_(False)
+
+
+def _centres(count: int, x: Tensor, seed: int) -> list[int]:
+    """Return `count` rows of x, (n, d), that lie far from each other: greedy k-means++.
+
+    References:
+        Arthur & Vassilvitskii, "k-means++: the advantages of careful seeding", 2007,
+        https://dl.acm.org/doi/10.5555/1283383.1283494
+    """
+    draw = np.random.RandomState(seed % 2**32)  # as scikit-learn draws: it is the tests' oracle
+    found = [int(draw.choice(len(x), p=np.full(len(x), 1 / len(x))))]
+    nearest = (x - x[found[0]]).square().sum(1)
+    for _ in range(1, count):
+        wanted = torch.from_numpy(draw.uniform(size=2 + int(math.log(count)))) * nearest.sum()
+        tried = torch.searchsorted(nearest.cumsum(0), wanted).clamp(max=len(x) - 1)
+        left = torch.minimum(nearest, (x[tried][:, None] - x).square().sum(2))
+        best = left.sum(1).argmin()
+        nearest = left[best]
+        found.append(int(tried[best]))
+    return found
 
 
 def _with_prior(

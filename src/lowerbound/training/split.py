@@ -13,15 +13,17 @@ from lowerbound import noise
 from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, Coding
 from lowerbound.nn.model import LatentModel
+from lowerbound.tasks.doctor import ROWS
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.history import History
-from lowerbound.training.engine.loop import Report
+from lowerbound.training.engine.loop import Beat, Report
 from lowerbound.training.engine.processes import Team
 from lowerbound.training.engine.run_folder import RunFolder
+from lowerbound.training.engine.time_limit import TimeLimit
 
 VALID_ROWS = 4_000
 CALIBRATION_ROWS = 10_000
-SMALL = 1_000  # below this many rows, early stopping and calibration share the held-out rows
+FEW = 10  # below this many rows, training stops by the rows that it learns from
 HELD_CROPS = 128  # held-out crops in total for validation, and as many for calibration
 
 Say = Callable[[str], None]
@@ -31,8 +33,9 @@ Say = Callable[[str], None]
 class Split:
     """Row indices of the three parts of the data.
 
-    Validation and calibration share their rows if there are fewer than `SMALL`; below 10 rows,
-    all three parts are the whole data.
+    No calibration row is used for training or early stopping, however few rows there are: only
+    then are p-values and alarms of new rows as stated. Below `FEW` rows, training and validation
+    share theirs.
 
     Attributes:
         train: rows to train on.
@@ -48,13 +51,11 @@ class Split:
     def of(cls, n: int, seed: int) -> Split:
         """Split n rows at random, a tenth each for validation and calibration, up to limits."""
         order = torch.randperm(n, generator=noise.generator(seed, "split"))
-        if n < 10:
-            return cls(order, order, order)
+        last = min(max(1, n // 10), CALIBRATION_ROWS)
+        if n < FEW:
+            return cls(order[last:], order[last:], order[:last])
         held = min(max(2, n // 10), VALID_ROWS)
-        if n < SMALL:
-            return cls(order[held:], order[:held], order[:held])
-        both = held + min(n // 10, CALIBRATION_ROWS)
-        return cls(order[both:], order[:held], order[held:both])
+        return cls(order[held + last :], order[:held], order[held : held + last])
 
     @classmethod
     def of_shuffled(cls, n: int) -> Split:
@@ -67,20 +68,22 @@ class Split:
     def of_crops(cls, n: int, each: int, seed: int) -> Split:
         """Split n pictures of `each` crops, keeping the crops of a picture together.
 
-        At most `HELD_CROPS` crops are used for validation and for calibration, because the crops
-        of a picture are much alike.
+        At most `HELD_CROPS` crops are used for validation, because the crops of a picture are much
+        alike. They are the calibration rows too: models of crops restore pictures, and state no
+        p-values. Below `FEW` pictures, all parts are the whole data.
         """
-        pictures = cls.of(n, seed)
+        order = torch.randperm(n, generator=noise.generator(seed, "split"))
+        held = n if n < FEW else min(max(2, n // 10), VALID_ROWS)
 
         def crops(index: Tensor) -> Tensor:
             return (index + n * torch.arange(each)[:, None]).flatten()
 
-        held = crops(pictures.valid)[:HELD_CROPS], crops(pictures.calibration)[:HELD_CROPS]
-        return cls(crops(torch.as_tensor(pictures.train)), *held)
+        valid = crops(order[:held])[:HELD_CROPS]
+        return cls(crops(order[held % n :]), valid, valid)
 
 
 class Material(NamedTuple):
-    """The inputs of a fit: coded rows and their split, callbacks, run folder and processes."""
+    """The inputs of a fit: rows and their split, callbacks, run folder, processes, time limit."""
 
     coding: Coding
     coded: Coded
@@ -89,6 +92,10 @@ class Material(NamedTuple):
     say: Say
     run: RunFolder | None
     team: Team
+    limit: TimeLimit
+    beat: Beat | None = None
+    checked: int = ROWS  # rows of each part that the health is measured on
+    samples: int | None = None  # importance samples per score; None is the usual number
 
     @property
     def train(self) -> Rows:

@@ -25,6 +25,7 @@ from lowerbound.files.data import Table, Whole
 from lowerbound.optional import library
 from lowerbound.recipes import RECIPES
 from lowerbound.tasks.draws import SCORE_SAMPLES
+from lowerbound.training.engine.time_limit import TimeLimit
 from lowerbound.training.fit import default_latent, learn
 from lowerbound.training.plan import Plan, objective_settings, optimiser_of
 
@@ -175,12 +176,18 @@ class Search:
         fitted = [(trial.log_p, trial) for trial in self.done if trial.log_p is not None]
         return [trial for _, trial in sorted(fitted, key=lambda pair: -pair[0])]
 
-    def run(self, trials: int, told: Told = lambda latest, best: None) -> None:
+    def run(
+        self,
+        trials: int,
+        told: Told = lambda latest, best: None,
+        seconds: float = math.inf,
+    ) -> None:
         """Run trials until `trials` have finished in total; the first is the unchanged plan.
 
         Args:
             trials: number of finished trials to reach, including earlier ones.
             told: called after each trial with that trial and the best one so far.
+            seconds: largest time of each trial, if the plan does not limit it further.
 
         Raises:
             LowerboundError: if the unchanged plan cannot be fitted.
@@ -192,7 +199,7 @@ class Search:
             if not number:
                 self.study.enqueue_trial(self._usual())
             asked = self.study.ask()
-            trial = self._tried(number, self._drawn(asked))
+            trial = self._tried(number, self._drawn(asked), seconds)
             asked.set_user_attr("trial", asdict(trial))
             if trial.log_p is None:
                 self.study.tell(asked, state=self.optuna.trial.TrialState.FAIL)
@@ -231,10 +238,11 @@ class Search:
                 drawn[name] = asked.suggest_float(name, low, high, log=True)
         return drawn
 
-    def _tried(self, number: int, changes: Mapping[str, Any]) -> Trial:
+    def _tried(self, number: int, changes: Mapping[str, Any], seconds: float) -> Trial:
         """Fit and judge one trial; a fit that raises one of our errors is a failed trial."""
+        within = TimeLimit(seconds).within(self.plan.time_limit)
         try:
-            trained = learn(self.parts.learned, changed(self.plan, changes))
+            trained = learn(self.parts.learned, changed(self.plan, changes), limit=within)
         except LowerboundError as error:
             if not number:
                 raise

@@ -1,4 +1,4 @@
-"""Parse durations such as "90s" or "10m" and shares such as "0.1%"."""
+"""Parse and spell durations such as "90s" or "10m"; parse shares such as "0.1%"."""
 
 from __future__ import annotations
 
@@ -25,6 +25,18 @@ def seconds(value: object, name: str = "--time-limit") -> float:
     if _DURATION.fullmatch(text):
         return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
     return number(text, name, "a time such as 90s, 10m or 1h", "10m")
+
+
+def spell_seconds(seconds: float) -> str:
+    """Return a duration as text, such as 3.2 s or 1 h 05 min."""
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )
 
 
 def share(value: object, name: str = "--alarm-rate") -> float:

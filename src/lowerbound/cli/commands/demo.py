@@ -218,8 +218,8 @@ class _Steps:
     """A voice that shows the progress of training without its banner."""
 
     def __init__(self, voice: Voice) -> None:
-        self._voice = voice
-        self.report, self.show = voice.report, voice.show
+        self._voice, self.began = voice, voice.began
+        self.report, self.beat, self.show = voice.report, voice.beat, voice.show
         self.close = voice.close
 
     def say(self, line: str) -> None:

@@ -9,7 +9,7 @@ from lowerbound.cli import parsing
 from lowerbound.cli.flags import Data, Heard, ModelPath, Number, Policy, Renames
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import load
-from lowerbound.cli.outputs import Clock, spell_path, walked
+from lowerbound.cli.outputs import Clock, spell_flags, spell_path, walked
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Remarks, Result, Sheet
 
@@ -82,5 +82,6 @@ def evaluate(
         lines=[f"{report['rows']:,} rows, {clock():.1f} s; nats per row of the raw values"],
         notes=remarks.lines,
         sheet=Sheet(("measure", "value", "meaning"), rows, right=("value",)),
-        next=f"lowerbound doctor {spell_path(model, 'M.vae')} {spell_path(data)}",
+        next=f"lowerbound doctor {spell_path(model, 'M.vae')} {spell_path(data)}"
+        + spell_flags(rename=rename, on_bad_file=on_bad_file),
     )

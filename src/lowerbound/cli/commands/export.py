@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from lowerbound.cli import parsing
 from lowerbound.cli.flags import Data, File, ModelPath, Number, Renames
 from lowerbound.cli.models import load
-from lowerbound.cli.outputs import Clock, check_apart, open_data, spell_bytes, spell_path
+from lowerbound.cli.outputs import (
+    Clock,
+    check_apart,
+    open_data,
+    spell_bytes,
+    spell_flags,
+    spell_path,
+)
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError
 from lowerbound.files.write import check_place
@@ -89,7 +96,7 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
         next=f"lowerbound info {spell_path(model, 'M.vae')}"
         if check is not None
         else f"lowerbound export {spell_path(model, 'M.vae')} --onnx {spell_path(target)} "
-        "--check NEW.csv --overwrite",
+        f"--check NEW.csv --overwrite{spell_flags(rename=rename)}",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ from lowerbound.cli.flags import (
     Types,
     Whole,
 )
+from lowerbound.cli.outputs import spell_flags
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Result
 from lowerbound.tasks.objective_settings import help_text
@@ -89,11 +91,12 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
             pictures, or a "pattern*".
         out: where to save the model; by default the name of the data with .vae, in this folder.
         preset: fast, balanced or best: the size of the network and the length of training.
-        time_limit: stop training after this time, such as 90s, 10m or 1h, and keep the best model.
+        time_limit: the largest time of the command, such as 90s, 10m or 1h: training ends early
+            enough to save the best model within it.
         alarm_rate: the share of normal rows that may be flagged, such as 0.1% (default 1%).
         types: the kind of a column, in place of the inferred one; repeat it, or use commas. For
             counts only COLUMN=batch: the experiment that a row is from.
-        drop: a column to leave out; repeat it for more.
+        drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
         size: scale each picture to cover N x N (or HxW) pixels, and crop its centre.
         on_bad_file: skip leaves out all unreadable pictures, fail stops at the first; by default
@@ -165,7 +168,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         return clustered.fit(data, flags, processes, voice)
     if dry_run:
         return work.rehearse(frame, plan, output, voice)
-    return work.train(frame, plan, output, voice)
+    result = work.train(frame, plan, output, voice)
+    return replace(result, next=result.next + spell_flags(rename=rename, on_bad_file=on_bad_file))
 
 
 def _default(data: Any) -> Path:

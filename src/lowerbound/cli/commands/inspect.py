@@ -12,10 +12,19 @@ import numpy as np
 
 from lowerbound import bundle
 from lowerbound.cli.flags import Columns, Data, ModelPath, Renames, Types
-from lowerbound.cli.outputs import Clock, open_data, spell_bytes, spell_path, spell_use
+from lowerbound.cli.outputs import (
+    Clock,
+    open_data,
+    spell_bytes,
+    spell_flags,
+    spell_path,
+    spell_use,
+)
 from lowerbound.cli.parsing import pairs, texts
 from lowerbound.cli.result import Result, Sheet
-from lowerbound.columns.schema import infer
+from lowerbound.columns.arrow import snippet
+from lowerbound.columns.schema import SHOWN, Problem, described, matched, survey
+from lowerbound.errors import DataError
 from lowerbound.files.data import Images, Matrix, Table, Whole
 from lowerbound.files.pictures.ranges import range_of
 from lowerbound.files.read import are_picture_files
@@ -23,6 +32,8 @@ from lowerbound.tasks import contents
 from lowerbound.tasks.objective_settings import reservations, trained_by
 
 SAMPLE = 100_000
+LISTED = 5  # bad values of a column that are printed; --json has more
+ODD = 0.05  # share of values that are not counts up to which a matrix holds counts with mistakes
 
 
 def inspect(
@@ -36,18 +47,19 @@ def inspect(
 ) -> Result:
     """Show what each column of a table holds and what a model would do with it.
 
-    For pictures, show their sizes and colours, and the files that cannot be read.
+    Values that fit refuses are listed with their rows, and taken as missing here. For pictures,
+    show their sizes and colours, and the files that cannot be read.
 
     Examples:
         lowerbound inspect tx.parquet
-        lowerbound inspect people.csv --types zip=categorical,age=real
+        lowerbound inspect people.csv --types zip=categorical --drop id,name
         lowerbound inspect photos/
 
     Args:
         data: a CSV, TSV (also .gz), Parquet, npy, npz or idx file, a folder of such files or of
             pictures, or a "pattern*".
         types: the kind of a column, in place of the inferred one; repeat it, or use commas.
-        drop: a column to leave out; repeat it for more.
+        drop: columns to leave out; repeat it, or use commas.
         rename: give a column another name.
         full: read all rows instead of the first 100,000; decode all pictures.
     """
@@ -55,14 +67,18 @@ def inspect(
     if are_picture_files(data):
         surveying = import_module("lowerbound.cli.work.inspect")  # pillow, for pictures only
         return surveying.inspect(data, full, clock)
-    frame = open_data(data, rename, rows=None if full else SAMPLE)
-    options = _Options(pairs(types, "--types", "zip=categorical", commas=True), drop, full, clock)
-    return _inspect(frame, data, options)
+    rows = None if full else SAMPLE
+    frame = open_data(data, rename, rows=rows, strict=False)
+    kinds = pairs(types, "--types", "zip=categorical", commas=True)
+    dropped = texts(drop, "--drop")
+    flags = spell_flags(types=kinds, drop=dropped, rename=rename)
+    return _inspect(frame, data, _Options(kinds, dropped, flags, full, clock))
 
 
 class _Options(NamedTuple):
     types: Mapping[str, str]
-    drop: str | Sequence[str]
+    drop: Sequence[str]
+    flags: str  # as text, for the suggested command
     full: bool
     clock: Clock
 
@@ -75,11 +91,11 @@ def _inspect(frame: Whole, data: object, options: _Options) -> Result:
 
 @_inspect.register
 def _(frame: Table, data: object, options: _Options) -> Result:
-    """Describe every column of a table."""
+    """Describe every column of a table, and the values that fit refuses."""
     full, clock = options.full, options.clock
-    hints = frame.inference(options.types, texts(options.drop, "--drop"))
-    schema = infer(frame.table, transform="blend", **hints)
-    rows = schema.describe()
+    hints = frame.inference(options.types, options.drop)
+    columns, problems = survey(frame.table, transform="blend", **hints)
+    rows = described(columns)
     looked = frame.rows
     total = looked if full or looked < SAMPLE else frame.total
     facts = {
@@ -87,31 +103,86 @@ def _(frame: Table, data: object, options: _Options) -> Result:
         "rows": total,
         "rows_looked_at": looked,
         "columns": rows,
+        "problems": [_plain(problem) for problem in problems],
         "notes": list(frame.notes),
     }
     count = f"at least {looked:,}" if total is None else f"{total:,}"
-    line = f"{frame.origin}: {count} rows x {len(rows):,} columns"
+    line = f"{frame.origin}: {count} {'row' if total == 1 else 'rows'} x {len(rows):,} columns"
     line += f" (the first {looked:,} looked at, {clock():.1f} s)" if total != looked else ""
     kinds = Counter(row["kind"] for row in rows if row["done"] != "ignored")
     return Result(
         facts,
         lines=[line],
-        notes=list(frame.notes),
+        notes=[*frame.notes, *_told(problems)],
         sheet=Sheet(
-            ("column", "kind", "what a model does", "notes"),
-            [(row["column"], row["kind"], row["done"], row["notes"]) for row in rows],
+            ("column", "kind", "what a model does"),
+            [(row["column"], row["kind"], row["done"]) for row in rows],
+            notes=[row["notes"] for row in rows],
         ),
-        next=f"lowerbound fit {spell_path(data)}" + ("" if kinds else " --types COLUMN=KIND"),
+        details=_bad_values(problems),
+        next=f"lowerbound fit {spell_path(data)}{options.flags}"
+        + ("" if kinds else " --types COLUMN=KIND"),
     )
+
+
+def _plain(problem: Problem) -> dict[str, Any]:
+    """Return a problem as plain JSON values."""
+    error = problem.error
+    return {
+        "column": problem.column,
+        "why": problem.why,
+        "count": problem.count,
+        "values": [{"row": row, "value": value} for row, value in problem.values],
+        "code": None if error is None else error.code,
+        "hint": "" if error is None else error.fix,
+    }
+
+
+def _told(problems: Sequence[Problem]) -> list[str]:
+    """Return notes on what fit refuses."""
+    bad = {
+        problem.column: problem.count for problem in problems if problem.error and problem.values
+    }
+    told = []
+    if bad:
+        total = sum(bad.values())
+        values = f"{total:,} {'value' if total == 1 else 'values'}"
+        columns = f"{len(bad):,} {'column' if len(bad) == 1 else 'columns'}"
+        told.append(
+            f"fit refuses {values} in {columns}, listed below and taken as missing here: correct "
+            "them or leave them empty"
+        )
+    told += [
+        f"fit refuses this ({problem.error.code}): {problem.why}"
+        + (f" (fix: {problem.error.fix})" if problem.error.fix else "")
+        for problem in problems
+        if problem.error and not problem.values
+    ]
+    return told
+
+
+def _bad_values(problems: Sequence[Problem]) -> Sheet | None:
+    """Return a table of the first bad values of each column."""
+    rows = []
+    for problem in problems:
+        for row, value in problem.values[:LISTED]:
+            rows.append((problem.column, f"{row:,}", snippet(value), problem.why))
+        more = problem.count - LISTED
+        if problem.values and more > 0:
+            rows.append((problem.column, "...", f"and {more:,} more", problem.why))
+    heads = ("column", "row", "value", "why")
+    return Sheet(heads, rows, "values that are probably wrong", right=("row",)) if rows else None
 
 
 @_inspect.register
 def _(frame: Matrix, data: object, options: _Options) -> Result:
     """Describe a sparse matrix as a whole: one line per column would be too many."""
+    matched(options.drop, frame.names, "drop")
     matrix = frame.matrix
     rows, columns = matrix.shape
     values = matrix.data
     counts = frame.holds_counts
+    problems = _odd_counts(frame)
     facts = {
         "origin": frame.origin,
         "rows": rows,
@@ -119,6 +190,7 @@ def _(frame: Matrix, data: object, options: _Options) -> Result:
         "filled": matrix.nnz / max(rows * columns, 1),
         "counts": counts,
         "largest": float(values.max(initial=0.0)),
+        "problems": [_plain(problem) for problem in problems],
         "notes": list(frame.notes),
     }
     kind = "whole numbers from 0: counts" if counts else "not counts: some are negative or broken"
@@ -126,8 +198,34 @@ def _(frame: Matrix, data: object, options: _Options) -> Result:
         f"{frame.origin}: sparse, {rows:,} rows x {columns:,} columns, {facts['filled']:.1%} "
         f"filled, largest {facts['largest']:g}; {kind}"
     )
-    recipe = " --recipe counts" if counts else ""
-    return Result(facts, lines=[line], next=f"lowerbound fit {spell_path(data)}{recipe}")
+    recipe = " --recipe counts" if counts or problems else ""
+    return Result(
+        facts,
+        lines=[line],
+        notes=[*frame.notes, *_told(problems)],
+        details=_bad_values(problems),
+        next=f"lowerbound fit {spell_path(data)}{recipe}{options.flags}",
+    )
+
+
+def _odd_counts(frame: Matrix) -> list[Problem]:
+    """Return the few values of a matrix of counts that are not counts; [] if they are many."""
+    data = frame.matrix.data
+    wrong = ~np.isfinite(data) | (data < 0) | (data != np.floor(data))
+    count = int(wrong.sum())
+    if not count or count > ODD * len(data):
+        return []
+    cells = frame.matrix.tocoo()
+    problems: dict[str, list[tuple[int, str]]] = {}
+    for at in np.flatnonzero(wrong)[:SHOWN]:
+        name = frame.names[cells.col[at]]
+        problems.setdefault(name, []).append((int(cells.row[at]) + 1, f"{data[at]:g}"))
+    error = DataError("E073", f"{count:,} values are not counts")
+    totals = Counter(frame.names[j] for j in cells.col[wrong])
+    return [
+        Problem(name, "not a count: negative or not whole", error, tuple(found), totals[name])
+        for name, found in problems.items()
+    ]
 
 
 @_inspect.register

@@ -8,7 +8,7 @@ from importlib import import_module
 from lowerbound.cli.flags import Data, Heard, ModelPath, Out, Policy, Renames
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import Made, explain_flag, load
-from lowerbound.cli.outputs import Clock, spell_path
+from lowerbound.cli.outputs import Clock, spell_flags, spell_path
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Result
 
@@ -54,7 +54,8 @@ def reconstruct(
         notes=made.remarks.lines,
         path=path,
         next=f"lowerbound score {spell_path(model, 'M.vae')} {spell_path(data)} "
-        f"--out scores.csv{explain_flag(trained)}",
+        f"--out scores.csv{explain_flag(trained)}"
+        + spell_flags(rename=rename, on_bad_file=on_bad_file),
     )
 
 

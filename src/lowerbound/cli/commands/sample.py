@@ -86,8 +86,12 @@ def sample(  # noqa: PLR0913 - the arguments are the command's flags
             f"given {', '.join(f'{k} = {v}' for k, v in typed.items())}: "
             f"worth {effective:,.0f} independent draws"
         )
+        notes.extend(drawn.notes)
         if effective < 0.1 * n:
-            notes.append("the condition is rare under the model: many rows are similar")
+            notes.append(
+                f"the condition is rare under the model: the {n:,} rows vary like "
+                f"{effective:,.0f} independent draws, and many are similar"
+            )
     after = f"lowerbound inspect {spell_path(path, 'samples.csv')}"
     if trained.coding.shape:
         notes.append("pixels are drawn with their noise; plot shows their expected values")
@@ -103,17 +107,21 @@ def sample(  # noqa: PLR0913 - the arguments are the command's flags
 
 
 def _cell(trained: Model, name: str, value: Any) -> Any:
-    """Read a value of --where in the type of the column."""
+    """Read a value of --where as a number or truth value where its column holds such values.
+
+    Other text is left to the model, which reads it or says why not.
+    """
     schema = trained.coding.document().get("schema", {})
     types = {column["name"]: column["dtype"] for column in schema.get("columns", ())}
-    dtype = types.get(name, "int64" if not schema else "")
-    if not isinstance(value, str) or not dtype.startswith(
-        ("int", "uint", "float", "double", "bool")
-    ):
+    dtype = types.get(name, "" if schema else "int64")
+    if not isinstance(value, str):
+        return value
+    if dtype == "bool":
+        return bool(_TRUTH[value.lower()]) if value.lower() in _TRUTH else value
+    if not dtype.startswith(("int", "uint", "float", "double", "halffloat")):
         return value
     try:
-        return bool(_TRUTH[value.lower()]) if dtype == "bool" else json.loads(value)
-    except (KeyError, ValueError):
-        raise parsing.refusal(
-            f"--where {name}", value, f"of the column's type, {dtype}", f"--where {name}=1"
-        ) from None
+        number = json.loads(value)
+    except ValueError:
+        return value
+    return number if isinstance(number, int | float) else value

@@ -23,7 +23,14 @@ from lowerbound.cli.flags import (
 )
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import ids_of, load
-from lowerbound.cli.outputs import Clock, check_table_target, deliver, is_array, spell_path
+from lowerbound.cli.outputs import (
+    Clock,
+    check_table_target,
+    deliver,
+    is_array,
+    spell_flags,
+    spell_path,
+)
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.errors import UsageError
@@ -71,7 +78,8 @@ def score(  # noqa: PLR0913 - the arguments are the command's flags
             that rows that are too likely stand out too. levels: for models with several levels
             of latents, the information in the lowest level that the others do not predict.
         explain: name this many columns that add most to a high score, and the expected values.
-        fdr: limit the share of false alarms among the flagged rows, such as to 5%.
+        fdr: limit the share of false alarms among the flagged rows, such as to 5%. A note says
+            if this takes more calibration rows than the model has.
         heatmaps: for pictures: write a folder of PNG files that show where the flagged and the
             highest-scoring pictures are unusual.
         rename: rename a column of the data to the name in the model; repeat it for more.
@@ -121,12 +129,16 @@ def score(  # noqa: PLR0913 - the arguments are the command's flags
         "threshold": way.alarm.threshold,
         "expected_rate": way.alarm.rate,
         "false_discovery_rate": rate,
+        **({} if seen.coarse is None else {"calibration_rows_needed": seen.coarse.needed()}),
         "seconds": took,
         **seen.remarks.facts,
         "highest": top,
         **({} if heat is None else _work("heatmaps").write(trained, seen.last, heat, overwrite)),
     }
-    after = f"lowerbound embed {spell_path(model, 'M.vae')} {spell_path(data)} --out embedding.csv"
+    named = f"{spell_path(model, 'M.vae')} {spell_path(data)}"
+    flags = spell_flags(rename=rename, on_bad_file=on_bad_file)
+    asked = spell_flags(by="" if by == "likelihood" else by, fdr=fdr, ray=ray, workers=workers)
+    file = "scores.csv" if target is None else spell_path(target.name)
     return Result(
         facts,
         table=table,
@@ -134,15 +146,10 @@ def score(  # noqa: PLR0913 - the arguments are the command's flags
         notes=seen.remarks.lines,
         sheet=_reasons(top),
         path=path,
-        next=after
+        next=f"lowerbound embed {named} --out embedding.csv{flags}"
         if explain or not (trained.explains and way.measure.parted)
-        else f"{_again('score', model, data, target)} --explain 3 --overwrite{' --ray' * ray}",
+        else f"lowerbound score {named} --out {file} --explain 3 --overwrite{asked}{flags}",
     )
-
-
-def _again(verb: str, model: Any, data: Any, target: Any) -> str:
-    name = "scores.csv" if target is None else spell_path(target.name)
-    return f"lowerbound {verb} {spell_path(model, 'M.vae')} {spell_path(data)} --out {name}"
 
 
 def _reasons(top: Sequence[dict[str, Any]]) -> Sheet:

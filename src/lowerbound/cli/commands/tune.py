@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +30,7 @@ from lowerbound.cli.flags import (
     Types,
     Whole,
 )
-from lowerbound.cli.outputs import open_data, spell_seconds
+from lowerbound.cli.outputs import open_data, spell_flags
 from lowerbound.cli.progress import SILENT, Voice
 from lowerbound.cli.result import Result, Sheet
 from lowerbound.errors import UsageError
@@ -37,6 +38,7 @@ from lowerbound.training import units
 
 SHOWN = 10  # number of trials in the leaderboard
 LOG = "trials.log"
+SHARE_OF_LAST = 0.25  # share of a time limit that is kept for the fit of the best settings
 OPTIMISTIC = "the best trial is chosen and judged on the same rows, which is a little optimistic"
 
 
@@ -80,8 +82,8 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
         data: a table, as fit takes it.
         out: where to save the best model; without it no model is saved.
         trials: the number of settings to try, including those of an earlier search.
-        time_limit: the time for the whole search; no trial starts after it.
-        trial_time: the time for the training of each trial.
+        time_limit: the time for the whole search, with the fit of the best settings to all rows.
+        trial_time: the time for each trial.
         recipe: a recipe to try; repeat it for more. By default table; also ladder, iaf and sigma
             if all columns are numbers without often repeated values, because only then are the
             log-likelihoods comparable.
@@ -90,7 +92,7 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
         latent: dimensions of the latent space, which are then not searched for.
         learning_rate: the highest learning rate, which is then not searched for.
         types: the kind of a column, in place of the inferred one; repeat it, or use commas.
-        drop: a column to leave out; repeat it for more.
+        drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
         transform: scaling of numbers: blend (the default), standard or quantile.
         alarm_rate: the share of normal rows that the saved model may flag.
@@ -124,18 +126,24 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
     }
     plan = runs.plan_from(fields, config)
     count = parsing.at_least(trials, 1, "--trials")
-    limit = None if time_limit is None else units.seconds(time_limit)
+    seconds = None if time_limit is None else units.seconds(time_limit)
     output = runs.output_at(None if out is None else Path(out), overwrite, resume, data)
     frame = open_data(data, rename)
     folder = None if output is None else _folder(output.target, fresh=resume == "never")
     search = tuning.Search(frame, plan, folder, names)
-    _run(search, count, limit, voice)
-    found = _told(search, data)
+    limit = tuning.TimeLimit(seconds, voice.began)
+    _run(search, count, (limit, SHARE_OF_LAST if output is not None else 0.0), voice)
+    flags = {"preset": preset, "types": types, "drop": drop, "rename": rename, "set": settings}
+    flags |= {"transform": transform, "alarm_rate": alarm_rate, "max_epochs": max_epochs}
+    flags |= {"seed": seed, "device": device, "config": config}
+    found = _told(search, data, flags)
     if output is None or folder is None:
         return found
     best = search.best()
     voice.say(f"fitting    the best settings to all {frame.rows:,} rows")
-    saved = runs.train(frame, replace(best, time_limit=plan.time_limit), output, voice)
+    within = None if seconds is None else limit.within(plan.time_limit)
+    last = replace(best, time_limit=plan.time_limit)
+    saved = runs.train(frame, last, output, voice, within)
     if not saved.interrupted:
         shutil.rmtree(folder, ignore_errors=True)
     return replace(
@@ -144,6 +152,7 @@ def tune(  # noqa: PLR0913 - the arguments are the command's flags
         lines=[*found.lines, *saved.lines],
         notes=[*found.notes, *saved.notes],
         sheet=found.sheet,
+        next=saved.next + spell_flags(rename=rename),
     )
 
 
@@ -165,9 +174,17 @@ def _folder(target: Path, *, fresh: bool) -> Path:
     return folder
 
 
-def _run(search: Any, trials: int, limit: float | None, voice: Voice) -> None:
-    """Run the trials and report each."""
-    began, before = time.monotonic(), len(search.done)
+def _run(search: Any, trials: int, limits: tuple[Any, float], voice: Voice) -> None:
+    """Run the trials and report each.
+
+    Args:
+        search: the search.
+        trials: number of trials to reach.
+        limits: the time limit of the command, and its share for the fit after the search.
+        voice: receives the progress.
+    """
+    (limit, share), before = limits, len(search.done)
+    kept = 0.0 if limit.seconds is None else share * limit.seconds
     rows = search.parts
     voice.say(
         f"search     {trials} trials of {', '.join(search.names)}: "
@@ -180,8 +197,10 @@ def _run(search: Any, trials: int, limit: float | None, voice: Voice) -> None:
         voice.say(f"trial {latest.number:<4d} {_short(latest)}; best {best.log_p:.3f}")
 
     for number in range(before + 1, trials + 1):
-        search.run(number, told)
-        if limit is not None and time.monotonic() - began >= limit:
+        began = time.monotonic()
+        search.run(number, told, limit.left() - kept)
+        # A trial that would be cut to less than half of the last one would not be comparable.
+        if limit.left() - kept < (time.monotonic() - began) / 2:
             return
 
 
@@ -189,15 +208,21 @@ def _short(trial: Any) -> str:
     what = ", ".join(f"{name} {_spelt(value)}" for name, value in trial.changes.items())
     if trial.log_p is None:
         return f"failed: {trial.failure} ({what})"
-    return f"{trial.log_p:.3f} nats per row ({what}; {spell_seconds(trial.seconds)})"
+    return f"{trial.log_p:.3f} nats per row ({what}; {units.spell_seconds(trial.seconds)})"
 
 
 def _spelt(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _told(search: Any, data: Any) -> Result:
-    """Return the result of a search: the best trial and the leaderboard."""
+def _told(search: Any, data: Any, flags: Mapping[str, Any]) -> Result:
+    """Return the result of a search: the best trial and the leaderboard.
+
+    Args:
+        search: the search.
+        data: as given.
+        flags: those of all trials, for the suggested command.
+    """
     ranked, tried = search.ranked, search.done
     usual, best = tried[0], ranked[0]
     names = list(usual.changes)
@@ -232,7 +257,7 @@ def _told(search: Any, data: Any) -> Result:
         lines=lines,
         notes=[OPTIMISTIC] * (not same),
         sheet=Sheet(heads, rows, "log p of held-out rows, nats per row", heads),
-        next=_command(data, best),
+        next=_command(data, best) + spell_flags(**flags),
     )
 
 

@@ -19,7 +19,7 @@ from lowerbound._version import __version__
 from lowerbound.cli.commands.inspect import kind_of_units
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import explain_flag, load
-from lowerbound.cli.outputs import spell_bytes, spell_path, spell_use
+from lowerbound.cli.outputs import spell_bytes, spell_flags, spell_path, spell_use
 from lowerbound.cli.result import Remarks, Result, Sheet
 from lowerbound.coding.pictures import values_of
 from lowerbound.files.data import Data, Whole
@@ -143,15 +143,17 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
     trained = load(saved)
     given = walk_for(trained, data, rename, on_bad_file)
     frame, coded = trained.encode(_sampled(given))
-    health = doctor.examine(trained.model, coded.rows, coded.rows, values_of(trained.coding))
+    values, options = values_of(trained.coding), trained.recipe.parameters
+    health = doctor.examine(trained.model, coded.rows, coded.rows, values, options)
     scores = trained.score_coded(coded)
     p = trained.calibration.p_values(scores)
     flagged = float((scores > trained.alarm.threshold).mean())
-    drift = stats.kstest(p, "uniform")
+    # Of two samples: with few calibration rows their p-values are far from uniform by chance.
+    drift = stats.ks_2samp(trained.calibration.scores, scores)
     allowed = (
         trained.alarm.high + 3 * (trained.alarm.high * (1 - trained.alarm.high) / len(p)) ** 0.5
     )
-    shifted = flagged > allowed or (drift.pvalue < 1e-6 and drift.statistic > 0.1)
+    shifted = flagged > allowed or (drift.pvalue < 1e-4 and drift.statistic > 0.1)
     remarks = Remarks.of(given.notes, coded)
     if frame.rows < given.rows:
         remarks.notes[f"{frame.rows:,} of {given.rows:,} rows, drawn at random, were checked"] = (
@@ -186,5 +188,6 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
         notes=remarks.lines,
         sheet=_levels(facts["health"]["levels"]),
         next=f"lowerbound score {spell_path(saved, 'M.vae')} {spell_path(data)} "
-        f"--out scores.csv{explain_flag(trained)}",
+        f"--out scores.csv{explain_flag(trained)}"
+        + spell_flags(rename=rename, on_bad_file=on_bad_file),
     )

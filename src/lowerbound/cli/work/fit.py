@@ -20,7 +20,6 @@ from lowerbound.cli.outputs import (
     check_model_target,
     spell_bytes,
     spell_path,
-    spell_seconds,
     spell_use,
 )
 from lowerbound.cli.plans import as_toml, plan_from
@@ -37,7 +36,9 @@ from lowerbound.tasks.objective_settings import reservations, trained_by
 from lowerbound.tasks.trained import Model
 from lowerbound.training.engine.processes import ALONE, Team, gathered
 from lowerbound.training.engine.run_folder import RunFolder
+from lowerbound.training.engine.time_limit import TimeLimit
 from lowerbound.training.fit import learn, run_path
+from lowerbound.training.forecast import USEFUL_STEPS, smaller
 from lowerbound.training.objective import settled
 from lowerbound.training.plan import (
     PRESETS,
@@ -47,7 +48,8 @@ from lowerbound.training.plan import (
     objective_settings,
     optimiser_of,
 )
-from lowerbound.training.split import Split
+from lowerbound.training.split import Say, Split
+from lowerbound.training.units import spell_seconds
 
 __all__ = ["Output", "as_toml", "output_at", "plan_from", "rehearse", "train"]
 
@@ -92,34 +94,45 @@ def output_at(
     return Output(check_model_target(place, may, data), overwrite, resume or "auto")
 
 
-def train(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Result:
-    """Train a model, save it, and return the verdict."""
+def train(
+    frame: Data, plan: Plan, output: Output | None, voice: Voice, limit: TimeLimit | None = None
+) -> Result:
+    """Train a model, save it, and return the verdict.
+
+    Args:
+        frame: the data.
+        plan: the options of the fit.
+        output: where to save the model; None does not save it.
+        voice: receives the progress.
+        limit: the time limit, if it is not the plan's, counted from the start of the command.
+    """
     with gathered(device_of(plan.device)) as team:
+        kept = Keeping(team=team, limit=limit or TimeLimit(plan.time_limit, voice.began))
         if output is None or team.rank:  # only the first process writes files
-            trained = _learn(frame, plan, Keeping(team=team), voice)
-            return _told(frame, plan, Clock(), trained)
-        return _kept(frame, plan, output, (voice, team))
+            clock = Clock()
+            return _told(frame, plan, clock, _learn(frame, plan, kept, voice))
+        return _kept(frame, plan, output, kept, voice)
 
 
-def _kept(frame: Data, plan: Plan, output: Output, hearers: tuple[Voice, Team]) -> Result:
+def _kept(frame: Data, plan: Plan, output: Output, kept: Keeping, voice: Voice) -> Result:
     """Train with a run folder, so that the same command continues an interrupted fit."""
     path = run_path(output.target)
     folder = RunFolder(path, fresh=output.resume == "never", replace=output.overwrite)
     with folder as run:
         try:
-            return _trained(frame, plan, output, run, hearers)
+            keeping = replace(kept, target=output.target, run=run)
+            return _trained(frame, plan, output, keeping, voice)
         except KeyboardInterrupt:
             if not run.committed():
                 raise
             raise KeyboardInterrupt(f"stopped; the state is kept in {path.name}") from None
 
 
-def _trained(
-    frame: Data, plan: Plan, output: Output, run: RunFolder, hearers: tuple[Voice, Team]
-) -> Result:
+def _trained(frame: Data, plan: Plan, output: Output, kept: Keeping, voice: Voice) -> Result:
     """Train in a run folder and save the model; keep the folder only after an interrupt."""
-    (voice, team), clock = hearers, Clock()
-    trained = _learn(frame, plan, Keeping(output.target, run, team), voice)
+    run, clock = kept.run, Clock()
+    assert run is not None
+    trained = _learn(frame, plan, kept, voice)
     run.owns_output()
     checked = bundle.verify(trained.save(output.target, overwrite=run.replace))
     told = _told(frame, plan, clock, trained)
@@ -170,14 +183,17 @@ class Keeping:
         target: the model's folder, if any.
         run: the folder of the training states, if any.
         team: the processes.
+        limit: the time limit, if it is not the plan's, counted from the start of the command.
     """
 
     target: Path | None = None
     run: RunFolder | None = None
     team: Team = ALONE
+    limit: TimeLimit | None = None
 
 
-def _learn(frame: Data, plan: Plan, kept: Keeping, voice: Voice) -> Model:
+def _learn(frame: Data, plan: Plan, kept: Keeping, voice: Voice, say: Say | None = None) -> Model:
+    """Train; `say` receives what is said after the banner, by default the voice."""
     run, team = kept.run, kept.team
 
     def begin(frame: Data, coding: Coding, split: Split) -> None:
@@ -186,7 +202,17 @@ def _learn(frame: Data, plan: Plan, kept: Keeping, voice: Voice) -> Model:
         if run is not None and run.committed():
             voice.say(f"resume     continuing the run in {run.path.name}")
 
-    return learn(frame, plan, run=run, report=voice.report, say=voice.say, begin=begin, team=team)
+    return learn(
+        frame,
+        plan,
+        run=run,
+        report=voice.report,
+        say=say or voice.say,
+        begin=begin,
+        team=team,
+        limit=kept.limit,
+        beat=voice.beat,
+    )
 
 
 def _banner(frame: Data, plan: Plan, coding: Coding, split: Split, kept: Keeping) -> list[str]:
@@ -286,25 +312,29 @@ def _threshold(alarm: Alarm) -> str:
 
 def _doubts(trained: Model, plan: Plan) -> list[str]:
     """Return warnings about a fit: too few rows, skipped steps, too short a training."""
-    notes, rows = [], len(trained.calibration.scores)
+    notes = _too_short(trained)
     if trained.recipe.restoration:
         return notes
-    if plan.alarm_rate * (rows + 1) < 1:
-        notes.append(
-            f"{rows:,} calibration rows cannot resolve an alarm rate of {plan.alarm_rate:.3%}: "
-            f"the threshold is their highest score, which flags {trained.alarm.rate:.2%}"
-        )
-    if trained.facts["shared_held_out"]:
-        notes.append(
-            "few rows: the same held-out rows stopped training and set the threshold, "
-            "which makes it a little optimistic"
-        )
+    if trained.alarm_doubt:
+        notes.append(trained.alarm_doubt)
     notes += _unsettled(trained, plan)
     stages = [trained.facts[key] for key in _STAGES if key in trained.facts]
     skipped = sum(stage["skipped"] for stage in stages)
     if skipped:
         notes.append(f"{skipped:,} steps were skipped because the loss was not finite")
     return notes
+
+
+def _too_short(trained: Model) -> list[str]:
+    """Return a warning if the time limit ended training after too few steps."""
+    last = _last(trained)
+    steps = last["checks"][-1]["step"] if last["checks"] else 0
+    if last["stopped"] != "time" or steps >= USEFUL_STEPS:
+        return []
+    return [
+        f"the time limit ended training after {steps:,} steps; a useful model takes at least "
+        f"{USEFUL_STEPS}: give a longer --time-limit{smaller(trained.recipe)}"
+    ]
 
 
 _STAGES = ("history", "priors_history")
@@ -358,7 +388,7 @@ def rehearse(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Re
     )
     with gathered(device_of(plan.device)) as team:
         target = None if output is None else output.target
-        trained = _learn(frame, short, Keeping(target, team=team), voice)
+        trained = _learn(frame, short, Keeping(target, team=team), voice, lambda line: None)
     few = frame.first(16)
     with tempfile.TemporaryDirectory() as folder:
         copy = Model.load(trained.save(Path(folder) / "dry.vae"))

@@ -113,6 +113,8 @@ class _Desk:
 class _Remote:
     """A voice that sends its messages to the desk."""
 
+    began: float | None = None  # clocks of two machines differ: time counts from the call
+
     def __init__(self, desk: Any) -> None:
         self.desk = desk
 
@@ -121,6 +123,9 @@ class _Remote:
 
     def report(self, check: Any, budget: Any) -> None:
         self.desk.tell.remote("report", check, budget)
+
+    def beat(self, pulse: Any) -> None:
+        self.desk.tell.remote("beat", pulse)
 
     def show(self, share: float, line: str) -> None:
         self.desk.tell.remote("show", share, line)

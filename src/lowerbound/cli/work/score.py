@@ -12,6 +12,7 @@ from lowerbound.cli.outputs import beside, walked
 from lowerbound.cli.progress import Voice
 from lowerbound.cli.result import Remarks
 from lowerbound.files.data import Data, Whole
+from lowerbound.tasks.calibration import Coarse
 from lowerbound.tasks.explain import explained
 from lowerbound.tasks.measures import Scoring
 
@@ -37,6 +38,7 @@ class Scored:
         remarks: notes and counts from reading and coding.
         last: the part scored last, coded, and its scores.
         highest: the rows with the highest scores so far, plain values.
+        coarse: the calibration rows that a false discovery rate takes, if there are too few.
     """
 
     def __init__(self, trained: Model, way: Scoring, ids: Sequence[str], explain: int) -> None:
@@ -45,6 +47,7 @@ class Scored:
         self.remarks = Remarks()
         self.last: tuple[Whole, Coded, pa.Table] | None = None
         self.highest: list[dict[str, Any]] = []
+        self.coarse: Coarse | None = None
 
     def tables(
         self, given: Data, rate: float | None, voice: Voice, *, plain: bool = False
@@ -62,7 +65,10 @@ class Scored:
         every = cut = None
         if rate is not None:
             every = [self._measure(coded) for _, coded in walked(given, self.trained, voice)]
-            cut = self.way.cut(np.concatenate(every), rate)
+            together = np.concatenate(every)
+            cut, self.coarse = self.way.cut(together, rate), self.way.too_coarse(together, rate)
+            if self.coarse is not None:
+                self.remarks.notes[str(self.coarse)] = None
         for number, (frame, coded) in enumerate(walked(given, self.trained, voice)):
             nats = self._measure(coded) if every is None else every[number]
             scores = self.way.flag(nats, cut)

@@ -29,8 +29,13 @@ class Dialect(NamedTuple):
     notes: tuple[str, ...]
 
 
-def find_dialect(text: Text) -> Dialect:
-    """Detect the separator, and whether the first line is a header."""
+def find_dialect(text: Text, *, strict: bool = True) -> Dialect:
+    """Detect the separator, and whether the first line is a header.
+
+    Args:
+        text: the file.
+        strict: raise E012 for repeated names instead of numbering them.
+    """
     head = text.head().decode("utf-8", errors="ignore").removeprefix("\ufeff")
     lines = [line for line in head.splitlines()[:60] if line.strip()]
     if not lines:
@@ -57,7 +62,7 @@ def find_dialect(text: Text) -> Dialect:
             fix="check the separator and the line ends, or store it as a .npz matrix",
             path=str(text.path),
         )
-    names, header, more = _names(text, rows)
+    names, header, more = _names(text, rows, strict)
     blank = len(head[:start].splitlines())
     return Dialect(delimiter, names, header, blank, (*notes, *more))
 
@@ -95,7 +100,7 @@ def _delimiter(lines: list[str], expected: str) -> str:
     return max(there, key=regularity)
 
 
-def _names(text: Text, rows: list[list[str]]) -> tuple[list[str], bool, list[str]]:
+def _names(text: Text, rows: list[list[str]], strict: bool) -> tuple[list[str], bool, list[str]]:
     """Return column names from the first line, or generated names if it is not a header."""
     path, first, notes = text.path, rows[0], []
     if _is_data(rows):
@@ -112,7 +117,7 @@ def _names(text: Text, rows: list[list[str]]) -> tuple[list[str], bool, list[str
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         places = [j + 1 for j, name in enumerate(names) if name == twice[0]]
-        raise DataError(
+        error = DataError(
             "E012",
             f"line 1 of {place(path)} names {listed(twice)} more than once (values "
             f"{', '.join(map(str, places[:5]))})",
@@ -120,7 +125,23 @@ def _names(text: Text, rows: list[list[str]]) -> tuple[list[str], bool, list[str
             path=str(path),
             columns=twice,
         )
+        if strict:
+            raise error
+        notes.append(f"{error.message}; numbered here, and refused by fit (E012)")
+        names = _numbered(names)
     return names, True, notes
+
+
+def _numbered(names: list[str]) -> list[str]:
+    """Return distinct names: the second x becomes x.2."""
+    taken, out = {*names}, []
+    for j, name in enumerate(names):
+        count = names[: j + 1].count(name)
+        while count > 1 and f"{name}.{count}" in taken:
+            count += 1
+        out.append(name if count == 1 else f"{name}.{count}")
+        taken.add(out[-1])
+    return out
 
 
 def _is_data(rows: list[list[str]]) -> bool:

@@ -22,12 +22,17 @@ from lowerbound.files.text.numerals import Repair, Spelling
 BLOCK = 2**20  # bytes per parsed block; more for longer lines
 
 
-def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str, ...]]:
+def read_table(
+    path: Path, rows: int | None = None, *, strict: bool = True
+) -> tuple[pa.Table, tuple[str, ...]]:
     """Read one CSV or TSV file, plain or compressed.
 
     Args:
         path: the file.
         rows: stop after this many rows.
+        strict: raise E010, E012 and E018. Otherwise lines with the wrong number of values are left
+            out, repeated names are numbered, and numbers that can be read in two ways stay text;
+            notes say so.
 
     Returns:
         The table, and notes on lossless repairs.
@@ -39,23 +44,36 @@ def read_table(path: Path, rows: int | None = None) -> tuple[pa.Table, tuple[str
         fix = "convert it to Parquet and drop columns, or read its first rows only"
         with readable(path):
             memory.require(2 * path.stat().st_size, path, fix)
-    layout = look(path, None if rows is None else rows + 1)
-    table = _parse(layout)
+    layout = look(path, None if rows is None else rows + 1, strict=strict)
+    ragged: list[str] = []
+    try:
+        table = _parse(layout)
+    except DataError as error:
+        if strict or error.code != "E010":
+            raise
+        ragged.append(f"{error.message}; left out here, and refused by fit")
+        layout = layout._replace(skips=True)
+        table = _parse(layout)
     if table.num_rows == 0:
         raise no_rows(layout)
     table = _keep_codes(table, layout)
-    table, repairs = _repair(table)
-    return table.slice(0, rows), (*layout.notes, *repairs)
+    table, repairs = _repair(table, strict)
+    return table.slice(0, rows), (*layout.notes, *ragged, *repairs)
 
 
-def look(path: Path, head_lines: int | None = None) -> Layout:
+def look(path: Path, head_lines: int | None = None, *, strict: bool = True) -> Layout:
     """Prepare a text file for the parser, and detect its dialect.
+
+    Args:
+        path: the file.
+        head_lines: read only this many lines.
+        strict: raise E012 for repeated names instead of numbering them.
 
     Raises:
         DataError: E004 and E011 to E017 if the file is not a table.
     """
     text = load(path, head_lines)
-    dialect = find_dialect(text)
+    dialect = find_dialect(text, strict=strict)
     seen = scan(text, dialect.delimiter)
     if seen.quotes % 2:
         _refuse_open_quote(text, dialect)
@@ -63,11 +81,12 @@ def look(path: Path, head_lines: int | None = None) -> Layout:
 
 
 class Layout(NamedTuple):
-    """A text file and its dialect."""
+    """A text file, its dialect, and whether lines with the wrong number of values are skipped."""
 
     text: Text
     dialect: Dialect
     seen: Scan
+    skips: bool = False
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -90,6 +109,7 @@ class Layout(NamedTuple):
             newlines_in_values=self.seen.multiline,
             # In a single column, an empty line is an empty value.
             ignore_empty_lines=len(inner) > 1,
+            invalid_row_handler=(lambda row: "skip") if self.skips else None,
         )
         convert = arrow_csv.ConvertOptions(
             null_values=list(MISSING_NUMBER),
@@ -262,14 +282,20 @@ def as_codes(words: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.if_else(blank, pa.scalar(None, pa.string()), words)
 
 
-def _repair(table: pa.Table) -> tuple[pa.Table, list[str]]:
+def _repair(table: pa.Table, strict: bool) -> tuple[pa.Table, list[str]]:
     notes, columns = [], {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         repair = None
         if is_text(column.type):
             spelling = Spelling(name)
             spelling.see(column)
-            repair = spelling.repair() or without_blanks
+            try:
+                repair = spelling.repair() or without_blanks
+            except DataError as error:
+                if strict:
+                    raise
+                repair = without_blanks
+                notes.append(f"{error.message}; fit refuses this ({error.code}): {error.fix}")
         if isinstance(repair, Repair):
             notes.append(repair.note)
         columns[name] = repair(column) if repair else column

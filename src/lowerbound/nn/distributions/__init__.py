@@ -2,6 +2,7 @@
 
 - base: operations of the trace, dispatched on the type of distribution; joint distributions
 - families: Gaussian, Student, Laplace, Bernoulli and others; `Conditional`
+- level_trees: a categorical column of thousands of levels
 - table_rows: rows of mixed columns, missing values, counts with a library size
 - counts, zero_counts: Poisson, negative binomial and their zero-inflated forms
 - grey_levels, pixels: pixels of 8 bits and shares from 0 to 1

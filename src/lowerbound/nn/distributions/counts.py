@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import singledispatch
 
 import numpy as np
 import torch
@@ -18,12 +19,14 @@ from torch import Size, Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, StudentT
 from torch.distributions.utils import lazy_property
 
+from lowerbound.errors import UsageError
 from lowerbound.nn.distributions import zero_counts
 from lowerbound.nn.distributions.base import ONE, Unchecked, log_support, sample
 from lowerbound.nn.distributions.zero_counts import softplus
 
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
 _TABLE = 4096  # largest count in the table of factorials
+PROPOSALS = 16  # draws of rates among which one is chosen by the total
 LARGE_DISPERSION = 1e4  # above, Stirling's series is more exact than a difference of lgamma
 
 
@@ -332,11 +335,14 @@ class ZeroInflated(Unchecked):
 @sample.register
 @torch.no_grad()
 def _(d: ZeroInflated, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
-    counts = sample(d.base, generator, shape)
-    uniform = torch.rand(
-        counts.shape, generator=generator, dtype=counts.dtype, device=counts.device
-    )
-    return counts.masked_fill(uniform < torch.sigmoid(d.gate), 0.0)
+    return sample(d.base, generator, shape).masked_fill(_closed(d, generator, shape), 0.0)
+
+
+def _closed(d: ZeroInflated, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+    """Draw a mask of the zeros that are not draws from the base."""
+    gate = torch.sigmoid(d.gate).expand(shape + d.batch_shape)
+    uniform = torch.rand(gate.shape, generator=generator, dtype=gate.dtype, device=gate.device)
+    return uniform < gate
 
 
 COUNTS = 64  # values that a count is taken to have where the values of a row are counted
@@ -363,3 +369,86 @@ class StudentTCdf(StudentT):
         z = (_array(value) - _array(self.loc)) / _array(self.scale)
         below = special.stdtr(_array(self.df), z)
         return torch.as_tensor(below, dtype=value.dtype, device=value.device)
+
+
+@singledispatch
+def rates(d: Distribution, generator: torch.Generator | None) -> Tensor:
+    """Draw the Poisson rates that the counts of `d` have.
+
+    Raises:
+        UsageError: E246 if no rule is registered for the type of `d`.
+    """
+    raise UsageError(
+        "E246",
+        f"counts of the type {type(d).__name__} cannot be drawn with a given total",
+        fix="register a rule with lowerbound.nn.distributions.counts.rates.register",
+    )
+
+
+@rates.register
+def _(d: PoissonLog, generator: torch.Generator | None) -> Tensor:
+    return d.mean
+
+
+@rates.register
+@torch.no_grad()
+def _(d: NegativeBinomial, generator: torch.Generator | None) -> Tensor:
+    # A negative binomial is a Poisson whose rate is Gamma(theta, mu / theta).
+    theta = d.log_dispersion.exp().expand(d.batch_shape)
+    shares = Gamma(theta, torch.ones_like(theta), validate_args=False)
+    return sample(shares, generator) * (d.log_mean - d.log_dispersion).exp()
+
+
+@rates.register
+@torch.no_grad()
+def _(d: ZeroInflated, generator: torch.Generator | None) -> Tensor:
+    return rates(d.base, generator).masked_fill(_closed(d, generator), 0.0)
+
+
+@torch.no_grad()
+def sample_of_total(
+    d: Distribution, totals: Tensor, generator: torch.Generator, given: Tensor | None = None
+) -> Tensor:
+    """Draw counts whose sum is given.
+
+    Counts that are Poisson given their rates are multinomial given their sum. The rates given
+    the sum are chosen among `PROPOSALS` draws by the probability of the sum.
+
+    Args:
+        d: counts, (B, G) elements.
+        totals: (B,) whole numbers.
+        generator: the source of randomness.
+        given: (G,) counts that are known, NaN for those to draw; None to draw all.
+
+    Returns:
+        (B, G) counts; those to draw share what the known ones leave of the total.
+    """
+    open_ = torch.ones(d.batch_shape[-1], dtype=torch.bool) if given is None else given.isnan()
+    open_ = open_.to(totals.device)
+    left = totals.double() - (0.0 if given is None else given.nansum().double())
+    left = left.clamp_min(0.0)
+    chosen, best = None, torch.full_like(left, -torch.inf)
+    for _ in range(PROPOSALS):
+        # A row of zero rates has room for its total, too.
+        rate = rates(d, generator).double().clamp_min(1e-30) * open_
+        size = rate.sum(1)
+        uniform = torch.rand(size.shape, generator=generator, dtype=size.dtype, device=size.device)
+        # The largest of log weight plus Gumbel noise is a draw by the weights.
+        key = torch.special.xlogy(left, size) - size - (-uniform.log()).log()
+        better = key > best
+        best = torch.where(better, key, best)
+        chosen = rate if chosen is None else torch.where(better[:, None], rate, chosen)
+    assert chosen is not None, "there are proposals"
+    drawn = _multinomial(chosen, left, generator).to(torch.get_default_dtype())
+    return drawn if given is None else torch.where(open_, drawn, given.to(drawn))
+
+
+def _multinomial(rates: Tensor, totals: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw (B, G) counts of given sums with probabilities that are proportional to `rates`."""
+    after = rates.flip(1).cumsum(1).flip(1)
+    shares = (rates / after.clamp_min(1e-300)).clamp(0.0, 1.0)
+    counts, left = torch.empty_like(rates), totals.clone()
+    for place in range(rates.shape[1]):
+        counts[:, place] = torch.binomial(left, shares[:, place].contiguous(), generator)
+        left = left - counts[:, place]
+    return counts

@@ -38,12 +38,14 @@ class Family(nn.Module):
 
     Attributes:
         width: numbers per element that the network must give.
+        floor: least scale of the distribution, in the units of the data; 0 without one.
 
     >>> Gaussian().numbers(3)
     6
     """
 
     width: int = 1
+    floor: float = 0.0
 
     def numbers(self, features: int) -> int:
         """Return the number of network outputs needed for `features` elements."""

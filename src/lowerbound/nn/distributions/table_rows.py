@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,10 @@ from lowerbound.nn.distributions.families import (
     Ordinals,
     dispersion,
 )
+from lowerbound.nn.distributions.level_trees import TreeCategories
 
 FEW = 16  # categorical columns of up to this many levels are padded to one width
+COUNTED = 100_000  # rows from which the frequencies of many levels are counted
 
 
 class Table(Family):
@@ -33,6 +35,8 @@ class Table(Family):
         real: one family for all real columns; a `Gaussian` by default.
         reserved: for every column, the probability of an unseen category (see `Categories`);
             empty where no code is reserved.
+        tree_above: number of levels above which a categorical column gets a softmax in two steps,
+            see `TreeCategories`; None for one softmax over all levels of every column.
 
     >>> family = Table(["real", "categorical"], [1, 3])
     >>> numbers = torch.zeros(2, family.numbers(2))
@@ -48,16 +52,25 @@ class Table(Family):
         sizes: Sequence[int],
         real: Family | None = None,
         reserved: Sequence[float] = (),
+        tree_above: int | None = None,
     ) -> None:
         super().__init__()
         reserved = reserved or [0.0] * len(families)
         self.members, self.spans = nn.ModuleDict(), []
-        starts, self.total = _layout(families, sizes, real)
+        trees = {
+            i: TreeCategories(size, reserved[i])
+            for i, (kind, size) in enumerate(zip(families, sizes, strict=True))
+            if kind == "categorical" and tree_above is not None and size > tree_above
+        }
+        # A column with a tree is a kind of its own: its numbers follow those of the other kinds.
+        kinds = [f"tree{i}" if i in trees else kind for i, kind in enumerate(families)]
+        made = {f"tree{i}": tree for i, tree in trees.items()}
+        starts, self.total = _layout(kinds, sizes, real, made)
         groups: dict[str, list[int]] = {}
-        for i, (kind, size) in enumerate(zip(families, sizes, strict=True)):
+        for i, (kind, size) in enumerate(zip(kinds, sizes, strict=True)):
             groups.setdefault(_group(kind, size), []).append(i)
         for group, columns in groups.items():
-            kind = families[columns[0]]
+            kind = kinds[columns[0]]
             self.register_buffer(f"at_{group}", torch.tensor(columns), persistent=False)
             if kind == "categorical":  # `Categories` picks its own numbers
                 member: Family = Categories(
@@ -67,7 +80,7 @@ class Table(Family):
                 )
                 self.spans.append((0, self.total))
             else:
-                member = _member(kind, [sizes[i] for i in columns], real)
+                member = made.get(kind) or _member(kind, [sizes[i] for i in columns], real)
                 self.spans.append((starts[columns[0]], member.numbers(len(columns))))
             self.members[group] = member
         order = torch.tensor([i for columns in groups.values() for i in columns])
@@ -76,6 +89,18 @@ class Table(Family):
     def numbers(self, features: int) -> int:
         """Return the number of network outputs: the sum over the columns."""
         return self.total
+
+    def start_from(self, first: Callable[[int], Tensor]) -> None:
+        """Initialise columns with a tree by the frequencies of their levels in the data.
+
+        Args:
+            first: n -> the first n rows of the training data, (n, columns), or all if fewer.
+        """
+        trees = {n: m for n, m in self.members.items() if isinstance(m, TreeCategories)}
+        if trees:
+            x = first(COUNTED)
+            for name, tree in trees.items():
+                tree.start_from(x[:, int(self.get_buffer(f"at_{name}"))])
 
     def forward(self, numbers: Tensor) -> Observed:
         """Return the NaN-aware joint of (B, columns)."""
@@ -90,7 +115,10 @@ class Table(Family):
 
 
 def _layout(
-    families: Sequence[str], sizes: Sequence[int], real: Family | None
+    families: Sequence[str],
+    sizes: Sequence[int],
+    real: Family | None,
+    trees: Mapping[str, TreeCategories],
 ) -> tuple[list[int], int]:
     """Return the index of the first number of every column (or kind), and the total count.
 
@@ -109,7 +137,8 @@ def _layout(
             continue
         for i in columns:
             starts[i] = end
-        end += _member(kind, [sizes[i] for i in columns], real).numbers(len(columns))
+        member = trees.get(kind) or _member(kind, [sizes[i] for i in columns], real)
+        end += member.numbers(len(columns))
     return starts, end
 
 

@@ -15,11 +15,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lowerbound.columns.base import LIMIT, Column, Skipped
+from lowerbound.columns.base import LIMIT, Column
 from lowerbound.columns.categories import Category
 from lowerbound.columns.dates import DAY, EPOCH_WEEKDAY, HOUR, Datetime
 from lowerbound.columns.numbers import Count, Numeric
 from lowerbound.columns.schema import Schema
+from lowerbound.columns.skipped import Skipped
 from lowerbound.tasks.onnx.inputs import columns_of
 
 _FEW = 2048  # number of comparisons up to which a search in blocks is not faster
@@ -126,6 +127,8 @@ class Numbers(nn.Module):
 
     atoms: Tensor
     none: Tensor
+    first: Tensor
+    broken: Tensor
 
     def __init__(self, columns: Sequence[Numeric]) -> None:
         super().__init__()
@@ -135,16 +138,22 @@ class Numbers(nn.Module):
         most = max(len(c.atoms) for c in columns)
         padded = [[*c.atoms, *[math.nan] * (most - len(c.atoms))] for c in columns]
         self.register_buffer("atoms", _doubles(padded))
-        self.register_buffer("none", _doubles([len(c.atoms) for c in columns]))
+        self.register_buffer("none", _doubles([c.none for c in columns]))
+        # 0.1 may come as the float64 of a float32, 0.10000000149.
+        broken = (self.atoms != self.atoms.round()) & (self.atoms.float() != 0)
+        self.register_buffer("broken", broken)
+        self.register_buffer("first", _doubles([float(c.complete) for c in columns]))
 
     def forward(self, raw: Tensor) -> Tensor:
         """Return (rows, columns), or (rows, 2 x columns) with atoms."""
         if not self.with_atoms:
             return self.scores(raw)
-        hits = (raw.unsqueeze(2) == self.atoms).to(raw.dtype)  # at most one per value
+        same = raw.unsqueeze(2) == self.atoms
+        narrow = (raw.unsqueeze(2).float() == self.atoms.float()) & self.broken
+        hits = (same | narrow).to(raw.dtype)  # at most one per value
         code = torch.arange(hits.shape[2], dtype=raw.dtype)
         free = hits.sum(2) == 0
-        atom = torch.where(free, self.none, (hits * code).sum(2))
+        atom = torch.where(free, self.none, (hits * code).sum(2) + self.first)
         scores = self.scores(raw.masked_fill(~free, math.nan))
         return torch.cat([scores, atom.masked_fill(raw.isnan(), math.nan)], 1)
 

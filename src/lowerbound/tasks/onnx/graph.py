@@ -17,6 +17,7 @@ from torch.distributions import Distribution
 
 from lowerbound._version import __version__
 from lowerbound.coding.tables import TableCoding
+from lowerbound.columns.arrow import MISSING_TEXT
 from lowerbound.errors import CheckFailed, ResourceError, UsageError
 from lowerbound.files.write import atomic_write, check_place
 from lowerbound.tasks.onnx import SAMPLES
@@ -209,6 +210,7 @@ def _describe(proto: Any, trained: Model, samples: int, seed: int) -> None:
         "recipe": trained.recipe.name,
         "input": {"name": INPUT, "dtype": "float64", "shape": ["rows", "columns"]},
         "columns": [column.document() for column in inputs_of(coding.schema)],
+        "missing": list(MISSING_TEXT),
         "outputs": {
             "anomaly_score": "nats: -log p of the coded row, higher is more unusual",
             "p_value": "share of held-out rows that score as high",

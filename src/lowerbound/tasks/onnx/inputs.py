@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +9,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lowerbound.columns.arrow import floats, levels, plain
-from lowerbound.columns.base import Column, Skipped
+from lowerbound.columns.base import Column
 from lowerbound.columns.categories import Category
 from lowerbound.columns.dates import Datetime, seconds
+from lowerbound.columns.numbers import Numeric
 from lowerbound.columns.schema import Schema
-
-UNSEEN = -1.0  # the number for a value that is none of a column's levels
+from lowerbound.columns.skipped import Skipped
 
 
 class Input(NamedTuple):
@@ -92,15 +91,11 @@ def matrix(schema: Schema, table: pa.Table) -> NDArray[np.float64]:
 
 
 def _numbers(column: Column, cells: pa.Array) -> NDArray[np.float64]:
-    known = levels_of(column)
-    if known is not None:
-        return _positions(known, cells, column.name)
+    if isinstance(column, Category | Skipped):
+        codes, words = levels(cells, column.name)
+        return np.array([*map(float, column.known.find(words, cells.type)), np.nan])[codes]
     if isinstance(column, Datetime):
         return seconds(cells, column.name, column.pattern)
+    if isinstance(column, Numeric):
+        return column.numbers(cells)
     return floats(cells, column.name)
-
-
-def _positions(known: Sequence[str], cells: pa.Array, name: str) -> NDArray[np.float64]:
-    codes, words = levels(cells, name)
-    place = {word: float(i) for i, word in enumerate(known)}
-    return np.array([*(place.get(word, UNSEEN) for word in words), np.nan])[codes]

@@ -2,6 +2,7 @@
 
 - loop: batches, steps, checks on held-out rows, early stopping, commits
 - settings: `Budget` (when to stop) and `Optimiser` (learning rate, batch size, clipping)
+- time_limit: the time that a fit may take and has used
 - history: the checks of a fit
 - checkpoints, run_folder: the state of a fit on disk
 - interrupts: delay Ctrl-C and SIGTERM until a step is complete

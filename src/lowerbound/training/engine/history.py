@@ -39,6 +39,32 @@ class Check(NamedTuple):
     seconds: float
 
 
+class Pulse(NamedTuple):
+    """The pace of training between two checks.
+
+    Attributes:
+        step: number of optimiser steps taken.
+        steps: largest number of steps of the fit.
+        rows: rows per step.
+        seconds_per_step: mean time of a step since the start, checks included.
+        seconds_left: forecast of the longest remaining training time.
+        epoch: number of passes over the data, with a fraction.
+    """
+
+    step: int
+    steps: int
+    rows: int
+    seconds_per_step: float
+    seconds_left: float
+    epoch: float
+
+    @property
+    def share(self) -> float:
+        """The share of the training that is done, from 0 to 1; it may stop earlier."""
+        spent = self.seconds_per_step * self.step
+        return spent / max(spent + self.seconds_left, 1e-9)
+
+
 _WHOLE = [
     place for place, name in enumerate(Check._fields) if name in ("step", "active", "latent")
 ]

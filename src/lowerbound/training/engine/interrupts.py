@@ -44,7 +44,7 @@ class Held:
 
     @property
     def waiting(self) -> bool:
-        """Whether a signal is waiting."""
+        """Return True if a signal is waiting."""
         return self._waiting is not None
 
     def deliver(self) -> None:

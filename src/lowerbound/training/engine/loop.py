@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -25,12 +26,14 @@ from lowerbound.training.engine import machine
 from lowerbound.training.engine.checkpoints import Checkpoints, State
 from lowerbound.training.engine.engine import SMALL_STEP, Engine, choose, flops
 from lowerbound.training.engine.flat import Adam, Average, Buffers, Flat, Weights
-from lowerbound.training.engine.history import Check, History, Meter
+from lowerbound.training.engine.history import Check, History, Meter, Pulse
 from lowerbound.training.engine.interrupts import Held
 from lowerbound.training.engine.processes import ALONE, Team
 from lowerbound.training.engine.settings import Budget, Optimiser
+from lowerbound.training.engine.time_limit import TimeLimit
 
 Report = Callable[[Check, Budget], None]
+Beat = Callable[[Pulse], None]
 
 SKIPPED_LIMIT = 20  # consecutive steps with a non-finite loss after which a fit fails
 CHECK_SAMPLES = 32  # largest number of importance samples per row in a check
@@ -39,6 +42,11 @@ CHECK_CELLS = 1 << 22  # largest number of values (rows x columns x samples) in 
 CHECK_SHARE = 1 / 16  # draws of a check per row trained on since the last one, in large networks
 WILD = 10.0  # nats per column below the median at which the log p of a held-out row is clipped
 CHECK_ROWS = 1000  # held-out rows used in a check
+CHECK_TIME = 0.05  # largest share of a time limit that one check takes
+FEWEST_CHECKED = 16  # held-out rows of a check even if it takes longer
+EVERY_BEAT = 1.0  # seconds between two reports of the pace
+PROBED = 4  # held-out rows by which the time of a check is forecast
+STEADY = 3  # steps after which the pace is known
 MIN_GAIN = 1e-3  # nats per column: smallest gain of the held-out bound that resets the patience
 
 
@@ -55,6 +63,8 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     report: Report | None = None,
     view: View | None = None,
     team: Team = ALONE,
+    limit: TimeLimit | None = None,
+    beat: Beat | None = None,
 ) -> History:
     """Train `objective` on `train`, and keep the weights with the best bound on `valid`.
 
@@ -73,6 +83,9 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         view: random augmentation of a training batch, see `lowerbound.coding.augmentations`.
         team: the processes that train together. All call this function with the same arguments
             and share each batch; only the first one's `checkpoints` are used.
+        limit: the time that the whole fit has used, of which `budget` has a part; a resumed fit
+            counts the time of the interrupted run. None counts the training alone.
+        beat: called with the pace of training, about once per second.
 
     Returns:
         The history. Ctrl-C after the first check ends the fit normally, with the best weights so
@@ -95,7 +108,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         engine = team.first(lambda: chosen(objective, valid, rows))
     engine.prepare(objective)
     trainer = _Trainer(objective, (train, valid), settings, seed, (engine, team))
-    trainer.view = view
+    trainer.view, trainer.limit, trainer.beat = view, limit or TimeLimit(), beat
     if saved is not None:
         trainer.restore(saved)
     elif checkpoints is not None:
@@ -160,6 +173,13 @@ class _Trainer:
         self.history, self.meter = History(), Meter()
         self.kept: Weights | None = None
         self.view: View | None = None
+        self.beat: Beat | None = None
+        self.limit = TimeLimit()
+        self.closing = 0.0  # seconds from the decision to stop to the end of the last check
+        # A step and the seconds at its end: of the last beat, and from which the pace counts.
+        self.beaten = self.steady = (0, 0.0)
+        self.first: tuple[int, float] | None = None  # the first step, which includes the start-up
+        self.tile = metrics.TILE
         self.rate = self.settings.learning_rate
         self.step = self.waited = self.in_a_row = 0
         self.layers = torch.Generator(self.device)  # for layers that draw, seeded at every step
@@ -181,6 +201,8 @@ class _Trainer:
         """Train until the budget is spent or the held-out bound stops rising."""
         self.objective.train()
         with lent(self.objective, self.layers), Held() as signals:
+            self._forecast_check()
+            self.steady = (self.step, self.meter.elapsed())
             for index in self._order():
                 if self.history.stopped:
                     return
@@ -200,6 +222,7 @@ class _Trainer:
             key = (self.seed, "view", self.step, *self.team.key)
             batch = self.view(batch, noise.generator(*key))
         self._step(batch)
+        self._tell_pace()
         last = self.step == self.steps or self._out_of_time()
         if self.step % self.every and not last:
             return
@@ -269,8 +292,69 @@ class _Trainer:
         )
 
     def _out_of_time(self) -> bool:
+        """Return whether no time is left for another step and the last check."""
         limit = self.budget.seconds
-        return limit is not None and self.team.any(self.meter.elapsed() >= limit)
+        if limit is None:
+            return False
+        ends = self.meter.elapsed() + self._pace() + self.closing
+        return self.team.any(ends >= limit)
+
+    def _forecast_check(self) -> None:
+        """Under a time limit, forecast a check from one tile of it, and shorten a long one."""
+        limit = self.budget.seconds
+        if limit is None or self.step:
+            return
+        some = subset(self.valid, torch.arange(min(len(self.valid), PROBED)))
+        model = self.objective.model
+        assert isinstance(model, nn.Module)
+
+        def timed() -> float:
+            began = self.meter.elapsed()
+            metrics.log_likelihood(model, some, self.samples, most=PROBED)
+            return (self.meter.elapsed() - began) / len(some)
+
+        each = self.team.first(timed)
+        most = max(FEWEST_CHECKED, int(CHECK_TIME * limit / max(each, 1e-9)))
+        if most < len(self.valid):
+            self._shorten_checks(most)
+        self.closing = each * len(self.valid)
+
+    def _shorten_checks(self, rows: int) -> None:
+        """Check on the first held-out rows only, in tiles that are not filled up."""
+        self.valid = subset(self.valid, torch.arange(min(rows, len(self.valid))))
+        self.tile = min(self.tile, rows)
+
+    def _pace(self) -> float:
+        """Return the seconds per step, without the first step if there are more."""
+        step, seconds = self.steady
+        return (self.meter.elapsed() - seconds) / max(1, self.step - step)
+
+    def _tell_pace(self) -> None:
+        """Report the pace of training."""
+        elapsed, (step, since) = self.meter.elapsed(), self.beaten
+        if self.first is None:
+            self.first = (self.step, elapsed)
+            return
+        if self.step == self.first[0] + 1:
+            self.steady = self.first
+        steady = self.step >= self.first[0] + STEADY or elapsed - self.first[1] >= EVERY_BEAT
+        if self.beat is None or not steady or (step and elapsed - since < EVERY_BEAT):
+            return
+        self.beaten = (self.step, elapsed)
+        each = self._pace()
+        left = each * (self.steps - self.step)
+        if self.budget.seconds is not None:
+            left = min(left, max(0.0, self.budget.seconds - elapsed - self.closing))
+        self.beat(
+            Pulse(
+                step=self.step,
+                steps=self.steps,
+                rows=self.batch_size,
+                seconds_per_step=each,
+                seconds_left=left,
+                epoch=self.step / self.per_epoch,
+            )
+        )
 
     @property
     def shown(self) -> Weights:
@@ -282,8 +366,10 @@ class _Trainer:
         """Measure the held-out bound, keep the weights if it is the best, and adapt the rate."""
         loss, train_elbo, speed = self.meter.read()
         shown, look = self.shown, self._look
+        began = self.meter.elapsed()
         found = self.team.first(lambda: (*look(shown), self.meter.elapsed()))
         valid_bound, active, latent, seconds = found
+        self.closing = seconds - began
         check = Check(
             step=self.step,
             epoch=self.step / self.per_epoch,
@@ -318,7 +404,7 @@ class _Trainer:
         model = self.objective.model
         assert isinstance(model, nn.Module)
         with self.flat.showing(shown):
-            bound = held_out(model, self.valid, self.samples)
+            bound = held_out(model, self.valid, self.samples, self.tile)
             used = latent_use.latent_use(model, self.valid).active
         return bound, int(used.sum()), len(used)
 
@@ -345,6 +431,8 @@ class _Trainer:
             "rate": self.rate,
             "batch": self.batch_size,
             "seconds": self.meter.elapsed(),
+            "used": self.limit.used(),
+            "checked": len(self.valid),
             "engine": self.engine.as_dict(),
         }
         arrays = {
@@ -379,6 +467,12 @@ class _Trainer:
         self.kept = Weights.restored(arrays, "kept")
         if self.average is not None:
             self.average.weights = Weights.restored(arrays, "average")
+        if values["checked"] < len(self.valid):
+            self._shorten_checks(values["checked"])
+        if self.budget.seconds is not None:  # the time of the interrupted run is used up
+            earlier = self.limit.resumed(values["used"])
+            seconds = self.budget.seconds - earlier + values["seconds"]
+            self.budget = replace(self.budget, seconds=max(seconds, 1e-3))
         self.history = History.restored(values["history"], arrays["checks"].numpy())
         self.meter = Meter(values["seconds"])
         self.meter.restore(arrays["meter"].numpy())
@@ -418,7 +512,9 @@ def _whole_batch(rows: int, size: int) -> int:
     return rows - rows % size
 
 
-def held_out(model: nn.Module, rows: Rows, samples: int = CHECK_SAMPLES) -> float:
+def held_out(
+    model: nn.Module, rows: Rows, samples: int = CHECK_SAMPLES, most: int = metrics.TILE
+) -> float:
     """Return the mean importance-weighted bound on held-out rows, nats, with outliers clipped.
 
     The plain ELBO stops small tables too early: it falls as soon as the encoder overfits the
@@ -432,7 +528,8 @@ def held_out(model: nn.Module, rows: Rows, samples: int = CHECK_SAMPLES) -> floa
         model: the model.
         rows: held-out rows.
         samples: importance samples per row.
+        most: rows per pass.
     """
     columns = math.prod(rows.take(torch.zeros(1, dtype=torch.long)).x.shape)
-    log_p = metrics.log_likelihood(model, rows, samples).log_p
+    log_p = metrics.log_likelihood(model, rows, samples, most=most).log_p
     return log_p.clamp_min(log_p.median() - WILD * columns).mean().item()

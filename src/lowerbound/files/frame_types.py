@@ -1,0 +1,289 @@
+"""Types of the columns of data frames: to Arrow without loss, and back to the same types.
+
+A type is described as plain JSON values, so that a saved model gives rows of the types that it was
+fitted on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lowerbound.columns.arrow import computable, is_flat, is_text, storage
+
+# What conversions to a type raise where it does not hold the values, or where the description of
+# a type is damaged: the values then keep the type that Arrow gives them.
+_UNFIT = (pa.ArrowException, TypeError, ValueError, OverflowError, KeyError, AttributeError)
+_INTERVAL = re.compile(r"[\[(](?P<left>.+), (?P<right>.+)[\])]")
+
+
+def _pandas() -> Any:
+    return importlib.import_module("pandas")
+
+
+def of_pandas(series: Any) -> Any:
+    """Return a pandas series whose values Arrow can hold.
+
+    Sparse values become dense. Intervals, and categories that are neither numbers, moments nor
+    text, become text.
+    """
+    pd = _pandas()
+    kind = series.dtype
+    if isinstance(kind, pd.SparseDtype):
+        return series.sparse.to_dense()
+    if isinstance(kind, pd.IntervalDtype):
+        return series.astype(object).where(series.notna(), None).map(str, na_action="ignore")
+    if isinstance(kind, pd.CategoricalDtype) and not _is_plain(kind.categories):
+        words = [str(category) for category in kind.categories]
+        texts = pd.Categorical.from_codes(series.cat.codes, words, ordered=bool(kind.ordered))
+        return pd.Series(texts, index=series.index)
+    return series
+
+
+def _is_plain(categories: Any) -> bool:
+    """Return whether Arrow holds categories as numbers, moments or text."""
+    try:
+        kind = pa.array(categories, from_pandas=True).type
+    except _UNFIT:
+        return False
+    return is_flat(kind) and not isinstance(kind, pa.BaseExtensionType)
+
+
+def to_pandas(cells: pa.ChunkedArray, dtype: Any = None, objects: Any = None) -> Any:
+    """Return a pandas series of Arrow values.
+
+    Args:
+        cells: the values.
+        dtype: the type wanted; values that it cannot hold keep the type that Arrow gives them.
+        objects: the objects that the values were read from, which equal values keep: 0.5 and 0.50
+            are equal decimals, and None and NaN are both missing.
+    """
+    if dtype is not None:
+        try:
+            return _as_pandas(cells, dtype, objects)
+        except _UNFIT:
+            pass
+    return cells.to_pandas()
+
+
+def _as_pandas(cells: pa.ChunkedArray, dtype: Any, objects: Any = None) -> Any:
+    pd = _pandas()
+    if isinstance(dtype, pd.CategoricalDtype):
+        return pd.Series(_categorical(cells, dtype))
+    if dtype == np.dtype(object):
+        return pd.Series(_objects(cells.to_pylist(), objects), dtype=object)
+    flat = computable(cells)
+    flat = flat.cast(storage(flat.type))
+    if isinstance(dtype, pd.api.extensions.ExtensionDtype):
+        return pd.Series(_extension(flat, dtype), dtype=dtype)
+    kind = pa.from_numpy_dtype(dtype)
+    both_float = pa.types.is_floating(kind) and pa.types.is_floating(flat.type)
+    found = flat.cast(kind, safe=not both_float).to_pandas()
+    return found.astype(dtype) if not flat.null_count or dtype.kind in "fmM" else found
+
+
+def _objects(values: list[Any], own: Any) -> list[Any]:
+    if own is None or not len(own) or len(values) % len(own):
+        return values
+    pairs = zip(values, cycle(zip(own, own.isna(), strict=True)))  # noqa: B905 - repeated
+    return [old if (new is None and gone) or new == old else new for new, (old, gone) in pairs]
+
+
+def _extension(flat: pa.ChunkedArray, dtype: Any) -> Any:
+    """Return values as an array of an extension type of pandas."""
+    pd = _pandas()
+    if isinstance(dtype, pd.IntervalDtype):
+        return _intervals(flat.to_pylist(), dtype)
+    if isinstance(dtype, pd.SparseDtype):
+        dense = flat.cast(pa.from_numpy_dtype(dtype.subtype)).to_numpy()
+        return pd.arrays.SparseArray(dense, dtype=dtype)
+    if isinstance(dtype, pd.ArrowDtype):
+        return dtype.__from_arrow__(flat.cast(dtype.pyarrow_dtype))
+    return dtype.__from_arrow__(flat.cast(_arrow_type(dtype)))
+
+
+def _arrow_type(dtype: Any) -> pa.DataType:
+    """Return the Arrow type of the values that an extension type of pandas reads."""
+    pd = _pandas()
+    if isinstance(dtype, pd.PeriodDtype):
+        return pa.int64()
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return pa.timestamp(dtype.unit, str(dtype.tz))
+    if isinstance(dtype, pd.StringDtype):
+        return pa.large_string()
+    return pa.from_numpy_dtype(dtype.numpy_dtype)
+
+
+def _categorical(cells: pa.ChunkedArray, dtype: Any) -> Any:
+    """Return values as categories of the type, with further ones for values that are none."""
+    pd = _pandas()
+    values = computable(cells)
+    values = values.cast(storage(values.type)).combine_chunks().dictionary_encode()
+    values = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    words = values.dictionary.to_pandas()
+    known = list(dtype.categories)
+    if not _is_plain(dtype.categories):
+        known = [str(category) for category in known]
+    words = (
+        values.dictionary.to_pandas() if len(values.dictionary) else pd.Series([], dtype=object)
+    )
+    place = {category: code for code, category in enumerate(known)}
+    codes = np.array([place.get(word, -1) for word in words] + [-1])
+    new = codes[:-1] < 0
+    if new.any():
+        further = [*dtype.categories, *words[new]]
+        codes[:-1][new] = len(known) + np.arange(new.sum())
+        dtype = pd.CategoricalDtype(further, dtype.ordered)
+    places = np.asarray(values.indices.cast(pa.int64()).fill_null(-1))
+    return pd.Categorical.from_codes(codes[places], dtype=dtype)
+
+
+def _intervals(words: Sequence[str | None], dtype: Any) -> Any:
+    """Return intervals from their text, such as ``(0.5, 1.0]``."""
+    pd = _pandas()
+    found = [None if word is None else _INTERVAL.fullmatch(word) for word in words]
+    if any(one is None and word is not None for one, word in zip(found, words, strict=True)):
+        raise ValueError("not an interval")
+    sides = []
+    for side in ("left", "right"):
+        texts = pa.chunked_array([pa.array([None if m is None else m[side] for m in found])])
+        sides.append(to_pandas(texts.cast(pa.from_numpy_dtype(dtype.subtype)), dtype.subtype))
+    gone = np.array([one is None for one in found])
+    if gone.any():
+        sides = [side.astype(float) for side in sides]
+    return pd.arrays.IntervalArray.from_arrays(*sides, closed=dtype.closed)
+
+
+def described(dtype: Any) -> Any:
+    """Return a pandas type as plain JSON values."""
+    if isinstance(dtype, _pandas().CategoricalDtype):
+        return {
+            "categories": [str(category) for category in dtype.categories],
+            "of": str(dtype.categories.dtype),
+            "ordered": bool(dtype.ordered),
+        }
+    if isinstance(dtype, _pandas().StringDtype) and dtype.na_value is _pandas().NA:
+        return f"string[{dtype.storage}]"
+    if isinstance(dtype, _pandas().SparseDtype):
+        fill = dtype.fill_value
+        return {"sparse": str(dtype.subtype), "fill": None if fill != fill else _scalar(fill)}  # noqa: PLR0124
+    return str(dtype)
+
+
+def dtype_of(description: Any) -> Any:
+    """Return the pandas type that `described` described, None for what is no such type."""
+    pd = _pandas()
+    try:
+        if not isinstance(description, Mapping):
+            return pd.api.types.pandas_dtype(description)
+        if "sparse" in description:
+            fill = description["fill"]
+            return pd.SparseDtype(description["sparse"], np.nan if fill is None else fill)
+        words = pa.chunked_array([pa.array(description["categories"], pa.large_string())])
+        categories = _parsed(words, description["of"])
+        return pd.CategoricalDtype(categories, bool(description["ordered"]))
+    except _UNFIT:
+        return None
+
+
+def _parsed(words: pa.ChunkedArray, dtype: str) -> Any:
+    """Return categories or labels of a type from their text."""
+    pd = _pandas()
+    kind = pd.api.types.pandas_dtype(dtype)
+    if kind == np.dtype(object) or is_text(pa.array(pd.Series([], dtype=kind)).type):
+        return pd.Index(words.to_pylist(), dtype=kind)
+    if isinstance(kind, pd.IntervalDtype):
+        return pd.Index(_intervals(words.to_pylist(), kind))
+    if isinstance(kind, pd.PeriodDtype):
+        return pd.PeriodIndex(words.to_pylist(), dtype=kind)
+    if kind.kind in "mM":
+        return pd.Index(words.to_pylist()).astype(kind)
+    return pd.Index(_as_pandas(words.cast(pa.from_numpy_dtype(kind)), kind))
+
+
+def labels_described(columns: Any) -> Any:
+    """Return the labels of the columns of a pandas frame as plain JSON values; None for text."""
+    pd = _pandas()
+    if isinstance(columns, pd.MultiIndex):
+        labels = [[_scalar(each) for each in label] for label in columns]
+        simple = all(_is_simple(each) for label in labels for each in label)
+    else:
+        labels = [_scalar(label) for label in columns]
+        simple = all(map(_is_simple, labels))
+    names = [None if name is None else str(name) for name in columns.names]
+    if all(isinstance(label, str) for label in labels) and names == [None]:
+        return None
+    if simple:
+        return {"labels": labels, "names": names}
+    return {"labels": [str(label) for label in columns], "of": str(columns.dtype), "names": names}
+
+
+def labels_of(description: Any) -> Any:
+    """Return the labels that `labels_described` described as an index, None if they are none."""
+    pd = _pandas()
+    try:
+        labels, names = description["labels"], description["names"]
+        if "of" in description:
+            found = _parsed(pa.chunked_array([pa.array(labels, pa.string())]), description["of"])
+            return found.rename(names[0])
+        if any(isinstance(label, list) for label in labels):
+            return pd.MultiIndex.from_tuples([tuple(label) for label in labels], names=names)
+        return pd.Index(labels, name=names[0])
+    except _UNFIT:
+        return None
+
+
+def _scalar(label: Any) -> Any:
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def _is_simple(label: Any) -> bool:
+    return isinstance(label, str | int | float) and label == label  # noqa: PLR0124 - NaN
+
+
+def polars_described(dtype: Any) -> Any:
+    """Return a polars type that Arrow does not tell apart as plain JSON values, else None."""
+    pl = importlib.import_module("polars")
+    if isinstance(dtype, pl.Enum):
+        return {"enum": dtype.categories.to_list()}
+    return "categorical" if isinstance(dtype, pl.Categorical) else None
+
+
+def polars_type(description: Any) -> Any:
+    """Return the polars type that `polars_described` described, None for what is no such type."""
+    pl = importlib.import_module("polars")
+    if description == "categorical":
+        return pl.Categorical()
+    try:
+        return pl.Enum(description["enum"])
+    except (TypeError, ValueError, KeyError, pl.exceptions.PolarsError):
+        return None
+
+
+def to_polars(series: Any, dtype: Any) -> Any:
+    """Return a polars series as the type wanted, or as it is if that does not hold its values."""
+    pl = importlib.import_module("polars")
+    if dtype is None or series.dtype == dtype:
+        return series
+    text = (pl.String, pl.Categorical, pl.Enum)
+    alike = (
+        isinstance(series.dtype, text) and isinstance(dtype, text),
+        series.dtype.is_temporal() and dtype.is_temporal(),
+        series.dtype.is_integer() and dtype.is_integer(),
+        series.dtype.is_float() and dtype.is_float(),
+        series.dtype.is_decimal() and dtype.is_decimal(),
+        isinstance(series.dtype, pl.Binary) or isinstance(dtype, pl.Binary),
+    )
+    if not any(alike):
+        return series
+    try:
+        plain = series.cast(pl.String) if isinstance(series.dtype, pl.Categorical) else series
+        return plain.cast(dtype)
+    except pl.exceptions.PolarsError:
+        return series

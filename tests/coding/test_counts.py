@@ -1,0 +1,201 @@
+"""Rows of counts: totals and batches of drawn rows, means that are not whole."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+
+import lowerbound
+from lowerbound.coding.counts import DEPTHS, CountsCoding
+from lowerbound.errors import LowerboundError
+from lowerbound.files.read import read
+from lowerbound.nn.distributions.counts import (
+    NegativeBinomial,
+    PoissonLog,
+    ZeroInflated,
+    rates,
+    sample_of_total,
+)
+from lowerbound.tasks.trained import restored
+
+GENES, CELLS = 12, 500
+DEPTH = {"a": 100, "b": 1000, "rare": 10}
+
+
+def counts(seed=0, n=CELLS):
+    rng = np.random.default_rng(seed)
+    batch = rng.choice(list(DEPTH), n, p=[0.6, 0.35, 0.05])
+    mean = np.array([DEPTH[b] for b in batch]) * rng.lognormal(0, 0.2, n) / GENES
+    table = pd.DataFrame(rng.poisson(mean[:, None] * rng.gamma(2, 0.5, (n, GENES))))
+    table.columns = [f"g{i}" for i in range(GENES)]
+    table["site"] = batch
+    return table
+
+
+@pytest.fixture(scope="module")
+def vae():
+    types = {"site": "batch"}
+    return lowerbound.VAE(
+        recipe="counts", types=types, preset="fast", max_epochs=3, device="cpu"
+    ).fit(counts())
+
+
+def totals(table):
+    return table[[f"g{i}" for i in range(GENES)]].to_numpy().sum(1)
+
+
+def test_drawn_rows_have_the_batches_and_totals_of_training(vae):
+    drawn, seen = vae.sample(4000), counts()
+    assert drawn.columns[0] == "site"
+    assert drawn["g0"].dtype == np.int64
+    for name in DEPTH:
+        share, own = (seen["site"] == name).mean(), totals(drawn[drawn["site"] == name])
+        error = 4.5 * (share * (1 - share) / 4000) ** 0.5
+        assert (drawn["site"] == name).mean() == pytest.approx(share, abs=error)
+        assert set(own) <= set(np.maximum(totals(seen[seen["site"] == name]), 1))
+        middle = np.median(totals(seen[seen["site"] == name]))
+        assert np.median(own) == pytest.approx(middle, rel=0.1)
+
+
+def test_a_batch_and_a_total_can_be_asked(vae):
+    assert set(vae.sample(50, where={"site": "rare"})["site"]) == {"rare"}
+    drawn = vae.sample(50, where={"total": "900"})
+    assert set(totals(drawn)) == {900}
+    assert set(drawn["site"]) == {"b"}  # no other batch has such totals
+    drawn = vae.sample(50, where={"site": "a", "total": 120, "g1": 7})
+    assert set(totals(drawn)) == {120}
+    assert set(drawn["g1"]) == {7}
+    assert set(drawn["site"]) == {"a"}
+    assert len(set(drawn["g0"])) > 3
+    assert (totals(vae.sample(50, where={"g0": 80})) >= 80).all()
+
+
+@pytest.mark.parametrize(
+    ("where", "code"),
+    [
+        ({"site": "c"}, "E074"),
+        ({"site": None}, "E245"),
+        ({"total": 10**6}, "E074"),
+        ({"total": 10.5}, "E032"),
+        ({"total": 900, "site": "rare"}, "E074"),
+        ({"total": 100, "g0": 101}, "E074"),
+        ({"g0": 10**6}, "E074"),
+        ({"g0": -1}, "E035"),
+        ({"g0": 0.5}, "E032"),
+        ({"gene": 1}, "E243"),
+        ({"gene": 1, "site": "c"}, "E233"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(vae, where, code):
+    with pytest.raises(LowerboundError) as error:
+        vae.sample(5, where=where)
+    assert error.value.code == code
+
+
+def test_means_are_not_rounded(vae):
+    few = counts(1, 100)
+    made = vae.reconstruct(few)
+    np.testing.assert_allclose(totals(made), np.maximum(totals(few), 1), rtol=1e-4)
+    assert not float(made["g0"][0]).is_integer()
+
+
+def test_counts_in_a_table_have_means_that_are_not_rounded():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=400)
+    table = pd.DataFrame({"x": x, "clicks": rng.negative_binomial(1, 0.8, 400)})
+    vae = lowerbound.VAE(preset="fast", max_epochs=2, device="cpu").fit(table)
+    assert {c.name: c.kind for c in vae.trained_.coding.schema.columns}["clicks"] == "count"
+    made = vae.reconstruct(table)["clicks"]
+    assert made.dtype == np.float64
+    assert (made % 1 != 0).all()
+    assert vae.sample(5)["clicks"].dtype == np.int64
+
+
+@pytest.mark.parametrize("label", [str, int, "category"])
+def test_batches_are_written_in_their_own_type(label):
+    table = counts()
+    table["site"] = table["site"].map({"a": 1, "b": 2, "rare": 3}).astype(label)
+    coding = CountsCoding.fit(read(table), types={"site": "batch"}, drop=[], transform="blend")
+    context = coding.contexts(20, 0)
+    drawn = coding.drawn(np.zeros((20, GENES)), context)["site"]
+    assert drawn.type == pa.Table.from_pandas(table)["site"].type
+    for spelled in ("2", 2, 2.0):
+        assert coding.asked({"site": spelled}).context == (None, 1)
+
+
+def test_totals_are_kept_compactly_and_survive_saving(vae):
+    rng = np.random.default_rng(0)
+    logs = torch.from_numpy(rng.normal(8, 1, 100_000).astype(np.float32))[:, None]
+    coding = CountsCoding(("g",)).with_depths(logs)
+    (kept,) = coding.depths.values()
+    assert len(kept) == DEPTHS
+    want = np.quantile(np.exp(logs.numpy()), [0.01, 0.5, 0.99])
+    np.testing.assert_allclose(np.quantile(kept, [0.01, 0.5, 0.99]), want, rtol=0.02)
+    again = CountsCoding.restored(coding.document())
+    assert torch.equal(again.contexts(9, 1), coding.contexts(9, 1))
+    shuffled = coding.with_depths(logs[torch.randperm(len(logs))])
+    assert shuffled.depths == coding.depths
+
+
+def test_models_without_totals_draw_as_before(vae):
+    trained = vae.trained_
+    documents = trained.documents()
+    documents["schema.json"] = {
+        key: value
+        for key, value in documents["schema.json"].items()
+        if key not in ("depths", "dtype")
+    }
+    weights = {name: t.numpy() for name, t in trained.model.state_dict().items()}
+    old = restored(documents, weights)
+    assert old.samples(5).table.column_names == [f"g{i}" for i in range(GENES)]
+    for where in ({"site": "a"}, {"total": 100}):
+        with pytest.raises(LowerboundError) as error:
+            old.samples(5, where=where)
+        assert error.value.code == "E243"
+
+
+# --- counts of a given total ---------------------------------------------------------------------
+
+SHARES = torch.tensor([0.5, 0.3, 0.15, 0.05, 1e-9])
+
+
+@pytest.mark.parametrize("total", [0, 1, 7, 1000])
+def test_poisson_counts_of_a_total_are_multinomial(total):
+    d = PoissonLog((20 * SHARES).log().expand(4000, 5))
+    made = sample_of_total(d, torch.full((4000,), float(total)), torch.Generator())
+    assert (made.sum(1) == total).all()
+    spread = (SHARES * (1 - SHARES) * total / 4000).sqrt()
+    assert ((made.mean(0) - total * SHARES).abs() <= 4.5 * spread + 1e-3).all()
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_counts_of_a_total_are_distributed_as_those_that_happen_to_have_it(zeros):
+    """Against rejection: all draws of the distribution, and those of them that have the total."""
+    log_mean, log_theta = torch.tensor([1.0, 0.5, -0.5]), torch.tensor([0.5, 1.0, 0.0])
+
+    def law(n):
+        base = NegativeBinomial(log_mean.expand(n, 3), log_theta)
+        return ZeroInflated(base, torch.tensor([0.0, -1.0, -3.0]).expand(n, 3)) if zeros else base
+
+    source = torch.Generator()
+    free = lowerbound.nn.distributions.base.sample(law(200_000), source)
+    same = free[free.sum(1) == 6]
+    made = sample_of_total(law(20_000), torch.full((20_000,), 6.0), source)
+    assert (made.sum(1) == 6).all()
+    torch.testing.assert_close(made.mean(0), same.mean(0), atol=0.08, rtol=0)
+    torch.testing.assert_close(made.std(0), same.std(0), atol=0.08, rtol=0)
+
+
+def test_known_counts_are_kept_and_the_others_share_the_rest():
+    d = NegativeBinomial(torch.zeros(50, 3), torch.zeros(3))
+    given = torch.tensor([torch.nan, 4.0, torch.nan])
+    made = sample_of_total(d, torch.full((50,), 10.0), torch.Generator(), given)
+    assert (made[:, 1] == 4).all()
+    assert (made.sum(1) == 10).all()
+
+
+def test_other_distributions_have_no_given_total():
+    with pytest.raises(LowerboundError) as error:
+        rates(torch.distributions.Normal(0.0, 1.0), torch.Generator())
+    assert error.value.code == "E246"
