@@ -103,7 +103,7 @@ def check_apart(path: str | os.PathLike[str], data: object = None) -> None:
         raise UsageError(
             "E236",
             f"{target} would lie in {holder[0]}, which is {holder[1]}",
-            fix="choose another --out",
+            fix="choose another --out, in another folder",
             path=str(target),
         )
     for source in named(data):
@@ -114,7 +114,12 @@ def check_apart(path: str | os.PathLike[str], data: object = None) -> None:
             told = f"would lie in the data, {real}"
         else:
             continue
-        raise UsageError("E236", f"{target} {told}", fix="choose another --out", path=str(target))
+        raise UsageError(
+            "E236",
+            f"{target} {told}",
+            fix="choose another --out, in another folder",
+            path=str(target),
+        )
 
 
 def _kind_of(folder: Path) -> str:
