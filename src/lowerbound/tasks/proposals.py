@@ -24,10 +24,10 @@ from lowerbound.nn.distributions.base import Unchecked, log_support
 from lowerbound.nn.latents.priors import from_normals
 from lowerbound.nn.trace import Choose, Drawn, Trace, from_posterior, from_prior, replay
 
-WEAK = 0.5  # a share of effective samples below it is poor
-STEPS = 60  # of the fit to one row
+WEAK = 0.25  # a share of effective samples below it is poor
+STEPS = 30  # of the fit to one row
 DRAWS = 8  # of z in each step
-RATE = 0.1  # of the first step; the last is a tenth of it
+RATE = 0.2  # of the first step; the last is a tenth of it
 WIDER = 1.2  # factor of the fitted scales: too narrow a proposal has large weights in its tails
 
 
