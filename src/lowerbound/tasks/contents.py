@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from lowerbound.bundle.documents import invalid
-from lowerbound.columns.arrow import snippet
+from lowerbound.columns.arrow import snippet, spell
 from lowerbound.columns.schema import Schema
 from lowerbound.tasks.objective_settings import SETTINGS
 
@@ -155,16 +155,24 @@ class _TableDocument(_Part):
     columns: Annotated[Any, Field(alias="schema")]
 
 
+_Total = Annotated[int, Field(ge=0, lt=1 << 53)]
+
+
 class _CountsDocument(_Part):
     coding: Literal["counts"]
     names: list[str] = Field(min_length=1, max_length=MOST_LISTED)
     batch: str = ""
     batches: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    dtype: str = "string"
+    depths: dict[str, list[_Total]] | None = None
 
     @model_validator(mode="after")
-    def _distinct(self) -> _CountsDocument:
+    def _consistent(self) -> _CountsDocument:
         if len(set(self.names)) < len(self.names) or self.batch in self.names:
             raise ValueError("names must be distinct")
+        if self.depths is not None and self.depths.keys() != set(self.batches or [""]):
+            raise ValueError("depths must have one entry for each batch")
+        spell(np.arange(len(self.batches or ())), list(self.batches or ()), self.dtype)
         return self
 
 
