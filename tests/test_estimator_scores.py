@@ -81,7 +81,9 @@ class TestScores:
     def test_evaluate(self, rows, fitted):
         report = fitted.evaluate(rows, samples=32)
         assert report["rows"] == 300
-        assert report["iw_nll"] == pytest.approx(-fitted.score(rows))
+        # Other draws than those of a score: keyed by the number of the row, not by its content.
+        apart = abs(report["iw_nll"] + fitted.score(rows))
+        assert apart < report["iw_nll_standard_error"]
         assert report["elbo"] <= -report["iw_nll"] + 0.2
 
     def test_health_and_history(self, fitted):

@@ -342,7 +342,7 @@ def test_whatever_reads_pictures_leaves_out_a_broken_one_of_many_and_says_so(cal
             ["score", "m.vae", "photos/", *OUT, "--heatmaps", "photos/h"],
             "E236",
             2,
-            "another folder",
+            "another --out",
         ),
         (["score", "m.vae", "photos/", *OUT, "--heatmaps", "grey.npy"], "E223", 2, "another name"),
         (["score", "m.vae", "photos/", *OUT, "--heatmaps", "no/heat"], "E302", 5, "mkdir"),

@@ -190,7 +190,7 @@ def test_a_job_that_ray_itself_gives_up_is_told(cluster):
     ("words", "code", "told"),
     [
         (["score", "alone.vae", "parts", "--ray", "--out", "x.csv"], "E236", "--out x/"),
-        (["score", "alone.vae", "parts", "--ray", "--out", "parts"], "E220", "--overwrite"),
+        (["score", "alone.vae", "parts", "--ray", "--out", "parts"], "E236", "another --out"),
         (
             ["score", "alone.vae", "parts", "--ray", "--out", "parts", "--overwrite"],
             "E236",

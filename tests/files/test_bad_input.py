@@ -363,7 +363,7 @@ def one_row(tmp, monkeypatch):
     return fit(put(tmp, "t.csv", "a,b\n1,2\n"))
 
 
-@case("E037", "a (constant)", "b (constant)")
+@case("E037", "'a' (constant), 'b' (constant)")
 def all_constant(tmp, monkeypatch):
     return fit(put(tmp, "t.csv", "a,b\n1,\n1,\n"))
 

@@ -19,9 +19,12 @@ NAMES = [*GAPS, *LIBRARIES, "optimal sigma"]
 
 
 def holes(x: torch.Tensor, key: str) -> torch.Tensor:
-    """Which cells to hide: about a third, in every row at least one but never all."""
+    """Which cells to hide: about a third, of several columns one or more per row but never all."""
     hidden = torch.rand(x.shape, generator=noise.generator("holes", key)) < 0.33
-    hidden[:, 0], hidden[:, 1] = True, False
+    if x.shape[1] == 1:
+        hidden[0], hidden[-1] = True, False
+    else:
+        hidden[:, 0], hidden[:, 1] = True, False
     return hidden
 
 

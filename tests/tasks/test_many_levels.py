@@ -57,9 +57,8 @@ def test_rows_are_drawn_filled_and_explained(trained):
     pairs = zip(filled, some["town"].to_pylist(), strict=True)
     assert np.mean([int(shop[1:]) % 4 == int(town[1:]) for shop, town in pairs]) > 0.45
     odd = some.slice(0, 1).to_pylist()[0] | {"town": "t0", "shop": "s01"}
-    told = model.score(pa.Table.from_pylist([odd]), explain=1)
-    reason = next(value for name, value in told.to_pylist()[0].items() if "reason" in name)
-    assert "shop" in reason or "town" in reason or "paid" in reason
+    told = model.score(pa.Table.from_pylist([odd]), explain=1).to_pylist()[0]
+    assert told["top1_column"] in {"shop", "town"}
 
 
 def test_a_saved_model_scores_alike(trained, tmp_path):

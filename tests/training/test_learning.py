@@ -220,23 +220,20 @@ def wrapped(kind, storage):
 
 
 LAYOUTS = {
-    "text": (lambda cells: cells, pa.string()),
-    "codes": (pc.dictionary_encode, pa.dictionary(pa.int32(), pa.string())),
-    "view": (lambda cells: cells.cast(pa.string_view()), pa.large_string()),
-    "codes of views": (
-        lambda cells: pa.DictionaryArray.from_arrays(
-            cells.dictionary_encode().indices,
-            cells.dictionary_encode().dictionary.cast(pa.string_view()),
-        ),
-        pa.dictionary(pa.int32(), pa.large_string()),
+    "text": lambda cells: cells,
+    "codes": pc.dictionary_encode,
+    "view": lambda cells: cells.cast(pa.string_view()),
+    "codes of views": lambda cells: pa.DictionaryArray.from_arrays(
+        cells.dictionary_encode().indices,
+        cells.dictionary_encode().dictionary.cast(pa.string_view()),
     ),
-    "runs": (pc.run_end_encode, pa.string()),
-    "extension": (wrapped(pa.json_(pa.string()), pa.string()), pa.string()),
+    "runs": pc.run_end_encode,
+    "extension": wrapped(pa.json_(pa.string()), pa.string()),
 }
 
 
-@pytest.mark.parametrize(("layout", "filled"), LAYOUTS.values(), ids=LAYOUTS.keys())
-def test_words_that_say_missing_are_filled(layout, filled):
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+def test_words_that_say_missing_are_filled(layout):
     """A dash is a number that is not there, and as a category an honest level."""
     rng = np.random.default_rng(0)
     place = rng.choice(["north", "south", "-", " ? ", "NA", ""], 300)
@@ -244,7 +241,7 @@ def test_words_that_say_missing_are_filled(layout, filled):
     table = pa.table({"place": layout(pa.array(place)), "number": pa.array(number)})
     trained = learn(table, Plan(**QUICK))
     made = trained.impute(table)
-    assert made.schema.types == [filled, pa.string()]
+    assert made.schema.types == table.schema.types
     found, gone = np.array(made["place"].to_pylist()), np.isin(place, [" ? ", "NA", ""])
     assert set(found[gone]) <= {"north", "south", "-"}
     assert (found[~gone] == place[~gone]).all()

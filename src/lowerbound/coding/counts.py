@@ -212,7 +212,7 @@ class CountsCoding:
         assert self.batches
         known = Known(list(self.batches), pa.string())
         places, words = levels(_texts(frame, self.batch, self.names).combine_chunks(), self.batch)
-        codes = torch.tensor([*known.find(words, pa.string()), -1])[torch.from_numpy(places)]
+        codes = torch.tensor([*known.find(words, pa.string()), -1])[torch.tensor(places)]
         usual = torch.tensor(list(self.batches.values()), dtype=torch.float32)
         rows = torch.cat([torch.eye(len(self.batches)), (usual / usual.sum())[None]])
         return rows[codes], int((codes < 0).sum())

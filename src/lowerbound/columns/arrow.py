@@ -398,7 +398,8 @@ def floats(cells: pa.Array, column: str, like: pa.DataType | None = None) -> np.
             column=column,
         )
     refuse_infinite(values, column)
-    return values + 0.0
+    with np.errstate(invalid="ignore"):  # of signalling NaN
+        return values + 0.0
 
 
 def _numpy(cells: pa.Array) -> np.ndarray:
@@ -499,7 +500,11 @@ def _saturate(values: np.ndarray, width: type[np.integer]) -> np.ndarray:
 
 
 # Types that Arrow cannot index, and the types to index instead.
-_TAKEN_AS = {pa.float16(): pa.float32(), pa.string_view(): pa.large_string()}
+_TAKEN_AS = {
+    pa.float16(): pa.float32(),
+    pa.string_view(): pa.large_string(),
+    pa.binary_view(): pa.binary(),
+}
 
 
 def spell(codes: np.ndarray, words: list[str], dtype: str) -> pa.Array:

@@ -372,10 +372,11 @@ def _too_few(table: pa.Table) -> DataError:
 
 
 def _nothing_modelled(columns: Sequence[Column]) -> DataError:
-    found = [f"{c.name} ({c.kind})" for c in columns]
+    shown = ", ".join(f"{snippet(c.name, 40)} ({c.kind})" for c in columns[:5])
+    more = f" and {len(columns) - 5} more" if len(columns) > 5 else ""
     return DataError(
         "E037",
-        f"no column can be modelled: {listed(found) if found else 'every column was dropped'}",
+        f"no column can be modelled: {shown + more if columns else 'every column was dropped'}",
         fix="give a kind yourself, such as --types NAME=categorical",
     )
 

@@ -8,6 +8,7 @@ become the parameters without a copy.
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -39,6 +40,9 @@ SCALES = frozenset({"running_var", "variance", "sigma"})
 
 # Arguments of recipes that follow from the data: the schema must say the same.
 _OF_DATA = frozenset({"families", "sizes", "features", "shape", "batches"})
+
+# Arguments that sizes are only compared with, which may be larger than the count of the weights.
+_LIMITS = frozenset({"tree_above"})
 
 _RAW = torch.empty  # the first values of parameters
 
@@ -109,7 +113,8 @@ def check_arguments(
             continue
         values = value if isinstance(value, list) else [value]
         sizes = [len(values), *(n for n in values if type(n) is int)]
-        if max(sizes) > held or min(sizes) < 0:
+        most = math.inf if name in _LIMITS else held
+        if max(sizes) > most or min(sizes) < 0:
             raise invalid(
                 "config.json",
                 f"is wrong at {snippet(where)}: the weights hold {held:,} numbers",
@@ -151,7 +156,10 @@ def _load(
 ) -> None:
     """Give a network its weights, after a comparison of all names, shapes and types."""
     own = model.state_dict()
-    weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    weights = {
+        name: torch.from_numpy(array if array.flags.writeable else array.copy())
+        for name, array in arrays.items()
+    }
     for name in dict.fromkeys([*own, *weights]):
         if name not in weights or name not in own:
             where = "file" if name in own else "network"

@@ -11,16 +11,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from lowerbound.bundle.documents import invalid
-from lowerbound.columns.arrow import snippet, spell
+from lowerbound.columns.arrow import arrow_type, snippet, spell, storage
+from lowerbound.columns.levels import Known
 from lowerbound.columns.schema import Schema
 from lowerbound.tasks.objective_settings import SETTINGS
 
 MOST_SAMPLES = 4096  # importance samples of one score
 MOST_LISTED = 1_000_000  # scores, columns or genes
 SIDE = 1 << 16  # pixels of a side of a picture
+APART = {"levels"}  # scorings whose held-out scores are stored apart
 PIXELS = 1 << 26  # numbers of one picture
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -67,7 +70,13 @@ class _Further(Calibrated):
 class CalibrationDocument(Calibrated):
     """The content of calibration.json."""
 
-    further: dict[str, _Further] = Field(default={}, max_length=100)
+    further: dict[str, JsonValue] = Field(default={}, max_length=100)
+
+    @model_validator(mode="after")
+    def _known_scorings(self) -> CalibrationDocument:
+        for by in APART & self.further.keys():  # others are of later versions
+            _Further.model_validate(self.further[by])
+        return self
 
 
 class _Plan(_Part):
@@ -98,11 +107,23 @@ class _Health(_Part):
     levels: list[_Level] = Field(default=[], max_length=10_000)
 
 
+class _Labels(_Part):
+    labels: list[JsonValue] = Field(max_length=MOST_LISTED)
+    names: list[JsonValue] = Field(max_length=100)
+    of: str | None = Field(default=None, max_length=100)
+
+
+class _Frame(_Part):
+    types: dict[str, JsonValue] = Field(default={}, max_length=MOST_LISTED)
+    labels: _Labels | None = None
+
+
 class _Input(_Part):
     model_config = ConfigDict(extra="forbid")
 
     kind: str = "arrow"
     named: bool = True
+    frame: _Frame = _Frame()
 
 
 class FactsDocument(_Part):
@@ -155,24 +176,42 @@ class _TableDocument(_Part):
     columns: Annotated[Any, Field(alias="schema")]
 
 
-_Total = Annotated[int, Field(ge=0, lt=1 << 53)]
-
-
 class _CountsDocument(_Part):
     coding: Literal["counts"]
     names: list[str] = Field(min_length=1, max_length=MOST_LISTED)
     batch: str = ""
-    batches: dict[str, Annotated[int, Field(ge=1)]] | None = None
-    dtype: str = "string"
-    depths: dict[str, list[_Total]] | None = None
+    batches: dict[str, Annotated[int, Field(ge=1, le=1 << 53)]] | None = None
+    dtype: str = Field(default="string", max_length=200)
+    depths: dict[str, list[Annotated[int, Field(ge=0, le=1 << 53)]]] | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> _CountsDocument:
+    def _distinct(self) -> _CountsDocument:
         if len(set(self.names)) < len(self.names) or self.batch in self.names:
             raise ValueError("names must be distinct")
-        if self.depths is not None and self.depths.keys() != set(self.batches or [""]):
-            raise ValueError("depths must have one entry for each batch")
-        spell(np.arange(len(self.batches or ())), list(self.batches or ()), self.dtype)
+        if self.batches and not self.batch:
+            raise ValueError("the column of batches must have a name")
+        return self
+
+    @model_validator(mode="after")
+    def _totals(self) -> _CountsDocument:
+        if self.depths is None:
+            return self
+        if set(self.depths) != set(self.batches or [""]):
+            raise ValueError("depths must be of the batches")
+        if not any(self.depths.values()):
+            raise ValueError("depths must not be empty")
+        if any((np.diff(own) < 0).any() for own in self.depths.values()):
+            raise ValueError("depths must be in ascending order")
+        return self
+
+    @model_validator(mode="after")
+    def _spelled(self) -> _CountsDocument:
+        words = list(self.batches or ())
+        try:
+            spell(np.arange(len(words)), words, self.dtype)
+            Known(words, storage(arrow_type(self.dtype)))
+        except (pa.ArrowException, AttributeError, OverflowError, TypeError) as error:
+            raise ValueError(f"batches are not of the type: {snippet(error)}") from None
         return self
 
 

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lowerbound.errors import ModelFileError
 
 
-def finite(values: NDArray, what: str, *, infinite: bool = False) -> NDArray:
+def finite(
+    values: NDArray,
+    what: str,
+    *,
+    infinite: bool = False,
+    groups: Sequence[Sequence[int]] = (),
+) -> NDArray:
     """Return `values`, of which none is NaN.
 
     Args:
         values: numbers from a model, of any shape.
         what: name of them in the message, such as "scores".
         infinite: let infinity pass, as for draws that are then held to a range.
+        groups: the columns of (n, columns) values that code one value, of which one is enough.
 
     Raises:
         ModelFileError: E142 if a value is not a number: the weights are finite, but too large.
     """
     wrong = np.isnan(values) if infinite else ~np.isfinite(values)
+    for columns in groups:
+        if len(columns) > 1:
+            wrong[:, columns] &= wrong[:, columns].all(1, keepdims=True)
     if wrong.any():
         raise ModelFileError(
             "E142",

@@ -326,7 +326,8 @@ class Model(TrainedState):
         groups = () if self.coding.shape else [group.parts for group in self.coding.groups]
         if draws is None:
             values = tasks.impute(self.model, coded.rows, groups=groups).numpy()
-            return self.coding.filled(frame, finite(values, "values", infinite=True))
+            finite(values, "values", infinite=True, groups=groups)
+            return self.coding.filled(frame, values)
         if draws < 1:
             raise UsageError(
                 "E240", f"draws must be a positive integer, got {draws}", fix="--draws 5"
@@ -334,7 +335,8 @@ class Model(TrainedState):
         drawn = tasks.impute_draws(
             self.model, coded.rows, draws, groups=groups, seed=seed, start=frame.start
         )
-        values = finite(drawn.numpy(), "draws", infinite=True)
+        values = drawn.numpy()
+        finite(values.reshape(-1, *values.shape[2:]), "draws", infinite=True, groups=groups)
         copies = [self.coding.filled(frame, values[:, m]) for m in range(draws)]
         return pa.concat_tables(
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]

@@ -59,12 +59,14 @@ class Forecast:
                 f"           ! columns of many levels take much of this time: {told}; without one "
                 f"of them a fit is faster: --drop {one}"
             )
-        if steps < min(USEFUL_STEPS, pulse.steps):
+        if self.material.limit.seconds is not None and steps < min(USEFUL_STEPS, pulse.steps):
             lines.append(self._too_short(pulse, steps))
         return lines
 
     def steps(self, pulse: Pulse) -> int:
         """Return the number of steps that fit into the time limit."""
+        if self.material.limit.seconds is None:
+            return pulse.steps
         more = pulse.seconds_left / max(pulse.seconds_per_step, 1e-9)
         return min(pulse.steps, pulse.step + int(more))
 

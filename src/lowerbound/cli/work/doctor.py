@@ -149,7 +149,7 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
     p = trained.calibration.p_values(scores)
     flagged = float((scores > trained.alarm.threshold).mean())
     # Of two samples: with few calibration rows their p-values are far from uniform by chance.
-    drift = stats.ks_2samp(trained.calibration.scores, scores)
+    drift: Any = stats.ks_2samp(trained.calibration.scores, scores)
     allowed = (
         trained.alarm.high + 3 * (trained.alarm.high * (1 - trained.alarm.high) / len(p)) ** 0.5
     )
