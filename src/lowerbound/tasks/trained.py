@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from lowerbound import bundle
+from lowerbound.bundle.documents import invalid
 from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, restore
+from lowerbound.columns.arrow import snippet
 from lowerbound.errors import ModelFileError, UsageError
 from lowerbound.files import containers
 from lowerbound.files.data import Whole
@@ -523,7 +525,10 @@ def restored(
     recipe, arguments = _recipe_of(config["recipe"], own, origin), config["arguments"]
     if own is None:
         building.check_arguments(recipe, arguments, arrays)
-    coding = restore(documents["schema.json"], recipe.restoration)
+    try:
+        coding = restore(documents["schema.json"], recipe.restoration)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise invalid("schema.json", f"cannot be used: {snippet(error, 200)}") from None
     building.check_coding(recipe, arguments, coding)
     model = building.build(recipe, arguments, arrays, origin)
     return Model(
