@@ -91,7 +91,8 @@ def test_a_posterior_that_never_saw_gaps_is_refined():
 
 
 def test_the_refined_proposal_is_the_posterior_of_a_linear_model():
-    model = recipes.gaussian(3, latent=2, hidden=[4]).eval()
+    with noise.isolated("weights"):
+        model = recipes.gaussian(3, latent=2, hidden=[4]).eval()
     weight = torch.tensor([[1.0, 0.5], [-0.3, 2.0], [0.8, -0.7]])
     level, likelihood = model.levels[0], model.likelihood
     level.advance = Second()

@@ -35,7 +35,7 @@ class Skipped(Column):
 
     @property
     def held(self) -> bool:
-        """Whether the column has a constant value; one that was always missing has none."""
+        """True if the column has a constant value; one that was always missing has none."""
         return self.kind == "constant" and self.value is not None
 
     @cached_property

@@ -17,13 +17,14 @@ def finite(
     infinite: bool = False,
     groups: Sequence[Sequence[int]] = (),
 ) -> NDArray:
-    """Return `values`, of which none is NaN.
+    """Return `values` after checking that no value is NaN.
 
     Args:
         values: numbers from a model, of any shape.
         what: name of them in the message, such as "scores".
         infinite: let infinity pass, as for draws that are then held to a range.
-        groups: the columns of (n, columns) values that code one value, of which one is enough.
+        groups: for values of shape (n, columns), the columns that code one value; one of them may
+            be a number while the others are NaN.
 
     Raises:
         ModelFileError: E142 if a value is not a number: the weights are finite, but too large.

@@ -66,7 +66,7 @@ class TreeCategories(Family):
 
     @torch.no_grad()
     def start_from(self, codes: Tensor) -> None:
-        """Set the biases to the log-frequencies of codes (n,), of which NaN is missing."""
+        """Set the biases to the log-frequencies of codes, (n,); NaN is a missing code."""
         seen = codes[~codes.isnan()].long()
         counts = torch.bincount(seen, minlength=self.bias.numel()).view_as(self.bias)
         self.bias.copy_((counts + 0.5).log())
