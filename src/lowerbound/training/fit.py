@@ -19,9 +19,10 @@ from lowerbound.coding import large
 from lowerbound.coding.base import Coded, Coding
 from lowerbound.coding.pairs import read_pairs
 from lowerbound.coding.rows import Rows, fingerprint, subset, tile_of, tiles
+from lowerbound.coding.tables import TableCoding
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.files import containers
-from lowerbound.files.data import ArrowNative, Data, Whole
+from lowerbound.files.data import ArrowNative, Columnar, Data, Whole
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
 from lowerbound.nn.distributions.table_rows import Table
@@ -29,7 +30,7 @@ from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe, find, suggest
 from lowerbound.recipes.hierarchies import halved
-from lowerbound.recipes.record import TELLS_OF_GAPS
+from lowerbound.recipes.record import TELLS_OF_GAPS, CodingMaker
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.tasks.scoring import levels_lacking
@@ -56,7 +57,15 @@ from lowerbound.training.plan import (
 )
 from lowerbound.training.refit_prior import refit_is_tried, refit_prior
 from lowerbound.training.second_stage import RATE, TIME, FrozenElbo, unfrozen
-from lowerbound.training.split import CALIBRATION_ROWS, VALID_ROWS, Fitted, Material, Say, Split
+from lowerbound.training.split import (
+    CALIBRATION_ROWS,
+    FEW,
+    VALID_ROWS,
+    Fitted,
+    Material,
+    Say,
+    Split,
+)
 from lowerbound.training.units import spell_seconds
 
 CONTEXT_ROWS = 20_000
@@ -347,7 +356,7 @@ def _coded(given: Data, plan: Plan, team: Team) -> tuple[Data, Coding, Coded]:
     chosen = {"types": plan.types, "drop": plan.drop, "transform": plan.transform}
     if not (isinstance(given, Stream) and large.is_large(given) and large.codes(kind)):
         frame = given.whole()
-        coding = kind.fit(frame, **chosen)
+        coding = _without_calibration(kind, frame, kind.fit(frame, **chosen), plan)
         return frame, coding, coding.encode(frame)
     batch, budget = optimiser_of(plan).batch_size, budget_of(plan, given.rows)
     most = batch * budget.total(given.rows // batch) + VALID_ROWS + CALIBRATION_ROWS
@@ -357,6 +366,24 @@ def _coded(given: Data, plan: Plan, team: Team) -> tuple[Data, Coding, Coded]:
 
     coding, coded = team.per_machine(stored)
     return replace(given, notes=tuple(coded.notes)), coding, coded
+
+
+def _without_calibration(kind: CodingMaker, frame: Whole, coding: Coding, plan: Plan) -> Coding:
+    """Return a coding of tables whose levels and scalings have not seen the calibration rows.
+
+    Otherwise these rows are less unusual than new rows are: no level is new to the coding. The
+    range of draws and conditions is that of all rows, and so are the kinds of columns: a column
+    that would be of another kind without these rows stays as it is.
+    """
+    if not (isinstance(coding, TableCoding) and isinstance(frame, Columnar)) or frame.rows < FEW:
+        return coding
+    split = Split.of(frame.rows, plan.seed)
+    others = frame.take(torch.cat([torch.as_tensor(split.train), split.valid]).sort()[0].numpy())
+    try:
+        found = kind.fit(others, types=plan.types, drop=plan.drop, transform=plan.transform)
+    except (DataError, UsageError):
+        return coding
+    return found.reaching(coding) if isinstance(found, TableCoding) else coding
 
 
 def _refuse_other_data(team: Team, data: Mapping[str, Any]) -> None:
