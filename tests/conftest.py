@@ -1,5 +1,6 @@
 """What all tests need of the process that they run in."""
 
+import gc
 import signal
 
 
@@ -40,3 +41,9 @@ def pytest_collection_modifyitems(items):
         ordered += group + rest[:count]
         del rest[:count]
     items[:] = ordered + rest
+
+
+def pytest_collection_finish(session):
+    """Let the garbage collector pass over what was imported: a tenth of the time of all tests."""
+    gc.collect()
+    gc.freeze()
