@@ -159,6 +159,12 @@ class Streamed(Disk):
         super().run()
 
 
+def imported_once():
+    """Import what every child would import."""
+    for name in ("parser", "commands.fit", "work.fit"):
+        import_module(f"lowerbound.cli.{name}")
+
+
 def child(job, die_at=None):
     """Run `job` in a process of its own and return its number."""
     process = os.fork()
@@ -208,8 +214,7 @@ def newest(job):
 
 
 def main(kind, kills, home, epochs=60):
-    for name in ("parser", "commands.fit", "work.fit"):  # once, and not in every child
-        import_module(f"lowerbound.cli.{name}")
+    imported_once()
     torch.set_num_threads(1)
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     home.mkdir(exist_ok=True)

@@ -13,6 +13,7 @@ from lowerbound.nn.trace import Trace, from_prior
 from lowerbound.tasks import draws, metrics, proposals
 
 PRIOR_DRAWS = 200_000
+NIGHTLY = pytest.param(("table", 0.1), marks=pytest.mark.nightly)  # between the others
 
 
 def pairs(n, seed, share=0.0):
@@ -41,7 +42,7 @@ def fit(recipe, share):
     return vae.fit(table(pairs(4000, 0, share))).trained_
 
 
-@pytest.fixture(scope="module", params=[("table", 0.0), ("table", 0.1), ("sigma", 0.0)], ids=str)
+@pytest.fixture(scope="module", params=[("table", 0.0), NIGHTLY, ("sigma", 0.0)], ids=str)
 def trained(request):
     return fit(*request.param)
 

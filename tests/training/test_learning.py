@@ -115,8 +115,8 @@ def test_a_prior_that_makes_no_sense_is_refused(text):
 def test_latent_auto_keeps_what_is_in_use():
     frame = rows(300)[["a", "b", "amount"]]
     frame["twin"] = frame["a"]
-    trained = learn(frame, Plan(preset="fast", latent="auto"))
-    wide = learn(frame, Plan(preset="fast"))
+    trained = learn(frame, Plan(preset="fast", latent="auto", max_epochs=40))
+    wide = learn(frame, Plan(preset="fast", max_epochs=2))
     assert trained.latent <= wide.latent
     assert trained.latent == trained.facts["health"]["latent"]
 
