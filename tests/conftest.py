@@ -10,8 +10,8 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Begin of the names of tests that take tens of seconds: every worker begins with some of them; what
-# uses one fixture stays together.
+# Beginnings of the names of tests that take tens of seconds. Every worker begins with some of
+# them; what uses one fixture stays together.
 LONG = (
     "tests/training/test_killed.py",
     "tests/test_docs.py::test_commands",

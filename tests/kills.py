@@ -154,7 +154,7 @@ class Streamed(Disk):
     """The same where the file is not held: its rows are shuffled into a scratch file."""
 
     def run(self):
-        data.PART, large.HELD_CELLS = 256, 1000
+        data.PART, large.HELD_VALUES = 256, 1000
         assert isinstance(walk(self.home / "tx.parquet"), Stream)
         super().run()
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lowerbound import noise
-from lowerbound.coding.rows import CELLS, Batch, Rows, subset, tile_of, tiles
+from lowerbound.coding.rows import TILE_VALUES, Batch, Rows, subset, tile_of, tiles
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
 from lowerbound.nn.model import evaluating
@@ -26,7 +26,7 @@ CHUNK = 32  # importance samples computed together
 RARE = 0.05  # nats: standard error of draws from the prior, above which those from q are tried
 # Values of a tile of wide rows (thousands of columns) with one draw per row. Such tiles hold more
 # rows than tiles with many draws, or reading the widest weights for each tile would dominate.
-ONCE = CELLS * CHUNK
+ONCE = TILE_VALUES * CHUNK
 
 
 @torch.no_grad()

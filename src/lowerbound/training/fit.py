@@ -61,8 +61,8 @@ from lowerbound.training.split import (
     CALIBRATION_ROWS,
     FEW,
     VALID_ROWS,
+    FitInputs,
     Fitted,
-    Material,
     Say,
     Split,
 )
@@ -276,7 +276,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
         if run is not None:
             run.configure(configuration)
         _refuse_other_data(team, configuration["data"])
-    material = Material(coding, coded, split, report, say, run, team, limit, beat)
+    material = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
     fitted = _fit(_first_stage(plan), material, "first", _first_share(plan))
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, material)
@@ -295,7 +295,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     return calibrated(plan, frame, _limited(plan, material, fitted), fitted)
 
 
-def _limited(plan: Plan, material: Material, fitted: Fitted) -> Material:
+def _limited(plan: Plan, material: FitInputs, fitted: Fitted) -> FitInputs:
     """Return the material with as many held-out rows and draws as the time left allows."""
     limit = material.limit
     if limit.seconds is None:
@@ -315,14 +315,14 @@ def _limited(plan: Plan, material: Material, fitted: Fitted) -> Material:
 
 
 def _extents(
-    material: Material, model: LatentModel
+    material: FitInputs, model: LatentModel
 ) -> tuple[after_training.Extent, after_training.Extent]:
     """Return the smallest and the largest extent of the work after training."""
     samples = score_samples(model, material.coded)
     return after_training.least(material, samples), after_training.full(material, samples)
 
 
-def _refit_seconds(plan: Plan, material: Material, fitted: Fitted) -> float:
+def _refit_seconds(plan: Plan, material: FitInputs, fitted: Fitted) -> float:
     """Return the time for the refit of the prior: what the work after it leaves, half at least."""
     if material.limit.seconds is None or not refit_is_tried(plan.recipe, fitted.arguments):
         return math.inf
@@ -333,7 +333,7 @@ def _refit_seconds(plan: Plan, material: Material, fitted: Fitted) -> float:
 
 
 def _price(
-    plan: Plan, material: Material, model: LatentModel, arguments: Mapping[str, Any]
+    plan: Plan, material: FitInputs, model: LatentModel, arguments: Mapping[str, Any]
 ) -> after_training.Cost:
     """Return the forecast cost of the work after training."""
     refits = refit_is_tried(plan.recipe, arguments)
@@ -477,7 +477,7 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"latents": list(given or halves)}
 
 
-def _fit(plan: Plan, material: Material, stage: str, share: float = 1.0) -> Fitted:
+def _fit(plan: Plan, material: FitInputs, stage: str, share: float = 1.0) -> Fitted:
     """Build the model and train it once, in a share of the training time that is left."""
     arguments = resolve(plan, material.coding)
     device = device_of(plan.device)
@@ -510,7 +510,7 @@ def _fit(plan: Plan, material: Material, stage: str, share: float = 1.0) -> Fitt
 
 
 def _training_seconds(
-    plan: Plan, material: Material, model: LatentModel, arguments: Mapping[str, Any]
+    plan: Plan, material: FitInputs, model: LatentModel, arguments: Mapping[str, Any]
 ) -> float:
     """Return the seconds left for training: all but those for the work after it."""
     limit = material.limit
@@ -523,7 +523,7 @@ def _training_seconds(
 
 def _trained(
     plan: Plan,
-    material: Material,
+    material: FitInputs,
     objective: nn.Module,
     settings: tuple[Budget, Optimiser],
     stage: str,
@@ -571,7 +571,7 @@ def _narrow_share(plan: Plan) -> float:
     return TIME / 2 / (1 - TIME / 2) if plan.recipe.first_stage else 1.0
 
 
-def _with_learned_priors(plan: Plan, first: Fitted, material: Material) -> Fitted:
+def _with_learned_priors(plan: Plan, first: Fitted, material: FitInputs) -> Fitted:
     """Train the priors that the plan asks for, with the first stage's weights frozen."""
     defaults = {name: known.default for name, known in plan.recipe.parameters.items()}
     changed = plan.recipe.first_stage
@@ -599,7 +599,7 @@ def _optimiser(plan: Plan, rows: Rows) -> Optimiser:
     return replace(optimiser_of(plan, shape), clip=CLIP * math.sqrt(math.prod(shape)))
 
 
-def _naming_the_column(error: NumericError, material: Material) -> NumericError:
+def _naming_the_column(error: NumericError, material: FitInputs) -> NumericError:
     """Return the error with the raw column's name in place of the index of the coded column.
 
     Pictures have no named columns; for them the index is left out.
@@ -630,7 +630,7 @@ def _note_library(model: LatentModel, train: Rows) -> None:
         usual.copy_(torch.cat(contexts).mean(0))
 
 
-def _with_active_latents(plan: Plan, wide: Fitted, material: Material) -> Fitted:
+def _with_active_latents(plan: Plan, wide: Fitted, material: FitInputs) -> Fitted:
     """Fit again with as many latents as are in use; keep that model if it is no worse."""
     valid = material.valid
     use = latent_use.latent_use(wide.model, valid)

@@ -16,8 +16,8 @@ from lowerbound.errors import DataError
 from lowerbound.files import memory
 from lowerbound.files.paths import readable
 from lowerbound.files.text.dialect import MARKS, Dialect, find_dialect
-from lowerbound.files.text.encoding import LONGEST_LINE, Scan, Text, load, scan
-from lowerbound.files.text.numerals import Repair, Spelling
+from lowerbound.files.text.encoding import LONGEST_LINE, EncodingScan, Text, load, scan
+from lowerbound.files.text.numerals import NumberNotation, Repair
 
 BLOCK = 2**20  # bytes per parsed block; more for longer lines
 
@@ -85,7 +85,7 @@ class Layout(NamedTuple):
 
     text: Text
     dialect: Dialect
-    seen: Scan
+    seen: EncodingScan
     skips: bool = False
 
     @property
@@ -287,7 +287,7 @@ def _repair(table: pa.Table, strict: bool) -> tuple[pa.Table, list[str]]:
     for name, column in zip(table.column_names, table.columns, strict=True):
         repair = None
         if is_text(column.type):
-            spelling = Spelling(name)
+            spelling = NumberNotation(name)
             spelling.see(column)
             try:
                 repair = spelling.repair() or without_blanks
