@@ -15,11 +15,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from lowerbound.columns.arrow import computable, is_flat, is_text, storage
+from lowerbound.columns.arrow import arrow_type, computable, is_flat, is_text, storage
 
 # What conversions to a type raise where it does not hold the values, or where the description of
 # a type is damaged: the values then keep the type that Arrow gives them.
-_UNFIT = (pa.ArrowException, TypeError, ValueError, OverflowError, KeyError, AttributeError)
+_UNFIT = (
+    pa.ArrowException,
+    TypeError,
+    ValueError,
+    OverflowError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+)
 _INTERVAL = re.compile(r"[\[(](?P<left>.+), (?P<right>.+)[\])]")
 
 
@@ -170,6 +178,8 @@ def described(dtype: Any) -> Any:
         }
     if isinstance(dtype, _pandas().StringDtype) and dtype.na_value is _pandas().NA:
         return f"string[{dtype.storage}]"
+    if isinstance(dtype, _pandas().ArrowDtype):
+        return {"arrow": str(dtype.pyarrow_dtype)}
     if isinstance(dtype, _pandas().SparseDtype):
         fill = dtype.fill_value
         return {"sparse": str(dtype.subtype), "fill": None if fill != fill else _scalar(fill)}  # noqa: PLR0124
@@ -182,6 +192,8 @@ def dtype_of(description: Any) -> Any:
     try:
         if not isinstance(description, Mapping):
             return pd.api.types.pandas_dtype(description)
+        if "arrow" in description:
+            return pd.ArrowDtype(arrow_type(description["arrow"]))
         if "sparse" in description:
             fill = description["fill"]
             return pd.SparseDtype(description["sparse"], np.nan if fill is None else fill)
@@ -244,7 +256,7 @@ def _scalar(label: Any) -> Any:
 
 
 def _is_simple(label: Any) -> bool:
-    return isinstance(label, str | int | float) and label == label  # noqa: PLR0124 - NaN
+    return label is None or isinstance(label, str | int | float) and label == label  # noqa: PLR0124
 
 
 def polars_described(dtype: Any) -> Any:
