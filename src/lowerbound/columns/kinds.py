@@ -220,7 +220,8 @@ def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
     logs = Spread(np.log(known.values), known.counts) if kind == "positive" else known
     mean, std = logs.moments()
     weight = _score_weight(sample.transform, rest.rows) if len(logs.values) > 2 else 0.0
-    scores = Quantiles.fit(logs.values, logs.counts, weight) if weight and known is rest else None
+    scored = bool(weight) and known is rest
+    scores = Quantiles.chosen(logs.values, logs.counts, weight) if scored else None
     return Numeric.model_validate(
         {
             **sample.common,

@@ -29,6 +29,10 @@ _FAR = 20.0  # standard deviations; when most rows lie beyond, the unit has prob
 _MOST_LOG = 709.0  # exp of a larger number overflows float64
 
 
+_MOST_KNOTS, _FEWEST_KNOTS = 1000, 3
+_PER_KNOT = (1, 6, 12, 24, 48)  # values for each knot of a column's quantiles, at least
+
+
 NEAREST = 1e-300  # least distance of two knots: slopes between nearer ones overflow float64
 
 
@@ -55,7 +59,7 @@ class Quantiles(BaseModel):
 
     @classmethod
     def fit(
-        cls, values: np.ndarray, counts: np.ndarray, weight: float = 1.0, most: int = 1000
+        cls, values: np.ndarray, counts: np.ndarray, weight: float = 1.0, most: int = _MOST_KNOTS
     ) -> Quantiles:
         """Choose knots from the sorted distinct `values` that occur `counts` times each.
 
@@ -87,6 +91,37 @@ class Quantiles(BaseModel):
             spread = np.sqrt(share @ (mixed - centre) ** 2)
             scores = (mixed[pick] - centre) / spread
         return cls(raw=tuple(values[pick].tolist()), scores=tuple(scores.tolist()))
+
+    @classmethod
+    def chosen(cls, values: np.ndarray, counts: np.ndarray, weight: float = 1.0) -> Quantiles:
+        """Choose knots as `fit` does, and their number by the likelihood of held-out values.
+
+        Knots of few values each follow the chance of the sample: the slopes between them are a
+        density that is too high at the values seen and too low at others. Each half of the values
+        is scored by the knots of the other half, for several numbers of values per knot; scores
+        are taken to be standard normal.
+        """
+        rows = int(counts.sum())
+        if rows >= _PER_KNOT[-1] * _MOST_KNOTS:
+            return cls.fit(values, counts, weight)
+        first = np.random.default_rng(0).binomial(counts, 0.5)
+        halves = [(values[part > 0], part[part > 0]) for part in (first, counts - first)]
+        if min(len(seen) for seen, _ in halves) < _FEWEST_KNOTS:
+            return cls.fit(values, counts, weight)
+
+        def held_out(each: int) -> float:
+            total = 0.0
+            for (seen, times), (other, often) in (halves, halves[::-1]):
+                try:
+                    found = cls.fit(seen, times, weight, _most_knots(int(times.sum()), each))
+                except ValueError:  # equal scores next to each other
+                    return -np.inf
+                scores = found.forward(other)
+                total += float(often @ (found.log_slope(scores) - scores**2 / 2))
+            return total
+
+        best = max(_PER_KNOT, key=lambda each: (held_out(each), each))
+        return cls.fit(values, counts, weight, _most_knots(rows, best))
 
     @cached_property
     def _raw(self) -> Knots:
@@ -138,6 +173,11 @@ class Quantiles(BaseModel):
         """Return log d score / d raw at the given scores."""
         log = np.log(self._pieces[2])
         return by_blocks(lambda some: log.take(self._scores.below(some), mode="clip"), values)
+
+
+def _most_knots(rows: int, each: int) -> int:
+    """Return the largest number of knots that have so many of the rows each."""
+    return int(np.clip(rows // each, _FEWEST_KNOTS, _MOST_KNOTS))
 
 
 def _standardised(values: np.ndarray, of: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -115,7 +115,7 @@ def preferred(refined: Tensor, usual: Tensor) -> Tensor:
 
 POOL = 1 << 15  # draws from the prior, for rows of few values
 PART = 4096  # of them decoded together
-FEW_VALUES = math.log(4096)  # values of a row, up to which they are scored by these draws
+FEW_VALUES = math.log(1024)  # values of a row, up to which they are scored by these draws
 
 
 class PriorDraws:
