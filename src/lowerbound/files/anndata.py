@@ -146,7 +146,10 @@ class _Stored:
             )
         genes = io.read_elem(group["var"]).index
         x = _matrix(group["X"]) if "X" in group else None
-        return cls(io.read_elem(group["obs"]), genes, x, layers, raw)
+        obs = io.read_elem(group["obs"])
+        # Of all cells, so that every part of a stream has the same labels.
+        labels = [_is_label(obs.iloc[:, place]) for place in range(obs.shape[1])]
+        return cls(obs.loc[:, labels], genes, x, layers, raw)
 
     @property
     def n_obs(self) -> int:
@@ -183,17 +186,25 @@ def _rows(data: Any, matrix: Any, names: list[str], part: slice, origin: str) ->
 
 
 def _labels(obs: Any) -> pa.Table:
-    """Return the annotations of the cells as text, except floating-point ones."""
-    kept = {
-        str(name): pa.array(
-            [None if missing else str(value) for value, missing in zip(column, gone, strict=True)],
-            pa.string(),
-        ).dictionary_encode()
-        for name, column in obs.items()
-        if column.dtype.kind != "f"
-        for gone in (column.isna(),)
-    }
+    """Return the annotations of the cells as text, except numbers with a fraction."""
+    kept = {}
+    for name, column in obs.items():
+        if not _is_label(column):
+            continue
+        spell = _whole_text if column.dtype.kind == "f" else str
+        pairs = zip(column, column.isna(), strict=True)
+        words = [None if missing else spell(value) for value, missing in pairs]
+        kept[str(name)] = pa.array(words, pa.string()).dictionary_encode()
     return pa.table(kept)
+
+
+def _is_label(column: Any) -> bool:
+    """Return whether an annotation can name groups of cells: it is not a measurement."""
+    return column.dtype.kind != "f" or bool((column.dropna() % 1 == 0).all())
+
+
+def _whole_text(value: float) -> str:
+    return str(int(value))
 
 
 def _counts(data: Any) -> tuple[str, Any, Any]:
