@@ -180,6 +180,11 @@ def named(data: object) -> list[str]:
     return [os.fsdecode(path) for path in data]
 
 
+def named_in(*inputs: object) -> list[str]:
+    """Return the paths of several inputs; an input that is no path, such as an array, has none."""
+    return [path for data in inputs for path in named(data)]
+
+
 def locate(text: str, *, strict: bool = True) -> Found:
     """Return the files that a path, a folder or a pattern stands for.
 
