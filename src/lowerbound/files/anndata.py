@@ -21,6 +21,7 @@ from lowerbound.errors import DataError, LowerboundError
 from lowerbound.files import memory
 from lowerbound.files.arrays import from_sparse
 from lowerbound.files.data import ArrowNative, Matrix
+from lowerbound.files.hdf5 import refuse_fatal
 from lowerbound.files.paths import readable
 from lowerbound.files.stream import Stream
 from lowerbound.optional import library
@@ -48,8 +49,7 @@ def read_file(path: Path, rows: int | None = None) -> Matrix:
         ResourceError: E310 without anndata.
     """
     anndata = library("anndata", *NEEDS)
-    with readable(path), path.open("rb"):
-        pass  # report the system's refusals before the library meets them
+    refuse_fatal(path)
     with _intact(path):
         opened = anndata.read_h5ad(path, backed="r")
     try:
@@ -115,8 +115,7 @@ def stream(
 def file_stream(path: Path, origin: str) -> Stream[Matrix] | None:
     """Return the counts of an .h5ad file as a stream, see `stream`."""
     library("anndata", *NEEDS)
-    with readable(path), path.open("rb"):
-        pass  # report the system's refusals before the library meets them
+    refuse_fatal(path)
     h5py = library("h5py", *NEEDS)
     return stream(lambda: h5py.File(path, "r"), path, origin)
 
