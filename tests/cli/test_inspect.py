@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import sparse
 
 import commands
 from lowerbound.cli.main import main
@@ -253,3 +254,19 @@ def test_a_word_for_reproductions_says_where_they_are(capsys):
         error = json.loads(capsys.readouterr().err)["error"]
         assert error["code"] == "E230"
         assert "python -m reproductions" in error["hint"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_infinite_and_missing_values_of_a_sparse_matrix_are_listed(here, capsys, value):
+    matrix = sparse.csr_matrix(RNG.poisson(1, (50, 6)).astype(float) + 1)
+    matrix[3, 2], matrix[7, 1] = value, 0.5
+    sparse.save_npz("m.npz", matrix)
+    found = commands.inspect("m.npz").facts
+    assert np.isfinite(found["largest"])
+    assert [(p["column"], p["code"], p["values"][0]["row"]) for p in found["problems"]] == [
+        ("x2", "E030", 4),
+        ("x1", "E073", 8),
+    ]
+    assert main(["inspect", "m.npz"]) == 0
+    assert main(["fit", "m.npz", "--recipe", "counts", "--dry-run"]) == 3
+    capsys.readouterr()

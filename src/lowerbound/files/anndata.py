@@ -41,7 +41,7 @@ def is_anndata(data: object) -> bool:
     return type(data).__module__.partition(".")[0] == "anndata" and hasattr(data, "var_names")
 
 
-def read_file(path: Path, rows: int | None = None) -> Matrix:
+def read_file(path: Path, rows: int | None = None, *, strict: bool = True) -> Matrix:
     """Read the counts of an .h5ad file as `from_anndata` chooses them, and nothing else.
 
     Raises:
@@ -54,22 +54,25 @@ def read_file(path: Path, rows: int | None = None) -> Matrix:
         opened = anndata.read_h5ad(path, backed="r")
     try:
         with _intact(path):
-            return from_anndata(opened, rows, path.name)
+            return from_anndata(opened, rows, path.name, strict=strict)
     finally:
         opened.file.close()
 
 
-def from_anndata(data: Any, rows: int | None = None, origin: str = "the AnnData") -> Matrix:
+def from_anndata(
+    data: Any, rows: int | None = None, origin: str = "the AnnData", *, strict: bool = True
+) -> Matrix:
     """Take the raw counts of annotated cells, one column for each gene.
 
     They are the layer "counts" where there is one; else X where it holds whole numbers; else
     raw.X where that does. Where none does, X is taken as it is.
 
     Raises:
-        DataError: E013, E030, E040 or E042.
+        DataError: E013, E030 if `strict`, E040 or E042.
     """
     matrix, names, notes = _chosen(data, origin)
-    frame = _rows(data, matrix, names, slice(0, data.n_obs if rows is None else rows), origin)
+    part = slice(0, data.n_obs if rows is None else rows)
+    frame = _rows(data, matrix, names, part, origin, strict)
     return replace(frame, notes=(*notes, *frame.notes), total=data.n_obs)
 
 
@@ -177,10 +180,12 @@ def _chosen(data: Any, origin: str) -> tuple[Any, list[str], list[str]]:
     return matrix, names, notes + ([f"{origin}: {repaired}"] if repaired else [])
 
 
-def _rows(data: Any, matrix: Any, names: list[str], part: slice, origin: str) -> Matrix:
+def _rows(  # noqa: PLR0913, PLR0917 - the matrix and its names
+    data: Any, matrix: Any, names: list[str], part: slice, origin: str, strict: bool = True
+) -> Matrix:
     """Read consecutive cells."""
     sparse = importlib.import_module("scipy.sparse")
-    frame = from_sparse(sparse.csr_matrix(matrix[part]), names, origin)
+    frame = from_sparse(sparse.csr_matrix(matrix[part]), names, origin, strict=strict)
     return replace(frame, native=ArrowNative(), beside=_labels(data.obs[part]))
 
 

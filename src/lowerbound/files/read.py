@@ -266,14 +266,14 @@ def _read_sharded(
     return Table(table, total=total, notes=notes)
 
 
-def _read_array(found: paths.Found, rows: int | None) -> Whole:
+def _read_array(found: paths.Found, rows: int | None, *, strict: bool = True) -> Whole:
     fix = "give one .npy or .npz file, or store the shards as Parquet"
-    return array_files.read_file(_only(found, "array", fix), rows)
+    return array_files.read_file(_only(found, "array", fix), rows, strict=strict)
 
 
-def _read_cells(found: paths.Found, rows: int | None) -> Whole:
+def _read_cells(found: paths.Found, rows: int | None, *, strict: bool = True) -> Whole:
     fix = "put them together first: anndata.concat([...]).write_h5ad(path)"
-    return anndata.read_file(_only(found, "AnnData", fix), rows)
+    return anndata.read_file(_only(found, "AnnData", fix), rows, strict=strict)
 
 
 def _only(found: paths.Found, kind: str, fix: str) -> Path:
@@ -305,6 +305,8 @@ _READERS: dict[str, Callable[[paths.Found, int | None], Whole]] = {
 _LENIENT: dict[str, Callable[[paths.Found, int | None], Whole]] = {
     "text": partial(_read_text, strict=False),
     **{kind: partial(_read_sharded, kind, strict=False) for kind in _SHARDED},
+    "array": partial(_read_array, strict=False),
+    "cells": partial(_read_cells, strict=False),
 }
 
 
