@@ -4,7 +4,8 @@
     LOWERBOUND_DATA=/data python benchmarks/anomaly_auroc.py --methods KNN --protocol paper
 
 Each (protocol, table, method, seed) is stored in the cache folder as soon as it is computed; a
-second run with the same folder continues where the first one stopped.
+second run with the same folder continues where the first one stopped. What an earlier run measured
+of other methods or tables is kept in the results, with that run's command and versions.
 """
 
 from __future__ import annotations
@@ -133,6 +134,25 @@ def environment() -> dict:
     }
 
 
+def with_earlier(report: dict, earlier: dict) -> dict:
+    """Return a report with what an earlier one has of other methods and tables."""
+    before, kept = earlier.get("protocols", {}), set()
+    for protocol, old in before.items():
+        new = report["protocols"].setdefault(protocol, {"seeds": old["seeds"], "tables": {}})
+        for table, row in old["tables"].items():
+            cells = new["tables"].setdefault(table, {})
+            kept |= {method for method in row if method not in cells}
+            new["tables"][table] = {**row, **cells}
+        methods = [m for m in METHODS if all(m in row for row in new["tables"].values())]
+        new["means"] = means(new["tables"], methods)
+        if protocol == "paper" and "KNN" in methods:
+            new["harness_check"] = harness_check(new["tables"])
+    if kept:
+        facts = {key: earlier[key] for key in ("command", "python", "versions", "machine")}
+        report["earlier"] = {"methods": sorted(kept), **facts}
+    return report
+
+
 def run(protocols: list[str], names: list[str], methods: list[str], cache: Path | None) -> dict:
     """Every table first with all its methods, so that a table is read once."""
     report: dict = environment()
@@ -164,7 +184,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Run, write the JSON, print the means."""
     args = arguments()
-    report = run(args.protocol, args.tables, args.methods, args.cache)
+    earlier = json.loads(args.out.read_text()) if args.out.exists() else {}
+    report = with_earlier(run(args.protocol, args.tables, args.methods, args.cache), earlier)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(report, indent=1) + "\n")
     for protocol, result in report["protocols"].items():

@@ -37,8 +37,8 @@ from torch.distributions import Distribution
 
 import results_file
 from lowerbound import noise, recipes
-from lowerbound.coding.augmentations import Then, View, turned
-from lowerbound.coding.crops import Crops, Paired, Seen, shares
+from lowerbound.coding.augmentations import Composed, View, turned
+from lowerbound.coding.crops import AugmentedRows, Crops, Paired, shares
 from lowerbound.coding.degradations import USUAL_NOISE, noise_of
 from lowerbound.coding.rows import Rows, subset
 from lowerbound.nn.distributions.families import LatentGaussian
@@ -188,8 +188,8 @@ def start_of(job: Fit, case: Case, steps: int, options: argparse.Namespace) -> d
         noisy = noise_of(USUAL_NOISE)
         clean, held = (crops(pages, CROPS) for pages in case.unlabelled)
         model = built("denoise", options.width)
-        view = Then(turned, noisy)
-        train(model, "denoise", (clean, some(Seen(held, noisy))), view, steps)
+        view = Composed(turned, noisy)
+        train(model, "denoise", (clean, some(AugmentedRows(held, noisy))), view, steps)
         start = model.get_submodule("start").state_dict()
         weights = {name: t.cpu().contiguous() for name, t in start.items()}
         save_file(weights, path.with_suffix(".saving"))

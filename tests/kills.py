@@ -154,9 +154,15 @@ class Streamed(Disk):
     """The same where the file is not held: its rows are shuffled into a scratch file."""
 
     def run(self):
-        data.PART, large.HELD_CELLS = 256, 1000
+        data.PART, large.HELD_VALUES = 256, 1000
         assert isinstance(walk(self.home / "tx.parquet"), Stream)
         super().run()
+
+
+def imported_once():
+    """Import what every child would import."""
+    for name in ("parser", "commands.fit", "work.fit"):
+        import_module(f"lowerbound.cli.{name}")
 
 
 def child(job, die_at=None):
@@ -208,8 +214,7 @@ def newest(job):
 
 
 def main(kind, kills, home, epochs=60):
-    for name in ("parser", "commands.fit", "work.fit"):  # once, and not in every child
-        import_module(f"lowerbound.cli.{name}")
+    imported_once()
     torch.set_num_threads(1)
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     home.mkdir(exist_ok=True)

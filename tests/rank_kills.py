@@ -3,9 +3,9 @@
     python tests/rank_kills.py 10 FOLDER
     python tests/rank_kills.py 1 FOLDER 20   # fits of 20 epochs instead of 60
 
-torchrun starts `lowerbound fit tx.parquet` twice, and again after every death. Each kill comes at
-a random moment after the processes have gone on from a commit, so that all of them hit training.
-Prints one JSON object.
+torchrun's agent starts `lowerbound fit tx.parquet` twice, and again after every death. Each kill
+comes at a random moment after the processes have gone on from a commit, so that all of them hit
+training. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
+import traceback
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
-from kills import Disk, Killable
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from kills import Disk, Killable, imported_once
 from lowerbound.cli import main as cli
 from lowerbound.training.engine import run_folder
 from lowerbound.training.engine.checkpoints import OnDisk
@@ -33,16 +36,50 @@ ROUND = 5  # kills of one fit at most
 def worker(words):
     """Be one of the processes: the command line, with commits as often as may be."""
     run_folder.OnDisk = Killable
-    sys.exit(cli.main(words))
+    assert cli.main(words) == 0
+
+
+def agent(job, kills):
+    """Be torchrun: start the processes, and again after every death."""
+    words = ["fit", str(job.home / "tx.parquet"), "--out", str(job.out), "--preset", "fast"]
+    words += ["--max-epochs", job.epochs, "-q"]
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=PROCESSES,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=f"kills-{os.getpid()}",
+        max_restarts=kills,
+        monitor_interval=0.1,
+        start_method="fork",  # from this process, which has imported everything
+    )
+    elastic_launch(config, worker)(words)
 
 
 def started(job, kills):
-    """Start the processes."""
-    words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
-    words += [f"--max-restarts={kills}", __file__, "worker", "fit", str(job.home / "tx.parquet")]
-    words += ["--out", str(job.out), "--preset", "fast", "--max-epochs", job.epochs, "-q"]
-    with open(job.home / "log", "w") as log:
-        return subprocess.Popen([sys.executable, *words], stdout=log, stderr=log)
+    """Start torchrun's agent in a process of its own, and return its number."""
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            with open(job.home / "log", "w") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+            agent(job, kills)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return process
+
+
+def over(process):
+    """Whether the agent has ended; it must have ended well."""
+    found, status = os.waitpid(process, os.WNOHANG)
+    assert status == 0, status
+    return found != 0
 
 
 def children(parent):
@@ -83,12 +120,12 @@ def send(processes, what):
 
 def disturbed(job, draw, kills):
     """Run once, and kill a process so many times; return how many kills hit, and what was lost."""
-    agent, hit, lost = started(job, kills), 0, 0
-    while hit < kills and agent.poll() is None:
-        before = len(committed(job))
-        while agent.poll() is None and len(committed(job)) < before + draw.randrange(1, 30):
+    process, hit, lost, ended = started(job, kills), 0, 0, False
+    while hit < kills and not ended:
+        wanted = len(committed(job)) + draw.randrange(1, 30)
+        while not (ended := over(process)) and len(committed(job)) < wanted:
             time.sleep(0.005)
-        told, alive = committed(job), children(agent.pid) if agent.poll() is None else []
+        told, alive = committed(job), [] if ended else children(process)
         if not alive or job.over():
             break  # it ended before the next kill
         os.kill(draw.choice(alive), signal.SIGKILL)
@@ -96,17 +133,22 @@ def disturbed(job, draw, kills):
         latest = newest(job, alive)
         lost += latest is not None and latest.values["step"] < max(told, default=0)
         time.sleep(1.0)  # until the others have noticed
-    assert agent.wait() == 0, (job.home / "log").read_text()[-2000:]
+    while not ended:
+        ended = over(process)
+        time.sleep(0.01)
     return hit, lost
 
 
 def main(kills, home, epochs=60):
+    imported_once()
+    import_module("torch._dynamo")  # DistributedDataParallel does: 2 s of every child
     home.mkdir(exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     os.environ["OMP_NUM_THREADS"] = "1"
     job, draw, began = Disk(home, epochs), random.Random(kills), time.monotonic()
     job.clear()
-    assert started(job, 0).wait() == 0, (home / "log").read_text()[-2000:]
+    _, status = os.waitpid(started(job, 0), 0)
+    assert status == 0, (home / "log").read_text()[-2000:]
     reference = job.result()
     runs = identical = done = lost = 0
     while done < kills:
@@ -128,6 +170,4 @@ def main(kills, home, epochs=60):
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "worker":
-        worker(sys.argv[2:])
     main(int(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:]))

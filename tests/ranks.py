@@ -130,7 +130,7 @@ def made(team, refusing):
 
 def stream(team, folder):
     """Fit a table that is not held; tell how often it was coded here, and the weights."""
-    data.PART, large.HELD_CELLS = 256, 1000
+    data.PART, large.HELD_VALUES = 256, 1000
     table, coded = folder / "table.parquet", []
     if team.size == 1:
         g = torch.Generator().manual_seed(2)

@@ -5,6 +5,7 @@ import importlib
 import re
 import shlex
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import anndata
@@ -22,6 +23,7 @@ from lowerbound.cli.work import ray
 from lowerbound.errors import CATALOGUE
 from lowerbound.recipes import RECIPES
 from lowerbound.training import split
+from lowerbound.training.plan import PRESETS
 from picture_files import packed, shades
 from reproductions.command import PROGRAM
 
@@ -116,7 +118,10 @@ def named(page):
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, {"python"})], ids=named)
-def test_python_blocks_run_one_after_the_other(page, folder):
+def test_python_blocks_run_one_after_the_other(page, folder, monkeypatch):
+    for name, preset in PRESETS.items():  # a few passes are enough for 240 rows
+        short = preset._replace(budget=replace(preset.budget, epochs=3, steps=0))
+        monkeypatch.setitem(PRESETS, name, short)
     names = {"frame": mixed(240, seed=0), "new": mixed(30, seed=1)}
     for number, text in enumerate(blocks(page, {"python"}), 1):
         exec(compile(text, f"{page.name}, Python block {number}", "exec"), names)
@@ -130,6 +135,8 @@ def quick(words):
         return []
     restoring = {name for name, recipe in RECIPES.items() if recipe.restoration is not None}
     narrow = ["--set", "width=8"] if restoring & set(words) else []
+    if "photos/" in words and "--recipe" not in words:
+        narrow = ["--set", "channels=4"]
     return ["--max-epochs", "2", "--time-limit", "0.3", *narrow]
 
 

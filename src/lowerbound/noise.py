@@ -46,11 +46,11 @@ def isolated(*key: object) -> Iterator[None]:
     calling thread is affected, and no global state is read or written. The numbers are the same
     as after ``torch.manual_seed(derive(*key))``.
     """
-    with Supplied(cache(lambda device: generator(*key, device=device))):
+    with GivenGenerators(cache(lambda device: generator(*key, device=device))):
         yield
 
 
-class Supplied(TorchDispatchMode):
+class GivenGenerators(TorchDispatchMode):
     """A context in which torch's random functions draw from given generators.
 
     It applies to the calling thread only. A function that is called with a generator keeps it.

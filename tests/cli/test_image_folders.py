@@ -17,6 +17,7 @@ from picture_files import packed, shades
 
 N = 24
 OUT = ("--out", "s.csv")
+QUICK = ("--size", "16", "--max-epochs", "1", "--set", "channels=4")
 
 
 def photos(folder, count=N):
@@ -31,8 +32,7 @@ def photos(folder, count=N):
 def models(root):
     """A folder of photos, a model of them, and one of their grey values in an array."""
     photos(root / "photos")
-    short = ["--max-epochs", "1", "--size", "16", "-q"]
-    assert main(["fit", str(root / "photos"), *short, "--out", str(root / "m.vae")]) == 0
+    assert main(["fit", str(root / "photos"), *QUICK, "-q", "--out", str(root / "m.vae")]) == 0
     grey = np.stack([shades(16, 16, i)[..., 0] for i in range(N)])
     np.save(root / "grey.npy", grey)
     quick = ["--recipe", "conv", "--set", "channels=[4]", "--max-epochs", "1", "-q"]
@@ -71,7 +71,7 @@ def test_a_recipe_is_chosen_and_said(call, capsys):
     assert told["plan"]["settings"] == {"groups": [1, 1], "channels": 16}
     assert told["plan"]["time_limit"] is None
     assert any("24 pictures scaled and cut to 16 x 20" in note for note in told["notes"])
-    words = ["fit", "photos/", "--size", "16", "--max-epochs", "1", "--set", "channels=8"]
+    words = ["fit", "photos/", *QUICK[:-1], "channels=8"]
     assert main([*words, "--out", "other.vae"]) == 0
     spoken = " ".join(capsys.readouterr().err.split())
     assert "recipe conv_ladder (groups=[1, 1], channels=8), which suits pictures" in spoken
@@ -219,7 +219,7 @@ def test_names_that_are_no_text(call):
     assert "odd/\\xe9.jpg" in [row["file"] for row in rows("s.csv")]
     call("reconstruct", "m.vae", folder, "--out", "again/")
     assert (call.folder / "again" / "odd" / "\\xe9.png").is_file()
-    call("fit", folder, "--max-epochs", "1", "--size", "16", "--out", "n.vae")
+    call("fit", folder, *QUICK, "--out", "n.vae")
     assert call("info", "n.vae")
 
 
@@ -275,7 +275,7 @@ def test_a_model_that_is_worse_than_guessing_is_not_called_well(call):
 
 def test_unreadable_files_are_skipped_or_not(call):
     spoil(call.folder / "photos", 2)
-    fit = ["fit", "photos/", "--size", "16", "--max-epochs", "1", "--out", "new.vae"]
+    fit = ["fit", "photos/", *QUICK, "--out", "new.vae"]
     told = call(*fit, code=3)
     assert told["code"] == "E084"
     assert "broken0.jpg (it is cut short)" in told["message"]

@@ -11,16 +11,16 @@ from PIL import Image
 
 from lowerbound import noise
 from lowerbound.coding.augmentations import (
-    Holed,
-    Noisy,
-    Salted,
-    Shrunk,
-    Then,
+    Composed,
+    Downscaled,
+    GaussianNoise,
+    RandomHoles,
+    SaltAndPepperNoise,
     shrunk,
     turned,
     with_holes,
 )
-from lowerbound.coding.crops import Crops, Paired, Seen, filled_out, shares
+from lowerbound.coding.crops import AugmentedRows, Crops, Paired, filled_out, shares
 from lowerbound.coding.degradations import noise_of
 from lowerbound.coding.pairs import (
     RGB,
@@ -134,12 +134,12 @@ def test_pictures_shrink_as_pillow_shrinks_them():
     ours = shrunk(x, 4)[0, 0].numpy()
     theirs = Image.fromarray(x[0, 0].numpy(), "F").resize((20, 15), Image.Resampling.BICUBIC)
     np.testing.assert_allclose(ours, np.asarray(theirs), atol=1e-5)
-    assert Shrunk(2)(Batch(x), source()).context.shape == (1, 1, 30, 40)
+    assert Downscaled(2)(Batch(x), source()).context.shape == (1, 1, 30, 40)
 
 
 def test_holes_hide_what_is_wanted():
     x = torch.rand(50, 3, 32, 32, generator=source())
-    wanted, given = Holed()(Batch(x), source())
+    wanted, given = RandomHoles()(Batch(x), source())
     hole = given[:, 3:].bool()
     assert torch.equal(wanted.isnan(), ~hole.expand_as(x))
     assert (given[:, :3][hole.expand_as(x)] == 0).all()
@@ -162,7 +162,9 @@ def test_both_halves_of_a_pair_turn_alike():
 
 
 def test_rows_seen_once_and_for_all_do_not_depend_on_their_neighbours():
-    rows = Seen(Crops([numbered(40, 40) / 1600], 8, 30), Then(turned, Noisy(9, 9)))
+    rows = AugmentedRows(
+        Crops([numbered(40, 40) / 1600], 8, 30), Composed(turned, GaussianNoise(9, 9))
+    )
     x, given = rows.take(torch.tensor([5, 9, 2]))
     alone, seen = rows.take(torch.tensor([9]))
     assert torch.equal(x[1:2], alone)
@@ -171,7 +173,7 @@ def test_rows_seen_once_and_for_all_do_not_depend_on_their_neighbours():
 
 
 def test_salt_is_a_share_of_pixels_and_not_of_channels():
-    given = Salted(0.3, 0.3)(Batch(torch.full((4, 3, 32, 32), 0.5)), source())[1]
+    given = SaltAndPepperNoise(0.3, 0.3)(Batch(torch.full((4, 3, 32, 32), 0.5)), source())[1]
     assert (given == given[:, :1]).all()
 
 

@@ -180,7 +180,7 @@ def test_what_has_no_aggregate_posterior_is_refused():
     model = WORLD.model()
     level = model.levels[0]
     level.posterior = Flow(level.posterior, [Planar(WORLD.latent, WORLD.features).double()])
-    with pytest.raises(UsageError, match="Flowed"):
+    with pytest.raises(UsageError, match="FlowDistribution"):
         BetaTc(model, 40)(X, 0, KEYED)
     two = TwoSites()
     for objective in (BetaTc(two, 40), InfoMmd(two)):

@@ -18,9 +18,9 @@ from lowerbound.coding.rows import Batch, Dense
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions import base as dist
 from lowerbound.nn.distributions.codewords import (
-    AllAlike,
-    Nearest,
+    NearestCode,
     OnCodebook,
+    UniformCodeGrid,
     nearest,
     perplexity,
     vectors_of,
@@ -70,7 +70,7 @@ def test_the_nearest_is_the_nearest_however_far_the_book_is_from_0():
 def test_what_is_held_at_a_time_does_not_change_what_is_found(monkeypatch):
     z, book = normals("z", 5, 4, 6, 7), normals("e", 33, 4)
     whole = nearest(z, book)
-    monkeypatch.setattr("lowerbound.nn.distributions.codewords.CELLS", 100)
+    monkeypatch.setattr("lowerbound.nn.distributions.codewords.MAX_DISTANCES", 100)
     assert torch.equal(nearest(z, book), whole)
 
 
@@ -198,7 +198,7 @@ def clusters(key, places=600, spread=0.05):
 
 def test_restarted_codes_begin_at_k_means():
     with noise.isolated("k-means"):
-        book = codebooks.Restarted(12, 3).double().train()
+        book = codebooks.EmaRestartCodebook(12, 3).double().train()
     z, middle = clusters("k")
     q, _ = book(z)
     assert q.mean.abs().max() < 1  # by the vectors as they were
@@ -278,7 +278,7 @@ def test_a_lattice_has_about_as_many_codes_as_are_asked_for(size):
 
 
 def test_finite_scalar_quantisation_reaches_every_code_and_is_bounded():
-    book = codebooks.Lattice([4, 5])
+    book = codebooks.FsqCodebook([4, 5])
     z = 4 * normals("z", 4000, 2, 1, 1).float()
     q, penalty = book(z)
     assert len(q.codes.unique()) == 20
@@ -290,7 +290,7 @@ def test_finite_scalar_quantisation_reaches_every_code_and_is_bounded():
 @pytest.mark.parametrize("levels", [[3], [4], [7, 8], [8, 5, 5, 5]])
 def test_finite_scalar_quantisation_is_that_of_the_paper(levels):
     """Appendix A.1 of Mentzer et al., 2023, in numpy; the first variable is the last digit."""
-    book, z = codebooks.Lattice(levels).double(), 3 * normals("z", 500, len(levels))
+    book, z = codebooks.FsqCodebook(levels).double(), 3 * normals("z", 500, len(levels))
     z.requires_grad_()
     q, _ = book(z)
     scale = np.array([(n - 1) * 1.001 / 2 for n in levels])
@@ -306,7 +306,7 @@ def test_finite_scalar_quantisation_is_that_of_the_paper(levels):
 
 
 def test_one_linear_map_of_frozen_vectors():
-    book, z = codebooks.Turned(16, 4), normals("z", 6, 4, 3, 3).float()
+    book, z = codebooks.SimVqCodebook(16, 4), normals("z", 6, 4, 3, 3).float()
     q, penalty = book(z)
     vectors = book.frozen @ book.turn.T
     assert torch.equal(q.codes, nearest(z, vectors))
@@ -320,9 +320,9 @@ def test_one_linear_map_of_frozen_vectors():
 @pytest.mark.parametrize(
     "wrong",
     [
-        lambda: codebooks.Pulled(1, 4),
-        lambda: codebooks.Averaged(8, 0),
-        lambda: codebooks.Lattice([8, 2]),
+        lambda: codebooks.GradientCodebook(1, 4),
+        lambda: codebooks.EmaCodebook(8, 0),
+        lambda: codebooks.FsqCodebook([8, 2]),
         lambda: codebooks.lattice(2),
         lambda: recipes.vqvae([1, 8, 8], codes=1),
         lambda: recipes.vqvae([1, 8, 8], codes=2, codebook="fsq"),
@@ -340,7 +340,7 @@ H = normals("h", 3, 2, 2, 2)
 def prior(name, size=3, state=2, grid=(2, 2)):
     """A prior over grids of the codes of a small codebook, with random weights, and the book."""
     with noise.isolated("prior", name):
-        book = codebooks.Averaged(size, 2).double()
+        book = codebooks.EmaCodebook(size, 2).double()
         module = randomise(CODE_PRIORS[name](state, book, grid), name, 0.5)
     return module, book
 
@@ -440,14 +440,14 @@ def test_the_kl_of_a_quantised_site_is_exact_and_that_of_its_draw(name, kind):
 
 def test_what_is_not_over_codes_has_no_likeliest():
     normal = dist.normal(torch.zeros(2, 3), torch.ones(2, 3))
-    for p in (normal, UniformCodes(codebooks.Averaged(3, 2), 2, 2)(H)):
+    for p in (normal, UniformCodes(codebooks.EmaCodebook(3, 2), 2, 2)(H)):
         with pytest.raises(UsageError) as caught:
             from_prior(noise.generator("k"), top_k=3)("z", p, None)
         assert caught.value.code == "E256"
     with pytest.raises(UsageError, match="got 0") as caught:
         dist.truncated(prior("pixelcnn")[0](H), 0)
     assert caught.value.code == "E240"
-    alike = AllAlike(torch.zeros(2), (3,), 5)
+    alike = UniformCodeGrid(torch.zeros(2), (3,), 5)
     assert dist.tempered(alike, 0.3) is alike
 
 
@@ -643,7 +643,7 @@ def test_a_prior_runs_no_network_before_it_is_asked():
 
 
 def test_a_point_mass_is_its_own_kind_of_posterior():
-    q = Nearest(H, H, torch.zeros(3, 2, 2, dtype=torch.long), 4)
+    q = NearestCode(H, H, torch.zeros(3, 2, 2, dtype=torch.long), 4)
     z, source = dist.draw(q, lambda shape, like: normals("x", *shape))
     assert torch.equal(z, H)
     assert source is q

@@ -56,7 +56,7 @@ def contracted() -> set[type]:
 
 
 # Beside the parts there is what makes or serves them, which is no part itself.
-BESIDE = {Family, families.Conditional, mixture_priors.Reading, codebooks.Codebook}
+BESIDE = {Family, families.Conditional, mixture_priors.KeyRecorder, codebooks.Codebook}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_no_recipe_is_without_a_contract():
     assert {sample.recipe for sample in RECIPES.values()} == set(recipes.RECIPES)
     parts = parts_of(recipe(name) for name in RECIPES)
     with noise.isolated("completeness"):
-        assert defined(residual_cells) - {residual_cells.Recomputed} <= parts
+        assert defined(residual_cells) - {residual_cells.CheckpointedSequential} <= parts
 
 
 # Every value of an argument that names a part, and the recipes of which one at least has each.

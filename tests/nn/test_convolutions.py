@@ -10,12 +10,12 @@ from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import log_prob_cells, sample
 from lowerbound.nn.networks.convolutions import (
-    Cropped,
+    CropPadding,
     Decoder,
-    Doubling,
     Encoder,
-    Enlarged,
     LearnedStart,
+    PadToMultiple,
+    Upsampling,
 )
 from lowerbound.nn.objectives.elbo import Elbo, Iwae
 from lowerbound.nn.trace import Trace, from_posterior, from_prior
@@ -46,7 +46,7 @@ def test_a_decoder_gives_back_the_size_that_the_encoder_took(size):
         with noise.isolated("size"):
             encoder = Encoder(2, size, channels)
             decoder = Decoder(6, size, channels)
-            head = Doubling(channels[0], 3, size)
+            head = Upsampling(channels[0], 3, size)
             x = torch.randn(2, 2, *size, requires_grad=True)
         f = encoder(x)
         assert f.shape == (2, encoder.features)
@@ -62,7 +62,7 @@ def test_a_decoder_gives_back_the_size_that_the_encoder_took(size):
 def test_what_is_put_around_an_image_is_taken_away_again(size):
     x = torch.randn(2, 3, *size, generator=noise.generator("around"))
     for multiple in (1, 2, 8):
-        enlarge, crop = Enlarged(size, multiple), Cropped(size, multiple)
+        enlarge, crop = PadToMultiple(size, multiple), CropPadding(size, multiple)
         large = enlarge(x)
         assert large.shape[2:] == enlarge.size
         assert all(n % multiple == 0 for n in enlarge.size)

@@ -20,7 +20,7 @@ from lowerbound.nn.distributions.base import (
 from lowerbound.nn.distributions.families import Categories
 from lowerbound.nn.distributions.level_trees import TreeCategories
 from lowerbound.nn.distributions.table_rows import LibraryCounts, Table
-from lowerbound.recipes.cells import ButLast, OfLibrary
+from lowerbound.recipes.cells import AllButLast, LibraryConditional
 
 ROWS = 3
 NOT_CODES = [name for name, case in CASES.items() if case.support != "codes"]
@@ -228,7 +228,7 @@ def test_a_library_that_stands_beside_the_numbers_is_that_among_them(member):
     h = torch.randn(4, 6)
     x = torch.poisson(torch.full((4, 7), 2.0))
     among = family(torch.cat([net(h[:, :-1]), h[:, -1:]], 1)).log_prob(x)
-    beside = OfLibrary(ButLast(net), family)(h).log_prob(x)
+    beside = LibraryConditional(AllButLast(net), family)(h).log_prob(x)
     torch.testing.assert_close(beside, among)
 
 

@@ -15,7 +15,7 @@ from core_parts import FLOWS, LinearGaussian, randomise
 from lowerbound import noise
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions import base as dist
-from lowerbound.nn.latents.flows import OPEN, Autoregressive, Flowed, Planar
+from lowerbound.nn.latents.flows import OPEN, Autoregressive, FlowDistribution, Planar
 from lowerbound.nn.latents.posteriors import Flow
 from lowerbound.nn.objectives.elbo import Iwae, StickingTheLanding
 
@@ -180,7 +180,7 @@ def flowed(name, rows, latent=2, spread=0.6):
     maps = [randomise(FLOWS[name](latent, C), f"{name} {i}", spread) for i in range(2)]
     loc, scale = normals("loc", 1, latent), 0.3 + normals("scale", 1, latent).abs()
     base = dist.normal(loc.expand(rows, latent), scale.expand(rows, latent))
-    return Flowed(base, maps, normals("context", 1, C).expand(rows, C))
+    return FlowDistribution(base, maps, normals("context", 1, C).expand(rows, C))
 
 
 def drawn(q, key="draw"):
@@ -195,7 +195,7 @@ def test_a_draw_comes_with_its_density(name):
     start = dist.reparameterise(q.base, normals("draw", 8, 2))
     torch.testing.assert_close(z, q.push(start)[0])
     torch.testing.assert_close(dist.reparameterise(q, normals("draw", 8, 2)), z)
-    whole = lambda t, c: Flowed(q.base, q.maps, c).push(t)  # noqa: E731
+    whole = lambda t, c: FlowDistribution(q.base, q.maps, c).push(t)  # noqa: E731
     log_det = torch.linalg.slogdet(jacobian(whole, start.detach(), q.context)[0])[1]
     torch.testing.assert_close(source.log_prob(z), q.base.log_prob(start) - log_det)
     n = 20_000
@@ -248,7 +248,9 @@ def inverse(q, z):
         missing = z - q.push(start)[0].detach()
         if missing.abs().max() < 1e-12:
             break
-        exact, _ = jacobian(lambda t, c: Flowed(q.base, q.maps, c).push(t), start, q.context)
+        exact, _ = jacobian(
+            lambda t, c: FlowDistribution(q.base, q.maps, c).push(t), start, q.context
+        )
         start = start + torch.linalg.solve(exact, missing).clamp(-0.5, 0.5)
     assert (q.push(start)[0] - z).abs().max() < 1e-10
     return start
@@ -335,7 +337,10 @@ def test_cutting_the_parameters_along_the_way_would_be_biased(monkeypatch):
         frozen = [partial(torch.func.functional_call, m, _detached(m)) for m in q.maps]
         frozen = [lambda z, c, f=f: f((z, c)) for f in frozen]
         base = dist.stopped(q.base)
-        log_q = base.log_prob(source.start) - Flowed(base, frozen, q.context).push(source.start)[1]
+        log_q = (
+            base.log_prob(source.start)
+            - FlowDistribution(base, frozen, q.context).push(source.start)[1]
+        )
         return type(source)(q, source.start, source.z, log_q)
 
     monkeypatch.setattr(dist, "stopped", _either(shortcut))
@@ -369,7 +374,7 @@ def test_a_richer_posterior_comes_nearer_to_the_true_one():
         for step in range(100):
             n = 64 if step < 99 else 5000
             base = dist.normal(parts[0].expand(n, 2), parts[1].exp().expand(n, 2))
-            z, source = drawn(Flowed(base, list(maps), one.expand(n, 1)), step)
+            z, source = drawn(FlowDistribution(base, list(maps), one.expand(n, 1)), step)
             kl = (source.log_prob(z) - truth.log_prob(z)).mean()
             optimiser.zero_grad()
             kl.backward()

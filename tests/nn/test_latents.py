@@ -13,7 +13,7 @@ from core_parts import PRIORS, randomise
 from lowerbound import noise
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions import base as dist
-from lowerbound.nn.latents.flows import Flowed
+from lowerbound.nn.latents.flows import FlowDistribution
 from lowerbound.nn.latents.posteriors import Plain
 from lowerbound.nn.trace import Trace, from_posterior, from_prior, posterior_mean, replay
 from recipe_parts import QUANTISED, RECIPES, SAMPLED, recipe
@@ -245,7 +245,7 @@ def test_the_kl_moves_the_mean_at_the_defaults_of_every_recipe():
         trace = Trace(from_posterior(noise.Keyed(noise.row_keys(x))), 16)
         model(x, trace, context)
         site = next(iter(trace.sites.values()))
-        normal = site.q.base if isinstance(site.q, Flowed) else site.q
+        normal = site.q.base if isinstance(site.q, FlowDistribution) else site.q
         (slope,) = torch.autograd.grad(site.kl().sum(), normal.base_dist.loc, retain_graph=True)
         if name not in SAMPLED:  # d KL(N(mu, s) || N(m, t)) / d mu = (mu - m) / t^2
             torch.testing.assert_close(slope, (normal.mean - site.p.mean) / site.p.variance)

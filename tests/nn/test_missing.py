@@ -13,7 +13,13 @@ from lowerbound import noise
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import log_prob_cells
 from lowerbound.nn.distributions.table_rows import Table
-from lowerbound.nn.networks.mlp import CodeFeatures, Filled, Hidden, TableFeatures, lent
+from lowerbound.nn.networks.mlp import (
+    CodeFeatures,
+    FilledReader,
+    TableFeatures,
+    ValueDropout,
+    lent,
+)
 
 NAMES = [*GAPS, *LIBRARIES, "optimal sigma"]
 
@@ -139,8 +145,8 @@ def test_single_codes_are_certain():
 
 def test_what_the_encoder_reads_of_a_gap():
     x = torch.tensor([[1.0, torch.nan], [0.0, 2.0]])
-    assert Filled(2, False)(x).tolist() == [[1.0, 0.0], [0.0, 2.0]]
-    assert Filled(2, True)(x).tolist() == [[1.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 0.0]]
+    assert FilledReader(2, False)(x).tolist() == [[1.0, 0.0], [0.0, 2.0]]
+    assert FilledReader(2, True)(x).tolist() == [[1.0, 0.0, 0.0, 1.0], [0.0, 2.0, 0.0, 0.0]]
     codes = CodeFeatures([2, 3])(x)
     assert codes.tolist() == [[0.0, 1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0, 1.0]]
 
@@ -159,13 +165,13 @@ def test_the_encoder_tells_every_value_and_every_gap_apart():
 
 
 def test_cells_are_hidden_from_the_encoder_at_the_given_rate_and_only_in_training():
-    hidden, x = Hidden(0.2), torch.zeros(200, 50)
+    hidden, x = ValueDropout(0.2), torch.zeros(200, 50)
     with pytest.raises(UsageError, match="no generator was lent") as caught:
         hidden(x)
     assert caught.value.code == "E246"
     with lent(nn.Sequential(hidden), noise.generator("hidden")):
         share = hidden(x).isnan().double().mean().item()
-        assert Hidden(0.0)(x) is x
+        assert ValueDropout(0.0)(x) is x
     with pytest.raises(UsageError):
         hidden(x)
     assert abs(share - 0.2) < 4 * (0.2 * 0.8 / 10_000) ** 0.5

@@ -27,7 +27,15 @@ from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import centre, log_prob_cells, sample
 from lowerbound.nn.distributions.families import Conditional, LatentGaussian
 from lowerbound.nn.model import LatentModel, Level
-from lowerbound.nn.networks.mlp import MLP, Concat, Empty, Filled, Mapped, Single, trunk
+from lowerbound.nn.networks.mlp import (
+    MLP,
+    Concat,
+    Empty,
+    FilledReader,
+    MappedReader,
+    Single,
+    trunk,
+)
 from lowerbound.nn.objectives.elbo import Elbo, Iwae, StickingTheLanding
 from lowerbound.nn.trace import Trace, from_posterior, from_prior
 from recipe_parts import CHAINED, GAPLESS, QUANTISED, RECIPES, recipe
@@ -279,7 +287,7 @@ def compose(case: Case, wanted: Combination, seed: int) -> LatentModel:
             Level("low", onward, low, Concat(MLP([8, 6]))),
         ]
         unit = torch.tensor(1 / max(1, case.codes - 1))  # networks see codes between 0 and 1
-        reader = Mapped(unit, 0.0, False, Filled(case.columns, indicators=True))
+        reader = MappedReader(unit, 0.0, False, FilledReader(case.columns, indicators=True))
         encoder = TwoFeatures(nn.Sequential(reader, MLP([reader.width, 5])))
         model = LatentModel(
             encoder,

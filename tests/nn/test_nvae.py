@@ -11,9 +11,9 @@ from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import UnitNormal, sample
 from lowerbound.nn.networks.residual_cells import (
+    CheckpointedSequential,
     MaskedConvolution,
     MaskedShift,
-    Recomputed,
     SqueezeExcite,
     decoder_cell,
     encoder_cell,
@@ -193,7 +193,7 @@ def kept_bytes(m, x):
 def test_recomputing_gives_the_same_numbers_in_less_memory():
     x = data()
     plain, again = model(cells=2), model(cells=2, checkpointing=True)
-    assert any(isinstance(module, Recomputed) for module in again.modules())
+    assert any(isinstance(module, CheckpointedSequential) for module in again.modules())
     for _ in range(2):
         (kept, a), (less, b) = kept_bytes(plain, x), kept_bytes(again, x)
         assert torch.equal(a, b)

@@ -19,7 +19,7 @@ from lowerbound.nn.networks.mlp import Concat, Empty, Single
 from lowerbound.nn.objectives import elbo
 from lowerbound.nn.objectives.elbo import Elbo, Iwae, StickingTheLanding
 from lowerbound.nn.trace import Trace, from_posterior, from_prior, path_derivative
-from lowerbound.recipes.hierarchies import BottomUp, Onward
+from lowerbound.recipes.hierarchies import BottomUp, MarkovUpdate
 from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.training.objective import objective_of
 from recipe_parts import RECIPES, recipe
@@ -190,8 +190,15 @@ class Chain:
         with noise.isolated("chain"):
             net, likelihood = nn.Linear(2, 6), nn.Linear(3, 5)
             levels = [
-                Level("z2", StandardNormal(2), Plain(nn.Linear(5, 4)), Onward(nn.Identity())),
-                Level("z1", Conditional(net, LatentGaussian()), posterior, Onward(nn.Identity())),
+                Level(
+                    "z2", StandardNormal(2), Plain(nn.Linear(5, 4)), MarkovUpdate(nn.Identity())
+                ),
+                Level(
+                    "z1",
+                    Conditional(net, LatentGaussian()),
+                    posterior,
+                    MarkovUpdate(nn.Identity()),
+                ),
             ]
             encoder = BottomUp([nn.Linear(5, 5), nn.Linear(5, 5)])
             family = Conditional(likelihood, fam.FixedSigma(SIGMA))

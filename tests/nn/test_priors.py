@@ -16,7 +16,13 @@ from lowerbound.errors import UsageError
 from lowerbound.nn.distributions import base as dist
 from lowerbound.nn.distributions import families as fam
 from lowerbound.nn.latents.flows import Planar
-from lowerbound.nn.latents.mixture_priors import Borrowed, Exemplar, Reading, Vamp, start_from
+from lowerbound.nn.latents.mixture_priors import (
+    EncoderReference,
+    Exemplar,
+    KeyRecorder,
+    Vamp,
+    start_from,
+)
 from lowerbound.nn.latents.posteriors import Flow, Plain
 from lowerbound.nn.latents.priors import FlowPrior, StandardNormal
 from lowerbound.nn.model import LatentModel, Level
@@ -47,12 +53,12 @@ def build(make, posterior=None):
 
 
 def vamp(encoder, posterior):
-    return encoder, Vamp(Borrowed(encoder, posterior), K, [FEATURES])
+    return encoder, Vamp(EncoderReference(encoder, posterior), K, [FEATURES])
 
 
 def exemplar(encoder, posterior):
-    reading = Reading(encoder)
-    return reading, Exemplar(Borrowed(encoder, posterior), K, [FEATURES], reading.last)
+    reading = KeyRecorder(encoder)
+    return reading, Exemplar(EncoderReference(encoder, posterior), K, [FEATURES], reading.last)
 
 
 def posterior_at(model, x):
@@ -184,7 +190,7 @@ def test_pseudo_inputs_begin_at_rows_of_the_data():
 def test_a_mixture_of_posteriors_that_are_not_normal_is_refused_by_name():
     flowing = Flow(Plain(nn.Linear(8, 2 * LATENT)), [Planar(LATENT, 8)])
     model = build(vamp, flowing)
-    with pytest.raises(UsageError, match="Flowed"):
+    with pytest.raises(UsageError, match="FlowDistribution"):
         prior_of(model)
     for make, count in ((Vamp, 0), (Exemplar, 1)):
         with pytest.raises(UsageError, match="components"):

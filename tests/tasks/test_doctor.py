@@ -1,5 +1,8 @@
 """The doctor's verdicts: on healthy models, and on models made ill on purpose."""
 
+import copy
+import functools
+
 import pytest
 import torch
 
@@ -32,9 +35,19 @@ def fitted(x, *, beta=1.0, latent=5, likelihood="shared", held=None, epochs=30):
     return model
 
 
+@functools.cache
+def fitted_once():
+    return fitted(plane())
+
+
+def healthy():
+    """Return a model that nobody else has: tests make it ill."""
+    return copy.deepcopy(fitted_once())
+
+
 def test_a_model_of_a_plane_is_healthy_and_finds_its_dimension():
     x = plane()
-    health = doctor.examine(fitted(x), Dense(x), Dense(plane(300, seed=1)))
+    health = doctor.examine(healthy(), Dense(x), Dense(plane(300, seed=1)))
     assert health.verdict == "healthy"
     assert health.active == 2
     assert health.latent == 5
@@ -70,7 +83,7 @@ def test_over_fitting_is_seen_in_the_gap():
 
 def test_a_sigma_that_is_too_small_is_seen():
     x = plane()
-    model = fitted(x)
+    model = healthy()
     with torch.no_grad():
         model.likelihood.family.family.log_sigma.sub_(1.5)
     health = doctor.examine(model, Dense(x), Dense(plane(300, seed=1)))
@@ -163,23 +176,28 @@ def test_a_model_without_numbers_has_no_spread():
     assert doctor.examine(model, Dense(x), Dense(x)).spread is None
 
 
-def ladder(x, held):
-    """A trained ladder of two levels."""
+@functools.cache
+def trained_ladder():
     with noise.isolated(0):
-        model = recipes.ladder(x.shape[1], [3, 2], [32, 16], likelihood="shared")
+        model = recipes.ladder(8, [3, 2], [32, 16], likelihood="shared")
     loop.fit(
         Elbo(model, free_bits=0.2),
-        Dense(x),
-        Dense(held),
+        Dense(plane()),
+        Dense(plane(300, seed=1)),
         budget=Budget(epochs=20, patience=1000),
         optimiser=Optimiser(batch_size=64, learning_rate=5e-3),
     )
     return model
 
 
+def ladder():
+    """Return a trained ladder of two levels that nobody else has."""
+    return copy.deepcopy(trained_ladder())
+
+
 def test_every_level_of_a_hierarchy_is_measured_and_a_collapsed_one_is_named():
     x, held = plane(), plane(300, seed=1)
-    model = ladder(x, held)
+    model = ladder()
     health = doctor.examine(model, Dense(x), Dense(held))
     assert [(level.name, level.latent) for level in health.levels] == [("z2", 2), ("z1", 3)]
     assert sum(level.rate for level in health.levels) == pytest.approx(health.rate, rel=1e-5)
@@ -202,7 +220,7 @@ def test_every_level_of_a_hierarchy_is_measured_and_a_collapsed_one_is_named():
 
 def test_a_level_that_repeats_its_prior_has_collapsed_though_its_units_move():
     x, held = plane(), plane(300, seed=1)
-    model = ladder(x, held)
+    model = ladder()
     with torch.no_grad():
         head = model.levels[1].posterior.conditional.net
         head.weight.zero_()

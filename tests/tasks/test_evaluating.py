@@ -8,7 +8,7 @@ import torch
 from core_parts import LinearGaussian
 from lowerbound import noise
 from lowerbound.coding.rows import Batch, Dense
-from lowerbound.nn.latents.mixture_priors import Borrowed, Vamp
+from lowerbound.nn.latents.mixture_priors import EncoderReference, Vamp
 from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Encoded, Trace, from_posterior, posterior_mean
 from lowerbound.noise import row_keys
@@ -104,7 +104,7 @@ def test_a_model_in_evaluation_is_not_written_to_and_its_modes_come_back():
 def test_a_prior_that_borrows_the_encoder_is_not_given_the_rows_features():
     it = model()
     level = it.levels[0]
-    level.prior = Vamp(Borrowed(it.encoder, level.posterior), 3, [4])
+    level.prior = Vamp(EncoderReference(it.encoder, level.posterior), 3, [4])
     x = rows(3)  # as many as pseudo-inputs
     several = log_likelihood(it, Dense(x), 6, chunk=2, most=3).log_p
     torch.testing.assert_close(several, log_likelihood(it, Dense(x), 6, chunk=6, most=3).log_p)

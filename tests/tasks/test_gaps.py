@@ -13,6 +13,7 @@ from lowerbound.nn.trace import Trace, from_prior
 from lowerbound.tasks import draws, metrics, proposals
 
 PRIOR_DRAWS = 200_000
+NIGHTLY = pytest.param(("table", 0.1), marks=pytest.mark.nightly)  # between the others
 
 
 def pairs(n, seed, share=0.0):
@@ -41,7 +42,7 @@ def fit(recipe, share):
     return vae.fit(table(pairs(4000, 0, share))).trained_
 
 
-@pytest.fixture(scope="module", params=[("table", 0.0), ("table", 0.1), ("sigma", 0.0)], ids=str)
+@pytest.fixture(scope="module", params=[("table", 0.0), NIGHTLY, ("sigma", 0.0)], ids=str)
 def trained(request):
     return fit(*request.param)
 
@@ -79,15 +80,39 @@ def test_scores_and_contributions_are_those_of_the_model(trained):
         assert np.corrcoef(nats, truth - whole)[0, 1] > 0.97
 
 
-def test_a_posterior_that_never_saw_gaps_is_refined():
-    rows = pairs(400, 3)
+def far_off():
+    """A model that is not trained, and whose posterior is two units beside the right one."""
     with noise.isolated("weights"):
-        model = recipes.sigma(2, 2, (16,), "shared").eval()  # not trained, and not told of gaps
+        model = recipes.sigma(2, 2, (16,), "shared").eval()
+    with torch.no_grad():
+        model.levels[0].posterior.conditional.net.bias += torch.tensor([2.0, 2.0, 0.0, 0.0])
+    return model
+
+
+def test_a_poor_proposal_is_refined():
+    model, rows = far_off(), pairs(400, 3)
     x = torch.from_numpy(without(rows, 1)).float()[:40]
     found = metrics.log_likelihood(model, Dense(x), 64, groups=())
     np.testing.assert_allclose(found.log_p.numpy(), exact(model, x), atol=0.15)
+    usual = metrics.log_likelihood(model, Dense(x), 64).log_p.numpy()
+    assert abs(usual - exact(model, x)).mean() > 0.5
     alone = [metrics.log_likelihood(model, Dense(row[None]), 64, groups=()).log_p for row in x[:5]]
     assert torch.equal(torch.cat(alone), found.log_p[:5])  # whatever other rows there are
+
+
+def test_explanations_refine_the_poor_proposals_of_all_columns_together(monkeypatch):
+    model, x, groups = far_off(), torch.from_numpy(pairs(30, 4)).float(), [(0,), (1,)]
+    fits, refined = [], proposals.refined
+    monkeypatch.setattr(proposals, "refined", lambda *args: fits.append(1) or refined(*args))
+    nats, expected = draws.explain(model, x, groups)
+    assert len(fits) == 2  # to tiles of rows: for the scores, and for the expected values
+    alone = draws.explain(model, x[:1], groups)  # whatever other rows there are
+    assert torch.equal(alone.nats[0], nats[0])
+    assert torch.equal(alone.expected[0], expected[0])
+    monkeypatch.setattr(draws, "EXPLAINED_CELLS", 1)  # every column on its own
+    apart = draws.explain(model, x, groups)
+    assert torch.equal(apart.nats, nats)
+    assert torch.equal(apart.expected, expected)
 
 
 def test_the_refined_proposal_is_the_posterior_of_a_linear_model():

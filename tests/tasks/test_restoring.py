@@ -20,7 +20,7 @@ from lowerbound.nn.networks.unet import UNet
 from lowerbound.nn.trace import Trace, from_prior
 from lowerbound.tasks.restore import (
     ROWS,
-    Placed,
+    PositionNoise,
     accuracy,
     commonest,
     decibels,
@@ -68,13 +68,13 @@ def test_tiles_fit_together():
 
 def test_the_noise_of_a_place_does_not_depend_on_the_tile():
     shape, like = torch.Size([2, 3, 8, 8]), torch.zeros(())
-    one = Placed(0, 0, 0, 32)("z", shape, like)
-    moved = Placed(0, 16, -8, 32)("z", shape, like)
+    one = PositionNoise(0, 0, 0, 32)("z", shape, like)
+    moved = PositionNoise(0, 16, -8, 32)("z", shape, like)
     torch.testing.assert_close(one[:, :, 4:, :6], moved[:, :, :4, 2:])
-    assert not torch.equal(one, Placed(1, 0, 0, 32)("z", shape, like))
-    assert not torch.equal(one, Placed(0, 0, 0, 32)("other", shape, like))
+    assert not torch.equal(one, PositionNoise(1, 0, 0, 32)("z", shape, like))
+    assert not torch.equal(one, PositionNoise(0, 0, 0, 32)("other", shape, like))
     assert not torch.equal(one[0], one[1])
-    many = Placed(0, 0, 0, 512)("z", torch.Size([4, 4, 128, 128]), like)
+    many = PositionNoise(0, 0, 0, 512)("z", torch.Size([4, 4, 128, 128]), like)
     assert abs(many.mean()) < 0.02
     assert abs(many.std() - 1) < 0.02
 

@@ -52,7 +52,7 @@ def learned(folder):
         Elbo(m),
         Dense(x[:700]),
         Dense(x[700:]),
-        budget=Budget(epochs=60, patience=100),
+        budget=Budget(epochs=40, patience=100),
         optimiser=Optimiser(batch_size=50, learning_rate=5e-3),
     )
     torch.save(m.state_dict(), folder / "weights.pt")

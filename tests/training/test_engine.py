@@ -21,8 +21,8 @@ from lowerbound.nn.networks.mlp import Concat, Empty, Single
 from lowerbound.nn.objectives.elbo import Elbo
 from lowerbound.training.engine import engine, kernels, loop, machine
 from lowerbound.training.engine.engine import Engine
-from lowerbound.training.engine.flat import Adam, Average, Flat, Weights
-from lowerbound.training.engine.interrupts import Held
+from lowerbound.training.engine.flat import Adam, Flat, MovingAverage, Weights
+from lowerbound.training.engine.interrupts import DelayedSignals
 from lowerbound.training.engine.machine import Machine
 from lowerbound.training.engine.settings import Budget, Optimiser
 
@@ -135,7 +135,7 @@ def test_the_average_is_torchs():
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     rule = torch.optim.swa_utils.get_ema_multi_avg_fn(0.9)
     theirs = torch.optim.swa_utils.AveragedModel(module, multi_avg_fn=rule, use_buffers=True)
-    flat, ours = Flat(module), Average(0.9)
+    flat, ours = Flat(module), MovingAverage(0.9)
     for step in range(100, 107):
         module(values(6, 3)).sum()
         for v in flat.values:
@@ -154,7 +154,7 @@ def test_the_average_is_torchs():
 
 def test_the_average_of_a_short_fit_is_not_of_its_beginning():
     module = nn.Linear(1, 1, bias=False)
-    flat, ours = Flat(module), Average(0.999)
+    flat, ours = Flat(module), MovingAverage(0.999)
     for step in range(1, 401):
         flat.values[0].fill_(float(step))
         ours.update(flat, step)
@@ -346,7 +346,7 @@ def told():
 
 
 def test_a_signal_waits_and_a_second_one_does_not(told):
-    with Held() as held:
+    with DelayedSignals() as held:
         signal.raise_signal(signal.SIGTERM)
         assert held.waiting
         assert told == []
@@ -361,6 +361,6 @@ def test_a_signal_waits_and_a_second_one_does_not(told):
 
 
 def test_a_signal_that_is_still_waiting_is_delivered_at_the_end(told):
-    with Held():
+    with DelayedSignals():
         signal.raise_signal(signal.SIGINT)
     assert told == [signal.SIGINT]

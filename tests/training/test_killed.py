@@ -41,11 +41,11 @@ def check(found, kills):
 
 @pytest.mark.parametrize("kind", ["memory", "disk", "stream"])
 def test_ten_kills(tmp_path, kind):
-    check(killed(kind, 10, tmp_path, epochs=10), 10)
+    check(killed(kind, 10, tmp_path, epochs=6), 10)
 
 
 def test_one_kill_of_one_of_two_processes(tmp_path):
-    check(killed("ranks", 1, tmp_path, epochs=10), 1)
+    check(killed("ranks", 1, tmp_path, epochs=6), 1)
 
 
 MANY = {"memory": 100, "disk": 100, "stream": 100, "ranks": 20}  # kills

@@ -115,8 +115,8 @@ def test_a_prior_that_makes_no_sense_is_refused(text):
 def test_latent_auto_keeps_what_is_in_use():
     frame = rows(300)[["a", "b", "amount"]]
     frame["twin"] = frame["a"]
-    trained = learn(frame, Plan(preset="fast", latent="auto"))
-    wide = learn(frame, Plan(preset="fast"))
+    trained = learn(frame, Plan(preset="fast", latent="auto", max_epochs=40))
+    wide = learn(frame, Plan(preset="fast", max_epochs=2))
     assert trained.latent <= wide.latent
     assert trained.latent == trained.facts["health"]["latent"]
 
@@ -293,3 +293,32 @@ def test_plans_that_cannot_work_are_refused_before_any_data_are_read(bad):
     with pytest.raises(UsageError) as caught:
         Plan(**bad)
     assert caught.value.fix
+
+
+def test_no_statistic_of_a_column_comes_from_the_calibration_rows():
+    frame = rows(300)[["a"]].assign(label="up", visits=0, day=pd.Timestamp("2024-03-04"))
+    frame["label"] = np.array(["up", "down", "left"])[np.arange(300) % 3]
+    frame["visits"] = np.arange(300) % 7
+    frame["day"] += pd.to_timedelta(np.arange(300) % 50, unit="D")
+    held = int(Split.of(300, 0).calibration[0])
+    frame.loc[held, ["a", "label", "visits"]] = 50.0, "sideways", 99
+    frame.loc[held, "day"] = pd.Timestamp("2024-12-24")
+    trained = learn(frame, Plan(types={"visits": "count"}, **QUICK))
+    a, label, *_ = trained.coding.schema.columns
+    others = frame.drop(index=Split.of(300, 0).calibration.numpy())
+    assert a.rows == 270
+    assert a.mean == pytest.approx(others["a"].mean())
+    assert "sideways" not in label.levels
+    assert trained.anomaly_score(frame.iloc[[held]])[0] > 10  # as it will be in new rows
+    # Draws and conditions may go wherever the data went.
+    asked = {"a": 50.0, "visits": 99, "day": pd.Timestamp("2024-12-24")}
+    assert trained.coding.asked(asked).cells["visits"].to_pylist() == [99]
+
+
+def test_kinds_of_columns_are_those_of_all_rows():
+    frame = rows(300)[["a", "b"]].assign(mark=0.0)
+    frame.loc[int(Split.of(300, 0).calibration[0]), "mark"] = 1.0  # constant without this row
+    trained = learn(frame, Plan(**QUICK))
+    columns = trained.coding.schema.columns
+    assert [column.kind for column in columns] == ["real", "real", "binary"]
+    assert [column.rows for column in columns] == [270, 270, 300]

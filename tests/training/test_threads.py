@@ -15,7 +15,7 @@ from torch import nn
 
 from lowerbound import VAE, noise, recipes
 from lowerbound.coding.rows import Dense
-from lowerbound.nn.networks.mlp import Hidden
+from lowerbound.nn.networks.mlp import ValueDropout
 from lowerbound.nn.objectives.elbo import Elbo
 from lowerbound.tasks import draws, latent_use, metrics
 from lowerbound.training.engine import loop, machine
@@ -111,7 +111,7 @@ class Noisy(nn.Module):
 
 
 LAYERS = {
-    "hidden": lambda: Hidden(0.3),
+    "hidden": lambda: ValueDropout(0.3),
     "dropout": lambda: nn.Dropout(0.3),
     "own": Noisy,
 }

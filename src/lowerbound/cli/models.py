@@ -36,7 +36,7 @@ def ids_of(trained: Model) -> list[str]:
     return [c["name"] for c in schema.get("columns", ()) if c["kind"] == "id"]
 
 
-class Made:
+class TablesByPart:
     """Tables made from rows part by part, with remarks about all parts.
 
     Args:

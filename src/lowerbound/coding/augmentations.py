@@ -49,7 +49,7 @@ def turned(batch: Batch, source: torch.Generator) -> Batch:
 
 
 @dataclass(frozen=True)
-class Then:
+class Composed:
     """Two views, applied one after the other."""
 
     first: View
@@ -61,7 +61,7 @@ class Then:
 
 
 @dataclass(frozen=True)
-class Noisy:
+class GaussianNoise:
     """Pairs of an image and the same image with Gaussian noise of random strength.
 
     Args:
@@ -85,7 +85,7 @@ class Noisy:
 
 
 @dataclass(frozen=True)
-class Grainy:
+class PoissonNoise:
     """Pairs of an image and the same image with Poisson noise, as from few photons.
 
     Args:
@@ -105,7 +105,7 @@ class Grainy:
 
 
 @dataclass(frozen=True)
-class Salted:
+class SaltAndPepperNoise:
     """Pairs of an image and the same image with some pixels set to black or white.
 
     Args:
@@ -126,7 +126,7 @@ class Salted:
 
 
 @dataclass(frozen=True)
-class Shrunk:
+class Downscaled:
     """Pairs of an image and a smaller copy (bicubic, antialiased, as by MATLAB and pillow).
 
     Args:
@@ -155,7 +155,7 @@ def stored(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Holed:
+class RandomHoles:
     """Pairs of the pixels in random holes of an image, and the image with these holes.
 
     Holes are rectangles and strokes, a few for each row. Wanted pixels outside of them are NaN.

@@ -93,7 +93,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Seen:
+class AugmentedRows:
     """Rows changed by a view, whose randomness depends on the row's number alone.
 
     Args:

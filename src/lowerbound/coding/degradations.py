@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from lowerbound.coding.augmentations import Grainy, Noisy, Salted, View
+from lowerbound.coding.augmentations import GaussianNoise, PoissonNoise, SaltAndPepperNoise, View
 from lowerbound.errors import UsageError
 
 USUAL_NOISE = "gaussian:0-50"
 
 _KINDS: dict[str, tuple[Callable[[float, float], View], float, str]] = {
-    "gaussian": (Noisy, 255.0, "standard deviation in codes of 8 bits"),
-    "raw": (lambda low, high: Noisy(low, high, stored=False), 255.0, "the same, not rounded"),
-    "poisson": (Grainy, 1e6, "photons of a white pixel"),
-    "salt": (Salted, 1.0, "share of the pixels that are black or white"),
+    "gaussian": (GaussianNoise, 255.0, "standard deviation in codes of 8 bits"),
+    "raw": (
+        lambda low, high: GaussianNoise(low, high, stored=False),
+        255.0,
+        "the same, not rounded",
+    ),
+    "poisson": (PoissonNoise, 1e6, "photons of a white pixel"),
+    "salt": (SaltAndPepperNoise, 1.0, "share of the pixels that are black or white"),
 }
 _SPELLED = re.compile(r"(?P<kind>[a-z]+):(?P<low>\d+(\.\d+)?)(-(?P<high>\d+(\.\d+)?))?")
 

@@ -22,12 +22,12 @@ from lowerbound.files.stream import Stream
 
 Streamable = TableCoding | CountsCoding
 
-HELD_CELLS = 1 << 23  # values of a table that is held, and of the sample of a larger one
+HELD_VALUES = 1 << 23  # values of a table that is held, and of the sample of a larger one
 
 
 def is_large(stream: Stream) -> bool:
     """Return whether a table is too large to be held while a model is fitted to it."""
-    return stream.rows * len(stream.names) > HELD_CELLS
+    return stream.rows * len(stream.names) > HELD_VALUES
 
 
 def codes(kind: object) -> TypeGuard[type[Streamable]]:
@@ -57,7 +57,7 @@ def fitted(
 
 def seen_of(stream: Stream, seed: int) -> Whole:
     """Return a random sample of rows, to infer kinds and statistics of columns from."""
-    most = max(1, HELD_CELLS // max(1, len(stream.names)))
+    most = max(1, HELD_VALUES // max(1, len(stream.names)))
     return stream.sample(most, noise.derive(seed, "kinds"))
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lowerbound.coding.augmentations import Then, View, turned
+from lowerbound.coding.augmentations import Composed, View, turned
 from lowerbound.coding.base import Coded, Conditions, Group, WithoutContext
-from lowerbound.coding.crops import Crops, Paired, Seen
+from lowerbound.coding.crops import AugmentedRows, Crops, Paired
 from lowerbound.coding.rows import Rows
 from lowerbound.columns.arrow import listed
 from lowerbound.errors import DataError, UsageError
@@ -134,8 +134,8 @@ class PairCoding(WithoutContext):
         made = None if wanted is not None or damage is None else damage(self.settings)
         small = SMALL_CROP if self.scale > 1 else CROP
         if made is not None:
-            clean, view = Crops(given, small * self.scale, each), Then(turned, made)
-            return self._coded(frame, clean, view, Seen(clean, made))
+            clean, view = Crops(given, small * self.scale, each), Composed(turned, made)
+            return self._coded(frame, clean, view, AugmentedRows(clean, made))
         assert wanted is not None
         target = _Numbered(wanted, self.classes) if self.classes else wanted
         size = small * self.scale

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 
-CELLS = 1 << 17  # cells of rows that are computed together: fewer rows of large pictures
+TILE_VALUES = 1 << 17  # cells of rows that are computed together: fewer rows of large pictures
 
 
 class Batch(NamedTuple):
@@ -168,10 +168,10 @@ def tile_of(rows: Rows, most: int, flat: int = 0) -> int:
     Args:
         rows: the rows.
         most: of them.
-        flat: the values that flat rows may have together, if more than `CELLS`.
+        flat: the values that flat rows may have together, if more than `TILE_VALUES`.
     """
     x = rows.take(torch.zeros(1, dtype=torch.long)).x
-    cells = max(CELLS, flat) if x.dim() == 2 else CELLS
+    cells = max(TILE_VALUES, flat) if x.dim() == 2 else TILE_VALUES
     return min(most, 1 << max(2, (cells // x.numel()).bit_length() - 1))
 
 

@@ -63,6 +63,11 @@ class TableCoding(WithoutContext):
         """Return the coding with `gaps` also set if `found`, in rows that `fit` did not see."""
         return replace(self, gaps=self.gaps or found)
 
+    def reaching(self, other: TableCoding) -> TableCoding:
+        """Return the coding with ranges and kinds of `other`, which was fitted to more rows."""
+        schema = self.schema.reaching(other.schema)
+        return replace(self, schema=schema, gaps=self.gaps or other.gaps)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(): rows are not images."""

@@ -161,6 +161,13 @@ class Column(BaseModel, abc.ABC):
         """Return the column with the type of other cells of it, if that type holds its values."""
         return self
 
+    def reaching(self, other: Self) -> Self:
+        """Return the column with the range of `other`, the same column fitted to more rows.
+
+        Draws and conditions keep to the range; codes do not depend on it.
+        """
+        return self
+
     def log_jacobian(self, values: np.ndarray) -> np.ndarray:
         """Return log |d coded / d raw| (n, parts), nats; 0 where a part is discrete or missing."""
         return np.zeros(values.shape)

@@ -328,6 +328,13 @@ class Datetime(Column):
         grain = self.seen.grain
         return self.seen.base % grain + np.floor(positions(values) * (HOUR / grain)) * grain
 
+    def reaching(self, other: Self) -> Self:
+        """Return the column with the range of `other`."""
+        if self.seen is None or other.seen is None:
+            return self
+        ends = {"low": other.seen.low, "high": other.seen.high}
+        return self.model_copy(update={"seen": self.seen.model_copy(update=ends)})
+
     def like(self, cells: pa.Array) -> Self:
         """Return the column with the type, and the way of writing, of other cells of it."""
         if is_moment(cells.type):

@@ -276,6 +276,10 @@ class Numeric(Column):
             raw[np.isnan(atom)] = np.nan
         return restore(raw, self.dtype)
 
+    def reaching(self, other: Self) -> Self:
+        """Return the column with the range of `other`."""
+        return self.model_copy(update={"low": other.low, "high": other.high})
+
     def like(self, cells: pa.Array) -> Self:
         """Return the column with the type of other cells, if that type holds its values."""
         return _with_type(self, cells.type, self.low, self.high) if self.whole else self
@@ -365,6 +369,10 @@ class Count(Column):
         """Round to whole numbers from 0."""
         raw = np.maximum(np.rint(values[:, 0].astype(np.float64)), 0)
         return restore(np.minimum(raw, self.high) if bounded else raw, self.dtype)
+
+    def reaching(self, other: Self) -> Self:
+        """Return the column with the range of `other`."""
+        return self.model_copy(update={"high": other.high})
 
     def like(self, cells: pa.Array) -> Self:
         """Return the column with the type of other cells, if that type holds its values."""

@@ -143,6 +143,19 @@ class Schema(BaseModel):
             (tuple(some), slice(some[0][1].start, some[-1][1].stop)) for some in groups.values()
         )
 
+    def reaching(self, other: Schema) -> Schema:
+        """Return the schema with ranges and types of `other`, of the same columns with more rows.
+
+        A column whose kind differs in the two is that of `other`.
+        """
+        pairs: Any = zip(self.columns, other.columns, strict=True)
+        wider = [a.reaching(b) if a.kind == b.kind else b for a, b in pairs]
+        typed = [
+            a.model_copy(update={"dtype": b.dtype})
+            for a, b in zip(wider, other.columns, strict=True)
+        ]
+        return Schema(columns=typed)
+
     def encode(
         self, table: pa.Table, origin: str = "the table", *, genes: bool = False
     ) -> Encoded:

@@ -52,6 +52,10 @@ class Skipped(Column):
         other = np.array([code < 0 for code in self.known.find(words, cells.type)] + [False])
         return other[codes]  # -1, missing, is the last: False
 
+    def reaching(self, other: Skipped) -> Skipped:
+        """Return `other`: a constant is constant in all rows."""
+        return other
+
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
         """Repeat the constant."""
         known = self.value is not None

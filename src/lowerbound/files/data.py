@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from lowerbound.columns.arrow import computable
 from lowerbound.errors import DataError
 
 
@@ -47,6 +48,17 @@ PART_CELLS = 1 << 22  # values that are processed together: wide tables have few
 def part_rows(columns: int) -> int:
     """Return the number of rows in one part of a table, which depends on its width alone."""
     return min(PART, 1 << max(4, (PART_CELLS // max(columns, 1)).bit_length() - 1))
+
+
+def _taken(table: pa.Table, rows: NDArray[np.integer]) -> pa.Table:
+    """Return rows of a table whose columns may have types that `pyarrow` cannot take from."""
+    index, columns = pa.array(rows), []
+    for column in table.columns:
+        try:
+            columns.append(column.take(index))
+        except pa.ArrowNotImplementedError:
+            columns.append(computable(column).take(index))
+    return pa.table(columns, names=table.column_names) if columns else table.take(index)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,8 +245,8 @@ class Table(Columnar):
             yield self.cut(slice(start, start + size))
 
     def take(self, rows: NDArray[np.integer]) -> Self:
-        """Return the rows at these indices."""
-        return replace(self, table=self.table.take(pa.array(rows)))
+        """Return the rows at these indices; run ends and views are decoded."""
+        return replace(self, table=_taken(self.table, rows))
 
     def joined(self, others: Sequence[Self]) -> Self:
         """Return these rows followed by those of `others`."""
@@ -317,7 +329,7 @@ class Matrix(Columnar):
 
     def take(self, rows: NDArray[np.integer]) -> Self:
         """Return the rows at these indices."""
-        beside = None if self.beside is None else self.beside.take(pa.array(rows))
+        beside = None if self.beside is None else _taken(self.beside, rows)
         return replace(self, matrix=self.matrix[rows], beside=beside)
 
     def joined(self, others: Sequence[Self]) -> Self:

@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from lowerbound.files.paths import VAGUE, Standing, kind_by_suffix
+from lowerbound.files.paths import VAGUE, ExistingPath, kind_by_suffix
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
 
 
-def means_pictures(found: Standing) -> bool:
+def means_pictures(found: ExistingPath) -> bool:
     """Return whether a path stands for pictures, as most readable files in it are.
 
     A list of labels next to the pictures does not make them a table, nor does a plot next to the

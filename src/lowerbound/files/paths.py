@@ -121,7 +121,7 @@ def refusal(path: Path | str, error: OSError) -> DataError:
     )
 
 
-class Standing(NamedTuple):
+class ExistingPath(NamedTuple):
     """A path that exists, or the matches of a pattern.
 
     Attributes:
@@ -135,7 +135,7 @@ class Standing(NamedTuple):
     matches: list[Path] | None = None
 
 
-def standing(text: str) -> Standing:
+def standing(text: str) -> ExistingPath:
     """Return the file, folder or matches that a path stands for, without opening any.
 
     Raises:
@@ -160,13 +160,13 @@ def standing(text: str) -> Standing:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
         if any(c in text for c in "*?["):
-            return Standing(_existing_parent(path), False, _matches(path, text))
+            return ExistingPath(_existing_parent(path), False, _matches(path, text))
         raise _absent(path) from error
     except NotADirectoryError as error:
         raise _absent(path) from error
     except OSError as error:
         raise refusal(text, error) from error
-    return Standing(path, stat.S_ISDIR(mode))
+    return ExistingPath(path, stat.S_ISDIR(mode))
 
 
 def named(data: object) -> list[str]:

@@ -57,16 +57,16 @@ if TYPE_CHECKING:
     from lowerbound.nn.distributions.table_rows import WithMissing as WithMissing
     from lowerbound.nn.latents.code_priors import PixelCodes as PixelCodes
     from lowerbound.nn.latents.code_priors import UniformCodes as UniformCodes
-    from lowerbound.nn.latents.codebooks import Averaged as Averaged
     from lowerbound.nn.latents.codebooks import Codebook as Codebook
-    from lowerbound.nn.latents.codebooks import Lattice as Lattice
-    from lowerbound.nn.latents.codebooks import Pulled as Pulled
-    from lowerbound.nn.latents.codebooks import Restarted as Restarted
-    from lowerbound.nn.latents.codebooks import Turned as Turned
+    from lowerbound.nn.latents.codebooks import EmaCodebook as EmaCodebook
+    from lowerbound.nn.latents.codebooks import EmaRestartCodebook as EmaRestartCodebook
+    from lowerbound.nn.latents.codebooks import FsqCodebook as FsqCodebook
+    from lowerbound.nn.latents.codebooks import GradientCodebook as GradientCodebook
+    from lowerbound.nn.latents.codebooks import SimVqCodebook as SimVqCodebook
     from lowerbound.nn.latents.flows import Autoregressive as Autoregressive
     from lowerbound.nn.latents.flows import Planar as Planar
     from lowerbound.nn.latents.flows import Spline as Spline
-    from lowerbound.nn.latents.mixture_priors import Borrowed as Borrowed
+    from lowerbound.nn.latents.mixture_priors import EncoderReference as EncoderReference
     from lowerbound.nn.latents.mixture_priors import Exemplar as Exemplar
     from lowerbound.nn.latents.mixture_priors import Vamp as Vamp
     from lowerbound.nn.latents.posteriors import Flow as Flow
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from lowerbound.nn.latents.posteriors import Quantise as Quantise
     from lowerbound.nn.latents.posteriors import Residual as Residual
     from lowerbound.nn.latents.priors import FlowPrior as FlowPrior
-    from lowerbound.nn.latents.priors import Learned as Learned
+    from lowerbound.nn.latents.priors import LearnedNormal as LearnedNormal
     from lowerbound.nn.latents.priors import Mixture as Mixture
     from lowerbound.nn.latents.priors import StandardNormal as StandardNormal
     from lowerbound.nn.model import LatentModel as LatentModel
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     from lowerbound.nn.networks.mlp import MLP as MLP
     from lowerbound.nn.networks.mlp import Concat as Concat
     from lowerbound.nn.networks.mlp import Empty as Empty
-    from lowerbound.nn.networks.mlp import Filled as Filled
+    from lowerbound.nn.networks.mlp import FilledReader as FilledReader
     from lowerbound.nn.networks.mlp import Single as Single
     from lowerbound.nn.networks.mlp import TableFeatures as TableFeatures
     from lowerbound.nn.networks.mlp import trunk as trunk
@@ -117,10 +117,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "Adversarial": "objectives.adversarial",
     "Autoregressive": "latents.flows",
-    "Averaged": "latents.codebooks",
+    "EmaCodebook": "latents.codebooks",
     "BetaTc": "objectives.aggregate",
     "Bits": "distributions.families",
-    "Borrowed": "latents.mixture_priors",
+    "EncoderReference": "latents.mixture_priors",
     "Categories": "distributions.families",
     "Codebook": "latents.codebooks",
     "Concat": "networks.mlp",
@@ -130,7 +130,7 @@ _HOMES = {
     "Decoder": "networks.convolutions",
     "Elbo": "objectives.elbo",
     "Empty": "networks.mlp",
-    "Filled": "networks.mlp",
+    "FilledReader": "networks.mlp",
     "Encoder": "networks.convolutions",
     "Exemplar": "latents.mixture_priors",
     "Family": "distributions.families",
@@ -146,8 +146,8 @@ _HOMES = {
     "LaplaceFamily": "distributions.families",
     "LatentGaussian": "distributions.families",
     "LatentModel": "model",
-    "Lattice": "latents.codebooks",
-    "Learned": "latents.priors",
+    "FsqCodebook": "latents.codebooks",
+    "LearnedNormal": "latents.priors",
     "LearnedStart": "networks.convolutions",
     "Level": "model",
     "LibraryCounts": "distributions.table_rows",
@@ -166,11 +166,11 @@ _HOMES = {
     "Planar": "latents.flows",
     "Precision": "latents.posteriors",
     "Proposal": "latents.posteriors",
-    "Pulled": "latents.codebooks",
+    "GradientCodebook": "latents.codebooks",
     "Quantise": "latents.posteriors",
     "Ramp": "objectives.elbo",
     "Residual": "latents.posteriors",
-    "Restarted": "latents.codebooks",
+    "EmaRestartCodebook": "latents.codebooks",
     "SharedSigma": "distributions.families",
     "Single": "networks.mlp",
     "Softmax": "distributions.pixels",
@@ -184,7 +184,7 @@ _HOMES = {
     "ThetaPrior": "objectives.elbo",
     "Trace": "trace",
     "TreeCategories": "distributions.level_trees",
-    "Turned": "latents.codebooks",
+    "SimVqCodebook": "latents.codebooks",
     "UNet": "networks.unet",
     "UniformCodes": "latents.code_priors",
     "Vamp": "latents.mixture_priors",
@@ -199,10 +199,10 @@ _HOMES = {
 __all__ = [
     "Adversarial",
     "Autoregressive",
-    "Averaged",
+    "EmaCodebook",
     "BetaTc",
     "Bits",
-    "Borrowed",
+    "EncoderReference",
     "Categories",
     "Codebook",
     "Concat",
@@ -212,7 +212,7 @@ __all__ = [
     "Decoder",
     "Elbo",
     "Empty",
-    "Filled",
+    "FilledReader",
     "Encoder",
     "Exemplar",
     "Family",
@@ -228,8 +228,8 @@ __all__ = [
     "LaplaceFamily",
     "LatentGaussian",
     "LatentModel",
-    "Lattice",
-    "Learned",
+    "FsqCodebook",
+    "LearnedNormal",
     "LearnedStart",
     "Level",
     "LibraryCounts",
@@ -248,11 +248,11 @@ __all__ = [
     "Planar",
     "Precision",
     "Proposal",
-    "Pulled",
+    "GradientCodebook",
     "Quantise",
     "Ramp",
     "Residual",
-    "Restarted",
+    "EmaRestartCodebook",
     "SharedSigma",
     "Single",
     "Softmax",
@@ -266,7 +266,7 @@ __all__ = [
     "ThetaPrior",
     "Trace",
     "TreeCategories",
-    "Turned",
+    "SimVqCodebook",
     "UNet",
     "UniformCodes",
     "Vamp",

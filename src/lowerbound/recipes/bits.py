@@ -8,7 +8,7 @@ from lowerbound.coding.tables import BitsCoding
 from lowerbound.nn.distributions.families import Bits
 from lowerbound.nn.distributions.table_rows import WithMissing
 from lowerbound.nn.model import LatentModel
-from lowerbound.nn.networks.mlp import NONLINEARITIES, Filled
+from lowerbound.nn.networks.mlp import NONLINEARITIES, FilledReader
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.record import Recipe
 from lowerbound.recipes.vectors import vector
@@ -39,7 +39,7 @@ def binary(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
         prior: the prior in training: "standard", "mixture", "flow", "vamp" or "exemplar".
         pseudo_inputs: number of the prior's components, pseudo-inputs or exemplars, if any.
     """
-    reader = Filled(features, missing)
+    reader = FilledReader(features, missing)
     return vector(
         reader,
         reader.width,

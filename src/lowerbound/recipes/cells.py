@@ -17,12 +17,12 @@ from lowerbound.nn.distributions.table_rows import LibraryCounts
 from lowerbound.nn.latents.posteriors import Plain
 from lowerbound.nn.latents.priors import Mixture, StandardNormal
 from lowerbound.nn.model import LatentModel, Level
-from lowerbound.nn.networks.mlp import Filled, Mapped, Single, trunk
+from lowerbound.nn.networks.mlp import FilledReader, MappedReader, Single, trunk
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.record import Recipe, Suggestion
 
 
-class GivenLibrary(nn.Module):
+class LibraryStart(nn.Module):
     """The first state of a count model: its context, which is log library size and one-hot batch.
 
     Without a context, the training rows' mean context is used.
@@ -51,7 +51,7 @@ class CountsDecoder(nn.Module):
         return torch.cat([self.net(torch.cat([h[:, 1:], z], 1)), h[:, :1]], 1)
 
 
-class ButLast(nn.Module):
+class AllButLast(nn.Module):
     """Apply a network to all but the last feature."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -64,7 +64,7 @@ class ButLast(nn.Module):
         return self.net(h[:, :-1].contiguous())
 
 
-class OfLibrary(Conditional):
+class LibraryConditional(Conditional):
     """p(x | h, library), with the last feature of the state, log library size, for the family."""
 
     def forward(self, h: Tensor, *beside: Tensor) -> Distribution:
@@ -98,7 +98,7 @@ def counts(
     """
     choice("likelihood", likelihood, dict.fromkeys(["nb", "zinb", "poisson"]))
     hidden = list(hidden)
-    reader = Mapped(torch.ones(features), 0.0, True, Filled(features, False))
+    reader = MappedReader(torch.ones(features), 0.0, True, FilledReader(features, False))
     family = LibraryCounts(features, likelihood)
     level = Level(
         "z",
@@ -109,8 +109,8 @@ def counts(
     return LatentModel(
         Single(nn.Sequential(reader, trunk([features, *hidden]))),
         [level],
-        OfLibrary(ButLast(nn.Linear(hidden[0], family.numbers(features))), family),
-        GivenLibrary(1 + batches),
+        LibraryConditional(AllButLast(nn.Linear(hidden[0], family.numbers(features))), family),
+        LibraryStart(1 + batches),
     )
 
 

@@ -19,12 +19,12 @@ from lowerbound.nn.latents.codebooks import KINDS, Codebook
 from lowerbound.nn.latents.posteriors import Quantise
 from lowerbound.nn.model import LatentModel, Level
 from lowerbound.nn.networks.convolutions import (
-    Cropped,
-    Doubling,
-    Enlarged,
-    Halving,
-    Refined,
-    Unstarted,
+    CropPadding,
+    Downsampling,
+    EmptyImageState,
+    PadToMultiple,
+    PlainResidualBlock,
+    Upsampling,
 )
 from lowerbound.nn.networks.mlp import Concat
 from lowerbound.nn.networks.pixelcnn import PixelCNN
@@ -63,15 +63,15 @@ class _Parts:
     def refine(self) -> list[nn.Module]:
         """Return the residual blocks of one scale."""
         hidden = max(1, self.channels // 2)
-        return [Refined(self.channels, hidden) for _ in range(self.blocks)]
+        return [PlainResidualBlock(self.channels, hidden) for _ in range(self.blocks)]
 
     def halve(self, inputs: int) -> list[nn.Module]:
         """Return layers that halve the size."""
-        return [Halving(inputs, self.channels), nn.SiLU()]
+        return [Downsampling(inputs, self.channels), nn.SiLU()]
 
     def double(self, outputs: int, size: tuple[int, int]) -> list[nn.Module]:
         """Return layers that double the size, to `size`."""
-        return [nn.SiLU(), Doubling(self.channels, outputs, size)]
+        return [nn.SiLU(), Upsampling(self.channels, outputs, size)]
 
     def level(
         self, name: str, grid: tuple[int, int], first: bool, onward: tuple[int, int] | None
@@ -136,7 +136,7 @@ def _coded(  # noqa: PLR0913 - the arguments that the two recipes share
     family, reader = likelihood_of(likelihood, colours, missing)
     parts = _Parts(channels, blocks, (codebook, codes, dim), prior, prior_layers, prior_channels)
     multiple = 2 ** (halvings + levels - 1)
-    enlarged = Enlarged(size, multiple)
+    enlarged = PadToMultiple(size, multiple)
     height, width = enlarged.size
     sizes = [(height >> n, width >> n) for n in range(halvings + levels)]
     stem = [m for n in range(halvings) for m in parts.halve(channels if n else reader.width)]
@@ -154,8 +154,8 @@ def _coded(  # noqa: PLR0913 - the arguments that the two recipes share
     return LatentModel(
         Tower(nn.Sequential(reader, enlarged, *stem), steps),
         made,
-        Conditional(nn.Sequential(*head, Cropped(size, multiple)), family),
-        Unstarted(*grids[0]),
+        Conditional(nn.Sequential(*head, CropPadding(size, multiple)), family),
+        EmptyImageState(*grids[0]),
     )
 
 

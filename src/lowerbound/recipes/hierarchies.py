@@ -14,7 +14,7 @@ from lowerbound.nn.distributions.families import Conditional, LatentGaussian
 from lowerbound.nn.latents.posteriors import Plain, Precision
 from lowerbound.nn.latents.priors import Mixture, StandardNormal
 from lowerbound.nn.model import LatentModel, Level
-from lowerbound.nn.networks.mlp import Empty, Filled
+from lowerbound.nn.networks.mlp import Empty, FilledReader
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.record import Recipe, of_numbers
 from lowerbound.recipes.vectors import numbers
@@ -41,7 +41,7 @@ class BottomUp(nn.Module):
         return features[::-1]
 
 
-class Onward(nn.Module):
+class MarkovUpdate(nn.Module):
     """The update (h, z) -> net(z), which makes the levels a Markov chain."""
 
     def __init__(self, net: nn.Module) -> None:
@@ -154,7 +154,7 @@ def ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
             fix=f"hidden={list(hidden[: len(latents)])}, or more latents",
         )
     widths = [*hidden, *[hidden[-1]] * (len(latents) - len(hidden))]
-    reader, family = Filled(features, missing), numbers(likelihood, features)
+    reader, family = FilledReader(features, missing), numbers(likelihood, features)
     nets = [stack([a, b, b], batch_norm) for a, b in pairwise([reader.width, *widths])]
     nets[0] = nn.Sequential(reader, *nets[0])
     return LatentModel(
@@ -184,7 +184,7 @@ def _levels(
         else:
             prior = Mixture(components, size) if components else StandardNormal(size)
             merged = Plain(seen)
-        onward = Onward(stack([size, widths[i], widths[i]], hidden))
+        onward = MarkovUpdate(stack([size, widths[i], widths[i]], hidden))
         levels.append(Level(f"z{i + 1}", prior, merged, onward))
     return levels
 

@@ -19,8 +19,15 @@ from lowerbound.nn.distributions.table_rows import WithMissing
 from lowerbound.nn.latents.posteriors import Plain
 from lowerbound.nn.latents.priors import Mixture, StandardNormal
 from lowerbound.nn.model import LatentModel, Level
-from lowerbound.nn.networks.convolutions import Decoder, Doubling, Encoder
-from lowerbound.nn.networks.mlp import NONLINEARITIES, Concat, Empty, Filled, Mapped, Single
+from lowerbound.nn.networks.convolutions import Decoder, Encoder, Upsampling
+from lowerbound.nn.networks.mlp import (
+    NONLINEARITIES,
+    Concat,
+    Empty,
+    FilledReader,
+    MappedReader,
+    Single,
+)
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.latent_parts import with_flows
 from lowerbound.recipes.record import SMALLEST_PICTURE, Recipe, of_pictures
@@ -39,7 +46,7 @@ LIKELIHOODS: dict[str, Callable[[int], Family]] = {
 _CODES = {"logistic", "logistic_mixture", "softmax"}  # their values are 0 to 255, not in [0, 1]
 
 
-def likelihood_of(name: str, channels: int, missing: bool) -> tuple[Family, Mapped]:
+def likelihood_of(name: str, channels: int, missing: bool) -> tuple[Family, MappedReader]:
     """Return the family of a likelihood, and a reader that maps its values to [-1, 1].
 
     Args:
@@ -52,7 +59,7 @@ def likelihood_of(name: str, channels: int, missing: bool) -> tuple[Family, Mapp
     """
     family = choice("likelihood", name, LIKELIHOODS)(channels)
     scale = torch.full((), 2 / 255 if name in _CODES else 2.0)
-    reader = Mapped(scale, 1.0, False, Filled(channels, missing))
+    reader = MappedReader(scale, 1.0, False, FilledReader(channels, missing))
     if name == "optimal":  # it must see missing values to exclude them from its mean
         return family, reader
     if name == "logistic_mixture" and channels > 1:
@@ -145,7 +152,7 @@ def conv(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file
         ),
         Concat(Decoder(latent, size, channels, after)),
     )
-    head = Doubling(channels[0], family.numbers(colours), size)
+    head = Upsampling(channels[0], family.numbers(colours), size)
     return LatentModel(
         Single(nn.Sequential(reader, encoder)), [level], Conditional(head, family), Empty()
     )

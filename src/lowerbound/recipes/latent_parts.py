@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from lowerbound.nn.latents.flows import Autoregressive, Planar, Spline
-from lowerbound.nn.latents.mixture_priors import Borrowed, Exemplar, Reading, Vamp
+from lowerbound.nn.latents.mixture_priors import EncoderReference, Exemplar, KeyRecorder, Vamp
 from lowerbound.nn.latents.posteriors import Flow
 from lowerbound.nn.latents.priors import FlowPrior, Mixture, StandardNormal
 from lowerbound.recipes.choosing import choice
@@ -82,9 +82,9 @@ def with_prior(  # noqa: PLR0913 - the inputs of all five priors
     if name == "flow":
         return encoder, FlowPrior(latent)
     if name == "vamp":
-        return encoder, Vamp(Borrowed(encoder, posterior), pseudo_inputs, shape, bounds)
+        return encoder, Vamp(EncoderReference(encoder, posterior), pseudo_inputs, shape, bounds)
     if name == "exemplar":
-        reading = Reading(encoder)
-        borrowed = Borrowed(encoder, posterior)
+        reading = KeyRecorder(encoder)
+        borrowed = EncoderReference(encoder, posterior)
         return reading, Exemplar(borrowed, pseudo_inputs, shape, reading.last)
     return encoder, StandardNormal(latent)

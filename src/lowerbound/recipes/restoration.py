@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lowerbound.coding.augmentations import Holed, Shrunk
+from lowerbound.coding.augmentations import Downscaled, RandomHoles
 from lowerbound.coding.degradations import USUAL_NOISE, noise_of
 from lowerbound.coding.pairs import PairsFor, Restoration
 from lowerbound.errors import UsageError
@@ -28,8 +28,14 @@ from lowerbound.nn.distributions.pixels import Softmax
 from lowerbound.nn.distributions.table_rows import WithMissing
 from lowerbound.nn.latents.posteriors import Residual
 from lowerbound.nn.model import LatentModel, Level
-from lowerbound.nn.networks.mlp import Filled, Mapped, Reader
-from lowerbound.nn.networks.unet import Beside, Bicubic, Merge, Onto, UNet
+from lowerbound.nn.networks.mlp import FilledReader, MappedReader, Reader
+from lowerbound.nn.networks.unet import (
+    Bicubic,
+    FeatureUpdate,
+    ResidualOutput,
+    RestorationStart,
+    UNet,
+)
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.images import likelihood_of, positive
 from lowerbound.recipes.record import Recipe
@@ -53,7 +59,7 @@ def multiple_of(fold: int) -> int:
     return fold * max(_STRIDES)
 
 
-def _of_shares(likelihood: str, channels: int, missing: bool) -> tuple[Family, Mapped]:
+def _of_shares(likelihood: str, channels: int, missing: bool) -> tuple[Family, MappedReader]:
     """Return the family of a likelihood for values in [0, 1], and the reader of these values."""
     return likelihood_of(choice("likelihood", likelihood, _LIKELIHOODS), channels, missing)
 
@@ -126,7 +132,7 @@ def _level(name: str, carried: int, width: int, latent: int, stride: int) -> Lev
 
     prior = Conditional(head(state), LatentGaussian(_REACH))
     posterior = Residual(head(state + width), _REACH)
-    return Level(name, prior, posterior, Merge(width, latent, stride, 1))
+    return Level(name, prior, posterior, FeatureUpdate(width, latent, stride, 1))
 
 
 def _restorer(  # noqa: PLR0913, PLR0917 - the parts that differ between the recipes
@@ -166,8 +172,8 @@ def _restorer(  # noqa: PLR0913, PLR0917 - the parts that differ between the rec
     return LatentModel(
         _Pair(reader, fold, given, channels, width, levels),
         [_level(f"z{i}", carried, width, latent, stride) for i, stride in enumerate(strides)],
-        Conditional(Onto(width, carried, numbers, out), family),
-        Beside(nn.Sequential(given, UNet(channels, widths, depth)), base),
+        Conditional(ResidualOutput(width, carried, numbers, out), family),
+        RestorationStart(nn.Sequential(given, UNet(channels, widths, depth)), base),
     )
 
 
@@ -300,7 +306,7 @@ def inpaint(
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
     """
     family, _ = _of_shares(likelihood, channels, True)
-    reader = Mapped(torch.full((), 2.0), 1.0, False, Filled(channels, False))
+    reader = MappedReader(torch.full((), 2.0), 1.0, False, FilledReader(channels, False))
     seen = (channels + 1) * FOLD**2
     return _restorer(
         family,
@@ -379,12 +385,14 @@ UPSCALE = _restoring(
     upscale,
     Restoration(
         "upscale",
-        lambda settings: Shrunk(_scale_of(settings)),
+        lambda settings: Downscaled(_scale_of(settings)),
         lambda settings: f"{_scale_of(settings)} times smaller",
         scale=_scale_of,
     ),
 )
-INPAINT = _restoring(inpaint, Restoration("inpaint", lambda settings: Holed(), lambda _: "holes"))
+INPAINT = _restoring(
+    inpaint, Restoration("inpaint", lambda settings: RandomHoles(), lambda _: "holes")
+)
 # Without training draws from the prior, masks sampled after a few minutes of training are much
 # worse than those of a plain U-Net.
 SEGMENT = _restoring(

@@ -9,7 +9,7 @@ from torch import nn
 from lowerbound.nn.distributions.families import Family, Gaussian, LaplaceFamily, Student
 from lowerbound.nn.distributions.table_rows import Table
 from lowerbound.nn.model import LatentModel
-from lowerbound.nn.networks.mlp import Hidden, TableFeatures
+from lowerbound.nn.networks.mlp import TableFeatures, ValueDropout
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.record import Recipe, of_tables
 from lowerbound.recipes.vectors import vector
@@ -65,7 +65,7 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         tree_above=tree_above,
     )
     return vector(
-        nn.Sequential(Hidden(gaps or 0.0), reader),
+        nn.Sequential(ValueDropout(gaps or 0.0), reader),
         reader.width,
         family,
         features=len(families),

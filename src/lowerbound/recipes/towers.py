@@ -20,12 +20,18 @@ from lowerbound.nn.distributions.families import Conditional, LatentGaussian
 from lowerbound.nn.latents.posteriors import Flow, Informed, Precision, Residual
 from lowerbound.nn.latents.priors import StandardNormal
 from lowerbound.nn.model import LatentModel, Level
-from lowerbound.nn.networks.convolutions import Cropped, Doubling, Enlarged, Halving, LearnedStart
-from lowerbound.nn.networks.mlp import Concat, Mapped
+from lowerbound.nn.networks.convolutions import (
+    CropPadding,
+    Downsampling,
+    LearnedStart,
+    PadToMultiple,
+    Upsampling,
+)
+from lowerbound.nn.networks.mlp import Concat, MappedReader
 from lowerbound.nn.networks.residual_cells import (
     Cell,
+    CheckpointedSequential,
     MaskedShift,
-    Recomputed,
     Tower,
     decoder_cell,
     encoder_cell,
@@ -64,7 +70,7 @@ class _Parts:
         cell: Callable[[int, bool, bool], Cell],
     ) -> None:
         self.width, self.latent, self.cells, self.squeeze = width, latent, cells, squeeze
-        self.stack = Recomputed if recompute else nn.Sequential
+        self.stack = CheckpointedSequential if recompute else nn.Sequential
         self.cell = cell
 
     def channels(self, halvings: int) -> int:
@@ -132,14 +138,16 @@ class _Parts:
                 steps.insert(0, self.encode(halvings, halve=double))
         return levels, steps
 
-    def stem(self, reader: Mapped, size: tuple[int, int], multiple: int, blocks: int) -> nn.Module:
+    def stem(
+        self, reader: MappedReader, size: tuple[int, int], multiple: int, blocks: int
+    ) -> nn.Module:
         """Return NVAE's network from the data to the first scale of the tower."""
         halved = [
             self.stack(*self.encode(i), encoder_cell(self.channels(i), self.squeeze, True))
             for i in range(blocks)
         ]
         first = nn.Conv2d(reader.width, self.width, 3, 1, 1)
-        return nn.Sequential(reader, Enlarged(size, multiple), first, *halved)
+        return nn.Sequential(reader, PadToMultiple(size, multiple), first, *halved)
 
     def head(self, numbers: int, size: tuple[int, int], multiple: int, blocks: int) -> nn.Module:
         """Return NVAE's network from the last state to the parameters of the likelihood."""
@@ -152,7 +160,7 @@ class _Parts:
             for i in range(blocks, 0, -1)
         ]
         last = nn.Conv2d(self.width, numbers, 3, 1, 1)
-        return nn.Sequential(*doubled, nn.ELU(), last, Cropped(size, multiple))
+        return nn.Sequential(*doubled, nn.ELU(), last, CropPadding(size, multiple))
 
 
 _EXPAND = 3  # channel expansion in NVAE's cells after the last level; between levels it is 6
@@ -277,12 +285,12 @@ def conv_ladder(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the mod
         channels // 2, latent_channels, cells, squeeze_excite, checkpointing, mirrored_cell
     )
     levels, steps = parts.levels(groups, 1, small, posterior)
-    enlarged = Enlarged(size, multiple)
+    enlarged = PadToMultiple(size, multiple)
     stem = nn.Sequential(reader, enlarged, *_halved(reader.width, channels, blocks))
     head = nn.Sequential(
         *parts.decode(1),
         *_doubled(channels, family.numbers(colours), enlarged.size, blocks),
-        Cropped(size, multiple),
+        CropPadding(size, multiple),
     )
     start = LearnedStart(parts.channels(len(groups)), *small)
     return LatentModel(Tower(stem, steps), levels, Conditional(head, family), start)
@@ -292,7 +300,7 @@ def _halved(inputs: int, channels: int, times: int) -> list[nn.Module]:
     """Return the layers from an image to the finest scale."""
     layers: list[nn.Module] = []
     for i in range(times):
-        layers += [Halving(channels if i else inputs, channels), nn.SiLU()]
+        layers += [Downsampling(channels if i else inputs, channels), nn.SiLU()]
     return layers
 
 
@@ -301,7 +309,7 @@ def _doubled(channels: int, outputs: int, size: tuple[int, int], times: int) -> 
     layers: list[nn.Module] = []
     for i in reversed(range(times)):
         reached = size[0] // 2**i, size[1] // 2**i
-        layers += [nn.SiLU(), Doubling(channels, channels if i else outputs, reached)]
+        layers += [nn.SiLU(), Upsampling(channels, channels if i else outputs, reached)]
     return layers
 
 

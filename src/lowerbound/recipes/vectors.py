@@ -11,7 +11,15 @@ from lowerbound.nn.distributions.families import Conditional, Family
 from lowerbound.nn.distributions.table_rows import WithMissing
 from lowerbound.nn.latents.posteriors import Plain
 from lowerbound.nn.model import LatentModel, Level
-from lowerbound.nn.networks.mlp import SILU, Concat, Empty, Filled, Nonlinearity, Single, trunk
+from lowerbound.nn.networks.mlp import (
+    SILU,
+    Concat,
+    Empty,
+    FilledReader,
+    Nonlinearity,
+    Single,
+    trunk,
+)
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.latent_parts import with_flows, with_prior
 from lowerbound.recipes.record import Recipe, of_numbers
@@ -92,7 +100,7 @@ def gaussian(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model 
             rows, which the model then contains).
         pseudo_inputs: number of the prior's components, learned inputs or exemplars.
     """
-    reader = Filled(features, missing)
+    reader = FilledReader(features, missing)
     family = WithMissing(families.FixedSigma(sigma))
     return vector(
         reader,
@@ -186,7 +194,7 @@ def sigma(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         pseudo_inputs: number of the prior's components, learned inputs or exemplars.
     """
     choice("likelihood", likelihood, _SIGMAS)
-    family, reader = numbers(likelihood, features), Filled(features, missing)
+    family, reader = numbers(likelihood, features), FilledReader(features, missing)
     return vector(
         reader,
         reader.width,
@@ -228,7 +236,7 @@ def iaf(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file 
         missing: give the encoder indicators of missing values.
         components: components of a mixture prior fitted after training; 0 is N(0, I).
     """
-    reader, hidden = Filled(features, missing), list(hidden)
+    reader, hidden = FilledReader(features, missing), list(hidden)
     model = vector(
         reader,
         reader.width,

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lowerbound import noise
 from lowerbound.errors import DataError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
-from lowerbound.nn.latents.flows import Flowed
+from lowerbound.nn.latents.flows import FlowDistribution
 from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Choose, Site, Trace, from_posterior, from_prior, replay
 from lowerbound.recipes.record import Draw, draw_each
@@ -320,7 +320,11 @@ def _log_q(site: Site) -> Tensor:
 def _has_density(site: Site) -> bool:
     """Return whether q of a site can be evaluated anywhere, which that of a flow cannot."""
     assert site.q is not None, "the encoder was given a row"
-    return is_continuous(site.p) and not is_certain(site.q) and not isinstance(site.q, Flowed)
+    return (
+        is_continuous(site.p)
+        and not is_certain(site.q)
+        and not isinstance(site.q, FlowDistribution)
+    )
 
 
 def _known(context: Tensor | None) -> Tensor:

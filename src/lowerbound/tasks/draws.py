@@ -7,7 +7,7 @@ Each is a way to draw z (a `Choose`) and a statistic of p(x | z), for any model 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import singledispatch
 from typing import NamedTuple
 
@@ -24,14 +24,16 @@ from lowerbound.nn.distributions.level_trees import TreeCodes
 from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
 from lowerbound.recipes.record import Draw, draw_each
-from lowerbound.tasks.metrics import by_tiles, log_likelihood
-from lowerbound.tasks.proposals import has_gaps, weighted
+from lowerbound.tasks.metrics import Drawing, by_proposals, by_tiles, log_likelihood
+from lowerbound.tasks.proposals import Weighted, has_gaps, share, weighted
 
 SCORE_SAMPLES = 32
 SCORE_WORK = 1e8  # floating-point operations of a pass up to which a score takes all samples
 SAMPLE_CHUNK = 8192
 EMBEDDED_CELLS = 1 << 21  # values of a tile of wide rows: fewer passes over the first weights
 EMBEDDED = 4096  # rows of a tile: one pass each, without draws
+IMPUTING = 4096  # draws of z together, for the values of rows with gaps
+EXPLAINED_CELLS = 1 << 22  # of rows without one value each, scored together
 EXPECTING = 8  # draws of x at each z for the mean cost of a pixel
 
 
@@ -157,15 +159,32 @@ def impute(
         sets", 2019, section 3.3.
     """
 
-    def work(batch: Batch) -> Tensor:
-        found = weighted(model, batch, samples)
-        px, weights = found.px, found.weights.to(batch.x.dtype)
-        return torch.where(batch.x.isnan(), average(px, weights), batch.x)
+    def work(batch: Batch, found: Weighted) -> Tensor:
+        weights = found.weights.to(batch.x.dtype)
+        return torch.where(batch.x.isnan(), average(found.px, weights), batch.x)
 
     filled, gaps = _with_gaps(rows, groups)
     if len(gaps):
-        filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
+        some, most = subset(rows, gaps), max(1, IMPUTING // samples)
+        filled[gaps] = _by_weights(model, some, work, samples, most, groups=())
     return filled
+
+
+def _by_weights(
+    model: nn.Module,
+    rows: Rows,
+    work: Callable[[Batch, Weighted], Tensor],
+    samples: int,
+    most: int = 32,
+    groups: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
+    """Apply `work` to tiles of rows and weighted draws of z, see `by_proposals`."""
+
+    def weigh(batch: Batch, drawing: Drawing) -> tuple[Tensor, Tensor]:
+        found = weighted(model, batch, drawing(0), samples)
+        return work(batch, found), share(found.log_w)
+
+    return by_proposals(model, rows, weigh, most, groups=groups)
 
 
 def _with_gaps(rows: Rows, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -198,10 +217,8 @@ def impute_draws(
     """
     source = noise.generator("impute", seed, start, device=next(model.parameters()).device)
 
-    def work(batch: Batch) -> Tensor:
-        found = weighted(model, batch, samples)
-        weights = found.weights
-        chosen = weights.multinomial(draws, replacement=True, generator=source)
+    def work(batch: Batch, found: Weighted) -> Tensor:
+        chosen = found.weights.multinomial(draws, replacement=True, generator=source)
         place = (
             chosen + samples * torch.arange(len(batch.x), device=chosen.device)[:, None]
         ).flatten()
@@ -214,7 +231,7 @@ def impute_draws(
     x, gaps = _with_gaps(rows, groups)
     filled = x.repeat_interleave(draws, 0).view(len(x), draws, *x.shape[1:])
     if len(gaps):
-        filled[gaps] = by_tiles(model, subset(rows, gaps), work, most=32)
+        filled[gaps] = _by_weights(model, subset(rows, gaps), work, samples, groups=())
     return filled
 
 
@@ -277,13 +294,12 @@ def cell_nats(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Ten
     the baseline above which `explain` reports a contribution.
     """
 
-    def work(batch: Batch) -> Tensor:
-        found = weighted(model, batch, samples, refine=False)
+    def work(batch: Batch, found: Weighted) -> Tensor:
         px, weights = found.px, found.weights.to(batch.x.dtype)
         cells = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
         return -_mix(cells, weights)
 
-    return by_tiles(model, rows, work, most=32)
+    return _by_weights(model, rows, work, samples)
 
 
 def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> Tensor:
@@ -294,8 +310,7 @@ def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> 
     near 0 for pixels as the model expects them, noise included, and 0 for missing pixels.
     """
 
-    def work(batch: Batch) -> Tensor:
-        found = weighted(model, batch, samples, refine=False)
+    def work(batch: Batch, found: Weighted) -> Tensor:
         px, weights = found.px, found.weights.to(batch.x.dtype)
         seen = log_prob_cells(px, batch.x.repeat_interleave(samples, 0))
         usual = torch.zeros_like(seen)
@@ -306,7 +321,7 @@ def pixel_excess(model: nn.Module, rows: Rows, samples: int = SCORE_SAMPLES) -> 
         return excess.sum(1) if excess.dim() == 4 else excess
 
     # One picture at a time, so that its draws do not depend on the other pictures.
-    return by_tiles(model, rows, work, most=1)
+    return _by_weights(model, rows, work, samples, most=1)
 
 
 class Surprise(NamedTuple):
@@ -335,13 +350,21 @@ def explain(
         groups: the columns that code one value, such as the parts of a date.
         samples: importance samples per row.
     """
-    whole = score(model, Dense(x), samples, groups=groups)
-    nats, expected = x.new_zeros(len(x), len(groups)), torch.full_like(x, torch.nan)
-    for g, columns in enumerate(groups):
-        without = x.clone()
-        without[:, columns] = torch.nan
-        present = ~x[:, columns].isnan().all(1)
-        rest = score(model, Dense(without), samples, groups=groups)
-        nats[:, g] = (whole - rest).masked_fill(~present, 0.0)
-        expected[:, columns] = impute(model, Dense(without), samples=samples)[:, columns]
-    return Surprise(nats, expected)
+    hidden = [[], *map(list, groups)]  # nothing first, for the score of the whole row
+    scores = x.new_empty(len(hidden), len(x), dtype=torch.float64)
+    expected = torch.full_like(x, torch.nan)
+    together = max(1, EXPLAINED_CELLS // x.numel())  # one fit then serves poor rows of all groups
+    for first in range(0, len(hidden), together):
+        some = hidden[first : first + together]
+        rest = x.expand(len(some), *x.shape).clone()
+        for rows, columns in zip(rest, some, strict=True):
+            rows[:, columns] = torch.nan
+        rows = Dense(rest.flatten(0, 1))
+        found = score(model, rows, samples, groups=groups)
+        scores[first : first + together] = found.view(len(some), len(x))
+        centres = impute(model, rows, samples=samples).view_as(rest)
+        for centre, columns in zip(centres, some, strict=True):
+            expected[:, columns] = centre[:, columns]
+    missing = torch.stack([x[:, columns].isnan().all(1) for columns in hidden[1:]], 1)
+    nats = (scores[0] - scores[1:]).T.to(x.dtype)
+    return Surprise(nats.masked_fill(missing, 0.0), expected)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lowerbound import noise
-from lowerbound.coding.rows import CELLS, Batch, Rows, subset, tile_of, tiles
+from lowerbound.coding.rows import TILE_VALUES, Batch, Rows, subset, tile_of, tiles
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
 from lowerbound.nn.model import evaluating
@@ -25,7 +26,7 @@ CHUNK = 32  # importance samples computed together
 RARE = 0.05  # nats: standard error of draws from the prior, above which those from q are tried
 # Values of a tile of wide rows (thousands of columns) with one draw per row. Such tiles hold more
 # rows than tiles with many draws, or reading the widest weights for each tile would dominate.
-ONCE = CELLS * CHUNK
+ONCE = TILE_VALUES * CHUNK
 
 
 @torch.no_grad()
@@ -61,6 +62,104 @@ def by_tiles(
             end += real
     assert made is not None, "there are rows"
     return made
+
+
+Drawing = Callable[[int], Choose]  # index of the first draw -> how z is drawn from there on
+
+
+def by_proposals(
+    model: nn.Module,
+    rows: Rows,
+    work: Callable[[Batch, Drawing], tuple[Tensor, Tensor]],
+    most: int = TILE,
+    flat: int = 0,
+    *,
+    groups: Sequence[Sequence[int]] | None = None,
+    start: int | None = None,
+) -> Tensor:
+    """Apply `work` to tiles of rows by draws from q(z | x), and from better proposals if needed.
+
+    Rows with missing values for which q is a poor proposal are collected from all tiles, and get
+    a refined proposal each: such rows are few, and a fit costs as much as many draws.
+
+    Args:
+        model: the model.
+        rows: the n rows.
+        work: function of a tile of rows and of the way to draw z. It returns one result per row,
+            (B, ...), and the shares of effective samples, (B,).
+        most: rows per tile.
+        flat: values per tile, see `tile_of`.
+        groups: the columns that code one value, see `proposals.has_gaps`. None: q is always used.
+        start: number of the first row, see `log_likelihood`.
+
+    Returns:
+        (n, ...) results, on the CPU.
+    """
+    numbers = None if start is None else torch.arange(start, start + len(rows))
+    usual = _Proposing(model, work, groups, numbers)
+    found = by_tiles(model, rows, usual, most, flat)
+    poor = torch.cat(usual.poor)[: len(rows)].nonzero()[:, 0]
+    if not len(poor):
+        return found
+    numbers = None if numbers is None else numbers[poor]
+    refined = _Proposing(model, work, None, numbers, refine=True)
+    other = by_tiles(model, subset(rows, poor), refined, most)
+    share, before = torch.cat(refined.shares)[: len(poor)], torch.cat(usual.shares)[poor]
+    better = proposals.preferred(share, before)
+    found[poor[better]] = other[better]
+    return found
+
+
+class _Proposing:
+    """Maps tiles of rows, in order, to the results of `work`; see `by_proposals`.
+
+    Args:
+        model: the model.
+        work: see `by_proposals`.
+        groups: see `by_proposals`.
+        numbers: (n,) the number of each row, by which its draws are keyed; None for its values.
+        refine: whether to draw from refined proposals.
+
+    Attributes:
+        shares: of effective samples, (B,) for every tile.
+        poor: whether q is a poor proposal for a row with missing values, (B,) for every tile.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        work: Callable[[Batch, Drawing], tuple[Tensor, Tensor]],
+        groups: Sequence[Sequence[int]] | None,
+        numbers: Tensor | None,
+        *,
+        refine: bool = False,
+    ) -> None:
+        self.model, self.work, self.groups, self.refine = model, work, groups, refine
+        self.numbers, self.done = numbers, 0
+        self.shares: list[Tensor] = []
+        self.poor: list[Tensor] = []
+
+    def __call__(self, batch: Batch) -> Tensor:
+        keys = self._keys(batch)
+        rule: Callable[[noise.Noise], Choose] = from_posterior
+        if self.refine:
+            rule = partial(proposals.proposing, proposals.refined(self.model, batch))
+        result, share = self.work(batch, lambda first: rule(noise.Keyed(keys, first)))
+        poor = torch.zeros_like(share, dtype=torch.bool)
+        if self.groups is not None:
+            poor = proposals.weak(batch, share)
+            poor &= proposals.has_gaps(batch.x.flatten(1), self.groups)
+        self.shares.append(share.cpu())
+        self.poor.append(poor.cpu())
+        return result
+
+    def _keys(self, batch: Batch) -> Tensor:
+        if self.numbers is None:
+            return noise.row_keys(*batch)
+        index = torch.arange(self.done, self.done + len(batch.x))
+        self.done += len(batch.x)
+        number = self.numbers[index.clamp_max(len(self.numbers) - 1)]
+        return noise.row_keys(number[:, None].to(batch.x.device))
 
 
 class LogLikelihood(NamedTuple):
@@ -154,14 +253,16 @@ def log_likelihood(
             "E240", f"samples must be a positive integer, got {samples}", fix="samples=1"
         )
 
-    estimator = _ImportanceSampling(model, samples, chunk, start, groups)
+    estimator = _ImportanceSampling(model, samples, chunk)
     few = _of_few_values(model, rows, most)
     if few is None:
         flat = ONCE // min(samples, chunk)
-        return _estimate(by_tiles(model, rows, estimator, most, flat), samples)
+        found = by_proposals(model, rows, estimator, most, flat, groups=groups, start=start)
+        return _estimate(found, samples)
     rare = few.standard_error > RARE
     if rare.any():  # the posterior may propose better than the prior
-        own = by_tiles(model, subset(rows, rare.nonzero()[:, 0]), estimator, most)
+        some = subset(rows, rare.nonzero()[:, 0])
+        own = by_proposals(model, some, estimator, most, groups=groups, start=start)
         found = _estimate(own, samples)
         better = found.standard_error < few.standard_error[rare]
         for mine, other in zip(few, found, strict=True):
@@ -170,63 +271,33 @@ def log_likelihood(
 
 
 class _ImportanceSampling:
-    """Maps tiles of rows, in order, to the log-sums of their weights and squared weights, (B, 2).
+    """Maps tiles of rows to the log-sums of their weights and squared weights, (B, 2).
 
     Args:
         model: a module with ``forward(x, trace, context)``.
         samples: draws per row.
         chunk: draws per pass.
-        start: see `log_likelihood`.
-        groups: see `log_likelihood`.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        samples: int,
-        chunk: int,
-        start: int | None,
-        groups: Sequence[Sequence[int]] | None,
-    ) -> None:
-        self.groups = groups
-        self.model, self.samples, self.chunk, self.next = model, samples, chunk, start
+    def __init__(self, model: nn.Module, samples: int, chunk: int) -> None:
+        self.model, self.samples, self.chunk = model, samples, chunk
         self.certain: bool | None = None  # whether q(z | x) is deterministic, as for codes
 
-    def __call__(self, batch: Batch) -> Tensor:
-        keys = noise.row_keys(*batch)
-        if self.next is not None:
-            number = torch.arange(self.next, self.next + len(keys), device=keys.device)
-            keys, self.next = noise.row_keys(number[:, None]), self.next + len(keys)
-        found = self._sums(batch, keys, from_posterior)
-        if self.groups is None:
-            return found
-        effective = _effective(found, self.samples)
-        poor = proposals.weak(batch, effective / self.samples)
-        poor &= proposals.has_gaps(batch.x.flatten(1), self.groups)
-        if not poor.any():
-            return found
-        fitted = proposals.refined(self.model, batch)
-        other = self._sums(batch, keys, lambda normals: proposals.proposing(fitted, normals))
-        better = proposals.preferred(poor, _effective(other, self.samples), effective)
-        return torch.where(better[:, None], other, found)
-
-    def _sums(
-        self, batch: Batch, keys: Tensor, drawing: Callable[[noise.Noise], Choose]
-    ) -> Tensor:
+    def __call__(self, batch: Batch, drawing: Drawing) -> tuple[Tensor, Tensor]:
         encoded = Encoded()
         once = batch.x.new_full((len(batch.x),), -torch.inf, dtype=torch.float64)
         twice = once.clone()
         if self.certain is None:
-            choose = drawing(noise.Keyed(keys))
-            self.certain = _weighted(self.model, batch, choose, 1, encoded)[1]
+            self.certain = _weighted(self.model, batch, drawing(0), 1, encoded)[1]
         for first in range(0, self.samples, self.chunk):
             k = min(self.chunk, self.samples - first)
-            choose, drawn = drawing(noise.Keyed(keys, first)), 1 if self.certain else k
-            log_w = _weighted(self.model, batch, choose, drawn, encoded)[0]
+            drawn = 1 if self.certain else k
+            log_w = _weighted(self.model, batch, drawing(first), drawn, encoded)[0]
             log_w = log_w.double().expand(-1, k)
             once = torch.logaddexp(once, log_w.logsumexp(1))
             twice = torch.logaddexp(twice, (2 * log_w).logsumexp(1))
-        return torch.stack([once, twice], 1)
+        sums = torch.stack([once, twice], 1)
+        return sums, _effective(sums, self.samples) / self.samples
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from lowerbound import noise
 from lowerbound.coding.rows import Batch
 from lowerbound.nn.distributions.base import Unchecked, log_support
 from lowerbound.nn.latents.priors import from_normals
-from lowerbound.nn.trace import Choose, Drawn, Trace, from_posterior, from_prior, replay
+from lowerbound.nn.trace import Choose, Drawn, Trace, from_posterior, from_prior
 
 WEAK = 0.25  # a share of effective samples below it is poor
 STEPS = 30  # of the fit to one row
@@ -50,31 +50,20 @@ class Weighted(NamedTuple):
         return self.log_w.double().softmax(1)
 
 
-def weighted(model: nn.Module, batch: Batch, samples: int, *, refine: bool = True) -> Weighted:
+def weighted(model: nn.Module, batch: Batch, choose: Choose, samples: int) -> Weighted:
     """Return draws of z given each row, with their importance weights.
-
-    Rows whose weights are uneven get a proposal of their own.
 
     Args:
         model: a module with ``forward(x, trace, context)``.
         batch: rows of data.
+        choose: how z is drawn.
         samples: draws per row.
-        refine: whether the rows have missing cells, so that q may be a poor proposal.
     """
-    normals = noise.Keyed(noise.row_keys(*batch))
-    found = _drawn(model, batch, from_posterior(normals), samples)
-    poor = weak(batch, share(found.log_w))
-    if not refine or not poor.any():
-        return found
-    other = _drawn(model, batch, proposing(refined(model, batch), normals), samples)
-    better = preferred(poor, share(other.log_w), share(found.log_w))
-    row = better.repeat_interleave(samples)
-    z = {
-        name: torch.where(row.view(-1, *[1] * (each.dim() - 1)), other.z[name], each)
-        for name, each in found.z.items()
-    }
-    px = model(None, Trace(replay(z), len(batch.x), samples), batch.context)
-    return Weighted(px, z, torch.where(better[:, None], other.log_w, found.log_w))
+    trace = Trace(choose, len(batch.x), samples)
+    px = model(batch.x, trace, batch.context)
+    log_p = px.log_prob(batch.x.repeat_interleave(samples, 0))
+    log_w = (log_p + trace.log_ratio()).view(-1, samples)
+    return Weighted(px, {name: site.z for name, site in trace.sites.items()}, log_w)
 
 
 def share(log_w: Tensor) -> Tensor:
@@ -111,26 +100,17 @@ def has_gaps(x: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
     return gone.any(1)
 
 
-def preferred(poor: Tensor, refined: Tensor, usual: Tensor) -> Tensor:
-    """Return for which rows the refined proposal is taken, (rows,).
+def preferred(refined: Tensor, usual: Tensor) -> Tensor:
+    """Return for which rows, of those where q is poor, the refined proposal is taken, (rows,).
 
     A proposal that misses a part of the posterior has even weights elsewhere, so that its
     effective sample size flatters it. The refined one covers the prior, and may have fewer.
 
     Args:
-        poor: whether q is a poor proposal.
-        refined: shares (or numbers) of effective samples of the refined proposal.
+        refined: shares of effective samples of the refined proposal.
         usual: those of q.
     """
-    return poor & (refined > usual / 4)
-
-
-def _drawn(model: nn.Module, batch: Batch, choose: Choose, samples: int) -> Weighted:
-    trace = Trace(choose, len(batch.x), samples)
-    px = model(batch.x, trace, batch.context)
-    log_p = px.log_prob(batch.x.repeat_interleave(samples, 0))
-    log_w = (log_p + trace.log_ratio()).view(-1, samples)
-    return Weighted(px, {name: site.z for name, site in trace.sites.items()}, log_w)
+    return refined > usual / 4
 
 
 POOL = 1 << 15  # draws from the prior, for rows of few values
@@ -258,7 +238,8 @@ def refined(model: nn.Module, batch: Batch) -> Fitted:
         Location and scale by name of the site, (rows, ...).
     """
     rows, keys = len(batch.x), noise.row_keys(*batch)
-    start = _drawn(model, batch, from_posterior(noise.Keyed(keys ^ noise.derive("start"))), DRAWS)
+    first = from_posterior(noise.Keyed(keys ^ noise.derive("start")))
+    start = weighted(model, batch, first, DRAWS)
     each = {name: z.unflatten(0, (rows, DRAWS)) for name, z in start.z.items()}
     fitted = {name: (z.mean(1), z.std(1).clamp_min(1e-3).log()) for name, z in each.items()}
     x = batch.x.repeat_interleave(DRAWS, 0)

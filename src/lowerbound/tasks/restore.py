@@ -50,7 +50,7 @@ class Restored(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Placed:
+class PositionNoise:
     """Standard normal noise that depends on the position, so that overlapping tiles share it.
 
     Args:
@@ -120,7 +120,7 @@ def restore(  # noqa: PLR0913 - each is a choice of the caller
     with evaluating(model) as device:
         for top, left in _places(height, width, inner):
             window = padded[None, :, top : top + side, left : left + side].to(device)
-            placed = Placed(seed, top - edge, left - edge, side)
+            placed = PositionNoise(seed, top - edge, left - edge, side)
             trace = Trace(partial(_from_prior, placed), 1, draws)
             each, variance = expected(model(None, trace, window))
             result = result or _empty(keep, each.shape[1], height * scale, width * scale)
@@ -182,7 +182,7 @@ def restored_rows(model: nn.Module, rows: Rows, draws: int = 4) -> Iterator[tupl
     with evaluating(model), torch.no_grad():
         for batch, real in tiles(rows, ROWS):
             assert batch.context is not None
-            choose = partial(_from_prior, Placed(0, 0, 0, batch.context.shape[2]))
+            choose = partial(_from_prior, PositionNoise(0, 0, 0, batch.context.shape[2]))
             px = model(None, Trace(choose, len(batch.x), draws), batch.context)
             mean = expected(px)[0].unflatten(0, (-1, draws)).mean(1)
             yield mean[:real], Batch(batch.x[:real], batch.context[:real])

@@ -18,7 +18,7 @@ from lowerbound.coding.rows import Rows, subset, tile_of
 from lowerbound.nn.model import LatentModel
 from lowerbound.tasks import doctor, metrics
 from lowerbound.training.engine.time_limit import TimeLimit
-from lowerbound.training.split import Material
+from lowerbound.training.split import FitInputs
 
 SHARE = 0.3  # largest share of a time limit for the work after training, if rows can be left out
 FEWEST = 50  # calibration rows that are kept even if they take longer
@@ -73,13 +73,13 @@ class Cost(NamedTuple):
         return self.fixed + self.draw * extent.samples * rows + self.health * checked
 
 
-def full(material: Material, samples: int) -> Extent:
+def full(material: FitInputs, samples: int) -> Extent:
     """Return the extent without a time limit, with `samples` draws per score."""
     rows = min(doctor.ROWS, len(material.valid))
     return Extent(len(material.split.calibration), rows, samples)
 
 
-def least(material: Material, samples: int) -> Extent:
+def least(material: FitInputs, samples: int) -> Extent:
     """Return the smallest extent; the scores of models that restore pictures are not used."""
     whole = full(material, samples)
     rows = FEWEST if material.coded.each == 1 else FEWEST_CROPS
@@ -117,7 +117,7 @@ def fitting(cost: Cost, extents: tuple[Extent, Extent], seconds: float) -> Exten
     return extent._replace(calibration=rows)
 
 
-def trimmed(material: Material, extent: Extent) -> Material:
+def trimmed(material: FitInputs, extent: Extent) -> FitInputs:
     """Return the material with as many held-out rows as the work after training uses."""
     split = material.split
     calibration = split.calibration[: extent.calibration]
@@ -125,7 +125,7 @@ def trimmed(material: Material, extent: Extent) -> Material:
 
 
 def cost(
-    model: LatentModel, material: Material, samples: int, refit: int = 0, by_levels: bool = False
+    model: LatentModel, material: FitInputs, samples: int, refit: int = 0, by_levels: bool = False
 ) -> Cost:
     """Forecast the cost of the work after training from a few timed passes.
 

@@ -19,7 +19,7 @@ from lowerbound.tasks.scoring import Likelihood, Scoring, by_levels, levels_lack
 from lowerbound.tasks.trained import Model
 from lowerbound.training.engine.engine import flops
 from lowerbound.training.plan import Plan, budget_of, objective_settings
-from lowerbound.training.split import HELD_CROPS, Fitted, Material
+from lowerbound.training.split import HELD_CROPS, FitInputs, Fitted
 
 CROP_SAMPLES = 4  # importance samples of a crop's score
 TYPICAL_ROWS = 500  # held-out rows from which each column's usual part of a score is estimated
@@ -28,7 +28,7 @@ LEVEL_ROWS = 1_000  # held-out rows scored by levels, with half the draws of the
 GAIN = 1.0  # dB that a restored picture must gain over the given one: a visible difference
 
 
-def calibrated(plan: Plan, frame: Data, material: Material, fitted: Fitted) -> Model:
+def calibrated(plan: Plan, frame: Data, material: FitInputs, fitted: Fitted) -> Model:
     """Score the calibration rows, set the alarm threshold and check the model.
 
     Args:

@@ -19,9 +19,10 @@ from lowerbound.coding import large
 from lowerbound.coding.base import Coded, Coding
 from lowerbound.coding.pairs import read_pairs
 from lowerbound.coding.rows import Rows, fingerprint, subset, tile_of, tiles
+from lowerbound.coding.tables import TableCoding
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.files import containers
-from lowerbound.files.data import ArrowNative, Data, Whole
+from lowerbound.files.data import ArrowNative, Columnar, Data, Whole
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
 from lowerbound.nn.distributions.table_rows import Table
@@ -29,7 +30,7 @@ from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import Recipe, find, suggest
 from lowerbound.recipes.hierarchies import halved
-from lowerbound.recipes.record import TELLS_OF_GAPS
+from lowerbound.recipes.record import TELLS_OF_GAPS, CodingMaker
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.tasks.scoring import levels_lacking
@@ -56,7 +57,15 @@ from lowerbound.training.plan import (
 )
 from lowerbound.training.refit_prior import refit_is_tried, refit_prior
 from lowerbound.training.second_stage import RATE, TIME, FrozenElbo, unfrozen
-from lowerbound.training.split import CALIBRATION_ROWS, VALID_ROWS, Fitted, Material, Say, Split
+from lowerbound.training.split import (
+    CALIBRATION_ROWS,
+    FEW,
+    VALID_ROWS,
+    FitInputs,
+    Fitted,
+    Say,
+    Split,
+)
 from lowerbound.training.units import spell_seconds
 
 CONTEXT_ROWS = 20_000
@@ -267,7 +276,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
         if run is not None:
             run.configure(configuration)
         _refuse_other_data(team, configuration["data"])
-    material = Material(coding, coded, split, report, say, run, team, limit, beat)
+    material = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
     fitted = _fit(_first_stage(plan), material, "first", _first_share(plan))
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, material)
@@ -286,7 +295,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     return calibrated(plan, frame, _limited(plan, material, fitted), fitted)
 
 
-def _limited(plan: Plan, material: Material, fitted: Fitted) -> Material:
+def _limited(plan: Plan, material: FitInputs, fitted: Fitted) -> FitInputs:
     """Return the material with as many held-out rows and draws as the time left allows."""
     limit = material.limit
     if limit.seconds is None:
@@ -306,14 +315,14 @@ def _limited(plan: Plan, material: Material, fitted: Fitted) -> Material:
 
 
 def _extents(
-    material: Material, model: LatentModel
+    material: FitInputs, model: LatentModel
 ) -> tuple[after_training.Extent, after_training.Extent]:
     """Return the smallest and the largest extent of the work after training."""
     samples = score_samples(model, material.coded)
     return after_training.least(material, samples), after_training.full(material, samples)
 
 
-def _refit_seconds(plan: Plan, material: Material, fitted: Fitted) -> float:
+def _refit_seconds(plan: Plan, material: FitInputs, fitted: Fitted) -> float:
     """Return the time for the refit of the prior: what the work after it leaves, half at least."""
     if material.limit.seconds is None or not refit_is_tried(plan.recipe, fitted.arguments):
         return math.inf
@@ -324,7 +333,7 @@ def _refit_seconds(plan: Plan, material: Material, fitted: Fitted) -> float:
 
 
 def _price(
-    plan: Plan, material: Material, model: LatentModel, arguments: Mapping[str, Any]
+    plan: Plan, material: FitInputs, model: LatentModel, arguments: Mapping[str, Any]
 ) -> after_training.Cost:
     """Return the forecast cost of the work after training."""
     refits = refit_is_tried(plan.recipe, arguments)
@@ -347,7 +356,7 @@ def _coded(given: Data, plan: Plan, team: Team) -> tuple[Data, Coding, Coded]:
     chosen = {"types": plan.types, "drop": plan.drop, "transform": plan.transform}
     if not (isinstance(given, Stream) and large.is_large(given) and large.codes(kind)):
         frame = given.whole()
-        coding = kind.fit(frame, **chosen)
+        coding = _without_calibration(kind, frame, kind.fit(frame, **chosen), plan)
         return frame, coding, coding.encode(frame)
     batch, budget = optimiser_of(plan).batch_size, budget_of(plan, given.rows)
     most = batch * budget.total(given.rows // batch) + VALID_ROWS + CALIBRATION_ROWS
@@ -357,6 +366,24 @@ def _coded(given: Data, plan: Plan, team: Team) -> tuple[Data, Coding, Coded]:
 
     coding, coded = team.per_machine(stored)
     return replace(given, notes=tuple(coded.notes)), coding, coded
+
+
+def _without_calibration(kind: CodingMaker, frame: Whole, coding: Coding, plan: Plan) -> Coding:
+    """Return a coding of tables whose levels and scalings have not seen the calibration rows.
+
+    Otherwise these rows are less unusual than new rows are: no level is new to the coding. The
+    range of draws and conditions is that of all rows, and so are the kinds of columns: a column
+    that would be of another kind without these rows stays as it is.
+    """
+    if not (isinstance(coding, TableCoding) and isinstance(frame, Columnar)) or frame.rows < FEW:
+        return coding
+    split = Split.of(frame.rows, plan.seed)
+    others = frame.take(torch.cat([torch.as_tensor(split.train), split.valid]).sort()[0].numpy())
+    try:
+        found = kind.fit(others, types=plan.types, drop=plan.drop, transform=plan.transform)
+    except (DataError, UsageError):
+        return coding
+    return found.reaching(coding) if isinstance(found, TableCoding) else coding
 
 
 def _refuse_other_data(team: Team, data: Mapping[str, Any]) -> None:
@@ -450,7 +477,7 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"latents": list(given or halves)}
 
 
-def _fit(plan: Plan, material: Material, stage: str, share: float = 1.0) -> Fitted:
+def _fit(plan: Plan, material: FitInputs, stage: str, share: float = 1.0) -> Fitted:
     """Build the model and train it once, in a share of the training time that is left."""
     arguments = resolve(plan, material.coding)
     device = device_of(plan.device)
@@ -483,7 +510,7 @@ def _fit(plan: Plan, material: Material, stage: str, share: float = 1.0) -> Fitt
 
 
 def _training_seconds(
-    plan: Plan, material: Material, model: LatentModel, arguments: Mapping[str, Any]
+    plan: Plan, material: FitInputs, model: LatentModel, arguments: Mapping[str, Any]
 ) -> float:
     """Return the seconds left for training: all but those for the work after it."""
     limit = material.limit
@@ -496,7 +523,7 @@ def _training_seconds(
 
 def _trained(
     plan: Plan,
-    material: Material,
+    material: FitInputs,
     objective: nn.Module,
     settings: tuple[Budget, Optimiser],
     stage: str,
@@ -544,7 +571,7 @@ def _narrow_share(plan: Plan) -> float:
     return TIME / 2 / (1 - TIME / 2) if plan.recipe.first_stage else 1.0
 
 
-def _with_learned_priors(plan: Plan, first: Fitted, material: Material) -> Fitted:
+def _with_learned_priors(plan: Plan, first: Fitted, material: FitInputs) -> Fitted:
     """Train the priors that the plan asks for, with the first stage's weights frozen."""
     defaults = {name: known.default for name, known in plan.recipe.parameters.items()}
     changed = plan.recipe.first_stage
@@ -572,7 +599,7 @@ def _optimiser(plan: Plan, rows: Rows) -> Optimiser:
     return replace(optimiser_of(plan, shape), clip=CLIP * math.sqrt(math.prod(shape)))
 
 
-def _naming_the_column(error: NumericError, material: Material) -> NumericError:
+def _naming_the_column(error: NumericError, material: FitInputs) -> NumericError:
     """Return the error with the raw column's name in place of the index of the coded column.
 
     Pictures have no named columns; for them the index is left out.
@@ -603,7 +630,7 @@ def _note_library(model: LatentModel, train: Rows) -> None:
         usual.copy_(torch.cat(contexts).mean(0))
 
 
-def _with_active_latents(plan: Plan, wide: Fitted, material: Material) -> Fitted:
+def _with_active_latents(plan: Plan, wide: Fitted, material: FitInputs) -> Fitted:
     """Fit again with as many latents as are in use; keep that model if it is no worse."""
     valid = material.valid
     use = latent_use.latent_use(wide.model, valid)

@@ -8,7 +8,7 @@ from lowerbound.coding.base import Coding
 from lowerbound.recipes import Recipe
 from lowerbound.training.engine.history import Pulse
 from lowerbound.training.plan import Plan
-from lowerbound.training.split import Material
+from lowerbound.training.split import FitInputs
 from lowerbound.training.units import spell_seconds
 
 USEFUL_STEPS = 300  # steps below which a model has hardly left its initial weights
@@ -28,7 +28,7 @@ class Forecast:
         weights: number of weights of the model.
     """
 
-    def __init__(self, plan: Plan, material: Material, weights: int) -> None:
+    def __init__(self, plan: Plan, material: FitInputs, weights: int) -> None:
         self.plan, self.material, self.weights = plan, material, weights
         self.said = False
 

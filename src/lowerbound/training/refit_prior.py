@@ -21,7 +21,7 @@ from lowerbound.recipes import Recipe
 from lowerbound.tasks import metrics
 
 ROWS = 10_000  # largest number of rows that the mixture is fitted to
-CELLS = 320_000  # largest number of rows x latent dimensions: the time of EM grows with it
+MAX_VALUES = 320_000  # largest number of rows x latent dimensions: the time of EM grows with it
 COMPONENTS = (1, 4, 20, 64)
 ROWS_PER_COMPONENT = 20
 DECIDING_ROWS = 1000  # held-out rows on which priors are compared
@@ -139,7 +139,7 @@ def _aggregate(model: LatentModel, rows: Rows, seed: int) -> NDArray[np.float64]
 
     some = subset(rows, torch.arange(min(len(rows), ROWS)))
     z = metrics.by_tiles(model, some, work).double().numpy()
-    return z[: max(CELLS // z.shape[1], 1)]
+    return z[: max(MAX_VALUES // z.shape[1], 1)]
 
 
 @torch.no_grad()

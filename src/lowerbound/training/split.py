@@ -82,7 +82,7 @@ class Split:
         return cls(crops(order[held % n :]), valid, valid)
 
 
-class Material(NamedTuple):
+class FitInputs(NamedTuple):
     """The inputs of a fit: rows and their split, callbacks, run folder, processes, time limit."""
 
     coding: Coding

@@ -10,7 +10,7 @@ import pyarrow as pa
 from lowerbound.cli.cluster_flags import target_of, workers_of
 from lowerbound.cli.flags import Data, Heard, ModelPath, Out, Policy, Renames, Whole
 from lowerbound.cli.inputs import walk_for
-from lowerbound.cli.models import Made, load
+from lowerbound.cli.models import TablesByPart, load
 from lowerbound.cli.outputs import (
     Clock,
     check_embedding_target,
@@ -65,7 +65,7 @@ def embed(  # noqa: PLR0913 - the arguments are the command's flags
     clock, target = Clock(), target_of(out, overwrite, data, ray, check_embedding_target)
     trained = load(model)
     given = walk_for(trained, data, rename, on_bad_file)
-    made = Made(trained, given, lambda coded: _latents(trained.embed_coded(coded)))
+    made = TablesByPart(trained, given, lambda coded: _latents(trained.embed_coded(coded)))
     tables = made.tables(voice, plain=is_array(target) or is_cells(target))
     if ray:
         walk = import_module("lowerbound.cli.work.cluster").Walk("embed", trained, given, {})

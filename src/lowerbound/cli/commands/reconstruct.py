@@ -7,7 +7,7 @@ from importlib import import_module
 
 from lowerbound.cli.flags import Data, Heard, ModelPath, Out, Policy, Renames
 from lowerbound.cli.inputs import walk_for
-from lowerbound.cli.models import Made, explain_flag, load
+from lowerbound.cli.models import TablesByPart, explain_flag, load
 from lowerbound.cli.outputs import Clock, spell_flags, spell_path
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Result
@@ -44,7 +44,7 @@ def reconstruct(
     clock, target = Clock(), places.check_picture_target(out, overwrite, data)
     trained = load(model)
     given = walk_for(trained, data, rename, on_bad_file)
-    made = Made(trained, given, trained.reconstruct_coded)
+    made = TablesByPart(trained, given, trained.reconstruct_coded)
     tables = made.tables(voice, plain=target.plain)
     delivered, path = target.deliver(trained, given, tables, overwrite)
     return Result(

@@ -107,14 +107,14 @@ def train(
         limit: the time limit, if it is not the plan's, counted from the start of the command.
     """
     with gathered(device_of(plan.device)) as team:
-        kept = Keeping(team=team, limit=limit or TimeLimit(plan.time_limit, voice.began))
+        kept = FitStorage(team=team, limit=limit or TimeLimit(plan.time_limit, voice.began))
         if output is None or team.rank:  # only the first process writes files
             clock = Clock()
             return _told(frame, plan, clock, _learn(frame, plan, kept, voice))
         return _kept(frame, plan, output, kept, voice)
 
 
-def _kept(frame: Data, plan: Plan, output: Output, kept: Keeping, voice: Voice) -> Result:
+def _kept(frame: Data, plan: Plan, output: Output, kept: FitStorage, voice: Voice) -> Result:
     """Train with a run folder, so that the same command continues an interrupted fit."""
     path = run_path(output.target)
     folder = RunFolder(path, fresh=output.resume == "never", replace=output.overwrite)
@@ -128,7 +128,7 @@ def _kept(frame: Data, plan: Plan, output: Output, kept: Keeping, voice: Voice) 
             raise KeyboardInterrupt(f"stopped; the state is kept in {path.name}") from None
 
 
-def _trained(frame: Data, plan: Plan, output: Output, kept: Keeping, voice: Voice) -> Result:
+def _trained(frame: Data, plan: Plan, output: Output, kept: FitStorage, voice: Voice) -> Result:
     """Train in a run folder and save the model; keep the folder only after an interrupt."""
     run, clock = kept.run, Clock()
     assert run is not None
@@ -176,7 +176,7 @@ def _then(trained: Model, frame: Data, model: str) -> str:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class FitStorage:
     """The storage of a fit and the processes that train together.
 
     Attributes:
@@ -192,7 +192,9 @@ class Keeping:
     limit: TimeLimit | None = None
 
 
-def _learn(frame: Data, plan: Plan, kept: Keeping, voice: Voice, say: Say | None = None) -> Model:
+def _learn(
+    frame: Data, plan: Plan, kept: FitStorage, voice: Voice, say: Say | None = None
+) -> Model:
     """Train; `say` receives what is said after the banner, by default the voice."""
     run, team = kept.run, kept.team
 
@@ -215,7 +217,7 @@ def _learn(frame: Data, plan: Plan, kept: Keeping, voice: Voice, say: Say | None
     )
 
 
-def _banner(frame: Data, plan: Plan, coding: Coding, split: Split, kept: Keeping) -> list[str]:
+def _banner(frame: Data, plan: Plan, coding: Coding, split: Split, kept: FitStorage) -> list[str]:
     """Return the banner: the plan of the fit, printed before training."""
     target, several = kept.target, kept.team.size > 1
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
@@ -388,7 +390,7 @@ def rehearse(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Re
     )
     with gathered(device_of(plan.device)) as team:
         target = None if output is None else output.target
-        trained = _learn(frame, short, Keeping(target, team=team), voice, lambda line: None)
+        trained = _learn(frame, short, FitStorage(target, team=team), voice, lambda line: None)
     few = frame.first(16)
     with tempfile.TemporaryDirectory() as folder:
         copy = Model.load(trained.save(Path(folder) / "dry.vae"))

@@ -59,7 +59,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Scan:
+class EncodingScan:
     """The findings of one pass over the bytes."""
 
     quotes: int
@@ -243,7 +243,7 @@ def _is_utf8(text: Text) -> bool:
     return True
 
 
-def scan(text: Text, delimiter: str) -> Scan:
+def scan(text: Text, delimiter: str) -> EncodingScan:
     """Look for quotes, NUL bytes, over-long lines and leading zeros in one pass.
 
     Raises:
@@ -272,7 +272,7 @@ def scan(text: Text, delimiter: str) -> Scan:
         zeros = zeros or _leading_zero(before + chunk, starts)
         before = chunk[-2:]
         done += len(chunk)
-    return Scan(quotes, multiline, zeros, longest)
+    return EncodingScan(quotes, multiline, zeros, longest)
 
 
 def _odd_at_line_end(chunk: bytes, before: int) -> bool:

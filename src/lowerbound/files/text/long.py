@@ -25,7 +25,7 @@ from lowerbound.errors import ResourceError
 from lowerbound.files import ipc, memory, scratch, shards
 from lowerbound.files.paths import readable
 from lowerbound.files.text import tables
-from lowerbound.files.text.numerals import Spelling
+from lowerbound.files.text.numerals import NumberNotation
 
 # The parser's types for a whole file, in the order in which it tries them.
 _TYPES = (
@@ -169,7 +169,7 @@ class _Survey:
     rows: int = 0
     bytes: int = 0
     largest: dict[str, float] = field(default_factory=dict)
-    spelt: dict[str, Spelling] = field(default_factory=dict)
+    spelt: dict[str, NumberNotation] = field(default_factory=dict)
 
     def see(self, block: pa.Table) -> None:
         """Add a block of rows."""
@@ -177,7 +177,7 @@ class _Survey:
         self.bytes += block.nbytes
         for name, column in zip(block.column_names, block.columns, strict=True):
             if is_text(column.type):
-                self.spelt.setdefault(name, Spelling(name)).see(column)
+                self.spelt.setdefault(name, NumberNotation(name)).see(column)
             else:
                 self.largest[name] = max(self.largest.get(name, 0.0), tables.largest(column))
 

@@ -72,7 +72,7 @@ class _Style:
 
 
 @dataclass
-class Spelling:
+class NumberNotation:
     """Detector of the notation of numbers in a column of text, fed part by part.
 
     Args:

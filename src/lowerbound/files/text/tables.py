@@ -19,13 +19,13 @@ from lowerbound.files.paths import readable
 from lowerbound.files.text.dialect import MARKS, Dialect, find_dialect
 from lowerbound.files.text.encoding import (
     LONGEST_LINE,
-    Scan,
+    EncodingScan,
     Text,
     load,
     scan,
     without_quotes,
 )
-from lowerbound.files.text.numerals import Repair, Spelling
+from lowerbound.files.text.numerals import NumberNotation, Repair
 
 BLOCK = 2**20  # bytes per parsed block; more for longer lines
 _MOST_OPEN = 5  # lines with a quotation mark that is not closed that are repaired one by one
@@ -107,7 +107,7 @@ class Layout(NamedTuple):
 
     text: Text
     dialect: Dialect
-    seen: Scan
+    seen: EncodingScan
     skips: bool = False
 
     @property
@@ -309,7 +309,7 @@ def _repair(table: pa.Table, strict: bool) -> tuple[pa.Table, list[str]]:
     for name, column in zip(table.column_names, table.columns, strict=True):
         repair = None
         if is_text(column.type):
-            spelling = Spelling(name)
+            spelling = NumberNotation(name)
             spelling.see(column)
             try:
                 repair = spelling.repair() or without_blanks

@@ -24,7 +24,7 @@ from torch.distributions import (
 from torch.distributions.constraints import Constraint
 
 from lowerbound.errors import UsageError
-from lowerbound.noise import Supplied
+from lowerbound.noise import GivenGenerators
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -33,7 +33,7 @@ ONE = Size()  # the shape of a single draw
 Normals = Callable[[Size, Tensor], Tensor]  # (shape, like) -> standard normals
 
 
-class NormalCells(Normal):
+class FastNormal(Normal):
     """Normal of torch in fewer operations, which dominate the time of small networks."""
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
@@ -45,7 +45,7 @@ class NormalCells(Normal):
         return -_HALF_LOG_TWO_PI - torch.addcmul(self.scale.log(), z, z, value=0.5)
 
 
-class UnitNormal(NormalCells):
+class UnitNormal(FastNormal):
     """N(0, 1) per element: the textbook prior."""
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -53,20 +53,20 @@ class UnitNormal(NormalCells):
         return -_HALF_LOG_TWO_PI - 0.5 * value.square()
 
 
-@register_kl(NormalCells, NormalCells)
-def _(q: NormalCells, p: NormalCells) -> Tensor:
+@register_kl(FastNormal, FastNormal)
+def _(q: FastNormal, p: FastNormal) -> Tensor:
     ratio, shift = q.scale / p.scale, (q.loc - p.loc) / p.scale
     return torch.addcmul(0.5 * (shift.square() - 1) - ratio.log(), ratio, ratio, value=0.5)
 
 
-@register_kl(NormalCells, UnitNormal)
-def _(q: NormalCells, p: UnitNormal) -> Tensor:
+@register_kl(FastNormal, UnitNormal)
+def _(q: FastNormal, p: UnitNormal) -> Tensor:
     return torch.addcmul(0.5 * (q.loc.square() - 1) - q.scale.log(), q.scale, q.scale, value=0.5)
 
 
 def normal(loc: Tensor, scale: Tensor) -> Independent:
     """Return the factorised normal whose event dimensions are all axes after the first."""
-    return Independent(NormalCells(loc, scale), loc.dim() - 1, validate_args=False)
+    return Independent(FastNormal(loc, scale), loc.dim() - 1, validate_args=False)
 
 
 def elementwise(d: Distribution) -> Distribution:
@@ -104,7 +104,7 @@ def draw(q: Distribution, normals: Normals) -> tuple[Tensor, Distribution]:
 
     Returns:
         The draw, and a distribution whose log_prob of this draw is log q: `q` itself, except
-        where the density of q is known for draws only (`Flowed`).
+        where the density of q is known for draws only (`FlowDistribution`).
     """
     return reparameterise(q, normals(q.batch_shape + q.event_shape, q.mean)), q
 
@@ -126,13 +126,13 @@ def sample(d: Distribution, generator: torch.Generator | None, shape: Size = ONE
     """
     if generator is None:
         return d.sample(shape)
-    with Supplied(lambda device: generator):
+    with GivenGenerators(lambda device: generator):
         return d.sample(shape)
 
 
 @sample.register
 @torch.no_grad()
-def _(d: NormalCells, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+def _(d: FastNormal, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
     whole = shape + d.batch_shape
     return torch.normal(d.loc.expand(whole), d.scale.expand(whole), generator=generator)
 
@@ -158,7 +158,7 @@ def stopped(q: Distribution) -> Distribution:
 
 @stopped.register
 def _(q: Normal) -> Distribution:
-    return NormalCells(q.loc.detach(), q.scale.detach())
+    return FastNormal(q.loc.detach(), q.scale.detach())
 
 
 @stopped.register
@@ -206,7 +206,7 @@ def tempered(p: Distribution, temperature: float) -> Distribution:
 
 @tempered.register
 def _(p: Normal, temperature: float) -> Distribution:
-    return NormalCells(p.loc, p.scale * temperature)
+    return FastNormal(p.loc, p.scale * temperature)
 
 
 @tempered.register

@@ -29,7 +29,7 @@ from lowerbound.nn.distributions.base import (
     truncated,
 )
 
-CELLS = 1 << 24  # distances held in memory at a time
+MAX_DISTANCES = 1 << 24  # distances held in memory at a time
 
 
 def vectors_of(codes: Tensor, book: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def nearest(z: Tensor, book: Tensor) -> Tensor:
         square, turned = moved.square().sum(1), moved.T
         found = [
             torch.addmm(square, part - middle, turned, alpha=-2).argmin(1)
-            for part in rows.split(max(1, CELLS // len(book)))
+            for part in rows.split(max(1, MAX_DISTANCES // len(book)))
         ]
     return torch.cat(found).view(last.shape[:-1])
 
@@ -66,14 +66,14 @@ def _codes_of(vectors: Tensor, book: Tensor) -> tuple[Tensor, Tensor]:
     """
     codes = nearest(vectors.double(), book)
     known = (vectors_of(codes, book) == vectors).all(1)
-    rest = vectors.movedim(1, -1)[~known].split(max(1, CELLS // book.numel()))
+    rest = vectors.movedim(1, -1)[~known].split(max(1, MAX_DISTANCES // book.numel()))
     same = torch.cat([(part[:, None] == book).all(-1) for part in rest])
     codes[~known] = same.int().argmax(1)
     known[~known] = same.any(1)
     return codes, known
 
 
-class Nearest(Unchecked):
+class NearestCode(Unchecked):
     """q(z | x) with all mass on the nearest vector of a codebook.
 
     References:
@@ -109,7 +109,7 @@ class Nearest(Unchecked):
 
 
 @sample.register
-def _(d: Nearest, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+def _(d: NearestCode, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
     return d.vectors.detach().expand(*shape, *d.vectors.shape)
 
 
@@ -120,7 +120,7 @@ def units(q: Distribution, z: Tensor) -> Tensor:
 
 
 @units.register
-def _(q: Nearest, z: Tensor) -> Tensor:
+def _(q: NearestCode, z: Tensor) -> Tensor:
     return q.size * q.use()  # frequency of each code relative to the mean
 
 
@@ -131,22 +131,22 @@ def is_counted(q: Distribution) -> bool:
 
 
 @is_counted.register
-def _(q: Nearest) -> bool:
+def _(q: NearestCode) -> bool:
     return True
 
 
 @draw.register
-def _(q: Nearest, normals: Normals) -> tuple[Tensor, Distribution]:
+def _(q: NearestCode, normals: Normals) -> tuple[Tensor, Distribution]:
     return q.vectors, q
 
 
 @stopped.register
-def _(q: Nearest) -> Distribution:
+def _(q: NearestCode) -> Distribution:
     return q
 
 
 @is_certain.register
-def _(q: Nearest) -> bool:
+def _(q: NearestCode) -> bool:
     return True
 
 
@@ -185,8 +185,8 @@ def _(d: OnCodebook, generator: torch.Generator | None, shape: Size = ONE) -> Te
     return F.embedding(sample(d.codes, generator, shape), d.book).movedim(-1, len(shape) + 1)
 
 
-@register_kl(Nearest, OnCodebook)
-def _(q: Nearest, p: OnCodebook) -> Tensor:
+@register_kl(NearestCode, OnCodebook)
+def _(q: NearestCode, p: OnCodebook) -> Tensor:
     # q has all mass on one grid of codes: KL(q || p) = log 1 - log p(codes), exactly.
     return -p.codes.log_prob(q.codes)
 
@@ -206,7 +206,7 @@ def _(p: OnCodebook) -> bool:
     return False
 
 
-class AllAlike(Unchecked):
+class UniformCodeGrid(Unchecked):
     """Uniform distribution over grids of codes: log p = -log K per position.
 
     Args:
@@ -226,17 +226,17 @@ class AllAlike(Unchecked):
 
 
 @sample.register
-def _(d: AllAlike, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
+def _(d: UniformCodeGrid, generator: torch.Generator | None, shape: Size = ONE) -> Tensor:
     whole = shape + d.batch_shape + d.event_shape
     return torch.randint(d.size, whole, generator=generator, device=d.like.device)
 
 
 @tempered.register
-def _(p: AllAlike, temperature: float) -> Distribution:
+def _(p: UniformCodeGrid, temperature: float) -> Distribution:
     return p
 
 
-class Straight(torch.autograd.Function):
+class StraightThrough(torch.autograd.Function):
     """Straight-through estimator: returns e exactly, and passes the gradient to z.
 
     References:

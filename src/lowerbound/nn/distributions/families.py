@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Laplace
 
-from lowerbound.nn.distributions.base import NormalCells, Observed, Unchecked, is_density, normal
+from lowerbound.nn.distributions.base import FastNormal, Observed, Unchecked, is_density, normal
 from lowerbound.nn.distributions.counts import (
     BernoulliLogits,
     Codes,
@@ -214,10 +214,10 @@ class OptimalSigma(Family):
     def forward(self, numbers: Tensor) -> Distribution:
         """Return the NaN-aware normal; during training, its profile over sigma."""
         if self.training:
-            return Profiled(numbers, self)
+            return OptimalSigmaNormal(numbers, self)
         scale = self.variance.sqrt().clamp_min(self.floor).expand_as(numbers)
         # NaN-aware, as the distribution used in training is.
-        return Observed(NormalCells(numbers, scale))
+        return Observed(FastNormal(numbers, scale))
 
     @torch.no_grad()
     def observe(self, variance: Tensor) -> None:
@@ -228,7 +228,7 @@ class OptimalSigma(Family):
         self.variance += weight * (variance.detach() - self.variance)
 
 
-class Profiled(Unchecked):
+class OptimalSigmaNormal(Unchecked):
     """Normal whose sigma is the optimal one for the value given to log_prob.
 
     This is not a density, so that only `OptimalSigma` in training mode returns it.
@@ -254,12 +254,12 @@ class Profiled(Unchecked):
         self.family.observe(torch.where(known, variance, self.family.variance))
         # Clamped before the root, whose gradient at zero is infinite.
         scale = variance.clamp_min(self.family.floor**2).sqrt()
-        cells = NormalCells(torch.zeros_like(error), scale).log_prob(error)
+        cells = FastNormal(torch.zeros_like(error), scale).log_prob(error)
         return (cells * seen).flatten(1).sum(1)
 
 
 @is_density.register
-def _(d: Profiled) -> bool:
+def _(d: OptimalSigmaNormal) -> bool:
     return False
 
 

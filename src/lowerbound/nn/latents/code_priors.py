@@ -11,12 +11,12 @@ from torch.distributions import Distribution
 
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import ONE, Unchecked, sample, tempered, truncated
-from lowerbound.nn.distributions.codewords import AllAlike, OnCodebook
+from lowerbound.nn.distributions.codewords import OnCodebook, UniformCodeGrid
 from lowerbound.nn.latents.codebooks import Codebook
 from lowerbound.nn.networks.pixelcnn import PixelCNN, Walk
 
 
-class Lent:
+class CodebookReference:
     """Reference to the codebook of a posterior.
 
     It is not a module, so that the codebook's buffers are not saved a second time.
@@ -43,21 +43,21 @@ class UniformCodes(nn.Module):
         book: the codebook of the level's posterior, K vectors.
         grid: H, W; nothing for a single code.
 
-    >>> from lowerbound.nn import Pulled
-    >>> p = UniformCodes(Pulled(8, dim=2), 3, 3)(torch.zeros(1, 0))
+    >>> from lowerbound.nn import GradientCodebook
+    >>> p = UniformCodes(GradientCodebook(8, dim=2), 3, 3)(torch.zeros(1, 0))
     >>> p.log_prob(p.sample())  # -9 log 8
     tensor([-18.7150])
     """
 
     def __init__(self, book: Codebook, *grid: int) -> None:
         super().__init__()
-        self.lent, self.grid = Lent(book), grid
+        self.lent, self.grid = CodebookReference(book), grid
 
     def forward(self, h: Tensor) -> Distribution:
         """Return the same distribution for every row of h."""
         book = self.lent()
         like = book.new_zeros(len(h))
-        return OnCodebook(book, AllAlike(like, self.grid, self.lent.size))
+        return OnCodebook(book, UniformCodeGrid(like, self.grid, self.lent.size))
 
 
 class PixelCodes(nn.Module):
@@ -73,15 +73,15 @@ class PixelCodes(nn.Module):
         book: the codebook of the level's posterior, K vectors.
         net: a `PixelCNN` with K codes.
 
-    >>> from lowerbound.nn import Pulled
-    >>> p = PixelCodes(Pulled(8, dim=2), PixelCNN(8, (3, 3), channels=4, layers=1))
+    >>> from lowerbound.nn import GradientCodebook
+    >>> p = PixelCodes(GradientCodebook(8, dim=2), PixelCNN(8, (3, 3), channels=4, layers=1))
     >>> p(torch.zeros(1, 0, 3, 3)).sample().shape
     torch.Size([1, 2, 3, 3])
     """
 
     def __init__(self, book: Codebook, net: PixelCNN) -> None:
         super().__init__()
-        self.lent, self.net = Lent(book), net
+        self.lent, self.net = CodebookReference(book), net
 
     def forward(self, h: Tensor) -> Distribution:
         """Return p(z | h); the network runs only when log_prob or sample is called."""

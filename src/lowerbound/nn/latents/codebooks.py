@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lowerbound import noise
 from lowerbound.errors import UsageError
-from lowerbound.nn.distributions.codewords import Nearest, Straight, nearest, vectors_of
+from lowerbound.nn.distributions.codewords import NearestCode, StraightThrough, nearest, vectors_of
 
 COMMITMENT = 0.25  # van den Oord et al., 2017, section 3.2
 DECAY = 0.99  # of the moving averages, appendix A.1
@@ -77,7 +77,7 @@ class Codebook(nn.Module):
     def follow(self, z: Tensor, codes: Tensor) -> None:
         """Update the codebook from z (B, d, *grid) and its codes (B, *grid); training only."""
 
-    def forward(self, z: Tensor) -> tuple[Nearest, Tensor]:
+    def forward(self, z: Tensor) -> tuple[NearestCode, Tensor]:
         """Return q(z | x) for an encoder's output, and its penalty.
 
         Args:
@@ -95,10 +95,10 @@ class Codebook(nn.Module):
             penalty = penalty + _squares(z.detach() - found)
         if self.training:
             self.follow(z.detach(), codes)
-        return Nearest(z, Straight.apply(z, found.detach()), codes, self.size), penalty
+        return NearestCode(z, StraightThrough.apply(z, found.detach()), codes, self.size), penalty
 
 
-class Pulled(Codebook):
+class GradientCodebook(Codebook):
     """Codebook whose vectors learn by gradient: the codebook loss of the original VQ-VAE.
 
     References:
@@ -109,7 +109,7 @@ class Pulled(Codebook):
         size: K, at least 2.
         dim: d.
 
-    >>> q, penalty = Pulled(8, 2)(torch.zeros(3, 2, 5))
+    >>> q, penalty = GradientCodebook(8, 2)(torch.zeros(3, 2, 5))
     >>> q.mean.shape, q.codes.shape, penalty.shape
     (torch.Size([3, 2, 5]), torch.Size([3, 5]), torch.Size([3]))
     """
@@ -130,7 +130,7 @@ def _start(size: int, dim: int) -> Tensor:
     return torch.empty(size, dim).uniform_(-1, 1) / math.sqrt(size)
 
 
-class Averaged(Codebook):
+class EmaCodebook(Codebook):
     """Codebook whose vectors are moving averages of the encoder outputs assigned to them.
 
     For a code with n positions in a step, N <- g N + (1 - g) n and m <- g m + (1 - g) sum z. The
@@ -148,7 +148,7 @@ class Averaged(Codebook):
         dim: d.
         decay: g, from 0 to 1.
 
-    >>> book = Averaged(8, dim=2)
+    >>> book = EmaCodebook(8, dim=2)
     >>> q, penalty = book(torch.zeros(3, 2, 4, 4))
     >>> q.codes.shape, len(list(book.parameters()))
     (torch.Size([3, 4, 4]), 0)
@@ -232,7 +232,7 @@ def kmeans(positions: Tensor, means: Tensor, steps: int = LLOYD_STEPS) -> Tensor
     return means
 
 
-class Restarted(Averaged):
+class EmaRestartCodebook(EmaCodebook):
     """Moving averages that start at k-means of the first batch, and whose dead codes restart.
 
     A code whose count falls below 5% of the mean count is moved to a random position of the batch
@@ -249,7 +249,7 @@ class Restarted(Averaged):
         dim: d.
         decay: g, from 0 to 1.
 
-    >>> book = Restarted(2, dim=1).train()
+    >>> book = EmaRestartCodebook(2, dim=1).train()
     >>> _ = book(torch.tensor([[0.0], [0.0], [6.0], [6.0]]))
     >>> sorted(book.vectors().flatten().tolist())
     [0.0, 6.0]
@@ -295,7 +295,7 @@ def _some(positions: Tensor, most: int, generator: torch.Generator) -> Tensor:
     return positions[order[:most].to(positions.device)]
 
 
-class Turned(Codebook):
+class SimVqCodebook(Codebook):
     """Codebook of frozen random vectors under one learned linear map, which moves all of them.
 
     References:
@@ -306,7 +306,7 @@ class Turned(Codebook):
         size: K, at least 2.
         dim: d.
 
-    >>> [(name, p.shape) for name, p in Turned(8, dim=2).named_parameters()]
+    >>> [(name, p.shape) for name, p in SimVqCodebook(8, dim=2).named_parameters()]
     [('turn', torch.Size([2, 2]))]
     """
 
@@ -324,7 +324,7 @@ class Turned(Codebook):
             return self.frozen @ self.turn.T
 
 
-class Lattice(Codebook):
+class FsqCodebook(Codebook):
     """Finite scalar quantisation: each variable is bounded and rounded; the codes are the grid.
 
     With L levels and h = (L - 1) (1 + 0.001) / 2, a variable becomes round(h tanh(z + s) - o),
@@ -341,7 +341,7 @@ class Lattice(Codebook):
     Raises:
         UsageError: E254 if a variable has fewer than 3 levels.
 
-    >>> q, penalty = Lattice([3, 5])(torch.tensor([[0.1, 9.0]]))
+    >>> q, penalty = FsqCodebook([3, 5])(torch.tensor([[0.1, 9.0]]))
     >>> q.mean, q.codes, penalty
     (tensor([[0., 1.]]), tensor([13]), tensor([0.]))
     """
@@ -382,7 +382,7 @@ class Lattice(Codebook):
         """Return the vectors, (K, d)."""
         return self.grid
 
-    def forward(self, z: Tensor) -> tuple[Nearest, Tensor]:
+    def forward(self, z: Tensor) -> tuple[NearestCode, Tensor]:
         """Return q(z | x) and a penalty of 0; rounding passes the gradient, tanh shapes it."""
         z = z if z.dtype == torch.float64 else z.float()
         with torch.autocast(z.device.type, enabled=False):
@@ -390,7 +390,7 @@ class Lattice(Codebook):
             codes = ((bounded.round().long() + self.width) * self.basis).sum(-1)
             passed = (bounded / self.width).movedim(-1, 1)
         found = vectors_of(codes, self.vectors()).to(z)
-        q = Nearest(z, Straight.apply(passed, found), codes, self.size)
+        q = NearestCode(z, StraightThrough.apply(passed, found), codes, self.size)
         return q, z.new_zeros(len(z))
 
 
@@ -417,9 +417,9 @@ def lattice(codes: int) -> list[int]:
 
 
 KINDS = {
-    "gradient": Pulled,
-    "ema": Averaged,
-    "ema_restart": Restarted,
-    "simvq": Turned,
-    "fsq": lambda size, dim: Lattice(lattice(size)),
+    "gradient": GradientCodebook,
+    "ema": EmaCodebook,
+    "ema_restart": EmaRestartCodebook,
+    "simvq": SimVqCodebook,
+    "fsq": lambda size, dim: FsqCodebook(lattice(size)),
 }

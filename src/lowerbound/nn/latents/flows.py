@@ -42,7 +42,7 @@ SHUT = -9.0  # least logit of a gate: a step keeps at least 1e-4 of z and stays 
 LEAST = 1e-3  # least slope of a planar map along its normal, which must stay above 0
 
 
-class Masked(nn.Module):
+class MADE(nn.Module):
     """MADE: a network whose outputs for a variable depend on the context and earlier variables.
 
     References:
@@ -103,7 +103,7 @@ class Autoregressive(nn.Module):
         self, latent: int, context: int, hidden: Sequence[int] = (64,), backward: bool = False
     ) -> None:
         super().__init__()
-        self.numbers = Masked(latent, context, 2, hidden, backward)
+        self.numbers = MADE(latent, context, 2, hidden, backward)
 
     def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return y and log|det dy/dz|, nats."""
@@ -145,7 +145,7 @@ class Spline(nn.Module):
     ) -> None:
         super().__init__()
         self.sizes, self.bound = [bins, bins, bins - 1], bound
-        self.numbers = Masked(latent, context, sum(self.sizes), hidden, backward)
+        self.numbers = MADE(latent, context, sum(self.sizes), hidden, backward)
 
     def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return y and log|det dy/dz|, nats."""
@@ -195,7 +195,7 @@ def _above_minus_one(x: Tensor) -> Tensor:
     return LEAST - 1 + F.softplus(x + math.log(math.expm1(1 - LEAST)))
 
 
-class Flowed(Unchecked):
+class FlowDistribution(Unchecked):
     """Distribution of z = f_K(... f_1(z_0)), z_0 ~ base, for maps without a cheap inverse.
 
     log q(z) = log q_0(z_0) - sum_k log|det df_k/dz_k-1| (Kingma et al., 2016, eq. 5) is known for
@@ -230,7 +230,7 @@ class Flowed(Unchecked):
         return drawn.view(starts.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Raise an error: only the density of draws is known, see `OwnDraw`.
+        """Raise an error: only the density of draws is known, see `DrawnFlowDistribution`.
 
         Raises:
             UsageError: E246 always.
@@ -238,8 +238,8 @@ class Flowed(Unchecked):
         raise _unknown()
 
 
-class OwnDraw(Unchecked):
-    """A `Flowed` after one draw: its log_prob is known for that draw only.
+class DrawnFlowDistribution(Unchecked):
+    """A `FlowDistribution` after one draw: its log_prob is known for that draw only.
 
     Args:
         q: the distribution that was drawn from.
@@ -248,7 +248,7 @@ class OwnDraw(Unchecked):
         log_q: (B,) log q(z), nats.
     """
 
-    def __init__(self, q: Flowed, start: Tensor, z: Tensor, log_q: Tensor) -> None:
+    def __init__(self, q: FlowDistribution, start: Tensor, z: Tensor, log_q: Tensor) -> None:
         self.q, self.start, self.z, self.log_q = q, start, z, log_q
         super().__init__(q.batch_shape, q.event_shape, validate_args=False)
 
@@ -272,25 +272,25 @@ def _unknown() -> UsageError:
 
 
 @reparameterise.register
-def _(q: Flowed, noise: Tensor) -> Tensor:
+def _(q: FlowDistribution, noise: Tensor) -> Tensor:
     return q.push(reparameterise(q.base, noise))[0]
 
 
 @centre.register
-def _(q: Flowed) -> Tensor:
+def _(q: FlowDistribution) -> Tensor:
     # The mean has no closed form; the image of the base's centre stands for it.
     return q.push(centre(q.base))[0]
 
 
 @draw.register
-def _(q: Flowed, normals: Normals) -> tuple[Tensor, Distribution]:
+def _(q: FlowDistribution, normals: Normals) -> tuple[Tensor, Distribution]:
     start, source = draw(q.base, normals)
     z, log_det = q.push(start)
-    return z, OwnDraw(q, start, z, source.log_prob(start) - log_det)
+    return z, DrawnFlowDistribution(q, start, z, source.log_prob(start) - log_det)
 
 
 @stopped.register
-def _(d: OwnDraw) -> Distribution:
+def _(d: DrawnFlowDistribution) -> Distribution:
     """Return the draw with log q(z) cut from the parameters, so that its gradient is in z alone.
 
     After a map y = f(z) with Jacobian J, d log q/dy = J^-T (d log q/dz - d log|det J|/dz), which
@@ -303,13 +303,13 @@ def _(d: OwnDraw) -> Distribution:
         https://arxiv.org/abs/2207.08219
     """
     if not (torch.is_grad_enabled() and d.z.requires_grad):
-        return OwnDraw(d.q, d.start, d.z, d.log_q.detach())
+        return DrawnFlowDistribution(d.q, d.start, d.z, d.log_q.detach())
     z = d.start.detach().requires_grad_()
     (slope,) = torch.autograd.grad(stopped(d.q.base).log_prob(z).sum(), z)
     for step in d.q.maps:
         z, slope = _past(step, d.q.context, z.detach().requires_grad_(), slope)
     along = ((d.z - d.z.detach()) * slope.to(z.dtype)).flatten(1).sum(1)
-    return OwnDraw(d.q, d.start, d.z, d.log_q.detach() + along)
+    return DrawnFlowDistribution(d.q, d.start, d.z, d.log_q.detach() + along)
 
 
 def _past(step: Map, context: Tensor, z: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from lowerbound.nn.latents.priors import DiagonalMixture
 from lowerbound.noise import row_keys
 
 
-class Borrowed:
+class EncoderReference:
     """Callable u -> q(z | u) that refers to the encoder and posterior of the model.
 
     A prior must not register the model's encoder a second time, because its weights would be
@@ -33,7 +33,7 @@ class Borrowed:
         level: index of the level.
 
     >>> from lowerbound.nn import Plain, Single
-    >>> encode = Borrowed(Single(nn.Linear(4, 8)), Plain(nn.Linear(8, 6)))
+    >>> encode = EncoderReference(Single(nn.Linear(4, 8)), Plain(nn.Linear(8, 6)))
     >>> encode(torch.zeros(2, 4)).mean.shape
     torch.Size([2, 3])
     """
@@ -75,7 +75,7 @@ class Vamp(nn.Module):
         Tomczak & Welling, "VAE with a VampPrior", 2018, eq. 9, https://arxiv.org/abs/1705.07120
 
     Args:
-        encode: u -> q(z | u), see `Borrowed`.
+        encode: u -> q(z | u), see `EncoderReference`.
         components: K, the number of pseudo-inputs.
         shape: of one x.
         bounds: range of the data, to which pseudo-inputs are softly bounded, so that gradients
@@ -86,7 +86,7 @@ class Vamp(nn.Module):
             is not normal.
 
     >>> from lowerbound.nn import Plain, Single
-    >>> encode = Borrowed(Single(nn.Linear(4, 8)), Plain(nn.Linear(8, 6)))
+    >>> encode = EncoderReference(Single(nn.Linear(4, 8)), Plain(nn.Linear(8, 6)))
     >>> Vamp(encode, 10, [4])(torch.zeros(2, 0)).sample().shape
     torch.Size([2, 3])
     """
@@ -129,7 +129,7 @@ class Vamp(nn.Module):
         return DiagonalMixture(self.uniform, loc, scale, h.shape[0])
 
 
-class Reading(nn.Module):
+class KeyRecorder(nn.Module):
     """Encoder that records, during training, the keys of the rows it read last.
 
     A level passes no x to its prior; a prior that leaves out the row itself asks here. Keys depend
@@ -168,10 +168,10 @@ class Exemplar(nn.Module):
         K are encoded at every step.
 
     Args:
-        encode: x -> q(z | x) by the model's own networks, see `Borrowed`.
+        encode: x -> q(z | x) by the model's own networks, see `EncoderReference`.
         components: K, at least 2.
         shape: of one x.
-        reading: returns the keys of the current training rows, see `Reading.last`; None leaves
+        reading: returns the keys of the current training rows, see `KeyRecorder.last`; None leaves
             no row out.
 
     Raises:
@@ -179,7 +179,7 @@ class Exemplar(nn.Module):
             is not normal.
 
     >>> from lowerbound.nn import Plain, Single
-    >>> encode = Borrowed(Single(nn.Linear(4, 8)), Plain(nn.Linear(8, 6)))
+    >>> encode = EncoderReference(Single(nn.Linear(4, 8)), Plain(nn.Linear(8, 6)))
     >>> Exemplar(encode, 10, [4])(torch.zeros(2, 0)).sample().shape
     torch.Size([2, 3])
     """

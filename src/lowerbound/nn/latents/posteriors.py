@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from lowerbound.nn.distributions.base import moments, normal
 from lowerbound.nn.distributions.families import Conditional, LatentGaussian
 from lowerbound.nn.latents.codebooks import Codebook
-from lowerbound.nn.latents.flows import Flowed
+from lowerbound.nn.latents.flows import FlowDistribution
 
 
 class Proposal(NamedTuple):
@@ -122,7 +122,7 @@ class Flow(nn.Module):
     def forward(self, h: Tensor, f: Tensor, p: Distribution) -> Proposal:
         """Return the transformed distribution and the penalty of the inner posterior."""
         base, penalty = self.inner(h, f, p)
-        return Proposal(Flowed(base, list(self.maps), f), penalty)
+        return Proposal(FlowDistribution(base, list(self.maps), f), penalty)
 
 
 class Residual(nn.Module):

@@ -50,13 +50,13 @@ class StandardNormal(nn.Module):
         return Independent(cells, len(self.shape), validate_args=False)
 
 
-class Learned(nn.Module):
+class LearnedNormal(nn.Module):
     """p(z) = N(mu, sigma^2) with learned mu and sigma, the same for every row.
 
     Args:
         shape: of one z.
 
-    >>> Learned(3)(torch.zeros(2, 0)).mean.shape
+    >>> LearnedNormal(3)(torch.zeros(2, 0)).mean.shape
     torch.Size([2, 3])
     """
 
@@ -244,7 +244,7 @@ class FlowPrior(nn.Module):
 
     def __init__(self, latent: int, steps: int = 4, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
-        self.base = Learned(latent)
+        self.base = LearnedNormal(latent)
         count = steps if latent > 1 else 0
         self.steps = nn.ModuleList(Coupling(latent, hidden, i % 2 == 1) for i in range(count))
 

@@ -24,7 +24,7 @@ def halvings(size: int, times: int) -> list[int]:
     return sizes
 
 
-class Halving(nn.Conv2d):
+class Downsampling(nn.Conv2d):
     """4 x 4 convolution of stride 2: (B, C, H, W) -> (B, D, H / 2, W / 2), rounded up.
 
     An odd height or width is padded by a row or column of zeros at its end.
@@ -43,8 +43,8 @@ class Halving(nn.Conv2d):
         return super().forward(F.pad(input, (0, width % 2, 0, height % 2)))
 
 
-class Doubling(nn.ConvTranspose2d):
-    """Transpose of `Halving`: (B, D, H / 2, W / 2) -> (B, C, H, W), for odd sizes too.
+class Upsampling(nn.ConvTranspose2d):
+    """Transpose of `Downsampling`: (B, D, H / 2, W / 2) -> (B, C, H, W), for odd sizes too.
 
     Args:
         inputs: D.
@@ -88,7 +88,7 @@ class Encoder(nn.Sequential):
     ) -> None:
         layers: list[nn.Module] = []
         for wide, narrow in pairwise([inputs, *channels]):
-            layers += [Halving(wide, after.width * narrow), after.make()]
+            layers += [Downsampling(wide, after.width * narrow), after.make()]
         super().__init__(*layers, nn.Flatten())
         height, width = (halvings(n, len(channels))[-1] for n in size)
         self.features = channels[-1] * height * width
@@ -97,7 +97,7 @@ class Encoder(nn.Sequential):
 class Decoder(nn.Sequential):
     """Convolutional decoder up to the last doubling: (B, latent) -> (B, channels[0], H/2, W/2).
 
-    The last `Doubling` belongs to the likelihood, whose family determines its channels.
+    The last `Upsampling` belongs to the likelihood, whose family determines its channels.
 
     Args:
         latent: number of inputs.
@@ -125,7 +125,7 @@ class Decoder(nn.Sequential):
         ]
         sizes = list(zip(heights, widths, strict=True))[1:-1]
         for (wide, narrow), reached in zip(pairwise(channels[::-1]), sizes, strict=True):
-            layers += [Doubling(wide, after.width * narrow, reached), after.make()]
+            layers += [Upsampling(wide, after.width * narrow, reached), after.make()]
         super().__init__(*layers)
 
 
@@ -139,7 +139,7 @@ def margins(size: int, multiple: int) -> tuple[int, int]:
     return missing // 2, missing - missing // 2
 
 
-class Enlarged(nn.Module):
+class PadToMultiple(nn.Module):
     """Replicate an image's border until its height and width are multiples of a number.
 
     Args:
@@ -158,12 +158,12 @@ class Enlarged(nn.Module):
         return F.pad(x, self.around, mode="replicate") if any(self.around) else x
 
 
-class Cropped(nn.Module):
-    """Remove the padding of `Enlarged`.
+class CropPadding(nn.Module):
+    """Remove the padding of `PadToMultiple`.
 
     Args:
         size: (H, W) of the output.
-        multiple: as given to `Enlarged`.
+        multiple: as given to `PadToMultiple`.
     """
 
     def __init__(self, size: tuple[int, int], multiple: int) -> None:
@@ -196,7 +196,7 @@ class LearnedStart(nn.Module):
         return self.state.expand(batch, *self.state.shape)
 
 
-class Unstarted(nn.Module):
+class EmptyImageState(nn.Module):
     """First state without channels, (B, 0, H, W), for levels of images."""
 
     anchor: Tensor
@@ -210,7 +210,7 @@ class Unstarted(nn.Module):
         return self.anchor.expand(batch, *self.anchor.shape)
 
 
-class Refined(nn.Module):
+class PlainResidualBlock(nn.Module):
     """Residual block of two convolutions without normalisation: (B, C, H, W) -> (B, C, H, W).
 
     References:

@@ -130,14 +130,14 @@ class Reader(nn.Module):
     width: int
 
 
-class Filled(Reader):
+class FilledReader(Reader):
     """Reader of numbers: NaN becomes 0.
 
     Args:
         features: number of columns.
         indicators: append an indicator of the missing values for each column.
 
-    >>> Filled(2, indicators=True)(torch.tensor([[1.0, torch.nan]]))
+    >>> FilledReader(2, indicators=True)(torch.tensor([[1.0, torch.nan]]))
     tensor([[1., 0., 0., 1.]])
     """
 
@@ -226,12 +226,12 @@ class TableFeatures(Reader):
         return torch.cat(pieces, 1)
 
 
-class Mapped(Reader):
-    """Fixed elementwise map before `Filled`: log(1 + x) for counts, centring for grades."""
+class MappedReader(Reader):
+    """Fixed elementwise map before `FilledReader`: log(1 + x) for counts, centring for grades."""
 
     scale: Tensor
 
-    def __init__(self, scale: Tensor, shift: float, log: bool, filled: Filled) -> None:
+    def __init__(self, scale: Tensor, shift: float, log: bool, filled: FilledReader) -> None:
         super().__init__()
         self.shift, self.log, self.filled, self.width = shift, log, filled, filled.width
         self.register_buffer("scale", scale, persistent=False)
@@ -245,20 +245,22 @@ class Mapped(Reader):
 
 
 def _numbers(sizes: Sequence[int], indicators: bool) -> Reader:
-    return Filled(len(sizes), indicators)
+    return FilledReader(len(sizes), indicators)
 
 
 def _counts(sizes: Sequence[int], indicators: bool) -> Reader:
-    return Mapped(torch.ones(len(sizes)), 0.0, True, Filled(len(sizes), indicators))
+    return MappedReader(torch.ones(len(sizes)), 0.0, True, FilledReader(len(sizes), indicators))
 
 
 def _binary(sizes: Sequence[int], indicators: bool) -> Reader:
-    return Mapped(torch.full((len(sizes),), 2.0), 1.0, False, Filled(len(sizes), indicators))
+    return MappedReader(
+        torch.full((len(sizes),), 2.0), 1.0, False, FilledReader(len(sizes), indicators)
+    )
 
 
 def _grades(sizes: Sequence[int], indicators: bool) -> Reader:
     scale = 2.0 / (torch.tensor(sizes) - 1).clamp_min(1)
-    return Mapped(scale, 1.0, False, Filled(len(sizes), indicators))
+    return MappedReader(scale, 1.0, False, FilledReader(len(sizes), indicators))
 
 
 def _codes(sizes: Sequence[int], indicators: bool) -> Reader:
@@ -274,7 +276,7 @@ _READERS = {
 }
 
 
-class Drawing(nn.Module):
+class RandomLayer(nn.Module):
     """Base of layers that draw random numbers while training, from a generator lent to them.
 
     `loop.fit` lends one to all such layers of its model and seeds it anew at every step, so that
@@ -303,13 +305,13 @@ class Drawing(nn.Module):
 
 @contextmanager
 def lent(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
-    """Let all `Drawing` layers of a module use a generator inside the block.
+    """Let all `RandomLayer` layers of a module use a generator inside the block.
 
     Args:
         module: the module, which one thread at a time may train.
         generator: on the device of the module.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, Drawing)]
+    layers = [layer for layer in module.modules() if isinstance(layer, RandomLayer)]
     for layer in layers:
         layer._generator = generator
     try:
@@ -319,7 +321,7 @@ def lent(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
             del layer._generator
 
 
-class Hidden(Drawing):
+class ValueDropout(RandomLayer):
     """Hide a random share of the values from the encoder while training.
 
     The bound stays a bound: q(z | x) may be any function of x, so also of a part of it. It makes

@@ -161,7 +161,7 @@ class Tower(nn.Module):
         return features[::-1]
 
 
-class Recomputed(nn.Sequential):
+class CheckpointedSequential(nn.Sequential):
     """Sequence with gradient checkpointing: activations are recomputed in the backward pass.
 
     Outputs, gradients, running statistics and names of weights are those of `nn.Sequential`.

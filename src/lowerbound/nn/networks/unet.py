@@ -83,10 +83,10 @@ class UNet(nn.Module):
         return h
 
 
-class Beside(nn.Module):
+class RestorationStart(nn.Module):
     """First state of a restoration model: features of the given picture, and the picture itself.
 
-    The likelihood adds a residual to the picture (see `Onto`).
+    The likelihood adds a residual to the picture (see `ResidualOutput`).
 
     Args:
         features: network from the picture to its features.
@@ -109,7 +109,7 @@ class Beside(nn.Module):
         return torch.cat([self.features(context), self.base(context)], 1)
 
 
-class Merge(nn.Module):
+class FeatureUpdate(nn.Module):
     """The `advance` of restoration models: z changes the features of h, not its picture.
 
     Args:
@@ -134,7 +134,7 @@ class Merge(nn.Module):
         return torch.cat([self.blocks(features + said), base], 1)
 
 
-class Onto(nn.Module):
+class ResidualOutput(nn.Module):
     """Network of the likelihood's numbers, the first of which are residuals of the given picture.
 
     Args:

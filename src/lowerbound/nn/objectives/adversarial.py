@@ -21,14 +21,14 @@ from lowerbound import noise
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import Observed
 from lowerbound.nn.distributions.counts import BernoulliLogits
-from lowerbound.nn.distributions.families import Profiled
+from lowerbound.nn.distributions.families import OptimalSigmaNormal
 from lowerbound.nn.distributions.grey_levels import (
     ContinuousBernoulliLogits,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
     GreyCodes,
 )
-from lowerbound.nn.networks.convolutions import Halving
+from lowerbound.nn.networks.convolutions import Downsampling
 from lowerbound.nn.objectives.elbo import Constant, Loss, Schedule
 from lowerbound.noise import Noise
 
@@ -38,7 +38,7 @@ _MOST_STAGES = 3  # halvings: with more, a patch of Isola et al. is wider than 7
 _LEAK = 0.2  # slope of the leaky ReLUs below 0
 
 
-class Seen(NamedTuple):
+class ShownPicture(NamedTuple):
     """The picture that a discriminator is shown for p(x | z).
 
     Attributes:
@@ -54,7 +54,7 @@ class Seen(NamedTuple):
 
 
 @singledispatch
-def seen(px: Distribution) -> Seen:
+def seen(px: Distribution) -> ShownPicture:
     """Return the picture that a discriminator is shown for p(x | z).
 
     Raises:
@@ -68,49 +68,49 @@ def seen(px: Distribution) -> Seen:
 
 
 @seen.register
-def _(px: Independent) -> Seen:
+def _(px: Independent) -> ShownPicture:
     return seen(px.base_dist)
 
 
 @seen.register
-def _(px: Observed) -> Seen:
+def _(px: Observed) -> ShownPicture:
     return seen(px.cells)
 
 
 @seen.register
-def _(px: Normal | Profiled) -> Seen:
-    return Seen(px.loc, px.loc, 1.0)
+def _(px: Normal | OptimalSigmaNormal) -> ShownPicture:
+    return ShownPicture(px.loc, px.loc, 1.0)
 
 
 @seen.register
-def _(px: BernoulliLogits) -> Seen:
-    return Seen(px.probs, px.logits, 1.0)
+def _(px: BernoulliLogits) -> ShownPicture:
+    return ShownPicture(px.probs, px.logits, 1.0)
 
 
 @seen.register
-def _(px: ContinuousBernoulliLogits) -> Seen:
-    return Seen(px.mean, px.logits, 1.0)
+def _(px: ContinuousBernoulliLogits) -> ShownPicture:
+    return ShownPicture(px.mean, px.logits, 1.0)
 
 
 @seen.register
-def _(px: GreyCodes) -> Seen:
-    return Seen(px.mean, px.logits, px.logits.shape[-1] - 1.0)
+def _(px: GreyCodes) -> ShownPicture:
+    return ShownPicture(px.mean, px.logits, px.logits.shape[-1] - 1.0)
 
 
 @seen.register
-def _(px: DiscretizedLogistic) -> Seen:
+def _(px: DiscretizedLogistic) -> ShownPicture:
     # The mean where the ends are far; summing over the codes costs more than the networks do.
-    return Seen(px.loc.clamp(0, px.levels - 1), px.loc, px.levels - 1.0)
+    return ShownPicture(px.loc.clamp(0, px.levels - 1), px.loc, px.levels - 1.0)
 
 
 @seen.register
-def _(px: DiscretizedLogisticMixture) -> Seen:
+def _(px: DiscretizedLogisticMixture) -> ShownPicture:
     means: list[Tensor] = []
     for c in range(px.channels):  # a channel's location depends on the channels before it
         earlier = torch.stack(means, -3) if c else px.loc
         means.append(px.channel(c, earlier).loc.clamp(0, px.levels - 1))
     weights = px.log_weights.exp().unsqueeze(-3)
-    return Seen((weights * torch.stack(means, -3)).sum(-4), px.loc, px.levels - 1.0)
+    return ShownPicture((weights * torch.stack(means, -3)).sum(-4), px.loc, px.levels - 1.0)
 
 
 def stages(size: Sequence[int]) -> int:
@@ -145,7 +145,7 @@ class Discriminator(nn.Sequential):
         widths = [channels, *(width << i for i in range(stages(size)))]
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise(widths):
-            layers += [spectral_norm(Halving(inputs, outputs)), nn.LeakyReLU(_LEAK)]
+            layers += [spectral_norm(Downsampling(inputs, outputs)), nn.LeakyReLU(_LEAK)]
         super().__init__(*layers, spectral_norm(nn.Conv2d(widths[-1], 1, 3, 1, 1)))
 
 
@@ -290,7 +290,7 @@ class Adversarial(nn.Module):
         return self.discriminator(picture * (2 / highest) - 1)
 
 
-def _pull(value: Tensor, made: Seen, slope: Tensor) -> Tensor:
+def _pull(value: Tensor, made: ShownPicture, slope: Tensor) -> Tensor:
     """Return a scalar whose gradient at the location follows `slope` with the norm of `value`'s.
 
     Args:

@@ -26,7 +26,7 @@ from lowerbound.tasks.onnx.inputs import columns_of
 _FEW = 2048  # number of comparisons up to which a search in blocks is not faster
 
 
-class Below(nn.Module):
+class CountBelow(nn.Module):
     """Number of sorted numbers that lie below a value, for every column.
 
     ONNX has no binary search, and comparing with a thousand numbers would take longer than the
@@ -106,7 +106,7 @@ class Scored(nn.Module):
             slopes.append(along)
             knots.append(raw[knot])
             starts.append(starts[-1] + len(along))
-        self.below = Below([np.asarray(each.raw) for each in maps])
+        self.below = CountBelow([np.asarray(each.raw) for each in maps])
         for name, values in (("scores", scores), ("slopes", slopes), ("knots", knots)):
             self.register_buffer(name, torch.from_numpy(np.concatenate(values)))
         self.register_buffer("starts", torch.tensor(starts[:-1]))
@@ -231,7 +231,7 @@ class Counts(nn.Module):
         return raw
 
 
-class Changes(nn.Module):
+class ChangedConstants(nn.Module):
     """Columns that were constant in training: (rows, columns) to the nats of changed values."""
 
     nats: Tensor
@@ -250,7 +250,7 @@ _MODULES = {
     Category: Positions,
     Datetime: Moments,
     Count: Counts,
-    Skipped: Changes,
+    Skipped: ChangedConstants,
 }
 
 
@@ -275,7 +275,7 @@ class Coder(nn.Module):
             alike = [columns[i] for i in places]
             source = None if len(places) == len(columns) else torch.tensor(places)
             module = _MODULES[type(alike[0])](alike)  # pyright: ignore[reportArgumentType]
-            if isinstance(module, Changes):
+            if isinstance(module, ChangedConstants):
                 self.changes, self.changeable = module, source
                 continue
             self.members.append(module)

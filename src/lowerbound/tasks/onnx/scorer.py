@@ -12,13 +12,13 @@ from torch.quasirandom import SobolEngine
 from lowerbound import noise
 from lowerbound.columns.schema import Schema
 from lowerbound.nn.trace import Trace, from_posterior
-from lowerbound.tasks.onnx.columns import Below, Coder
+from lowerbound.tasks.onnx.columns import Coder, CountBelow
 from lowerbound.tasks.trained import Model
 
 _CELL = 2.0**-31  # half the spacing of a Sobol sequence; added so that no point is 0
 
 
-class Fixed:
+class ConstantNoise:
     """Noise that is the same for every row, so that it becomes constants of the graph.
 
     Noise keyed to a row's content needs 64-bit hashes, which ONNX lacks. The draws are a
@@ -71,8 +71,8 @@ class Scorer(nn.Module):
     def __init__(self, trained: Model, schema: Schema, samples: int, seed: int) -> None:
         super().__init__()
         self.coder, self.model = Coder(schema), deepcopy(trained.model).cpu()
-        self.draws = Fixed(samples, seed)
-        self.below = Below([trained.calibration.scores])
+        self.draws = ConstantNoise(samples, seed)
+        self.below = CountBelow([trained.calibration.scores])
         self.held_out = len(trained.calibration.scores)
         self.threshold = trained.alarm.threshold
 

@@ -223,7 +223,7 @@ class Adam:
             mine.copy_(arrays[name])
 
 
-class Average:
+class MovingAverage:
     """The exponential moving average of weights and buffers.
 
     In the first steps the decay is smaller, so that the average covers about the last ninth of

@@ -8,7 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
-class Held:
+class DelayedSignals:
     """A context manager that delays SIGINT and SIGTERM until `deliver`.
 
     A second signal is delivered at once. Without the delay, a step interrupted in the middle would
@@ -20,7 +20,7 @@ class Held:
         self._before: dict[int, Any] = {}
         self._waiting: tuple[int, FrameType | None] | None = None
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> DelayedSignals:
         """Install the delaying handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -25,9 +25,9 @@ from lowerbound.tasks import latent_use, metrics
 from lowerbound.training.engine import machine
 from lowerbound.training.engine.checkpoints import Checkpoints, State
 from lowerbound.training.engine.engine import SMALL_STEP, Engine, choose, flops
-from lowerbound.training.engine.flat import Adam, Average, Buffers, Flat, Weights
+from lowerbound.training.engine.flat import Adam, Buffers, Flat, MovingAverage, Weights
 from lowerbound.training.engine.history import Check, History, Meter, Pulse
-from lowerbound.training.engine.interrupts import Held
+from lowerbound.training.engine.interrupts import DelayedSignals
 from lowerbound.training.engine.processes import ALONE, Team
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.engine.time_limit import TimeLimit
@@ -166,7 +166,7 @@ class _Trainer:
         self.buffers = Buffers(objective)
         given = self.settings
         self.adam = Adam(self.flat, given.weight_decay, given.betas, given.epsilon)
-        self.average = Average(self.settings.ema) if self.settings.ema else None
+        self.average = MovingAverage(self.settings.ema) if self.settings.ema else None
         self.device = next(objective.parameters()).device
         large = self.batch_size * flops(objective, first.to(self.device)) >= SMALL_STEP
         self.samples = self._samples(large)
@@ -200,7 +200,7 @@ class _Trainer:
     def train(self, checkpoints: Checkpoints | None, report: Report | None) -> None:
         """Train until the budget is spent or the held-out bound stops rising."""
         self.objective.train()
-        with lent(self.objective, self.layers), Held() as signals:
+        with lent(self.objective, self.layers), DelayedSignals() as signals:
             self._forecast_check()
             self.steady = (self.step, self.meter.elapsed())
             for index in self._order():
@@ -250,7 +250,7 @@ class _Trainer:
         source = noise.generator(self.seed, "noise", self.step, device=self.device)
         self.flat.clear()
         self.layers.manual_seed(noise.derive(self.seed, "layers", self.step, *self.team.key))
-        supplied = noise.Supplied(lambda _: self.layers) if self.supplied else nullcontext()
+        supplied = noise.GivenGenerators(lambda _: self.layers) if self.supplied else nullcontext()
         with self.engine.mixed(self.device), supplied:
             drawn = self.team.noise(noise.Stream(source))
             loss = self.wrapped(x, self.step - 1, drawn, context)

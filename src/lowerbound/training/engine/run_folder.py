@@ -24,7 +24,7 @@ from lowerbound.bundle import documents
 from lowerbound.errors import LowerboundError, ResourceError, UsageError
 from lowerbound.files.write import atomic_write
 from lowerbound.training.engine.checkpoints import EVERY, OnDisk
-from lowerbound.training.engine.interrupts import Held
+from lowerbound.training.engine.interrupts import DelayedSignals
 
 RUN, LOCK = "run.json", "lock"
 _SHOWN = 8  # largest number of differences listed in a message
@@ -55,7 +55,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         """Create the folder and lock it."""
         try:
-            with Held():  # an interrupt must not leave the folder half set up
+            with DelayedSignals():  # an interrupt must not leave the folder half set up
                 self._take()
         except KeyboardInterrupt:
             if self._lock.is_locked:  # otherwise the folder is another process's
@@ -93,7 +93,7 @@ class RunFolder:
         trace: TracebackType | None,
     ) -> None:
         """Unlock the folder, and remove it if nothing was committed."""
-        with Held():
+        with DelayedSignals():
             self._leave()
 
     def _leave(self) -> None:
