@@ -87,15 +87,15 @@ def _fatal(path: str, size: int, changed: int) -> str:
     seconds = _SECONDS + size // _SPEED
     words = [sys.executable, "-P", "-c", _PROGRAM, path, str(seconds), str(_ROOM + 2 * size)]
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
     try:
         ended = subprocess.run(  # noqa: S603 - the program above
             words,
             env={**os.environ, **one},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=60 + 10 * seconds,
             check=False,
-            **quiet,
         )
     except subprocess.TimeoutExpired:
         return "reading it does not end"
