@@ -43,6 +43,13 @@ PANDAS = {
     "string[pyarrow]": pd.Series(WORDS, dtype="string[pyarrow]"),
     "int32[pyarrow]": pd.Series(RNG.integers(0, 50, N), dtype="int32[pyarrow]"),
     "date32[pyarrow]": pd.Series(DAYS.date, dtype="date32[pyarrow]"),
+    "decimal[pyarrow]": pd.Series(
+        [Decimal(int(i)) / 4 for i in RNG.integers(0, 99, N)],
+        dtype=pd.ArrowDtype(pa.decimal128(9, 2)),
+    ),
+    "dictionary[pyarrow]": pd.Series(
+        pd.arrays.ArrowExtensionArray(pa.array(WORDS.tolist()).dictionary_encode())
+    ),
     "object of text": pd.Series(WORDS, dtype=object),
     "object of integers": pd.Series(RNG.integers(0, 99, N).tolist(), dtype=object),
     "object of booleans": pd.Series((RNG.random(N) < 0.5).tolist(), dtype=object),

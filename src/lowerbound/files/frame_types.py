@@ -32,7 +32,6 @@ _UNFIT = (
 _INTERVAL = re.compile(r"(?P<first>[\[(])(?P<left>.+), (?P<right>.+)(?P<last>[\])])")
 _ENDS = ("left", "right")
 _CLOSED = {"(]": "right", "[)": "left", "[]": "both", "()": "neither"}
-_PYARROW = "[pyarrow]"  # the end of the names of Arrow's types in pandas
 
 
 def _pandas() -> Any:
@@ -276,6 +275,8 @@ def described(dtype: Any) -> Any:
         return {"objects": described(dtype.of)}
     if isinstance(dtype, _pandas().StringDtype) and dtype.na_value is _pandas().NA:
         return f"string[{dtype.storage}]"
+    if isinstance(dtype, _pandas().ArrowDtype):
+        return {"arrow": str(dtype.pyarrow_dtype)}
     if isinstance(dtype, _pandas().SparseDtype):
         fill = dtype.fill_value
         return {"sparse": str(dtype.subtype), "fill": None if fill != fill else _scalar(fill)}  # noqa: PLR0124
@@ -296,10 +297,12 @@ def dtype_of(description: Any) -> Any:
     pd = _pandas()
     try:
         if not isinstance(description, Mapping):
-            return _named(description)
+            return pd.api.types.pandas_dtype(description)
         if "objects" in description:
             inner = dtype_of(description["objects"])
             return None if inner is None else Objects(inner)
+        if "arrow" in description:
+            return pd.ArrowDtype(arrow_type(description["arrow"]))
         if "sparse" in description:
             fill = description["fill"]
             return pd.SparseDtype(description["sparse"], np.nan if fill is None else fill)
@@ -308,17 +311,6 @@ def dtype_of(description: Any) -> Any:
         return pd.CategoricalDtype(categories, bool(description["ordered"]))
     except _UNFIT:
         return None
-
-
-def _named(name: Any) -> Any:
-    """Return the pandas type of a name; pandas does not read all names of Arrow's types."""
-    pd = _pandas()
-    try:
-        return pd.api.types.pandas_dtype(name)
-    except (NotImplementedError, TypeError, ValueError):
-        if not name.endswith(_PYARROW):
-            raise
-        return pd.ArrowDtype(arrow_type(name.removesuffix(_PYARROW)))
 
 
 def _parsed(words: pa.ChunkedArray, description: Any) -> Any:
@@ -379,7 +371,7 @@ def _scalar(label: Any) -> Any:
 
 
 def _is_simple(label: Any) -> bool:
-    return isinstance(label, str | int | float) and label == label  # noqa: PLR0124 - NaN
+    return label is None or isinstance(label, str | int | float) and label == label  # noqa: PLR0124
 
 
 def polars_described(dtype: Any) -> Any:
