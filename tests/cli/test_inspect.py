@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy import sparse
 
 import commands
 from lowerbound.cli.main import main
@@ -117,11 +118,70 @@ def test_nested_and_infinite_values_of_parquet(here):
     ]
 
 
-def test_files_that_cannot_be_read_are_refused_as_before(here, capsys):
-    (here / "h.csv").write_text("a,b\n")
-    (here / "q.csv").write_text('a,b\n1,"x\n2,3\n')
-    assert main(["inspect", "h.csv"]) == main(["inspect", "q.csv"]) == 3
-    assert main(["inspect", "none.csv"]) == 3
+@pytest.mark.parametrize(
+    ("text", "rows", "codes"),
+    [
+        (b"a,b\n", 0, ["E013", "E038"]),
+        (b"a,b", 0, ["E013", "E038"]),
+        (b'a,b\n1,"x\n2,3\n', 2, ["E011"]),
+        (b'a,"b\n1,x\n2,3\n', 2, ["E011"]),
+        (b'a,b\n1,"x, y"\n2,"z\n3,w\n', 3, ["E011"]),
+        (b"a,b\n1,x\n2,\0y\n", 2, ["E014"]),
+        (b"a,b\n1,x\x81\n2,y\n", 2, ["E014"]),
+        (b"a,a,a\n1,2,3\n1,3,4\n", 2, ["E012"]),
+        (b'a,b\n1,"x\n2,3,4\n5,6\n', 2, ["E011", "E010"]),
+        (b"a,b\n,\n,\n", 2, ["E037"]),
+    ],
+)
+def test_a_file_that_fit_refuses_is_described_as_far_as_possible(here, capsys, text, rows, codes):
+    (here / "t.csv").write_bytes(text)
+    found = commands.inspect("t.csv")
+    assert found.facts["rows"] == rows
+    told = " ".join(found.notes)
+    assert all(code in told for code in codes)
+    assert main(["inspect", "t.csv"]) == 0
+    assert main(["fit", "t.csv", "--dry-run"]) == 3
+    capsys.readouterr()
+
+
+FOLDERS = {
+    "columns of text": ({"1.csv": "a,b\n1,2\n", "2.csv": "a,c\n1,2\n"}, ["a", "b", "c"], "E022"),
+    "an empty file": ({"1.csv": "a\n1\n2\n", "2.csv": ""}, ["a"], "empty"),
+    "a gap": ({"p1.csv": "a\n1\n", "p3.csv": "a\n2\n"}, ["a"], "E024"),
+    "a download": ({"1.csv": "a\n1\n2\n", "2.csv.part": "a\n"}, ["a"], "E024"),
+    "columns": ([{"a": [1], "b": [2]}, {"a": [1], "c": [2]}], ["a", "b", "c"], "E022"),
+    "types": ([{"a": [1], "b": [2]}, {"a": ["x"], "b": [2]}], ["a", "b"], "E022"),
+    "lists": ([{"a": [1], "b": [2]}, {"a": [[1]], "b": [2]}], ["a", "b"], "E022"),
+    "no rows": ([{"a": pa.array([], pa.int64())}], ["a"], "E013"),
+    "names": (
+        [pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"])],
+        ["a", "a.2"],
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_files_that_do_not_fit_together_are_described(here, capsys, name):
+    files, columns, code = FOLDERS[name]
+    (here / "d").mkdir()
+    for i, table in enumerate(files):
+        if isinstance(files, dict):
+            (here / "d" / table).write_text(files[table])
+        else:
+            whole = table if isinstance(table, pa.Table) else pa.table(table)
+            pq.write_table(whole, f"d/{i}.parquet")
+    found = commands.inspect("d")
+    assert [c["column"] for c in found.facts["columns"]] == columns
+    assert code in " ".join(found.notes)
+    assert main(["inspect", "d"]) == 0
+    assert main(["fit", "d", "--dry-run"]) == 3
+    capsys.readouterr()
+
+
+def test_what_is_no_table_is_refused(here, capsys):
+    (here / "blank.csv").write_text("\n\n")
+    assert main(["inspect", "blank.csv"]) == main(["inspect", "none.csv"]) == 3
     capsys.readouterr()
 
 
@@ -194,3 +254,19 @@ def test_a_word_for_reproductions_says_where_they_are(capsys):
         error = json.loads(capsys.readouterr().err)["error"]
         assert error["code"] == "E230"
         assert "python -m reproductions" in error["hint"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_infinite_and_missing_values_of_a_sparse_matrix_are_listed(here, capsys, value):
+    matrix = sparse.csr_matrix(RNG.poisson(1, (50, 6)).astype(float) + 1)
+    matrix[3, 2], matrix[7, 1] = value, 0.5
+    sparse.save_npz("m.npz", matrix)
+    found = commands.inspect("m.npz").facts
+    assert np.isfinite(found["largest"])
+    assert [(p["column"], p["code"], p["values"][0]["row"]) for p in found["problems"]] == [
+        ("x2", "E030", 4),
+        ("x1", "E073", 8),
+    ]
+    assert main(["inspect", "m.npz"]) == 0
+    assert main(["fit", "m.npz", "--recipe", "counts", "--dry-run"]) == 3
+    capsys.readouterr()

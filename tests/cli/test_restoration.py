@@ -297,6 +297,25 @@ def test_fits_that_cannot_work_are_refused(call, words, code):
     assert not (call.folder / "x.vae").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "fit grey --recipe segment --targets masks --out masks/x.vae",
+        "fit grey --recipe segment --targets masks --out grey/x.vae",
+        "fit grey --recipe denoise --targets grey/../masks --out masks/x",
+        "inpaint inpaint.vae grey --mask masks --out masks/made",
+        "inpaint inpaint.vae grey --mask masks --out masks --overwrite",
+        "inpaint inpaint.vae grey --mask held/masks --out held --overwrite",
+        "inpaint inpaint.vae grey --mask held/masks/0.png --out held/masks --overwrite",
+    ],
+)
+def test_results_do_not_come_to_lie_among_the_inputs(call, words):
+    write(call.folder / "held/masks/0.png", np.zeros((40, 30), np.uint8))
+    before = sorted(call.folder.rglob("*"))
+    assert call(*words.split(), code=2)["code"] == "E236"
+    assert sorted(call.folder.rglob("*")) == before
+
+
 def test_a_recipe_that_a_file_names_is_taken(call):
     (call.folder / "plan.toml").write_text('recipe = "denoise"\n[settings]\nwidth = 4\n')
     call("fit", "photos", "--config", "plan.toml", *SMALL[:2], "--out", "named.vae")

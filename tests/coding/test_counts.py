@@ -8,6 +8,7 @@ import torch
 
 import lowerbound
 from lowerbound.coding.counts import DEPTHS, CountsCoding
+from lowerbound.columns.arrow import declared, missing, pc
 from lowerbound.errors import LowerboundError
 from lowerbound.files.read import read
 from lowerbound.nn.distributions.counts import (
@@ -122,6 +123,68 @@ def test_batches_are_written_in_their_own_type(label):
     assert drawn.type == pa.Table.from_pandas(table)["site"].type
     for spelled in ("2", 2, 2.0):
         assert coding.asked({"site": spelled}).context == (None, 1)
+
+
+LETTERS = pa.array(["a", "b"] * 30)
+BATCHES = {
+    "run-end": pc.run_end_encode(LETTERS),
+    "large": LETTERS.cast(pa.large_string()),
+    "view": LETTERS.cast(pa.string_view()),
+    "bytes": LETTERS.cast(pa.binary()),
+    "categories of text": LETTERS.dictionary_encode(),
+    "categories of numbers": pa.array([3, 4] * 30).dictionary_encode(),
+    "null category": pa.DictionaryArray.from_arrays([0, 1] * 30, ["a", None]),
+    "null codes": pa.DictionaryArray.from_arrays([0, None, 1] * 20, ["a", "b"]),
+    "empty": pa.array(["a", "", "b"] * 20),
+    "blank": pa.array(["a", " ", "NA"] * 20),
+    "truth": pa.array([True, False] * 30),
+    "NaN": pa.array([1.0, float("nan"), 2.0] * 20),
+    "half": pa.array(np.array([1, 2] * 30, np.float16)),
+    "day": pa.array([1, 2] * 30, pa.int32()).cast(pa.date32()),
+}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+def test_batches_of_any_type_are_read_asked_and_written(name):
+    site = BATCHES[name]
+    frame = read(pa.table({"g0": range(60), "g1": range(60), "site": site}))
+    coding = CountsCoding.fit(frame, types={"site": "batch"}, drop=[], transform="blend")
+    known = missing(pa.chunked_array([site])).to_pylist().count(False)
+    assert sum(coding.batches.values()) == known
+    assert coding.encode(frame).unseen == ({"site": 60 - known} if known < 60 else {})
+    drawn = coding.drawn(np.zeros((9, 2)), coding.contexts(9, 0))["site"]
+    assert drawn.type == declared(site.type)
+    assert drawn.null_count == 0
+    codes = [coding.asked({"site": batch}).context[1] for batch in coding.batches]
+    assert codes == list(range(len(codes)))
+
+
+@pytest.mark.parametrize(
+    ("site", "code"),
+    [([""] * 3, "E033"), ([None] * 3, "E033"), ([[1]] * 3, "E023"), ([{"a": 1}] * 3, "E023")],
+)
+def test_a_batch_without_values_is_refused(site, code):
+    frame = read(pa.table({"g": [1, 2, 3], "site": pa.array(site)}))
+    with pytest.raises(LowerboundError) as error:
+        CountsCoding.fit(frame, types={"site": "batch"}, drop=[], transform="blend")
+    assert error.value.code == code
+
+
+@pytest.mark.parametrize("gene", [["a", "b", "c"], [[1], [2], [3]]])
+def test_columns_that_hold_no_numbers_are_no_counts(gene):
+    frame = read(pa.table({"g": [1, 2, 3], "text": pa.array(gene)}))
+    with pytest.raises(LowerboundError, match="--drop text") as error:
+        CountsCoding.fit(frame, types={}, drop=[], transform="blend")
+    assert error.value.code == "E073"
+
+
+def test_annotations_of_whole_floats_are_batches():
+    anndata = pytest.importorskip("anndata")
+    obs = pd.DataFrame({"site": [1.0, 2.0, np.nan], "size": [0.5, 1.0, 2.0]}, index=list("abc"))
+    frame = read(anndata.AnnData(np.ones((3, 2), np.float32), obs=obs))
+    assert frame.annotations.column_names == ["site"]
+    coding = CountsCoding.fit(frame, types={"site": "batch"}, drop=[], transform="blend")
+    assert coding.batches == {"1": 1, "2": 1}
 
 
 def test_totals_are_kept_compactly_and_survive_saving(vae):

@@ -237,3 +237,101 @@ def test_other_spellings_of_the_same_moments_have_the_same_codes():
     ):
         found = schema.encode(table.set_column(0, "d", cells)).values
         np.testing.assert_array_equal(found, wanted)
+
+
+# --- moments that stand for something else -------------------------------------------------------
+
+DAYS = np.datetime64("2018-01-01") + RNG.integers(0, 2000, 1000).astype("timedelta64[D]")
+BIRTHS = np.datetime64("1950-01-01") + RNG.integers(0, 18_000, 1000).astype("timedelta64[D]")
+STAMPS = np.datetime64("2023-01-01T00:00:00") + RNG.integers(0, 3 * 10**7, 1000)
+
+
+def marked(dates, marks):
+    """Return dates of which some shares are replaced."""
+    out, at = dates.copy(), 0
+    for moment, count in marks.items():
+        out[at : at + count] = np.datetime64(moment)
+        at += count
+    return out
+
+
+NEVER = "9999-12-31"
+SENTINELS = {
+    "many": (DAYS, {NEVER: 200}),
+    "few": (DAYS, {NEVER: 2}),
+    "one": (DAYS, {NEVER: 1}),
+    "nearly all": (DAYS, {NEVER: 980}),
+    "at the beginning": (BIRTHS, {"1900-01-01": 30}),
+    "in the middle": (BIRTHS, {"1970-01-01": 80}),
+    "several": (DAYS, {NEVER: 40, "1900-01-01": 20, "0001-01-01": 3}),
+    "moments": (STAMPS, {"9999-12-31T23:59:59": 50}),
+    "nanoseconds": (STAMPS, {"2262-04-11T00:00:00": 50}),
+}
+
+
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("name", SENTINELS)
+def test_moments_that_stand_for_something_else_are_atoms(name, text):
+    dates, marks = SENTINELS[name]
+    values = pa.array(marked(dates, marks))
+    values = pa.array([str(each) for each in marked(dates, marks)]) if text else values
+    when = column(values)
+    atoms = np.array(when.atoms).astype("int64").astype("datetime64[s]")
+    assert sorted(atoms) == sorted(np.datetime64(each, "s") for each in marks)
+    assert f"{sum(marks.values()):,} row" in when.notes[-1]
+    schema = infer(pa.table({"when": values, "x": RNG.normal(size=len(dates))}))
+    schema = type(schema).model_validate_json(schema.model_dump_json())
+    codes = schema.encode(pa.table({"when": values, "x": np.zeros(len(dates))})).values
+    spans = [i for i, part in enumerate(schema.parts) if part.column == "when"]
+    back = when.decode(codes[:, spans], bounded=True)
+    known = np.isin(marked(dates, marks), [np.datetime64(each) for each in marks])
+    assert back.filter(pa.array(known)) == values.filter(pa.array(known))
+    if dates is not STAMPS:  # whose position in the hour is uniform
+        assert back == values
+    # The parts of a value are either the code of an atom, or those of a date and the code of none.
+    own = codes[:, spans]
+    assert (np.isnan(own[:, :-1]).all(1) == known).all()
+    assert ((own[:, -1] == len(marks)) == ~known).all()
+    assert not when.log_jacobian(own)[known].any()
+
+
+def test_draws_stay_where_the_dates_are():
+    when = column(pa.array(marked(DAYS, {NEVER: 100})))
+    wild = RNG.normal(0, 5, (5000, len(when.parts)))
+    wild[:, 1] = RNG.integers(0, 7, 5000)
+    wild[:, -1] = RNG.integers(0, 2, 5000)
+    drawn = np.array(when.decode(wild, bounded=True).to_pylist(), "datetime64[D]")
+    never = wild[:, -1] == 0
+    assert (drawn[never] == np.datetime64(NEVER)).all()
+    assert drawn[~never].min() >= DAYS.min()
+    assert drawn[~never].max() <= DAYS.max()
+
+
+def test_an_atom_can_be_asked_and_what_lies_between_cannot():
+    when = column(pa.array(marked(DAYS, {NEVER: 100})))
+    asked = when.asked(NEVER)
+    assert asked.cell.to_pylist() == [dt.date(9999, 12, 31)]
+    assert asked.codes[-1] == 0
+    assert np.isnan(asked.codes[:-1]).all()
+    for other in ("5000-01-01", "9999-12-30"):
+        with pytest.raises(DataError) as error:
+            when.asked(other)
+        assert error.value.code == "E074"
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        DAYS,
+        BIRTHS,
+        STAMPS,
+        np.sort(DAYS)[::-1],
+        np.datetime64("2020-01-01") + np.arange(300).astype("timedelta64[D]"),
+        np.datetime64("2024-01-01") - (RNG.pareto(1, 1000) * 20).astype("timedelta64[D]"),
+        np.repeat(np.array(["2020-01", "2020-02", "2020-03"], "datetime64[D]"), [50, 70, 60]),
+        np.array(["2020-01-01", "9999-12-31", "2020-01-03"] * 3, "datetime64[D]"),
+    ],
+)
+def test_usual_dates_have_no_atoms(dates):
+    assert column(pa.array(dates)).atoms == ()
+    assert column(pa.array(marked(DAYS, {NEVER: 100})), exclude_atoms=True).atoms == ()

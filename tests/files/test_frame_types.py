@@ -12,7 +12,7 @@ import pytest
 
 from estimators import quick
 from lowerbound import VAE
-from lowerbound.files import containers
+from lowerbound.files import containers, frame_types
 from lowerbound.files.read import read
 
 N = 120
@@ -63,6 +63,13 @@ PANDAS = {
     "categories of moments": labels(pd.to_datetime(["2024-01-01", "2023-05-05", "2020-02-02"])),
     "categories of booleans": pd.Series(pd.Categorical(RNG.random(N) < 0.5)),
     "binned": pd.Series(pd.cut(RNG.normal(size=N), 4)),
+    "objects of intervals": pd.Series(list(pd.cut(RNG.normal(size=N), 4)), dtype=object),
+    "objects of periods": pd.Series(list(pd.period_range("2020-01", periods=N)), dtype=object),
+    "objects of moments": pd.Series(list(DAYS), dtype=object),
+    "binned moments": pd.Series(pd.cut(DAYS, 3)),
+    "binned durations": pd.Series(pd.cut(DAYS - DAYS[0], 3)),
+    "binned zoned moments": pd.Series(pd.cut(DAYS.tz_localize("Asia/Tokyo"), 3)),
+    "categories of dates": labels(np.array(DAYS[:12:4].date)),
     "intervals": pd.Series(pd.IntervalIndex.from_breaks([0, 0.5, 2, 3])[PLACES]),
     "periods": pd.Series(pd.period_range("2020-01", periods=N, freq="M")),
     "sparse": pd.Series(pd.arrays.SparseArray(RNG.poisson(0.3, N))),
@@ -210,6 +217,69 @@ class TestTypes:
         again = VAE.load(vae.save(tmp_path / "m.vae"))
         assert types(again.sample(5)) == types(frame)
         assert types(again.impute(frame)) == types(frame)
+
+
+EDGES = pd.IntervalIndex.from_breaks([0, 1, 2, 5])
+INTERVALS = {
+    "type": (EDGES[PLACES], "ordinal"),
+    "objects": (list(EDGES[PLACES]), "ordinal"),
+    "objects and None": ([None, *EDGES[PLACES][1:]], "ordinal"),
+    "binned": (pd.cut(RNG.normal(size=N), 4), "ordinal"),
+    "binned, without order": (pd.cut(RNG.normal(size=N), 4).as_unordered(), "categorical"),
+    "quantiles": (pd.qcut(RNG.normal(size=N), 5), "ordinal"),
+    "open ends": (pd.cut(RNG.normal(size=N), [-np.inf, -1, 0, np.inf], right=False), "ordinal"),
+    "overlapping": (pd.IntervalIndex.from_tuples([(0, 2), (1, 3), (0, 1)])[PLACES], "categorical"),
+    "both sides": ([pd.Interval(0, 1, "left"), pd.Interval(1, 2)] * (N // 2), "binary"),
+    "all distinct": (list(pd.interval_range(0, N)), "text"),
+}
+
+
+@pytest.mark.parametrize("name", INTERVALS)
+def test_intervals_are_ordered_categories(name, tmp_path):
+    values, kind = INTERVALS[name]
+    frame = pd.DataFrame({"a": pd.Series(values), "b": RNG.normal(size=N)})
+    if isinstance(values, list):
+        frame["a"] = pd.Series(values, dtype=object)
+    vae = quick(max_epochs=1).fit(frame)
+    column = vae.trained_.coding.schema.columns[0]
+    assert column.kind == kind
+    if kind == "ordinal":
+        assert list(column.levels) == [str(each) for each in sorted(set(frame["a"].dropna()))]
+    again = VAE.load(vae.save(tmp_path / "m.vae"))
+    holed = frame.assign(a=frame["a"].mask(GAPS))  # intervals of whole numbers become objects
+    kept = vae.impute(holed)["a"]
+    assert kept[~GAPS & frame["a"].notna()].tolist() == (
+        frame["a"][~GAPS & frame["a"].notna()].tolist()
+    )
+    if kind == "text":  # which is not modelled
+        return
+    for made in (vae.sample(20), again.sample(20), vae.reconstruct(frame), kept.to_frame()):
+        wanted = holed["a"] if made.equals(kept.to_frame()) else frame["a"]
+        assert made["a"].dtype == wanted.dtype
+        assert set(made["a"]) <= set(frame["a"])
+
+
+def test_intervals_are_found_in_other_types():
+    frame = pd.DataFrame({"a": EDGES[PLACES], "b": RNG.normal(size=N)})
+    vae = quick(max_epochs=1).fit(frame)
+    for other in (
+        frame["a"].astype("interval[float64]"),
+        frame["a"].astype("category"),
+        frame["a"].astype(object),
+        frame["a"].astype(str),
+        frame["a"].astype("interval[float64]").astype(str),
+    ):
+        np.testing.assert_array_equal(
+            vae.anomaly_score(frame.assign(a=other)), vae.anomaly_score(frame)
+        )
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.decimal128(5, 2), pa.binary(3), pa.dictionary(pa.int8(), pa.string())]
+)
+def test_arrow_types_of_pandas_with_parameters_survive_saving(kind):
+    dtype = pd.ArrowDtype(kind)
+    assert frame_types.dtype_of(frame_types.described(dtype)) == dtype
 
 
 def test_frames_without_gaps_come_back_as_they_were():

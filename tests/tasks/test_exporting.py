@@ -19,6 +19,7 @@ import zoo
 from lowerbound import Model, Plan
 from lowerbound.columns.schema import infer
 from lowerbound.errors import CheckFailed, ResourceError, UsageError
+from lowerbound.nn.distributions.level_trees import TreeCategories
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Calibration
 from lowerbound.tasks.onnx import checking, graph
@@ -66,6 +67,16 @@ def mixed(n=600, seed=0):
     return frame
 
 
+def many_levels(n=3000, levels=1500, seed=0):
+    """A column of so many levels that its softmax has two steps."""
+    rng = np.random.default_rng(seed)
+    shop = np.concatenate([np.arange(levels), rng.integers(0, levels, n)])[:n]
+    paid = np.sin(shop) + 0.1 * rng.normal(size=n)
+    frame = pd.DataFrame({"shop": [f"s{i:04d}" for i in shop], "paid": paid})
+    until = np.datetime64("2020-01-01") + rng.integers(0, 900, n).astype("timedelta64[D]")
+    return frame.assign(until=np.where(rng.random(n) < 0.1, np.datetime64("9999-12-31"), until))
+
+
 def strange(n=60):
     """Rows that training has not seen the like of."""
     frame = mixed(n, seed=1)
@@ -87,13 +98,29 @@ def exported(trained, folder, **further):
     (folder / "made.pickle").write_bytes(pickle.dumps(made))
 
 
+def trees(trained):
+    """Return the softmaxes in two steps, of columns of many levels."""
+    return [m for m in trained.model.modules() if isinstance(m, TreeCategories)]
+
+
 def of_numbers(folder):
     exported(learn(numbers(), Plan(settings={"hidden": [16]}, latent=2, **QUICK)), folder)
 
 
 def of_every_kind(folder):
-    plan = Plan(types=KINDS, settings={"hidden": [16], "likelihood": "student"}, **QUICK)
-    exported(learn(mixed(), plan), folder, check=strange())
+    settings = {"hidden": [16], "likelihood": "student", "tree_above": 50}
+    trained = learn(mixed(), Plan(types=KINDS, settings=settings, **QUICK))
+    assert len(trees(trained)) == 1
+    exported(trained, folder, check=strange())
+
+
+def of_many_levels(folder):
+    settings = {"hidden": [16]}
+    trained = learn(many_levels(), Plan(settings=settings, preset="fast", max_epochs=2))
+    assert trees(trained)[0].size > 1000
+    rows = many_levels(400, seed=1)
+    rows.loc[3, "shop"], rows.loc[4, "shop"], rows.loc[5, "paid"] = "new", None, None
+    exported(trained, folder, check=rows)
 
 
 def kept(folder):
@@ -131,6 +158,20 @@ class TestTheGraph:
         assert parity.rows == len(strange())
         assert parity.coding < 1e-6
         assert parity.typical < 0.5
+
+    @pytest.mark.nightly
+    def test_agrees_on_a_column_of_many_levels(self):
+        trained, made = kept(zoo.folder(of_many_levels))
+        parity = made.parity
+        assert parity.holds
+        assert parity.largest < 1e-3
+        assert parity.coding < 1e-6
+        assert parity.typical < 0.5
+        rows = pa.Table.from_pandas(many_levels(300, seed=2))
+        found = opened(made.path).run(None, {graph.INPUT: matrix(trained.coding.schema, rows)})[0]
+        usual = trained.anomaly_score(rows)
+        assert abs(np.mean(found - usual)) < 0.1
+        assert np.corrcoef(found, usual)[0, 1] > 0.99
 
     def test_takes_any_number_of_rows_and_each_by_itself(self, plain):
         trained, made = plain
@@ -296,6 +337,15 @@ class TestTheCoding:
                 "others": [7.0, 7.0000001, 0.0, 1.0, None],
             }
         )
+        coded, _ = Coder(schema)(torch.from_numpy(matrix(schema, few)))
+        np.testing.assert_array_equal(coded.numpy(), schema.encode(few).values)
+
+    def test_moments_that_are_atoms_are_coded_as_the_schema_codes_them(self):
+        dates = np.datetime64("2020-01-01") + np.arange(200).astype("timedelta64[D]")
+        dates[::9], dates[1::50] = np.datetime64("9999-12-31"), np.datetime64("1900-01-01")
+        schema = infer(pa.table({"until": pa.array(dates)}))
+        assert len(schema.columns[0].atoms) == 2
+        few = pa.table({"until": pa.array([*dates[:20].tolist(), None])})
         coded, _ = Coder(schema)(torch.from_numpy(matrix(schema, few)))
         np.testing.assert_array_equal(coded.numpy(), schema.encode(few).values)
 

@@ -18,7 +18,18 @@ from torch import Tensor
 from lowerbound.coding.base import Coded, Conditions, Group, table_of
 from lowerbound.coding.filling import filled
 from lowerbound.coding.rows import Sparse
-from lowerbound.columns.arrow import declared, levels, listed, pc, spell
+from lowerbound.columns.arrow import (
+    MISSING_TEXT,
+    Levels,
+    computable,
+    declared,
+    floats,
+    is_number,
+    levels,
+    listed,
+    plain,
+    spell,
+)
 from lowerbound.columns.categories import Category
 from lowerbound.columns.levels import Known
 from lowerbound.columns.numbers import Count, Numeric
@@ -63,7 +74,7 @@ class CountsCoding:
 
         Raises:
             UsageError: E249 for `types` other than one batch column.
-            DataError: E031 where that is missing, and as `encode`.
+            DataError: E031 where that is missing, E033 where it has no value, and as `encode`.
         """
         coding = cls.seen([frame], frame.names, types=types, drop=drop)
         context = coding.encode(frame).rows.take(torch.arange(frame.rows)).context
@@ -88,14 +99,22 @@ class CountsCoding:
 
         Raises:
             UsageError: E249 for `types` other than one batch column, E203 for an unknown name.
-            DataError: E031 where that is missing.
+            DataError: E031 where that is missing, E033 where it has no value.
         """
         batch, counts, dtype = _chosen(types), Counter[str](), "string"
         for part in parts if batch else ():
             dtype = str(declared(_annotation(part, batch, ()).type))
-            found = pc.value_counts(_texts(part, batch, ())).to_pylist()
-            counts.update({pair["values"]: pair["counts"] for pair in found})
-        known = {name: counts[name] for name in sorted(n for n in counts if n is not None)}
+            codes, words = _batches_of(part, batch, ())
+            rows = np.bincount(codes[codes >= 0], minlength=len(words)).tolist()
+            counts.update(dict(zip(words, rows, strict=True)))
+        known = {name: counts[name] for name in sorted(filter(_is_value, counts)) if counts[name]}
+        if batch and not known:
+            raise DataError(
+                "E033",
+                f"column {batch!r} cannot be the batch: no row has a value",
+                fix="choose another column: --types COLUMN=batch, or leave it out",
+                column=batch,
+            )
         left = {*matched(drop, names, "drop"), batch}
         return cls(
             tuple(n for n in names if n not in left), batch, known if batch else None, dtype
@@ -211,7 +230,7 @@ class CountsCoding:
         """
         assert self.batches
         known = Known(list(self.batches), pa.string())
-        places, words = levels(_texts(frame, self.batch, self.names).combine_chunks(), self.batch)
+        places, words = _batches_of(frame, self.batch, self.names)
         codes = torch.tensor([*known.find(words, pa.string()), -1])[torch.tensor(places)]
         usual = torch.tensor(list(self.batches.values()), dtype=torch.float32)
         rows = torch.cat([torch.eye(len(self.batches)), (usual / usual.sum())[None]])
@@ -369,8 +388,22 @@ class CountsCoding:
 def _columns(frame: Whole, places: Sequence[int]) -> Any:
     """Return the columns at these positions as one matrix, dense or sparse."""
     table = table_of(frame)
-    columns = [table.column(i).to_numpy() for i in places]
-    return np.column_stack([np.asarray(c, np.float64) for c in columns])
+    return np.column_stack([_numbers(table.column(i), table.column_names[i]) for i in places])
+
+
+def _numbers(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
+    """Return the values of a column of counts, NaN where missing."""
+    if is_number(column.type):
+        return np.asarray(column.to_numpy(), np.float64)
+    try:
+        return floats(plain(column), name)
+    except DataError as error:
+        raise DataError(
+            "E073",
+            f"column {name!r} does not hold counts: {error.message}",
+            fix=f"leave it out: --drop {name}, or give it as the batch: --types {name}=batch",
+            column=name,
+        ) from error
 
 
 @_columns.register
@@ -415,15 +448,19 @@ def _annotation(frame: Whole, name: str, genes: Sequence[str]) -> pa.ChunkedArra
     return table[name]
 
 
-def _texts(frame: Whole, name: str, genes: Sequence[str]) -> pa.ChunkedArray:
-    """Return an annotation of the rows as text."""
-    column = _annotation(frame, name, genes)
-    plain = column.cast(column.type.value_type) if _coded(column) else column
-    return plain.cast(pa.string())
+def _batches_of(frame: Whole, name: str, genes: Sequence[str]) -> Levels:
+    """Return the values of an annotation as text, and the code of each row."""
+    column = computable(_annotation(frame, name, genes))
+    if pa.types.is_dictionary(column.type):
+        kind = column.type.value_type
+        parts = [chunk.dictionary_decode() for chunk in column.chunks]
+        column = computable(pa.chunked_array(parts, kind))
+    return levels(pa.concat_arrays(column.chunks or [pa.array([], column.type)]), name)
 
 
-def _coded(column: pa.ChunkedArray) -> bool:
-    return pa.types.is_dictionary(column.type)
+def _is_value(word: str | None) -> bool:
+    """Return whether a text is the name of a batch: not one of the words for missing values."""
+    return word is not None and word.strip() not in MISSING_TEXT
 
 
 def _missing(name: str, frame: Whole, known: Sequence[str]) -> DataError:

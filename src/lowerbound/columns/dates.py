@@ -31,11 +31,13 @@ from lowerbound.columns.date_formats import (
     read,
     styled,
     write,
+    written,
 )
 from lowerbound.errors import DataError
 
 DAY, HOUR = 86_400, 3_600
 _YEAR_1, _YEAR_9999 = -62_135_596_800, 253_402_300_799  # first and last second of most calendars
+MOST_ATOMS = 10
 EPOCH_WEEKDAY = 3  # 1970-01-01 was a Thursday, and weeks begin on Monday
 _TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 ISO = "ISO 8601"
@@ -184,6 +186,10 @@ class Datetime(Column):
     hour is modelled as uniform and decoded to its middle, unless all training rows share one
     position, which is then kept. Bounded moments are those of draws: they lie anywhere within
     the hour, in the range and at the resolution of the training rows.
+
+    Moments that stand for something else, such as 9999-12-31, are atoms: a last part holds the
+    number of the row's atom, the last code meaning none. The other parts of an atom are NaN, and
+    take no part in the range. Therefore all parts together have a valid mixed density.
     """
 
     kind: Literal["datetime"]
@@ -196,6 +202,7 @@ class Datetime(Column):
     pattern: str | None = None
     seen: Calendar | None = None  # None in models of earlier versions
     style: Style | None = None  # of text in ISO 8601
+    atoms: tuple[float, ...] = Field(default=(), max_length=MOST_ATOMS)  # in seconds since 1970
 
     @field_validator("pattern")
     @classmethod
@@ -205,9 +212,14 @@ class Datetime(Column):
         return pattern
 
     @classmethod
-    def fit(cls, cells: pa.Array, moments: np.ndarray, **common: object) -> Datetime:
-        """Return the column fitted to cells (n,), at moments in seconds (n,), NaN if missing."""
-        known = moments[~np.isnan(moments)]
+    def fit(
+        cls, cells: pa.Array, moments: np.ndarray, atoms: tuple[float, ...] = (), **common: object
+    ) -> Datetime:
+        """Return the column fitted to cells (n,), at moments in seconds (n,), NaN if missing.
+
+        At least one moment is no atom.
+        """
+        known = moments[~(np.isnan(moments) | np.isin(moments, atoms))]
         week, _, hour, rest = split(known)
         style = Style.fit(cells, moments) if common["pattern"] in (ISO, None) else None
         hours = bool((hour != hour[0]).any() or (rest != rest[0]).any())
@@ -223,6 +235,7 @@ class Datetime(Column):
                 "hours": hours,
                 "rest": constant if even else None,
                 "style": style,
+                "atoms": atoms,
                 "seen": Calendar.fit(known, getattr(cells.type, "tz", None) or "", style),
                 **common,
             }
@@ -239,18 +252,24 @@ class Datetime(Column):
         week = Part(name=self.name, column=self.name, family="real", step=1 / self.std)
         day = Part(name=f"{self.name}#weekday", column=self.name, family="categorical", size=7)
         hour = Part(name=f"{self.name}#hour", column=self.name, family="categorical", size=24)
-        return ((week,) if self._weeks else ()) + (day,) + ((hour,) if self.hours else ())
+        parts = ((week,) if self._weeks else ()) + (day,) + ((hour,) if self.hours else ())
+        if not self.atoms:
+            return parts
+        size, name = len(self.atoms) + 1, f"{self.name}#atom"
+        return (*parts, Part(name=name, column=self.name, family="categorical", size=size))
 
     @property
     def action(self) -> str:
         """Return the parts as text."""
         names = ["week"] * self._weeks + ["weekday"] + ["hour"] * self.hours
-        return ", ".join(names)
+        atoms = ", ".join(written(atom) for atom in self.atoms)
+        return ", ".join(names) + (f"; atom at {atoms}" if atoms else "")
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
         """Split moments into week, weekday and hour."""
         moments = seconds(cells, self.name, self.pattern)
-        gone = np.isnan(moments)
+        missing = np.isnan(moments)
+        gone = missing | np.isin(moments, self.atoms)
         week, day, hour, rest = split(np.where(gone, 0.0, moments))
         columns = [day]
         outside = np.zeros(len(gone), dtype=bool)
@@ -264,13 +283,21 @@ class Datetime(Column):
             columns.append(hour)
         if self.rest is not None:
             outside |= (rest if self.hours else hour * HOUR + rest) != self.rest
-        out[:] = np.stack(columns, axis=1)
+        out[:, : len(columns)] = np.stack(columns, axis=1)
         out[gone] = np.nan
-        return Tally(int(gone.sum()), clipped=int((outside & ~gone).sum()))
+        if self.atoms:
+            atom = np.full(len(moments), float(len(self.atoms)))
+            for code, moment in enumerate(self.atoms):
+                atom[moments == moment] = code
+            out[:, -1] = np.where(missing, np.nan, atom)
+        return Tally(int(missing.sum()), clipped=int((outside & ~gone).sum()))
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
         """Return moments, in the middle of the hour if the position within it varied."""
         gone = np.isnan(values).any(axis=1)
+        if self.atoms:
+            values, atom = values[:, :-1], values[:, -1]
+            gone = np.isnan(values).any(axis=1) | np.isnan(atom)
         codes = iter(np.nan_to_num(values.astype(np.float64)).T)
         week = np.rint(next(codes) * self.std + self.mean) if self._weeks else float(self.first)
         if bounded:
@@ -280,6 +307,8 @@ class Datetime(Column):
         moments = np.where(gone, np.nan, moments + self._within_hour(values, bounded))
         if bounded and self.seen:
             moments = self.seen.held(moments, self.style)
+        for code, moment in enumerate(self.atoms):
+            moments = np.where(atom == code, moment, moments)
         return self._written(moments)
 
     def _written(self, moments: np.ndarray) -> pa.Array:
@@ -339,7 +368,8 @@ class Datetime(Column):
         codes = np.empty((1, len(self.parts)), dtype=np.float32)
         tally = self.encode(cells, codes)
         low, high = self._range()
-        if tally.clipped or not low <= moment[0] <= high:
+        apart = moment[0] in self.atoms
+        if tally.clipped or not (apart or low <= moment[0] <= high):
             raise self._not_seen(value, self._seen())
         cell = self._written(moment)
         if not np.array_equal(seconds(plain(pa.chunked_array([cell])), self.name, None), moment):

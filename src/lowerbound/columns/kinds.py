@@ -15,8 +15,16 @@ from lowerbound.columns import hints
 from lowerbound.columns.arrow import NUMBER, BadValues, listed, pc, row_of, snippet
 from lowerbound.columns.base import Column
 from lowerbound.columns.categories import MOST_LEVELS, Category
-from lowerbound.columns.date_formats import COMPACT, styled
-from lowerbound.columns.dates import ISO, Datetime, digits, find_format, seconds
+from lowerbound.columns.date_formats import COMPACT, styled, written
+from lowerbound.columns.dates import (
+    DAY,
+    ISO,
+    MOST_ATOMS,
+    Datetime,
+    digits,
+    find_format,
+    seconds,
+)
 from lowerbound.columns.levels import Known
 from lowerbound.columns.numbers import (
     NEAREST,
@@ -38,6 +46,8 @@ _MANY = 50  # distinct values above which a value may be an atom beside others a
 _FEW = 20
 _SPIKE = 5  # how many times as common as others an atom is
 _NEAR = 3  # values on each side that a spike is compared with
+_FAR = 20  # robust standard deviations from the median beyond which a moment is no date
+_APART = 0.25  # of the range of the other dates: the distance of a common date that is none
 _DOMINANT = 0.25  # share of the remaining rows that would make their distribution too narrow
 _SCARCE = 5  # values besides the spikes that are atoms as well if they are not rare
 
@@ -383,7 +393,41 @@ def _datetime(sample: Sample, pattern: str | None = None) -> Column:
         cells = sample.cells
         words = digits(cells) if raw.is_number(cells.type) else cells
         notes = (hints.of_dates(pattern, words.dictionary, moments),)
-    return Datetime.fit(sample.cells, moments, pattern=pattern, notes=notes, **sample.common)
+    atoms = () if sample.exclude_atoms else _apart(Spread.of(moments))
+    if atoms:
+        rows = int(np.isin(moments, atoms).sum())
+        shown = listed([written(atom) for atom in atoms], 3)
+        notes += (f"{rows:,} {'rows hold' if rows > 1 else 'row holds'} {shown}: modelled apart",)
+    return Datetime.fit(
+        sample.cells, moments, atoms, pattern=pattern, notes=notes, **sample.common
+    )
+
+
+def _apart(spread: Spread) -> tuple[float, ...]:
+    """Return the moments that stand for something else, such as "never" or "unknown".
+
+    They are far from all others (9999-12-31), or are much commoner than the dates next to them
+    (1970-01-01), or are common and beyond a gap at an end (1900-01-01).
+    """
+    if spread.rows < _FEW:
+        return ()
+    found = _spikes(spread)
+    rest = spread.where(~found)
+    middle = rest.quantile(0.5)
+    deviation = max((rest.quantile(0.75) - rest.quantile(0.25)) / 1.349, DAY)
+    far = ~found & (np.abs(spread.values - middle) > _FAR * deviation)
+    if far.sum() + found.sum() <= MOST_ATOMS:
+        found |= far
+    for end, beside in ((0, 1), (-1, -2)):
+        others = spread.where(~found)
+        if len(others.values) < 3 or found.sum() == MOST_ATOMS:
+            break
+        gap = abs(others.values[end] - others.values[beside])
+        width = others.values[-1] - others.values[0] - gap
+        usual = max(float(np.median(others.counts)), 1.0)
+        if gap >= _APART * width and others.counts[end] >= _SPIKE * usual:
+            found[spread.values == others.values[end]] = True
+    return tuple(spread.values[found].tolist())
 
 
 def _sorted_words(sample: Sample) -> tuple[list[str], np.ndarray]:

@@ -20,9 +20,10 @@ class Known:
     """The levels of a column, found in every spelling of the same value.
 
     1, 1.0, "1", " 1" and True are the same level, and so are dates, times of day and durations
-    in other types, units and time zones. An equal spelling comes first; any other way to read a
-    value counts only if a single level reads so. Therefore "1.1" and "1.10" are two levels of a
-    column that has both, and "007" is the number 7, but not the text "7".
+    in other types, units and time zones, and intervals of equal ends. An equal spelling comes
+    first; any other way to read a value counts only if a single level reads so. Therefore "1.1"
+    and "1.10" are two levels of a column that has both, and "007" is the number 7, but not the
+    text "7".
 
     Args:
         words: the levels, as text.
@@ -67,6 +68,7 @@ class Known:
     def _views(self, kind: pa.DataType) -> Iterator[tuple[str, _Reader]]:
         """Yield the ways to read values, the strictest first."""
         yield "text", _text
+        yield "interval", _interval
         both_text = is_text(kind) and is_text(self.kind)
         yield "number", _number
         if not both_text:
@@ -129,6 +131,10 @@ _Reader = Callable[[str, pa.DataType], Hashable | None]
 
 def _text(word: str, kind: pa.DataType) -> str | None:
     return word.strip() if is_text(kind) else None
+
+
+def _interval(word: str, kind: pa.DataType) -> tuple[object, ...] | None:
+    return spellings.interval(word) if is_text(kind) else None
 
 
 def _lower(word: str, kind: pa.DataType) -> str:

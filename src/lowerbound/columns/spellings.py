@@ -1,4 +1,4 @@
-"""Values that are spelled as text: numbers, dates, times of day, durations and truth values."""
+"""Values spelled as text: numbers, dates, times of day, durations, intervals, truth values."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _MOMENT = re.compile(
     r" ?(?P<zone>Z|[+-]\d\d(:?\d\d)?)?)?"
 )
 _CLOCK = r"(?P<hour>\d+):(?P<minute>\d\d)(:(?P<second>\d\d)(\.(?P<fraction>\d{1,9}))?)?"
+_INTERVAL = re.compile(r"\s*([\[(]) *(.+?), *(.+?) *([\])])\s*")
 _TIME = re.compile(_CLOCK)
 _SPAN = re.compile(rf"((?P<days>-?\d+) days?,? ?)?(?P<sign>[+-]?)({_CLOCK})?")
 
@@ -72,6 +73,18 @@ def span(word: str) -> int | None:
         return None
     clock = _clock(found)
     return int(found["days"] or 0) * DAY * NANO + (-clock if found["sign"] == "-" else clock)
+
+
+def interval(word: str) -> tuple[object, ...] | None:
+    """Return the brackets and the ends of an interval such as (0, 1.5] of numbers or moments."""
+    found = _INTERVAL.fullmatch(word)
+    if not found:
+        return None
+    ends = (
+        next((at for read in (number, moment, span) if (at := read(side)) is not None), side)
+        for side in found.group(2, 3)
+    )
+    return (found[1], *ends, found[4])
 
 
 def _clock(found: re.Match[str]) -> int:

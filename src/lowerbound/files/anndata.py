@@ -21,6 +21,7 @@ from lowerbound.errors import DataError, LowerboundError
 from lowerbound.files import memory
 from lowerbound.files.arrays import from_sparse
 from lowerbound.files.data import ArrowNative, Matrix
+from lowerbound.files.hdf5 import refuse_fatal
 from lowerbound.files.paths import readable
 from lowerbound.files.stream import Stream
 from lowerbound.optional import library
@@ -40,7 +41,7 @@ def is_anndata(data: object) -> bool:
     return type(data).__module__.partition(".")[0] == "anndata" and hasattr(data, "var_names")
 
 
-def read_file(path: Path, rows: int | None = None) -> Matrix:
+def read_file(path: Path, rows: int | None = None, *, strict: bool = True) -> Matrix:
     """Read the counts of an .h5ad file as `from_anndata` chooses them, and nothing else.
 
     Raises:
@@ -48,28 +49,30 @@ def read_file(path: Path, rows: int | None = None) -> Matrix:
         ResourceError: E310 without anndata.
     """
     anndata = library("anndata", *NEEDS)
-    with readable(path), path.open("rb"):
-        pass  # report the system's refusals before the library meets them
+    refuse_fatal(path)
     with _intact(path):
         opened = anndata.read_h5ad(path, backed="r")
     try:
         with _intact(path):
-            return from_anndata(opened, rows, path.name)
+            return from_anndata(opened, rows, path.name, strict=strict)
     finally:
         opened.file.close()
 
 
-def from_anndata(data: Any, rows: int | None = None, origin: str = "the AnnData") -> Matrix:
+def from_anndata(
+    data: Any, rows: int | None = None, origin: str = "the AnnData", *, strict: bool = True
+) -> Matrix:
     """Take the raw counts of annotated cells, one column for each gene.
 
     They are the layer "counts" where there is one; else X where it holds whole numbers; else
     raw.X where that does. Where none does, X is taken as it is.
 
     Raises:
-        DataError: E013, E030, E040 or E042.
+        DataError: E013, E030 if `strict`, E040 or E042.
     """
     matrix, names, notes = _chosen(data, origin)
-    frame = _rows(data, matrix, names, slice(0, data.n_obs if rows is None else rows), origin)
+    part = slice(0, data.n_obs if rows is None else rows)
+    frame = _rows(data, matrix, names, part, origin, strict)
     return replace(frame, notes=(*notes, *frame.notes), total=data.n_obs)
 
 
@@ -115,8 +118,7 @@ def stream(
 def file_stream(path: Path, origin: str) -> Stream[Matrix] | None:
     """Return the counts of an .h5ad file as a stream, see `stream`."""
     library("anndata", *NEEDS)
-    with readable(path), path.open("rb"):
-        pass  # report the system's refusals before the library meets them
+    refuse_fatal(path)
     h5py = library("h5py", *NEEDS)
     return stream(lambda: h5py.File(path, "r"), path, origin)
 
@@ -146,7 +148,10 @@ class _Stored:
             )
         genes = io.read_elem(group["var"]).index
         x = _matrix(group["X"]) if "X" in group else None
-        return cls(io.read_elem(group["obs"]), genes, x, layers, raw)
+        obs = io.read_elem(group["obs"])
+        # Of all cells, so that every part of a stream has the same labels.
+        labels = [_is_label(obs.iloc[:, place]) for place in range(obs.shape[1])]
+        return cls(obs.loc[:, labels], genes, x, layers, raw)
 
     @property
     def n_obs(self) -> int:
@@ -175,25 +180,35 @@ def _chosen(data: Any, origin: str) -> tuple[Any, list[str], list[str]]:
     return matrix, names, notes + ([f"{origin}: {repaired}"] if repaired else [])
 
 
-def _rows(data: Any, matrix: Any, names: list[str], part: slice, origin: str) -> Matrix:
+def _rows(  # noqa: PLR0913, PLR0917 - the matrix and its names
+    data: Any, matrix: Any, names: list[str], part: slice, origin: str, strict: bool = True
+) -> Matrix:
     """Read consecutive cells."""
     sparse = importlib.import_module("scipy.sparse")
-    frame = from_sparse(sparse.csr_matrix(matrix[part]), names, origin)
+    frame = from_sparse(sparse.csr_matrix(matrix[part]), names, origin, strict=strict)
     return replace(frame, native=ArrowNative(), beside=_labels(data.obs[part]))
 
 
 def _labels(obs: Any) -> pa.Table:
-    """Return the annotations of the cells as text, except floating-point ones."""
-    kept = {
-        str(name): pa.array(
-            [None if missing else str(value) for value, missing in zip(column, gone, strict=True)],
-            pa.string(),
-        ).dictionary_encode()
-        for name, column in obs.items()
-        if column.dtype.kind != "f"
-        for gone in (column.isna(),)
-    }
+    """Return the annotations of the cells as text, except numbers with a fraction."""
+    kept = {}
+    for name, column in obs.items():
+        if not _is_label(column):
+            continue
+        spell = _whole_text if column.dtype.kind == "f" else str
+        pairs = zip(column, column.isna(), strict=True)
+        words = [None if missing else spell(value) for value, missing in pairs]
+        kept[str(name)] = pa.array(words, pa.string()).dictionary_encode()
     return pa.table(kept)
+
+
+def _is_label(column: Any) -> bool:
+    """Return whether an annotation can name groups of cells: it is not a measurement."""
+    return column.dtype.kind != "f" or bool((column.dropna() % 1 == 0).all())
+
+
+def _whole_text(value: float) -> str:
+    return str(int(value))
 
 
 def _counts(data: Any) -> tuple[str, Any, Any]:

@@ -35,7 +35,7 @@ _NO_ARCHIVE = (
 _SPARSE_KEYS = {"data", "indices", "indptr", "shape"}
 
 
-def read_file(path: Path, rows: int | None = None) -> Whole:
+def read_file(path: Path, rows: int | None = None, *, strict: bool = True) -> Whole:
     """Read an .npy, .npz or idx file; pickled objects in it are refused."""
     if is_idx(path):
         return idx.read_file(path, rows)
@@ -46,7 +46,7 @@ def read_file(path: Path, rows: int | None = None) -> Whole:
             array = _read_npy(file, path, path.stat().st_size)
             return from_array(array[:rows], origin=path.name)
         if head[:4] == b"PK\x03\x04":
-            return _read_npz(file, path, rows)
+            return _read_npz(file, path, rows, strict)
     raise _broken(path, f"its first bytes are {head!r}")
 
 
@@ -133,7 +133,7 @@ def _header(file: IO[bytes], path: Path, room: int) -> tuple[tuple[int, ...], bo
     return shape, fortran, dtype
 
 
-def _read_npz(file: IO[bytes], path: Path, rows: int | None) -> Whole:
+def _read_npz(file: IO[bytes], path: Path, rows: int | None, strict: bool) -> Whole:
     try:
         with zipfile.ZipFile(file) as archive:
             sizes = {i.filename: i.file_size for i in archive.infolist()}
@@ -142,7 +142,7 @@ def _read_npz(file: IO[bytes], path: Path, rows: int | None) -> Whole:
                 raise _broken(path, "it is a zip archive without any array in it")
             arrays = _Archive(archive, path, sizes)
             if set(keys) >= _SPARSE_KEYS:
-                return _sparse_file(arrays, keys, path, rows)
+                return _sparse_file(arrays, keys, path, rows, strict)
             return _dense_file(arrays, keys, path, rows)
     except (*_NO_ARCHIVE, OSError, RuntimeError) as error:
         # Impossible offsets are an OSError, encrypted members a RuntimeError.
@@ -217,7 +217,9 @@ def _names(arrays: _Archive, keys: list[str], width: int) -> list[str] | None:
     return None
 
 
-def _sparse_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None) -> Matrix:
+def _sparse_file(
+    arrays: _Archive, keys: list[str], path: Path, rows: int | None, strict: bool
+) -> Matrix:
     """Read what scipy.sparse.save_npz writes, or the same arrays without their format."""
     layout = bytes(arrays.read("format")).decode("ascii", "replace") if "format" in keys else "csr"
     shape = arrays.read("shape")
@@ -239,6 +241,6 @@ def _sparse_file(arrays: _Archive, keys: list[str], path: Path, rows: int | None
             "E042", f"{place(path)} is damaged: {error}", fix="save it again", path=str(path)
         ) from error
     names = _names(arrays, keys, int(shape[1]))
-    frame = from_sparse(matrix.tocsr()[:rows], names, path.name)
+    frame = from_sparse(matrix.tocsr()[:rows], names, path.name, strict=strict)
     total = int(shape[0])
     return replace(frame, total=total)

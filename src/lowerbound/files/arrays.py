@@ -226,8 +226,16 @@ def mixed(values: Any, name: str, why: str = "") -> DataError:
     )
 
 
-def from_sparse(data: Any, names: Sequence[str] | None = None, origin: str = "") -> Matrix:
+def from_sparse(
+    data: Any, names: Sequence[str] | None = None, origin: str = "", *, strict: bool = True
+) -> Matrix:
     """Take a sparse matrix of any format as CSR, sorted and without duplicate entries.
+
+    Args:
+        data: the matrix.
+        names: of its columns.
+        origin: its name in messages.
+        strict: raise E030; otherwise infinite values and NaN stay in the matrix.
 
     Raises:
         DataError: E013, E030, E040 or E042.
@@ -254,7 +262,7 @@ def from_sparse(data: Any, names: Sequence[str] | None = None, origin: str = "")
     notes = ()
     if matrix.nnz < entries:
         notes = (f"{entries - matrix.nnz:,} entries at the same place were added up",)
-    if matrix.dtype.kind == "f" and not np.isfinite(matrix.data).all():
+    if strict and matrix.dtype.kind == "f" and not np.isfinite(matrix.data).all():
         wrong = ~np.isfinite(matrix.data)
         raise DataError(
             "E030",

@@ -39,7 +39,7 @@ class FrameNative:
         """Return the table as a data frame; rows that correspond keep their index."""
         native = self.narwhal.to_native()
         if self.narwhal.implementation.is_pandas():
-            back = pandas_frame(table, dict(zip(self.names, native.dtypes, strict=True)), native)
+            back = pandas_frame(table, self._kinds(native), native)
             back.columns = self._labels(table.column_names, native.columns)
             return _with_index(back, native.index)
         nw = importlib.import_module("narwhals")
@@ -52,6 +52,11 @@ class FrameNative:
             back.index = native.index
         return back
 
+    def _kinds(self, native: Any) -> dict[str, Any]:
+        """Return the types of the columns of a pandas frame, by name."""
+        columns = (native.iloc[:, place] for place in range(len(self.names)))
+        return dict(zip(self.names, map(frame_types.kind_of, columns), strict=True))
+
     def _labels(self, names: Sequence[str], own: Any) -> Any:
         """Return the labels of columns: those of the input, and names for further ones."""
         if tuple(names) == self.names:
@@ -63,7 +68,7 @@ class FrameNative:
         """Return types and labels that Arrow does not tell as plain JSON values; see `frame`."""
         native = self.narwhal.to_native()
         if self.narwhal.implementation.is_pandas():
-            kinds = {n: frame_types.described(d) for n, d in zip(self.names, native.dtypes)}  # noqa: B905
+            kinds = {n: frame_types.described(d) for n, d in self._kinds(native).items()}
             labels = frame_types.labels_described(native.columns)
             return {"types": kinds, **({} if labels is None else {"labels": labels})}
         if not self.narwhal.implementation.is_polars():
@@ -108,7 +113,7 @@ def pandas_frame(table: pa.Table, types: Mapping[str, Any], own: Any = None) -> 
     for place, (name, cells) in enumerate(zip(table.column_names, table.columns, strict=True)):
         kind = types.get(name)
         objects = None
-        if own is not None and kind == np.dtype(object):
+        if own is not None and (isinstance(kind, frame_types.Objects) or kind == np.dtype(object)):
             objects = own.iloc[:, list(types).index(name)]
         columns[place] = frame_types.to_pandas(cells, kind, objects)
     back = pd.DataFrame(columns, index=range(table.num_rows))

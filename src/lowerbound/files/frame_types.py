@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
@@ -28,30 +29,90 @@ _UNFIT = (
     AttributeError,
     NotImplementedError,
 )
-_INTERVAL = re.compile(r"[\[(](?P<left>.+), (?P<right>.+)[\])]")
+_INTERVAL = re.compile(r"(?P<first>[\[(])(?P<left>.+), (?P<right>.+)(?P<last>[\])])")
+_ENDS = ("left", "right")
+_CLOSED = {"(]": "right", "[)": "left", "[]": "both", "()": "neither"}
 
 
 def _pandas() -> Any:
     return importlib.import_module("pandas")
 
 
+@dataclass(frozen=True)
+class Objects:
+    """Type of a column of Python objects that another type holds.
+
+    Attributes:
+        of: the pandas type that holds them. Intervals that are not all closed on the same sides
+            have one without `closed`.
+    """
+
+    of: Any
+
+
+def kind_of(values: Any) -> Any:
+    """Return the type of a pandas series or index; `Objects` for objects of pandas in one."""
+    pd = _pandas()
+    own = (pd.Interval, pd.Period, pd.Timestamp, pd.Timedelta)
+    if values.dtype != np.dtype(object) or not isinstance(_first(values), own):
+        return values.dtype
+    known = [value for value in values if not _is_gone(value)]
+    try:
+        if all(isinstance(value, pd.Interval) for value in known):
+            sides = pd.Index([end for value in known for end in (value.left, value.right)])
+            closed = {value.closed for value in known}
+            return Objects(
+                pd.IntervalDtype(sides.dtype, closed.pop() if len(closed) < 2 else None)
+            )
+        kind = pd.Index(known).dtype
+        return kind if kind == np.dtype(object) else Objects(kind)
+    except _UNFIT:
+        return values.dtype
+
+
+def _first(values: Iterable[Any]) -> Any:
+    return next((value for value in values if not _is_gone(value)), None)
+
+
+def _is_gone(value: Any) -> bool:
+    pd = _pandas()
+    return value is None or value is pd.NA or value is pd.NaT or (value != value) is True  # noqa: PLR0124
+
+
 def of_pandas(series: Any) -> Any:
     """Return a pandas series whose values Arrow can hold.
 
-    Sparse values become dense. Intervals, and categories that are neither numbers, moments nor
-    text, become text.
+    Sparse values become dense. Intervals become text, and ordered categories of text if they are
+    a few that do not overlap. Categories that are neither numbers, moments nor text become text.
     """
     pd = _pandas()
-    kind = series.dtype
+    kind = kind_of(series)
+    kind = kind.of if isinstance(kind, Objects) else kind
     if isinstance(kind, pd.SparseDtype):
         return series.sparse.to_dense()
     if isinstance(kind, pd.IntervalDtype):
-        return series.astype(object).where(series.notna(), None).map(str, na_action="ignore")
+        return _of_intervals(series)
+    if isinstance(kind, pd.PeriodDtype):
+        return series.astype(kind)
     if isinstance(kind, pd.CategoricalDtype) and not _is_plain(kind.categories):
         words = [str(category) for category in kind.categories]
         texts = pd.Categorical.from_codes(series.cat.codes, words, ordered=bool(kind.ordered))
         return pd.Series(texts, index=series.index)
     return series
+
+
+def _of_intervals(series: Any) -> Any:
+    pd = _pandas()
+    known = series.dropna()
+    words = series.astype(object).where(series.notna(), None).map(str, na_action="ignore")
+    try:
+        levels = pd.IntervalIndex(known.unique()).sort_values()
+    except _UNFIT:  # closed on several sides
+        return words
+    if levels.is_overlapping or 2 * len(levels) > len(known):
+        return words
+    texts = pd.Categorical(words, [str(level) for level in levels], ordered=True)
+    return pd.Series(texts, index=series.index)
 
 
 def _is_plain(categories: Any) -> bool:
@@ -84,16 +145,27 @@ def _as_pandas(cells: pa.ChunkedArray, dtype: Any, objects: Any = None) -> Any:
     pd = _pandas()
     if isinstance(dtype, pd.CategoricalDtype):
         return pd.Series(_categorical(cells, dtype))
+    if isinstance(dtype, Objects):
+        return pd.Series(_objects(_values(cells, dtype.of), objects), dtype=object)
     if dtype == np.dtype(object):
         return pd.Series(_objects(cells.to_pylist(), objects), dtype=object)
     flat = computable(cells)
     flat = flat.cast(storage(flat.type))
+    if isinstance(dtype, pd.IntervalDtype):
+        return pd.Series(_intervals(flat.to_pylist(), dtype))
     if isinstance(dtype, pd.api.extensions.ExtensionDtype):
         return pd.Series(_extension(flat, dtype), dtype=dtype)
     kind = pa.from_numpy_dtype(dtype)
     both_float = pa.types.is_floating(kind) and pa.types.is_floating(flat.type)
     found = flat.cast(kind, safe=not both_float).to_pandas()
     return found.astype(dtype) if not flat.null_count or dtype.kind in "fmM" else found
+
+
+def _values(cells: pa.ChunkedArray, dtype: Any) -> list[Any]:
+    """Return values of a pandas type as Python objects, None where missing."""
+    if isinstance(dtype, _pandas().IntervalDtype):
+        return _interval_objects(computable(cells).to_pylist(), dtype)
+    return [None if _is_gone(value) else value for value in _as_pandas(cells, dtype)]
 
 
 def _objects(values: list[Any], own: Any) -> list[Any]:
@@ -106,8 +178,6 @@ def _objects(values: list[Any], own: Any) -> list[Any]:
 def _extension(flat: pa.ChunkedArray, dtype: Any) -> Any:
     """Return values as an array of an extension type of pandas."""
     pd = _pandas()
-    if isinstance(dtype, pd.IntervalDtype):
-        return _intervals(flat.to_pylist(), dtype)
     if isinstance(dtype, pd.SparseDtype):
         dense = flat.cast(pa.from_numpy_dtype(dtype.subtype)).to_numpy()
         return pd.arrays.SparseArray(dense, dtype=dtype)
@@ -153,29 +223,56 @@ def _categorical(cells: pa.ChunkedArray, dtype: Any) -> Any:
 
 
 def _intervals(words: Sequence[str | None], dtype: Any) -> Any:
-    """Return intervals from their text, such as ``(0.5, 1.0]``."""
-    pd = _pandas()
-    found = [None if word is None else _INTERVAL.fullmatch(word) for word in words]
-    if any(one is None and word is not None for one, word in zip(found, words, strict=True)):
+    """Return an array of intervals from their text, such as ``(0.5, 1.0]``."""
+    known = [word for word in words if word is not None]
+    _, left, right = _sides(known, dtype)
+    found = _pandas().arrays.IntervalArray.from_arrays(left, right, closed=dtype.closed)
+    places = np.cumsum([word is not None for word in words]) - 1
+    gone = np.array([word is None for word in words], dtype=bool)
+    return found.take(np.where(gone, -1, places), allow_fill=True) if gone.any() else found
+
+
+def _interval_objects(words: Sequence[str | None], dtype: Any) -> list[Any]:
+    """Return intervals that may be closed on different sides, None where missing."""
+    found, left, right = _sides([word for word in words if word is not None], dtype)
+    made = iter(
+        _pandas().Interval(low, high, _CLOSED[one["first"] + one["last"]])
+        for one, low, high in zip(found, left, right, strict=True)
+    )
+    return [None if word is None else next(made) for word in words]
+
+
+def _sides(words: Sequence[str], dtype: Any) -> tuple[list[re.Match[str]], Any, Any]:
+    """Return texts of intervals as matches, and their left and right ends."""
+    found = [one for one in map(_INTERVAL.fullmatch, words) if one]
+    if len(found) < len(words):
         raise ValueError("not an interval")
-    sides = []
-    for side in ("left", "right"):
-        texts = pa.chunked_array([pa.array([None if m is None else m[side] for m in found])])
-        sides.append(to_pandas(texts.cast(pa.from_numpy_dtype(dtype.subtype)), dtype.subtype))
-    gone = np.array([one is None for one in found])
-    if gone.any():
-        sides = [side.astype(float) for side in sides]
-    return pd.arrays.IntervalArray.from_arrays(*sides, closed=dtype.closed)
+    left, right = (_ends_of([one[side] for one in found], dtype.subtype) for side in _ENDS)
+    return found, left, right
+
+
+def _ends_of(texts: list[str], dtype: Any) -> Any:
+    """Return text as numbers, moments or durations of a type."""
+    pd = _pandas()
+    if dtype.kind == "m":
+        return pd.Index(pd.to_timedelta(texts)).astype(dtype)
+    if dtype.kind == "M":
+        zoned = isinstance(dtype, pd.DatetimeTZDtype)
+        return pd.Index(pd.to_datetime(texts, utc=zoned, format="ISO8601")).astype(dtype)
+    cells = pa.chunked_array([pa.array(texts, pa.string())])
+    return to_pandas(cells.cast(pa.from_numpy_dtype(dtype)), dtype)
 
 
 def described(dtype: Any) -> Any:
-    """Return a pandas type as plain JSON values."""
+    """Return a type that `kind_of` returned as plain JSON values."""
     if isinstance(dtype, _pandas().CategoricalDtype):
         return {
             "categories": [str(category) for category in dtype.categories],
-            "of": str(dtype.categories.dtype),
+            "of": described(_kind_of_categories(dtype.categories)),
             "ordered": bool(dtype.ordered),
         }
+    if isinstance(dtype, Objects):
+        return {"objects": described(dtype.of)}
     if isinstance(dtype, _pandas().StringDtype) and dtype.na_value is _pandas().NA:
         return f"string[{dtype.storage}]"
     if isinstance(dtype, _pandas().ArrowDtype):
@@ -186,12 +283,24 @@ def described(dtype: Any) -> Any:
     return str(dtype)
 
 
+def _kind_of_categories(categories: Any) -> Any:
+    """Return the type of categories; `Objects` for objects that Arrow reads, except text."""
+    kind = kind_of(categories)
+    if kind != np.dtype(object) or isinstance(kind, Objects) or not _is_plain(categories):
+        return kind
+    plain = pa.array(categories, from_pandas=True).type
+    return kind if is_text(plain) else Objects(_pandas().ArrowDtype(plain))
+
+
 def dtype_of(description: Any) -> Any:
-    """Return the pandas type that `described` described, None for what is no such type."""
+    """Return the type that `described` described, None for what is no such type."""
     pd = _pandas()
     try:
         if not isinstance(description, Mapping):
             return pd.api.types.pandas_dtype(description)
+        if "objects" in description:
+            inner = dtype_of(description["objects"])
+            return None if inner is None else Objects(inner)
         if "arrow" in description:
             return pd.ArrowDtype(arrow_type(description["arrow"]))
         if "sparse" in description:
@@ -204,14 +313,20 @@ def dtype_of(description: Any) -> Any:
         return None
 
 
-def _parsed(words: pa.ChunkedArray, dtype: str) -> Any:
+def _parsed(words: pa.ChunkedArray, description: Any) -> Any:
     """Return categories or labels of a type from their text."""
     pd = _pandas()
-    kind = pd.api.types.pandas_dtype(dtype)
-    if kind == np.dtype(object) or is_text(pa.array(pd.Series([], dtype=kind)).type):
-        return pd.Index(words.to_pylist(), dtype=kind)
+    kind = dtype_of(description)
+    if kind is None:
+        raise ValueError("no such type")
+    if isinstance(kind, Objects):
+        flat = isinstance(kind.of, pd.ArrowDtype)
+        cells = words.cast(kind.of.pyarrow_dtype) if flat else words
+        return pd.Index(_values(cells, kind.of), dtype=object)
     if isinstance(kind, pd.IntervalDtype):
         return pd.Index(_intervals(words.to_pylist(), kind))
+    if kind == np.dtype(object) or is_text(pa.array(pd.Series([], dtype=kind)).type):
+        return pd.Index(words.to_pylist(), dtype=kind)
     if isinstance(kind, pd.PeriodDtype):
         return pd.PeriodIndex(words.to_pylist(), dtype=kind)
     if kind.kind in "mM":

@@ -180,25 +180,34 @@ def named(data: object) -> list[str]:
     return [os.fsdecode(path) for path in data]
 
 
-def locate(text: str) -> Found:
+def named_in(*inputs: object) -> list[str]:
+    """Return the paths of several inputs; an input that is no path, such as an array, has none."""
+    return [path for data in inputs for path in named(data)]
+
+
+def locate(text: str, *, strict: bool = True) -> Found:
     """Return the files that a path, a folder or a pattern stands for.
+
+    Args:
+        text: the path, the folder or the pattern.
+        strict: raise E004 for an empty file among others, and E024. Otherwise notes say so.
 
     Raises:
         DataError: E001 to E008 and E024, before any file was opened.
     """
     found = standing(text)
     if found.matches is not None:
-        return _checked(found.matches, found.path, text, deliberate=True)
+        return _checked(found.matches, found.path, text, deliberate=True, strict=strict)
     if found.is_folder:
-        return _folder(found.path)
+        return _folder(found.path, strict)
     check_plain(found.path)
     return Found([found.path], found.path.parent)
 
 
-def locate_all(texts: list[str]) -> Found:
-    """Return the files of several paths that form one table together."""
-    hits = [path for text in texts for path in locate(text).files]
-    return _checked(hits, hits[0].parent, "the list of files", deliberate=True)
+def locate_all(texts: list[str], *, strict: bool = True) -> Found:
+    """Return the files of several paths that form one table together; see `locate`."""
+    hits = [path for text in texts for path in locate(text, strict=strict).files]
+    return _checked(hits, hits[0].parent, "the list of files", deliberate=True, strict=strict)
 
 
 def _absent(path: Path) -> DataError:
@@ -282,7 +291,7 @@ def _existing_parent(pattern: Path) -> Path:
     return fixed[0] if fixed else Path(".")
 
 
-def _folder(folder: Path) -> Found:
+def _folder(folder: Path, strict: bool) -> Found:
     """Collect the data files under a folder, except hidden ones and those beginning with _."""
     hits: list[Path] = []
     unfinished: list[Path] = []
@@ -302,13 +311,17 @@ def _folder(folder: Path) -> Found:
                 hits.append(path)
     # A README.txt next to the shards is not a shard.
     hits = [path for path in hits if path.suffix.lower() not in VAGUE] or hits
+    notes = []
     if unfinished:
-        raise DataError(
+        error = DataError(
             "E024",
             f"{snippet(unfinished[0].name)} in {place(folder)} looks like an unfinished download",
             fix=f"finish or remove it, or read the others on purpose: '{folder}/*.parquet'",
             path=str(unfinished[0]),
         )
+        if strict or not hits:
+            raise error
+        notes.append(f"{error.message}; left out here, and refused by fit (E024)")
     if not hits:
         raise DataError(
             "E007",
@@ -317,7 +330,8 @@ def _folder(folder: Path) -> Found:
             "links to folders are not followed",
             path=str(folder),
         )
-    return _checked(hits, folder, str(folder), deliberate=False)
+    found = _checked(hits, folder, str(folder), deliberate=False, strict=strict)
+    return found._replace(notes=(*notes, *found.notes))
 
 
 def kind_by_suffix(path: Path) -> str | None:
@@ -340,7 +354,7 @@ def is_idx(path: Path) -> bool:
     return _IDX.search(path.name) is not None
 
 
-def _checked(hits: list[Path], root: Path, text: str, *, deliberate: bool) -> Found:
+def _checked(hits: list[Path], root: Path, text: str, *, deliberate: bool, strict: bool) -> Found:
     kinds = Counter(kind_by_suffix(path) or path.suffix or "no suffix" for path in hits)
     if len(kinds) > 1:
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
@@ -351,18 +365,27 @@ def _checked(hits: list[Path], root: Path, text: str, *, deliberate: bool) -> Fo
             path=text,
             kinds=dict(kinds),
         )
+    empty = []
     for path in hits:
-        check_plain(path)
-    gap = _gap(hits)
-    if gap and not deliberate:
+        try:
+            check_plain(path)
+        except DataError as error:
+            if strict or error.code != "E004" or len(hits) == 1:
+                raise
+            empty.append(path)
+    hits = [path for path in hits if path not in empty] or hits[:1]
+    notes = [f"{place(path)} is empty; left out here, and refused by fit" for path in empty]
+    gap = _gap([*hits, *empty])
+    if gap and not deliberate and strict:
         raise DataError(
             "E024",
             f"{gap} seems to be missing from {place(text)}, which has {len(hits):,} files",
             fix=f"add it, or read what is there on purpose: '{root}/*{hits[0].suffix}'",
             path=text,
         )
-    notes = (f"{gap} seems to be missing; {len(hits):,} files were read",) if gap else ()
-    return Found(hits, root, notes)
+    refused = "" if deliberate else "; refused by fit (E024)"
+    notes += [f"{gap} seems to be missing; {len(hits):,} files were read{refused}"] if gap else []
+    return Found(hits, root, tuple(notes))
 
 
 def _gap(files: list[Path]) -> str | None:

@@ -48,7 +48,8 @@ def read(
             ``DataLoader`` (see `torch_datasets.from_torch`), or `Data` that were read before.
         rows: stop after this many rows.
         wanted: options for picture files.
-        strict: refuse text with bad lines; see `tables.read_table`.
+        strict: refuse text with bad lines, and files that do not fit together; see
+            `tables.read_table` and `shards.read`.
 
     Raises:
         DataError: E001 to E030 and E082 to E086 when the input cannot be read as it is.
@@ -64,7 +65,7 @@ def read(
         # Found by name, so that pillow is imported only by those who use it.
         pictures = importlib.import_module("lowerbound.files.pictures.source")
         return pictures.read(data, rows, wanted)
-    located = _located(data)
+    located = _located(data, strict)
     if located is None:
         return _read_object(data).first(rows)
     return _read_files(*located, rows, strict=strict)
@@ -157,22 +158,22 @@ def may_be_cells(data: object) -> bool:
         return False  # `read` reports it
 
 
-def _located(data: object) -> tuple[paths.Found, str] | None:
+def _located(data: object, strict: bool = True) -> tuple[paths.Found, str] | None:
     """Return the files of a table and its name in messages; None where data are an object."""
     if isinstance(data, str | os.PathLike):
         if zarr.is_store(data):
             path = Path(os.fsdecode(data)).expanduser()
             return paths.Found([path], path.parent), spelled(path.name)
-        found = paths.locate(os.fsdecode(data))
+        found = paths.locate(os.fsdecode(data), strict=strict)
         return found, spelled(Path(os.fsdecode(data)).name or str(found.root))
     found = paths.named(data)
-    return (paths.locate_all(found), "the files") if found else None
+    return (paths.locate_all(found, strict=strict), "the files") if found else None
 
 
 def _read_files(found: paths.Found, name: str, rows: int | None, *, strict: bool = True) -> Whole:
     kind, notes = _kind_of(found)
-    lenient = kind == "text" and not strict
-    frame = _read_text(found, rows, strict=False) if lenient else _READERS[kind](found, rows)
+    lenient = not strict and kind in _LENIENT
+    frame = _LENIENT[kind](found, rows) if lenient else _READERS[kind](found, rows)
     return replace(frame, origin=name, notes=(*notes, *frame.notes))
 
 
@@ -215,7 +216,8 @@ def _read_text(found: paths.Found, rows: int | None, *, strict: bool = True) -> 
         left = None if left is None else left - table.num_rows
         parts.append((path, shards.with_partitions(table, path, found.root)))
         notes += more
-    table = _joined(parts)
+    table, differ = (_joined(parts), ()) if strict else _joined_anyhow(parts)
+    notes += differ
     whole = rows is None or table.num_rows < rows
     total = table.num_rows if whole else None
     return Table(table, notes=tuple(notes), total=total)
@@ -246,19 +248,32 @@ def _joined(parts: list[tuple[Path, pa.Table]]) -> pa.Table:
         ) from error
 
 
-def _read_sharded(kind: str, found: paths.Found, rows: int | None) -> Whole:
-    table, total = shards.read(_SHARDED[kind](found.files), found.root, rows)
-    return Table(table, total=total)
+def _joined_anyhow(parts: list[tuple[Path, pa.Table]]) -> tuple[pa.Table, tuple[str, ...]]:
+    """Concatenate shards of text, and note why `_joined` refuses them."""
+    try:
+        return _joined(parts), ()
+    except DataError as error:
+        note = f"{error.message}; read as far as possible here, and refused by fit ({error.code})"
+        tables = shards.alike([table for _, table in parts])
+        return pa.concat_tables(tables, promote_options="permissive"), (note,)
 
 
-def _read_array(found: paths.Found, rows: int | None) -> Whole:
+def _read_sharded(
+    kind: str, found: paths.Found, rows: int | None, *, strict: bool = True
+) -> Whole:
+    opened = _SHARDED[kind](found.files)
+    table, total, notes = shards.read(opened, found.root, rows, strict=strict)
+    return Table(table, total=total, notes=notes)
+
+
+def _read_array(found: paths.Found, rows: int | None, *, strict: bool = True) -> Whole:
     fix = "give one .npy or .npz file, or store the shards as Parquet"
-    return array_files.read_file(_only(found, "array", fix), rows)
+    return array_files.read_file(_only(found, "array", fix), rows, strict=strict)
 
 
-def _read_cells(found: paths.Found, rows: int | None) -> Whole:
+def _read_cells(found: paths.Found, rows: int | None, *, strict: bool = True) -> Whole:
     fix = "put them together first: anndata.concat([...]).write_h5ad(path)"
-    return anndata.read_file(_only(found, "AnnData", fix), rows)
+    return anndata.read_file(_only(found, "AnnData", fix), rows, strict=strict)
 
 
 def _only(found: paths.Found, kind: str, fix: str) -> Path:
@@ -284,6 +299,14 @@ _READERS: dict[str, Callable[[paths.Found, int | None], Whole]] = {
     "array": _read_array,
     "cells": _read_cells,
     "zarr": lambda found, rows: zarr.read_store(found.files[0], rows),
+}
+
+# Those that describe what others refuse.
+_LENIENT: dict[str, Callable[[paths.Found, int | None], Whole]] = {
+    "text": partial(_read_text, strict=False),
+    **{kind: partial(_read_sharded, kind, strict=False) for kind in _SHARDED},
+    "array": partial(_read_array, strict=False),
+    "cells": partial(_read_cells, strict=False),
 }
 
 

@@ -51,36 +51,96 @@ class Shard(Protocol):
         ...
 
 
-def read(shards: Sequence[Shard], root: Path, rows: int | None = None) -> tuple[pa.Table, int]:
+def read(
+    shards: Sequence[Shard], root: Path, rows: int | None = None, *, strict: bool = True
+) -> tuple[pa.Table, int, tuple[str, ...]]:
     """Read files as one table.
 
     Args:
         shards: the files, in order.
         root: the folder under which ``key=value`` folder names are partitions.
         rows: stop after this many rows.
+        strict: raise E012, E013 and E022. Otherwise repeated names are numbered, a column that
+            some files lack is missing there, one of several types is text, and notes say so.
 
     Returns:
-        The table, and the number of rows of all files.
+        The table, the number of rows of all files, and notes.
 
     Raises:
         DataError: E012, E013 or E022 with the file's name.
         ResourceError: E303 where the rows do not fit into memory.
     """
-    total = _checked(shards)
+    total, notes = (_checked(shards), ()) if strict else _noted(shards)
     need = sum(s.bytes * min(rows or s.rows, s.rows) // max(s.rows, 1) for s in shards)
     memory.require(need, shards[0].path, FIX)
     tables, left = [], rows
     for shard in shards:
         if left is not None and left <= 0 and tables:
             break
-        table = with_partitions(shard.read(left), shard.path, root)
+        table = shard.read(left)
+        if not strict:
+            table = table.rename_columns(numbered(table.column_names))
+        table = with_partitions(table, shard.path, root)
         tables.append(table)
         left = None if left is None else left - table.num_rows
+    if not strict:
+        tables = alike(tables)
     try:
         table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise _differs(shards[0].path, shards[-1].path, str(error)) from error
-    return table.replace_schema_metadata(None), total
+    return table.replace_schema_metadata(None), total, notes
+
+
+def _noted(shards: Sequence[Shard]) -> tuple[int, tuple[str, ...]]:
+    """Return the number of rows of all files, and a note on what `_checked` refuses."""
+    try:
+        return _checked(shards), ()
+    except DataError as error:
+        if not shards[0].schema.names:
+            raise
+        return sum(s.rows for s in shards), (
+            f"{error.message}; read as far as possible here, and refused by fit ({error.code})",
+        )
+
+
+def alike(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Return tables that can be concatenated: columns of types without a common one are text.
+
+    Values that are no text, such as lists, are left out.
+    """
+    kinds: dict[str, list[pa.DataType]] = {}
+    for table in tables:
+        for field in table.schema:
+            kinds.setdefault(field.name, []).append(field.type)
+    mixed = {
+        name
+        for name, found in kinds.items()
+        if not all(_promotes(found[0], kind) for kind in found)
+    }
+    return [
+        pa.table({n: _as_text(table[n]) if n in mixed else table[n] for n in table.column_names})
+        for table in tables
+    ]
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowException:
+        return pa.chunked_array([pa.nulls(len(column), pa.string())])
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return distinct names: the second x becomes x.2."""
+    taken, out = {*names}, []
+    for j, name in enumerate(names):
+        count = names[: j + 1].count(name)
+        while count > 1 and f"{name}.{count}" in taken:
+            count += 1
+        out.append(name if count == 1 else f"{name}.{count}")
+        taken.add(out[-1])
+    return out
 
 
 def first(shard: Shard, rows: int | None) -> pa.Table:

@@ -33,6 +33,7 @@ from lowerbound.cli.flags import (
 from lowerbound.cli.outputs import spell_flags
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Result
+from lowerbound.files import paths
 from lowerbound.tasks.objective_settings import help_text
 
 _SUFFIXES = (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".png")
@@ -154,9 +155,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         return Result({"config": text}, text=text)
     inputs.refuse_flags(plan.recipe, wanted, targets)
     named = out is not None or isinstance(data, str | os.PathLike)
-    output = work.output_at(
-        Path(out or _default(data)) if named else None, overwrite, resume, data
-    )
+    place = Path(out or _default(data)) if named else None
+    output = work.output_at(place, overwrite, resume, paths.named_in(data, targets))
     clustered = import_module("lowerbound.cli.work.cluster") if ray or workers else None
     processes = None if clustered is None else clustered.count(ray, workers)
     another = plan.recipe.name != usual.plan.get("recipe", plan.recipe.name)  # set by the config

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lowerbound import bundle
 from lowerbound.cli.flags import Columns, Data, ModelPath, Renames, Types
@@ -189,7 +190,7 @@ def _(frame: Matrix, data: object, options: _Options) -> Result:
         "columns": columns,
         "filled": matrix.nnz / max(rows * columns, 1),
         "counts": counts,
-        "largest": float(values.max(initial=0.0)),
+        "largest": float(values.max(initial=0.0, where=np.isfinite(values))),
         "problems": [_plain(problem) for problem in problems],
         "notes": list(frame.notes),
     }
@@ -209,22 +210,34 @@ def _(frame: Matrix, data: object, options: _Options) -> Result:
 
 
 def _odd_counts(frame: Matrix) -> list[Problem]:
-    """Return the few values of a matrix of counts that are not counts; [] if they are many."""
+    """Return infinite and missing values, and the few others that are not counts.
+
+    If many are not, the matrix does not hold counts.
+    """
     data = frame.matrix.data
-    wrong = ~np.isfinite(data) | (data < 0) | (data != np.floor(data))
-    count = int(wrong.sum())
-    if not count or count > ODD * len(data):
+    broken = ~np.isfinite(data)
+    uncounted = ~broken & ((data < 0) | (data != np.floor(data)))
+    if uncounted.sum() > ODD * len(data):
+        uncounted[:] = False
+    return [
+        *_listed(frame, broken, "E030", "infinite or NaN"),
+        *_listed(frame, uncounted, "E073", "not a count: negative or not whole"),
+    ]
+
+
+def _listed(frame: Matrix, wrong: NDArray[np.bool_], code: str, why: str) -> list[Problem]:
+    """Return the problems of the stored values of a matrix where `wrong` holds, by column."""
+    if not wrong.any():
         return []
-    cells = frame.matrix.tocoo()
+    data, cells = frame.matrix.data, frame.matrix.tocoo()
     problems: dict[str, list[tuple[int, str]]] = {}
     for at in np.flatnonzero(wrong)[:SHOWN]:
         name = frame.names[cells.col[at]]
         problems.setdefault(name, []).append((int(cells.row[at]) + 1, f"{data[at]:g}"))
-    error = DataError("E073", f"{count:,} values are not counts")
+    error = DataError(code, f"{int(wrong.sum()):,} values: {why}")
     totals = Counter(frame.names[j] for j in cells.col[wrong])
     return [
-        Problem(name, "not a count: negative or not whole", error, tuple(found), totals[name])
-        for name, found in problems.items()
+        Problem(name, why, error, tuple(found), totals[name]) for name, found in problems.items()
     ]
 
 

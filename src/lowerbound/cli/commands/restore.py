@@ -13,6 +13,7 @@ from lowerbound.cli.flags import Data, ModelPath, Number, Out, Place, Policy
 from lowerbound.cli.models import load
 from lowerbound.cli.result import Result
 from lowerbound.errors import UsageError
+from lowerbound.files import paths
 
 if TYPE_CHECKING:
     from lowerbound.tasks.trained import Model
@@ -182,5 +183,6 @@ def _restore(  # noqa: PLR0913, PLR0917 - model, data, place and flags of four c
         flags.on_bad_file or "auto",
         mask,
     )
-    target = None if out is None else work.check_folder(out, flags.overwrite, data)
+    given = paths.named_in(data, mask)
+    target = None if out is None else work.check_folder(out, flags.overwrite, given)
     return work.run(_load_for(model, command), data, order, target, flags.overwrite)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lowerbound.columns.arrow import MISSING_NUMBER, NUMBER, listed, place, snippet
 from lowerbound.errors import DataError
+from lowerbound.files.shards import numbered
 from lowerbound.files.text.encoding import Text
 
 MOST_COLUMNS = 100_000
@@ -128,20 +129,8 @@ def _names(text: Text, rows: list[list[str]], strict: bool) -> tuple[list[str], 
         if strict:
             raise error
         notes.append(f"{error.message}; numbered here, and refused by fit (E012)")
-        names = _numbered(names)
+        names = numbered(names)
     return names, True, notes
-
-
-def _numbered(names: list[str]) -> list[str]:
-    """Return distinct names: the second x becomes x.2."""
-    taken, out = {*names}, []
-    for j, name in enumerate(names):
-        count = names[: j + 1].count(name)
-        while count > 1 and f"{name}.{count}" in taken:
-            count += 1
-        out.append(name if count == 1 else f"{name}.{count}")
-        taken.add(out[-1])
-    return out
 
 
 def _is_data(rows: list[list[str]]) -> bool:

@@ -68,8 +68,14 @@ class EncodingScan:
     longest: int  # an upper bound of the length of a line, in bytes
 
 
-def load(path: Path, head_lines: int | None = None) -> Text:
+def load(path: Path, head_lines: int | None = None, *, strict: bool = True) -> Text:
     """Prepare a text file for the parser: unpack, decode, and cut it to its first lines.
+
+    Args:
+        path: the file.
+        head_lines: read only this many lines.
+        strict: raise E014. Otherwise NUL bytes are removed and others that are no text replaced,
+            and a note says so.
 
     Raises:
         DataError: E014, E016 or E017 if this is not possible.
@@ -83,9 +89,42 @@ def load(path: Path, head_lines: int | None = None) -> Text:
         content = _first_lines(unpack(path) if packed else Text(path, None).chunks(), head_lines)
     elif packed:
         content = b"".join(unpack(path))
-    text, encoding = _decode(Text(path, content), cut=head_lines is not None)
+    text = Text(path, content)
+    try:
+        text, encoding = _decode(text, cut=head_lines is not None)
+    except DataError as error:
+        if strict:
+            raise
+        whole = b"".join(text.chunks()).decode("cp1252", "replace")
+        text, encoding = Text(path, whole.encode()), ""
+        notes.append(f"{error.message}; {_REPLACED}")
     notes += [f"{path.name}: {encoding}"] if encoding else []
+    if not strict and (at := next(_nul_places(text), None)) is not None:
+        notes.append(f"{_binary(text, *at).message}; {_REPLACED}")
+        text = Text(path, b"".join(text.chunks()).replace(b"\0", b""))
     return Text(text.path, text.content, tuple(notes))
+
+
+_REPLACED = "removed or replaced here, and refused by fit (E014)"
+
+
+def _nul_places(text: Text) -> Iterator[tuple[int, int]]:
+    """Yield the first NUL byte of each chunk: its offset and its line."""
+    done = lines = 0
+    for chunk in text.chunks():
+        if b"\0" in chunk:
+            at = chunk.index(b"\0")
+            yield done + at, lines + chunk[:at].count(b"\n") + 1
+        done, lines = done + len(chunk), lines + chunk.count(b"\n")
+
+
+def without_quotes(text: Text, first: int, last: int | None, note: str) -> Text:
+    """Return a text without the quotation marks of some lines, None to its end, with a note."""
+    with readable(text.path), text.open() as file:
+        lines = list(file)
+    inside = slice(first - 1, last)
+    lines[inside] = [line.replace(b'"', b"") for line in lines[inside]]
+    return Text(text.path, b"".join(lines), (*text.notes, note))
 
 
 def _first_lines(pieces: Iterator[bytes], wanted: int) -> bytes:

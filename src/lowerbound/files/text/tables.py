@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,18 @@ from lowerbound.errors import DataError
 from lowerbound.files import memory
 from lowerbound.files.paths import readable
 from lowerbound.files.text.dialect import MARKS, Dialect, find_dialect
-from lowerbound.files.text.encoding import LONGEST_LINE, EncodingScan, Text, load, scan
+from lowerbound.files.text.encoding import (
+    LONGEST_LINE,
+    EncodingScan,
+    Text,
+    load,
+    scan,
+    without_quotes,
+)
 from lowerbound.files.text.numerals import NumberNotation, Repair
 
 BLOCK = 2**20  # bytes per parsed block; more for longer lines
+_MOST_OPEN = 5  # lines with a quotation mark that is not closed that are repaired one by one
 
 
 def read_table(
@@ -30,9 +39,10 @@ def read_table(
     Args:
         path: the file.
         rows: stop after this many rows.
-        strict: raise E010, E012 and E018. Otherwise lines with the wrong number of values are left
-            out, repeated names are numbered, and numbers that can be read in two ways stay text;
-            notes say so.
+        strict: raise E010, E011, E012, E013, E014 and E018. Otherwise lines with the wrong number
+            of values are left out, repeated names are numbered, bytes that are no text and
+            quotation marks that are not closed are removed, numbers that can be read in two ways
+            stay text, and a file may have no rows; notes say so.
 
     Returns:
         The table, and notes on lossless repairs.
@@ -45,20 +55,25 @@ def read_table(
         with readable(path):
             memory.require(2 * path.stat().st_size, path, fix)
     layout = look(path, None if rows is None else rows + 1, strict=strict)
-    ragged: list[str] = []
+    further: list[str] = []
     try:
         table = _parse(layout)
     except DataError as error:
-        if strict or error.code != "E010":
+        if strict or error.code not in ("E010", "E013"):
             raise
-        ragged.append(f"{error.message}; left out here, and refused by fit")
-        layout = layout._replace(skips=True)
-        table = _parse(layout)
+        if error.code == "E010":
+            further.append(f"{error.message}; left out here, and refused by fit (E010)")
+            layout = layout._replace(skips=True)
+            table = _parse(layout)
+        else:
+            table = pa.table({name: pa.nulls(0) for name in layout.dialect.names})
     if table.num_rows == 0:
-        raise no_rows(layout)
+        if strict:
+            raise no_rows(layout)
+        further.append(f"{no_rows(layout).message}; refused by fit (E013)")
     table = _keep_codes(table, layout)
     table, repairs = _repair(table, strict)
-    return table.slice(0, rows), (*layout.notes, *ragged, *repairs)
+    return table.slice(0, rows), (*layout.notes, *further, *repairs)
 
 
 def look(path: Path, head_lines: int | None = None, *, strict: bool = True) -> Layout:
@@ -67,17 +82,24 @@ def look(path: Path, head_lines: int | None = None, *, strict: bool = True) -> L
     Args:
         path: the file.
         head_lines: read only this many lines.
-        strict: raise E012 for repeated names instead of numbering them.
+        strict: raise E011, E012 and E014 for what can be removed from the text, or numbered.
 
     Raises:
         DataError: E004 and E011 to E017 if the file is not a table.
     """
-    text = load(path, head_lines)
-    dialect = find_dialect(text, strict=strict)
-    seen = scan(text, dialect.delimiter)
-    if seen.quotes % 2:
-        _refuse_open_quote(text, dialect)
-    return Layout(text, dialect, seen)
+    text = load(path, head_lines, strict=strict)
+    for tries in itertools.count():
+        dialect = find_dialect(text, strict=strict)
+        seen = scan(text, dialect.delimiter)
+        error = _open_quote(text, dialect) if seen.quotes % 2 else None
+        if error is None:
+            return Layout(text, dialect, seen)
+        if strict:
+            raise error
+        note = f"{error.message}; ignored here, and refused by fit (E011)"
+        line = error.details["line"]
+        text = without_quotes(text, line, line if tries < _MOST_OPEN else None, note)
+    raise AssertionError("without quotation marks, none is open")
 
 
 class Layout(NamedTuple):
@@ -204,8 +226,8 @@ def _unparsable(text: Text, error: Exception) -> DataError:
     )
 
 
-def _refuse_open_quote(text: Text, dialect: Dialect) -> None:
-    """Raise E011 if the file ends inside a quoted value; a lone quote may also mean inches."""
+def _open_quote(text: Text, dialect: Dialect) -> DataError | None:
+    """Return E011 if the file ends inside a quoted value; a lone quote may also mean inches."""
     with readable(text.path), text.open() as file:
         lines = (line.decode("utf-8", errors="replace") for line in file)
         reader = csv.reader(lines, delimiter=dialect.delimiter, strict=True)
@@ -215,12 +237,12 @@ def _refuse_open_quote(text: Text, dialect: Dialect) -> None:
                 start = reader.line_num + 1
         except csv.Error as error:
             if "unexpected end" not in str(error) and "field larger" not in str(error):
-                return
+                return None
         else:
-            return
+            return None
     with readable(text.path), text.open() as file:
         opened = next(line for number, line in enumerate(file, 1) if number == start)
-    raise DataError(
+    return DataError(
         "E011",
         f"line {start:,} of {place(text.path)} opens a quotation mark that is never closed: "
         f"{snippet(opened.decode('utf-8', errors='replace').strip())}",

@@ -94,7 +94,8 @@ class TreeCodes(Unchecked):
         self._groups, self._u = groups.log_softmax(1), u
         self._levels, self._bias = tree
         self._size, self._kept = family.size, family.reserved
-        super().__init__(Size([len(u), 1]), validate_args=False)
+        # Not len(u): it would fix the number of rows of an exported graph.
+        super().__init__(Size([u.shape[0], 1]), validate_args=False)
 
     def _within(self, group: Tensor) -> Tensor:
         """Return log p(code | group) of the codes of one group per row, (B, M)."""
@@ -109,7 +110,7 @@ class TreeCodes(Unchecked):
         index = value.long()
         safe = index.clamp(0, self._size - 1)
         group, place = safe // self._bias.shape[1], safe % self._bias.shape[1]
-        group = group.expand(len(self._u), 1)
+        group = group.expand(self._u.shape[0], 1)
         log_p = self._groups.gather(1, group)
         log_p = log_p + self._within(group.squeeze(1)).gather(1, place.expand_as(group))
         if self._kept:

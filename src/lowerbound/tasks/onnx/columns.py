@@ -185,18 +185,34 @@ class Positions(nn.Module):
 
 
 class Moments(nn.Module):
-    """One column of dates in seconds: (rows, 1) to those of week, weekday and hour that vary."""
+    """One column of dates in seconds: (rows, 1) to those of week, weekday and hour that vary.
+
+    If there are atoms, the code of the row's atom follows.
+    """
+
+    atoms: Tensor
 
     def __init__(self, columns: Sequence[Datetime]) -> None:
         super().__init__()
         (self.column,) = columns
+        self.register_buffer("atoms", _doubles(self.column.atoms))
 
     def forward(self, raw: Tensor) -> Tensor:
         """Return (rows, parts)."""
+        if not self.column.atoms:
+            return self.split(raw)
+        hits = (raw == self.atoms).to(raw.dtype)
+        free = hits.sum(1, keepdim=True) == 0
+        code = (hits * torch.arange(hits.shape[1], dtype=raw.dtype)).sum(1, keepdim=True)
+        atom = torch.where(free, float(hits.shape[1]), code).masked_fill(raw.isnan(), math.nan)
+        return torch.cat([self.split(raw.masked_fill(~free, math.nan)), atom], 1)
+
+    def split(self, raw: Tensor) -> Tensor:
+        """Return week, weekday and hour, as far as they vary."""
         day = (raw / DAY).floor()
         week = ((day + EPOCH_WEEKDAY) / 7).floor()
         parts = [day + EPOCH_WEEKDAY - 7 * week]
-        if len(self.column.parts) - self.column.hours == 2:
+        if self.column.last > self.column.first:
             score = (week - self.column.mean) / self.column.std
             parts.insert(0, score.clamp(-LIMIT, LIMIT))
         if self.column.hours:
