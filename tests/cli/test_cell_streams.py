@@ -82,7 +82,7 @@ def in_parts():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anndatas, "PART", PART)
         patch.setattr(native, "PART", PART)
-        patch.setattr(large, "HELD_CELLS", CELLS)
+        patch.setattr(large, "HELD_VALUES", CELLS)
         yield
 
 
@@ -144,7 +144,7 @@ def test_a_fit_that_holds_no_cells_gives_the_same_model(here, batch):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anndatas, "PART", PART)
         patch.setattr(native, "PART", PART)
-        patch.setattr(large, "HELD_CELLS", CELLS)
+        patch.setattr(large, "HELD_VALUES", CELLS)
         assert main.main(["fit", path, *FIT, *batch, "--out", "parts.vae"]) == 0
         for verb in (["score"], ["embed"], ["reconstruct"]):
             out = ["--out", f"{verb[0]}.parquet", "-q"]

@@ -58,11 +58,13 @@ def test_a_model_of_a_plane_is_healthy_and_finds_its_dimension():
 @pytest.mark.parametrize("cause", ["beta", "independent columns"])
 def test_collapse_is_named(cause):
     source = noise.generator("independent columns")
-    x = plane() if cause == "beta" else torch.randn(1500, 8, generator=source)
+    x = (
+        plane() if cause == "beta" else torch.randn(6000, 8, generator=source)
+    )  # no chance patterns
     held = plane(300, seed=1) if cause == "beta" else torch.randn(300, 8, generator=source)
-    health = doctor.examine(
-        fitted(x, beta=200.0 if cause == "beta" else 1.0, held=held), Dense(x), Dense(held)
-    )
+    beta, epochs = (200.0, 30) if cause == "beta" else (1.0, 8)
+    model = fitted(x, beta=beta, held=held, epochs=epochs)
+    health = doctor.examine(model, Dense(x), Dense(held))
     assert health.verdict == "collapsed"
     assert "free_bits" in health.lines[0]
 

@@ -4,9 +4,12 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from lowerbound import noise, recipes
+from lowerbound.coding.rows import Dense
 from lowerbound.training import refit_prior
 
 
@@ -41,3 +44,15 @@ def test_a_component_on_equal_rows_keeps_a_scale():
     prior = refit_prior._mixture(4, z, 0)
     assert all(values.isfinite().all() for values in prior.parameters())
     assert (prior.log_scale.exp() >= refit_prior.FLOOR**0.5 - 1e-6).all()
+
+
+def test_equal_rows_have_draws_of_their_own():
+    """Else the aggregate posterior of 4 distinct rows is 4 points, with narrow components."""
+    with noise.isolated(0):
+        model = recipes.sigma(2, 3, (8,), "shared").eval()
+    rows = Dense(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]).repeat(100, 1))
+    z = refit_prior._aggregate(model, rows, 0)
+    assert len(np.unique(z[:, 0])) == 400
+    assert z[::4].std(0).min() > 0.1
+    drawn = refit_prior._draws(model, rows)
+    assert drawn.z[:, 0].unique().numel() > 390 * refit_prior.SAMPLES

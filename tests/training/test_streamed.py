@@ -25,7 +25,7 @@ QUICK = Plan(preset="fast", max_epochs=4)
 def small(monkeypatch):
     monkeypatch.setattr(native, "PART", 512)
     monkeypatch.setattr(stored, "BLOCK", 256)
-    monkeypatch.setattr(large, "HELD_CELLS", 4_000)
+    monkeypatch.setattr(large, "HELD_VALUES", 4_000)
 
 
 def table(n=ROWS, seed=0):
@@ -49,7 +49,7 @@ def test_as_good_a_model_as_from_rows_in_memory(path, monkeypatch):
     from_file = learn(path, QUICK)
     assert from_file.facts["rows"] == ROWS
     assert from_file.facts["split"] == {"train": 4800, "valid": 600, "calibration": 600}
-    monkeypatch.setattr(large, "HELD_CELLS", 10**9)
+    monkeypatch.setattr(large, "HELD_VALUES", 10**9)
     held = learn(path, QUICK)
     assert held.facts["split"] == from_file.facts["split"]
     assert bound(from_file) == pytest.approx(bound(held), abs=0.25)

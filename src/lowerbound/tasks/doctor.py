@@ -106,7 +106,7 @@ def examine(
     """
     train, valid = _some(train), _some(valid)
     use = latent_use.latent_use(model, valid)
-    bound, learned = metrics.elbo(model, valid), metrics.elbo(model, train)
+    bound, learned = (metrics.elbo(model, rows, start=0) for rows in (valid, train))
     rate = bound.rate.mean().item()
     valid_elbo, train_elbo = bound.elbo.mean().item(), learned.elbo.mean().item()
     residuals = _residuals(model, valid)
@@ -169,9 +169,10 @@ def _levels(model: nn.Module, rows: Rows, use: latent_use.LatentUse) -> list[Lev
     sizes: dict[str, int] = {}
     coded: dict[str, bool] = {}
 
+    keys = metrics.RowKeys(torch.arange(len(rows)))
+
     def work(batch: Batch) -> Tensor:
-        keys = noise.row_keys(*batch)
-        trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x))
+        trace = Trace(from_posterior(noise.Keyed(keys(batch))), len(batch.x))
         model(batch.x, trace, batch.context)
         for name, site in trace.sites.items():
             assert site.q is not None

@@ -67,8 +67,8 @@ class Evaluation:
     def add(self, coded: Coded) -> None:
         """Add a part of the rows; the memory used is 4 bytes per row."""
         model, rows = self.trained.model, coded.rows
-        bound = metrics.elbo(model, rows)
         start, groups = self.log_p.count, coded.groups
+        bound = metrics.elbo(model, rows, start=start)
         weighted = metrics.log_likelihood(model, rows, self.samples, start=start, groups=groups)
         self.distortion.add(bound.distortion)
         self.rate.add(bound.rate)

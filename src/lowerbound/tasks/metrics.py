@@ -64,6 +64,30 @@ def by_tiles(
     return made
 
 
+class RowKeys:
+    """The keys of rows by which their draws are keyed, for tiles that come in order.
+
+    Equal rows have equal draws if these are keyed by the values of the row: its score is then a
+    function of the row. In a mean over rows they would share one error, and in a sample they would
+    be one point many times: draws are keyed by the row's number there.
+
+    Args:
+        numbers: (n,) the numbers of the rows; None keys by values.
+    """
+
+    def __init__(self, numbers: Tensor | None) -> None:
+        self.numbers, self.done = numbers, 0
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Return the keys of the next tile, (B,) int64."""
+        if self.numbers is None:
+            return noise.row_keys(*batch)
+        index = torch.arange(self.done, self.done + len(batch.x))
+        self.done += len(batch.x)
+        number = self.numbers[index.clamp_max(len(self.numbers) - 1)]
+        return noise.row_keys(number[:, None].to(batch.x.device))
+
+
 Drawing = Callable[[int], Choose]  # index of the first draw -> how z is drawn from there on
 
 
@@ -135,12 +159,12 @@ class _Proposing:
         refine: bool = False,
     ) -> None:
         self.model, self.work, self.groups, self.refine = model, work, groups, refine
-        self.numbers, self.done = numbers, 0
+        self.keys = RowKeys(numbers)
         self.shares: list[Tensor] = []
         self.poor: list[Tensor] = []
 
     def __call__(self, batch: Batch) -> Tensor:
-        keys = self._keys(batch)
+        keys = self.keys(batch)
         rule: Callable[[noise.Noise], Choose] = from_posterior
         if self.refine:
             rule = partial(proposals.proposing, proposals.refined(self.model, batch))
@@ -152,14 +176,6 @@ class _Proposing:
         self.shares.append(share.cpu())
         self.poor.append(poor.cpu())
         return result
-
-    def _keys(self, batch: Batch) -> Tensor:
-        if self.numbers is None:
-            return noise.row_keys(*batch)
-        index = torch.arange(self.done, self.done + len(batch.x))
-        self.done += len(batch.x)
-        number = self.numbers[index.clamp_max(len(self.numbers) - 1)]
-        return noise.row_keys(number[:, None].to(batch.x.device))
 
 
 class LogLikelihood(NamedTuple):
@@ -333,11 +349,22 @@ class Bound(NamedTuple):
     rate: Tensor
 
 
-def elbo(model: nn.Module, rows: Rows, samples: int = 1, most: int = TILE) -> Bound:
-    """Return the ELBO of every row from `samples` draws of z, with exact KL where available."""
+def elbo(
+    model: nn.Module, rows: Rows, samples: int = 1, most: int = TILE, start: int | None = None
+) -> Bound:
+    """Return the ELBO of every row from `samples` draws of z, with exact KL where available.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        rows: the data.
+        samples: draws per row.
+        most: rows per pass.
+        start: number of the first row, see `log_likelihood`.
+    """
+    keys = RowKeys(None if start is None else torch.arange(start, start + len(rows)))
 
     def work(batch: Batch) -> Tensor:
-        trace = Trace(from_posterior(noise.Keyed(noise.row_keys(*batch))), len(batch.x), samples)
+        trace = Trace(from_posterior(noise.Keyed(keys(batch))), len(batch.x), samples)
         px = model(batch.x, trace, batch.context)
         log_p = px.log_prob(batch.x.repeat_interleave(samples, 0))
         both = torch.stack([-log_p, trace.kl()], 1).double()

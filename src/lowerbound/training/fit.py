@@ -642,7 +642,9 @@ def _with_active_latents(plan: Plan, wide: Fitted, material: FitInputs) -> Fitte
     )
     settings = {**plan.settings, **sizes}
     narrow = _fit(replace(plan, settings=settings), material, "narrow", _narrow_share(plan))
-    before, after = (metrics.elbo(f.model, valid).elbo.mean().item() for f in (wide, narrow))
+    before, after = (
+        metrics.elbo(f.model, valid, start=0).elbo.mean().item() for f in (wide, narrow)
+    )
     return narrow if after >= before - 0.005 * abs(before) else wide
 
 

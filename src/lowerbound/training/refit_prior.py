@@ -114,8 +114,10 @@ def _first(trace: Trace) -> Site:
 
 
 def _draws(model: LatentModel, rows: Rows) -> _Draws:
+    keys = metrics.RowKeys(torch.arange(len(rows)))
+
     def work(batch: Batch) -> Tensor:
-        trace = Trace(from_posterior(noise.Keyed(noise.row_keys(*batch))), len(batch.x), SAMPLES)
+        trace = Trace(from_posterior(noise.Keyed(keys(batch))), len(batch.x), SAMPLES)
         px = model(batch.x, trace, batch.context)
         site = _first(trace)
         log_x = px.log_prob(batch.x.repeat_interleave(SAMPLES, 0))
@@ -129,11 +131,15 @@ def _draws(model: LatentModel, rows: Rows) -> _Draws:
 
 @torch.no_grad()
 def _aggregate(model: LatentModel, rows: Rows, seed: int) -> NDArray[np.float64]:
-    """Return one draw of the first level's z from q(z | x) for up to `ROWS` rows, (n, latent)."""
+    """Return one draw of the first level's z from q(z | x) for up to `ROWS` rows, (n, latent).
+
+    Equal rows have draws of their own: repeated points would get a narrow component each.
+    """
+    keys = metrics.RowKeys(torch.arange(min(len(rows), ROWS)))
 
     def work(batch: Batch) -> Tensor:
-        keys = noise.row_keys(*batch) ^ noise.derive("prior", seed)
-        trace = Trace(from_posterior(noise.Keyed(keys)), len(batch.x))
+        own = keys(batch) ^ noise.derive("prior", seed)
+        trace = Trace(from_posterior(noise.Keyed(own)), len(batch.x))
         model(batch.x, trace, batch.context)
         return _first(trace).z
 
