@@ -55,11 +55,6 @@ def test_alarms_of_few_small_fits_are_as_rare_as_stated(alarm_rates, kind):
         assert level["errors_off"] < 4
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="mixed tables flag more than stated: levels and scalings are fitted with the "
-    "calibration rows, so that no level is new to them",
-)
 def test_the_measured_rates_are_as_stated():
     document = json.loads((ROOT / "benchmarks/results/alarm_rates.json").read_text())
     assert len(document["results"]) == 8
