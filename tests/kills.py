@@ -143,8 +143,11 @@ class Disk:
         assert cli.main([*words, "--preset", "fast", "--max-epochs", self.epochs, "-q"]) == 0
 
     def over(self):
-        """Whether the model is there and the run was cleared away: killed while it ended."""
-        return self.out.exists() and not self.states.parent.exists()
+        """Whether the model is there and the run was cleared away: killed while it ended.
+
+        `run.json` is removed last; without it, the model is one like any other.
+        """
+        return self.out.exists() and not (self.states.parent / "run.json").exists()
 
     def result(self):
         return hashlib.sha256((self.out / "weights.safetensors").read_bytes()).hexdigest()

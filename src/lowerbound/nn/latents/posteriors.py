@@ -139,9 +139,9 @@ class Residual(nn.Module):
         net: [h, f] (concatenated on axis 1) -> 2 numbers per latent: dmu, then log dsigma.
         reach: bound of both, see `lowerbound.nn.LatentGaussian`.
 
-    >>> from lowerbound.nn import Learned
+    >>> from lowerbound.nn import LearnedNormal
     >>> h, f = torch.zeros(5, 2), torch.zeros(5, 8)
-    >>> Residual(nn.Linear(10, 2 * 3))(h, f, Learned(3)(h)).q.mean.shape
+    >>> Residual(nn.Linear(10, 2 * 3))(h, f, LearnedNormal(3)(h)).q.mean.shape
     torch.Size([5, 3])
     """
 
@@ -173,9 +173,9 @@ class Precision(nn.Module):
     Args:
         net: f -> 2 numbers per latent: mu_f, then log sigma_f.
 
-    >>> from lowerbound.nn import Learned
+    >>> from lowerbound.nn import LearnedNormal
     >>> h, f = torch.zeros(5, 2), torch.zeros(5, 8)
-    >>> Precision(nn.Linear(8, 2 * 3))(h, f, Learned(3)(h)).q.mean.shape
+    >>> Precision(nn.Linear(8, 2 * 3))(h, f, LearnedNormal(3)(h)).q.mean.shape
     torch.Size([5, 3])
     """
 
@@ -208,8 +208,8 @@ class Quantise(nn.Module):
         net: [h, f] (concatenated on axis 1) -> (B, d, *grid), d being the codebook's dimension.
         book: the codebook.
 
-    >>> from lowerbound.nn import Averaged, UniformCodes
-    >>> book = Averaged(16, dim=4)
+    >>> from lowerbound.nn import EmaCodebook, UniformCodes
+    >>> book = EmaCodebook(16, dim=4)
     >>> h, f = torch.zeros(5, 0, 6, 6), torch.zeros(5, 8, 6, 6)
     >>> q, penalty = Quantise(nn.Conv2d(8, 4, 1), book)(h, f, UniformCodes(book, 6, 6)(h))
     >>> q.codes.shape, penalty.shape

@@ -143,13 +143,17 @@ class RunFolder:
     def remove(self) -> None:
         """Remove the folder of a finished run.
 
-        `run.json` is removed last: if the process is killed here, the same command may still
-        replace the model that it saved.
+        `run.json` is removed after the commits: if the process is killed here, the same command
+        may still replace the model that it saved. The lock is last, by which it is a run folder.
         """
         self._lock.release()
-        for found in list(self.path.glob("*")):
-            if found.is_dir():
-                shutil.rmtree(found, ignore_errors=True)
+        with suppress(OSError):
+            last = {RUN: 1, LOCK: 2}
+            for found in sorted(self.path.iterdir(), key=lambda each: last.get(each.name, 0)):
+                if found.is_dir():
+                    shutil.rmtree(found, ignore_errors=True)
+                else:
+                    found.unlink(missing_ok=True)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _clear(self) -> None:
