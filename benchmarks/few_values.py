@@ -116,11 +116,11 @@ def measure(kind: str, seed: int) -> dict[str, float]:
     report = model.evaluate(fresh)
     truth, error = (ENTROPY, 0.0) if kind == "gaussian" else exact(model, fresh)
     return {
-        "truth": truth,
+        "truth": float(truth),
         "error_of_truth": error,
         "evaluate": report["iw_nll"],
         "standard_error": report["iw_nll_standard_error"],
-        "errors_off": (report["iw_nll"] - truth) / report["iw_nll_standard_error"],
+        "errors_off": float((report["iw_nll"] - truth) / report["iw_nll_standard_error"]),
         "score": float(np.mean(model.anomaly_score(fresh))),
         "seconds": round(time.perf_counter() - began, 2),
     }
@@ -132,7 +132,7 @@ def summary(fits: Sequence[Mapping[str, float]]) -> dict[str, float]:
     scores = np.array([each["score"] - each["truth"] for each in fits])
     return {
         "fits": len(fits),
-        "within_3_errors": sum(abs(each["errors_off"]) <= 3 for each in fits),
+        "within_3_errors": sum(bool(abs(each["errors_off"]) <= 3) for each in fits),
         "mean_off": float(off.mean()),
         "largest_off": float(abs(off).max()),
         "largest_off_of_score": float(abs(scores).max()),

@@ -83,6 +83,7 @@ class RunFolder:
             (self.path / "owner.json").write_text(json.dumps(me))
         if self.fresh:
             self._clear()
+        shutil.rmtree(self.path.with_name(f".{self.path.name}.removed"), ignore_errors=True)
         for left in self.path.glob(".run.json.*.tmp"):  # left by a process that was killed
             left.unlink(missing_ok=True)
 
@@ -143,18 +144,16 @@ class RunFolder:
     def remove(self) -> None:
         """Remove the folder of a finished run.
 
-        `run.json` is removed after the commits: if the process is killed here, the same command
-        may still replace the model that it saved. The lock is last, by which it is a run folder.
+        It gets another name first: a process that is killed here leaves no run that is half there.
+        What it leaves is removed by the next run of this name.
         """
         self._lock.release()
+        removed = self.path.with_name(f".{self.path.name}.removed")
+        shutil.rmtree(removed, ignore_errors=True)
         with suppress(OSError):
-            last = {RUN: 1, LOCK: 2}
-            for found in sorted(self.path.iterdir(), key=lambda each: last.get(each.name, 0)):
-                if found.is_dir():
-                    shutil.rmtree(found, ignore_errors=True)
-                else:
-                    found.unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+            self.path.rename(removed)
+        for left in (removed, self.path):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _clear(self) -> None:
         (self.path / RUN).unlink(missing_ok=True)
