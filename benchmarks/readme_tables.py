@@ -339,18 +339,17 @@ def alarms(document: Document) -> str:
             f"{each['stated']:.2%} / {each['flagged']:.2%} ({each['errors_off']:+.1f})"
             for each in told["rates"].values()
         ]
-        rows.append([kind, *rates, f"{told['uniform']:.2f}"])
+        rows.append([kind, str(told["fits"]), *rates, f"{told['uniform']:.2f}"])
     asked = next(iter(results.values()))["summary"]["rates"]
     heads = [f"rate {float(rate):.0%}" for rate in asked]
-    fits = min(result["summary"]["fits"] for result in results.values())
     sizes = listed([f"{size:,}" for size in setting["sizes"]])
     return "\n\n".join(
         [
-            f"Shares of {setting['fresh']:,} fresh rows, means of {counted(fits, 'fit')} of each "
+            f"Shares of {setting['fresh']:,} fresh rows, means of several fits of each "
             f"kind of table, to {sizes} rows in turn: stated / flagged, and in brackets their "
             "difference in standard errors. The last column is the p-value of a test that the "
             "p-values of fresh rows are uniform, with ties spread at random:",
-            table(["kind of table", *heads, "uniform"], rows),
+            table(["kind of table", "fits", *heads, "uniform"], rows),
             source("alarm_rates", document),
         ]
     )

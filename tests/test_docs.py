@@ -123,8 +123,10 @@ def test_python_blocks_run_one_after_the_other(page, folder, monkeypatch):
         short = preset._replace(budget=replace(preset.budget, epochs=3, steps=0))
         monkeypatch.setitem(PRESETS, name, short)
     names = {"frame": mixed(240, seed=0), "new": mixed(30, seed=1)}
+    given = len(names)
     for number, text in enumerate(blocks(page, {"python"}), 1):
         exec(compile(text, f"{page.name}, Python block {number}", "exec"), names)
+    assert len(names) > given  # the blocks have run, and defined something
 
 
 def quick(words):

@@ -1,10 +1,11 @@
 """The tables of README.md and docs hold the numbers of the JSONs in benchmarks/results."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+
+import benchmark_modules
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {"lowerbound": "9.8.7", "torch": "2.99", "threads": 2}
@@ -13,15 +14,7 @@ ENVIRONMENT = {"lowerbound": "9.8.7", "torch": "2.99", "threads": 2}
 @pytest.fixture(scope="module")
 def tables():
     """Return the script, which is not part of the package."""
-    place = ROOT / "benchmarks" / "readme_tables.py"
-    spec = importlib.util.spec_from_file_location("readme_tables", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(place.parent)
-        spec.loader.exec_module(module)
-    return module
+    return benchmark_modules.loaded("readme_tables")
 
 
 @pytest.fixture

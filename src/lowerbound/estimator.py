@@ -312,7 +312,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         frame = self._read(X)
         coded = self.trained_.coding.encode(frame)
         reasons = explain(self.trained_, frame, coded, np.arange(frame.rows), top)
-        return containers.beside(frame, reasons)
+        return containers.results_of(frame, reasons)
 
     def reconstruct(self, X: Any) -> Any:
         """Return the mean of p(x | E[z | x]) of every row, as the same type as X."""

@@ -98,7 +98,7 @@ def test_many_tensors(model):
     piece = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
     header = {str(i): piece for i in range(tensors.MAX_TENSORS + 1)}
     bundles.replace(model, "weights.safetensors", make(header))
-    refused(model, "E116")
+    assert refused(model, "E116").code == "E116"
 
 
 def test_tensors_at_odd_places_are_read(model):
@@ -275,7 +275,7 @@ def test_a_file_that_changes_its_identity_is_refused(model, monkeypatch):
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr("os.open", swapped)
-    refused(model, "E113")
+    assert refused(model, "E113").code == "E113"
 
 
 AUDITED = """

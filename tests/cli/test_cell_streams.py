@@ -108,12 +108,12 @@ def test_parts_are_the_rows_of_the_whole(here, in_parts, kind, suffix):
     assert parts.origin == whole.origin
     held = parts.whole()
     assert (held.matrix != whole.matrix).nnz == 0
-    assert held.beside["site"].to_pylist() == whole.beside["site"].to_pylist()
+    assert held.obs["site"].to_pylist() == whole.obs["site"].to_pylist()
     assert parts.bytes >= whole.matrix.data.nbytes
     some = parts.sample(20, 0)
     places = [whole.matrix.toarray().tolist().index(row) for row in some.matrix.toarray().tolist()]
     assert places == sorted(places)
-    assert len(some.beside) == 20
+    assert len(some.obs) == 20
 
 
 def test_files_by_gene_and_few_cells_are_held(here, in_parts, monkeypatch):

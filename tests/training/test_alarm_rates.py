@@ -3,7 +3,6 @@
 `benchmarks/alarm_rates.py` fits the models; the fast test fits a few tiny ones.
 """
 
-import importlib.util
 import json
 import math
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import benchmark_modules
 from lowerbound import VAE, fit
 from lowerbound.tasks import cards
 
@@ -22,15 +22,7 @@ BY_CHANCE = 4  # of 24 shares that may be more than two standard errors off
 @pytest.fixture(scope="module")
 def alarm_rates():
     """Return the benchmark, which is not part of the package."""
-    place = ROOT / "benchmarks" / "alarm_rates.py"
-    spec = importlib.util.spec_from_file_location("alarm_rates", place)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(place.parent)
-        spec.loader.exec_module(module)
-    return module
+    return benchmark_modules.loaded("alarm_rates")
 
 
 def check(summaries):

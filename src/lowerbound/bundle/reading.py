@@ -76,7 +76,7 @@ def load(path: str | os.PathLike[str]) -> Saved:
     root = diagnosis.model_folder(path)
     sealed, raw, contents = read_sealed(root, REQUIRED)
     numbers = contents.pop(WEIGHTS)
-    assert numbers.base is not None, "memory from tensors.room, of which the file is a part"
+    assert numbers.base is not None, "the array is a view of the buffer that was allocated"
     weights = tensors.decode(numbers.base, WEIGHTS, numbers.size)
     if name := tensors.not_finite(weights.arrays):
         raise documents.invalid(WEIGHTS, f"holds a number that is not finite, in {name[:60]!a}")

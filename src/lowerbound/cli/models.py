@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from lowerbound.cli.outputs import beside, walked
+from lowerbound.cli.outputs import walked, with_ids
 from lowerbound.cli.progress import Voice
 from lowerbound.cli.result import Remarks
 
@@ -59,4 +59,4 @@ class TablesByPart:
             table = self.make(coded)
             self.remarks.add(coded)
             self.columns = table.num_columns
-            yield table if plain else beside(frame, ids_of(self.trained), table)
+            yield table if plain else with_ids(frame, ids_of(self.trained), table)

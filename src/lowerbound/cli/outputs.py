@@ -237,7 +237,7 @@ def walked(
                 voice.show(n / given.rows, f"{n:,} of {given.rows:,} rows  {speed}")
 
 
-def beside(frame: Whole, ids: Sequence[str], table: pa.Table) -> pa.Table:
+def with_ids(frame: Whole, ids: Sequence[str], table: pa.Table) -> pa.Table:
     """Prepend the rows' positions and the input's id columns to `table`."""
     numbers = np.arange(frame.start, frame.start + table.num_rows, dtype=np.int64)
     front: dict[str, Any] = {"row": pa.array(numbers)}

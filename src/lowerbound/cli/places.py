@@ -134,7 +134,7 @@ def check_picture_target(
         return Folder(check_picture_folder(text, overwrite, data))
     if text.lower().endswith(".png"):
         check_apart(text, data)
-        return Grid(beside_inputs(check_place(text, overwrite), data))
+        return Grid(check_replaces_no_input(check_place(text, overwrite), data))
     return Rows(check_table_target(out, overwrite, data))
 
 
@@ -150,10 +150,10 @@ def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Pat
                 f"{target} and the data {source} must not contain each other",
                 fix="choose another folder for the results",
             )
-    return beside_inputs(target, data)
+    return check_replaces_no_input(target, data)
 
 
-def beside_inputs(target: Path, data: object) -> Path:
+def check_replaces_no_input(target: Path, data: object) -> Path:
     """Return the file or folder to write, after a check that it replaces no input."""
     if target.exists() and (found := named(data)):
         real = Path(os.path.realpath(target))

@@ -96,9 +96,9 @@ def plan_from(
     recipe = RECIPES.get(name)
     for name, value in values.items():
         # Checked one by one, so that one problem does not hide another; settings need the recipe.
-        beside = {"recipe": recipe} if name == "settings" and recipe is not None else {}
+        given = {"recipe": recipe} if name == "settings" and recipe is not None else {}
         try:
-            device_of(Plan(**{**beside, name: value}).device)
+            device_of(Plan(**{**given, name: value}).device)
         except UsageError as error:
             problems.append(error)
             refused.add(name)

@@ -52,15 +52,15 @@ def _table(sheet: Sheet, width: int) -> RenderableType:
     """Return a sheet as a table; notes are a further column if that fits, else below the rows."""
     if not any(sheet.notes):
         return _grid(sheet)
-    beside = Sheet(
+    wide = Sheet(
         (*sheet.columns, "notes"),
         [(*row, note) for row, note in zip(sheet.rows, sheet.notes, strict=True)],
         sheet.title,
         sheet.right,
     )
-    table = _grid(beside)
+    table = _grid(wide)
     needs = sum(
-        max(map(cell_len, texts)) + 2 for texts in zip(beside.columns, *beside.rows, strict=True)
+        max(map(cell_len, texts)) + 2 for texts in zip(wide.columns, *wide.rows, strict=True)
     )
     return table if needs <= width else _with_notes_below(sheet, width)
 

@@ -42,7 +42,7 @@ Transform = Literal["blend", "standard", "quantile"]
 ATOM_SHARE = 0.05
 _MOST_ATOMS = 10
 _UNITS = (86_400e9, 3_600e9, 60e9, 1e9, 1e6, 1e3)  # day to microsecond, in nanoseconds
-_MANY = 50  # distinct values above which a value may be an atom beside others as common
+_MANY = 50  # least number of distinct values for the rule that compares with the median count
 _FEW = 20
 _SPIKE = 5  # how many times as common as others an atom is
 _NEAR = 3  # values on each side that a spike is compared with
@@ -101,7 +101,7 @@ def infer_column(sample: Sample) -> Column:
 
 
 def _repeated(distinct: int, sample: Sample) -> bool:
-    """Return whether so many levels occur often enough to be modelled."""
+    """Return whether levels repeat often enough to be modelled as categories."""
     seen = len(sample.cells) - sample.cells.null_count
     return distinct * 2 <= seen or (distinct <= 10 and distinct < seen)
 
@@ -206,9 +206,11 @@ def _spikes(spread: Spread) -> np.ndarray:
     counts, places = spread.counts, np.flatnonzero(spread.counts >= _FEW)
     near = np.array([step for step in range(-_NEAR, _NEAR + 1) if step])[:, None] + places
     inside = (near >= 0) & (near < len(counts))
-    beside = np.where(inside, counts[np.clip(near, 0, len(counts) - 1)], np.iinfo(np.int64).max)
+    neighbours = np.where(
+        inside, counts[np.clip(near, 0, len(counts) - 1)], np.iinfo(np.int64).max
+    )
     middle = (np.maximum(inside.sum(0), 1) - 1) // 2  # of an even number, the lower one
-    usual = np.take_along_axis(np.sort(beside, axis=0), middle[None], 0)[0]
+    usual = np.take_along_axis(np.sort(neighbours, axis=0), middle[None], 0)[0]
     spikes = places[counts[places] >= _SPIKE * usual]
     found, remaining = np.zeros(len(counts), dtype=bool), spread.rows
     for place in spikes[np.argsort(-counts[spikes], kind="stable")][:_MOST_ATOMS]:
@@ -418,11 +420,11 @@ def _apart(spread: Spread) -> tuple[float, ...]:
     far = ~found & (np.abs(spread.values - middle) > _FAR * deviation)
     if far.sum() + found.sum() <= MOST_ATOMS:
         found |= far
-    for end, beside in ((0, 1), (-1, -2)):
+    for end, neighbour in ((0, 1), (-1, -2)):
         others = spread.where(~found)
         if len(others.values) < 3 or found.sum() == MOST_ATOMS:
             break
-        gap = abs(others.values[end] - others.values[beside])
+        gap = abs(others.values[end] - others.values[neighbour])
         width = others.values[-1] - others.values[0] - gap
         usual = max(float(np.median(others.counts)), 1.0)
         if gap >= _APART * width and others.counts[end] >= _SPIKE * usual:

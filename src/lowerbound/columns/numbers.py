@@ -176,7 +176,7 @@ class Quantiles(BaseModel):
 
 
 def _most_knots(rows: int, each: int) -> int:
-    """Return the largest number of knots that have so many of the rows each."""
+    """Return the largest number of knots with at least `each` rows per knot."""
     return int(np.clip(rows // each, _FEWEST_KNOTS, _MOST_KNOTS))
 
 

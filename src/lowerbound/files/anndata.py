@@ -186,7 +186,7 @@ def _rows(  # noqa: PLR0913, PLR0917 - the matrix and its names
     """Read consecutive cells."""
     sparse = importlib.import_module("scipy.sparse")
     frame = from_sparse(sparse.csr_matrix(matrix[part]), names, origin, strict=strict)
-    return replace(frame, native=ArrowNative(), beside=_labels(data.obs[part]))
+    return replace(frame, native=ArrowNative(), obs=_labels(data.obs[part]))
 
 
 def _labels(obs: Any) -> pa.Table:

@@ -276,7 +276,7 @@ def _records(table: pa.Table) -> NDArray[Any]:
     return result
 
 
-def beside(frame: Whole, table: pa.Table) -> Any:
+def results_of(frame: Whole, table: pa.Table) -> Any:
     """Return a table of results about the rows of `frame`; a structured array for an array."""
     if is_array(kind_of(frame.native)):
         return _records(table)

@@ -288,12 +288,12 @@ class Matrix(Columnar):
     Attributes:
         matrix: (n, features) in CSR format.
         columns: the names of the features.
-        beside: what is known about each row and is not a feature, as for annotated cells.
+        obs: values of each row that are not features, as in `AnnData.obs`.
     """
 
     matrix: Any  # csr_matrix: scipy is imported only where one is made
     columns: tuple[str, ...]
-    beside: pa.Table | None = field(default=None, kw_only=True)
+    obs: pa.Table | None = field(default=None, kw_only=True)
 
     @property
     def rows(self) -> int:
@@ -319,28 +319,28 @@ class Matrix(Columnar):
     @property
     def annotations(self) -> pa.Table:
         """Values of each row that are not features."""
-        return pa.table({}) if self.beside is None else self.beside
+        return pa.table({}) if self.obs is None else self.obs
 
     def cut(self, rows: slice) -> Self:
         """Return consecutive rows."""
         start, stop, _ = rows.indices(self.rows)
-        beside = None if self.beside is None else self.beside.slice(start, stop - start)
-        return replace(self, matrix=self.matrix[rows], beside=beside, start=self.start + start)
+        obs = None if self.obs is None else self.obs.slice(start, stop - start)
+        return replace(self, matrix=self.matrix[rows], obs=obs, start=self.start + start)
 
     def take(self, rows: NDArray[np.integer]) -> Self:
         """Return the rows at these indices."""
-        beside = None if self.beside is None else _taken(self.beside, rows)
-        return replace(self, matrix=self.matrix[rows], beside=beside)
+        obs = None if self.obs is None else _taken(self.obs, rows)
+        return replace(self, matrix=self.matrix[rows], obs=obs)
 
     def joined(self, others: Sequence[Self]) -> Self:
         """Return these rows followed by those of `others`."""
         everything = (self, *others)
-        known = [each.beside for each in everything if each.beside is not None]
+        known = [each.obs for each in everything if each.obs is not None]
         stack = importlib.import_module("scipy.sparse").vstack
         return replace(
             self,
             matrix=stack([each.matrix for each in everything], "csr"),
-            beside=pa.concat_tables(known) if known else None,
+            obs=pa.concat_tables(known) if known else None,
         )
 
     def renamed(self, names: tuple[str, ...]) -> Self:

@@ -67,9 +67,9 @@ class AllButLast(nn.Module):
 class LibraryConditional(Conditional):
     """p(x | h, library), with the last feature of the state, log library size, for the family."""
 
-    def forward(self, h: Tensor, *beside: Tensor) -> Distribution:
+    def forward(self, h: Tensor, *context: Tensor) -> Distribution:
         """Return the distribution of the counts of all genes."""
-        return super().forward(h, h[:, -1:], *beside)
+        return super().forward(h, h[:, -1:], *context)
 
 
 def counts(

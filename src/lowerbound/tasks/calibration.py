@@ -146,7 +146,7 @@ class Coarse(NamedTuple):
     highest: int
 
     def needed(self, flagged: int = 1) -> int:
-        """Return the number of calibration rows with which so many rows are flagged."""
+        """Return the number of calibration rows that it takes to flag this many rows."""
         return _ceiling(self.tested / (flagged * self.rate)) - 1
 
     def __str__(self) -> str:

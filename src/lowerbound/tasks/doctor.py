@@ -101,8 +101,8 @@ def examine(
         valid: held-out rows.
         values: number of possible values of each element of x, such as 256 for pixels; None if
             the elements are continuous or differ.
-        options: names of the recipe's arguments, of which advice may name `floor` and
-            `likelihood`.
+        options: names of the recipe's arguments. The advice mentions `floor` and `likelihood`
+            only if the recipe has them.
     """
     train, valid = _some(train), _some(valid)
     use = latent_use.latent_use(model, valid)

@@ -130,7 +130,7 @@ class Model(TrainedState):
         table, _ = self.score_table(
             frame, by=by, explain=explain, false_discovery_rate=false_discovery_rate
         )
-        return containers.beside(frame, table)
+        return containers.results_of(frame, table)
 
     def score_coded(self, coded: Coded, samples: int | None = None) -> NDArray[np.float64]:
         """Return the anomaly scores of rows that are coded already."""

@@ -13,7 +13,7 @@ from lowerbound import noise
 from lowerbound.cli.inputs import open_for
 from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, check_apart
-from lowerbound.cli.places import beside_inputs
+from lowerbound.cli.places import check_replaces_no_input
 from lowerbound.cli.result import Remarks, Result
 from lowerbound.cli.work import drawing
 from lowerbound.coding.pictures import LEVELS, PictureCoding
@@ -53,7 +53,7 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
     clock, target = Clock(), drawing.check_target(out)
     check_apart(target, data)
     target = check_place(target, overwrite)
-    beside_inputs(target, data)
+    check_replaces_no_input(target, data)
     trained = load(model)
     size, highest = _frame_of(trained, order.shape)
     rows, remarks = _given(trained, data, order.on_bad_file)

@@ -167,8 +167,8 @@ def _parts(draws: int) -> list[str]:
 
 def _check_names(names: Sequence[str], draws: int) -> None:
     """Raise an error if two pictures would be written to the same file."""
-    beside = {f"{part}/{name}" for part in _parts(draws)[1:] for name in names}
-    both = sorted(beside.intersection(names))
+    further = {f"{part}/{name}" for part in _parts(draws)[1:] for name in names}
+    both = sorted(further.intersection(names))
     if both:
         part, _, name = both[0].partition("/")
         raise UsageError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from lowerbound.cli.outputs import beside, walked
+from lowerbound.cli.outputs import walked, with_ids
 from lowerbound.cli.progress import Voice
 from lowerbound.cli.result import Remarks
 from lowerbound.files.data import Data, Whole
@@ -73,7 +73,7 @@ class Scored:
             nats = self._measure(coded) if every is None else every[number]
             scores = self.way.flag(nats, cut)
             scores = explained(self.trained, (frame, coded), scores, self.explain)
-            table = beside(frame, self.ids, scores)
+            table = with_ids(frame, self.ids, scores)
             self._count(frame, coded, scores, table)
             yield scores if plain else table
 

@@ -68,12 +68,12 @@ class Conditional(nn.Module):
         super().__init__()
         self.net, self.family = net, family
 
-    def forward(self, h: Tensor, *beside: Tensor) -> Distribution:
+    def forward(self, h: Tensor, *context: Tensor) -> Distribution:
         """Return p(. | h); the tensors `beside` are passed to the family unchanged."""
         numbers = self.net(h)
         # The one mixed-precision boundary: densities are float32 or better.
         wide = numbers if numbers.dtype == torch.float64 else numbers.float()
-        return self.family(wide, *beside)
+        return self.family(wide, *context)
 
 
 def summed(cells: Distribution) -> Independent:

@@ -115,7 +115,7 @@ class _Others:
         """Return the arguments of the rule."""
         return self.at(log_mean), log_theta, None if gate is None else self.at(gate)
 
-    def beside(self, at_zero: Tensor, *given: Any) -> Tensor:
+    def inserted(self, at_zero: Tensor, *given: Any) -> Tensor:
         """Return log p of all counts, given log p(0)."""
         found = self.rule(self.at, *self.picked(*given)).to(at_zero.dtype)
         return at_zero.reshape(-1).index_copy(0, self.place, found).view(self.shape)
@@ -159,7 +159,7 @@ class _LogP(torch.autograd.Function):
         if torch.is_grad_enabled():  # for second derivatives
             full = log_mean, log_theta, gates[0] if gates else None
             value = _formula(*full)
-            value = value if others is None else others.beside(value, *full)
+            value = value if others is None else others.inserted(value, *full)
             asked = [x for x in given if x.requires_grad]  # the others are constants
             by = iter(torch.autograd.grad(value, asked, gradient, create_graph=True))
             found = [next(by) if x.requires_grad else None for x in given]

@@ -83,7 +83,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         view: random augmentation of a training batch, see `lowerbound.coding.augmentations`.
         team: the processes that train together. All call this function with the same arguments
             and share each batch; only the first one's `checkpoints` are used.
-        limit: the time that the whole fit has used, of which `budget` has a part; a resumed fit
+        limit: the time limit of the whole fit, while `budget` limits this stage; a resumed fit
             counts the time of the interrupted run. None counts the training alone.
         beat: called with the pace of training, about once per second.
 
