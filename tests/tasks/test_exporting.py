@@ -30,6 +30,7 @@ from lowerbound.tasks.onnx.scorer import ConstantNoise, Scorer
 from lowerbound.training.fit import learn
 
 QUICK = {"preset": "fast", "max_epochs": 3}
+DRAWS = 24  # of z per row
 KINDS = {"grade": "ordinal:lo<mid<hi", "visits": "count", "many": "categorical"}
 
 
@@ -106,7 +107,7 @@ def trees(trained):
 
 def of_numbers(folder):
     trained = learn(numbers(), Plan(settings={"hidden": [16]}, latent=2, **QUICK))
-    exported(trained, folder, samples=24)
+    exported(trained, folder, samples=DRAWS)
 
 
 def of_every_kind(folder):
@@ -238,7 +239,7 @@ class TestTheGraph:
             str(tmp_path / "m.vae"),
             onnx=str(path),
             check=str(tmp_path / "rows.csv"),
-            samples=24,
+            samples=DRAWS,
             allow_collapsed=True,
         )
         assert path.read_bytes() == made.path.read_bytes()
@@ -249,7 +250,7 @@ class TestTheGraph:
         assert result.facts["parity"]["holds"]
         said = " ".join(result.lines)
         assert "parity on 260 given rows" in said
-        assert "24 draws per row" in said
+        assert f"{DRAWS} draws per row" in said
         score, p_value, flagged = opened(path).run(None, {"cells": np.full((2, 3), np.nan)})
         assert np.isfinite(score).all()
         assert ((p_value > 0) & (p_value <= 1)).all()
@@ -455,7 +456,9 @@ class TestRefusals:
         monkeypatch.setattr(graph, "_graph", lambda *_: onnx.load(made.path))
         monkeypatch.setattr(checking, "session", Wrong)
         with pytest.raises(CheckFailed, match=r"0\.01 nats") as caught:
-            graph.export_onnx(trained, tmp_path / "score.onnx", allow_collapsed=True)
+            graph.export_onnx(
+                trained, tmp_path / "score.onnx", samples=DRAWS, allow_collapsed=True
+            )
         assert caught.value.code == "E602"
         assert not list(tmp_path.iterdir())
 
