@@ -107,6 +107,8 @@ class Recipe:
             the priors, with the arguments that the user chose.
         iwae_above: number of training rows above which a fit uses the importance-weighted bound
             and twice the patience; None is never.
+        iwae_above_missing: share of missing values above which a fit uses that bound; None is
+            never.
         restoration: the kind of restoration, for models of one picture given another; else None.
         from_data: additional arguments that the data determine and the user cannot set.
         explains: whether scores can be explained by columns.
@@ -126,6 +128,7 @@ class Recipe:
     batch_size: int | None = None
     first_stage: Mapping[str, Any] = field(default_factory=dict)
     iwae_above: int | None = None
+    iwae_above_missing: float | None = None
     restoration: Restoration | None = None
     from_data: frozenset[str] = frozenset()
     explains: bool = True
