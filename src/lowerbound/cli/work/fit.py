@@ -198,8 +198,8 @@ def _learn(
     """Train; `say` receives what is said after the banner, by default the voice."""
     run, team = kept.run, kept.team
 
-    def begin(frame: Data, material: FitInputs) -> None:
-        for line in _banner(frame, plan, material, kept):
+    def begin(frame: Data, inputs: FitInputs) -> None:
+        for line in _banner(frame, plan, inputs, kept):
             voice.say(line)
         if run is not None and run.committed():
             voice.say(f"resume     continuing the run in {run.path.name}")
@@ -217,11 +217,11 @@ def _learn(
     )
 
 
-def _banner(frame: Data, plan: Plan, material: FitInputs, kept: FitStorage) -> list[str]:
+def _banner(frame: Data, plan: Plan, inputs: FitInputs, kept: FitStorage) -> list[str]:
     """Return the banner: the plan of the fit, printed before training."""
     target, several = kept.target, kept.team.size > 1
-    coding, split = material.coding, material.split
-    objective = objective_settings(plan, len(split.train), material.coded.missing_share)
+    coding, split = inputs.coding, inputs.split
+    objective = objective_settings(plan, len(split.train), inputs.coded.missing_share)
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
     what = frame.examples
     lines = [
