@@ -64,7 +64,7 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
         "rows": len(coded.rows),
         "split": {name: len(getattr(split, name)) for name in ("train", "valid", "calibration")},
         "plan": plan.document(),
-        "objective": objective_settings(plan, len(split.train)),
+        "objective": objective_settings(plan, len(split.train), coded.missing_share),
         "patience": budget_of(plan, len(split.train)).patience,
         "engine": engine.as_dict(),
         "history": history.as_dict(),

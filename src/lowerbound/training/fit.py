@@ -76,7 +76,7 @@ LEAST_TRAINING = 0.5  # seconds of training even if a time limit is already used
 CLIP = 5.0  # limit on the gradient's norm, times the square root of the number of columns
 
 
-Begin = Callable[[Data, Coding, Split], None]
+Begin = Callable[[Data, FitInputs], None]
 
 
 def fit(  # noqa: PLR0913 - independent options, all with defaults
@@ -233,7 +233,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     run: RunFolder | None = None,
     report: Report | None = None,
     say: Say = lambda line: None,
-    begin: Begin = lambda frame, coding, split: None,
+    begin: Begin = lambda frame, inputs: None,
     team: Team = ALONE,
     limit: TimeLimit | None = None,
     beat: Beat | None = None,
@@ -272,13 +272,13 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     split = Split.of_shuffled(n) if coded.shuffled else Split.of(n, plan.seed)
     if coded.each > 1:
         split = Split.of_crops(n, coded.each, plan.seed)
-    begin(frame, coding, split)
+    inputs = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
+    begin(frame, inputs)
     if run is not None or team.size > 1:
         configuration = _configuration(plan, frame, coded)
         if run is not None:
             run.configure(configuration)
         _refuse_other_data(team, configuration["data"])
-    inputs = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
     fitted = _fit(_first_stage(plan), inputs, "first", _first_share(plan))
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, inputs)
@@ -497,7 +497,7 @@ def _fit(plan: Plan, inputs: FitInputs, stage: str, share: float = 1.0) -> Fitte
             each.start_from(first)
     budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, inputs.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
-    weights = objective_settings(plan, len(train))
+    weights = objective_settings(plan, len(train), inputs.coded.missing_share)
     minimise = plan.recipe.minimise
     own = None if minimise is None else minimise(model)
     told = plan.recipe.tells_of_gaps(arguments)

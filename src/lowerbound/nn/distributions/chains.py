@@ -365,7 +365,7 @@ class Chain(nn.Module):
         source = self.get_buffer("source")[which].flatten()
         own = which.repeat_interleave(self.most_copies)
         raw = self.raw_of(values[:, source], source)
-        return self.coded_of(raw, own).to(values).view(len(values), len(which), -1)
+        return self.coded_of(raw, own).to(values).view(len(values), len(which), self.most_copies)
 
     def _on_grid(self, raw: Tensor, which: Tensor) -> Tensor:
         grain = self.grains[which]
