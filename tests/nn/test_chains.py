@@ -35,12 +35,11 @@ def table(n: int = 400) -> np.ndarray:
 def chain() -> Chain:
     whole = Scale((-1.0, 1.0), (-2.0, 2.0), grain=1.0)
     scales = [None, None, whole, whole, Scale(), None]
-    layout, buffers = measured(table(), FAMILIES, SIZES, scales, GATES, 16)
+    found = measured(table(), FAMILIES, SIZES, scales, GATES, 16)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = Chain(FAMILIES, SIZES, RESERVED, **layout)
-        for name, values in buffers.items():
-            made.get_buffer(name).copy_(values)
+        made = Chain(FAMILIES, SIZES, RESERVED, **found.layout)
+        found.give(made)
         with torch.no_grad():
             for each in made.parameters():  # far from the first weights
                 each.add_(0.3 * torch.randn_like(each))

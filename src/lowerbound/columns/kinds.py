@@ -272,10 +272,16 @@ def _refuse_tiny(spread: Spread, kind: str, sample: Sample) -> None:
 
 
 def _grain(spread: Spread, sample: Sample) -> float:
-    """Return the ticks of the longest unit of time that divides all times or durations, else 1."""
+    """Return the number that all whole numbers are multiples of, if there are enough of them.
+
+    Of times and durations it is the longest unit of time that divides all.
+    """
     kind = raw.storage(raw.arrow_type(sample.dtype))
-    if not spread.whole or not pa.types.is_temporal(kind):
+    if not spread.whole:
         return 1.0
+    if not pa.types.is_temporal(kind):
+        found = int(np.gcd.reduce(spread.values.astype(np.int64))) if len(spread.values) else 1
+        return float(max(1, found)) if len(spread.values) >= _FEW else 1.0
     units = [float(unit / raw.nanoseconds(kind)) for unit in _UNITS]
     fit = (unit for unit in units if unit >= 1 and not (spread.values % unit).any())
     return next(fit, 1.0)

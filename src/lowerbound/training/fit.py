@@ -25,6 +25,7 @@ from lowerbound.files import containers
 from lowerbound.files.data import ArrowNative, Columnar, Data, Whole
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
+from lowerbound.nn.distributions.chains import Chain
 from lowerbound.nn.distributions.table_rows import Table
 from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.model import LatentModel
@@ -602,13 +603,14 @@ def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     some = train.take(torch.arange(min(len(train), row_stage.MOST_ROWS))).x.numpy()
     parts, width = coding.arguments(), PRESETS[plan.preset].hidden[0]
     with noise.isolated(plan.seed, "chain weights"):
-        layout, buffers = row_stage.measured(
+        measured = row_stage.measured(
             some, parts["families"], parts["sizes"], coding.scales, coding.gates, width
         )
+        layout = measured.layout
         rows = row_model(parts["families"], parts["sizes"], parts["reserved"], layout)
     chain = rows.get_submodule("likelihood")
-    for name, values in buffers.items():
-        chain.get_buffer(name).copy_(values)
+    assert isinstance(chain, Chain), "the model of rows is a chain"
+    measured.give(chain)
     seconds = _training_seconds(plan, inputs, fitted.model, fitted.arguments)
     settings = row_stage.settings(plan, len(train), None if seconds == math.inf else seconds)
     inputs.say(f"rows       a chain of {len(layout['order'])} columns, from which rows are drawn")

@@ -20,6 +20,7 @@ from lowerbound.coding.base import Coding
 from lowerbound.coding.rows import Dense, Rows
 from lowerbound.columns.base import Scale
 from lowerbound.nn.distributions.chains import (
+    LOGISTICS,
     PADDING,
     Chain,
     ChainLayout,
@@ -40,6 +41,7 @@ OFTEN = 5  # rows that share a value with a probability of its own, at least
 COPIED, OFTEN_CLOSE = 0.01, 0.25
 CLOSE = 0.1  # difference of two codes, in units of the coded column
 MOST_COPIES = 4
+RARELY = 0.01  # rows of a component that no training row needs
 TIED = 64  # most codes of a column that a tie is looked for in
 CHANCE = 1e-6  # probability that a tie is found by chance
 MEASURED = 20_000  # rows on which the dependence of pairs is measured
@@ -131,10 +133,19 @@ class Measured(NamedTuple):
     Attributes:
         layout: arguments of `Chain`, plain JSON values.
         buffers: tensors of the chain by name.
+        bias: first bias of the chain's head: logarithms of how often each component occurs.
     """
 
     layout: ChainLayout
     buffers: dict[str, torch.Tensor]
+    bias: torch.Tensor
+
+    def give(self, chain: Chain) -> None:
+        """Write what was measured into a chain of the same layout."""
+        with torch.no_grad():
+            for name, values in self.buffers.items():
+                chain.get_buffer(name).copy_(values)
+            chain.head.bias.copy_(self.bias)
 
 
 def measured(
@@ -198,7 +209,7 @@ def measured(
         first = chain.first_value(tie["column"])
         mask[: len(allowed), first : first + allowed.shape[1]].masked_fill_(allowed, 0.0)
         buffers[f"tie{i}"] = mask
-    return Measured(layout, buffers)
+    return Measured(layout, buffers, _bias(x, chain, found))
 
 
 def _bare(
@@ -239,11 +250,13 @@ def _padded(rows: Sequence[Floats], like: torch.Tensor) -> torch.Tensor:
 
 
 class _Number(NamedTuple):
-    """The spikes and the cells of a column of numbers."""
+    """The spikes and the cells of a column of numbers, and how many rows each of them holds."""
 
     column: int
     spikes: Floats
     edges: Floats
+    often: NDArray[np.int64]
+    rest: NDArray[np.int64]
 
 
 def _number(column: int, x: Floats, bare: Chain, number: int) -> _Number:
@@ -251,7 +264,7 @@ def _number(column: int, x: Floats, bare: Chain, number: int) -> _Number:
     own = x[:, column]
     values, counts = np.unique(own[~np.isnan(own)].astype(np.float32), return_counts=True)
     if not len(values):
-        return _Number(column, np.empty(0), np.array([-1.0, 1.0]))
+        return _Number(column, values, np.array([-1.0, 1.0]), counts, np.zeros(1, np.int64))
     which = torch.tensor([number])
     _, low, high = bare.rounded(torch.from_numpy(values)[:, None], which)
     low, high = low[:, 0].numpy(), high[:, 0].numpy()
@@ -268,8 +281,9 @@ def _number(column: int, x: Floats, bare: Chain, number: int) -> _Number:
     cuts = np.searchsorted(shares, np.arange(1, cells) / cells)
     inner = middle[np.unique(cuts[cuts < len(middle)])]
     pad = 0.0 if high[0] > low[0] else 0.5 * float(np.diff(values).min(initial=0.1))
-    edges = np.concatenate([[low[0] - pad], inner, [high[-1] + pad]]).astype(np.float32)
-    return _Number(column, values[often], np.unique(edges))
+    edges = np.unique(np.r_[low[0] - pad, inner, high[-1] + pad].astype(np.float32))
+    held = np.histogram(values, edges, weights=np.where(often, 0, counts))[0]
+    return _Number(column, values[often], edges, counts[often], held.astype(np.int64))
 
 
 def _copies(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, list[int]]:
@@ -293,6 +307,26 @@ def _copies(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, list[int
         best = share.sort(descending=True, stable=True).indices[:MOST_COPIES].tolist()
         found[places[n]] = [places[other] for other in best if share[other] >= 1.0]
     return found
+
+
+def _bias(x: Floats, chain: Chain, found: Sequence[_Number]) -> torch.Tensor:
+    """Return the logarithms of how often each component of each column occurs.
+
+    A number that is no spike is one of a cell or of a logistic density with equal shares.
+    """
+    numbers = {each.column: each for each in found}
+    rows = []
+    for column, size in enumerate(chain.levels):
+        own = numbers.get(column)
+        if own is None:
+            codes = x[:, column][~np.isnan(x[:, column])].astype(np.int64)
+            rows.append(np.bincount(codes, minlength=size)[:size] + 0.5)
+            continue
+        copies = np.full(chain.first_value(column), 0.05 * len(x))
+        smooth = np.full(LOGISTICS, own.rest.sum() / 2 / LOGISTICS)
+        counts = np.r_[copies, own.often, own.rest / 2, smooth, copies]
+        rows.append(counts + (0.5 if own.rest.any() else RARELY))
+    return torch.from_numpy(np.log(np.concatenate(rows) / max(1, len(x)))).float()
 
 
 class _Label(NamedTuple):
