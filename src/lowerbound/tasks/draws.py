@@ -21,9 +21,9 @@ from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
 from lowerbound.nn.distributions.grey_levels import GreyCodes
 from lowerbound.nn.distributions.level_trees import TreeCodes
-from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
 from lowerbound.recipes.record import Draw, draw_each
+from lowerbound.tasks.finite import using
 from lowerbound.tasks.metrics import Drawing, by_proposals, by_tiles, log_likelihood
 from lowerbound.tasks.proposals import Weighted, has_gaps, share, weighted
 
@@ -90,7 +90,7 @@ def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
 @torch.no_grad()
 def decode(model: nn.Module, z: Tensor, context: Tensor | None = None) -> Tensor:
     """Return the mean of p(x | z) for latents (n, d), all levels in the order of `embed`."""
-    with evaluating(model) as device:
+    with using(model) as device:
         # One row is enough to learn the shapes of the levels.
         trace = Trace(from_prior(noise.generator("decode", device=device)), 1, decode=False)
         model(None, trace, None if context is None else context[:1])
@@ -126,7 +126,7 @@ def sample(
         UsageError: E246 if the prior supports no temperature, E256 if it has no codes.
     """
     draws = []
-    with evaluating(model) as device:
+    with using(model) as device:
         source = noise.generator("sample", seed, device=device)
         choose = from_prior(source, temperature, top_k)
         for start in range(0, n, SAMPLE_CHUNK):
