@@ -4,9 +4,10 @@
     python tests/kills.py disk 10 FOLDER        # `lowerbound fit tx.parquet --out m.vae`
     python tests/kills.py stream 10 FOLDER      # the same where the file is not held
     python tests/kills.py stream 10 FOLDER 20   # fits of 20 epochs instead of 60
+    python tests/kills.py memory,disk 10 FOLDER # one after the other, with one import
 
 Every second kill happens inside a commit, at a random system call that leaves a trace on the
-disk; the others at a random moment of the run. Prints one JSON object.
+disk; the others at a random moment of the run. Prints a JSON object for each kind, one a line.
 """
 
 from __future__ import annotations
@@ -216,12 +217,18 @@ def newest(job):
     return (0 if latest is None else latest.values["step"]), int(steps[-1])
 
 
-def main(kind, kills, home, epochs=60):
+def main(kinds, kills, home, epochs=60):
     imported_once()
     torch.set_num_threads(1)
-    os.environ["XDG_CACHE_HOME"] = str(home / "cache")
-    home.mkdir(exist_ok=True)
     run_folder.OnDisk = Killable
+    for kind in kinds.split(","):
+        killed(kind, kills, home / kind, epochs)
+
+
+def killed(kind, kills, home, epochs):
+    """Kill trainings of one kind, and print what became of them."""
+    os.environ["XDG_CACHE_HOME"] = str(home / "cache")
+    home.mkdir(parents=True, exist_ok=True)
     job = {"memory": Memory, "disk": Disk, "stream": Streamed}[kind](home, epochs)
     job.clear()
     began = time.monotonic()

@@ -1,6 +1,7 @@
 """The catalogue of error codes: every code is raised, known and tested."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +27,10 @@ CODE = re.compile(r"\bE\d{3}\b")
 ROWS = np.random.default_rng(0).normal(size=(60, 2))
 
 
+@functools.cache
 def constants(folder):
-    """Yield the texts of a folder's modules that are no docstrings."""
+    """Return the texts of a folder's modules that are no docstrings."""
+    found = set()
     for path in sorted((ROOT / folder).rglob("*.py")):
         if path.name == "catalogue.py":
             continue
@@ -35,7 +38,8 @@ def constants(folder):
         statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and id(node) not in statements:
-                yield str(node.value)
+                found.add(str(node.value))
+    return found
 
 
 def raised():

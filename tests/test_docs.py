@@ -139,7 +139,7 @@ def quick(words):
     narrow = ["--set", "width=8"] if restoring & set(words) else []
     if "photos/" in words and "--recipe" not in words:
         narrow = ["--set", "channels=4"]
-    return ["--max-epochs", "2", "--time-limit", "0.3", *narrow]
+    return ["--max-epochs", "2", "--time-limit", "0.1", *narrow]
 
 
 def by_time(page):
@@ -151,7 +151,7 @@ def by_time(page):
 @pytest.mark.parametrize("page", [by_time(p) for p in PAGES if commands(p)], ids=named)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # of what Ray does itself
 def test_commands_run_one_after_the_other(page, folder, capsys, monkeypatch):
-    monkeypatch.setattr(split, "HELD_CROPS", 16)
+    monkeypatch.setattr(split, "HELD_CROPS", 8)
     shown = commands(page)
     with ray.cluster() if any("--ray" in words for words in shown) else nullcontext():
         for words in shown:

@@ -57,7 +57,7 @@ def folder(make: Callable[[Path], None]) -> Path:
     Args:
         make: a function of the top of a module; what it does depends on code alone.
     """
-    source = Path(inspect.getfile(make))
+    source = Path(inspect.getfile(inspect.unwrap(make)))
     place = HOME / f"{source.stem}.{make.__name__}"
     key = hashlib.sha256(code().encode() + source.read_bytes()).hexdigest()[:16]
     made, listing = place / key, place / f"{key}.{DONE}"

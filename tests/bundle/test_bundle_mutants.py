@@ -305,7 +305,9 @@ def test_a_constant_of_another_name_is_not_filled(made, tmp_path):
 # A process of its own: the exit code and the memory of what a user runs.
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(i, marks=pytest.mark.nightly) for i in (1, 2))]
+)
 def test_altered_models_in_a_process(made, tmp_path, seed):
     model = tmp_path / "m.vae"
     shutil.copytree(made / "sigma.vae", model)

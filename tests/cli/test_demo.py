@@ -1,5 +1,7 @@
 """The demo: its table, its check of filled-in values, and its refusals. `test_process` runs it."""
 
+from importlib.machinery import ModuleSpec
+
 import numpy as np
 import pytest
 
@@ -53,11 +55,9 @@ def test_hidden_values_are_compared_with_the_truth(table, monkeypatch):
     assert found["age"].constant == pytest.approx(np.abs(ages - median).mean())
 
 
-def test_a_scikit_learn_without_its_tests_is_named(monkeypatch):
-    def absent(package):
-        raise ModuleNotFoundError(package)
-
-    monkeypatch.setattr(demo, "files", absent)
+@pytest.mark.parametrize("library", [None, ModuleSpec("sklearn", None, origin="/none/x.py")])
+def test_a_scikit_learn_without_its_tests_is_named(monkeypatch, library):
+    monkeypatch.setattr(demo, "find_spec", lambda name: library)
     with pytest.raises(ResourceError, match="scikit-learn") as caught:
         demo.passengers()
     assert caught.value.code == "E310"

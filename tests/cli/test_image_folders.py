@@ -71,10 +71,9 @@ def test_a_recipe_is_chosen_and_said(call, capsys):
     assert told["plan"]["settings"] == {"groups": [1, 1], "channels": 16}
     assert told["plan"]["time_limit"] is None
     assert any("24 pictures scaled and cut to 16 x 20" in note for note in told["notes"])
-    words = ["fit", "photos/", *QUICK[:-1], "channels=8"]
-    assert main([*words, "--out", "other.vae"]) == 0
+    assert main(["fit", "photos/", *QUICK, "--out", "other.vae"]) == 0
     spoken = " ".join(capsys.readouterr().err.split())
-    assert "recipe conv_ladder (groups=[1, 1], channels=8), which suits pictures" in spoken
+    assert "recipe conv_ladder (groups=[1, 1], channels=4), which suits pictures" in spoken
     assert "24 pictures of 16 x 16 x 3" in spoken
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+import commands
 import zoo
 from lowerbound import Model, Plan
 from lowerbound.columns.schema import infer
@@ -29,6 +30,7 @@ from lowerbound.tasks.onnx.scorer import ConstantNoise, Scorer
 from lowerbound.training.fit import learn
 
 QUICK = {"preset": "fast", "max_epochs": 3}
+DRAWS = 24  # of z per row
 KINDS = {"grade": "ordinal:lo<mid<hi", "visits": "count", "many": "categorical"}
 
 
@@ -104,7 +106,8 @@ def trees(trained):
 
 
 def of_numbers(folder):
-    exported(learn(numbers(), Plan(settings={"hidden": [16]}, latent=2, **QUICK)), folder)
+    trained = learn(numbers(), Plan(settings={"hidden": [16]}, latent=2, **QUICK))
+    exported(trained, folder, samples=DRAWS)
 
 
 def of_every_kind(folder):
@@ -227,10 +230,34 @@ class TestTheGraph:
             want = scores if want is None else want
             assert np.array_equal(scores, want)
 
-    def test_is_the_same_file_every_time_and_another_with_another_seed(self, plain, tmp_path):
+    def test_the_command_writes_the_same_file_and_says_what_it_found(self, plain, tmp_path):
         trained, made = plain
-        again = graph.export_onnx(trained, tmp_path / "a.onnx", allow_collapsed=True)
-        assert again.path.read_bytes() == made.path.read_bytes()
+        trained.save(tmp_path / "m.vae")
+        numbers(260, seed=7).to_csv(tmp_path / "rows.csv", index=False)
+        path = tmp_path / "m.onnx"
+        result = commands.export(
+            str(tmp_path / "m.vae"),
+            onnx=str(path),
+            check=str(tmp_path / "rows.csv"),
+            samples=DRAWS,
+            allow_collapsed=True,
+        )
+        assert path.read_bytes() == made.path.read_bytes()
+        assert result.path == path
+        assert result.facts["bytes"] == path.stat().st_size
+        assert result.facts["columns"] == ["a", "b", "amount"]
+        assert result.facts["parity"]["rows"] == 260
+        assert result.facts["parity"]["holds"]
+        said = " ".join(result.lines)
+        assert "parity on 260 given rows" in said
+        assert f"{DRAWS} draws per row" in said
+        score, p_value, flagged = opened(path).run(None, {"cells": np.full((2, 3), np.nan)})
+        assert np.isfinite(score).all()
+        assert ((p_value > 0) & (p_value <= 1)).all()
+        assert flagged.dtype == bool
+
+    def test_other_draws_come_of_another_seed_alone(self, plain):
+        trained, _ = plain
         one, same, other = (Scorer(trained, trained.coding.schema, 16, seed=s) for s in (0, 0, 1))
         cells = torch.from_numpy(
             matrix(trained.coding.schema, pa.Table.from_pandas(numbers(20, seed=5)))
@@ -429,7 +456,9 @@ class TestRefusals:
         monkeypatch.setattr(graph, "_graph", lambda *_: onnx.load(made.path))
         monkeypatch.setattr(checking, "session", Wrong)
         with pytest.raises(CheckFailed, match=r"0\.01 nats") as caught:
-            graph.export_onnx(trained, tmp_path / "score.onnx", allow_collapsed=True)
+            graph.export_onnx(
+                trained, tmp_path / "score.onnx", samples=DRAWS, allow_collapsed=True
+            )
         assert caught.value.code == "E602"
         assert not list(tmp_path.iterdir())
 

@@ -139,7 +139,7 @@ def pulse(step, steps, each, left):
     return Pulse(step, steps, 128, each, left, step / 10)
 
 
-class Material:
+class Inputs:
     """What a forecast reads of a fit's inputs."""
 
     def __init__(self, limit, coding=None):
@@ -148,11 +148,11 @@ class Material:
 
 
 def test_a_fit_says_at_its_start_that_its_steps_will_not_suffice():
-    material = Material(60.0)
-    told = forecast.Forecast(Plan(), material, 1000)
+    inputs = Inputs(60.0)
+    told = forecast.Forecast(Plan(), inputs, 1000)
     told(pulse(4, 4000, 2.0, 50.0))
     told(pulse(5, 4000, 2.0, 48.0))
-    first, warning = material.said
+    first, warning = inputs.said
     assert first.startswith(
         "forecast   at most 50 s of training (29 steps of 128 rows, 64 rows/s)"
     )
@@ -162,9 +162,9 @@ def test_a_fit_says_at_its_start_that_its_steps_will_not_suffice():
 
 @pytest.mark.parametrize(("limit", "steps"), [(None, 4000), (60.0, 20)])
 def test_enough_steps_or_all_of_them_are_no_reason_to_warn(limit, steps):
-    material = Material(limit)
-    forecast.Forecast(Plan(), material, 1000)(pulse(4, steps, 0.01, (steps - 4) * 0.01))
-    assert len(material.said) == 1
+    inputs = Inputs(limit)
+    forecast.Forecast(Plan(), inputs, 1000)(pulse(4, steps, 0.01, (steps - 4) * 0.01))
+    assert len(inputs.said) == 1
 
 
 def test_columns_of_many_levels_are_named():
@@ -175,10 +175,10 @@ def test_columns_of_many_levels_are_named():
     size = coding.arguments()["sizes"][0]
     assert forecast.costly_columns(coding, 10**6) == [("shop", size)]
     assert forecast.costly_columns(coding, 10**8) == []
-    material = Material(None, coding)
-    forecast.Forecast(Plan(), material, 10**6)(pulse(4, 100, 0.1, 10))
-    assert f"shop ({size:,} levels)" in material.said[1]
-    assert "--drop shop" in material.said[1]
+    inputs = Inputs(None, coding)
+    forecast.Forecast(Plan(), inputs, 10**6)(pulse(4, 100, 0.1, 10))
+    assert f"shop ({size:,} levels)" in inputs.said[1]
+    assert "--drop shop" in inputs.said[1]
 
 
 @pytest.mark.nightly

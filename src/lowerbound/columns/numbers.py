@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
 from typing import Literal, Self, TypeVar
@@ -72,25 +73,8 @@ class Quantiles(BaseModel):
                 which is standardised again.
             most: maximal number of knots.
         """
-        ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
-        pick = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round())
-        if len(values) > most:  # equal steps in probability, and both ends
-            wanted = np.linspace(ranks[0], ranks[-1], most)
-            pick = np.unique(np.clip(np.searchsorted(ranks, wanted), 0, len(values) - 1))
-        pick = pick.astype(int)
-        apart = np.diff(values[pick], prepend=-np.inf) >= NEAREST
-        pick = pick[apart] if apart.sum() > 1 else pick
-        normal = NormalDist()
-        scores = np.array([normal.inv_cdf(float(r)) for r in ranks[pick]])
-        if weight < 1.0:
-            # Mean and spread come from all rows, not only from the knots.
-            every = np.interp(values, values[pick], scores)
-            plain, share = _standardised(values, values, counts), counts / counts.sum()
-            mixed = (1 - weight) * plain + weight * _standardised(every, every, counts)
-            centre = share @ mixed
-            spread = np.sqrt(share @ (mixed - centre) ** 2)
-            scores = (mixed[pick] - centre) / spread
-        return cls(raw=tuple(values[pick].tolist()), scores=tuple(scores.tolist()))
+        raw, scores = _Ranked(values, counts).knots(weight, most)
+        return cls(raw=tuple(raw.tolist()), scores=tuple(scores.tolist()))
 
     @classmethod
     def chosen(cls, values: np.ndarray, counts: np.ndarray, weight: float = 1.0) -> Quantiles:
@@ -105,19 +89,20 @@ class Quantiles(BaseModel):
         if rows >= _PER_KNOT[-1] * _MOST_KNOTS:
             return cls.fit(values, counts, weight)
         first = np.random.default_rng(0).binomial(counts, 0.5)
-        halves = [(values[part > 0], part[part > 0]) for part in (first, counts - first)]
-        if min(len(seen) for seen, _ in halves) < _FEWEST_KNOTS:
+        halves = [_Ranked(values[n > 0], n[n > 0]) for n in (first, counts - first)]
+        if min(len(half.values) for half in halves) < _FEWEST_KNOTS:
             return cls.fit(values, counts, weight)
 
         def held_out(each: int) -> float:
             total = 0.0
-            for (seen, times), (other, often) in (halves, halves[::-1]):
+            for seen, other in (halves, halves[::-1]):
+                raw, scores = seen.knots(weight, _most_knots(int(seen.counts.sum()), each))
                 try:
-                    found = cls.fit(seen, times, weight, _most_knots(int(times.sum()), each))
+                    found = cls(raw=tuple(raw.tolist()), scores=tuple(scores.tolist()))
                 except ValueError:  # equal scores next to each other
                     return -np.inf
-                scores = found.forward(other)
-                total += float(often @ (found.log_slope(scores) - scores**2 / 2))
+                scores = found.forward(other.values)
+                total += float(other.counts @ (found.log_slope(scores) - scores**2 / 2))
             return total
 
         best = max(_PER_KNOT, key=lambda each: (held_out(each), each))
@@ -175,18 +160,62 @@ class Quantiles(BaseModel):
         return by_blocks(lambda some: log.take(self._scores.below(some), mode="clip"), values)
 
 
+@dataclass(frozen=True)
+class _Ranked:
+    """Sorted distinct values (n,) that occur `counts` (n,) times each, with their mean ranks."""
+
+    values: np.ndarray
+    counts: np.ndarray
+
+    @cached_property
+    def share(self) -> np.ndarray:
+        """The share of each value among all rows, (n,)."""
+        return self.counts / self.counts.sum()
+
+    @cached_property
+    def ranks(self) -> np.ndarray:
+        """The mean rank of each value, between 0 and 1, (n,)."""
+        return (np.cumsum(self.counts) - self.counts / 2) / self.counts.sum()
+
+    @cached_property
+    def standardised(self) -> np.ndarray:
+        """The values, standardised, (n,)."""
+        return _standardised(self.values, self.share)
+
+    def knots(self, weight: float, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return at most `most` values and their scores, of which neighbours may be equal."""
+        values, ranks = self.values, self.ranks
+        pick = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round())
+        if len(values) > most:  # equal steps in probability, and both ends
+            wanted = np.linspace(ranks[0], ranks[-1], most)
+            pick = np.unique(np.clip(np.searchsorted(ranks, wanted), 0, len(values) - 1))
+        pick = pick.astype(int)
+        apart = np.diff(values[pick], prepend=-np.inf) >= NEAREST
+        pick = pick[apart] if apart.sum() > 1 else pick
+        normal = NormalDist()
+        scores = np.array([normal.inv_cdf(rank) for rank in ranks[pick].tolist()])
+        if weight < 1.0:
+            # Mean and spread come from all rows, not only from the knots.
+            every = np.interp(values, values[pick], scores)
+            scored = _standardised(every, self.share)
+            mixed = (1 - weight) * self.standardised + weight * scored
+            centre = self.share @ mixed
+            spread = np.sqrt(self.share @ (mixed - centre) ** 2)
+            scores = (mixed[pick] - centre) / spread
+        return values[pick], scores
+
+
 def _most_knots(rows: int, each: int) -> int:
     """Return the largest number of knots with at least `each` rows per knot."""
     return int(np.clip(rows // each, _FEWEST_KNOTS, _MOST_KNOTS))
 
 
-def _standardised(values: np.ndarray, of: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return values standardised by the weighted mean and deviation of `of`."""
-    share = counts / counts.sum()
-    size = float(np.abs(of).max()) or 1.0
-    scaled = of / size  # squares of 1e200 overflow float64
-    mean = share @ scaled
-    return (values / size - mean) / np.sqrt(share @ (scaled - mean) ** 2)
+def _standardised(values: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Return values standardised by their mean and deviation, each with its share of the rows."""
+    size = float(np.abs(values).max()) or 1.0
+    scaled = values / size  # squares of 1e200 overflow float64
+    centred = scaled - share @ scaled
+    return centred / np.sqrt(share @ centred**2)
 
 
 class Numeric(Column):

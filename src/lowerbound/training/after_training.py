@@ -73,16 +73,16 @@ class Cost(NamedTuple):
         return self.fixed + self.draw * extent.samples * rows + self.health * checked
 
 
-def full(material: FitInputs, samples: int) -> Extent:
+def full(inputs: FitInputs, samples: int) -> Extent:
     """Return the extent without a time limit, with `samples` draws per score."""
-    rows = min(doctor.ROWS, len(material.valid))
-    return Extent(len(material.split.calibration), rows, samples)
+    rows = min(doctor.ROWS, len(inputs.valid))
+    return Extent(len(inputs.split.calibration), rows, samples)
 
 
-def least(material: FitInputs, samples: int) -> Extent:
+def least(inputs: FitInputs, samples: int) -> Extent:
     """Return the smallest extent; the scores of models that restore pictures are not used."""
-    whole = full(material, samples)
-    rows = FEWEST if material.coded.each == 1 else FEWEST_CROPS
+    whole = full(inputs, samples)
+    rows = FEWEST if inputs.coded.each == 1 else FEWEST_CROPS
     return Extent(
         min(rows, whole.calibration),
         min(FEWEST_CHECKED, whole.health),
@@ -117,26 +117,26 @@ def fitting(cost: Cost, extents: tuple[Extent, Extent], seconds: float) -> Exten
     return extent._replace(calibration=rows)
 
 
-def trimmed(material: FitInputs, extent: Extent) -> FitInputs:
-    """Return the material with as many held-out rows as the work after training uses."""
-    split = material.split
+def trimmed(inputs: FitInputs, extent: Extent) -> FitInputs:
+    """Return the inputs with as many held-out rows as the work after training uses."""
+    split = inputs.split
     calibration = split.calibration[: extent.calibration]
-    return material._replace(split=replace(split, calibration=calibration), checked=extent.health)
+    return inputs._replace(split=replace(split, calibration=calibration), checked=extent.health)
 
 
 def cost(
-    model: LatentModel, material: FitInputs, samples: int, refit: int = 0, by_levels: bool = False
+    model: LatentModel, inputs: FitInputs, samples: int, refit: int = 0, by_levels: bool = False
 ) -> Cost:
     """Forecast the cost of the work after training from a few timed passes.
 
     Args:
         model: the model, trained or not, on the CPU.
-        material: the rows and their split.
+        inputs: the rows and their split.
         samples: importance samples per score.
         refit: size of the latents whose prior is refitted, or 0.
         by_levels: whether scores by levels, which take half the samples, are calibrated too.
     """
-    coded, split = material.coded, material.split
+    coded, split = inputs.coded, inputs.split
     rows = subset(coded.rows, split.calibration)
     tile = tile_of(coded.rows, metrics.TILE)
     began, worked = time.monotonic(), time.thread_time()
@@ -148,7 +148,7 @@ def cost(
     fixed = ending * min(max(waiting, 1.0), MOST_WAITING)
     if coded.each > 1:  # a model that restores pictures: health is measured by restoring them
         return Cost(fixed, scored / samples, (HEALTH_PASSES + PICTURE_PASSES) * passed, tile)
-    if not material.coding.shape:  # columns, whose usual contributions are measured
+    if not inputs.coding.shape:  # columns, whose usual contributions are measured
         fixed += TYPICAL_DRAWS * scored / samples * min(1.0, len(rows) / 500)
     if by_levels:
         scored *= 1.5

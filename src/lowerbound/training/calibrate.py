@@ -28,19 +28,19 @@ LEVEL_ROWS = 1_000  # held-out rows scored by levels, with half the draws of the
 GAIN = 1.0  # dB that a restored picture must gain over the given one: a visible difference
 
 
-def calibrated(plan: Plan, frame: Data, material: FitInputs, fitted: Fitted) -> Model:
+def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Model:
     """Score the calibration rows, set the alarm threshold and check the model.
 
     Args:
         plan: the options of the fit.
         frame: the data that were read.
-        material: the coded rows and their split.
+        inputs: the coded rows and their split.
         fitted: the model after training.
     """
     model, arguments, history, engine, priors = fitted
-    coding, coded, split = material.coding, material.coded, material.split
+    coding, coded, split = inputs.coding, inputs.coded, inputs.split
     index = split.calibration
-    samples = material.samples or score_samples(model, coded)
+    samples = inputs.samples or score_samples(model, coded)
     calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
     some = subset(coded.rows, index[:TYPICAL_ROWS])
     columns = coding.groups if not coding.shape else ()  # pictures have no named columns
@@ -49,8 +49,8 @@ def calibrated(plan: Plan, frame: Data, material: FitInputs, fitted: Fitted) -> 
         if 0 < len(columns) <= TYPICAL_COLUMNS
         else None
     )
-    learned = _some(_first(material.learned, material.checked), coded)
-    valid = _first(material.valid, material.checked)
+    learned = _some(_first(inputs.learned, inputs.checked), coded)
+    valid = _first(inputs.valid, inputs.checked)
     health = doctor.examine(model, learned, valid, values_of(coding), plan.recipe.parameters)
     if plan.recipe.restoration:
         health = _restoring(health, fitted, valid)

@@ -276,72 +276,70 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
         if run is not None:
             run.configure(configuration)
         _refuse_other_data(team, configuration["data"])
-    material = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
-    fitted = _fit(_first_stage(plan), material, "first", _first_share(plan))
+    inputs = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
+    fitted = _fit(_first_stage(plan), inputs, "first", _first_share(plan))
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
-        fitted = _with_active_latents(plan, fitted, material)
+        fitted = _with_active_latents(plan, fitted, inputs)
     if plan.recipe.first_stage and fitted.history.stopped != "interrupt":
-        fitted = _with_learned_priors(plan, fitted, material)
+        fitted = _with_learned_priors(plan, fitted, inputs)
     model, arguments = refit_prior(
         plan.recipe,
         (fitted.model, fitted.arguments),
-        material.train,
-        material.valid,
+        inputs.train,
+        inputs.valid,
         plan.seed,
-        _refit_seconds(plan, material, fitted),
+        _refit_seconds(plan, inputs, fitted),
     )
     fitted = fitted._replace(model=model, arguments=arguments)
     # After the refit, whose forecast is rough: the rows that remain absorb its error.
-    return calibrated(plan, frame, _limited(plan, material, fitted), fitted)
+    return calibrated(plan, frame, _limited(plan, inputs, fitted), fitted)
 
 
-def _limited(plan: Plan, material: FitInputs, fitted: Fitted) -> FitInputs:
-    """Return the material with as many held-out rows and draws as the time left allows."""
-    limit = material.limit
+def _limited(plan: Plan, inputs: FitInputs, fitted: Fitted) -> FitInputs:
+    """Return the inputs with as many held-out rows and draws as the time left allows."""
+    limit = inputs.limit
     if limit.seconds is None:
-        return material
-    price = _price(plan, material, fitted.model, {**fitted.arguments, "prior": "fitted"})
-    least, whole = _extents(material, fitted.model)
-    extent = material.team.first(
-        lambda: after_training.fitting(price, (least, whole), limit.left())
-    )
+        return inputs
+    price = _price(plan, inputs, fitted.model, {**fitted.arguments, "prior": "fitted"})
+    least, whole = _extents(inputs, fitted.model)
+    extent = inputs.team.first(lambda: after_training.fitting(price, (least, whole), limit.left()))
     if extent[::2] != whole[::2] and not plan.recipe.restoration:
-        material.say(
+        inputs.say(
             f"time       {extent.calibration:,} of {whole.calibration:,} held-out rows set the "
             f"threshold, with {extent.samples} of {whole.samples} samples per score: more do not "
             f"fit into the time limit of {spell_seconds(limit.seconds)}"
         )
-    return after_training.trimmed(material, extent)
+    return after_training.trimmed(inputs, extent)
 
 
 def _extents(
-    material: FitInputs, model: LatentModel
+    inputs: FitInputs, model: LatentModel
 ) -> tuple[after_training.Extent, after_training.Extent]:
     """Return the smallest and the largest extent of the work after training."""
-    samples = score_samples(model, material.coded)
-    return after_training.least(material, samples), after_training.full(material, samples)
+    samples = score_samples(model, inputs.coded)
+    return after_training.least(inputs, samples), after_training.full(inputs, samples)
 
 
-def _refit_seconds(plan: Plan, material: FitInputs, fitted: Fitted) -> float:
+def _refit_seconds(plan: Plan, inputs: FitInputs, fitted: Fitted) -> float:
     """Return the time for the refit of the prior: what the work after it leaves, half at least."""
-    if material.limit.seconds is None or not refit_is_tried(plan.recipe, fitted.arguments):
+    if inputs.limit.seconds is None or not refit_is_tried(plan.recipe, fitted.arguments):
         return math.inf
-    price = _price(plan, material, fitted.model, {**fitted.arguments, "prior": "fitted"})
-    rest = after_training.reserve(material.limit, price, _extents(material, fitted.model))
-    left = material.limit.left()
+    price = _price(plan, inputs, fitted.model, {**fitted.arguments, "prior": "fitted"})
+    rest = after_training.reserve(inputs.limit, price, _extents(inputs, fitted.model))
+    left = inputs.limit.left()
     return max(left - rest, left / 2)
 
 
 def _price(
-    plan: Plan, material: FitInputs, model: LatentModel, arguments: Mapping[str, Any]
+    plan: Plan, inputs: FitInputs, model: LatentModel, arguments: Mapping[str, Any]
 ) -> after_training.Cost:
     """Return the forecast cost of the work after training."""
     refits = refit_is_tried(plan.recipe, arguments)
     latent = arguments.get("latent") or max(arguments.get("latents", (1,)))
     return after_training.cost(
         model,
-        material,
-        score_samples(model, material.coded),
+        inputs,
+        score_samples(model, inputs.coded),
         int(latent) if refits else 0,
         levels_lacking(plan.recipe, model) is None,
     )
@@ -477,15 +475,15 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"latents": list(given or halves)}
 
 
-def _fit(plan: Plan, material: FitInputs, stage: str, share: float = 1.0) -> Fitted:
+def _fit(plan: Plan, inputs: FitInputs, stage: str, share: float = 1.0) -> Fitted:
     """Build the model and train it once, in a share of the training time that is left."""
-    arguments = resolve(plan, material.coding)
+    arguments = resolve(plan, inputs.coding)
     device = device_of(plan.device)
     with noise.isolated(plan.seed, "weights"):
         model = plan.recipe.make(arguments)
-    seconds = share * _training_seconds(plan, material, model, arguments)
+    seconds = share * _training_seconds(plan, inputs, model, arguments)
     model = model.to(device)
-    train = material.train
+    train = inputs.train
     _note_library(model, train)
 
     def first(n: int) -> Tensor:
@@ -495,62 +493,62 @@ def _fit(plan: Plan, material: FitInputs, stage: str, share: float = 1.0) -> Fit
     for each in model.modules():
         if isinstance(each, Table):
             each.start_from(first)
-    budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, material.valid)
+    budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, inputs.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, len(train))
     minimise = plan.recipe.minimise
     own = None if minimise is None else minimise(model)
     told = plan.recipe.tells_of_gaps(arguments)
-    columns = [group.parts for group in material.coding.groups] if told else None
+    columns = [group.parts for group in inputs.coding.groups] if told else None
     objective = objective_of(model, weights, len(train), steps, columns) if own is None else own
     budget = replace(budget, settled=settled(weights, steps, optimiser))
     budget = replace(budget, seconds=None if seconds == math.inf else seconds)
-    history, engine = _trained(plan, material, objective, (budget, optimiser), stage)
+    history, engine = _trained(plan, inputs, objective, (budget, optimiser), stage)
     return Fitted(model.cpu(), arguments, history, engine)
 
 
 def _training_seconds(
-    plan: Plan, material: FitInputs, model: LatentModel, arguments: Mapping[str, Any]
+    plan: Plan, inputs: FitInputs, model: LatentModel, arguments: Mapping[str, Any]
 ) -> float:
     """Return the seconds left for training: all but those for the work after it."""
-    limit = material.limit
+    limit = inputs.limit
     if limit.seconds is None:
         return math.inf
-    price = _price(plan, material, model, arguments)
-    after = after_training.reserve(limit, price, _extents(material, model))
-    return material.team.first(lambda: max(limit.left() - after, LEAST_TRAINING))
+    price = _price(plan, inputs, model, arguments)
+    after = after_training.reserve(limit, price, _extents(inputs, model))
+    return inputs.team.first(lambda: max(limit.left() - after, LEAST_TRAINING))
 
 
 def _trained(
     plan: Plan,
-    material: FitInputs,
+    inputs: FitInputs,
     objective: nn.Module,
     settings: tuple[Budget, Optimiser],
     stage: str,
 ) -> tuple[History, Engine]:
     """Train an objective's model in place."""
-    (budget, optimiser), valid = settings, material.valid
-    size = min(optimiser.batch_size, len(material.train))
+    (budget, optimiser), valid = settings, inputs.valid
+    size = min(optimiser.batch_size, len(inputs.train))
     engine = loop.chosen(objective, valid, size, plan.precision)
-    material.say(f"engine     {engine}")
+    inputs.say(f"engine     {engine}")
     try:
         history = loop.fit(
             objective,
-            material.train,
+            inputs.train,
             valid,
             budget=budget,
             optimiser=optimiser,
             seed=plan.seed,
             engine=engine,
-            checkpoints=material.run and material.run.stage(stage),
-            report=material.report,
-            view=material.coded.view,
-            team=material.team,
-            limit=material.limit,
-            beat=Forecast(plan, material, sum(p.numel() for p in objective.parameters())),
+            checkpoints=inputs.run and inputs.run.stage(stage),
+            report=inputs.report,
+            view=inputs.coded.view,
+            team=inputs.team,
+            limit=inputs.limit,
+            beat=Forecast(plan, inputs, sum(p.numel() for p in objective.parameters())),
         )
     except NumericError as error:
-        raise _naming_the_column(error, material) from None
+        raise _naming_the_column(error, inputs) from None
     return history, engine
 
 
@@ -571,23 +569,23 @@ def _narrow_share(plan: Plan) -> float:
     return TIME / 2 / (1 - TIME / 2) if plan.recipe.first_stage else 1.0
 
 
-def _with_learned_priors(plan: Plan, first: Fitted, material: FitInputs) -> Fitted:
+def _with_learned_priors(plan: Plan, first: Fitted, inputs: FitInputs) -> Fitted:
     """Train the priors that the plan asks for, with the first stage's weights frozen."""
     defaults = {name: known.default for name, known in plan.recipe.parameters.items()}
     changed = plan.recipe.first_stage
     wanted = {name: plan.settings.get(name, defaults[name]) for name in changed}
     if wanted == changed:
         return first
-    material.say(f"priors     {', '.join(map(str, wanted.values()))}, all other weights frozen")
+    inputs.say(f"priors     {', '.join(map(str, wanted.values()))}, all other weights frozen")
     arguments = {**first.arguments, **wanted}
     model = unfrozen(plan.recipe, first.model, arguments, plan.seed)
-    train = material.train
+    train = inputs.train
     budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, train)
-    seconds = _training_seconds(plan, material, model, arguments)
+    seconds = _training_seconds(plan, inputs, model, arguments)
     budget = replace(budget, seconds=None if seconds == math.inf else seconds)
     model = model.to(device_of(plan.device))
     optimiser = replace(optimiser, learning_rate=min(RATE, optimiser.learning_rate))
-    history, _ = _trained(plan, material, FrozenElbo(model), (budget, optimiser), "priors")
+    history, _ = _trained(plan, inputs, FrozenElbo(model), (budget, optimiser), "priors")
     model = model.cpu().requires_grad_(True)
     return first._replace(model=model, arguments=arguments, priors=history)
 
@@ -599,16 +597,16 @@ def _optimiser(plan: Plan, rows: Rows) -> Optimiser:
     return replace(optimiser_of(plan, shape), clip=CLIP * math.sqrt(math.prod(shape)))
 
 
-def _naming_the_column(error: NumericError, material: FitInputs) -> NumericError:
+def _naming_the_column(error: NumericError, inputs: FitInputs) -> NumericError:
     """Return the error with the raw column's name in place of the index of the coded column.
 
     Pictures have no named columns; for them the index is left out.
     """
-    place, groups = error.details["column"], material.coding.groups
+    place, groups = error.details["column"], inputs.coding.groups
     name = next((group.column for group in groups if place in group.parts), None)
     there = "" if name is None else f" in column {name!r}"
     lower = "lower the learning rate: --learning-rate 0.0003"
-    if material.run is not None:  # its checkpoints are of the old learning rate
+    if inputs.run is not None:  # its checkpoints are of the old learning rate
         lower += " --resume never"
     fix = lower if name is None else f"{lower}; or look at that column for a wrong unit or a typo"
     message = error.message.replace(f" in column {place}", there)
@@ -630,18 +628,18 @@ def _note_library(model: LatentModel, train: Rows) -> None:
         usual.copy_(torch.cat(contexts).mean(0))
 
 
-def _with_active_latents(plan: Plan, wide: Fitted, material: FitInputs) -> Fitted:
+def _with_active_latents(plan: Plan, wide: Fitted, inputs: FitInputs) -> Fitted:
     """Fit again with as many latents as are in use; keep that model if it is no worse."""
-    valid = material.valid
+    valid = inputs.valid
     use = latent_use.latent_use(wide.model, valid)
     sizes = _in_use(wide.arguments, use.active)
     if sizes.items() <= wide.arguments.items():
         return wide
-    material.say(
+    inputs.say(
         f"{int(use.active.sum())} of {len(use.active)} latent dimensions in use: fitting again"
     )
     settings = {**plan.settings, **sizes}
-    narrow = _fit(replace(plan, settings=settings), material, "narrow", _narrow_share(plan))
+    narrow = _fit(replace(plan, settings=settings), inputs, "narrow", _narrow_share(plan))
     before, after = (
         metrics.elbo(f.model, valid, start=0).elbo.mean().item() for f in (wide, narrow)
     )

@@ -24,23 +24,23 @@ class Forecast:
 
     Args:
         plan: the options of the fit.
-        material: its data and callbacks.
+        inputs: its data and callbacks.
         weights: number of weights of the model.
     """
 
-    def __init__(self, plan: Plan, material: FitInputs, weights: int) -> None:
-        self.plan, self.material, self.weights = plan, material, weights
+    def __init__(self, plan: Plan, inputs: FitInputs, weights: int) -> None:
+        self.plan, self.inputs, self.weights = plan, inputs, weights
         self.said = False
 
     def __call__(self, pulse: Pulse) -> None:
         """Say the forecast the first time, and pass the pace on."""
         if not self.said:
             self.said = True
-            if self.material.team.rank == 0:
+            if self.inputs.team.rank == 0:
                 for line in self.lines(pulse):
-                    self.material.say(line)
-        if self.material.beat is not None:
-            self.material.beat(pulse)
+                    self.inputs.say(line)
+        if self.inputs.beat is not None:
+            self.inputs.beat(pulse)
 
     def lines(self, pulse: Pulse) -> list[str]:
         """Return the forecast."""
@@ -51,7 +51,7 @@ class Forecast:
             f"({steps:,} steps of {pulse.rows:,} rows, {speed:,.0f} rows/s); "
             "it ends earlier if nothing is gained"
         ]
-        costly = costly_columns(self.material.coding, self.weights)
+        costly = costly_columns(self.inputs.coding, self.weights)
         if costly:
             told = ", ".join(f"{name} ({size:,} levels)" for name, size in costly[:5])
             one = shlex.quote(costly[0][0])
@@ -59,19 +59,19 @@ class Forecast:
                 f"           ! columns of many levels take much of this time: {told}; without one "
                 f"of them a fit is faster: --drop {one}"
             )
-        if self.material.limit.seconds is not None and steps < min(USEFUL_STEPS, pulse.steps):
+        if self.inputs.limit.seconds is not None and steps < min(USEFUL_STEPS, pulse.steps):
             lines.append(self._too_short(pulse, steps))
         return lines
 
     def steps(self, pulse: Pulse) -> int:
         """Return the number of steps that fit into the time limit."""
-        if self.material.limit.seconds is None:
+        if self.inputs.limit.seconds is None:
             return pulse.steps
         more = pulse.seconds_left / max(pulse.seconds_per_step, 1e-9)
         return min(pulse.steps, pulse.step + int(more))
 
     def _too_short(self, pulse: Pulse, steps: int) -> str:
-        limit = self.material.limit.seconds
+        limit = self.inputs.limit.seconds
         assert limit is not None, "without a limit, all steps are taken"
         more = (min(USEFUL_STEPS, pulse.steps) - steps) * pulse.seconds_per_step
         needed = next((r for r in ROUND if r >= 1.5 * (limit + more)), ROUND[-1])

@@ -6,7 +6,7 @@ import gzip
 import io
 import os
 from dataclasses import replace
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,10 +126,11 @@ def passengers() -> pa.Table:
     Raises:
         ResourceError: E310 if scikit-learn was installed without its tests.
     """
+    library = find_spec("sklearn")  # is not imported, which takes a second
+    place = Path(str(library and library.origin)).parent / "datasets/tests/data/openml/id_40945"
     try:
-        place = files("sklearn.datasets.tests.data.openml") / "id_40945"
         packed = (place / "data-v1-dl-16826755.arff.gz").read_bytes()
-    except (ModuleNotFoundError, FileNotFoundError):
+    except FileNotFoundError:
         raise ResourceError(
             "E310",
             "the demo reads the passenger list of the Titanic from scikit-learn's own tests, and "
