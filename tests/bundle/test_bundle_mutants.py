@@ -210,22 +210,21 @@ def test_weights_that_overflow_give_no_result(made, tmp_path, use):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", ["sigma", "gaussian", "binary", "counts", "conv", "vqvae"])
-@pytest.mark.parametrize("use", ["score", "sample", "impute"])
-def test_weights_that_are_large_or_small_in_turn_end_in_an_error_or_work(
-    made, tmp_path, name, use
-):
+@pytest.mark.parametrize("name", ["sigma", "gaussian", "counts"])
+@pytest.mark.parametrize("use", ["score", "sample"])
+def test_a_layer_of_large_weights_ends_in_an_error_or_works(made, tmp_path, name, use):
+    """The scales that follow are infinite or NaN: also those of a prior by the encoder."""
     model, out = tmp_path / "m.vae", tmp_path / "o.csv"
     shutil.copytree(made / f"{name}.vae", model)
     weights = Model.load(model).model.state_dict()
-    for each in weights.values():
-        if each.is_floating_point():
-            each.view(-1)[::2], each.view(-1)[1::2] = 3e38, 1e30
-    bundles.replace(model, "weights.safetensors", b"".join(map(bytes, tensors.encode(weights))))
-    data = next(path for path in made.glob(f"{name}.*") if path.suffix in (".csv", ".npz"))
-    code, text = ran(uses(model, data, out)[use])
-    assert code == 0 or (code == 4 and "E142" in text), text
-    assert out.exists() == (code == 0)
+    for layer in [key for key, each in weights.items() if each.dim() > 1]:
+        changed = weights | {layer: torch.full_like(weights[layer], 3e38)}
+        raw = b"".join(map(bytes, tensors.encode(changed)))
+        bundles.replace(model, "weights.safetensors", raw)
+        out.unlink(missing_ok=True)
+        code, text = ran(uses(model, made / f"{name}.csv", out)[use])
+        assert code == 0 or (code == 4 and "E142" in text), (layer, text)
+        assert out.exists() == (code == 0), layer
 
 
 # What torch says when it cannot draw: `using` knows these messages.
