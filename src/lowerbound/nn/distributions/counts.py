@@ -88,11 +88,11 @@ class Codes(Categorical):
         return sample(self, None, Size(sample_shape))
 
     def drawn(self, generator: torch.Generator | None, shape: Size) -> Tensor:
-        """Draw codes seen in training: a reserved code 0 is never drawn."""
+        """Draw codes seen in training, as floats: a reserved code 0 is never drawn."""
         seen = Categorical(logits=self._drawn.detach(), validate_args=False)
         rows = seen.probs.reshape(-1, self._num_events)
         codes = torch.multinomial(rows, shape.numel(), replacement=True, generator=generator)
-        return codes.T.reshape(shape + self.batch_shape)
+        return codes.T.reshape(shape + self.batch_shape).to(rows.dtype)
 
     @property
     def mode(self) -> Tensor:
