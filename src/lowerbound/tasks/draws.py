@@ -186,7 +186,7 @@ def draw_rows(
         seed: seed of all draws.
         temperature: log-probabilities are divided by it; 1 is the model's own distribution.
     """
-    with evaluating(rows) as device:
+    with using(rows) as device:
         source = noise.generator("sample", "rows", seed, device=device)
         chain, drawn = _chain(rows), []
         for start in range(0, n, SAMPLE_CHUNK):
@@ -210,7 +210,7 @@ def complete(rows: nn.Module, x: Tensor) -> Tensor:
         rows: a model of rows without latents, whose likelihood is a `Chain`.
         x: (n, columns) coded rows; observed values are unchanged.
     """
-    with evaluating(rows):
+    with using(rows):
         done = [_chain(rows).expected(some) for some in x.split(SAMPLE_CHUNK)]
     return torch.cat(done)
 
@@ -228,7 +228,7 @@ def complete_draws(
         start: index of the first row, if these are a part of a larger table.
     """
     source, done = noise.generator("complete", seed, start, device=x.device), []
-    with evaluating(rows):
+    with using(rows):
         for some in x.split(max(1, SAMPLE_CHUNK // draws)):
             drawn = _chain(rows).draw(some.repeat_interleave(draws, 0), source)
             done.append(drawn.view(len(some), draws, -1))
