@@ -22,9 +22,9 @@ from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
 from lowerbound.nn.distributions.chains import Chain
 from lowerbound.nn.distributions.grey_levels import GreyCodes
 from lowerbound.nn.distributions.level_trees import TreeCodes
-from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
 from lowerbound.recipes.record import Draw, draw_each
+from lowerbound.tasks.finite import using
 from lowerbound.tasks.metrics import Drawing, by_proposals, by_tiles, log_likelihood
 from lowerbound.tasks.proposals import Weighted, has_gaps, share, weighted
 
@@ -91,7 +91,7 @@ def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
 @torch.no_grad()
 def decode(model: nn.Module, z: Tensor, context: Tensor | None = None) -> Tensor:
     """Return the mean of p(x | z) for latents (n, d), all levels in the order of `embed`."""
-    with evaluating(model) as device:
+    with using(model) as device:
         # One row is enough to learn the shapes of the levels.
         trace = Trace(from_prior(noise.generator("decode", device=device)), 1, decode=False)
         model(None, trace, None if context is None else context[:1])
@@ -127,7 +127,7 @@ def sample(
         UsageError: E246 if the prior supports no temperature, E256 if it has no codes.
     """
     draws = []
-    with evaluating(model) as device:
+    with using(model) as device:
         source = noise.generator("sample", seed, device=device)
         choose = from_prior(source, temperature, top_k)
         for start in range(0, n, SAMPLE_CHUNK):
@@ -186,7 +186,7 @@ def draw_rows(
         seed: seed of all draws.
         temperature: log-probabilities are divided by it; 1 is the model's own distribution.
     """
-    with evaluating(rows) as device:
+    with using(rows) as device:
         source = noise.generator("sample", "rows", seed, device=device)
         chain, drawn = _chain(rows), []
         for start in range(0, n, SAMPLE_CHUNK):
@@ -210,7 +210,7 @@ def complete(rows: nn.Module, x: Tensor) -> Tensor:
         rows: a model of rows without latents, whose likelihood is a `Chain`.
         x: (n, columns) coded rows; observed values are unchanged.
     """
-    with evaluating(rows):
+    with using(rows):
         done = [_chain(rows).expected(some) for some in x.split(SAMPLE_CHUNK)]
     return torch.cat(done)
 
@@ -228,7 +228,7 @@ def complete_draws(
         start: index of the first row, if these are a part of a larger table.
     """
     source, done = noise.generator("complete", seed, start, device=x.device), []
-    with evaluating(rows):
+    with using(rows):
         for some in x.split(max(1, SAMPLE_CHUNK // draws)):
             drawn = _chain(rows).draw(some.repeat_interleave(draws, 0), source)
             done.append(drawn.view(len(some), draws, -1))

@@ -580,7 +580,7 @@ def restored(
         coding=coding,
         model=model.to(device).eval(),
         calibration=Calibration(np.asarray(calibration["scores"], np.float64)),
-        alarm=Alarm(**calibration["alarm"]),
+        alarm=Alarm.restored(calibration["alarm"]),
         facts=documents["metrics.json"],
         further=kept(calibration.get("further", {})),
     )
