@@ -9,14 +9,14 @@ from lowerbound.nn.distributions.chains import Chain
 from lowerbound.nn.objectives.elbo import Loss
 from lowerbound.noise import Noise
 
-FIXED = 0.7  # share of the rows of a batch that are learned in the fixed order
+FIXED = 0.7  # share of the steps that learn the fixed order
 
 
 class RandomOrders(nn.Module):
-    """Negative log-likelihood in nats per row, exact for the order of each row.
+    """Negative log-likelihood in nats per row, exact for the order of each step.
 
-    Rows are drawn in the fixed order, so most rows of a batch are learned in it. The others are
-    learned in one random order per step, so that values can be drawn given any others.
+    Rows are drawn in the fixed order, so most steps learn it. The other steps learn a random order
+    each, so that values can be drawn given any others.
 
     References:
         Uria, Murray & Larochelle, "A deep and tractable density estimator", 2014, eq. 7,
@@ -44,9 +44,7 @@ class RandomOrders(nn.Module):
         rank = noise("orders", x.shape[1:], x)
         for column, (by, _) in chain.gates.items():  # directly after the column that decides
             rank[column] = rank[by] + 1e-6
-        random = rank.argsort().tolist()
-        some = max(1, round(FIXED * len(x)))
-        fixed = chain.log_prob(x[:some])
-        nats = torch.cat([fixed, chain.log_prob_in_order(x[some:], random)])
-        loss = -nats.mean()
+        fixed = bool(torch.special.ndtr(noise("kind of order", torch.Size([1]), x)) < FIXED)
+        order = chain.order if fixed else rank.argsort().tolist()
+        loss = -chain.log_prob_in_order(x, order).mean()
         return Loss(loss, {"elbo": -loss.detach()})
