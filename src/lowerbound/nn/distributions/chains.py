@@ -683,23 +683,34 @@ class Chain(nn.Module):
         self, x: Tensor, order: Sequence[int], first: Tensor | None = None
     ) -> Tensor:
         """Return `log_prob` in any order in which each gated column follows its gate."""
+        starts = range(0, len(order), TOGETHER)
+        windows = [range(i, min(i + TOGETHER, len(order))) for i in starts]
+        each = [self.log_prob_of_places(x, order, some, first).sum(1) for some in windows]
+        return torch.stack(each).sum(0)
+
+    def log_prob_of_places(
+        self, x: Tensor, order: Sequence[int], places: range, first: Tensor | None = None
+    ) -> Tensor:
+        """Return log p(column | earlier columns) at some places of an order, (B, P) nats.
+
+        Args:
+            x: (B, C) coded rows; a missing value adds 0.
+            order: all columns.
+            places: P places in it.
+            first: as for `log_prob`.
+        """
         rows, known, given = self.read(x), self.known(x), self.given(x)
-        vectors, count = self.vectors(rows, known), len(order)
-        place = torch.tensor(list(order), device=x.device).argsort()
-        total = x.new_zeros(len(x))
-        for start in range(0, count, TOGETHER):
-            columns = list(order[start : start + TOGETHER])
-            places = torch.arange(start, start + len(columns), device=x.device)
-            earlier = (place < places[:, None]).expand(len(x), -1, -1)
-            if first is not None:
-                earlier = earlier | first[:, None]
-            seen = earlier & known[:, None]
-            sums = torch.bmm(earlier.to(vectors), vectors)
-            heads = self.heads(rows, seen, columns, sums)
-            found = self.log_prob_of(heads, columns, rows, seen)
-            wanted = given if first is None else given & ~first
-            total = total + torch.where(wanted[:, columns], found, 0.0).sum(1)
-        return total
+        columns = [order[place] for place in places]
+        rank = torch.tensor(list(order), device=x.device).argsort()
+        own = torch.tensor(list(places), device=x.device)[:, None]
+        earlier = (rank < own).expand(len(x), -1, -1)
+        if first is not None:
+            earlier, given = earlier | first[:, None], given & ~first
+        seen = earlier & known[:, None]
+        vectors = self.vectors(rows, known)
+        heads = self.heads(rows, seen, columns, torch.bmm(earlier.to(vectors), vectors))
+        found = self.log_prob_of(heads, columns, rows, seen)
+        return torch.where(given[:, columns], found, 0.0)
 
 
 def _split(layer: nn.Linear, sizes: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
