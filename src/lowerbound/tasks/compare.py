@@ -197,8 +197,9 @@ def c2st(
     """Test how well a classifier tells drawn rows from equally many real ones.
 
     The AUC is the mean over the folds of a cross-validation. Its interval follows from DeLong's
-    variance on each fold, and a correlation of folds of 1 / folds (Nadeau & Bengio). Drawn rows are complete: each loses the numbers that are
-    missing in the real row beside it, so that gaps of numbers do not tell the two apart.
+    variance on each fold, and a correlation of folds of 1 / folds (Nadeau & Bengio). Drawn rows
+    are complete: each loses the numbers that are missing in the real row beside it, so that gaps
+    of numbers do not tell the two apart.
 
     Args:
         real: rows.

@@ -267,7 +267,7 @@ class _Report:
             "impossible",
             found.share,
             f"share of drawn rows with two values that none of {every.num_rows:,} real rows has "
-            "together, though 10 would by chance; 0 is good",
+            "together, though 10 would by chance; near 0 is good",
         )
         self.worst["impossible"] = [
             {**pair._asdict(), "columns": list(pair.columns), "levels": list(pair.levels)}
