@@ -326,6 +326,64 @@ def synthetic_choice(document: Document) -> str:
     )
 
 
+def rows_with_gaps(document: Document) -> str:
+    """Return the coverage of intervals of imputed values, beside that of exact draws."""
+    setting = document["setting"]
+    rows = [
+        [
+            *name.split(", ", 2)[:2],
+            name.split("gaps: ")[1],
+            f"{found['coverage of 60 draws']:.1%}",
+            f"{found['coverage of 60 exact draws']:.1%}",
+            f"{found['slope error']:+.1%}",
+        ]
+        for name, found in document["results"].items()
+    ]
+    head = ["recipe", "preset", "gaps in training", "coverage", "of exact draws", "error of slope"]
+    return "\n\n".join(
+        [
+            f"Models of two dependent columns and {setting['training']:,} rows fill in one column "
+            f"of {setting['imputed']:,} new rows from the other, "
+            f"{counted(setting['seeds'], 'seed')}. The coverage is the share of the true values "
+            "in the 90 % intervals of 60 draws; beside it stands the coverage of as many draws "
+            "from the source itself, which differs from 90 % since the draws are few and counts "
+            "are whole. The last column compares the slope of the imputed mean with the true one:",
+            table(head, rows),
+            source("rows_with_gaps", document),
+        ]
+    )
+
+
+def gaps_choice(document: Document) -> str:
+    """Return what the bounds leave unlearned of complete rows, by the share of missing values."""
+    results = document["results"]
+    bounds = list(next(iter(next(iter(results.values())).values())))
+
+    def mean(found: Document) -> str:
+        return f"{sum(run['excess'] for run in found.values()) / len(found):.3f}"
+
+    rows = [
+        [columns, share, *(mean(found[bound]) for bound in bounds)]
+        for columns, shares in results.items()
+        for share, found in shares.items()
+    ]
+    first = next(iter(next(iter(results.values())).values()))
+    seeds = counted(len(first[bounds[0]]), "seed")
+    return "\n\n".join(
+        [
+            f"{document['setting']['rows']:,} rows of dependent columns, a share of their values "
+            f"missing, preset *{document['setting']['preset']}*, {seeds}. The numbers are the "
+            "mean of -log p of complete fresh rows, above that of the source (nats). The ELBO of "
+            "a row of which few values are left is highest where z has little influence; where "
+            "such rows are many, the columns come out less dependent than they are. With more "
+            "than 20 % of the values missing, the recipe `table` therefore uses *iwae 4*; with "
+            "fewer, the choice is that of the tables above.",
+            table(["columns", "missing", *bounds], rows),
+            source("gaps_choice", document),
+        ]
+    )
+
+
 # Alarms.
 
 
@@ -389,6 +447,7 @@ PAGES: dict[str, Callable[[Found], str]] = {
     "docs/tables.md": of_parts(
         ("### Drawn rows", "synthetic_tables", synthetic),
         ("### Card fraud", "creditcard", creditcard),
+        ("### Missing values", "rows_with_gaps", rows_with_gaps),
     ),
     "docs/production.md": of_parts(("## Killed and resumed", "kills", kills)),
     "docs/anomaly.md": of_parts(
@@ -397,6 +456,7 @@ PAGES: dict[str, Callable[[Found], str]] = {
     "docs/defaults.md": of_parts(
         ("## Tables up to 10,000 rows", "anomaly_choice", anomaly_choice),
         ("## Larger tables", "synthetic_choice", synthetic_choice),
+        ("## Tables with many missing values", "gaps_choice", gaps_choice),
     ),
     "docs/reproductions.md": of_parts(*((f"## {n}", n, experiment_table) for n in EXPERIMENTS)),
     "docs/pictures.md": of_parts(*PICTURES),

@@ -425,9 +425,9 @@ MODELS: dict[str, tuple[str, str]] = {
     ),
     "E142": (
         "the model gives results that are not numbers",
-        "The file is intact and its weights are finite, but so large that a density or a value "
-        "overflows. `lowerbound fit` does not write such models; do not trust the source of this "
-        "one. Nothing was written.",
+        "The file is intact and its weights are finite, but so large that a density, a value or "
+        "the scale of a distribution overflows. `lowerbound fit` does not write such models; do "
+        "not trust the source of this one. Nothing was written.",
     ),
 }
 

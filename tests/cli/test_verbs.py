@@ -269,6 +269,18 @@ def test_impute_keeps_observed_cells(run):
         assert all(old is None or old == new for old, new in pairs)
 
 
+@pytest.mark.parametrize("more", [(), ("--draws", 2)])
+def test_impute_without_a_column_that_was_constant(run, more):
+    table = read("tx.csv").drop_columns(["channel"])
+    assert read("tx.csv")["channel"].unique().to_pylist() == ["web"]
+    pv.write_csv(table, "fewer.csv")
+    done = run("impute", "tx.vae", "fewer.csv", "--out", "full.csv", *more)
+    assert done.code == 0, done.err
+    after = read("full.csv")
+    assert [name for name in after.column_names if name != "draw"] == table.column_names
+    assert after["fee"].null_count == 0
+
+
 def test_impute_draws(run):
     done = run("impute", "tx.vae", "tx.csv", "--out", "d.parquet", "--draws", 3, "--json")
     gaps = read("tx.csv")["fee"].null_count

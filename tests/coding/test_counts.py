@@ -258,6 +258,17 @@ def test_known_counts_are_kept_and_the_others_share_the_rest():
     assert (made.sum(1) == 10).all()
 
 
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+@pytest.mark.parametrize("place", range(3))
+def test_counts_of_a_rate_that_is_not_finite_are_not_numbers(place, bad):
+    """And the draw ends: `torch.binomial` does not, for a number of trials that is NaN."""
+    log_rates = torch.zeros(2, 3)
+    log_rates[0, place] = bad
+    made = sample_of_total(PoissonLog(log_rates), torch.full((2,), 10.0), torch.Generator())
+    assert made[0].isnan().all()
+    assert made[1].sum() == 10
+
+
 def test_other_distributions_have_no_given_total():
     with pytest.raises(LowerboundError) as error:
         rates(torch.distributions.Normal(0.0, 1.0), torch.Generator())

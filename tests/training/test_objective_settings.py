@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+import benchmark_modules
 from lowerbound import noise, recipes
 from lowerbound.errors import UsageError
 from lowerbound.nn.objectives import aggregate
@@ -154,6 +155,46 @@ def test_large_tables_are_fitted_by_what_was_asked_for():
     for name in ("beta", "free_bits", "capacity", "tc", "mmd", "path"):
         value = CHOICES.get(name, (0.5,))[0]
         assert objective_settings(Plan(settings={name: value}), large)["iwae"] == 0
+
+
+def test_tables_with_many_missing_values_are_fitted_by_the_importance_weighted_bound():
+    for preset in ("fast", "balanced"):
+        assert objective_settings(Plan(preset=preset), 100, 0.5)["iwae"] > 0
+        assert objective_settings(Plan(preset=preset), 100, 0.05)["iwae"] == 0
+    assert objective_settings(Plan(settings={"iwae": 0}), 100, 0.5)["iwae"] == 0
+    assert objective_settings(Plan(settings={"beta": 2.0}), 100, 0.5)["iwae"] == 0
+    assert objective_settings(Plan(settings={"theta_prior": "normal:1"}), 100, 0.5)["iwae"] > 0
+    assert objective_settings(Plan(recipe="sigma"), 100, 0.5)["iwae"] == 0
+
+
+def test_the_share_of_missing_values_of_a_fit_decides_its_bound():
+    frame = rows(60)
+    frame.loc[frame.index % 2 == 0, ["a", "b"]] = np.nan
+    plan = Plan(preset="fast", max_epochs=1, latent=1)
+    trained = learn(frame, plan)
+    assert trained.encode(frame)[1].missing_share == pytest.approx(1 / 3)
+    assert trained.facts["objective"]["iwae"] > 0
+    assert learn(rows(60), plan).facts["objective"]["iwae"] == 0
+
+
+def test_a_table_of_categories_alone_is_fitted_by_the_importance_weighted_bound():
+    level = np.random.default_rng(0).integers(0, 3, 60)
+    names = np.array(["red", "green", "blue"])
+    frame = pd.DataFrame({"one": names[level], "other": names[(level + 1) % 3]})
+    plan = Plan(preset="fast", max_epochs=1, latent=1, settings={"iwae": 2})
+    assert np.isfinite(learn(frame, plan).anomaly_score(frame)).all()
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("recipe", ["table", "table of counts"])
+def test_models_of_rows_with_half_of_the_values_missing_keep_the_dependence(recipe):
+    found = benchmark_modules.loaded("rows_with_gaps").measure(recipe, "fast", 0.5, 0)
+    assert abs(found["slope error"]) < 0.05
+    for draws in (60, 240):
+        exact = found[f"coverage of {draws} exact draws"]
+        assert found[f"coverage of {draws} draws"] == pytest.approx(exact, abs=0.035)
+    assert abs(found["score error, mean"]) < 0.05
+    assert found["contribution error, mean"] < 0.1
 
 
 @pytest.mark.parametrize("name", ["tc", "mmd", "path"])

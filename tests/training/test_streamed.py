@@ -72,7 +72,7 @@ def test_no_more_rows_are_kept_than_training_looks_at(path, monkeypatch):
     monkeypatch.setattr(fit, "CALIBRATION_ROWS", 300)
     plan = Plan(preset="fast")
     most = 3 * optimiser_of(plan).batch_size + 500
-    trained = learn(path, plan, begin=lambda frame, coding, split: said.extend(frame.notes))
+    trained = learn(path, plan, begin=lambda frame, inputs: said.extend(frame.notes))
     assert trained.facts["rows"] == most < ROWS
     assert said == [f"{most:,} rows, drawn at random, are as many as training can look at"]
     assert trained.facts["history"]["checks"][-1]["step"] == 3

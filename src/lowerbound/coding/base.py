@@ -54,6 +54,12 @@ class Coded:
     shuffled: bool = False
     groups: Sequence[Sequence[int]] | None = None
 
+    @property
+    def missing_share(self) -> float:
+        """The share of missing values among those of all columns; 0 where rows have no columns."""
+        values = len(self.rows) * len(self.groups or ())
+        return sum(self.missing.values()) / values if values else 0.0
+
     @cached_property
     def log_jacobian(self) -> NDArray[np.float64]:
         """The log Jacobian, (n,) nats: log p(raw) - log p(coded)."""

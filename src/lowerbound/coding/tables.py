@@ -19,6 +19,7 @@ from lowerbound.coding.pairs import PairCoding, Restoration
 from lowerbound.coding.pictures import PictureCoding
 from lowerbound.coding.rows import Dense
 from lowerbound.columns.arrow import is_number, listed
+from lowerbound.columns.base import Scale
 from lowerbound.columns.schema import Schema, infer
 from lowerbound.errors import DataError
 from lowerbound.files.data import Matrix, Whole
@@ -90,6 +91,27 @@ class TableCoding(WithoutContext):
             "reserved": unseen,
             "gaps": 0.0,
         }
+
+    @property
+    def scales(self) -> tuple[Scale | None, ...]:
+        """For each coded column, the map to raw values; None for codes."""
+        return tuple(scale for column in self.schema.columns for scale in column.scales)
+
+    @property
+    def gates(self) -> list[tuple[int, int, int]]:
+        """The coded columns that have a value only where their column is no atom.
+
+        Each is (column, column of the atoms, code there of no atom).
+        """
+        found: list[tuple[int, int, int]] = []
+        for group in self.groups:
+            column = next(c for c in self.schema.columns if c.name == group.column)
+            atoms = getattr(column, "atoms", ())
+            if atoms:
+                *gated, by = group.parts
+                none = column.none  # pyright: ignore[reportAttributeAccessIssue]
+                found += [(part, by, none) for part in gated]
+        return found
 
     def wanted(self) -> Wanted:
         """The defaults: rows are not images."""

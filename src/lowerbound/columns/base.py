@@ -54,6 +54,24 @@ class Part(BaseModel):
     step: float = Field(default=0.0, ge=0)
 
 
+class Scale(NamedTuple):
+    """The map between the coded and the raw values of a part that is a number.
+
+    It is linear between knots, and beyond the outermost two.
+
+    Attributes:
+        coded: rising knots, two or more.
+        raw: raw values at the knots, rising.
+        log: whether the raw value is the exponential of the mapped one.
+        grain: raw values are multiples of this; 0 if any number is possible.
+    """
+
+    coded: tuple[float, ...] = (-1.0, 1.0)
+    raw: tuple[float, ...] = (-1.0, 1.0)
+    log: bool = False
+    grain: float = 0.0
+
+
 class Tally(NamedTuple):
     """Counts of unusual values of one column found while it was coded."""
 
@@ -138,6 +156,11 @@ class Column(BaseModel, abc.ABC):
     @abc.abstractmethod
     def parts(self) -> tuple[Part, ...]:
         """The coded numbers of this column, in order."""
+
+    @property
+    def scales(self) -> tuple[Scale | None, ...]:
+        """The map of each part to raw values, None for codes."""
+        return tuple(Scale() if p.family in ("real", "count") else None for p in self.parts)
 
     @property
     @abc.abstractmethod

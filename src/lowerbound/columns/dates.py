@@ -20,7 +20,17 @@ from lowerbound.columns.arrow import (
     snippet,
     storage,
 )
-from lowerbound.columns.base import LIMIT, Asked, Column, Part, Tally, no_value, one_cell, shown
+from lowerbound.columns.base import (
+    LIMIT,
+    Asked,
+    Column,
+    Part,
+    Scale,
+    Tally,
+    no_value,
+    one_cell,
+    shown,
+)
 from lowerbound.columns.calendar import Calendar, Style, positions
 from lowerbound.columns.date_formats import (
     COMPACT,
@@ -257,6 +267,17 @@ class Datetime(Column):
             return parts
         size, name = len(self.atoms) + 1, f"{self.name}#atom"
         return (*parts, Part(name=name, column=self.name, family="categorical", size=size))
+
+    @property
+    def none(self) -> int:
+        """The code of moments that are no atom."""
+        return len(self.atoms)
+
+    @property
+    def scales(self) -> tuple[Scale | None, ...]:
+        """The map of the week's code to its number; None for the codes."""
+        week = Scale((-1.0, 1.0), (self.mean - self.std, self.mean + self.std), grain=1.0)
+        return tuple(week if part.family == "real" else None for part in self.parts)
 
     @property
     def action(self) -> str:

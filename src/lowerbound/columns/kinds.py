@@ -27,6 +27,7 @@ from lowerbound.columns.dates import (
 )
 from lowerbound.columns.levels import Known
 from lowerbound.columns.numbers import (
+    MOST_DECIMALS,
     NEAREST,
     Count,
     Numeric,
@@ -244,6 +245,7 @@ def _numeric(sample: Sample, kind: str, spread: Spread) -> Column:
             "high": float(spread.values[-1]),
             "whole": spread.whole if known is not rest else rest.whole,
             "grain": _grain(known, sample),
+            "decimals": _decimals(known, sample),
             "atoms": tuple(spread.values[atoms].tolist()),
             "complete": not rest.rows,
             "quantiles": scores,
@@ -270,13 +272,38 @@ def _refuse_tiny(spread: Spread, kind: str, sample: Sample) -> None:
 
 
 def _grain(spread: Spread, sample: Sample) -> float:
-    """Return the ticks of the longest unit of time that divides all times or durations, else 1."""
+    """Return the number that all whole numbers are multiples of, if there are enough of them.
+
+    Of times and durations it is the longest unit of time that divides all.
+    """
     kind = raw.storage(raw.arrow_type(sample.dtype))
-    if not spread.whole or not pa.types.is_temporal(kind):
+    if not spread.whole:
         return 1.0
+    if not pa.types.is_temporal(kind):
+        found = int(np.gcd.reduce(spread.values.astype(np.int64))) if len(spread.values) else 1
+        return float(max(1, found)) if len(spread.values) >= _FEW else 1.0
     units = [float(unit / raw.nanoseconds(kind)) for unit in _UNITS]
     fit = (unit for unit in units if unit >= 1 and not (spread.values % unit).any())
     return next(fit, 1.0)
+
+
+def _decimals(spread: Spread, sample: Sample) -> int | None:
+    """Return the number of decimals to which all values are rounded, or None.
+
+    Whole numbers have none. A few values may be short by chance of how they were made; only
+    `_FEW` distinct ones or more are taken for rounded.
+    """
+    values = spread.values
+    if spread.whole or len(values) < _FEW:
+        return None
+    narrow = raw.storage(raw.arrow_type(sample.dtype)) == pa.float32()
+    kind = np.float32 if narrow else np.float64
+    for decimals in range(1, MOST_DECIMALS + 1):
+        if np.abs(values).max() * 10**decimals >= 2**53:
+            return None
+        if (np.round(values, decimals).astype(kind) == values.astype(kind)).all():
+            return decimals
+    return None
 
 
 def _score_weight(transform: Transform, rows: int) -> float:

@@ -22,7 +22,17 @@ from lowerbound.columns.arrow import (
     snippet,
     storage,
 )
-from lowerbound.columns.base import LIMIT, Asked, Column, Part, Tally, no_value, one_cell, shown
+from lowerbound.columns.base import (
+    LIMIT,
+    Asked,
+    Column,
+    Part,
+    Scale,
+    Tally,
+    no_value,
+    one_cell,
+    shown,
+)
 from lowerbound.columns.knots import Knots, by_blocks
 from lowerbound.errors import DataError
 
@@ -33,6 +43,8 @@ _MOST_LOG = 709.0  # exp of a larger number overflows float64
 _MOST_KNOTS, _FEWEST_KNOTS = 1000, 3
 _PER_KNOT = (1, 6, 12, 24, 48)  # values for each knot of a column's quantiles, at least
 
+
+MOST_DECIMALS = 6  # of numbers that count as rounded
 
 NEAREST = 1e-300  # least distance of two knots: slopes between nearer ones overflow float64
 
@@ -236,6 +248,7 @@ class Numeric(Column):
     high: float
     whole: bool = False
     grain: float = Field(default=1.0, gt=0)  # spacing of whole numbers
+    decimals: int | None = Field(default=None, ge=1, le=MOST_DECIMALS)  # of rounded numbers
     atoms: tuple[float, ...] = ()
     complete: bool = False
     quantiles: Quantiles | None = None
@@ -262,6 +275,22 @@ class Numeric(Column):
         unknown = self.complete
         atom = Part(name=name, column=self.name, family="categorical", size=size, unknown=unknown)
         return main, atom
+
+    @property
+    def scales(self) -> tuple[Scale | None, ...]:
+        """The map of the continuous part to raw values; None for the atoms."""
+        grain, log = self.grain if self.whole else 0.0, self.kind == "positive"
+        if self.decimals is not None:
+            grain = 10.0**-self.decimals
+        if self.quantiles is None:
+            raw = (self.mean - self.std, self.mean + self.std)
+            main = Scale((-1.0, 1.0), raw, log, grain)
+        else:
+            far = np.array([self.quantiles.scores[0] - LIMIT, self.quantiles.scores[-1] + LIMIT])
+            first, last = self.quantiles.inverse(far).tolist()
+            coded = (float(far[0]), *self.quantiles.scores, float(far[1]))
+            main = Scale(coded, (first, *self.quantiles.raw, last), log, grain)
+        return (main, None) if self.atoms else (main,)
 
     @property
     def action(self) -> str:
@@ -333,13 +362,15 @@ class Numeric(Column):
         )
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
-        """Invert the coding; whole numbers are rounded."""
+        """Invert the coding; whole numbers and decimals are rounded as those of training."""
         scores = values[:, 0].astype(np.float64)
         raw = self.quantiles.inverse(scores) if self.quantiles else scores * self.std + self.mean
         if self.kind == "positive":
             raw = np.exp(np.minimum(raw, _MOST_LOG))
         if self.whole:
             raw = np.rint(raw / self.grain) * self.grain
+        elif self.decimals is not None:
+            raw = np.round(raw, self.decimals)
         if bounded:
             raw = np.clip(raw, self.low, self.high)
         if self.atoms:
@@ -425,6 +456,11 @@ class Count(Column):
     def parts(self) -> tuple[Part, ...]:
         """One part."""
         return (Part(name=self.name, column=self.name, family="count", step=1.0),)
+
+    @property
+    def scales(self) -> tuple[Scale | None, ...]:
+        """Raw values themselves, whole numbers."""
+        return (Scale(grain=1.0),)
 
     @property
     def action(self) -> str:

@@ -287,8 +287,8 @@ class Schema(BaseModel):
         Args:
             values: (n, parts) codes.
             bounded: clip numbers to the range seen at fit time, as for samples.
-            like: a table with these columns; values get its types and ways of writing where
-                these can hold them.
+            like: a table with the modelled columns; values get its types and ways of writing
+                where these can hold them. Constants that it does not have are left out.
         """
         if values.ndim != 2 or values.shape[1] != len(self.parts):
             raise ValueError(f"expected (n, {len(self.parts)}) codes, got {values.shape}")
@@ -297,6 +297,8 @@ class Schema(BaseModel):
             if not column.parts and column.kind != "constant":
                 continue
             if like is not None:
+                if column.name not in like.column_names:
+                    continue
                 column = column.like(plain(like.column(column.name)))  # noqa: PLW2901
             found[column.name] = column.decode(values[:, span], bounded=bounded)
         return pa.table(found)

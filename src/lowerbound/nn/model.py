@@ -86,6 +86,8 @@ class LatentModel(nn.Module):
         levels: the groups of latents, coarse to fine.
         likelihood: h -> p(x | h).
         start: (context, rows) -> the first state: once for each row, however many draws it gets.
+        rows: another model of the same rows, without latents, from which rows are drawn and
+            completed; None draws them from this model.
 
     References:
         Kingma & Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114
@@ -107,9 +109,11 @@ class LatentModel(nn.Module):
         levels: Sequence[Level],
         likelihood: nn.Module,
         start: nn.Module,
+        rows: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.likelihood, self.start = encoder, likelihood, start
+        self.rows = rows
         self.levels = nn.ModuleList(levels)
 
     def forward(
@@ -130,7 +134,7 @@ class LatentModel(nn.Module):
         """
         h = trace.expand(self.start(context, trace.rows))
         features: Sequence[Tensor | None] = [None] * len(self.levels)
-        if x is not None:
+        if x is not None and len(self.levels):
             features = trace.encode(self.encoder, x, context)
         levels: list[Level] = list(self.levels)  # pyright: ignore[reportAssignmentType]
         for level, f in zip(levels, features, strict=True):

@@ -144,6 +144,8 @@ class Trace:
 
     def _total(self, term: Callable[[Site], Tensor | float]) -> Tensor:
         terms = [term(site) for site in self.sites.values()]
+        if not terms:  # a model without latents
+            return torch.zeros(self.batch)
         if len(terms) == 1 and isinstance(terms[0], Tensor):
             return terms[0]
         return torch.stack([torch.as_tensor(term).expand(self.batch) for term in terms]).sum(0)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from lowerbound.nn.distributions.chains import Chain, ChainLayout
 from lowerbound.nn.distributions.families import Family, Gaussian, LaplaceFamily, Student
 from lowerbound.nn.distributions.table_rows import Table
 from lowerbound.nn.model import LatentModel
-from lowerbound.nn.networks.mlp import TableFeatures, ValueDropout
+from lowerbound.nn.networks.mlp import Empty, TableFeatures, ValueDropout
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.record import Recipe, of_tables
 from lowerbound.recipes.vectors import vector
@@ -34,6 +35,7 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
     floor: float = 0.15,
     reserved: Sequence[float] = (),
     tree_above: int | None = None,
+    chain: ChainLayout | None = None,
 ) -> LatentModel:
     """A VAE for tables with columns of mixed kinds, each with a likelihood of its kind.
 
@@ -55,6 +57,9 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         tree_above: number of levels above which a categorical column gets a softmax in two steps
             (see `lowerbound.nn.TreeCategories`), whose cost does not grow with the levels; None
             for one softmax over all levels. A fit uses 1,000 unless told otherwise.
+        chain: the layout of a chain of columns, from which rows are drawn and completed (see
+            `lowerbound.nn.distributions.chains`); None draws them from the VAE. A fit measures
+            the layout and trains the chain after the VAE, unless ``chain=None`` is set.
     """
     reader = TableFeatures(families, sizes, gaps is not None)
     family = Table(
@@ -64,7 +69,7 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         reserved=reserved,
         tree_above=tree_above,
     )
-    return vector(
+    model = vector(
         nn.Sequential(ValueDropout(gaps or 0.0), reader),
         reader.width,
         family,
@@ -73,6 +78,16 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         hidden=hidden,
         components=components,
     )
+    if chain is not None:
+        model.rows = row_model(families, sizes, reserved, chain)
+    return model
+
+
+def row_model(
+    families: Sequence[str], sizes: Sequence[int], reserved: Sequence[float], chain: ChainLayout
+) -> LatentModel:
+    """Return a model of table rows without latents: a chain of columns; see `table`."""
+    return LatentModel(nn.Identity(), [], Chain(families, sizes, reserved, **chain), Empty())
 
 
 TABLE = Recipe(
@@ -80,5 +95,7 @@ TABLE = Recipe(
     of_tables,
     example={"families": ["real"], "sizes": [1]},
     arguments={"tree_above": TREE_ABOVE},
+    chained=True,
     iwae_above=10_000,  # benchmarks/results/synthetic_choice.json
+    iwae_above_missing=0.2,  # benchmarks/results/gaps_choice.json
 )

@@ -6,8 +6,9 @@ They are valid for any score, whatever its distribution.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,11 @@ class Alarm(NamedTuple):
     rate: float
     low: float
     high: float
+
+    @classmethod
+    def restored(cls, document: Mapping[str, Any]) -> Alarm:
+        """Rebuild an alarm from its document; keys of later versions are ignored."""
+        return cls(*(document[name] for name in cls._fields))
 
 
 @dataclass(frozen=True)

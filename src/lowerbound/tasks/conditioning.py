@@ -18,10 +18,10 @@ from lowerbound import noise
 from lowerbound.errors import DataError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
 from lowerbound.nn.latents.flows import FlowDistribution
-from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Choose, Site, Trace, from_posterior, from_prior, replay
 from lowerbound.recipes.record import Draw, draw_each
 from lowerbound.tasks import hamiltonian
+from lowerbound.tasks.finite import using
 
 CHUNK = 8192  # draws computed together
 PROPOSALS = 32768  # least number of weighted draws
@@ -86,7 +86,7 @@ def sample_given(
     Raises:
         DataError: E074 if p(given | z) is zero for all draws.
     """
-    with evaluating(model) as device:
+    with using(model) as device:
         source = noise.generator("sample", "given", seed, device=device)
         problem = _Problem(model, given.to(device), context, source)
         found = problem.weighted(max(PROPOSALS, 8 * n))

@@ -19,11 +19,12 @@ from lowerbound import noise
 from lowerbound.coding.rows import Batch, Dense, Rows, subset
 from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
+from lowerbound.nn.distributions.chains import Chain
 from lowerbound.nn.distributions.grey_levels import GreyCodes
 from lowerbound.nn.distributions.level_trees import TreeCodes
-from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
 from lowerbound.recipes.record import Draw, draw_each
+from lowerbound.tasks.finite import using
 from lowerbound.tasks.metrics import Drawing, by_proposals, by_tiles, log_likelihood
 from lowerbound.tasks.proposals import Weighted, has_gaps, share, weighted
 
@@ -90,7 +91,7 @@ def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
 @torch.no_grad()
 def decode(model: nn.Module, z: Tensor, context: Tensor | None = None) -> Tensor:
     """Return the mean of p(x | z) for latents (n, d), all levels in the order of `embed`."""
-    with evaluating(model) as device:
+    with using(model) as device:
         # One row is enough to learn the shapes of the levels.
         trace = Trace(from_prior(noise.generator("decode", device=device)), 1, decode=False)
         model(None, trace, None if context is None else context[:1])
@@ -126,7 +127,7 @@ def sample(
         UsageError: E246 if the prior supports no temperature, E256 if it has no codes.
     """
     draws = []
-    with evaluating(model) as device:
+    with using(model) as device:
         source = noise.generator("sample", seed, device=device)
         choose = from_prior(source, temperature, top_k)
         for start in range(0, n, SAMPLE_CHUNK):
@@ -168,6 +169,76 @@ def impute(
         some, most = subset(rows, gaps), max(1, IMPUTING // samples)
         filled[gaps] = _by_weights(model, some, work, samples, most, groups=())
     return filled
+
+
+@torch.no_grad()
+def draw_rows(
+    rows: nn.Module, given: Tensor, n: int, *, seed: int = 0, temperature: float = 1.0
+) -> Tensor:
+    """Draw n rows of a table column by column, given some of their values, (n, columns).
+
+    The draws are exact: each open value comes from its conditional given all values before it.
+
+    Args:
+        rows: a model of rows without latents, whose likelihood is a `Chain`.
+        given: (columns,) coded values, NaN where open.
+        n: number of rows.
+        seed: seed of all draws.
+        temperature: log-probabilities are divided by it; 1 is the model's own distribution.
+    """
+    with using(rows) as device:
+        source = noise.generator("sample", "rows", seed, device=device)
+        chain, drawn = _chain(rows), []
+        for start in range(0, n, SAMPLE_CHUNK):
+            count = min(SAMPLE_CHUNK, n - start)
+            open_ = given.to(device).expand(count, -1)
+            drawn.append(chain.draw(open_, source, temperature))
+    values = torch.cat(drawn)
+    return torch.where(given.isnan(), values, given.expand_as(values))
+
+
+def determined(rows: nn.Module, x: Tensor) -> Tensor:
+    """Fill the missing values that another value of the row determines, (n, columns)."""
+    with torch.no_grad():
+        return _chain(rows).determined(x)
+
+
+def complete(rows: nn.Module, x: Tensor) -> Tensor:
+    """Fill missing values with E[value | observed], or the likeliest code, by a chain of columns.
+
+    Args:
+        rows: a model of rows without latents, whose likelihood is a `Chain`.
+        x: (n, columns) coded rows; observed values are unchanged.
+    """
+    with using(rows):
+        done = [_chain(rows).expected(some) for some in x.split(SAMPLE_CHUNK)]
+    return torch.cat(done)
+
+
+def complete_draws(
+    rows: nn.Module, x: Tensor, draws: int, *, seed: int = 0, start: int = 0
+) -> Tensor:
+    """Return `draws` completed copies of every row by a chain of columns, (n, draws, columns).
+
+    Args:
+        rows: a model of rows without latents, whose likelihood is a `Chain`.
+        x: (n, columns) coded rows.
+        draws: copies of each row.
+        seed: seed of the draws.
+        start: index of the first row, if these are a part of a larger table.
+    """
+    source, done = noise.generator("complete", seed, start, device=x.device), []
+    with using(rows):
+        for some in x.split(max(1, SAMPLE_CHUNK // draws)):
+            drawn = _chain(rows).draw(some.repeat_interleave(draws, 0), source)
+            done.append(drawn.view(len(some), draws, -1))
+    return torch.cat(done)
+
+
+def _chain(rows: nn.Module) -> Chain:
+    found = rows.get_submodule("likelihood")
+    assert isinstance(found, Chain), "rows are drawn from a chain"
+    return found
 
 
 def _by_weights(

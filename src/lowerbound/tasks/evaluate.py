@@ -59,7 +59,7 @@ class Evaluation:
         self.trained, self.ais = trained, ais
         self.samples = samples or TIMES * trained.importance_samples
         self.distortion, self.rate, self.log_p = Moments(), Moments(), Moments()
-        self.jacobian = Moments()
+        self.jacobian, self.chain = Moments(), Moments()
         self._effective: list[Tensor] = []
         self._uses: list[latent_use.LatentUse] = []
         self._annealed: dict[str, Any] = {}
@@ -74,6 +74,8 @@ class Evaluation:
         self.rate.add(bound.rate)
         self.log_p.add(weighted.log_p)
         self.jacobian.add(torch.from_numpy(coded.log_jacobian.copy()))
+        if model.rows is not None:
+            self.chain.add(metrics.log_likelihood(model.rows, rows, 1, start=start).log_p)
         self._effective.append(weighted.effective_samples.float())
         self._uses.append(latent_use.latent_use(model, rows))
         if self.ais and not self._annealed:
@@ -107,6 +109,9 @@ class Evaluation:
         }
         if trained.recipe.first_stage:  # the rate depends on the prior of the codes
             report["prior"] = trained.arguments["prior"]
+        if trained.model.rows is not None:
+            report["chain_nll"] = -self.chain.mean - jacobian
+            report["chain_nll_standard_error"] = self.chain.standard_error
         if trained.coding.shape:
             cells = math.prod(trained.coding.shape)
             report["bits_per_dimension"] = metrics.bits_per_dimension(-elbo, cells)

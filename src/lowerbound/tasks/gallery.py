@@ -16,9 +16,9 @@ from lowerbound import noise
 from lowerbound.coding.rows import Dense
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_continuous
-from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Trace, from_prior, replay
 from lowerbound.tasks import draws
+from lowerbound.tasks.finite import using
 
 REACH = 3.0  # standard deviations of the prior that a traversal and a manifold span
 
@@ -26,7 +26,7 @@ REACH = 3.0  # standard deviations of the prior that a traversal and a manifold 
 @torch.no_grad()
 def samples(model: nn.Module, n: int, *, seed: int = 0, temperature: float = 1.0) -> Tensor:
     """Return the means of p(x | z) for z from the prior, (n, ...)."""
-    with evaluating(model) as device:
+    with using(model) as device:
         choose = from_prior(noise.generator("gallery", seed, device=device), temperature)
         return model(None, Trace(choose, n)).mean
 
@@ -46,7 +46,7 @@ def traversal(model: nn.Module, z: Tensor, dimensions: Sequence[int], steps: int
     Raises:
         UsageError: E255 for a model whose latents are codes.
     """
-    with evaluating(model) as device, torch.no_grad():
+    with using(model) as device, torch.no_grad():
         source = noise.generator("gallery", "traversal", device=device)
         trace = Trace(from_prior(source), 1, decode=False)
         model(None, trace)
@@ -107,7 +107,7 @@ def levels(
         The names of the levels, and (levels x columns, ...) pictures. All pictures in the row of
         a level share the draws of this level and of all coarser ones.
     """
-    with evaluating(model) as device:
+    with using(model) as device:
         choose = from_prior(noise.generator("gallery", "levels", seed, device=device), temperature)
         trace = Trace(choose, 1, decode=False)
         model(None, trace)

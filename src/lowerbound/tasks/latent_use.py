@@ -62,12 +62,15 @@ def latent_use(model: nn.Module, rows: Rows) -> LatentUse:
             sites[name] = site.q, seen[-1].shape[1]
             missing = torch.full_like(seen[-1], torch.nan)
             rates.append(missing if each is None else each.flatten(1))
+        if not seen:  # a model without latents
+            return batch.x.new_zeros(len(batch.x), 0, 2).double()
         return torch.stack([torch.cat(seen, 1), torch.cat(rates, 1)], 2).double()
 
     seen, rates = by_tiles(model, rows, work, flat=ONCE).unbind(2)
-    counted = torch.cat([torch.full((size,), is_counted(q)) for q, size in sites.values()])
+    each = [torch.full((size,), is_counted(q)) for q, size in sites.values()]
+    counted = torch.cat([torch.zeros(0, dtype=torch.bool), *each])
     mean = seen.mean(0)
-    activity = torch.where(counted, mean, seen.var(0, correction=0))
+    activity = mean if not len(mean) else torch.where(counted, mean, seen.var(0, correction=0))
     return LatentUse(activity, rates.mean(0), mean, counted, len(seen))
 
 

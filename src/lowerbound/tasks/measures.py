@@ -7,7 +7,7 @@ meaning for every `Measure`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -89,6 +89,12 @@ class LevelRatio:
     k: int = 1
     samples: int = LEVEL_SAMPLES
     parted: ClassVar[bool] = False
+
+    @classmethod
+    def restored(cls, document: Mapping[str, Any]) -> LevelRatio:
+        """Rebuild the measure from its document; keys of later versions are ignored."""
+        known = {each.name for each in fields(cls)} & document.keys()
+        return cls(**{name: document[name] for name in known})
 
     def __call__(self, model: nn.Module, coded: Coded) -> NDArray[np.float64]:
         """Return the score of every row, (n,) nats."""
@@ -175,7 +181,7 @@ class Scoring:
 
 # Measures whose held-out scores cannot be computed from the likelihood scores. A model file stores
 # their scores and arguments.
-_KEPT: dict[str, Callable[..., Measure]] = {"levels": LevelRatio}
+_KEPT: dict[str, Callable[[Mapping[str, Any]], Measure]] = {"levels": LevelRatio.restored}
 
 
 def kept(documents: Mapping[str, Any]) -> dict[str, Scoring]:
@@ -183,9 +189,9 @@ def kept(documents: Mapping[str, Any]) -> dict[str, Scoring]:
     return {
         by: Scoring(
             by,
-            _KEPT[by](**document["measure"]),
+            _KEPT[by](document["measure"]),
             Calibration(np.asarray(document["scores"], np.float64)),
-            Alarm(**document["alarm"]),
+            Alarm.restored(document["alarm"]),
         )
         for by, document in documents.items()
         if by in _KEPT

@@ -15,9 +15,9 @@ from lowerbound import noise
 from lowerbound.coding.rows import TILE_VALUES, Batch, Rows, subset, tile_of, tiles
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
-from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Choose, Encoded, Trace, from_posterior, from_prior, replay
 from lowerbound.tasks import hamiltonian, proposals
+from lowerbound.tasks.finite import using
 
 T = TypeVar("T", float, Tensor)
 
@@ -50,7 +50,7 @@ def by_tiles(
         (n, ...) results, on the CPU.
     """
     tile = tile_of(rows, most, flat)
-    with evaluating(model) as device:
+    with using(model) as device:
         # Write results into one tensor: a list of small ones would fragment the memory that the
         # following tiles reuse.
         made, end = None, 0
@@ -319,7 +319,7 @@ class _ImportanceSampling:
 @torch.no_grad()
 def _of_few_values(model: nn.Module, rows: Rows, most: int) -> LogLikelihood | None:
     """Return the estimates by draws from the prior, or None where rows take many values."""
-    with evaluating(model) as device:
+    with using(model) as device:
         draws = proposals.PriorDraws.suit(
             model, rows.take(torch.zeros(1, dtype=torch.long)).to(device), device
         )
@@ -430,7 +430,7 @@ def ais(
         UsageError: E255 if latents are codes, for which Hamiltonian moves are not defined.
     """
     settings = settings or Annealing()
-    with evaluating(model):
+    with using(model):
         source = noise.generator("ais", seed, device=batch.x.device)
         log_w = _Chains(model, batch, settings, source).run()
     k = settings.chains

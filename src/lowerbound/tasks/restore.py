@@ -25,8 +25,8 @@ from lowerbound import noise
 from lowerbound.coding.rows import Batch, Rows, tiles
 from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Observed
-from lowerbound.nn.model import evaluating
 from lowerbound.nn.trace import Drawn, Trace
+from lowerbound.tasks.finite import using
 
 TILE = 256  # pixels of the given picture, in each direction, that are computed together
 BORDER = 48  # pixels around a tile that the network also reads
@@ -117,7 +117,7 @@ def restore(  # noqa: PLR0913 - each is a choice of the caller
     padded = _mirrored(given, around)
     result: Restored | None = None
     inner = side - 2 * edge
-    with evaluating(model) as device:
+    with using(model) as device:
         for top, left in _places(height, width, inner):
             window = padded[None, :, top : top + side, left : left + side].to(device)
             placed = PositionNoise(seed, top - edge, left - edge, side)
@@ -179,7 +179,7 @@ def _put(
 
 def restored_rows(model: nn.Module, rows: Rows, draws: int = 4) -> Iterator[tuple[Tensor, Batch]]:
     """Yield E[x | y], (b, C, H, W), and the rows themselves, a few rows at a time."""
-    with evaluating(model), torch.no_grad():
+    with using(model), torch.no_grad():
         for batch, real in tiles(rows, ROWS):
             assert batch.context is not None
             choose = partial(_from_prior, PositionNoise(0, 0, 0, batch.context.shape[2]))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from lowerbound.bundle.documents import invalid
 from lowerbound.coding.base import Coded
 from lowerbound.errors import UsageError, nearest
 from lowerbound.nn.model import LatentModel
@@ -62,13 +63,23 @@ def _typicality(trained: TrainedState) -> Scoring:
 
 
 def _levels(trained: TrainedState) -> Scoring:
-    if "levels" in trained.further:
-        return trained.further["levels"]
-    raise levels_lacking(trained.recipe, trained.model) or UsageError(
-        "E258",
-        "the model was saved by an earlier version, which did not score held-out rows by levels",
-        fix="fit the model again: lowerbound fit DATA --out M.vae",
-    )
+    if lacking := levels_lacking(trained.recipe, trained.model):
+        raise lacking
+    if "levels" not in trained.further:
+        raise UsageError(
+            "E258",
+            "the model was saved by an earlier version, which did not score held-out rows by "
+            "levels",
+            fix="fit the model again: lowerbound fit DATA --out M.vae",
+        )
+    found, depth = trained.further["levels"], len(trained.model.levels)
+    if isinstance(found.measure, LevelRatio) and found.measure.k >= depth:
+        raise invalid(
+            "calibration.json",
+            f"is wrong at 'further.levels.measure.k': {found.measure.k} is not below {depth}, the "
+            "number of levels",
+        )
+    return found
 
 
 WAYS: dict[str, Callable[[TrainedState], Scoring]] = {

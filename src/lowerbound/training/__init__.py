@@ -8,6 +8,7 @@
 - split: training, validation and calibration rows
 - objective: check the settings of the objective and build it
 - second_stage: train the prior of a model of codes with everything else frozen
+- row_stage: measure and train the chain of columns of a table
 - refit_prior: refit the prior to the trained encoder
 - calibrate: calibrate scores and check the model on held-out rows
 - tune: search for settings

@@ -17,6 +17,7 @@ from lowerbound.tasks import doctor, draws, restore
 from lowerbound.tasks.calibration import Calibration
 from lowerbound.tasks.scoring import Likelihood, Scoring, by_levels, levels_lacking
 from lowerbound.tasks.trained import Model
+from lowerbound.training import row_stage
 from lowerbound.training.engine.engine import flops
 from lowerbound.training.plan import Plan, budget_of, objective_settings
 from lowerbound.training.split import HELD_CROPS, FitInputs, Fitted
@@ -37,7 +38,7 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
         inputs: the coded rows and their split.
         fitted: the model after training.
     """
-    model, arguments, history, engine, priors = fitted
+    model, arguments, history, engine, priors, rows = fitted
     coding, coded, split = inputs.coding, inputs.coded, inputs.split
     index = split.calibration
     samples = inputs.samples or score_samples(model, coded)
@@ -63,11 +64,13 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
         "rows": len(coded.rows),
         "split": {name: len(getattr(split, name)) for name in ("train", "valid", "calibration")},
         "plan": plan.document(),
-        "objective": objective_settings(plan, len(split.train)),
+        "objective": objective_settings(plan, len(split.train), coded.missing_share),
         "patience": budget_of(plan, len(split.train)).patience,
         "engine": engine.as_dict(),
         "history": history.as_dict(),
         **({} if priors is None else {"priors_history": priors.as_dict()}),
+        **({} if rows is None else {"rows_history": rows.as_dict()}),
+        **_completing(plan, model, inputs),
         "typical_nats": {}
         if typical is None
         else {group.column: float(typical[list(group.parts)].sum()) for group in columns},
@@ -87,6 +90,14 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
         facts=facts,
         further=_further(plan, model, coded.part(index[:LEVEL_ROWS]), samples),
     )
+
+
+def _completing(plan: Plan, model: LatentModel, inputs: FitInputs) -> dict[str, str]:
+    """Return which of the two models of a table completes its rows."""
+    if model.rows is None:
+        return {}
+    groups = [group.parts for group in inputs.coding.groups]
+    return {"completes": row_stage.completes(model, inputs.valid, groups, plan.seed)}
 
 
 def score_samples(model: LatentModel, coded: Coded) -> int:

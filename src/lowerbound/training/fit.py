@@ -25,17 +25,20 @@ from lowerbound.files import containers
 from lowerbound.files.data import ArrowNative, Columnar, Data, Whole
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
+from lowerbound.nn.distributions.chains import Chain
 from lowerbound.nn.distributions.table_rows import Table
 from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.model import LatentModel
+from lowerbound.nn.objectives.random_orders import RandomOrders
 from lowerbound.recipes import Recipe, find, suggest
 from lowerbound.recipes.hierarchies import halved
 from lowerbound.recipes.record import TELLS_OF_GAPS, CodingMaker
+from lowerbound.recipes.tables import row_model
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.tasks.scoring import levels_lacking
 from lowerbound.tasks.trained import Model
-from lowerbound.training import after_training
+from lowerbound.training import after_training, row_stage
 from lowerbound.training.calibrate import calibrated, score_samples
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.engine import Engine
@@ -74,7 +77,7 @@ LEAST_TRAINING = 0.5  # seconds of training even if a time limit is already used
 CLIP = 5.0  # limit on the gradient's norm, times the square root of the number of columns
 
 
-Begin = Callable[[Data, Coding, Split], None]
+Begin = Callable[[Data, FitInputs], None]
 
 
 def fit(  # noqa: PLR0913 - independent options, all with defaults
@@ -231,7 +234,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     run: RunFolder | None = None,
     report: Report | None = None,
     say: Say = lambda line: None,
-    begin: Begin = lambda frame, coding, split: None,
+    begin: Begin = lambda frame, inputs: None,
     team: Team = ALONE,
     limit: TimeLimit | None = None,
     beat: Beat | None = None,
@@ -270,13 +273,13 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     split = Split.of_shuffled(n) if coded.shuffled else Split.of(n, plan.seed)
     if coded.each > 1:
         split = Split.of_crops(n, coded.each, plan.seed)
-    begin(frame, coding, split)
+    inputs = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
+    begin(frame, inputs)
     if run is not None or team.size > 1:
         configuration = _configuration(plan, frame, coded)
         if run is not None:
             run.configure(configuration)
         _refuse_other_data(team, configuration["data"])
-    inputs = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
     fitted = _fit(_first_stage(plan), inputs, "first", _first_share(plan))
     if plan.latent == "auto" and fitted.history.stopped != "interrupt":
         fitted = _with_active_latents(plan, fitted, inputs)
@@ -290,7 +293,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
         plan.seed,
         _refit_seconds(plan, inputs, fitted),
     )
-    fitted = fitted._replace(model=model, arguments=arguments)
+    fitted = _with_rows(plan, fitted._replace(model=model, arguments=arguments), inputs)
     # After the refit, whose forecast is rough: the rows that remain absorb its error.
     return calibrated(plan, frame, _limited(plan, inputs, fitted), fitted)
 
@@ -495,7 +498,7 @@ def _fit(plan: Plan, inputs: FitInputs, stage: str, share: float = 1.0) -> Fitte
             each.start_from(first)
     budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, inputs.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
-    weights = objective_settings(plan, len(train))
+    weights = objective_settings(plan, len(train), inputs.coded.missing_share)
     minimise = plan.recipe.minimise
     own = None if minimise is None else minimise(model)
     told = plan.recipe.tells_of_gaps(arguments)
@@ -561,6 +564,7 @@ def _first_stage(plan: Plan) -> Plan:
 def _first_share(plan: Plan) -> float:
     """Return the share of the training time for the first of up to three trainings."""
     share = TIME if plan.recipe.first_stage else 1.0
+    share = 1.0 - row_stage.TIME if plan.recipe.chained else share
     return share / 2 if plan.latent == "auto" else share
 
 
@@ -588,6 +592,33 @@ def _with_learned_priors(plan: Plan, first: Fitted, inputs: FitInputs) -> Fitted
     history, _ = _trained(plan, inputs, FrozenElbo(model), (budget, optimiser), "priors")
     model = model.cpu().requires_grad_(True)
     return first._replace(model=model, arguments=arguments, priors=history)
+
+
+def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
+    """Train a chain of columns for drawing and completing rows; the model stays as it is."""
+    coding, train = inputs.coding, inputs.train
+    if not row_stage.is_wanted(plan, coding) or fitted.history.stopped == "interrupt":
+        return fitted
+    assert isinstance(coding, TableCoding), "the rows are of a table"
+    some = train.take(torch.arange(min(len(train), row_stage.MOST_ROWS))).x.numpy()
+    parts, width = coding.arguments(), PRESETS[plan.preset].hidden[0]
+    with noise.isolated(plan.seed, "chain weights"):
+        measured = row_stage.measured(
+            some, parts["families"], parts["sizes"], coding.scales, coding.gates, width
+        )
+        layout = measured.layout
+        rows = row_model(parts["families"], parts["sizes"], parts["reserved"], layout)
+    chain = rows.get_submodule("likelihood")
+    assert isinstance(chain, Chain), "the model of rows is a chain"
+    measured.give(chain)
+    seconds = _training_seconds(plan, inputs, fitted.model, fitted.arguments)
+    settings = row_stage.settings(plan, len(train), None if seconds == math.inf else seconds)
+    inputs.say(f"rows       a chain of {len(layout['order'])} columns, from which rows are drawn")
+    rows = rows.to(device_of(plan.device))
+    history, _ = _trained(plan, inputs, RandomOrders(rows), settings, "rows")
+    fitted.model.rows = rows.cpu()
+    arguments = {**fitted.arguments, "chain": layout}
+    return fitted._replace(arguments=arguments, rows=history)
 
 
 def _optimiser(plan: Plan, rows: Rows) -> Optimiser:

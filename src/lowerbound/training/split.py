@@ -122,6 +122,7 @@ class Fitted(NamedTuple):
         history: the history of training; with two stages, that of the first.
         engine: threads, kernels, layout and precision used in training.
         priors: the history of the second stage, which trains the priors, or None.
+        rows: the history of the training of the chain of columns, or None.
     """
 
     model: LatentModel
@@ -129,3 +130,4 @@ class Fitted(NamedTuple):
     history: History
     engine: Engine
     priors: History | None = None
+    rows: History | None = None

@@ -151,8 +151,11 @@ class Search:
                     "they treat some columns as different kinds",
                     fix=f"search among {', '.join(known)}",
                 )
-        self.weights = objective_settings(plan, self.parts.learned.rows)
-        self.width = default_latent(_coding(plan, self.parts.learned).arguments())
+        learned = self.parts.learned
+        coding = _coding(plan, learned)
+        missing = coding.encode(learned).missing_share
+        self.weights = objective_settings(plan, learned.rows, missing)
+        self.width = default_latent(coding.arguments())
         self.study, self.optuna = _study(folder, self._identity()), _optuna()
 
     def _identity(self) -> str:

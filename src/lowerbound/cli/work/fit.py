@@ -48,7 +48,7 @@ from lowerbound.training.plan import (
     objective_settings,
     optimiser_of,
 )
-from lowerbound.training.split import Say, Split
+from lowerbound.training.split import FitInputs, Say
 from lowerbound.training.units import spell_seconds
 
 __all__ = ["Output", "as_toml", "output_at", "plan_from", "rehearse", "train"]
@@ -198,8 +198,8 @@ def _learn(
     """Train; `say` receives what is said after the banner, by default the voice."""
     run, team = kept.run, kept.team
 
-    def begin(frame: Data, coding: Coding, split: Split) -> None:
-        for line in _banner(frame, plan, coding, split, kept):
+    def begin(frame: Data, inputs: FitInputs) -> None:
+        for line in _banner(frame, plan, inputs, kept):
             voice.say(line)
         if run is not None and run.committed():
             voice.say(f"resume     continuing the run in {run.path.name}")
@@ -217,9 +217,11 @@ def _learn(
     )
 
 
-def _banner(frame: Data, plan: Plan, coding: Coding, split: Split, kept: FitStorage) -> list[str]:
+def _banner(frame: Data, plan: Plan, inputs: FitInputs, kept: FitStorage) -> list[str]:
     """Return the banner: the plan of the fit, printed before training."""
     target, several = kept.target, kept.team.size > 1
+    coding, split = inputs.coding, inputs.split
+    objective = objective_settings(plan, len(split.train), inputs.coded.missing_share)
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
     what = frame.examples
     lines = [
@@ -233,7 +235,7 @@ def _banner(frame: Data, plan: Plan, coding: Coding, split: Split, kept: FitStor
         f"split      {len(split.train):,} {what} to learn from, {len(split.valid):,} to stop by, "
         f"{len(split.calibration):,} to calibrate on",
         f"preset     {plan.preset}: {_meaning(plan)}{limit}",
-        f"objective  {trained_by(objective_settings(plan, len(split.train)))}",
+        f"objective  {trained_by(objective)}",
     ]
     if target is not None:
         lines.append(f"output     {target}")

@@ -4,6 +4,7 @@
 - families: Gaussian, Student, Laplace, Bernoulli and others; `Conditional`
 - level_trees: a categorical column of thousands of levels
 - table_rows: rows of mixed columns, missing values, counts with a library size
+- chains: rows column by column, each column given any of the others
 - counts, zero_counts: Poisson, negative binomial and their zero-inflated forms
 - grey_levels, pixels: pixels of 8 bits and shares from 0 to 1
 - codewords: vectors of a codebook

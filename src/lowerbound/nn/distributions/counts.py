@@ -88,11 +88,11 @@ class Codes(Categorical):
         return sample(self, None, Size(sample_shape))
 
     def drawn(self, generator: torch.Generator | None, shape: Size) -> Tensor:
-        """Draw codes seen in training: a reserved code 0 is never drawn."""
+        """Draw codes seen in training, as floats: a reserved code 0 is never drawn."""
         seen = Categorical(logits=self._drawn.detach(), validate_args=False)
         rows = seen.probs.reshape(-1, self._num_events)
         codes = torch.multinomial(rows, shape.numel(), replacement=True, generator=generator)
-        return codes.T.reshape(shape + self.batch_shape)
+        return codes.T.reshape(shape + self.batch_shape).to(rows.dtype)
 
     @property
     def mode(self) -> Tensor:
@@ -444,9 +444,15 @@ def sample_of_total(
 
 
 def _multinomial(rates: Tensor, totals: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw (B, G) counts of given sums with probabilities that are proportional to `rates`."""
+    """Draw (B, G) counts of given sums with probabilities that are proportional to `rates`.
+
+    The counts of a row with a rate that is infinite or NaN are NaN.
+    """
     after = rates.flip(1).cumsum(1).flip(1)
     shares = (rates / after.clamp_min(1e-300)).clamp(0.0, 1.0)
+    # Otherwise only the shares up to that rate would be NaN, and torch.binomial never returns for
+    # a number of trials that is NaN, unless the probability is NaN, too.
+    shares = shares + 0.0 * after[:, :1]
     counts, left = torch.empty_like(rates), totals.clone()
     for place in range(rates.shape[1]):
         counts[:, place] = torch.binomial(left, shares[:, place].contiguous(), generator)

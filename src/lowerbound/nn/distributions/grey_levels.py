@@ -251,10 +251,6 @@ class GreyCodes(Codes):
         """The expected code, which may be fractional."""
         return self.probs @ torch.arange(float(self.logits.shape[-1])).to(self.probs)
 
-    def drawn(self, generator: torch.Generator | None, shape: Size) -> Tensor:
-        """Draw codes, as floats."""
-        return super().drawn(generator, shape).to(self.logits.dtype)
-
 
 @centre.register
 def _(p: GreyCodes) -> Tensor:

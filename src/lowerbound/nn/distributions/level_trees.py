@@ -156,14 +156,14 @@ class TreeCodes(Unchecked):
 
     @torch.no_grad()
     def drawn(self, generator: torch.Generator | None, shape: Sequence[int]) -> Tensor:
-        """Draw codes seen in training, ``shape + (B, 1)``: a reserved code 0 is never drawn."""
+        """Draw codes seen in training, floats ``shape + (B, 1)``; never a reserved code 0."""
         count = Size(shape).numel()
         draws = torch.multinomial(self._groups.exp(), count, replacement=True, generator=generator)
         made = []
         for group in draws.T:
             place = torch.multinomial(self._within(group).exp(), 1, generator=generator)
             made.append(group.unsqueeze(1) * self._bias.shape[1] + place)
-        return torch.stack(made).reshape(*shape, *self.batch_shape)
+        return torch.stack(made).reshape(*shape, *self.batch_shape).to(self._groups.dtype)
 
 
 @sample.register

@@ -1,0 +1,451 @@
+"""The second stage of a fit to a table: a chain of columns, measured on the training rows.
+
+The VAE stays as it is: its embeddings and scores do not change. Rows are drawn and completed by
+the chain (`lowerbound.nn.distributions.chains`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lowerbound import noise
+from lowerbound.coding.base import Coding
+from lowerbound.coding.rows import Dense, Rows
+from lowerbound.columns.base import Scale
+from lowerbound.nn.distributions.chains import (
+    LOGISTICS,
+    PADDING,
+    Chain,
+    ChainLayout,
+    Gate,
+    NumberColumn,
+    Tie,
+)
+from lowerbound.nn.model import LatentModel, evaluating
+from lowerbound.tasks import metrics
+from lowerbound.training.engine.settings import Budget, Optimiser
+from lowerbound.training.plan import ANNEAL, Plan, budget_of, optimiser_of
+
+CELLS = 64  # most cells of a column of numbers
+ROWS_PER_CELL = 20
+SPIKES = 256  # most values of a column with a probability of their own
+OFTEN = 5  # rows that share a value with a probability of its own, at least
+# Shares of rows from which a number is copied from another column: if equal to it, or if close.
+COPIED, OFTEN_CLOSE = 0.01, 0.25
+CLOSE = 0.1  # difference of two codes, in units of the coded column
+MOST_COPIES = 4
+RARELY = 0.01  # rows of a component that no training row needs
+TIED = 64  # most codes of a column that a tie is looked for in
+CHANCE = 1e-6  # probability that a tie is found by chance
+MEASURED = 20_000  # rows on which the dependence of pairs is measured
+PAIRED = 128  # columns up to which the order follows the dependence of pairs
+BINS = 16  # of a column of numbers, for the dependence of pairs
+
+MOST_ROWS = 200_000  # rows that the layout is measured on
+MOST_LEVELS = 4096  # of a column; tables with more are drawn from the VAE
+MOST_COLUMNS = 1024
+COMPARED, HIDDEN, DRAWS = 500, 0.3, 64  # held-out rows, share hidden in them, draws for the VAE
+TIME = 0.4  # share of a time limit
+BATCH = 512
+RATE, DECAY, AVERAGE = 2e-3, 1e-2, 0.995
+PATIENCE = 8
+
+Floats = NDArray[np.floating[Any]]
+
+
+def is_wanted(plan: Plan, coding: Coding) -> bool:
+    """Return whether a fit trains a chain: for tables, unless it is too large or not wanted."""
+    if not plan.recipe.chained or "chain" in plan.settings:
+        return False
+    sizes = coding.arguments()["sizes"]
+    return max(sizes) <= MOST_LEVELS and 1 < len(sizes) <= MOST_COLUMNS
+
+
+def settings(plan: Plan, rows: int, seconds: float | None) -> tuple[Budget, Optimiser]:
+    """Return the budget and the optimiser of the second stage.
+
+    It takes as many rows as the first stage may, in larger batches.
+
+    Args:
+        plan: the plan.
+        rows: number of training rows.
+        seconds: time for it; None for no limit.
+    """
+    usual, first = budget_of(plan, rows), optimiser_of(plan)
+    factor = BATCH / first.batch_size
+    most = None if usual.most is None else round(usual.most / factor)
+    budget = replace(
+        usual, seconds=seconds, patience=PATIENCE, steps=round(usual.steps / factor), most=most
+    )
+    rate = RATE if plan.learning_rate is None else plan.learning_rate
+    batch = min(BATCH, max(first.batch_size, rows // 8))
+    optimiser = Optimiser(
+        batch_size=batch, learning_rate=rate, weight_decay=DECAY, ema=AVERAGE, anneal=ANNEAL
+    )
+    return budget, optimiser
+
+
+@torch.no_grad()
+def completes(model: LatentModel, valid: Rows, groups: Sequence[Sequence[int]], seed: int) -> str:
+    """Return which model completes rows better: "chain" or "latents".
+
+    Both are scored by the mean log p(hidden | other values) of held-out rows of which a share of
+    the columns is hidden at random.
+
+    Args:
+        model: the VAE, with a chain.
+        valid: held-out rows.
+        groups: the coded columns of each raw column.
+        seed: of the hidden values.
+    """
+    assert model.rows is not None, "the chain is trained"
+    x = valid.take(torch.arange(min(len(valid), COMPARED))).x
+    source = noise.generator("compared", seed)
+    hidden = torch.zeros_like(x, dtype=torch.bool)
+    for columns in groups:
+        hidden[:, list(columns)] = torch.rand(len(x), 1, generator=source) < HIDDEN
+    rest = x.masked_fill(hidden, torch.nan)
+    some = (hidden & ~x.isnan()).any(1)
+    if not some.any():
+        return "latents"
+    whole, partly = Dense(x[some]), Dense(rest[some])
+    by_latents = (
+        metrics.log_likelihood(model, whole, DRAWS, start=0, groups=groups).log_p
+        - metrics.log_likelihood(model, partly, DRAWS, start=0, groups=groups).log_p
+    )
+    chain = model.rows.get_submodule("likelihood")
+    assert isinstance(chain, Chain), "rows are completed by a chain"
+    with evaluating(model.rows):
+        by_chain = chain.log_prob(x[some], ~hidden[some])
+    return "chain" if by_chain.double().mean() > by_latents.double().mean() else "latents"
+
+
+class Measured(NamedTuple):
+    """What the training rows say of a chain.
+
+    Attributes:
+        layout: arguments of `Chain`, plain JSON values.
+        buffers: tensors of the chain by name.
+        bias: first bias of the chain's head: logarithms of how often each component occurs.
+    """
+
+    layout: ChainLayout
+    buffers: dict[str, torch.Tensor]
+    bias: torch.Tensor
+
+    def give(self, chain: Chain) -> None:
+        """Write what was measured into a chain of the same layout."""
+        with torch.no_grad():
+            for name, values in self.buffers.items():
+                chain.get_buffer(name).copy_(values)
+            chain.head.bias.copy_(self.bias)
+
+
+def measured(
+    x: Floats,
+    families: Sequence[str],
+    sizes: Sequence[int],
+    scales: Sequence[Scale | None],
+    gates: Sequence[tuple[int, int, int]],
+    width: int,
+) -> Measured:
+    """Measure the layout of a chain on coded training rows.
+
+    Args:
+        x: (n, columns), NaN where missing.
+        families: kind of every coded column.
+        sizes: number of codes of every coded column.
+        scales: for columns of numbers, the map to raw values; else None.
+        gates: the columns that have a value only under a code of another one: (column, that
+            one, code).
+        width: of the network.
+    """
+    places = [i for i, kind in enumerate(families) if kind in ("real", "count")]
+    own = {i: scales[i] or Scale() for i in places}
+    closing: list[Gate] = [{"column": c, "by": by, "code": code} for c, by, code in gates]
+    shared: dict[str, Any] = {"gates": closing, "novel": 1.0 / (len(x) + 2)}
+    bare = _bare(families, sizes, own, shared)
+    found = [_number(i, x, bare, n) for n, i in enumerate(places)]
+    copies = _copies(x, places, bare)
+    numbers: list[NumberColumn] = [
+        {
+            "column": each.column,
+            "spikes": len(each.spikes),
+            "cells": len(each.edges) - 1,
+            "knots": len(own[each.column].raw),
+            "log": own[each.column].log,
+            "copies": copies.get(each.column, []),
+        }
+        for each in found
+    ]
+    labels = _labels(x, families, sizes, found)
+    ties, tables = _ties(labels)
+    order = _order(labels, closing)
+    layout: ChainLayout = {
+        "order": order,
+        "numbers": numbers,
+        "ties": ties,
+        "width": width,
+        "gates": closing,
+        "novel": shared["novel"],
+    }
+    chain = Chain(families, sizes, **layout)
+    buffers = _knots(chain, list(own.values())) if found else {}
+    if found:
+        buffers["edges"] = _padded([each.edges for each in found], chain.edges)
+        buffers["spikes"] = _padded([each.spikes for each in found], chain.spikes)
+    for i, (tie, table) in enumerate(zip(ties, tables, strict=True)):
+        mask = torch.zeros_like(chain.get_buffer(f"tie{i}"))
+        allowed = torch.from_numpy(table)
+        known = allowed.any(1).nonzero()[:, 0]
+        mask[known] = math.log(shared["novel"])  # also of the components that are no spikes
+        first = chain.first_value(tie["column"])
+        mask[: len(allowed), first : first + allowed.shape[1]].masked_fill_(allowed, 0.0)
+        buffers[f"tie{i}"] = mask
+    return Measured(layout, buffers, _bias(x, chain, found))
+
+
+def _bare(
+    families: Sequence[str],
+    sizes: Sequence[int],
+    own: Mapping[int, Scale],
+    shared: Mapping[str, Any],
+) -> Chain:
+    """Return a chain that knows the maps between codes and raw values only."""
+    numbers: list[NumberColumn] = [
+        {"column": i, "spikes": 0, "cells": 1, "knots": len(s.raw), "log": s.log, "copies": []}
+        for i, s in own.items()
+    ]
+    order = list(range(len(families)))
+    gated = {gate["column"] for gate in shared["gates"]}
+    order.sort(key=lambda i: i in gated)
+    chain = Chain(families, sizes, order=order, numbers=numbers, width=1, **shared)
+    if own:
+        for name, values in _knots(chain, list(own.values())).items():
+            chain.get_buffer(name).copy_(values)
+    return chain
+
+
+def _knots(chain: Chain, scales: Sequence[Scale]) -> dict[str, torch.Tensor]:
+    return {
+        "raw": _padded([np.asarray(s.raw) for s in scales], chain.raw),
+        "coded": _padded([np.asarray(s.coded) for s in scales], chain.coded),
+        "grains": torch.tensor([s.grain for s in scales], dtype=torch.float64),
+    }
+
+
+def _padded(rows: Sequence[Floats], like: torch.Tensor) -> torch.Tensor:
+    """Return rows of different lengths as one tensor, padded after their end."""
+    found = torch.full_like(like, PADDING)
+    for row, values in zip(found, rows, strict=True):
+        row[: len(values)] = torch.as_tensor(np.asarray(values), dtype=like.dtype)
+    return found
+
+
+class _Number(NamedTuple):
+    """The spikes and the cells of a column of numbers, and how many rows each of them holds."""
+
+    column: int
+    spikes: Floats
+    edges: Floats
+    often: NDArray[np.int64]
+    rest: NDArray[np.int64]
+
+
+def _number(column: int, x: Floats, bare: Chain, number: int) -> _Number:
+    """Measure the spikes and the cells of a column."""
+    own = x[:, column]
+    values, counts = np.unique(own[~np.isnan(own)].astype(np.float32), return_counts=True)
+    if not len(values):
+        return _Number(column, values, np.array([-1.0, 1.0]), counts, np.zeros(1, np.int64))
+    which = torch.tensor([number])
+    _, low, high = bare.rounded(torch.from_numpy(values)[:, None], which)
+    low, high = low[:, 0].numpy(), high[:, 0].numpy()
+    often = np.zeros(len(values), dtype=bool)
+    if bare.grains[number] > 0:
+        least = OFTEN if len(values) > SPIKES else 2
+        often[np.argsort(-counts, kind="stable")[:SPIKES]] = True
+        often &= counts >= least
+    rest = ~often if (~often).any() else np.ones(len(values), dtype=bool)
+    middle = (high[:-1] + low[1:]) / 2  # between neighbouring values
+    rows = counts[rest].sum()
+    cells = int(np.clip(rows // ROWS_PER_CELL, 1, CELLS))
+    shares = np.cumsum(np.where(rest, counts, 0)) / rows
+    cuts = np.searchsorted(shares, np.arange(1, cells) / cells)
+    inner = middle[np.unique(cuts[cuts < len(middle)])]
+    pad = 0.0 if high[0] > low[0] else 0.5 * float(np.diff(values).min(initial=0.1))
+    edges = np.unique(np.r_[low[0] - pad, inner, high[-1] + pad].astype(np.float32))
+    held = np.histogram(values, edges, weights=np.where(often, 0, counts))[0]
+    return _Number(column, values[often], edges, counts[often], held.astype(np.int64))
+
+
+def _copies(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, list[int]]:
+    """Return, for each column of numbers, the columns whose raw value it repeats or is close to.
+
+    Two values are close if their codes in one column are.
+    """
+    if not 2 <= len(places) <= PAIRED:
+        return {}
+    every = torch.arange(len(places))
+    some = torch.from_numpy(x[:MEASURED][:, places])
+    raw = bare.raw_of(some.nan_to_num(0.0), every).masked_fill(some.isnan(), torch.nan)
+    grid = bare.grains > 0
+    found: dict[int, list[int]] = {}
+    for n in range(len(places)):
+        own = torch.full_like(every, n)
+        equal = ((raw == raw[:, n : n + 1]) & grid).double().mean(0) * float(grid[n])
+        distance = (bare.coded_of(raw, own) - some[:, n : n + 1]).abs()
+        share = torch.maximum(equal / COPIED, (distance < CLOSE).double().mean(0) / OFTEN_CLOSE)
+        share[n] = 0.0
+        best = share.sort(descending=True, stable=True).indices[:MOST_COPIES].tolist()
+        found[places[n]] = [places[other] for other in best if share[other] >= 1.0]
+    return found
+
+
+def _bias(x: Floats, chain: Chain, found: Sequence[_Number]) -> torch.Tensor:
+    """Return the logarithms of how often each component of each column occurs.
+
+    A number that is no spike is one of a cell or of a logistic density with equal shares.
+    """
+    numbers = {each.column: each for each in found}
+    rows = []
+    for column, size in enumerate(chain.levels):
+        own = numbers.get(column)
+        if own is None:
+            codes = x[:, column][~np.isnan(x[:, column])].astype(np.int64)
+            rows.append(np.bincount(codes, minlength=size)[:size] + 0.5)
+            continue
+        copies = np.full(chain.first_value(column), 0.05 * len(x))
+        smooth = np.full(LOGISTICS, own.rest.sum() / 2 / LOGISTICS)
+        counts = np.r_[copies, own.often, own.rest / 2, smooth, copies]
+        rows.append(counts + (0.5 if own.rest.any() else RARELY))
+    return torch.from_numpy(np.log(np.concatenate(rows) / max(1, len(x)))).float()
+
+
+class _Label(NamedTuple):
+    """A column as codes, for the dependence of pairs.
+
+    Attributes:
+        codes: (n,) int64, -1 where missing.
+        size: number of codes.
+        exact: whether each code is one value.
+    """
+
+    codes: NDArray[np.int64]
+    size: int
+    exact: bool
+
+
+def _labels(
+    x: Floats, families: Sequence[str], sizes: Sequence[int], found: Sequence[_Number]
+) -> list[_Label]:
+    numbers = {each.column: each for each in found}
+    labels = []
+    for column in range(len(families)):
+        own, missing = x[:, column], np.isnan(x[:, column])
+        if column not in numbers:
+            codes = np.where(missing, -1, np.nan_to_num(own)).astype(np.int64)
+            labels.append(_Label(codes, max(2, sizes[column]), True))
+            continue
+        spikes = numbers[column].spikes
+        at = np.searchsorted(spikes, own).clip(0, max(len(spikes) - 1, 0))
+        if len(spikes) and bool((spikes[at] == own)[~missing].all()):
+            labels.append(_Label(np.where(missing, -1, at), len(spikes), True))
+            continue
+        known = own[~missing]
+        cuts = np.unique(np.quantile(known, np.arange(1, BINS) / BINS)) if len(known) else own[:0]
+        codes = np.where(missing, -1, np.searchsorted(cuts, np.nan_to_num(own), side="right"))
+        labels.append(_Label(codes, len(cuts) + 1, False))
+    return labels
+
+
+def _ties(labels: Sequence[_Label]) -> tuple[list[Tie], list[NDArray[np.bool_]]]:
+    """Return the pairs of columns of which one determines the other on all rows, both ways."""
+    ties: list[Tie] = []
+    tables = []
+    small = [i for i, each in enumerate(labels) if each.exact and each.size <= TIED]
+    for seen in small[:PAIRED]:
+        for column in small[:PAIRED]:
+            if seen == column:
+                continue
+            table = _crossed(labels[seen], labels[column])
+            if not _determines(table):
+                continue
+            for one, other, found in ((seen, column, table), (column, seen, table.T)):
+                if {"seen": one, "column": other} not in ties:
+                    ties.append({"seen": one, "column": other})
+                    tables.append(found > 0)
+    return ties, tables
+
+
+def _crossed(one: _Label, other: _Label) -> NDArray[np.int64]:
+    """Return the number of rows with each pair of codes, (one.size, other.size)."""
+    both = (one.codes >= 0) & (other.codes >= 0)
+    pairs = one.codes[both] * other.size + other.codes[both]
+    return np.bincount(pairs, minlength=one.size * other.size).reshape(one.size, other.size)
+
+
+def _determines(table: NDArray[np.int64]) -> bool:
+    """Return whether each code of the first column goes with one of the second, not by chance.
+
+    A further row of a code seen before would agree by chance with the probability that two rows
+    agree in the second column.
+    """
+    if ((table > 0).sum(1) > 1).any():
+        return False
+    rows = table.sum(1)
+    confirmed = int((rows - 1).clip(0).sum())
+    share = table.sum(0) / max(1, table.sum())
+    alike = float((share**2).sum())
+    return 0 < alike < 1 and confirmed * math.log(alike) < math.log(CHANCE)
+
+
+def _order(labels: Sequence[_Label], gates: Sequence[Gate]) -> list[int]:
+    """Return the columns such that each follows one on which it depends strongly.
+
+    A gated column comes directly after the column that decides on it. Tables of many columns keep
+    their own order.
+    """
+    gated = {gate["column"]: gate["by"] for gate in gates}
+    free = [i for i in range(len(labels)) if i not in gated]
+    if 2 < len(free) <= PAIRED:
+        free = _by_dependence(free, [_Label(e.codes[:MEASURED], *e[1:]) for e in labels])
+    order = []
+    for column in free:
+        order += [column, *(i for i, by in gated.items() if by == column)]
+    return order
+
+
+def _by_dependence(columns: Sequence[int], labels: Sequence[_Label]) -> list[int]:
+    """Order columns greedily by their largest mutual information with an earlier one."""
+    size = len(columns)
+    nats = np.zeros((size, size))
+    for a in range(size):
+        for b in range(a):
+            nats[a, b] = nats[b, a] = _information(labels[columns[a]], labels[columns[b]])
+    order = [int(nats.sum(1).argmax())]
+    while len(order) < size:
+        rest = [i for i in range(size) if i not in order]
+        order.append(max(rest, key=lambda i: (nats[i, order].max(), -i)))
+    return [columns[i] for i in order]
+
+
+def _information(one: _Label, other: _Label) -> float:
+    """Return the mutual information of two columns, nats, less what chance alone gives."""
+    table = _crossed(one, other)
+    rows = table.sum()
+    if not rows:
+        return 0.0
+    table = table[table.any(1)][:, table.any(0)]
+    p = table / rows
+    expected = p.sum(1, keepdims=True) * p.sum(0)
+    seen = p > 0
+    chance = (table.shape[0] - 1) * (table.shape[1] - 1) / (2 * rows)
+    return float((p[seen] * np.log(p[seen] / expected[seen])).sum() - chance)

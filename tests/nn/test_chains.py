@@ -1,0 +1,184 @@
+"""The chain of columns: a density for every subset of columns, and draws that follow it."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lowerbound.columns.base import Scale
+from lowerbound.nn.distributions.chains import Chain
+from lowerbound.noise import generator
+from lowerbound.training.row_stage import measured
+
+CODE, ATOM, WHOLE, COPY, REAL, TIED = range(6)
+FAMILIES = ["categorical", "categorical", "real", "real", "real", "categorical"]
+SIZES = [3, 2, 1, 1, 1, 3]
+RESERVED = [0.0, 0.0, 0.0, 0.0, 0.0, 0.01]
+STEP = 0.5  # of the whole numbers in coded units
+GATES = [(WHOLE, ATOM, 1)]
+
+
+def table(n: int = 400) -> np.ndarray:
+    """Rows of all kinds: WHOLE has values only where ATOM is 1, COPY often repeats it."""
+    rng = np.random.default_rng(0)
+    code = rng.integers(0, 3, n).astype(float)
+    atom = rng.integers(0, 2, n).astype(float)
+    whole = np.where(atom == 1, STEP * rng.integers(-4, 5, n), np.nan)
+    copy = np.where(rng.random(n) < 0.3, np.nan_to_num(whole), STEP * rng.integers(-4, 5, n))
+    tied = np.array([1.0, 2.0, 2.0])[code.astype(int)]
+    return np.column_stack([code, atom, whole, copy, rng.normal(size=n) + code, tied])
+
+
+@pytest.fixture(scope="module")
+def chain() -> Chain:
+    whole = Scale((-1.0, 1.0), (-2.0, 2.0), grain=1.0)
+    scales = [None, None, whole, whole, Scale(), None]
+    found = measured(table(), FAMILIES, SIZES, scales, GATES, 16)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = Chain(FAMILIES, SIZES, RESERVED, **found.layout)
+        found.give(made)
+        with torch.no_grad():
+            for each in made.parameters():  # far from the first weights
+                each.add_(0.3 * torch.randn_like(each))
+    return made.eval()
+
+
+def domain(column: int) -> tuple[torch.Tensor, float]:
+    """Return points of a column, and the measure that each of them stands for."""
+    if FAMILIES[column] == "categorical":
+        return torch.arange(float(SIZES[column])), 1.0
+    if column == REAL:
+        return torch.linspace(-150, 150, 900_001), 300 / 900_000
+    return STEP * torch.arange(-300.0, 301.0), STEP
+
+
+def conditional(chain: Chain, x: torch.Tensor, column: int) -> torch.Tensor:
+    """Return log p(column | the other values that are not NaN), (B,) nats."""
+    first = ~x.isnan()
+    first[:, column] = False
+    return chain.log_prob(x, first)
+
+
+def test_measured_layout(chain):
+    ties = {(tie["seen"], tie["column"]) for tie in chain.ties}
+    assert ties == {(CODE, TIED), (TIED, CODE)}
+    copies = {each["column"]: each["copies"] for each in chain.numbers}
+    assert WHOLE in copies[COPY]
+    assert sorted(chain.order) == list(range(6))
+    assert chain.order.index(ATOM) < chain.order.index(WHOLE)
+
+
+@pytest.mark.parametrize("column", range(6))
+@torch.no_grad()
+def test_every_conditional_sums_or_integrates_to_one(chain, column):
+    rng = np.random.default_rng(column)
+    points, measure = domain(column)
+    rows = torch.tensor(table(6), dtype=torch.float32)
+    others = [c for c in range(6) if c != column]
+    for row in rows:
+        given = row.clone()
+        hidden = rng.choice(others, rng.integers(0, 6), replace=False)
+        given[hidden.tolist()] = torch.nan
+        if column == WHOLE:
+            given[ATOM] = 1.0
+        if column == ATOM:  # a gated value is never seen before its gate
+            given[WHOLE] = torch.nan
+        x = given.repeat(len(points), 1)
+        x[:, column] = points
+        nats = conditional(chain, x, column)
+        assert nats.double().exp().sum().item() * measure == pytest.approx(1.0, abs=2e-4)
+
+
+@torch.no_grad()
+def test_every_subset_of_codes_sums_to_one(chain):
+    codes = [CODE, ATOM, TIED]
+    for size in (1, 2, 3):
+        for some in itertools.combinations(codes, size):
+            grid = itertools.product(*(range(SIZES[c]) for c in some))
+            x = torch.full((math.prod(SIZES[c] for c in some), 6), torch.nan)
+            x[:, list(some)] = torch.tensor(list(grid), dtype=torch.float32)
+            total = chain.log_prob(x).double().exp().sum().item()
+            assert total == pytest.approx(1.0, abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_closed_gate_adds_nothing(chain):
+    row = torch.tensor([[1.0, 0.0, torch.nan, 0.5, 0.1, 2.0]])
+    other = row.clone()
+    other[0, WHOLE] = 1.5
+    assert chain.log_prob(row).isfinite().all()
+    assert torch.equal(chain.log_prob(row), chain.log_prob(other))
+
+
+def test_draws_given_a_subset_have_the_conditional_frequencies(chain):
+    n = 20_000
+    given = torch.full((6,), torch.nan)
+    given[COPY] = 0.5
+    drawn = chain.draw(given.repeat(n, 1), generator("draws"))
+    first = next(c for c in chain.order if c != COPY)
+    assert FAMILIES[first] == "categorical"
+    rows = torch.full((SIZES[first], 6), torch.nan)
+    rows[:, COPY], rows[:, first] = 0.5, torch.arange(float(SIZES[first]))
+    with torch.no_grad():
+        expected = conditional(chain, rows, first).exp().tolist()
+    share = [(drawn[:, first] == code).float().mean().item() for code in range(SIZES[first])]
+    assert share == pytest.approx(expected, abs=0.015)
+    assert (drawn[:, COPY] == 0.5).all()
+
+
+@pytest.mark.parametrize("column", [CODE, ATOM, WHOLE, REAL])
+@torch.no_grad()
+def test_draws_of_one_column_given_all_others_follow_its_density(chain, column):
+    n, row = 20_000, torch.tensor([2.0, 1.0, 0.5, 0.5, 1.2, 2.0])
+    if column == ATOM:
+        row[WHOLE] = torch.nan
+    if column == CODE:
+        row[TIED] = torch.nan
+    given = row.clone()
+    given[column] = torch.nan
+    drawn = chain.draw(given.repeat(n, 1), generator("one", column))[:, column]
+    points, measure = domain(column)
+    rows = row.repeat(len(points), 1)
+    rows[:, column] = points
+    mass = conditional(chain, rows, column).exp().double() * measure
+    shares = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]).double()
+    for cut in points[torch.searchsorted(mass.cumsum(0), shares)]:
+        below = mass[points <= cut].sum().item()
+        assert (drawn <= cut + 1e-6).float().mean().item() == pytest.approx(below, abs=0.015)
+
+
+def test_no_draw_breaks_a_dependency_or_a_grid(chain):
+    drawn = chain.draw(torch.full((5000, 6), torch.nan), generator("all"))
+    assert torch.equal(drawn[:, TIED], torch.tensor([1.0, 2.0, 2.0])[drawn[:, CODE].long()])
+    assert torch.equal(drawn[:, COPY], (drawn[:, COPY] / STEP).round() * STEP)
+    for code, tied in ((0, 1.0), (1, 2.0), (2, 2.0)):
+        given = torch.full((200, 6), torch.nan)
+        given[:, CODE] = code
+        assert (chain.draw(given, generator("by code"))[:, TIED] == tied).all()
+        assert (chain.expected(given)[:, TIED] == tied).all()
+    given = torch.full((200, 6), torch.nan)
+    given[:, TIED] = 1.0
+    assert (chain.draw(given, generator("by tied"))[:, CODE] == 0).all()
+
+
+def test_given_values_stay(chain):
+    x = torch.tensor(table(50), dtype=torch.float32)
+    x[::2, REAL] = torch.nan
+    for done in (chain.draw(x, generator("stay")), chain.expected(x)):
+        kept = ~x.isnan()
+        assert torch.equal(done[kept], x[kept])
+        assert done.isfinite().all()
+
+
+@torch.no_grad()
+def test_the_expected_number_is_the_mean_of_its_conditional(chain):
+    given = torch.full((6,), torch.nan)
+    given[[CODE, COPY]] = torch.tensor([1.0, 1.0])
+    points, measure = domain(REAL)
+    rows = given.repeat(len(points), 1)
+    rows[:, REAL] = points
+    mean = (conditional(chain, rows, REAL).exp() * points).sum().item() * measure
+    assert chain.expected(given[None])[0, REAL].item() == pytest.approx(mean, abs=0.02)
