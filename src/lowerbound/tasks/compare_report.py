@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from lowerbound.coding.large import needed
 from lowerbound.coding.tables import TableCoding
 from lowerbound.columns.arrow import snippet
+from lowerbound.columns.categories import Category
+from lowerbound.columns.schema import Schema
 from lowerbound.errors import DataError, UsageError, nearest
 from lowerbound.files.data import Data, Table
 from lowerbound.files.stream import Stream
@@ -32,6 +34,7 @@ from lowerbound.tasks.state import TrainedState
 
 FEWEST = 30  # rows of a table: three folds of fewer say nothing
 _MOST_ROWS, _MOST_CELLS = 20_000, 1 << 22  # of each table
+_TARGET_LEVELS = 50  # boosted trees learn each apart
 _SHARED = 0.05  # of the real rows, which may be learned rows by chance
 
 
@@ -63,14 +66,15 @@ def most_rows(coding: TableCoding) -> int:
     return max(FEWEST, min(_MOST_ROWS, _MOST_CELLS // max(1, len(coding.groups))))
 
 
-def check_target(target: str | None, modelled: Sequence[str]) -> None:
-    """Raise an error for a target that is not a column of the model, or its only one.
+def check_target(target: str | None, schema: Schema) -> None:
+    """Raise an error for a target that cannot be predicted from other columns of the model.
 
     Raises:
         UsageError: E203, E249.
     """
     if target is None:
         return
+    modelled = schema.modelled
     if target not in modelled:
         near = nearest(target, modelled)
         raise UsageError(
@@ -84,6 +88,14 @@ def check_target(target: str | None, modelled: Sequence[str]) -> None:
             "E249",
             f"--target {snippet(target)} is the only column of the model: no other predicts it",
             fix="leave out --target",
+        )
+    column = next(column for column in schema.columns if column.name == target)
+    if isinstance(column, Category) and len(column.levels) > _TARGET_LEVELS:
+        raise UsageError(
+            "E249",
+            f"--target {snippet(target)} has {len(column.levels):,} levels; at most "
+            f"{_TARGET_LEVELS} are predicted",
+            fix="--target with a column of fewer levels, or of numbers",
         )
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lowerbound import bundle
+from lowerbound import bundle, noise
 from lowerbound.bundle.documents import invalid
 from lowerbound.coding.rows import Dense, Rows, subset
 from lowerbound.coding.tables import Coded, TableCoding, restore
@@ -480,20 +480,20 @@ class Model(TrainedState):
             DataError: E031 for rows without a column of the model, E044 for too few rows.
         """
         coding = self.check_comparable(target)
-        wanted = coding.wanted()
-        frame = compare_report.some_rows(walk(real, wanted=wanted), coding, seed)
+        wanted, source = coding.wanted(), noise.derive("compare", seed) % (1 << 32)
+        frame = compare_report.some_rows(walk(real, wanted=wanted), coding, source)
         count = compare_report.checked_count(frame.rows if n is None else n, coding)
         rows = coding.schema.canonical(frame.table, frame.origin)
         known = scores = None
         if learned is not None:
-            other = compare_report.some_rows(walk(learned, wanted=wanted), coding, seed)
+            other = compare_report.some_rows(walk(learned, wanted=wanted), coding, source)
             known = coding.schema.canonical(other.table, other.origin)
             compare_report.check_apart(rows, known)
             scores = tuple(self.score_coded(coding.encode(each)) for each in (other, frame))
             frame = replace(frame, notes=(*frame.notes, *other.notes))
         drawn = coding.schema.canonical(self.samples(count, seed=seed).table)
         tables = compare_report.Compared(rows, drawn, known, scores, frame.notes)
-        return compare_report.report(tables, target, seed)
+        return compare_report.report(tables, target, source)
 
     def check_comparable(self, target: str | None = None) -> TableCoding:
         """Return the coding of the table that the model is of.
@@ -502,7 +502,7 @@ class Model(TrainedState):
             UsageError: as `compare`, for the model and the target.
         """
         coding = compare_report.table_coding(self)
-        compare_report.check_target(target, coding.schema.modelled)
+        compare_report.check_target(target, coding.schema)
         return coding
 
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
