@@ -275,7 +275,8 @@ def shape_errors(real: pa.Table, drawn: pa.Table) -> dict[str, float]:
         if words is not None:
             errors[name] = _variation(one.astype(np.int64), other.astype(np.int64))
         elif len(one) and len(other):
-            errors[name] = float(ks_2samp(one, other, method="asymp").statistic)
+            found: Any = ks_2samp(one, other, method="asymp")
+            errors[name] = float(found.statistic)
     return errors
 
 
@@ -296,7 +297,7 @@ def pair_errors(
     """
     a, b = aligned(real, drawn)
     numbers = np.flatnonzero(~a.categorical)
-    place = {column: i for i, column in enumerate(numbers)}
+    place = {column: i for i, column in enumerate(numbers.tolist())}
     wanted, got = (_correlations(each.x[:, numbers]) for each in (a, b))
     got = np.where(np.isnan(got), 0.0, got)  # drawn numbers without any spread
     codes = [_binned(a, b, i) for i in range(len(a.names))]
@@ -474,7 +475,7 @@ def _levels(
         at = np.searchsorted(known, x).clip(0, len(known) - 1)
         return np.where(known[at] == x, at, -1)
 
-    return a.names[i], (code(a.x[:, i]), code(b.x[:, i])), [f"{value:g}" for value in known]
+    return a.names[i], (code(a.x[:, i]), code(b.x[:, i])), [f"{value:.12g}" for value in known]
 
 
 def _missing(x: NDArray[np.float64], words: Sequence[str | None] | None) -> NDArray[np.bool_]:
