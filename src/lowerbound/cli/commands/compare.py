@@ -32,7 +32,7 @@ def compare(
 
     Examples:
         lowerbound compare fraud.vae held_out.csv
-        lowerbound compare fraud.vae held_out.csv --learned train.csv --target is_fraud
+        lowerbound compare fraud.vae held_out.csv --learned train.csv --target fraud
         lowerbound compare fraud.vae held_out.csv -n 5000 --json
 
     Args:
