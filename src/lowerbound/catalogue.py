@@ -238,6 +238,11 @@ DATA: dict[str, tuple[str, str]] = {
         "inverse_transform takes an array as transform returns it, with one column per latent "
         "dimension of the model.",
     ),
+    "E044": (
+        "the table has too few rows to compare drawn rows with",
+        "`compare` needs at least 30 real rows in each table; intervals are narrow enough to "
+        "decide anything with a thousand or more.",
+    ),
     "E071": (
         "the recipe takes columns of numbers only",
         "Use the recipe table, which takes columns of any kind.",

@@ -58,6 +58,8 @@ def test_fit_and_embed_back_into_obsm(here, capsys):
     capsys.readouterr()
     assert main.main(["embed", "m.vae", "pbmc.h5ad", "--out", "pbmc.h5ad", "--overwrite"]) == 2
     assert "would replace the data" in capsys.readouterr().err
+    assert main.main(["compare", "m.vae", "pbmc.h5ad"]) == 2
+    assert "a model of counts" in capsys.readouterr().err
     np.save("x.npy", before.X.toarray())
     assert main.main(["embed", "m.vae", "x.npy", "--out", "y.h5ad"]) == 2
     assert "not an .h5ad file" in capsys.readouterr().err

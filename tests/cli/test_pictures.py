@@ -125,6 +125,7 @@ def test_the_other_verbs_tell_of_pictures(call):
     ("words", "code", "exit_code", "told"),
     [
         (["score", "grey.vae", "grey.npz", "--explain", "2"], "E246", 2, "images"),
+        (["compare", "grey.vae", "grey.npz"], "E246", 2, "a model of pictures"),
         (["export", "grey.vae", "--onnx", "no.onnx"], "E246", 2, "it models pictures"),
         (["sample", "grey.vae", "--where", "p9_9=1"], "E243", 2, "p9_9"),
         (["sample", "grey.vae", "--where", "p0_0=7"], "E077", 3, "numbers from 0 to 1"),

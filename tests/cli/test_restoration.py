@@ -253,6 +253,7 @@ def test_what_is_there_is_not_replaced_unasked(call):
         ("embed", "denoise.vae", "photos", "--out", "s.csv"),
         ("sample", "denoise.vae", "--out", "s.csv"),
         ("evaluate", "denoise.vae", "photos"),
+        ("compare", "denoise.vae", "photos"),
         ("segment", "denoise.vae", "photos", "--out", "s"),
         ("plot", "denoise.vae", "samples", "--out", "s.png"),
         ("export", "denoise.vae", "--onnx", "s.onnx"),

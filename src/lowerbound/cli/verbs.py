@@ -91,6 +91,9 @@ VERBS: dict[str, Verb] = {
     "evaluate": Verb(
         f"{_HERE}.evaluate:evaluate", _USE, "M.vae PATH", "measure how well a model fits rows"
     ),
+    "compare": Verb(
+        f"{_HERE}.compare:compare", _USE, "M.vae REAL", "compare drawn rows with real ones"
+    ),
     "plot": Verb(
         f"{_HERE}.plot:plot", _USE, "M.vae KIND", "draw pictures from a model of pictures"
     ),

@@ -180,6 +180,13 @@ class Column(BaseModel, abc.ABC):
             bounded: clip real numbers to the range seen at fit time.
         """
 
+    @abc.abstractmethod
+    def canonical(self, cells: pa.Array) -> pa.Array:
+        """Return the values `cells`, (n,), in one type and spelling, whatever table they are from.
+
+        Numbers are float64, dates seconds since 1970, levels text; missing values are null.
+        """
+
     def like(self, cells: pa.Array) -> Self:
         """Return the column with the type of other cells of it, if that type holds its values."""
         return self

@@ -78,6 +78,14 @@ class Category(Column):
         out[:, 0] = table[codes]
         return Tally(int((codes < 0).sum()), unseen=int(strange[codes].sum()))
 
+    def canonical(self, cells: pa.Array) -> pa.Array:
+        """Return the levels in the spelling of training; unseen ones as they are written."""
+        codes, words = levels(cells, self.name)
+        found = self.known.find(words, cells.type)
+        spelled = [w if at < 0 else self.levels[at] for at, w in zip(found, words, strict=True)]
+        indices = pa.array(codes, mask=codes < 0)
+        return pa.array(spelled, pa.large_string()).take(indices)
+
     def like(self, cells: pa.Array) -> Self:
         """Return the column with the type, and the spellings of the levels, of other cells."""
         if storage(arrow_type(self.dtype)) == cells.type or not len(cells):

@@ -286,6 +286,10 @@ class Datetime(Column):
         atoms = ", ".join(written(atom) for atom in self.atoms)
         return ", ".join(names) + (f"; atom at {atoms}" if atoms else "")
 
+    def canonical(self, cells: pa.Array) -> pa.Array:
+        """Return seconds since 1970."""
+        return pa.array(seconds(cells, self.name, self.pattern), from_pandas=True)
+
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
         """Split moments into week, weekday and hour."""
         moments = seconds(cells, self.name, self.pattern)

@@ -319,6 +319,10 @@ class Numeric(Column):
                     raw[raw.astype(width) == width(atom)] = atom
         return raw
 
+    def canonical(self, cells: pa.Array) -> pa.Array:
+        """Return the numbers in the unit of training."""
+        return pa.array(self.numbers(cells), from_pandas=True)
+
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
         """Standardise; values beyond `LIMIT` standard deviations are clipped and counted."""
         raw = self.numbers(cells)
@@ -462,6 +466,10 @@ class Count(Column):
     def action(self) -> str:
         """Return that counts are not transformed."""
         return "kept as counts"
+
+    def canonical(self, cells: pa.Array) -> pa.Array:
+        """Return the counts as float64."""
+        return pa.array(floats(cells, self.name), from_pandas=True)
 
     def encode(self, cells: pa.Array, out: np.ndarray) -> Tally:
         """Check that the values are counts and copy them."""

@@ -191,6 +191,28 @@ class Schema(BaseModel):
             notes=tuple(notes),
         )
 
+    def canonical(self, table: pa.Table, origin: str = "the table") -> pa.Table:
+        """Return the modelled columns in types and spellings that all tables share.
+
+        Args:
+            table: the raw columns, in any order; others are ignored.
+            origin: name of the table in messages.
+
+        Returns:
+            Columns of `Column.canonical`: float64 numbers, dates in seconds, levels as text.
+
+        Raises:
+            DataError: E031 when a column is missing, E030 and E032 when its values cannot be read.
+        """
+        self._require(table.column_names, origin, False)
+        return pa.table(
+            {
+                column.name: column.canonical(plain(table.column(column.name)))
+                for column in self.columns
+                if column.parts
+            }
+        )
+
     def asked(self, where: Mapping[str, object]) -> Asked:
         """Return values of some columns as conditions of samples.
 

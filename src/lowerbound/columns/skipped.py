@@ -33,6 +33,10 @@ class Skipped(Column):
         """Count missing values and, for a constant, the values that differ from it."""
         return Tally(missing=cells.null_count)
 
+    def canonical(self, cells: pa.Array) -> pa.Array:
+        """Return the values as they are."""
+        return cells
+
     @property
     def held(self) -> bool:
         """True if the column has a constant value; one that was always missing has none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +14,18 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from lowerbound import bundle
+from lowerbound import bundle, noise
 from lowerbound.bundle.documents import invalid
 from lowerbound.coding.rows import Dense, Rows, subset
-from lowerbound.coding.tables import Coded, restore
+from lowerbound.coding.tables import Coded, TableCoding, restore
 from lowerbound.columns.arrow import snippet
 from lowerbound.errors import ModelFileError, UsageError
 from lowerbound.files import containers
 from lowerbound.files.data import Whole
-from lowerbound.files.read import read
+from lowerbound.files.read import read, walk
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import RECIPES, Recipe, find, images
-from lowerbound.tasks import building, cards, contents
+from lowerbound.tasks import building, cards, compare_report, contents
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.conditioning import sample_given
@@ -447,6 +448,64 @@ class Model(TrainedState):
         evaluation = Evaluation(self, samples, ais)
         evaluation.add(self.encode(data)[1])
         return evaluation.report()
+
+    def compare(
+        self,
+        real: object,
+        *,
+        learned: object = None,
+        target: str | None = None,
+        n: int | None = None,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Compare drawn rows with real ones: likeness, usefulness and privacy.
+
+        Of each table, at most 20,000 rows are used, fewer of wide tables; of more, these are
+        chosen at random.
+
+        Args:
+            real: rows that the model did not learn from.
+            learned: rows that it did; only with them privacy is measured.
+            target: a column to predict; only with it the usefulness is measured.
+            n: number of rows to draw; by default as many as `real` has.
+            seed: seed of the draws and of all random choices.
+
+        Returns:
+            Plain values. Measures by name: c2st, shape_error, pair_error, impossible, utility,
+            utility_real, dcr_share, nearest_ratio and membership_auc; ``meanings`` has a sentence
+            on each, ``intervals`` the ends of 95 % intervals, ``by_chance`` the errors of two
+            samples of one distribution, ``worst`` the columns and pairs that are furthest off.
+
+        Raises:
+            UsageError: E246 or E247 for a model that is not of a table, E203 and E249 for an
+                unusable target, E240 for n out of range, E236 for `learned` equal to `real`.
+            DataError: E031 for rows without a column of the model, E044 for too few rows.
+        """
+        coding = self.check_comparable(target)
+        wanted, source = coding.wanted(), noise.derive("compare", seed) % (1 << 32)
+        frame = compare_report.some_rows(walk(real, wanted=wanted), coding, source)
+        count = compare_report.checked_count(frame.rows if n is None else n, coding)
+        rows = coding.schema.canonical(frame.table, frame.origin)
+        known = scores = None
+        if learned is not None:
+            other = compare_report.some_rows(walk(learned, wanted=wanted), coding, source)
+            known = coding.schema.canonical(other.table, other.origin)
+            compare_report.check_apart(rows, known)
+            scores = tuple(self.score_coded(coding.encode(each)) for each in (other, frame))
+            frame = replace(frame, notes=(*frame.notes, *other.notes))
+        drawn = coding.schema.canonical(self.samples(count, seed=seed).table)
+        tables = compare_report.Compared(rows, drawn, known, scores, frame.notes)
+        return compare_report.report(tables, target, source)
+
+    def check_comparable(self, target: str | None = None) -> TableCoding:
+        """Return the coding of the table that the model is of.
+
+        Raises:
+            UsageError: as `compare`, for the model and the target.
+        """
+        coding = compare_report.table_coding(self)
+        compare_report.check_target(target, coding.schema)
+        return coding
 
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
         """Return the mean of p(x | z) for latents z, (n, latent), as an Arrow table."""

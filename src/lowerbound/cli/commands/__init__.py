@@ -3,7 +3,7 @@
 - fit, tune: train a model, search for its settings
 - score, embed, reconstruct: one result for each given row
 - sample, impute: draw rows, fill in missing values
-- evaluate, plot, export: measure, draw and export a model
+- evaluate, compare, plot, export: measure a model and its draws, draw and export it
 - restore: denoise, upscale, inpaint and segment pictures
 - inspect: inspect, info and verify, for data and for models
 - error: describe error codes
