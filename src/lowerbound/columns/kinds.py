@@ -299,7 +299,7 @@ def _decimals(spread: Spread, sample: Sample) -> int | None:
     narrow = raw.storage(raw.arrow_type(sample.dtype)) == pa.float32()
     kind = np.float32 if narrow else np.float64
     for decimals in range(1, MOST_DECIMALS + 1):
-        if np.abs(values).max() * 10**decimals >= 2**53:
+        if np.abs(values).max() >= 2**53 / 10**decimals:
             return None
         if (np.round(values, decimals).astype(kind) == values.astype(kind)).all():
             return decimals

@@ -49,7 +49,7 @@ from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.engine.time_limit import TimeLimit
 from lowerbound.training.forecast import Forecast
-from lowerbound.training.objective import objective_of, settled
+from lowerbound.training.objective import objective_of, settled, with_theta_prior
 from lowerbound.training.plan import (
     PRESETS,
     Plan,
@@ -617,7 +617,9 @@ def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     )
     inputs.say(f"rows       a chain of {len(layout['order'])} columns, from which rows are drawn")
     rows = rows.to(device_of(plan.device))
-    history, _ = _trained(plan, inputs, RandomOrders(rows), settings, "rows")
+    weights = objective_settings(plan, len(train), inputs.coded.missing_share)
+    objective = with_theta_prior(RandomOrders(rows), rows, weights, len(train))
+    history, _ = _trained(plan, inputs, objective, settings, "rows")
     fitted.model.rows = rows.cpu()
     arguments = {**fitted.arguments, "chain": layout}
     return fitted._replace(arguments=arguments, rows=history)

@@ -160,6 +160,14 @@ def objective_of(
     return HiddenCells(objective, hidden)
 
 
+def with_theta_prior(
+    objective: nn.Module, model: nn.Module, weights: Mapping[str, Any], examples: int
+) -> nn.Module:
+    """Return an objective with the prior on the weights added, if the settings ask for one."""
+    used = any(each.name == "theta_prior" and each.used(weights) for each in SETTINGS)
+    return _map(objective, _Asked(model, weights, examples, 1)) if used else objective
+
+
 def _elbo(asked: _Asked) -> nn.Module:
     values = asked.values
     capacity = Ramp(0.0, float(values["capacity"]), 10 * asked.warm)

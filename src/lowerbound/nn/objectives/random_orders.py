@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lowerbound.nn.distributions.chains import TOGETHER, Chain
 from lowerbound.nn.objectives.elbo import Loss
-from lowerbound.noise import Noise
+from lowerbound.noise import Noise, generator
 
 FIXED = 0.7  # share of the steps that learn the fixed order
 
@@ -36,28 +36,33 @@ class RandomOrders(nn.Module):
         Args:
             x: (B, C) coded rows, NaN where missing.
             step: number of the optimiser step.
-            noise: source of the orders.
+            noise: not used: there are no latents.
             context: None.
         """
         chain = self.model.get_submodule("likelihood")
         assert isinstance(chain, Chain), "the objective is that of a chain"
-        rank = noise("orders", x.shape[1:], x)
-        for column, (by, _) in chain.gates.items():  # directly after the column that decides
-            rank[column] = rank[by] + 1e-6
-        fixed = bool(torch.special.ndtr(noise("kind of order", torch.Size([1]), x)) < FIXED)
-        order = chain.order if fixed else rank.argsort().tolist()
-        loss = -self._nats(chain, x, order, noise).mean()
+        # By the step alone, so that processes that share a batch learn the same order.
+        source = generator("order of columns", step)
+        order = chain.order if torch.rand((), generator=source) < FIXED else _any(chain, source)
+        loss = -_nats(chain, x, order, source).mean()
         return Loss(loss, {"elbo": -loss.detach()})
 
-    def _nats(self, chain: Chain, x: Tensor, order: list[int], noise: Noise) -> Tensor:
-        """Return log p of the rows, (B,) nats; of many columns, an estimate from some of them."""
-        count, some = len(order), min(TOGETHER, len(order))
-        places = count - some + 1
-        uniform = torch.special.ndtr(noise("first column", torch.Size([1]), x))
-        # Windows that wrap around the end would not be of one chunk: columns at both ends of the
-        # order are in fewer windows, so each is weighted by how many it is in.
-        start = min(int(uniform * places), places - 1)
-        window = range(start, start + some)
-        held = torch.tensor([min(p, places - 1) - max(0, p - some + 1) + 1 for p in window])
-        nats = chain.log_prob_of_places(x, order, window)
-        return (nats * (places / held.to(nats))).sum(1)
+
+def _any(chain: Chain, source: torch.Generator) -> list[int]:
+    """Return a random order in which each gated column follows the one that decides on it."""
+    rank = torch.rand(len(chain.order), generator=source, dtype=torch.float64)
+    for column, (by, _) in chain.gates.items():
+        rank[column] = rank[by] + 1e-9 * (1 + rank[column])
+    return rank.argsort().tolist()
+
+
+def _nats(chain: Chain, x: Tensor, order: list[int], source: torch.Generator) -> Tensor:
+    """Return log p of the rows, (B,) nats; of many columns, an estimate from a window of them."""
+    count, some = len(order), min(TOGETHER, len(order))
+    places = count - some + 1
+    start = int(torch.randint(places, (), generator=source))
+    window = range(start, start + some)
+    # Columns near the ends of the order are in fewer windows, and are weighted for it.
+    held = torch.tensor([min(p, places - 1) - max(0, p - some + 1) + 1 for p in window])
+    nats = chain.log_prob_of_places(x, order, window)
+    return (nats * (places / held.to(nats))).sum(1)
