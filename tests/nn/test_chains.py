@@ -9,6 +9,9 @@ import torch
 
 from lowerbound.columns.base import Scale
 from lowerbound.nn.distributions.chains import Chain
+from lowerbound.nn.model import LatentModel
+from lowerbound.nn.networks.mlp import Empty
+from lowerbound.nn.objectives.random_orders import RandomOrders
 from lowerbound.noise import generator
 from lowerbound.training.row_stage import measured
 
@@ -182,3 +185,18 @@ def test_the_expected_number_is_the_mean_of_its_conditional(chain):
     rows[:, REAL] = points
     mean = (conditional(chain, rows, REAL).exp() * points).sum().item() * measure
     assert chain.expected(given[None])[0, REAL].item() == pytest.approx(mean, abs=0.02)
+
+
+def test_windows_of_many_columns_estimate_the_likelihood(chain, monkeypatch):
+    """The weights of the places make the mean over windows the whole sum."""
+    monkeypatch.setattr("lowerbound.nn.objectives.random_orders.TOGETHER", 4)
+    objective = RandomOrders(LatentModel(torch.nn.Identity(), [], chain, Empty()))
+    x = torch.tensor(table(30), dtype=torch.float32)
+    quantiles = (torch.arange(3) + 0.5) / 3  # one in each of the three windows of six columns
+    with torch.no_grad():
+        found = [
+            objective._nats(chain, x, chain.order, lambda *_, q=q: torch.special.ndtri(q[None]))
+            for q in quantiles
+        ]
+        whole = chain.log_prob(x)
+    assert torch.stack(found).mean(0) == pytest.approx(whole, abs=1e-4)

@@ -223,7 +223,8 @@ class Model(TrainedState):
         Args:
             n: number of rows.
             seed: seed of the draws.
-            temperature: factor of the scale of the prior; 1 is the model's own distribution.
+            temperature: factor of the scale of the prior; of a chain of columns, the number that
+                log-probabilities are divided by. 1 is the model's own distribution.
             top_k: for a learned prior of codes, draw every code from this many of the likeliest.
             where: values of columns, by name, on which to condition.
 
@@ -254,7 +255,8 @@ class Model(TrainedState):
         Args:
             n: number of rows.
             seed: seed of the draws.
-            temperature: factor of the scale of the prior; 1 is the model's own distribution.
+            temperature: factor of the scale of the prior; of a chain of columns, the number that
+                log-probabilities are divided by. 1 is the model's own distribution.
             top_k: for a learned prior of codes, draw every code from this many of the likeliest.
             where: values of columns, by name, on which to condition.
 

@@ -612,7 +612,9 @@ def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     assert isinstance(chain, Chain), "the model of rows is a chain"
     measured.give(chain)
     seconds = _training_seconds(plan, inputs, fitted.model, fitted.arguments)
-    settings = row_stage.settings(plan, len(train), None if seconds == math.inf else seconds)
+    settings = row_stage.settings(
+        plan, coding, len(train), None if seconds == math.inf else seconds
+    )
     inputs.say(f"rows       a chain of {len(layout['order'])} columns, from which rows are drawn")
     rows = rows.to(device_of(plan.device))
     history, _ = _trained(plan, inputs, RandomOrders(rows), settings, "rows")

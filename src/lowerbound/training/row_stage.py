@@ -50,7 +50,8 @@ BINS = 16  # of a column of numbers, for the dependence of pairs
 
 MOST_ROWS = 200_000  # rows that the layout is measured on
 MOST_LEVELS = 4096  # of a column; tables with more are drawn from the VAE
-MOST_COLUMNS = 1024
+MOST_COLUMNS = 256  # coded columns; drawing takes a step for each
+CELLS_AT_ONCE = 1 << 14  # values of a batch
 COMPARED, HIDDEN, DRAWS = 500, 0.3, 64  # held-out rows, share hidden in them, draws for the VAE
 TIME = 0.4  # share of a time limit
 BATCH = 512
@@ -68,13 +69,16 @@ def is_wanted(plan: Plan, coding: Coding) -> bool:
     return max(sizes) <= MOST_LEVELS and 1 < len(sizes) <= MOST_COLUMNS
 
 
-def settings(plan: Plan, rows: int, seconds: float | None) -> tuple[Budget, Optimiser]:
+def settings(
+    plan: Plan, coding: Coding, rows: int, seconds: float | None
+) -> tuple[Budget, Optimiser]:
     """Return the budget and the optimiser of the second stage.
 
     It takes as many rows as the first stage may, in larger batches.
 
     Args:
         plan: the plan.
+        coding: the coding of the table.
         rows: number of training rows.
         seconds: time for it; None for no limit.
     """
@@ -85,7 +89,8 @@ def settings(plan: Plan, rows: int, seconds: float | None) -> tuple[Budget, Opti
         usual, seconds=seconds, patience=PATIENCE, steps=round(usual.steps / factor), most=most
     )
     rate = RATE if plan.learning_rate is None else plan.learning_rate
-    batch = min(BATCH, max(first.batch_size, rows // 8))
+    columns = max(1, len(coding.arguments()["sizes"]))
+    batch = min(BATCH, max(first.batch_size, rows // 8), max(32, CELLS_AT_ONCE // columns))
     optimiser = Optimiser(
         batch_size=batch, learning_rate=rate, weight_decay=DECAY, ema=AVERAGE, anneal=ANNEAL
     )

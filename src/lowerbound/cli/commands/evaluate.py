@@ -71,6 +71,9 @@ def evaluate(
         ),
         _in_use(report),
     ]
+    if "chain_nll" in report:
+        value = f"{report['chain_nll']:.4f} +- {report['chain_nll_standard_error']:.4f}"
+        rows.append(("chain NLL", value, "-log p(row) of the chain of columns"))
     if "bits_per_dimension" in report:
         named = f", with the prior {report['prior']}" if "prior" in report else ""
         told = f"-ELBO per value of a picture{named}"

@@ -257,25 +257,9 @@ class Chain(nn.Module):
             middle = [-1.5, -0.75, 0.0, 0.75, 1.5] + [0.0] * self.most_copies
             narrow = [-1.0] * LOGISTICS + [NEAR] * self.most_copies
             self.shapes.bias.copy_(torch.tensor([*middle, *narrow]).repeat(count))
-        widths = {kind: max(n[kind] for n in each) for kind in ("spikes", "cells")}
         source = torch.zeros(count, self.most_copies, dtype=torch.long)
         for n, own in enumerate(each):
             source[n, : len(own["copies"])] = torch.tensor([self.place[c] for c in own["copies"]])
-        starts = (self.most_copies, self.most_copies + widths["spikes"])
-        self.first_spike, self.first_cell = starts
-        smooth = starts[1] + widths["cells"]
-        padded_to = smooth + self.smooth
-        index = torch.full((count, padded_to), -1)
-        for n, own in enumerate(each):
-            start = self.spans[own["column"]][0]
-            for first, size in (
-                (0, len(own["copies"])),
-                (starts[0], own["spikes"]),
-                (starts[1], own["cells"]),
-                (smooth, LOGISTICS + len(own["copies"])),
-            ):
-                index[n, first : first + size] = torch.arange(start, start + size)
-                start += size
         further: dict[str, Tensor] = {
             "last_knot": torch.tensor([n["knots"] - 1 for n in each]),
             "last_cell": torch.tensor([n["cells"] - 1 for n in each]),
@@ -283,7 +267,6 @@ class Chain(nn.Module):
             "logs": torch.tensor([n["log"] for n in each]),
             "at": torch.tensor([n["column"] for n in each]),
             "source": source,
-            "padded": index,
         }
         for name, values in further.items():
             self.register_buffer(name, values, persistent=False)
@@ -407,24 +390,20 @@ class Chain(nn.Module):
         """
         where = torch.tensor(list(columns), device=total.device)
         hidden = self.net(total, where).unbind(1)
-        found = {}
-        for column, h in zip(columns, hidden, strict=True):
-            some = slice(*self.spans[column])
-            found[column] = F.linear(h, self.head.weight[some], self.head.bias[some])
+        layers = _split(self.head, self.components)
+        found = {c: F.linear(h, *layers[c]) for c, h in zip(columns, hidden, strict=True)}
         if not self.numbers:
             return Heads(found, {}, {})
         at, location, scale = self.get_buffer("at"), {}, {}
+        shapes = _split(self.shapes, [2 * self.smooth] * len(self.numbers))
+        skips = self.skip.weight.split(self.smooth)
         values = rows.values.clamp(-FARTHEST, FARTHEST)
         for i, column in enumerate(columns):
             number = self.place.get(column)
             if number is None:
                 continue
-            wide = slice(2 * number * self.smooth, 2 * (number + 1) * self.smooth)
-            both = F.linear(hidden[i], self.shapes.weight[wide], self.shapes.bias[wide])
-            middle, log_scale = both.chunk(2, 1)
-            shown = values * seen[:, i][:, at]
-            own = slice(number * self.smooth, (number + 1) * self.smooth)
-            middle = middle + F.linear(shown, self.skip.weight[own])
+            middle, log_scale = F.linear(hidden[i], *shapes[number]).chunk(2, 1)
+            middle = middle + F.linear(values * seen[:, i][:, at], skips[number])
             if self.most_copies:
                 middle = middle + F.pad(rows.copies[:, number], (LOGISTICS, 0))
             location[number] = middle
@@ -482,66 +461,57 @@ class Chain(nn.Module):
         return torch.where(codes == 0, math.log(kept), found + math.log1p(-kept))
 
     def _number_logits(
-        self, heads: Heads, which: Tensor, rows: Coded, seen: Tensor, factor: float = 1.0
+        self, heads: Heads, number: int, rows: Coded, seen: Tensor, factor: float = 1.0
     ) -> Tensor:
-        """Return the logits (B, N', K) of the components of columns of numbers, padded.
+        """Return the logits (B, K) of the components of a column of numbers.
 
-        `seen` is (B, N', C).
+        The components are copies, spikes, cells, logistics, and logistics at the copies.
         """
-        index = self.get_buffer("padded")[which]
-        columns = [self.numbers[n]["column"] for n in which.tolist()]
-        own = {
-            c: self._tied(heads.components[c], c, rows, seen[:, i], factor)
-            for i, c in enumerate(columns)
-        }
-        starts = torch.tensor([self.spans[c][0] for c in columns], device=index.device)
-        widths = torch.tensor([0, *accumulate(self.components[c] for c in columns)][:-1])
-        shift = (widths.to(index.device) - starts)[:, None]
-        flat = torch.cat(list(own.values()), 1)
-        unused = index < 0
-        place = torch.where(unused, 0, index + shift)
-        logits = flat.index_select(1, place.flatten()).view(len(flat), *index.shape)
-        logits = logits.masked_fill(unused, NEVER)
-        if not self.most_copies:
+        own = self.numbers[number]
+        column, sources = own["column"], own["copies"]
+        logits = self._tied(heads.components[column], column, rows, seen, factor)
+        if not sources:
             return logits
-        at = self.get_buffer("at")[self.get_buffer("source")[which]]
-        unseen = ~seen.gather(2, at.expand(len(flat), *at.shape))
-        most = self.most_copies
-        copies, others, near = logits.tensor_split((most, logits.shape[-1] - most), -1)
-        masked = copies.masked_fill(unseen, NEVER), near.masked_fill(unseen, NEVER)
-        return torch.cat([masked[0], others, masked[1]], -1)
+        unseen = NEVER * (~seen[:, sources]).to(logits)
+        others = logits.new_zeros(len(logits), logits.shape[1] - 2 * len(sources))
+        return logits + torch.cat([unseen, others, unseen], 1)
 
     def _log_prob_of_numbers(
         self, heads: Heads, which: Tensor, rows: Coded, seen: Tensor
     ) -> Tensor:
-        """Return the log-density (B, N') of numbers given the seen columns."""
-        log_p = self._number_logits(heads, which, rows, seen).log_softmax(-1)
+        """Return the log-density (B, N') of numbers; `seen` (B, N', C) is what each is given."""
         numbers = which.tolist()
-        location = torch.stack([heads.location[n] for n in numbers], 1)
-        scale = torch.stack([heads.scale[n] for n in numbers], 1)
         x, low, high = rows.values[:, which], rows.low[:, which], rows.high[:, which]
         grid = high > low
         log_width = torch.where(grid, high - low, 1.0).log()
         spike, cell = rows.spikes[:, which], rows.cells[:, which]
-        inside = cell.clamp_min(0)
-        edges = self.edges[which]
-        bounds = [edges.gather(1, (inside + k).T).T for k in (0, 1)]
-        at = torch.stack([self.first_spike + spike.clamp_min(0), self.first_cell + inside], -1)
-        one = log_p.gather(-1, at)
+        inside, edges = cell.clamp_min(0), self.edges[which]
+        left, right = (edges.gather(1, (inside + k).T).T for k in (0, 1))
+        alone, smooth, copied = [], [], []
+        for i, number in enumerate(numbers):
+            own = self.numbers[number]
+            log_p = self._number_logits(heads, number, rows, seen[:, i]).log_softmax(1)
+            copies, spare = len(own["copies"]), self.most_copies - len(own["copies"])
+            at = [spike[:, i].clamp_min(0), inside[:, i] + own["spikes"]]
+            alone.append(log_p.gather(1, torch.stack(at, 1) + copies))
+            start = copies + own["spikes"] + own["cells"]
+            smooth.append(F.pad(log_p[:, start:], (0, spare), value=NEVER))
+            copied.append(F.pad(log_p[:, :copies], (0, spare), value=NEVER))
+        of_spikes, of_cells = torch.stack(alone, 1).unbind(-1)
+        of_cells = of_cells - (right - left).clamp_min(1e-12).log()
         terms = [
-            torch.where(spike >= 0, one[..., 0] - log_width, NEVER)[..., None],
-            torch.where(
-                cell >= 0, one[..., 1] - (bounds[1] - bounds[0]).clamp_min(1e-12).log(), NEVER
-            )[..., None],
+            torch.where(spike >= 0, of_spikes - log_width, NEVER)[..., None],
+            torch.where(cell >= 0, of_cells, NEVER)[..., None],
         ]
         if self.most_copies:
             value = rows.copies[:, which]
             equal = grid[..., None] & (value >= low[..., None]) & (value <= high[..., None])
-            copied = log_p[..., : self.most_copies] - log_width[..., None]
-            terms.append(torch.where(equal, copied, NEVER))
+            terms.append(torch.where(equal, torch.stack(copied, 1) - log_width[..., None], NEVER))
+        location = torch.stack([heads.location[n] for n in numbers], 1)
+        scale = torch.stack([heads.scale[n] for n in numbers], 1)
         each = _logistic(low, high, grid, location, scale)
         each = each - torch.where(grid, log_width, 0.0)[..., None]
-        terms.append(log_p[..., -self.smooth :] + each)
+        terms.append(torch.stack(smooth, 1) + each)
         found = torch.cat(terms, -1).logsumexp(-1)
         broad = -0.5 * (x / BROAD).square() - math.log(BROAD * math.sqrt(2 * math.pi))
         return torch.logaddexp(found + math.log1p(-self.novel), broad + math.log(self.novel))
@@ -631,7 +601,7 @@ class Chain(nn.Module):
             p = (logits / temperature).softmax(1)
             return p.multinomial(1, generator=source)[:, 0].to(rows.x)
         which = torch.tensor([number], device=rows.x.device)
-        logits = self._number_logits(heads, which, rows, seen[:, None], CERTAIN)[:, 0]
+        logits = self._number_logits(heads, number, rows, seen, CERTAIN)
         chosen = (logits / temperature).softmax(1).multinomial(1, generator=source)
         like = {"generator": source, "device": rows.x.device, "dtype": torch.float64}
         uniform = torch.rand(len(chosen), **like).clamp(1e-9, 1 - 1e-9)
@@ -640,12 +610,14 @@ class Chain(nn.Module):
 
     def _values(self, heads: Heads, number: int, rows: Coded, uniform: Tensor) -> Tensor:
         """Return the value (B, K) of each component of a number at quantiles (B,) of it."""
-        u = uniform[:, None].to(rows.x)
-        edges = _without_padding(self.edges[number])
+        own, u = self.numbers[number], uniform[:, None].to(rows.x)
+        edges = self.edges[number, : own["cells"] + 1]
         cells = edges[:-1] + u * (edges[1:] - edges[:-1])
-        spikes = _without_padding(self.spikes[number])[: self.first_cell - self.first_spike]
+        spikes = self.spikes[number, : own["spikes"]].expand(len(u), -1)
         smooth = heads.location[number] + heads.scale[number] * uniform[:, None].logit().to(u)
-        return torch.cat([rows.copies[:, number], spikes.expand(len(u), -1), cells, smooth], 1)
+        copies = len(own["copies"])
+        smooth = smooth[:, : LOGISTICS + copies]
+        return torch.cat([rows.copies[:, number, :copies], spikes, cells, smooth], 1)
 
     def determined(self, x: Tensor) -> Tensor:
         """Return rows (B, C) with the open values filled that a given value determines."""
@@ -693,9 +665,7 @@ class Chain(nn.Module):
         if number is None:
             logits = self._code_logits(heads, column, rows, seen, CERTAIN)
             return logits.argmax(1).to(rows.x)
-        which = torch.tensor([number], device=rows.x.device)
-        logits = self._number_logits(heads, which, rows, seen[:, None], CERTAIN)
-        p = logits[:, 0].softmax(1)
+        p = self._number_logits(heads, number, rows, seen, CERTAIN).softmax(1)
         half = torch.full((len(p),), 0.5, dtype=torch.float64, device=p.device)
         return (p * self._values(heads, number, rows, half)).sum(1)
 
@@ -713,27 +683,43 @@ class Chain(nn.Module):
         self, x: Tensor, order: Sequence[int], first: Tensor | None = None
     ) -> Tensor:
         """Return `log_prob` in any order in which each gated column follows its gate."""
+        starts = range(0, len(order), TOGETHER)
+        windows = [range(i, min(i + TOGETHER, len(order))) for i in starts]
+        each = [self.log_prob_of_places(x, order, some, first).sum(1) for some in windows]
+        return torch.stack(each).sum(0)
+
+    def log_prob_of_places(
+        self, x: Tensor, order: Sequence[int], places: range, first: Tensor | None = None
+    ) -> Tensor:
+        """Return log p(column | earlier columns) at some places of an order, (B, P) nats.
+
+        Args:
+            x: (B, C) coded rows; a missing value adds 0.
+            order: all columns.
+            places: P places in it.
+            first: as for `log_prob`.
+        """
         rows, known, given = self.read(x), self.known(x), self.given(x)
-        vectors, count = self.vectors(rows, known), len(order)
-        place = torch.tensor(list(order), device=x.device).argsort()
-        total = x.new_zeros(len(x))
-        for start in range(0, count, TOGETHER):
-            columns = list(order[start : start + TOGETHER])
-            places = torch.arange(start, start + len(columns), device=x.device)
-            earlier = (place < places[:, None]).expand(len(x), -1, -1)
-            if first is not None:
-                earlier = earlier | first[:, None]
-            seen = earlier & known[:, None]
-            sums = torch.bmm(earlier.to(vectors), vectors)
-            heads = self.heads(rows, seen, columns, sums)
-            found = self.log_prob_of(heads, columns, rows, seen)
-            wanted = given if first is None else given & ~first
-            total = total + torch.where(wanted[:, columns], found, 0.0).sum(1)
-        return total
+        columns = [order[place] for place in places]
+        rank = torch.tensor(list(order), device=x.device).argsort()
+        own = torch.tensor(list(places), device=x.device)[:, None]
+        earlier = (rank < own).expand(len(x), -1, -1)
+        if first is not None:
+            earlier, given = earlier | first[:, None], given & ~first
+        seen = earlier & known[:, None]
+        vectors = self.vectors(rows, known)
+        heads = self.heads(rows, seen, columns, torch.bmm(earlier.to(vectors), vectors))
+        found = self.log_prob_of(heads, columns, rows, seen)
+        return torch.where(given[:, columns], found, 0.0)
 
 
-def _without_padding(values: Tensor) -> Tensor:
-    return torch.where(values < PADDING, values, 0.0)
+def _split(layer: nn.Linear, sizes: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+    """Return the weights and biases of the parts of a linear layer's outputs.
+
+    The gradient of a split is one concatenation; that of slices would be a sum of as many tensors
+    of the size of all weights.
+    """
+    return list(zip(layer.weight.split(list(sizes)), layer.bias.split(list(sizes)), strict=True))
 
 
 def _interpolated(x: Tensor, xs: Tensor, ys: Tensor, last: Tensor) -> Tensor:

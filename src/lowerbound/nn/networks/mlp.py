@@ -321,6 +321,29 @@ def lent(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
             del layer._generator
 
 
+class UnitDropout(RandomLayer):
+    """Dropout of hidden units in training, by an explicit generator.
+
+    References:
+        Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
+        2014, https://jmlr.org/papers/v15/srivastava14a.html
+
+    Args:
+        rate: probability that a unit is 0; the others are divided by 1 - rate.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return h with some units 0 in training, and h itself in evaluation."""
+        if not self.training or not self.rate:
+            return h
+        kept = torch.rand(h.shape, generator=self.generator, dtype=h.dtype, device=h.device)
+        return h * (kept >= self.rate) / (1 - self.rate)
+
+
 class ValueDropout(RandomLayer):
     """Hide a random share of the values from the encoder while training.
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowerbound.nn.networks.mlp import UnitDropout
+
 SPREAD = 0.3  # standard deviation of the first vectors
 
 
@@ -27,6 +29,7 @@ class SeenValues(nn.Module):
         sizes: number of codes of each column.
         numbers: the columns that also have a number.
         width: of the vectors and of the hidden layers.
+        dropout: share of hidden units that are dropped in training.
 
     >>> net = SeenValues([2, 3], [1], width=8)
     >>> each = net.vectors(torch.tensor([[1, 0]]), torch.zeros(1, 1))
@@ -36,7 +39,9 @@ class SeenValues(nn.Module):
 
     first: Tensor
 
-    def __init__(self, sizes: Sequence[int], numbers: Sequence[int], width: int) -> None:
+    def __init__(
+        self, sizes: Sequence[int], numbers: Sequence[int], width: int, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         starts = [0, *accumulate(sizes)]
         count = len(sizes)
@@ -46,6 +51,7 @@ class SeenValues(nn.Module):
         self.scale = nn.Parameter(torch.empty(count, width).normal_(1.0, 0.1))
         self.shift = nn.Parameter(torch.empty(count, width).normal_(0.0, SPREAD))
         self.norm = nn.LayerNorm(width)
+        self.dropout = UnitDropout(dropout)
         self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
         nn.init.zeros_(self.outer.weight)
         nn.init.zeros_(self.outer.bias)
@@ -91,5 +97,5 @@ class SeenValues(nn.Module):
             columns: (P,) the columns to predict.
         """
         h = self.norm(total + self.start)
-        h = F.silu(torch.addcmul(self.shift[columns], h, self.scale[columns]))
+        h = self.dropout(F.silu(torch.addcmul(self.shift[columns], h, self.scale[columns])))
         return h + self.outer(F.silu(self.inner(h)))
