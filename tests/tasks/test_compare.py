@@ -112,6 +112,15 @@ def test_gaps_in_numbers_do_not_tell_but_those_in_categories_do():
     assert told.auc.value == pytest.approx(2 / 3, abs=0.06)  # a third is known to be real
 
 
+def test_numbers_without_any_value_are_left_out():
+    real = rows(90, 0).set_column(0, "x", [pa.nulls(90, pa.float64())])
+    few = pa.array([None] * 89 + [1.0], pa.float64())
+    for gaps in (real, real.set_column(0, "x", few)):
+        assert c2st(gaps, rows(90, 1)).auc.low < 0.5
+        assert utility(gaps, rows(60, 1), "y").value.value > -1
+        assert utility(rows(90, 1), gaps, "y").value.value > -1
+
+
 def test_categories_of_many_levels_are_read():
     rng = np.random.default_rng(0)
     real, drawn = (

@@ -225,7 +225,8 @@ def c2st(
     found = []
     for train, test in split(folds, shuffle=True, random_state=seed).split(x, y):
         learner = classifier(a.categorical) if classifier else boosting(a.categorical, seed)
-        chance = learner.fit(x[train], y[train]).predict_proba(x[test])[:, 1]
+        seen, new = _without_empty(x[train], x[test])
+        chance = learner.fit(seen, y[train]).predict_proba(new)[:, 1]
         found.append(_auc(chance[y[test] == 0], chance[y[test] == 1]))
     value = float(np.mean([each for each, _ in found]))
     # The folds learn from each other's test rows: their correlation is about the share of these.
@@ -248,6 +249,17 @@ def _fewer_levels(values: Values, x: NDArray[np.float64]) -> NDArray[np.float64]
             place[np.lexsort((mixed, -counts))[:_TREE_LEVELS]] = np.arange(_TREE_LEVELS)
             x[:, i] = place[x[:, i].astype(int)]
     return x
+
+
+def _without_empty(
+    x: NDArray[np.float64], new: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return features to learn from and others, with 0 in those that have no value to learn from.
+
+    The trees of scikit-learn need a value.
+    """
+    empty = np.isnan(x).all(0)
+    return np.where(empty, 0.0, x), np.where(empty, 0.0, new)
 
 
 def _variation(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
@@ -529,16 +541,17 @@ def utility(
     Raises:
         UsageError: E249 if all test rows have one value of the target, or no row of `train` any.
     """
-    there, here = aligned(test, train)
-    at = there.names.index(target)
-    words, features = there.words[at], here.without(target)
-    x = _fewer_levels(features, np.concatenate([features.x, there.without(target).x]))
+    tested, learned = aligned(test, train)
+    at = tested.names.index(target)
+    words, features = tested.words[at], learned.without(target)
+    x = _fewer_levels(features, np.concatenate([features.x, tested.without(target).x]))
     parts = []
-    for each, some in ((here, x[: len(here.x)]), (there, x[len(here.x) :])):
+    for each, some in ((learned, x[: len(learned.x)]), (tested, x[len(learned.x) :])):
         y = each.x[:, at]
         known = ~_missing(y, words)
         parts.append((some[known], y[known]))
     (x, y), (x_test, wanted) = parts
+    x, x_test = _without_empty(x, x_test)
     if len(y) < 2 or len(np.unique(wanted)) < 2:
         raise UsageError(
             "E249",
