@@ -101,9 +101,13 @@ def test_settings_of_the_objective_and_the_model_take_effect(settings):
 def test_a_strong_prior_on_theta_shrinks_the_weights():
     def size(settings):
         model = learn(rows(), Plan(settings=settings, preset="fast", max_epochs=60)).model
-        return sum(p.square().sum().item() for p in model.parameters())
+        vae = (p for name, p in model.named_parameters() if not name.startswith("rows."))
+        chain = model.rows.get_submodule("likelihood.net").parameters()
+        return [sum(p.square().sum().item() for p in some) for some in (vae, chain)]
 
-    assert size({"theta_prior": "normal:0.01"}) < 0.7 * size({})
+    small, large = size({"theta_prior": "normal:0.01"}), size({})
+    assert small[0] < 0.7 * large[0]
+    assert small[1] < large[1]
 
 
 @pytest.mark.parametrize("text", ["normal", "cauchy:1", "normal:-1", "normal:x"])

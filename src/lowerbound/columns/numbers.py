@@ -114,7 +114,8 @@ class Quantiles(BaseModel):
                 except ValueError:  # equal scores next to each other
                     return -np.inf
                 scores = found.forward(other.values)
-                total += float(other.counts @ (found.log_slope(scores) - scores**2 / 2))
+                with np.errstate(over="ignore"):  # a score of 1e200 is as unlikely as can be
+                    total += float(other.counts @ (found.log_slope(scores) - scores**2 / 2))
             return total
 
         best = max(_PER_KNOT, key=lambda each: (held_out(each), each))

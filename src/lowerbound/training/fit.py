@@ -601,7 +601,7 @@ def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
         return fitted
     assert isinstance(coding, TableCoding), "the rows are of a table"
     some = train.take(torch.arange(min(len(train), row_stage.MOST_ROWS))).x.numpy()
-    parts, width = coding.arguments(), PRESETS[plan.preset].hidden[0]
+    parts, width = coding.arguments(), PRESETS[plan.preset].hidden[0] // 2
     with noise.isolated(plan.seed, "chain weights"):
         measured = row_stage.measured(
             some, parts["families"], parts["sizes"], coding.scales, coding.gates, width

@@ -42,6 +42,9 @@ COPIED, OFTEN_CLOSE = 0.01, 0.25
 CLOSE = 0.1  # difference of two codes, in units of the coded column
 MOST_COPIES = 4
 RARELY = 0.01  # rows of a component that no training row needs
+# Pairs of values are rare with this share of the rows expected of independent columns, or fewer,
+# if at least so many were expected; and pairs of columns with such values, at most.
+RARE, EXPECTED, RARE_PAIRS = 0.05, 10.0, 24
 TIED = 64  # most codes of a column that a tie is looked for in
 CHANCE = 1e-6  # probability that a tie is found by chance
 MEASURED = 20_000  # rows on which the dependence of pairs is measured
@@ -51,12 +54,15 @@ BINS = 16  # of a column of numbers, for the dependence of pairs
 MOST_ROWS = 200_000  # rows that the layout is measured on
 MOST_LEVELS = 4096  # of a column; tables with more are drawn from the VAE
 MOST_COLUMNS = 256  # coded columns; drawing takes a step for each
+FEWER = 2  # passes of the first stage for each pass of this one
 CELLS_AT_ONCE = 1 << 14  # values of a batch
 COMPARED, HIDDEN, DRAWS = 500, 0.3, 64  # held-out rows, share hidden in them, draws for the VAE
 TIME = 0.4  # share of a time limit
-BATCH = 512
-RATE, DECAY, AVERAGE = 2e-3, 1e-2, 0.995
-PATIENCE = 8
+BATCH = 256
+RATE, DECAY, AVERAGE = 4e-3, 1e-1, 0.995
+# The learning rate falls to the end of the budget, and most is gained there: no fit stops before,
+# and the weights of the best check are kept.
+PATIENCE = 1000
 
 Floats = NDArray[np.floating[Any]]
 
@@ -74,7 +80,8 @@ def settings(
 ) -> tuple[Budget, Optimiser]:
     """Return the budget and the optimiser of the second stage.
 
-    It takes as many rows as the first stage may, in larger batches.
+    It takes half as many rows as the first stage may, in larger batches. A wider network learns the
+    training rows by heart sooner, and drawn rows are then worse for the same time.
 
     Args:
         plan: the plan.
@@ -83,10 +90,14 @@ def settings(
         seconds: time for it; None for no limit.
     """
     usual, first = budget_of(plan, rows), optimiser_of(plan)
-    factor = BATCH / first.batch_size
-    most = None if usual.most is None else round(usual.most / factor)
+    factor = FEWER * BATCH / first.batch_size
     budget = replace(
-        usual, seconds=seconds, patience=PATIENCE, steps=round(usual.steps / factor), most=most
+        usual,
+        seconds=seconds,
+        patience=PATIENCE,
+        epochs=max(1, round(usual.epochs / FEWER)),
+        steps=round(usual.steps / factor),
+        most=None if usual.most is None else round(usual.most / factor),
     )
     rate = RATE if plan.learning_rate is None else plan.learning_rate
     columns = max(1, len(coding.arguments()["sizes"]))
@@ -192,11 +203,13 @@ def measured(
     ]
     labels = _labels(x, families, sizes, found)
     ties, tables = _ties(labels)
+    rare, offsets = _rare(labels, ties, closing)
     order = _order(labels, closing)
     layout: ChainLayout = {
         "order": order,
         "numbers": numbers,
         "ties": ties,
+        "rare": rare,
         "width": width,
         "gates": closing,
         "novel": shared["novel"],
@@ -214,6 +227,13 @@ def measured(
         first = chain.first_value(tie["column"])
         mask[: len(allowed), first : first + allowed.shape[1]].masked_fill_(allowed, 0.0)
         buffers[f"tie{i}"] = mask
+    for i, (tie, table) in enumerate(zip(rare, offsets, strict=True)):
+        less, first = (
+            torch.zeros_like(chain.get_buffer(f"rare{i}")),
+            chain.first_value(tie["column"]),
+        )
+        less[: len(table), first : first + table.shape[1]] = torch.from_numpy(table)
+        buffers[f"rare{i}"] = less
     return Measured(layout, buffers, _bias(x, chain, found))
 
 
@@ -388,6 +408,39 @@ def _ties(labels: Sequence[_Label]) -> tuple[list[Tie], list[NDArray[np.bool_]]]
                     ties.append({"seen": one, "column": other})
                     tables.append(found > 0)
     return ties, tables
+
+
+def _rare(
+    labels: Sequence[_Label], ties: Sequence[Tie], gates: Sequence[Gate]
+) -> tuple[list[Tie], list[Floats]]:
+    """Return pairs of columns with much rarer pairs of values than if independent, both ways.
+
+    Those pairs of columns are taken of which the rare pairs would have the most rows. Their logits
+    are lowered by the logarithm of the observed over the expected number of rows.
+    """
+    small = [i for i, each in enumerate(labels) if each.exact and each.size <= TIED][:PAIRED]
+    known = {(tie["seen"], tie["column"]) for tie in ties}
+    known |= {(gate["by"], gate["column"]) for gate in gates}
+    found = []
+    for one in small:
+        for other in small:
+            if one >= other or {(one, other), (other, one)} & known:
+                continue
+            table = _crossed(labels[one], labels[other])
+            total = max(1, table.sum())
+            expected = table.sum(1, keepdims=True) * table.sum(0) / total
+            rare = (expected >= EXPECTED) & (table < RARE * expected)
+            mass = float(expected[rare].sum()) / total
+            if mass > 0:
+                less = np.log((table + 0.5) / np.maximum(expected, 0.5))
+                found.append((mass, one, other, np.where(rare, less, 0.0).astype(np.float32)))
+    found.sort(key=lambda each: -each[0])
+    pairs: list[Tie] = []
+    tables: list[Floats] = []
+    for _, one, other, less in found[:RARE_PAIRS]:
+        pairs += [{"seen": one, "column": other}, {"seen": other, "column": one}]
+        tables += [less, less.T]
+    return pairs, tables
 
 
 def _crossed(one: _Label, other: _Label) -> NDArray[np.int64]:

@@ -85,6 +85,7 @@ class ChainLayout(TypedDict):
     numbers: list[NumberColumn]
     gates: list[Gate]
     ties: list[Tie]
+    rare: list[Tie]
     width: int
     novel: float
 
@@ -158,6 +159,9 @@ class Chain(nn.Module):
         numbers: the columns of numbers, in the order of their indices.
         gates: columns that have a value only under a code of another one.
         ties: pairs of columns of which only some pairs of values are possible.
+        rare: pairs of columns of which some pairs of values are much rarer than if the columns
+            were independent. Logits are lowered for these by what the training rows say, which
+            the network would take long to learn, and may change.
         width: of the network.
         novel: probability of a number that training has not seen, and the factor on that of a
             pair of tied values that it has not seen. Neither is ever drawn.
@@ -182,6 +186,7 @@ class Chain(nn.Module):
         numbers: Sequence[NumberColumn],
         gates: Sequence[Gate] = (),
         ties: Sequence[Tie] = (),
+        rare: Sequence[Tie] = (),
         width: int = 256,
         novel: float = 1e-3,
     ) -> None:
@@ -193,7 +198,7 @@ class Chain(nn.Module):
         of_numbers = [i for i, kind in enumerate(families) if kind in ("real", "count")]
         self.place = {i: n for n, i in enumerate(of_numbers)}
         self.gates = {gate["column"]: (gate["by"], gate["code"]) for gate in gates}
-        self._check(count, of_numbers, gates)
+        self._check(count, of_numbers, gates, rare)
         levels = [max(2, size) for size in sizes]
         for each in numbers:
             levels[each["column"]] = each["spikes"] + each["cells"]
@@ -214,9 +219,15 @@ class Chain(nn.Module):
         for i, tie in enumerate(ties):
             shape = levels[tie["seen"]], self.components[tie["column"]]
             self.register_buffer(f"tie{i}", torch.zeros(shape))
+        self.rare = list(rare)
+        for i, tie in enumerate(rare):
+            shape = levels[tie["seen"]], self.components[tie["column"]]
+            self.register_buffer(f"rare{i}", torch.zeros(shape))
 
-    def _check(self, count: int, of_numbers: list[int], gates: Sequence[Gate]) -> None:
-        named = [tie[end] for tie in self.ties for end in ("seen", "column")]
+    def _check(
+        self, count: int, of_numbers: list[int], gates: Sequence[Gate], rare: Sequence[Tie]
+    ) -> None:
+        named = [tie[end] for tie in [*self.ties, *rare] for end in ("seen", "column")]
         named += [gate[end] for gate in gates for end in ("column", "by")]
         named += [source for each in self.numbers for source in each["copies"]]
         fits = (
@@ -438,11 +449,12 @@ class Chain(nn.Module):
         self, logits: Tensor, column: int, rows: Coded, seen: Tensor, factor: float = 1.0
     ) -> Tensor:
         """Return logits of a column, lowered for values that do not go with the seen columns."""
-        for i, tie in enumerate(self.ties):
-            if tie["column"] == column:
-                source = tie["seen"]
-                allowed = factor * self.get_buffer(f"tie{i}")[rows.codes[:, source]]
-                logits = logits + allowed.masked_fill(~seen[:, source, None], 0.0)
+        for name, pairs, weight in (("tie", self.ties, factor), ("rare", self.rare, 1.0)):
+            for i, tie in enumerate(pairs):
+                if tie["column"] == column:
+                    source = tie["seen"]
+                    less = weight * self.get_buffer(f"{name}{i}")[rows.codes[:, source]]
+                    logits = logits + less * seen[:, source, None]
         return logits
 
     def _code_logits(
