@@ -80,8 +80,8 @@ def settings(
 ) -> tuple[Budget, Optimiser]:
     """Return the budget and the optimiser of the second stage.
 
-    It takes half as many rows as the first stage may, in larger batches. A wider network learns the
-    training rows by heart sooner, and drawn rows are then worse for the same time.
+    It takes half as many rows as the first stage may, in larger batches. A wider network learns
+    the training rows by heart sooner, and its draws are worse after the same time.
 
     Args:
         plan: the plan.
@@ -228,10 +228,8 @@ def measured(
         mask[: len(allowed), first : first + allowed.shape[1]].masked_fill_(allowed, 0.0)
         buffers[f"tie{i}"] = mask
     for i, (tie, table) in enumerate(zip(rare, offsets, strict=True)):
-        less, first = (
-            torch.zeros_like(chain.get_buffer(f"rare{i}")),
-            chain.first_value(tie["column"]),
-        )
+        less = torch.zeros_like(chain.get_buffer(f"rare{i}"))
+        first = chain.first_value(tie["column"])
         less[: len(table), first : first + table.shape[1]] = torch.from_numpy(table)
         buffers[f"rare{i}"] = less
     return Measured(layout, buffers, _bias(x, chain, found))
