@@ -203,6 +203,45 @@ def synthetic(document: Document) -> str:
     )
 
 
+def drawn(document: Document) -> str:
+    """Return how well drawn rows can be told from real ones, table by table."""
+    groups: dict[tuple[str, str], list[Document]] = {}
+    for run in document["runs"]:
+        groups.setdefault((run["table"], run["model"]), []).append(run)
+
+    def mean(runs: Sequence[Document], name: str, form: str) -> str:
+        told = [run[name] for run in runs if name in run]
+        return format(fmean(told), form) if told else ""
+
+    rows = [
+        [
+            name,
+            label(model),
+            mean(runs, "c2st_learned", ".3f"),
+            mean(runs, "c2st_unseen", ".3f"),
+            mean(runs, "impossible", ".2%"),
+            mean(runs, "dcr_share", ".3f"),
+            f"{mean(runs, 'utility', '.3f')} {runs[0]['utility_measure']}",
+            _seconds(runs),
+            str(len(runs)),
+        ]
+        for (name, model), runs in groups.items()
+    ]
+    head = ["table", "rows of", "C2ST, learned", "C2ST, unseen", "impossible", "DCR share"]
+    return "\n\n".join(
+        [
+            f"Can drawn rows be told from real ones ({document['data']})? The C2ST score of "
+            "XGBoost is 1 if it cannot tell drawn rows from the learned half, or from the "
+            "unseen half, and 0 if it always can. Impossible are rows with two levels that never "
+            "occur together though 10 rows or more would be expected. The DCR share is 0.5 if "
+            "drawn rows are as near to unseen rows as to learned ones. Utility is that of XGBoost "
+            "on the unseen half after learning from the rows of the line:",
+            table([*head, "utility", "fit, s", "seeds"], rows),
+            source("drawn_rows", document),
+        ]
+    )
+
+
 def _seconds(runs: Sequence[Document]) -> str:
     told = [run["fit_seconds"] for run in runs if "fit_seconds" in run]
     return f"{fmean(told):,.0f}" if told else ""
@@ -445,6 +484,7 @@ def of_parts(*parts: Part) -> Callable[[Found], str]:
 PAGES: dict[str, Callable[[Found], str]] = {
     "README.md": lambda found: claims(found, command),
     "docs/tables.md": of_parts(
+        ("### Coherence of drawn rows", "drawn_rows", drawn),
         ("### Drawn rows", "synthetic_tables", synthetic),
         ("### Card fraud", "creditcard", creditcard),
         ("### Missing values", "rows_with_gaps", rows_with_gaps),
