@@ -190,10 +190,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["lowerbound"])
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
-    earlier = json.loads(RESULTS.read_text())["runs"] if options.keep else []
+    earlier = json.loads(RESULTS.read_text())["runs"] if options.keep and RESULTS.exists() else []
     key = ("table", "model", "seed")
     for name in options.tables:
-        frame = TABLES[name].load()
+        frame, target = TABLES[name].load(), TABLES[name].target
+        if name != "diabetes":  # classes, which some tables number
+            frame[target] = frame[target].astype(str)
         for seed in options.seeds:
             train, unseen = halves(frame, seed)
             for model in ("real rows", *options.models):

@@ -36,11 +36,15 @@ from lowerbound.training.plan import ANNEAL, Plan, budget_of, optimiser_of
 CELLS = 64  # most cells of a column of numbers
 ROWS_PER_CELL = 20
 SPIKES = 256  # most values of a column with a probability of their own
-OFTEN = 5  # rows that share a value with a probability of its own, at least
+OFTEN = 5  # rows that share a value with a probability of its own, at least; of a column of up to
+FEW_VALUES = 20  # distinct values, two
 # Shares of rows from which a number is copied from another column: if equal to it, or if close.
 COPIED, OFTEN_CLOSE = 0.01, 0.25
 CLOSE = 0.1  # difference of two codes, in units of the coded column
 MOST_COPIES = 4
+# Smallest scale of a density: about that many rows lie within it, or the training rows would be
+# learned by heart.
+FINE_ROWS, FINEST, COARSEST = 20.0, 2.5e-3, 0.15
 RARELY = 0.01  # rows of a component that no training row needs
 # Pairs of values are rare with this share of the rows expected of independent columns, or fewer,
 # if at least so many were expected; and pairs of columns with such values, at most.
@@ -54,6 +58,18 @@ BINS = 16  # of a column of numbers, for the dependence of pairs
 MOST_ROWS = 200_000  # rows that the layout is measured on
 MOST_LEVELS = 4096  # of a column; tables with more are drawn from the VAE
 MOST_COLUMNS = 256  # coded columns; drawing takes a step for each
+FEWER = 2  # passes of the first stage for each pass of this one
+CELLS_AT_ONCE = 1 << 14  # values of a batch
+COMPARED, HIDDEN, DRAWS = 500, 0.3, 64  # held-out rows, share hidden in them, draws for the VAE
+TIME = 0.4  # share of a time limit
+BATCH, LEAST = 256, 300  # rows of a step; steps of a fit to few rows
+# Learning rate of tables of `USUAL` rows and more; of fewer, it falls with the root of the rows:
+# of 500 rows, the higher rate learned the rows by heart before it learned their dependence.
+RATE, USUAL, LOWEST, DECAY = 4e-3, 13_000, 1e-3, 1e-1
+SPAN = 5  # the moving average of the weights spans about one step in so many of the fit
+# The learning rate falls to the end of the budget, and most is gained there: no fit stops before,
+# and the weights of the best check are kept.
+PATIENCE = 1000
 FEWER = 2  # passes of the first stage for each pass of this one
 CELLS_AT_ONCE = 1 << 14  # values of a batch
 COMPARED, HIDDEN, DRAWS = 500, 0.3, 64  # held-out rows, share hidden in them, draws for the VAE
@@ -90,20 +106,25 @@ def settings(
         seconds: time for it; None for no limit.
     """
     usual, first = budget_of(plan, rows), optimiser_of(plan)
-    factor = FEWER * BATCH / first.batch_size
+    columns = max(1, len(coding.arguments()["sizes"]))
+    batch = min(BATCH, max(first.batch_size, rows // 8), max(32, CELLS_AT_ONCE // columns))
+    factor = FEWER * batch / first.batch_size
     budget = replace(
         usual,
         seconds=seconds,
         patience=PATIENCE,
         epochs=max(1, round(usual.epochs / FEWER)),
-        steps=round(usual.steps / factor),
+        steps=min(usual.steps, LEAST),
         most=None if usual.most is None else round(usual.most / factor),
     )
-    rate = RATE if plan.learning_rate is None else plan.learning_rate
-    columns = max(1, len(coding.arguments()["sizes"]))
-    batch = min(BATCH, max(first.batch_size, rows // 8), max(32, CELLS_AT_ONCE // columns))
+    steps = budget.total(max(1, rows // batch))
+    rate = min(RATE, max(LOWEST, RATE * math.sqrt(rows / USUAL)))
     optimiser = Optimiser(
-        batch_size=batch, learning_rate=rate, weight_decay=DECAY, ema=AVERAGE, anneal=ANNEAL
+        batch_size=batch,
+        learning_rate=rate if plan.learning_rate is None else plan.learning_rate,
+        weight_decay=DECAY,
+        ema=max(0.0, 1.0 - SPAN / max(steps, SPAN)),
+        anneal=ANNEAL,
     )
     return budget, optimiser
 
@@ -186,7 +207,11 @@ def measured(
     places = [i for i, kind in enumerate(families) if kind in ("real", "count")]
     own = {i: scales[i] or Scale() for i in places}
     closing: list[Gate] = [{"column": c, "by": by, "code": code} for c, by, code in gates]
-    shared: dict[str, Any] = {"gates": closing, "novel": 1.0 / (len(x) + 2)}
+    shared: dict[str, Any] = {
+        "gates": closing,
+        "novel": 1.0 / (len(x) + 2),
+        "narrowest": float(np.clip(FINE_ROWS / max(1, len(x)), FINEST, COARSEST)),
+    }
     bare = _bare(families, sizes, own, shared)
     found = [_number(i, x, bare, n) for n, i in enumerate(places)]
     copies = _copies(x, places, bare)
@@ -213,6 +238,7 @@ def measured(
         "width": width,
         "gates": closing,
         "novel": shared["novel"],
+        "narrowest": shared["narrowest"],
     }
     chain = Chain(families, sizes, **layout)
     buffers = _knots(chain, list(own.values())) if found else {}
@@ -293,7 +319,7 @@ def _number(column: int, x: Floats, bare: Chain, number: int) -> _Number:
     low, high = low[:, 0].numpy(), high[:, 0].numpy()
     often = np.zeros(len(values), dtype=bool)
     if bare.grains[number] > 0:
-        least = OFTEN if len(values) > SPIKES else 2
+        least = OFTEN if len(values) > FEW_VALUES else 2
         often[np.argsort(-counts, kind="stable")[:SPIKES]] = True
         often &= counts >= least
     rest = ~often if (~often).any() else np.ones(len(values), dtype=bool)

@@ -24,7 +24,7 @@ from lowerbound.nn.networks.seen_values import SeenValues
 NEVER = -1e9  # in place of the logarithm of 0, so that a masked softmax stays finite
 LOGISTICS = 5  # logistic components of a column of numbers, besides those at copied values
 NEAR = -3.0  # first logarithm of the scale of a logistic at a copied value
-NARROWEST, WIDEST = -6.0, 2.0  # logarithms of their scales, in units of the coded column
+WIDEST = 2.0  # logarithm of the largest scale of a logistic, in units of the coded column
 BROAD = 3.0  # standard deviation of the component that covers numbers training has not seen
 FARTHEST = 6.0  # a number beyond it is read as it
 TOGETHER = 64  # columns whose conditionals are computed together
@@ -88,6 +88,7 @@ class ChainLayout(TypedDict):
     rare: list[Tie]
     width: int
     novel: float
+    narrowest: float
 
 
 class Coded(NamedTuple):
@@ -165,6 +166,7 @@ class Chain(nn.Module):
         width: of the network.
         novel: probability of a number that training has not seen, and the factor on that of a
             pair of tied values that it has not seen. Neither is ever drawn.
+        narrowest: smallest scale of a logistic density, in units of the coded column.
 
     Raises:
         UsageError: E240 if the arguments contradict each other.
@@ -189,11 +191,12 @@ class Chain(nn.Module):
         rare: Sequence[Tie] = (),
         width: int = 256,
         novel: float = 1e-3,
+        narrowest: float = 2.5e-3,
     ) -> None:
         super().__init__()
         count = len(families)
         self.order, self.numbers, self.ties = list(order), list(numbers), list(ties)
-        self.novel, self.width = novel, width
+        self.novel, self.narrowest, self.width = novel, narrowest, width
         self.reserved = list(reserved) or [0.0] * count
         of_numbers = [i for i, kind in enumerate(families) if kind in ("real", "count")]
         self.place = {i: n for n, i in enumerate(of_numbers)}
@@ -239,6 +242,7 @@ class Chain(nn.Module):
             and all(each["spikes"] >= 0 for each in self.numbers)
             and all(self.order.index(g["by"]) < self.order.index(g["column"]) for g in gates)
             and 0 < self.novel < 1
+            and 0 < self.narrowest < 1
         )
         if not fits:
             raise UsageError(
@@ -418,7 +422,7 @@ class Chain(nn.Module):
             if self.most_copies:
                 middle = middle + F.pad(rows.copies[:, number], (LOGISTICS, 0))
             location[number] = middle
-            scale[number] = log_scale.clamp(NARROWEST, WIDEST).exp()
+            scale[number] = log_scale.clamp(math.log(self.narrowest), WIDEST).exp()
         return Heads(found, location, scale)
 
     def log_prob_of(
