@@ -36,8 +36,9 @@ from lowerbound.training.plan import ANNEAL, Plan, budget_of, optimiser_of
 CELLS = 64  # most cells of a column of numbers
 ROWS_PER_CELL = 20
 SPIKES = 256  # most values of a column with a probability of their own
-OFTEN = 5  # rows that share a value with a probability of its own, at least; of a column of up to
-FEW_VALUES = 20  # distinct values, two
+# Rows that share a value with a probability of its own, at least; of a column whose values are
+# shared by as many rows in the mean, two.
+OFTEN = 5
 # Shares of rows from which a number is copied from another column: if equal to it, or if close.
 COPIED, OFTEN_CLOSE = 0.01, 0.25
 CLOSE = 0.1  # difference of two codes, in units of the coded column
@@ -319,7 +320,7 @@ def _number(column: int, x: Floats, bare: Chain, number: int) -> _Number:
     low, high = low[:, 0].numpy(), high[:, 0].numpy()
     often = np.zeros(len(values), dtype=bool)
     if bare.grains[number] > 0:
-        least = OFTEN if len(values) > FEW_VALUES else 2
+        least = 2 if counts.mean() >= OFTEN else OFTEN
         often[np.argsort(-counts, kind="stable")[:SPIKES]] = True
         often &= counts >= least
     rest = ~often if (~often).any() else np.ones(len(values), dtype=bool)
