@@ -142,7 +142,9 @@ def test_the_other_verbs_tell_of_pictures(call):
     ],
 )
 def test_what_is_not_for_pictures_says_so(call, words, code, exit_code, told):
-    error = call(*words, code=exit_code, out=None if words[0] == "export" else "no.csv")
+    error = call(
+        *words, code=exit_code, out=None if words[0] in ("export", "compare") else "no.csv"
+    )
     assert error["code"] == code
     assert told in error["message"]
     assert error["hint"]

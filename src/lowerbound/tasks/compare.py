@@ -17,8 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
-from scipy.stats import binomtest, ks_2samp, rankdata
 
 from lowerbound.columns.arrow import floats, levels, plain, snippet, storage
 from lowerbound.errors import UsageError
@@ -38,6 +36,11 @@ _TREE_LEVELS = (
     254  # levels of a category that scikit-learn's trees tell apart, less one for others
 )
 _Z = 1.959964  # of an interval of 95 %
+
+
+def _stats() -> Any:
+    """Return scipy.stats, imported late: it takes a second, and few commands need it."""
+    return import_module("scipy.stats")
 
 
 class Estimate(NamedTuple):
@@ -149,9 +152,9 @@ def auc(low: NDArray[np.float64], high: NDArray[np.float64]) -> Estimate:
 
 def _auc(low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[float, float]:
     n, m = len(low), len(high)
-    ranks = rankdata(np.concatenate([low, high]))
-    above = (ranks[n:] - rankdata(high)) / n
-    below = 1 - (ranks[:n] - rankdata(low)) / m
+    ranks = _stats().rankdata(np.concatenate([low, high]))
+    above = (ranks[n:] - _stats().rankdata(high)) / n
+    below = 1 - (ranks[:n] - _stats().rankdata(low)) / m
     variance = sum(each.var(ddof=1) / len(each) for each in (above, below) if len(each) > 1)
     return float(above.mean()), math.sqrt(variance)
 
@@ -287,7 +290,7 @@ def shape_errors(real: pa.Table, drawn: pa.Table) -> dict[str, float]:
         if words is not None:
             errors[name] = _variation(one.astype(np.int64), other.astype(np.int64))
         elif len(one) and len(other):
-            found: Any = ks_2samp(one, other, method="asymp")
+            found: Any = _stats().ks_2samp(one, other, method="asymp")
             errors[name] = float(found.statistic)
     return errors
 
@@ -501,7 +504,7 @@ def _share(count: int, rows: int) -> Estimate:
     """Return a share with Wilson's interval."""
     if not rows:
         return Estimate(math.nan, math.nan, math.nan)
-    ends = binomtest(count, rows).proportion_ci(method="wilson")
+    ends = _stats().binomtest(count, rows).proportion_ci(method="wilson")
     return Estimate(count / rows, float(ends.low), float(ends.high))
 
 
@@ -689,9 +692,14 @@ def _two_nearest(
         some = slice(part, part + 256)
         apart = np.zeros((len(x[some]), len(others)))
         if x.shape[1]:
-            apart += cdist(x[some], others, "cityblock")
+            apart += import_module("scipy.spatial.distance").cdist(x[some], others, "cityblock")
         if codes.shape[1]:
-            apart += np.rint(codes.shape[1] * cdist(codes[some], their_codes, "hamming"))
+            apart += np.rint(
+                codes.shape[1]
+                * import_module("scipy.spatial.distance").cdist(
+                    codes[some], their_codes, "hamming"
+                )
+            )
         nearest_two = np.partition(apart, 1, axis=1)
         near.append(nearest_two[:, 0])
         second.append(nearest_two[:, 1])

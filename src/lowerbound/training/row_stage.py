@@ -463,7 +463,8 @@ def _rare(
     pairs: list[Tie] = []
     tables: list[Floats] = []
     for _, one, other, less in found[:RARE_PAIRS]:
-        pairs += [{"seen": one, "column": other}, {"seen": other, "column": one}]
+        both: list[Tie] = [{"seen": one, "column": other}, {"seen": other, "column": one}]
+        pairs += both
         tables += [less, less.T]
     return pairs, tables
 
