@@ -412,9 +412,9 @@ def gaps_choice(document: Document) -> str:
         [
             f"{document['setting']['rows']:,} rows of dependent columns, a share of their values "
             f"missing, preset *{document['setting']['preset']}*, {seeds}. The numbers are the "
-            "mean of -log p of complete fresh rows, above that of the source (nats). The ELBO of "
-            "a row of which few values are left is highest where z has little influence; where "
-            "such rows are many, the columns come out less dependent than they are. With more "
+            "mean of -log p of complete fresh rows, above that of the source (nats). The ELBO "
+            "of a row with few observed values is closest to log p if z has little influence, so "
+            "many such rows make the columns less dependent than they are. With more "
             "than 20 % of the values missing, the recipe `table` therefore uses *iwae 4*; with "
             "fewer, the choice is that of the tables above.",
             table(["columns", "missing", *bounds], rows),

@@ -72,6 +72,7 @@ def judged(name, folder, arms):
     for arm in made["arms"].values():
         assert np.isfinite(arm["mean"][experiment.metric])
         assert 0 <= arm["mean"]["active"] <= arm["mean"]["latent"]
+    return made
 
 
 few = pytest.mark.filterwarnings("ignore:The number of unique classes")  # 40 angles in 60 rows
@@ -86,7 +87,8 @@ few = pytest.mark.filterwarnings("ignore:The number of unique classes")  # 40 an
     ],
 )
 def test_every_experiment_builds_runs_and_is_judged(name, tmp_path):
-    judged(name, tmp_path, list(EXPERIMENTS[name].arms))
+    made = judged(name, tmp_path, list(EXPERIMENTS[name].arms))
+    assert made["arms"].keys() == EXPERIMENTS[name].arms.keys()
 
 
 def test_a_finished_arm_is_not_run_again(tmp_path):

@@ -77,6 +77,7 @@ def test_the_gradient_of_two_is_that_of_one_for_every_recipe(told):
 
 def test_an_objective_can_be_sharded(told):
     (alone, first, second), _ = told("sharded")
+    assert alone.keys() == first.keys() == second.keys()
     close(alone, first)
     close(alone, second)
 

@@ -196,7 +196,7 @@ class _Ranked:
         return _standardised(self.values, self.share)
 
     def knots(self, weight: float, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return at most `most` values and their scores, of which neighbours may be equal."""
+        """Return the knots, at most `most`, and their scores; neighbouring scores may be equal."""
         values, ranks = self.values, self.ranks
         pick = np.unique(np.linspace(0, len(values) - 1, min(most, len(values))).round())
         if len(values) > most:  # equal steps in probability, and both ends

@@ -57,8 +57,8 @@ class Values:
 
     Attributes:
         names: of the columns.
-        words: the levels of each column, of which a missing value is the last, None; for numbers,
-            there are none.
+        words: for each categorical column, its levels, with None as the last one if values are
+            missing; for each column of numbers, None.
         x: (n, columns) float64: numbers, NaN where missing, and codes of levels.
     """
 
@@ -68,7 +68,7 @@ class Values:
 
     @property
     def categorical(self) -> NDArray[np.bool_]:
-        """Which columns are categories."""
+        """Mask of the categorical columns, (columns,) bool."""
         return np.array([words is not None for words in self.words], bool)
 
     def take(self, rows: NDArray[np.integer]) -> Values:
@@ -160,7 +160,7 @@ def _auc(low: NDArray[np.float64], high: NDArray[np.float64]) -> tuple[float, fl
 
 
 class Detection(NamedTuple):
-    """How well a classifier tells drawn from real rows.
+    """Result of a classifier two-sample test of drawn against real rows.
 
     Attributes:
         score: 2 (1 - max(AUC, 0.5)): 1 if it cannot tell them apart, 0 if it always can.
@@ -201,7 +201,7 @@ def c2st(
 
     The AUC is the mean over the folds of a cross-validation. Its interval follows from DeLong's
     variance on each fold, and a correlation of folds of 1 / folds (Nadeau & Bengio). Drawn rows
-    are complete: each loses the numbers that are missing in the real row beside it, so that gaps
+    are complete: numbers are set to missing in as many drawn rows as in real rows, so that gaps
     of numbers do not tell the two apart.
 
     Args:
@@ -509,7 +509,7 @@ def _share(count: int, rows: int) -> Estimate:
 
 
 class Utility(NamedTuple):
-    """How well the target of real rows is predicted.
+    """Quality of predictions of a target column on real rows.
 
     Attributes:
         measure: "AUC" for a target of two levels, "accuracy" for more, "R2" for numbers.
@@ -597,7 +597,7 @@ def _r2(
 
 
 class Nearness(NamedTuple):
-    """How near drawn rows are to those that a model learned from.
+    """Distances of drawn rows to the training rows, relative to those to held-out rows.
 
     Attributes:
         dcr_share: share of drawn rows that are nearer to a learned row than to a held-out one.

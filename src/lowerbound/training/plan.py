@@ -207,9 +207,9 @@ def optimiser_of(plan: Plan, shape: Sequence[int] = ()) -> Optimiser:
 def objective_settings(plan: Plan, rows: int, missing: float = 0.0) -> dict[str, Any]:
     """Return a value for every name in `OBJECTIVE`: the plan's, or the recipe's default.
 
-    The ELBO of a row of which few values are left is highest for a model in which z has little
-    influence, since q(z | x) is then exact. Where such rows are many, they outweigh the complete
-    ones, and the columns come out less dependent than they are. The importance-weighted bound
+    The gap between the ELBO and log p(x) of a row with few observed values is smallest if z has
+    little influence on x, since q(z | x) is then exact. If such rows are many, maximising the
+    ELBO therefore makes the columns less dependent than they are. The importance-weighted bound
     has little of this bias.
 
     References:

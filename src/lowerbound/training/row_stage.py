@@ -47,8 +47,8 @@ MOST_COPIES = 4
 # learned by heart.
 FINE_ROWS, FINEST, COARSEST = 20.0, 2.5e-3, 0.15
 RARELY = 0.01  # rows of a component that no training row needs
-# Pairs of values are rare with this share of the rows expected of independent columns, or fewer,
-# if at least so many were expected; and pairs of columns with such values, at most.
+# A combination of values is rare if it has less than the share `RARE` of the rows expected under
+# independence, and at least `EXPECTED` were expected. Most pairs of columns with such tables.
 RARE, EXPECTED, RARE_PAIRS = 0.05, 10.0, 24
 TIED = 64  # most codes of a column that a tie is looked for in
 CHANCE = 1e-6  # probability that a tie is found by chance
@@ -67,7 +67,7 @@ BATCH, LEAST = 256, 300  # rows of a step; steps of a fit to few rows
 # Learning rate of tables of `USUAL` rows and more; of fewer, it falls with the root of the rows:
 # of 500 rows, the higher rate learned the rows by heart before it learned their dependence.
 RATE, USUAL, LOWEST, DECAY = 4e-3, 13_000, 1e-3, 1e-1
-SPAN = 5  # the moving average of the weights spans about one step in so many of the fit
+SPAN = 5  # the time constant of the weights' moving average is the number of steps over this
 # The learning rate falls to the end of the budget, and most is gained there: no fit stops before,
 # and the weights of the best check are kept.
 PATIENCE = 1000
@@ -134,8 +134,8 @@ def settings(
 def completes(model: LatentModel, valid: Rows, groups: Sequence[Sequence[int]], seed: int) -> str:
     """Return which model completes rows better: "chain" or "latents".
 
-    Both are scored by the mean log p(hidden | other values) of held-out rows of which a share of
-    the columns is hidden at random.
+    A share of the columns of each held-out row is hidden at random. The model with the higher mean
+    log p(hidden values | other values) is chosen.
 
     Args:
         model: the VAE, with a chain.
@@ -166,7 +166,7 @@ def completes(model: LatentModel, valid: Rows, groups: Sequence[Sequence[int]], 
 
 
 class Measured(NamedTuple):
-    """What the training rows say of a chain.
+    """Layout, buffers and first bias of a chain, measured on the training rows.
 
     Attributes:
         layout: arguments of `Chain`, plain JSON values.
@@ -417,7 +417,10 @@ def _labels(
 
 
 def _ties(labels: Sequence[_Label]) -> tuple[list[Tie], list[NDArray[np.bool_]]]:
-    """Return the pairs of columns of which one determines the other on all rows, both ways."""
+    """Return pairs of columns where one determines the other on all rows, and the seen pairs.
+
+    Each pair is returned in both directions, with a table of the combinations that occur.
+    """
     ties: list[Tie] = []
     tables = []
     small = [i for i, each in enumerate(labels) if each.exact and each.size <= TIED]
@@ -440,8 +443,9 @@ def _rare(
 ) -> tuple[list[Tie], list[Floats]]:
     """Return pairs of columns with much rarer pairs of values than if independent, both ways.
 
-    Those pairs of columns are taken of which the rare pairs would have the most rows. Their logits
-    are lowered by the logarithm of the observed over the expected number of rows.
+    Pairs of columns are ranked by the expected number of rows with rare combinations, and the
+    first `RARE_PAIRS` are returned with a table of log(observed / expected) for rare combinations
+    and 0 for others.
     """
     small = [i for i, each in enumerate(labels) if each.exact and each.size <= TIED][:PAIRED]
     known = {(tie["seen"], tie["column"]) for tie in ties}

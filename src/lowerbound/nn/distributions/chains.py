@@ -53,7 +53,7 @@ class NumberColumn(TypedDict):
 
 
 class Tie(TypedDict):
-    """A pair of columns of which only some pairs of values are possible.
+    """A pair of columns with restricted combinations of values.
 
     Attributes:
         seen: the column that is seen.
@@ -79,7 +79,7 @@ class Gate(TypedDict):
 
 
 class ChainLayout(TypedDict):
-    """What a chain consists of; see `Chain` for each part."""
+    """The arguments of `Chain` that a model file stores, as plain JSON values."""
 
     order: list[int]
     numbers: list[NumberColumn]
@@ -159,10 +159,11 @@ class Chain(nn.Module):
         order: the columns in the order in which they are drawn.
         numbers: the columns of numbers, in the order of their indices.
         gates: columns that have a value only under a code of another one.
-        ties: pairs of columns of which only some pairs of values are possible.
-        rare: pairs of columns of which some pairs of values are much rarer than if the columns
-            were independent. Logits are lowered for these by what the training rows say, which
-            the network would take long to learn, and may change.
+        ties: pairs of columns where one determines the other; other combinations of values are
+            never drawn.
+        rare: pairs of columns with combinations of values that are much rarer than under
+            independence. The buffer ``rare{i}`` is added to the logits: log(observed / expected)
+            for these combinations, 0 for others. The network learns the difference to it.
         width: of the network.
         novel: probability of a number that training has not seen, and the factor on that of a
             pair of tied values that it has not seen. Neither is ever drawn.
@@ -178,7 +179,7 @@ class Chain(nn.Module):
     coded: Tensor
     grains: Tensor
 
-    def __init__(  # noqa: PLR0913 - what the model file holds
+    def __init__(  # noqa: PLR0913 - the arguments that a model file stores
         self,
         families: Sequence[str],
         sizes: Sequence[int],
