@@ -98,11 +98,11 @@ def status(check: Check, budget: Budget) -> str:
 
 
 def results(check: Check) -> str:
-    """Return the bounds and the latents in use at a check."""
-    return (
-        f"ELBO {check.train_elbo:.2f} (valid {check.valid_bound:.2f})  "
-        f"dims used {check.active}/{check.latent}"
-    )
+    """Return the bounds and the latents in use at a check; log p alone without latents."""
+    told = f"{check.train_elbo:.2f} (valid {check.valid_bound:.2f})"
+    if not check.latent:  # a chain of columns
+        return f"log p {told}"
+    return f"ELBO {told}  dims used {check.active}/{check.latent}"
 
 
 def remaining(pulse: Pulse) -> str:
