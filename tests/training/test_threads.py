@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Barrier
+from threading import Barrier, Thread
 
 import numpy as np
 import pytest
@@ -165,6 +165,24 @@ def test_a_number_of_threads_is_set_for_the_calling_thread_alone():
     with pytest.raises(ZeroDivisionError), machine.threads(before + 1):
         raise ZeroDivisionError
     assert torch.get_num_threads() == before
+
+
+def test_threads_that_begin_while_a_number_is_set_have_the_default():
+    before, found = torch.get_num_threads(), []
+    new = [Thread(target=lambda: found.append(torch.get_num_threads())) for _ in range(300)]
+
+    def begin() -> None:
+        for thread in new:
+            thread.start()
+
+    beginning = Thread(target=begin)
+    beginning.start()
+    while beginning.is_alive():
+        with machine.threads(before + 1):
+            assert torch.get_num_threads() == before + 1
+    for thread in new:
+        thread.join()
+    assert found == [before] * 300
 
 
 def test_fits_with_other_numbers_of_threads_do_not_change_sums_in_this_one():

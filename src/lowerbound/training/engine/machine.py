@@ -6,6 +6,7 @@ If the user's cache folder is not writable, nothing is measured and the default 
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
@@ -112,17 +113,14 @@ def one_left() -> Iterator[None]:
         yield
 
 
-_SWITCHING = Lock()
-
-
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Use `count` torch threads in the calling thread, inside the block.
+    """Use `count` torch threads in the calling thread, inside the block, and in no other thread.
 
-    ``torch.set_num_threads`` sets the number for the calling thread, and the default of threads
-    that use torch for the first time later. The default is reset at once: sums and products can
-    differ in their last bits with the number of threads, and a fit must not change the results
-    of other threads.
+    Sums and products can differ in their last bits with the number of threads: a fit must not
+    change the results of other threads. ``torch.set_num_threads`` also sets the default of
+    threads that use torch for the first time later, so the number is set by the functions that
+    it calls for the calling thread: those of OpenMP and of MKL.
     """
     before = torch.get_num_threads()
     if count == before:
@@ -136,7 +134,34 @@ def threads(count: int) -> Iterator[None]:
 
 
 def _set_threads(count: int) -> None:
-    """Set the number of threads that torch uses for the calling thread, and for no other."""
+    for set_number in _thread_setters():
+        set_number(count)
+    if torch.get_num_threads() != count:
+        _set_and_reset_default(count)
+
+
+@cache
+def _thread_setters() -> tuple[Callable[[int], object], ...]:
+    """The functions by which torch sets the number of the calling thread; none if not found."""
+    folder = Path(torch.__file__).parent / "lib"
+    names = ["omp_set_num_threads"]
+    if torch.backends.mkl.is_available():
+        names.append("MKL_Set_Num_Threads_Local")
+    for ending in ("so", "dylib"):
+        with suppress(OSError, AttributeError):
+            library = ctypes.CDLL(str(folder / f"libtorch_cpu.{ending}"))
+            return tuple(getattr(library, name) for name in names)
+    return ()
+
+
+_SWITCHING = Lock()
+
+
+def _set_and_reset_default(count: int) -> None:
+    """Set the number by torch, and let another thread reset the default.
+
+    A thread that uses torch for the first time between the two keeps `count`.
+    """
     with _SWITCHING, ThreadPoolExecutor(1) as new:
         others = new.submit(torch.get_num_threads).result()
         torch.set_num_threads(count)
