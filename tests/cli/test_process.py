@@ -178,7 +178,7 @@ def test_a_stopped_fit_keeps_its_best(folder, run, number, code):
         "from lowerbound.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    words = ["fit", "tx.csv", "--preset", "fast", "--max-epochs", "40", "--out"]
+    words = ["fit", "tx.csv", "--preset", "fast", "--max-epochs", "12", "--out"]
     done = subprocess.run(
         [sys.executable, "-c", text, *words, "m.vae"],
         env=environment(),
@@ -189,7 +189,7 @@ def test_a_stopped_fit_keeps_its_best(folder, run, number, code):
     )
     assert done.returncode == code, done.stderr
     assert "stopped by you; this is the best model so far" in " ".join(done.stdout.split())
-    told = "next:  lowerbound fit tx.csv --preset fast --max-epochs 40 --out m.vae\n"
+    told = "next:  lowerbound fit tx.csv --preset fast --max-epochs 12 --out m.vae\n"
     assert done.stdout.endswith(told)
     assert "Traceback" not in done.stderr
     assert run("verify", "m.vae").code == 0

@@ -76,6 +76,15 @@ def test_counts_refuse_what_is_no_count():
     assert caught.value.code == "E073"
 
 
+SHORT = {"preset": "fast", "max_epochs": 8}
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Scores by a model of default settings."""
+    return learn(rows(), Plan(**SHORT)).anomaly_score(rows())
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -89,11 +98,8 @@ def test_counts_refuse_what_is_no_count():
         {"hidden": [16]},
     ],
 )
-def test_settings_of_the_objective_and_the_model_take_effect(settings):
-    frame = rows()
-    budget = {"preset": "fast", "max_epochs": 20}
-    plain = learn(frame, Plan(**budget)).anomaly_score(frame)
-    other = learn(frame, Plan(settings=settings, **budget)).anomaly_score(frame)
+def test_settings_of_the_objective_and_the_model_take_effect(plain, settings):
+    other = learn(rows(), Plan(settings=settings, **SHORT)).anomaly_score(rows())
     assert np.isfinite(other).all()
     assert not np.allclose(plain, other)
 

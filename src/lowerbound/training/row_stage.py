@@ -71,15 +71,6 @@ SPAN = 5  # the time constant of the weights' moving average is the number of st
 # The learning rate falls to the end of the budget, and most is gained there: no fit stops before,
 # and the weights of the best check are kept.
 PATIENCE = 1000
-FEWER = 2  # passes of the first stage for each pass of this one
-CELLS_AT_ONCE = 1 << 14  # values of a batch
-COMPARED, HIDDEN, DRAWS = 500, 0.3, 64  # held-out rows, share hidden in them, draws for the VAE
-TIME = 0.4  # share of a time limit
-BATCH = 256
-RATE, DECAY, AVERAGE = 4e-3, 1e-1, 0.995
-# The learning rate falls to the end of the budget, and most is gained there: no fit stops before,
-# and the weights of the best check are kept.
-PATIENCE = 1000
 
 Floats = NDArray[np.floating[Any]]
 
