@@ -160,7 +160,7 @@ def train(model: nn.Module, recipe: str, data: tuple[Rows, Rows], view: View, st
     rows, valid = data
     plain = {"prior_share": 0.0} if isinstance(model, Plain) else {}  # the cross-entropy, once
     plan = Plan(recipe=recipe, settings=plain, seed=SEED)
-    objective = objective_of(model, objective_settings(plan, len(rows)), len(rows), steps)
+    objective = objective_of(model, objective_settings(plan), len(rows), steps)
     return fit(
         objective,
         rows,
@@ -296,7 +296,7 @@ def setting_of(options: argparse.Namespace, steps: int) -> Document:
         "steps": steps,
         "crop": CROP,
         "optimiser": repr(optimiser_of(Plan(recipe="segment"))),
-        "prior_share": objective_settings(Plan(recipe="segment"), CROPS)["prior_share"],
+        "prior_share": objective_settings(Plan(recipe="segment"))["prior_share"],
         "draws": DRAWS,
         "foreground": {"membranes": "membrane", "nuclei": "nucleus"},
         "pretraining": f"denoise, {USUAL_NOISE}, all {ALL} slices of the fold, "

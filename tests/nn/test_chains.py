@@ -184,7 +184,10 @@ def test_the_expected_number_is_the_mean_of_its_conditional(chain):
     points, measure = domain(REAL)
     rows = given.repeat(len(points), 1)
     rows[:, REAL] = points
-    mean = (conditional(chain, rows, REAL).exp().double() @ (points.double() * measure)).item()
+    number = chain.place[REAL]  # what is beyond the training rows counts as their ends
+    ends = chain.edges[number, 0], chain.edges[number, chain.numbers[number]["cells"]]
+    weights = conditional(chain, rows, REAL).exp().double() * measure
+    mean = (weights @ points.clamp(*ends).double()).item()
     assert chain.expected(given[None])[0, REAL].item() == pytest.approx(mean, abs=0.02)
 
 
@@ -198,3 +201,14 @@ def test_windows_of_many_columns_estimate_the_likelihood(chain, monkeypatch):
         found = [random_orders._nats(chain, x, chain.order, generator()) for _ in range(3)]
         whole = chain.log_prob(x)
     assert torch.stack(found).mean(0) == pytest.approx(whole, abs=1e-4)
+
+
+def test_an_expected_amount_is_the_mean_in_raw_units():
+    rng = np.random.default_rng(1)
+    log = rng.normal(size=(500, 1))
+    amounts = Scale((-1.0, 1.0), (-1.0, 1.0), log=True)
+    found = measured(log, ["real"], [1], [amounts], [], 8)
+    chain = Chain(["real"], [1], **found.layout)
+    found.give(chain)
+    mean = math.exp(chain.eval().expected(torch.full((1, 1), torch.nan))[0, 0].item())
+    assert mean == pytest.approx(float(np.exp(log).mean()), rel=0.05)  # and not exp(0)

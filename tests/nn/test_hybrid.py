@@ -95,7 +95,7 @@ def test_a_share_that_is_none_is_refused(share):
 def test_segmenting_learns_by_it_unless_told_otherwise():
     def made(**settings):
         plan = Plan(recipe="segment", settings=settings)
-        weights = objective_settings(plan, 100)
+        weights = objective_settings(plan)
         return objective_of(recipes.segment(width=4, depth=1), weights, 100, 100)
 
     assert made().share == 0.5

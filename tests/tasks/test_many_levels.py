@@ -16,12 +16,12 @@ LEVELS = 60
 @pytest.fixture(scope="module")
 def trained():
     rng = np.random.default_rng(0)
-    shop = rng.integers(0, LEVELS, 1500)
+    shop = rng.integers(0, LEVELS, 3000)
     table = pa.table(
         {
             "shop": [f"s{i:02d}" for i in shop],
             "town": [f"t{i % 4}" for i in shop],
-            "paid": np.sin(shop) + 0.1 * rng.normal(size=1500),
+            "paid": np.sin(shop) + 0.1 * rng.normal(size=3000),
         }
     )
     plan = Plan(preset="fast", max_epochs=40, settings={"tree_above": 20})

@@ -197,12 +197,23 @@ def test_imputation_leaves_what_was_observed_and_fills_the_rest():
     assert copies.groupby("draw")["b"].sum().nunique() == 3
 
 
+@pytest.mark.parametrize("settings", [{"chain": None}, {}], ids=["latents", "either"])
+def test_a_filled_amount_is_its_mean_and_not_its_median(settings):
+    amounts = np.random.default_rng(0).lognormal(3.0, 1.5, 600)
+    table = pd.DataFrame({"amount": amounts, "other": np.random.default_rng(1).normal(size=600)})
+    trained = learn(table, Plan(settings=settings, **QUICK))
+    gaps = table.assign(amount=np.where(np.arange(600) < 20, np.nan, amounts))
+    filled = trained.impute(gaps)["amount"][:20]
+    assert filled.median() > 1.5 * np.median(amounts)  # the mean is three times the median
+    assert filled.median() < 6 * np.median(amounts)
+
+
 def test_a_number_on_an_atom_is_no_gap(monkeypatch):
     """Only rows with a missing cell cost anything."""
     rng = np.random.default_rng(0)
     gain = np.where(rng.random(400) < 0.6, 0.0, rng.normal(900, 90, 400))
     table = pa.table({"gain": gain, "age": rng.normal(40, 9, 400)})
-    trained = learn(table, Plan(**QUICK))
+    trained = learn(table, Plan(settings={"chain": None}, **QUICK))
     gaps = np.arange(400) % 100 == 0
     holes = table.set_column(1, "age", pa.array(table["age"].to_numpy(), mask=gaps))
     asked = []

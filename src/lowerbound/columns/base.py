@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -70,6 +71,29 @@ class Scale(NamedTuple):
     raw: tuple[float, ...] = (-1.0, 1.0)
     log: bool = False
     grain: float = 0.0
+
+    @property
+    def linear(self) -> bool:
+        """Whether the map is linear: the mean of codes is then the code of the mean."""
+        return not self.log and len(self.raw) == 2
+
+    def raw_of(self, codes: np.ndarray) -> np.ndarray:
+        """Return the raw values of codes, not rounded."""
+        found = _between_knots(codes, self.coded, self.raw)
+        return np.exp(np.minimum(found, 700.0)) if self.log else found
+
+    def coded_of(self, raw: np.ndarray) -> np.ndarray:
+        """Return the codes of raw values."""
+        found = np.log(np.maximum(raw, 1e-300)) if self.log else raw
+        return _between_knots(found, self.raw, self.coded)
+
+
+def _between_knots(x: np.ndarray, xs: Sequence[float], ys: Sequence[float]) -> np.ndarray:
+    """Interpolate linearly between rising knots, and beyond the outermost two."""
+    at = np.searchsorted(xs, x).clip(1, len(xs) - 1)
+    x0, x1 = np.take(xs, at - 1), np.take(xs, at)
+    y0, y1 = np.take(ys, at - 1), np.take(ys, at)
+    return y0 + (x - x0) * (y1 - y0) / np.maximum(x1 - x0, 1e-300)
 
 
 class Tally(NamedTuple):

@@ -105,12 +105,10 @@ class Recipe:
         batch_size: rows per step, in place of the preset's; the learning rate is then annealed.
         first_stage: arguments for the first of two stages of a fit. The second stage trains only
             the priors, with the arguments that the user chose.
-        iwae_above: number of training rows above which a fit uses the importance-weighted bound
-            and twice the patience; None is never.
         chained: whether a chain of columns is trained after the model, from which rows are drawn
             and completed; the recipe then has an argument ``chain``.
-        iwae_above_missing: share of missing values above which a fit uses that bound; None is
-            never.
+        iwae_above_missing: share of missing values above which a fit uses the
+            importance-weighted bound; None is never.
         restoration: the kind of restoration, for models of one picture given another; else None.
         from_data: additional arguments that the data determine and the user cannot set.
         explains: whether scores can be explained by columns.
@@ -129,7 +127,6 @@ class Recipe:
     minimise: Callable[[LatentModel], nn.Module] | None = None
     batch_size: int | None = None
     first_stage: Mapping[str, Any] = field(default_factory=dict)
-    iwae_above: int | None = None
     chained: bool = False
     iwae_above_missing: float | None = None
     restoration: Restoration | None = None

@@ -96,6 +96,5 @@ TABLE = Recipe(
     example={"families": ["real"], "sizes": [1]},
     arguments={"tree_above": TREE_ABOVE},
     chained=True,
-    iwae_above=10_000,  # benchmarks/results/synthetic_choice.json
     iwae_above_missing=0.2,  # benchmarks/results/gaps_choice.json
 )

@@ -13,13 +13,22 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Distribution,
+    Independent,
+    Laplace,
+    Normal,
+    StudentT,
+)
 
 from lowerbound import noise
 from lowerbound.coding.rows import Batch, Dense, Rows, subset
+from lowerbound.columns.base import Scale
 from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
-from lowerbound.nn.distributions.chains import Chain
+from lowerbound.nn.distributions.chains import FARTHEST, Chain
 from lowerbound.nn.distributions.grey_levels import GreyCodes
 from lowerbound.nn.distributions.level_trees import TreeCodes
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
@@ -139,7 +148,12 @@ def sample(
 
 @torch.no_grad()
 def impute(
-    model: nn.Module, rows: Rows, *, groups: Sequence[Sequence[int]] = (), samples: int = 128
+    model: nn.Module,
+    rows: Rows,
+    *,
+    groups: Sequence[Sequence[int]] = (),
+    samples: int = 128,
+    scales: Sequence[Scale | None] = (),
 ) -> Tensor:
     """Fill missing values with E[x_missing | x_observed], or the likeliest level of a category.
 
@@ -151,6 +165,8 @@ def impute(
         groups: the columns that code one value, such as a number and its atoms: the value is
             missing if all of them are NaN, and only rows with a missing value are filled.
         samples: draws of z per row.
+        scales: for each column, the map to raw values, whose mean is then taken; None for codes.
+            Without any, the mean is that of the coded values.
 
     Returns:
         (n, ...) coded rows; observed values are unchanged.
@@ -159,10 +175,20 @@ def impute(
         Mattei & Frellsen, "MIWAE: deep generative modelling and imputation of incomplete data
         sets", 2019, section 3.3.
     """
+    curved = {i: scale for i, scale in enumerate(scales) if scale and not scale.linear}
 
     def work(batch: Batch, found: Weighted) -> Tensor:
         weights = found.weights.to(batch.x.dtype)
-        return torch.where(batch.x.isnan(), average(found.px, weights), batch.x)
+        centre = average(found.px, weights)
+        if curved:
+            each = spread(found.px, _strata(weights))
+            for column, scale in curved.items():
+                # Beyond `FARTHEST`, the mean would be that of a few extreme draws.
+                codes = each[:, column].clamp(-FARTHEST, FARTHEST).view_as(weights).double()
+                raw = torch.from_numpy(scale.raw_of(codes.cpu().numpy())).to(weights)
+                mean = (raw.double().cpu() * weights.double().cpu()).sum(1)
+                centre[:, column] = torch.from_numpy(scale.coded_of(mean.numpy())).to(weights)
+        return torch.where(batch.x.isnan(), centre, batch.x)
 
     filled, gaps = _with_gaps(rows, groups)
     if len(gaps):
@@ -315,6 +341,47 @@ def average(px: Distribution, weights: Tensor) -> Tensor:
         weights: (rows, samples), summing to 1.
     """
     return _mix(px.mean, weights)
+
+
+def _strata(weights: Tensor) -> Tensor:
+    """Return a standard normal quantile for each draw of z, (rows x samples,), in mixed order."""
+    count = weights.shape[1]
+    step = next(k for k in range(round(0.618 * count) or 1, count + 2) if math.gcd(k, count) == 1)
+    shares = (torch.arange(count, dtype=torch.float64) * step % count + 0.5) / count
+    return torch.special.ndtri(shares).to(weights).repeat(len(weights))
+
+
+@singledispatch
+def spread(px: Distribution, z: Tensor) -> Tensor:
+    """Return one value of each number at normal quantiles z; of codes, the likeliest.
+
+    Args:
+        px: likelihood whose batch axis is as long as z.
+        z: (B,) quantiles of the standard normal distribution.
+    """
+    return average(px, torch.ones(len(z), 1, device=z.device))
+
+
+@spread.register(Normal)
+@spread.register(StudentT)
+@spread.register(Laplace)
+def _(px: Normal | StudentT | Laplace, z: Tensor) -> Tensor:
+    return px.mean + px.stddev * z.view(-1, *[1] * (px.mean.dim() - 1))
+
+
+@spread.register
+def _(px: Independent, z: Tensor) -> Tensor:
+    return spread(px.base_dist, z)
+
+
+@spread.register
+def _(px: Observed, z: Tensor) -> Tensor:
+    return spread(px.cells, z)
+
+
+@spread.register
+def _(px: Blocks, z: Tensor) -> Tensor:
+    return px.gather([spread(d, z) for _, d in px.blocks])
 
 
 def _mix(values: Tensor, weights: Tensor) -> Tensor:

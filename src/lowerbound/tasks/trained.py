@@ -343,7 +343,9 @@ class Model(TrainedState):
             rows = Dense(tasks.determined(self.model.rows, x))
             by_chain = self.facts.get("completes") == CHAIN
         if draws is None:
-            work = self._completed if by_chain else partial(tasks.impute, self.model)
+            scales = self.coding.scales if isinstance(self.coding, TableCoding) else ()
+            by_latents = partial(tasks.impute, self.model, scales=scales)
+            work = self._completed if by_chain else by_latents
             values = work(rows, groups=groups).numpy()
             finite(values, "values", infinite=True, groups=groups)
             return self.coding.filled(frame, values)

@@ -359,7 +359,7 @@ def _coded(given: Data, plan: Plan, team: Team) -> tuple[Data, Coding, Coded]:
         frame = given.whole()
         coding = _without_calibration(kind, frame, kind.fit(frame, **chosen), plan)
         return frame, coding, coding.encode(frame)
-    batch, budget = optimiser_of(plan).batch_size, budget_of(plan, given.rows)
+    batch, budget = optimiser_of(plan).batch_size, budget_of(plan)
     most = batch * budget.total(given.rows // batch) + VALID_ROWS + CALIBRATION_ROWS
 
     def stored() -> tuple[Coding, Coded]:
@@ -496,9 +496,9 @@ def _fit(plan: Plan, inputs: FitInputs, stage: str, share: float = 1.0) -> Fitte
     for each in model.modules():
         if isinstance(each, Table):
             each.start_from(first)
-    budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, inputs.valid)
+    budget, optimiser = budget_of(plan), _optimiser(plan, inputs.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
-    weights = objective_settings(plan, len(train), inputs.coded.missing_share)
+    weights = objective_settings(plan, inputs.coded.missing_share)
     minimise = plan.recipe.minimise
     own = None if minimise is None else minimise(model)
     told = plan.recipe.tells_of_gaps(arguments)
@@ -584,7 +584,7 @@ def _with_learned_priors(plan: Plan, first: Fitted, inputs: FitInputs) -> Fitted
     arguments = {**first.arguments, **wanted}
     model = unfrozen(plan.recipe, first.model, arguments, plan.seed)
     train = inputs.train
-    budget, optimiser = budget_of(plan, len(train)), _optimiser(plan, train)
+    budget, optimiser = budget_of(plan), _optimiser(plan, train)
     seconds = _training_seconds(plan, inputs, model, arguments)
     budget = replace(budget, seconds=None if seconds == math.inf else seconds)
     model = model.to(device_of(plan.device))
@@ -617,7 +617,7 @@ def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     )
     inputs.say(f"rows       a chain of {len(layout['order'])} columns, from which rows are drawn")
     rows = rows.to(device_of(plan.device))
-    weights = objective_settings(plan, len(train), inputs.coded.missing_share)
+    weights = objective_settings(plan, inputs.coded.missing_share)
     objective = with_theta_prior(RandomOrders(rows), rows, weights, len(train))
     history, _ = _trained(plan, inputs, objective, settings, "rows")
     some = subset(inputs.valid, torch.arange(min(len(inputs.valid), loop.CHECK_ROWS)))

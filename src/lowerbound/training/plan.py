@@ -62,7 +62,6 @@ PRESETS = {
 }
 
 
-LARGE_SAMPLES = 8  # samples of the importance-weighted bound, for recipes that use it on many rows
 GAP_SAMPLES = 4  # the same, for recipes that use it on rows with gaps: 8 gain no more
 
 
@@ -166,20 +165,9 @@ def _known(what: str, value: str, names: Any) -> None:
         )
 
 
-def is_large(plan: Plan, rows: int) -> bool:
-    """Return whether the rows are many enough for the recipe's importance-weighted bound.
-
-    The preset "fast" never uses it.
-    """
-    above = plan.recipe.iwae_above
-    return above is not None and plan.preset != "fast" and rows > above
-
-
-def budget_of(plan: Plan, rows: int) -> Budget:
-    """Return the training budget of a fit on `rows` rows."""
+def budget_of(plan: Plan) -> Budget:
+    """Return the training budget of a fit."""
     budget = replace(PRESETS[plan.preset].budget, seconds=plan.time_limit)
-    if is_large(plan, rows):
-        budget = replace(budget, patience=2 * budget.patience)
     if plan.max_epochs is not None:
         budget = replace(budget, epochs=plan.max_epochs, steps=0, most=None)
     return budget
@@ -204,7 +192,7 @@ def optimiser_of(plan: Plan, shape: Sequence[int] = ()) -> Optimiser:
     return usual if wanted is None else replace(usual, learning_rate=wanted)
 
 
-def objective_settings(plan: Plan, rows: int, missing: float = 0.0) -> dict[str, Any]:
+def objective_settings(plan: Plan, missing: float = 0.0) -> dict[str, Any]:
     """Return a value for every name in `OBJECTIVE`: the plan's, or the recipe's default.
 
     The gap between the ELBO and log p(x) of a row with few observed values is smallest if z has
@@ -218,7 +206,6 @@ def objective_settings(plan: Plan, rows: int, missing: float = 0.0) -> dict[str,
 
     Args:
         plan: the plan.
-        rows: number of training rows.
         missing: share of missing values.
     """
     chosen = {name: plan.settings[name] for name in OBJECTIVE if name in plan.settings}
@@ -226,9 +213,7 @@ def objective_settings(plan: Plan, rows: int, missing: float = 0.0) -> dict[str,
     if chosen.keys() - {"theta_prior"}:
         return values
     above = plan.recipe.iwae_above_missing
-    if is_large(plan, rows):
-        values["iwae"] = LARGE_SAMPLES
-    elif above is not None and missing > above:
+    if above is not None and missing > above:
         values["iwae"] = GAP_SAMPLES
     return values
 

@@ -14,22 +14,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import ndtr
 
 from lowerbound import noise
 from lowerbound.coding.base import Coding
 from lowerbound.coding.rows import Dense, Rows
 from lowerbound.columns.base import Scale
 from lowerbound.nn.distributions.chains import (
+    FARTHEST,
     LOGISTICS,
     PADDING,
     Chain,
     ChainLayout,
+    Coded,
     Gate,
     NumberColumn,
     Tie,
 )
-from lowerbound.nn.model import LatentModel, evaluating
-from lowerbound.tasks import metrics
+from lowerbound.nn.model import LatentModel
+from lowerbound.tasks import draws
+from lowerbound.tasks.crps import crps
+from lowerbound.training import gaussian_rows
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.plan import ANNEAL, Plan, budget_of, optimiser_of
 
@@ -55,18 +60,22 @@ CHANCE = 1e-6  # probability that a tie is found by chance
 MEASURED = 20_000  # rows on which the dependence of pairs is measured
 PAIRED = 128  # columns up to which the order follows the dependence of pairs
 BINS = 16  # of a column of numbers, for the dependence of pairs
+# The Gaussian from which the densities of numbers begin: most numbers and codes in it, most codes
+# of a column, and fewest rows of a code.
+GAUSSIAN, FEW_CODES, OF_A_CODE = 64, 8, 10
+SHARES = 30  # rounds in which the first shares of spikes, cells and logistics are found
 
 MOST_ROWS = 200_000  # rows that the layout is measured on
 MOST_LEVELS = 4096  # of a column; tables with more are drawn from the VAE
 MOST_COLUMNS = 256  # coded columns; drawing takes a step for each
 FEWER = 2  # passes of the first stage for each pass of this one
 CELLS_AT_ONCE = 1 << 14  # values of a batch
-COMPARED, HIDDEN, DRAWS = 500, 0.3, 64  # held-out rows, share hidden in them, draws for the VAE
+COMPARED, HIDDEN, DRAWS = 500, 0.3, 32  # held-out rows, share hidden in them, draws of each
 TIME = 0.4  # share of a time limit
 BATCH, LEAST = 256, 300  # rows of a step; steps of a fit to few rows
 # Learning rate of tables of `USUAL` rows and more; of fewer, it falls with the root of the rows:
 # of 500 rows, the higher rate learned the rows by heart before it learned their dependence.
-RATE, USUAL, LOWEST, DECAY = 4e-3, 13_000, 1e-3, 1e-1
+RATE, USUAL, LOWEST, DECAY = 4e-3, 13_000, 3e-4, 1e-1
 SPAN = 5  # the time constant of the weights' moving average is the number of steps over this
 # The learning rate falls to the end of the budget, and most is gained there: no fit stops before,
 # and the weights of the best check are kept.
@@ -97,7 +106,7 @@ def settings(
         rows: number of training rows.
         seconds: time for it; None for no limit.
     """
-    usual, first = budget_of(plan, rows), optimiser_of(plan)
+    usual, first = budget_of(plan), optimiser_of(plan)
     columns = max(1, len(coding.arguments()["sizes"]))
     batch = min(BATCH, max(first.batch_size, rows // 8), max(32, CELLS_AT_ONCE // columns))
     factor = FEWER * batch / first.batch_size
@@ -125,35 +134,41 @@ def settings(
 def completes(model: LatentModel, valid: Rows, groups: Sequence[Sequence[int]], seed: int) -> str:
     """Return which model completes rows better: "chain" or "latents".
 
-    A share of the columns of each held-out row is hidden at random. The model with the higher mean
-    log p(hidden values | other values) is chosen.
+    A share of the columns of each held-out row is hidden at random, and drawn by both models. The
+    model whose draws have the lower mean CRPS is chosen (`lowerbound.tasks.crps`). The
+    likelihood of the hidden values would not do: most of it can be that of a grid or of values
+    that occur often, which says little about how close the draws are.
 
     Args:
         model: the VAE, with a chain.
         valid: held-out rows.
         groups: the coded columns of each raw column.
-        seed: of the hidden values.
+        seed: of the hidden values and the draws.
     """
     assert model.rows is not None, "the chain is trained"
     x = valid.take(torch.arange(min(len(valid), COMPARED))).x
+    x = x.repeat(-(-COMPARED // len(x)), 1)[:COMPARED]  # few rows: each several times
     source = noise.generator("compared", seed)
     hidden = torch.zeros_like(x, dtype=torch.bool)
     for columns in groups:
         hidden[:, list(columns)] = torch.rand(len(x), 1, generator=source) < HIDDEN
-    rest = x.masked_fill(hidden, torch.nan)
-    some = (hidden & ~x.isnan()).any(1)
-    if not some.any():
+    judged = hidden & ~x.isnan()
+    if not judged.any():
         return "latents"
-    whole, partly = Dense(x[some]), Dense(rest[some])
-    by_latents = (
-        metrics.log_likelihood(model, whole, DRAWS, start=0, groups=groups).log_p
-        - metrics.log_likelihood(model, partly, DRAWS, start=0, groups=groups).log_p
-    )
+    rest = draws.determined(model.rows, x.masked_fill(hidden, torch.nan))
+    drawn = {
+        "latents": draws.impute_draws(model, Dense(rest), DRAWS, groups=groups, seed=seed),
+        "chain": draws.complete_draws(model.rows, rest, DRAWS, seed=seed),
+    }
     chain = model.rows.get_submodule("likelihood")
     assert isinstance(chain, Chain), "rows are completed by a chain"
-    with evaluating(model.rows):
-        by_chain = chain.log_prob(x[some], ~hidden[some])
-    return "chain" if by_chain.double().mean() > by_latents.double().mean() else "latents"
+    codes = torch.ones(x.shape[1], dtype=torch.bool)
+    codes[list(chain.place)] = False
+    for column, (gate, code) in chain.gates.items():  # the VAE draws numbers that do not apply
+        own = drawn["latents"]
+        own[..., column].masked_fill_(own[..., gate] != code, 0.0)
+    by = {name: crps(each, x, codes)[judged].mean() for name, each in drawn.items()}
+    return min(by, key=lambda name: float(by[name]))
 
 
 class Measured(NamedTuple):
@@ -222,6 +237,7 @@ def measured(
     ties, tables = _ties(labels)
     rare, offsets = _rare(labels, ties, closing)
     order = _order(labels, closing)
+    codes = _codes(labels, families, sizes, places)
     layout: ChainLayout = {
         "order": order,
         "numbers": numbers,
@@ -231,6 +247,7 @@ def measured(
         "gates": closing,
         "novel": shared["novel"],
         "narrowest": shared["narrowest"],
+        "gaussian": codes,
     }
     chain = Chain(families, sizes, **layout)
     buffers = _knots(chain, list(own.values())) if found else {}
@@ -250,7 +267,13 @@ def measured(
         first = chain.first_value(tie["column"])
         less[: len(table), first : first + table.shape[1]] = torch.from_numpy(table)
         buffers[f"rare{i}"] = less
-    return Measured(layout, buffers, _bias(x, chain, found))
+    shares = None
+    if chain.gaussian is not None:
+        for name, values in buffers.items():
+            chain.get_buffer(name).copy_(values)
+        gaussian, shares = _gaussian(x[: gaussian_rows.MOST], chain, codes or [], found)
+        buffers["gaussian.mean"], buffers["gaussian.covariance"] = gaussian
+    return Measured(layout, buffers, _bias(x, chain, found, shares))
 
 
 def _bare(
@@ -350,10 +373,101 @@ def _copies(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, list[int
     return found
 
 
-def _bias(x: Floats, chain: Chain, found: Sequence[_Number]) -> torch.Tensor:
+def _codes(
+    labels: Sequence[_Label], families: Sequence[str], sizes: Sequence[int], places: Sequence[int]
+) -> list[list[int]] | None:
+    """Return the (column, code) pairs of the Gaussian; None if it would be too large.
+
+    The most frequent code of a column is that of all zeros.
+    """
+    room = GAUSSIAN - len(places)
+    if not places or room < 0:
+        return None
+    pairs: list[list[int]] = []
+    for column in sorted(set(range(len(families))) - set(places), key=lambda c: sizes[c]):
+        counts = np.bincount(labels[column].codes[labels[column].codes >= 0], minlength=2)
+        often = [int(code) for code in np.argsort(-counts)[1:] if counts[code] >= OF_A_CODE]
+        if counts.astype(bool).sum() <= FEW_CODES and len(often) <= room:
+            pairs += [[column, code] for code in sorted(often)]
+            room -= len(often)
+    return pairs
+
+
+def _gaussian(
+    x: Floats, chain: Chain, codes: Sequence[Sequence[int]], found: Sequence[_Number]
+) -> tuple[gaussian_rows.Gaussian, Floats]:
+    """Fit the Gaussian of a chain, and the shares of spikes, cells and logistics of each number.
+
+    The shares are those under which rows that a copy of the Gaussian was not fitted to are most
+    likely, (numbers, 3).
+    """
+    rows = torch.from_numpy(x).float()
+    given, coded = chain.given(rows), chain.read(rows)
+    known = chain.known(rows)
+    values = coded.values.double().clamp(-FARTHEST, FARTHEST)
+    at = chain.get_buffer("at")
+    numbers = values.masked_fill(~given[:, at], torch.nan)
+    further = [
+        (coded.codes[:, column] == code).double().masked_fill(~known[:, column], torch.nan)
+        for column, code in codes
+    ]
+    features = torch.cat([numbers, *(each[:, None] for each in further)], 1)
+    assert chain.gaussian is not None, "the chain has a Gaussian"
+
+    def predict(gaussian: gaussian_rows.Gaussian, some: torch.Tensor) -> gaussian_rows.Predicted:
+        assert chain.gaussian is not None, "the chain has a Gaussian"
+        chain.gaussian.mean, chain.gaussian.covariance = gaussian
+        expected = chain.expectations(coded.at(some), chain.order, None, known[some])
+        by = {chain.place[c]: e for c, e in zip(chain.order, expected, strict=True) if e}
+        inorder = [by[n] for n in range(len(at))]
+        mean, deviation = (torch.stack(each, 1) for each in zip(*inorder, strict=True))
+        return gaussian_rows.Predicted(mean, deviation)
+
+    judged = gaussian_rows.judged(features, numbers, predict)
+    return judged.gaussian, _shares(coded.at(judged.rows), numbers[judged.rows], judged, found)
+
+
+def _shares(
+    rows: Coded, numbers: torch.Tensor, judged: gaussian_rows.Judged, found: Sequence[_Number]
+) -> Floats:
+    """Return the shares (numbers, 3) of spikes, cells and logistics, by maximum likelihood."""
+    low, high = rows.low.double(), rows.high.double()
+    z = [((each - judged.mean) / judged.deviation).numpy() for each in (low, high)]
+    width = (high - low).numpy()
+    grid = width > 0
+    dense = np.exp(-0.5 * z[0] ** 2) / math.sqrt(2 * math.pi) / judged.deviation.numpy()
+    smooth = np.where(grid, (ndtr(z[1]) - ndtr(z[0])) / np.where(grid, width, 1), dense)
+    spikes, cells = rows.spikes.numpy(), rows.cells.numpy()
+    shares = np.empty((len(found), 3))
+    for n, each in enumerate(found):
+        at = ~numbers[:, n].isnan().numpy()
+        spike, cell = spikes[at, n], cells[at, n]
+        # The row itself is not counted, or rare values would seem likelier than they are.
+        of_spike = np.r_[np.maximum(each.often - 1.0, 0.0), 0.0] / max(each.often.sum(), 1)
+        held = (each.rest + 0.5 - (each.rest > 0)) / max(each.rest.sum(), 1) / np.diff(each.edges)
+        p = np.stack(
+            [
+                of_spike[spike] / np.where(grid[at, n], width[at, n], 1.0),
+                np.where(cell >= 0, held[cell], 0.0),
+                smooth[at, n] + 1e-12,
+            ],
+            1,
+        )
+        share = np.full(3, 1 / 3)
+        for _ in range(SHARES if len(p) else 0):
+            weight = p * share
+            share = (weight / weight.sum(1, keepdims=True)).mean(0)
+        shares[n] = share
+    return shares.clip(1e-4, 1.0)
+
+
+def _bias(
+    x: Floats, chain: Chain, found: Sequence[_Number], shares: Floats | None
+) -> torch.Tensor:
     """Return the logarithms of how often each component of each column occurs.
 
-    A number that is no spike is one of a cell or of a logistic density with equal shares.
+    Without `shares` of spikes, cells and logistics, a number that is no spike is one of a cell or
+    of a logistic density with equal shares.
     """
     numbers = {each.column: each for each in found}
     rows = []
@@ -364,8 +478,14 @@ def _bias(x: Floats, chain: Chain, found: Sequence[_Number]) -> torch.Tensor:
             rows.append(np.bincount(codes, minlength=size)[:size] + 0.5)
             continue
         copies = np.full(chain.first_value(column), 0.05 * len(x))
-        smooth = np.full(LOGISTICS, own.rest.sum() / 2 / LOGISTICS)
-        counts = np.r_[copies, own.often, own.rest / 2, smooth, copies]
+        often, rest = own.often.sum(), own.rest.sum()
+        total = often + rest
+        of = (often, rest / 2, rest / 2)
+        if shares is not None:
+            of = tuple(total * shares[chain.place[column]])
+        spikes, cells = own.often / max(often, 1), own.rest / max(rest, 1)
+        smooth = np.full(LOGISTICS, of[2] / LOGISTICS)
+        counts = np.r_[copies, of[0] * spikes, of[1] * cells, smooth, copies]
         rows.append(counts + (0.5 if own.rest.any() else RARELY))
     return torch.from_numpy(np.log(np.concatenate(rows) / max(1, len(x)))).float()
 

@@ -154,7 +154,7 @@ class Search:
         learned = self.parts.learned
         coding = _coding(plan, learned)
         missing = coding.encode(learned).missing_share
-        self.weights = objective_settings(plan, learned.rows, missing)
+        self.weights = objective_settings(plan, missing)
         self.width = default_latent(coding.arguments())
         self.study, self.optuna = _study(folder, self._identity()), _optuna()
 

@@ -221,7 +221,7 @@ def _banner(frame: Data, plan: Plan, inputs: FitInputs, kept: FitStorage) -> lis
     """Return the banner: the plan of the fit, printed before training."""
     target, several = kept.target, kept.team.size > 1
     coding, split = inputs.coding, inputs.split
-    objective = objective_settings(plan, len(split.train), inputs.coded.missing_share)
+    objective = objective_settings(plan, inputs.coded.missing_share)
     limit = "" if plan.time_limit is None else f", at most {spell_seconds(plan.time_limit)}"
     what = frame.examples
     lines = [
@@ -362,7 +362,7 @@ def _unsettled(trained: Model, plan: Plan) -> list[str]:
 
 def _steps(plan: Plan, rows: int) -> int:
     """Return the largest number of steps of a fit to `rows` rows."""
-    return budget_of(plan, rows).total(max(1, rows // optimiser_of(plan).batch_size))
+    return budget_of(plan).total(max(1, rows // optimiser_of(plan).batch_size))
 
 
 def _facts(trained: Model, frame: Data) -> dict[str, Any]:

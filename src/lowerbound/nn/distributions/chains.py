@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +19,19 @@ from typing_extensions import TypedDict
 
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import ONE, Unchecked, sample
+from lowerbound.nn.distributions.gaussian_conditionals import Conditional, GaussianConditionals
 from lowerbound.nn.networks.seen_values import SeenValues
 
 NEVER = -1e9  # in place of the logarithm of 0, so that a masked softmax stays finite
 LOGISTICS = 5  # logistic components of a column of numbers, besides those at copied values
+MIDDLES = -1.0, -0.5, 0.0, 0.5, 1.0  # first locations of the logistic components
 NEAR = -3.0  # first logarithm of the scale of a logistic at a copied value
 WIDEST = 2.0  # logarithm of the largest scale of a logistic, in units of the coded column
 BROAD = 3.0  # standard deviation of the component that covers numbers training has not seen
 FARTHEST = 6.0  # a number beyond it is read as it
 TOGETHER = 64  # columns whose conditionals are computed together
 PADDING = 3e38  # after the last number of a row of a table: model files hold finite numbers
+QUANTILES = [(i + 0.5) / 8 for i in range(8)]  # of a component, for the mean of raw values
 CERTAIN = 1e6  # factor on the logarithms of ties where rows are drawn: never against them
 
 
@@ -89,6 +92,7 @@ class ChainLayout(TypedDict):
     width: int
     novel: float
     narrowest: float
+    gaussian: NotRequired[list[list[int]] | None]
 
 
 class Coded(NamedTuple):
@@ -168,6 +172,9 @@ class Chain(nn.Module):
         novel: probability of a number that training has not seen, and the factor on that of a
             pair of tied values that it has not seen. Neither is ever drawn.
         narrowest: smallest scale of a logistic density, in units of the coded column.
+        gaussian: the (column, code) pairs that enter a Gaussian besides all numbers. The logistic
+            densities of a number begin at its conditional in this Gaussian, given the seen
+            columns, and the network learns the difference. None is without it.
 
     Raises:
         UsageError: E240 if the arguments contradict each other.
@@ -193,6 +200,7 @@ class Chain(nn.Module):
         width: int = 256,
         novel: float = 1e-3,
         narrowest: float = 2.5e-3,
+        gaussian: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         count = len(families)
@@ -202,7 +210,7 @@ class Chain(nn.Module):
         of_numbers = [i for i, kind in enumerate(families) if kind in ("real", "count")]
         self.place = {i: n for n, i in enumerate(of_numbers)}
         self.gates = {gate["column"]: (gate["by"], gate["code"]) for gate in gates}
-        self._check(count, of_numbers, gates, rare)
+        self._check(count, of_numbers, gates, rare, gaussian)
         levels = [max(2, size) for size in sizes]
         for each in numbers:
             levels[each["column"]] = each["spikes"] + each["cells"]
@@ -218,8 +226,11 @@ class Chain(nn.Module):
         self.head = nn.Linear(width, ends[-1])
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.gaussian = None
         if numbers:
             self._build_numbers()
+            if gaussian is not None:
+                self.gaussian = GaussianConditionals(of_numbers, gaussian, list(self.gates))
         for i, tie in enumerate(ties):
             shape = levels[tie["seen"]], self.components[tie["column"]]
             self.register_buffer(f"tie{i}", torch.zeros(shape))
@@ -229,7 +240,12 @@ class Chain(nn.Module):
             self.register_buffer(f"rare{i}", torch.zeros(shape))
 
     def _check(
-        self, count: int, of_numbers: list[int], gates: Sequence[Gate], rare: Sequence[Tie]
+        self,
+        count: int,
+        of_numbers: list[int],
+        gates: Sequence[Gate],
+        rare: Sequence[Tie],
+        gaussian: Sequence[Sequence[int]] | None,
     ) -> None:
         named = [tie[end] for tie in [*self.ties, *rare] for end in ("seen", "column")]
         named += [gate[end] for gate in gates for end in ("column", "by")]
@@ -242,6 +258,7 @@ class Chain(nn.Module):
             and all(each["cells"] >= 1 and each["knots"] >= 2 for each in self.numbers)
             and all(each["spikes"] >= 0 for each in self.numbers)
             and all(self.order.index(g["by"]) < self.order.index(g["column"]) for g in gates)
+            and all(0 <= i < count and i not in self.place for i, _ in gaussian or ())
             and 0 < self.novel < 1
             and 0 < self.narrowest < 1
         )
@@ -270,7 +287,7 @@ class Chain(nn.Module):
         nn.init.zeros_(self.shapes.weight)
         nn.init.zeros_(self.skip.weight)
         with torch.no_grad():
-            middle = [-1.5, -0.75, 0.0, 0.75, 1.5] + [0.0] * self.most_copies
+            middle = [*MIDDLES] + [0.0] * self.most_copies
             narrow = [-1.0] * LOGISTICS + [NEAR] * self.most_copies
             self.shapes.bias.copy_(torch.tensor([*middle, *narrow]).repeat(count))
         source = torch.zeros(count, self.most_copies, dtype=torch.long)
@@ -395,7 +412,14 @@ class Chain(nn.Module):
 
     # Conditionals
 
-    def heads(self, rows: Coded, seen: Tensor, columns: Sequence[int], total: Tensor) -> Heads:
+    def heads(
+        self,
+        rows: Coded,
+        seen: Tensor,
+        columns: Sequence[int],
+        total: Tensor,
+        expected: Sequence[tuple[Tensor, Tensor] | None],
+    ) -> Heads:
         """Return the network's numbers for the conditionals of some columns.
 
         Args:
@@ -403,6 +427,7 @@ class Chain(nn.Module):
             seen: (B, P, C) bool, the columns that are seen where each of the P is predicted.
             columns: P columns to predict.
             total: (B, P, width) sum of the vectors of the seen columns, for each.
+            expected: for each of the P, its mean and standard deviation in the Gaussian.
         """
         where = torch.tensor(list(columns), device=total.device)
         hidden = self.net(total, where).unbind(1)
@@ -420,6 +445,13 @@ class Chain(nn.Module):
                 continue
             middle, log_scale = F.linear(hidden[i], *shapes[number]).chunk(2, 1)
             middle = middle + F.linear(values * seen[:, i][:, at], skips[number])
+            own = expected[i]
+            if own is not None:
+                mean, deviation = (each.to(middle)[:, None] for each in own)
+                free = middle[:, :LOGISTICS] * deviation + mean
+                middle = torch.cat([free, middle[:, LOGISTICS:]], 1)
+                wider = F.pad(deviation.log().expand(-1, LOGISTICS), (0, self.most_copies))
+                log_scale = log_scale + wider
             if self.most_copies:
                 middle = middle + F.pad(rows.copies[:, number], (LOGISTICS, 0))
             location[number] = middle
@@ -546,15 +578,51 @@ class Chain(nn.Module):
         """
         x = x.clone()
         rows, seen = self.read(x), self.known(x)
-        total = self.vectors(rows, seen).sum(1)
+        total, now = self.vectors(rows, seen).sum(1), self._given_all(rows, seen)
         for column in self.order:
             at = (self.applies(column, rows.codes, seen) & ~seen[:, column]).nonzero()[:, 0]
             if not len(at):
                 continue
-            drawn = self._drawn(column, rows.at(at), seen[at], total[at], source, temperature)
+            own = self._expectation(now, column, at)
+            drawn = self._drawn(column, rows.at(at), seen[at], total[at], own, source, temperature)
             total[at] += self._put(rows, at, column, drawn)
             seen[at, column] = True
+            now = self._see(
+                now, rows, column, torch.zeros_like(seen[:, 0]).index_fill(0, at, True)
+            )
         return x.nan_to_num(0.0)
+
+    # The Gaussian
+
+    def _see(
+        self, now: Conditional | None, rows: Coded, column: int, seen: Tensor
+    ) -> Conditional | None:
+        """Return the Gaussian given also a column, where it is seen (B,)."""
+        if now is None or self.gaussian is None:
+            return None
+        number = self.place.get(column)
+        values = rows.codes[:, column] if number is None else rows.values[:, number]
+        if number is not None:
+            values = values.clamp(-FARTHEST, FARTHEST)
+        return self.gaussian.see(now, column, values, seen)
+
+    def _given_all(self, rows: Coded, seen: Tensor) -> Conditional | None:
+        """Return the Gaussian given all seen values, (B, C); None if there is none."""
+        now = None if self.gaussian is None else self.gaussian.start(len(rows.x))
+        for column in self.order:
+            now = self._see(now, rows, column, seen[:, column])
+        return now
+
+    def _expectation(
+        self, now: Conditional | None, column: int, at: Tensor | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return mean and standard deviation of a number in the Gaussian, of some rows."""
+        number = self.place.get(column)
+        if now is None or self.gaussian is None or number is None:
+            return None
+        return self.gaussian.of(now if at is None else now.at(at), number)
+
+    # Drawing one column
 
     def given(self, x: Tensor) -> Tensor:
         """Return which values are given and have a value at all, (B, C) bool."""
@@ -594,13 +662,20 @@ class Chain(nn.Module):
         rows.spikes[at, number], rows.cells[at, number] = spikes[:, 0], cells[:, 0]
         return self.net.vector(column, place[:, 0], number, drawn.clamp(-FARTHEST, FARTHEST))
 
-    def _heads_of(self, rows: Coded, seen: Tensor, total: Tensor, column: int) -> Heads:
+    def _heads_of(
+        self,
+        rows: Coded,
+        seen: Tensor,
+        total: Tensor,
+        column: int,
+        expected: tuple[Tensor, Tensor] | None,
+    ) -> Heads:
         """Return the heads of one column, whose copied columns may have been drawn since."""
         number = self.place.get(column)
         if number is not None:
             which = torch.tensor([number], device=rows.x.device)
             rows.copies[:, number] = self._copies(rows.values, which)[:, 0]
-        return self.heads(rows, seen[:, None], [column], total[:, None])
+        return self.heads(rows, seen[:, None], [column], total[:, None], [expected])
 
     def _drawn(  # noqa: PLR0913, PLR0917 - the state of the rows, and the source of draws
         self,
@@ -608,11 +683,12 @@ class Chain(nn.Module):
         rows: Coded,
         seen: Tensor,
         total: Tensor,
+        expected: tuple[Tensor, Tensor] | None,
         source: torch.Generator | None,
         temperature: float,
     ) -> Tensor:
         """Draw a column given the seen ones, (B,)."""
-        heads, number = self._heads_of(rows, seen, total, column), self.place.get(column)
+        heads, number = self._heads_of(rows, seen, total, column, expected), self.place.get(column)
         if number is None:
             logits = self._code_logits(heads, column, rows, seen, CERTAIN)
             p = (logits / temperature).softmax(1)
@@ -651,7 +727,7 @@ class Chain(nn.Module):
 
     @torch.no_grad()
     def expected(self, x: Tensor) -> Tensor:
-        """Return rows with their open values replaced by E[value | given], (B, C).
+        """Return rows with their open values replaced by E[raw value | given], (B, C).
 
         Codes are replaced by the likeliest one. Each open value is conditional on the given ones
         only; whether a gated column has a value is decided first.
@@ -659,6 +735,7 @@ class Chain(nn.Module):
         x = x.clone()
         rows, given = self.read(x), self.known(x)
         total, seen = self.vectors(rows, given).sum(1), given.clone()
+        now = self._given_all(rows, given)
         gating = {by for by, _ in self.gates.values()}
         vectors: dict[int, Tensor] = {}
         for column in sorted(self.order, key=lambda each: each not in gating):
@@ -666,25 +743,46 @@ class Chain(nn.Module):
             if not len(at):
                 continue
             shown, sums = given[at], total[at]
+            known = None if now is None else now.at(at)
             if column in self.gates:  # the gate is open: this is what its column tells
                 by = self.gates[column][0]
                 sums = sums + torch.where(shown[:, by, None], 0.0, vectors.get(by, total)[at])
+                known = self._see(known, rows.at(at), by, ~shown[:, by])
                 shown[:, by] = True
-            value = self._expected(column, rows.at(at), shown, sums)
+            own = self._expectation(known, column)
+            value = self._expected(column, rows.at(at), shown, sums, own)
             vectors[column] = total.new_zeros(total.shape)
             vectors[column][at] = self._put(rows, at, column, value)
             seen[at, column] = True
         return x.nan_to_num(0.0)
 
-    def _expected(self, column: int, rows: Coded, seen: Tensor, total: Tensor) -> Tensor:
-        """Return the mean of a number, or the likeliest code, given the seen columns; (B,)."""
-        heads, number = self._heads_of(rows, seen, total, column), self.place.get(column)
+    def _expected(
+        self,
+        column: int,
+        rows: Coded,
+        seen: Tensor,
+        total: Tensor,
+        expected: tuple[Tensor, Tensor] | None,
+    ) -> Tensor:
+        """Return the mean of a number, or the likeliest code, given the seen columns; (B,).
+
+        The mean is that of raw values. Numbers beyond the training rows count as their ends: the
+        mean of an exponential would be that of its farthest values.
+        """
+        heads, number = self._heads_of(rows, seen, total, column, expected), self.place.get(column)
         if number is None:
             logits = self._code_logits(heads, column, rows, seen, CERTAIN)
             return logits.argmax(1).to(rows.x)
-        p = self._number_logits(heads, number, rows, seen, CERTAIN).softmax(1)
-        half = torch.full((len(p),), 0.5, dtype=torch.float64, device=p.device)
-        return (p * self._values(heads, number, rows, half)).sum(1)
+        p = self._number_logits(heads, number, rows, seen, CERTAIN).softmax(1).double()
+        which = torch.tensor([number], device=p.device)
+        ends = self.edges[number, 0], self.edges[number, self.numbers[number]["cells"]]
+        mean = torch.zeros_like(p[:, :1])
+        for quantile in QUANTILES:
+            u = torch.full((len(p),), quantile, dtype=torch.float64, device=p.device)
+            values = self._values(heads, number, rows, u).clamp(*ends)
+            raw = self._raw_of(values, which.expand(values.shape[1]))
+            mean += (p * raw).sum(1, keepdim=True) / len(QUANTILES)
+        return self.coded_of(mean, which)[:, 0].to(rows.x)
 
     def log_prob(self, x: Tensor, first: Tensor | None = None) -> Tensor:
         """Return log p of the values of rows that are not NaN, (B,) nats, in the fixed order.
@@ -725,9 +823,35 @@ class Chain(nn.Module):
             earlier, given = earlier | first[:, None], given & ~first
         seen = earlier & known[:, None]
         vectors = self.vectors(rows, known)
-        heads = self.heads(rows, seen, columns, torch.bmm(earlier.to(vectors), vectors))
+        expected = self.expectations(rows, order[: places.stop], first, known)[places.start :]
+        total = torch.bmm(earlier.to(vectors), vectors)
+        heads = self.heads(rows, seen, columns, total, expected)
         found = self.log_prob_of(heads, columns, rows, seen)
         return torch.where(given[:, columns], found, 0.0)
+
+    @torch.no_grad()
+    def expectations(
+        self, rows: Coded, order: Sequence[int], first: Tensor | None, known: Tensor
+    ) -> list[tuple[Tensor, Tensor] | None]:
+        """Return mean and standard deviation (B,) of numbers in the Gaussian.
+
+        Args:
+            rows: B rows.
+            order: columns, each of which is given those before it.
+            first: (B, C) bool, values that all of them are given; None for none.
+            known: (B, C) bool, values that are seen once it is their turn.
+
+        Returns:
+            A pair for each column of the order, None for those that are no numbers.
+        """
+        if self.gaussian is None:
+            return [None] * len(order)
+        ahead = torch.zeros_like(known) if first is None else first & known
+        now, found = self._given_all(rows, ahead), []
+        for column in order:
+            found.append(self._expectation(now, column))
+            now = self._see(now, rows, column, known[:, column] & ~ahead[:, column])
+        return found
 
 
 def _split(layer: nn.Linear, sizes: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
