@@ -8,6 +8,7 @@
 - measures, scoring, typicality, calibration: anomaly scores, p-values and thresholds
 - explain: the columns that make a row's score high
 - evaluate, metrics: estimates of log p(x)
+- completion: fill gaps, by the VAE, its chain of columns, or both
 - crps: how close draws are to the values that came
 - compare, compare_report: measures of drawn rows against real ones; the report on a model
 - proposals: draws of z for importance sampling

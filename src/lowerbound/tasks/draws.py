@@ -214,7 +214,7 @@ def draw_rows(
     """
     with using(rows) as device:
         source = noise.generator("sample", "rows", seed, device=device)
-        chain, drawn = _chain(rows), []
+        chain, drawn = chain_of(rows), []
         for start in range(0, n, SAMPLE_CHUNK):
             count = min(SAMPLE_CHUNK, n - start)
             open_ = given.to(device).expand(count, -1)
@@ -226,7 +226,7 @@ def draw_rows(
 def determined(rows: nn.Module, x: Tensor) -> Tensor:
     """Fill the missing values that another value of the row determines, (n, columns)."""
     with torch.no_grad():
-        return _chain(rows).determined(x)
+        return chain_of(rows).determined(x)
 
 
 def complete(rows: nn.Module, x: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ def complete(rows: nn.Module, x: Tensor) -> Tensor:
         x: (n, columns) coded rows; observed values are unchanged.
     """
     with using(rows):
-        done = [_chain(rows).expected(some) for some in x.split(SAMPLE_CHUNK)]
+        done = [chain_of(rows).expected(some) for some in x.split(SAMPLE_CHUNK)]
     return torch.cat(done)
 
 
@@ -256,12 +256,13 @@ def complete_draws(
     source, done = noise.generator("complete", seed, start, device=x.device), []
     with using(rows):
         for some in x.split(max(1, SAMPLE_CHUNK // draws)):
-            drawn = _chain(rows).draw(some.repeat_interleave(draws, 0), source)
+            drawn = chain_of(rows).draw(some.repeat_interleave(draws, 0), source)
             done.append(drawn.view(len(some), draws, -1))
     return torch.cat(done)
 
 
-def _chain(rows: nn.Module) -> Chain:
+def chain_of(rows: nn.Module) -> Chain:
+    """Return the chain of a model of rows without latents."""
     found = rows.get_submodule("likelihood")
     assert isinstance(found, Chain), "rows are drawn from a chain"
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 from lowerbound import bundle, noise
 from lowerbound.bundle.documents import invalid
-from lowerbound.coding.rows import Dense, Rows, subset
+from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, TableCoding, restore
 from lowerbound.columns.arrow import snippet
 from lowerbound.errors import ModelFileError, UsageError
@@ -28,6 +27,7 @@ from lowerbound.recipes import RECIPES, Recipe, find, images
 from lowerbound.tasks import building, cards, compare_report, contents
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Alarm, Calibration
+from lowerbound.tasks.completion import CHAIN, LATENTS, Completion
 from lowerbound.tasks.conditioning import sample_given
 from lowerbound.tasks.evaluate import Evaluation
 from lowerbound.tasks.explain import explained
@@ -39,7 +39,6 @@ from lowerbound.tasks.state import TrainedState
 
 FEW = 30  # effective samples below which conditional sampling gives a warning
 PAIRS = 1 << 16  # contexts from which conditional draws choose
-CHAIN = "chain"  # the model that completes rows; the other one is "latents"
 PICTURES_AT_ONCE = 1024  # pictures decoded together
 
 
@@ -280,8 +279,8 @@ class Model(TrainedState):
                 images.likelihood_of(
                     self.arguments["likelihood"], self.arguments["shape"][0], True
                 )
-            if self.model.rows is not None:
-                values = tasks.draw_rows(self.model.rows, asked.row, n, seed=seed)
+            if (rows := self._row_model) is not None:
+                values = tasks.draw_rows(rows, asked.row, n, seed=seed)
                 table = asked.imposed(self._drawn(values, None))
                 return Samples(table, float(n), asked.notes)
             context = self.coding.contexts(PAIRS, seed, asked)
@@ -290,9 +289,9 @@ class Model(TrainedState):
             )
             table = self._drawn(drawn.values, drawn.context)
             return Samples(asked.imposed(table), drawn.effective_samples, asked.notes)
-        if self.model.rows is not None and top_k is None:
+        if (rows := self._row_model) is not None and top_k is None:
             open_ = torch.full((len(self.arguments["sizes"]),), torch.nan)
-            values = tasks.draw_rows(self.model.rows, open_, n, seed=seed, temperature=temperature)
+            values = tasks.draw_rows(rows, open_, n, seed=seed, temperature=temperature)
             return Samples(self._drawn(values, None))
         context = self.coding.contexts(n, seed)
         values = tasks.sample(
@@ -305,6 +304,11 @@ class Model(TrainedState):
             draw=self.recipe.draw,
         )
         return Samples(self._drawn(values, context))
+
+    @property
+    def _row_model(self) -> torch.nn.Module | None:
+        """The chain of columns, if rows are drawn from it."""
+        return self.model.rows if self.facts.get("draws", CHAIN) == CHAIN else None
 
     def _drawn(self, values: torch.Tensor, context: torch.Tensor | None) -> pa.Table:
         return self.coding.drawn(finite(values.numpy(), "draws", infinite=True), context)
@@ -337,58 +341,23 @@ class Model(TrainedState):
         """Return rows that are coded already with their missing values filled; see `impute`."""
         # The pixels of a picture are missing independently, so they need no groups.
         groups = () if self.coding.shape else [group.parts for group in self.coding.groups]
-        rows, by_chain = coded.rows, False
-        if self.model.rows is not None:
-            x = rows.take(torch.arange(len(rows))).x
-            rows = Dense(tasks.determined(self.model.rows, x))
-            by_chain = self.facts.get("completes") == CHAIN
+        scales = self.coding.scales if isinstance(self.coding, TableCoding) else ()
+        by = self.facts.get("completes", LATENTS)
+        completion = Completion(self.model, by, groups, scales)
         if draws is None:
-            scales = self.coding.scales if isinstance(self.coding, TableCoding) else ()
-            by_latents = partial(tasks.impute, self.model, scales=scales)
-            work = self._completed if by_chain else by_latents
-            values = work(rows, groups=groups).numpy()
+            values = completion.point(coded.rows).numpy()
             finite(values, "values", infinite=True, groups=groups)
             return self.coding.filled(frame, values)
         if draws < 1:
             raise UsageError(
                 "E240", f"draws must be a positive integer, got {draws}", fix="--draws 5"
             )
-        start = frame.start
-        if by_chain:
-            drawn = self._completed(rows, groups, draws, seed, start)
-        else:
-            drawn = tasks.impute_draws(
-                self.model, rows, draws, groups=groups, seed=seed, start=start
-            )
-        values = drawn.numpy()
+        values = completion.draws(coded.rows, draws, seed=seed, start=frame.start).numpy()
         finite(values.reshape(-1, *values.shape[2:]), "draws", infinite=True, groups=groups)
         copies = [self.coding.filled(frame, values[:, m]) for m in range(draws)]
         return pa.concat_tables(
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
         )
-
-    def _completed(
-        self,
-        rows: Rows,
-        groups: Sequence[Sequence[int]],
-        draws: int | None = None,
-        seed: int = 0,
-        start: int = 0,
-    ) -> torch.Tensor:
-        """Return coded rows with missing values completed by the chain, (n, [draws,] columns)."""
-        assert self.model.rows is not None, "the model has a chain"
-        x = rows.take(torch.arange(len(rows))).x
-        gaps = tasks.has_gaps(x, groups).nonzero()[:, 0]
-        filled = x.clone() if draws is None else x[:, None].repeat(1, draws, 1)
-        if not len(gaps):
-            return filled
-        if draws is None:
-            filled[gaps] = tasks.complete(self.model.rows, x[gaps])
-        else:
-            filled[gaps] = tasks.complete_draws(
-                self.model.rows, x[gaps], draws, seed=seed, start=start
-            )
-        return filled
 
     def restore(
         self,

@@ -15,6 +15,7 @@ from lowerbound.nn.model import LatentModel
 from lowerbound.nn.objectives.elbo import Elbo
 from lowerbound.tasks import doctor, draws, restore
 from lowerbound.tasks.calibration import Calibration
+from lowerbound.tasks.completion import LATENTS
 from lowerbound.tasks.scoring import Likelihood, Scoring, by_levels, levels_lacking
 from lowerbound.tasks.trained import Model
 from lowerbound.training import row_stage
@@ -70,7 +71,7 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
         "history": history.as_dict(),
         **({} if priors is None else {"priors_history": priors.as_dict()}),
         **({} if rows is None else {"rows_history": rows.as_dict()}),
-        **_completing(plan, model, inputs),
+        **_uses_of_rows(plan, model, inputs),
         "typical_nats": {}
         if typical is None
         else {group.column: float(typical[list(group.parts)].sum()) for group in columns},
@@ -92,12 +93,16 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
     )
 
 
-def _completing(plan: Plan, model: LatentModel, inputs: FitInputs) -> dict[str, str]:
-    """Return which of the two models of a table completes its rows."""
+def _uses_of_rows(plan: Plan, model: LatentModel, inputs: FitInputs) -> dict[str, str]:
+    """Return by which of the two models of a table its rows are drawn and completed."""
     if model.rows is None:
         return {}
     groups = [group.parts for group in inputs.coding.groups]
-    return {"completes": row_stage.completes(model, inputs.valid, groups, plan.seed)}
+    draws = row_stage.draws(model, inputs.valid)
+    if draws == LATENTS:  # of few rows or steps
+        inputs.say("rows       drawn from the VAE: its held-out likelihood is the higher one")
+    completes = row_stage.completes(model, inputs.valid, groups, plan.seed)
+    return {"draws": draws, "completes": completes}
 
 
 def score_samples(model: LatentModel, coded: Coded) -> int:

@@ -620,13 +620,7 @@ def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     weights = objective_settings(plan, inputs.coded.missing_share)
     objective = with_theta_prior(RandomOrders(rows), rows, weights, len(train))
     history, _ = _trained(plan, inputs, objective, settings, "rows")
-    some = subset(inputs.valid, torch.arange(min(len(inputs.valid), loop.CHECK_ROWS)))
-    both = fitted.model, rows.cpu()
-    by_vae, by_chain = inputs.team.first(lambda: [loop.held_out(m, some) for m in both])
-    if by_chain <= by_vae:  # of few rows or steps
-        inputs.say("rows       drawn from the VAE: its held-out likelihood is the higher one")
-        return fitted
-    fitted.model.rows = rows
+    fitted.model.rows = rows.cpu()
     arguments = {**fitted.arguments, "chain": layout}
     return fitted._replace(arguments=arguments, rows=history)
 

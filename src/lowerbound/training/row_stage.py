@@ -18,7 +18,7 @@ from scipy.special import ndtr
 
 from lowerbound import noise
 from lowerbound.coding.base import Coding
-from lowerbound.coding.rows import Dense, Rows
+from lowerbound.coding.rows import Dense, Rows, subset
 from lowerbound.columns.base import Scale
 from lowerbound.nn.distributions.chains import (
     FARTHEST,
@@ -32,9 +32,11 @@ from lowerbound.nn.distributions.chains import (
     Tie,
 )
 from lowerbound.nn.model import LatentModel
-from lowerbound.tasks import draws
+from lowerbound.tasks.completion import BOTH, CHAIN, LATENTS, Completion
 from lowerbound.tasks.crps import crps
+from lowerbound.tasks.draws import chain_of
 from lowerbound.training import gaussian_rows
+from lowerbound.training.engine import loop
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.plan import ANNEAL, Plan, budget_of, optimiser_of
 
@@ -130,14 +132,22 @@ def settings(
     return budget, optimiser
 
 
+def draws(model: LatentModel, valid: Rows) -> str:
+    """Return the model under which held-out rows are likelier: "chain" or "latents"."""
+    assert model.rows is not None, "the chain is trained"
+    some = subset(valid, torch.arange(min(len(valid), loop.CHECK_ROWS)))
+    by_vae, by_chain = (loop.held_out(each, some) for each in (model, model.rows))
+    return CHAIN if by_chain > by_vae else LATENTS
+
+
 @torch.no_grad()
 def completes(model: LatentModel, valid: Rows, groups: Sequence[Sequence[int]], seed: int) -> str:
-    """Return which model completes rows better: "chain" or "latents".
+    """Return by which model rows are completed: "chain", "latents" or "both".
 
-    A share of the columns of each held-out row is hidden at random, and drawn by both models. The
-    model whose draws have the lower mean CRPS is chosen (`lowerbound.tasks.crps`). The
-    likelihood of the hidden values would not do: most of it can be that of a grid or of values
-    that occur often, which says little about how close the draws are.
+    A share of the columns of each held-out row is hidden at random, and drawn by each model and
+    by their mixture. The one whose draws have the lowest mean CRPS is chosen
+    (`lowerbound.tasks.crps`). The likelihood of the hidden values would not do: most of it can be
+    that of a grid or of values that occur often, which says little about how close draws are.
 
     Args:
         model: the VAE, with a chain.
@@ -154,19 +164,19 @@ def completes(model: LatentModel, valid: Rows, groups: Sequence[Sequence[int]], 
         hidden[:, list(columns)] = torch.rand(len(x), 1, generator=source) < HIDDEN
     judged = hidden & ~x.isnan()
     if not judged.any():
-        return "latents"
-    rest = draws.determined(model.rows, x.masked_fill(hidden, torch.nan))
+        return LATENTS
+    rest = Dense(x.masked_fill(hidden, torch.nan))
     drawn = {
-        "latents": draws.impute_draws(model, Dense(rest), DRAWS, groups=groups, seed=seed),
-        "chain": draws.complete_draws(model.rows, rest, DRAWS, seed=seed),
+        by: Completion(model, by, groups).draws(rest, DRAWS, seed=seed) for by in (LATENTS, CHAIN)
     }
-    chain = model.rows.get_submodule("likelihood")
-    assert isinstance(chain, Chain), "rows are completed by a chain"
+    chain = chain_of(model.rows)
     codes = torch.ones(x.shape[1], dtype=torch.bool)
     codes[list(chain.place)] = False
     for column, (gate, code) in chain.gates.items():  # the VAE draws numbers that do not apply
-        own = drawn["latents"]
+        own = drawn[LATENTS]
         own[..., column].masked_fill_(own[..., gate] != code, 0.0)
+    half = DRAWS // 2
+    drawn[BOTH] = torch.cat([drawn[LATENTS][:, :half], drawn[CHAIN][:, :half]], 1)
     by = {name: crps(each, x, codes)[judged].mean() for name, each in drawn.items()}
     return min(by, key=lambda name: float(by[name]))
 
