@@ -320,13 +320,17 @@ def main() -> None:
                     cell = (name, mechanism, share, seed, method)
                     if cell in done:
                         continue
+                    run = {**dict(zip(key, cell, strict=True)), "rows": len(frame)}
                     began = time.perf_counter()
-                    filled = METHODS[method](gaps, seed)
-                    seconds = time.perf_counter() - began
-                    run = dict(zip(key, cell, strict=True))
-                    run |= {"rows": len(frame), **judged(frame, hidden, filled)}
-                    runs.append(run | {"seconds": round(seconds, 1)})
-                    print(json.dumps(runs[-1]), flush=True)
+                    try:
+                        filled = METHODS[method](gaps, seed)
+                    except subprocess.CalledProcessError as error:  # of a peer
+                        run["failed"] = error.stderr.strip().splitlines()[-1]
+                    else:
+                        run |= judged(frame, hidden, filled)
+                    run["seconds"] = round(time.perf_counter() - began, 1)
+                    runs.append(run)
+                    print(json.dumps(run), flush=True)
             results_file.write("imputation", mean_ranks=ranks(runs), runs=runs)
 
 

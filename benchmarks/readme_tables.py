@@ -398,7 +398,13 @@ MEASURES = {"rmse": "RMSE, sd", "accuracy": "accuracy", "crps": "CRPS, sd", "cov
 def imputation(document: Document) -> str:
     """Return how close filled-in values are to the hidden ones, for all methods."""
     by_method: dict[str, list[Document]] = {}
+    by_cell: dict[tuple[Any, ...], list[Document]] = {}
     for run in document["runs"]:
+        cell = tuple(run[name] for name in ("table", "mechanism", "share", "seed"))
+        by_cell.setdefault(cell, []).append(run)
+    most = max(map(len, by_cell.values()))
+    common = {cell: runs for cell, runs in by_cell.items() if len(runs) == most}
+    for run in (run for runs in common.values() for run in runs):
         by_method.setdefault(run["method"], []).append(run)
     rows = []
     for method, runs in by_method.items():
@@ -411,15 +417,14 @@ def imputation(document: Document) -> str:
                 *("" if rank is None else f"{rank:.2f}" for rank in ranks),
             ]
         )
-    cells = {(r["table"], r["mechanism"], r["share"], r["seed"]) for r in document["runs"]}
-    tables = list(dict.fromkeys(r["table"] for r in document["runs"]))
+    tables = list(dict.fromkeys(cell[0] for cell in common))
     head = ["method", *MEASURES.values(), "rank, RMSE", "rank, accuracy", "rank, CRPS"]
     return "\n\n".join(
         [
             f"How close filled-in values are to hidden ones: {listed(tables)}, with 10 and 30 % "
             "of the cells hidden, completely at random and depending on other columns "
-            f"({counted(len(cells), 'cell')} of table, mechanism, share and seed). Numbers are in "
-            "standard deviations of their columns; CRPS is that of draws, and of the one value of "
+            f"({counted(len(common), 'cell')} of table, mechanism, share and seed). Numbers are "
+            "in standard deviations of their columns; CRPS is that of draws, and of the one value of "
             "methods without any; coverage is that of 90 % intervals of 50 draws. Ranks are means "
             "over the cells, 1 is best:",
             table(head, rows),
