@@ -424,8 +424,8 @@ def imputation(document: Document) -> str:
             f"How close filled-in values are to hidden ones: {listed(tables)}, with 10 and 30 % "
             "of the cells hidden, completely at random and depending on other columns "
             f"({counted(len(common), 'cell')} of table, mechanism, share and seed). Numbers are "
-            "in standard deviations of their columns; CRPS is that of draws, and of the one value of "
-            "methods without any; coverage is that of 90 % intervals of 50 draws. Ranks are means "
+            "in standard deviations of their columns; CRPS is that of draws, and of the one value "
+            "of methods without any; coverage is that of 90 % intervals of 50 draws. Ranks are means "
             "over the cells, 1 is best:",
             table(head, rows),
             source("imputation", document),
