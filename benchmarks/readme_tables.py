@@ -425,8 +425,8 @@ def imputation(document: Document) -> str:
             "of the cells hidden, completely at random and depending on other columns "
             f"({counted(len(common), 'cell')} of table, mechanism, share and seed). Numbers are "
             "in standard deviations of their columns; CRPS is that of draws, and of the one value "
-            "of methods without any; coverage is that of 90 % intervals of 50 draws. Ranks are means "
-            "over the cells, 1 is best:",
+            "of methods without any; coverage is that of 90 % intervals of 50 draws. Ranks are "
+            "means over the cells, 1 is best:",
             table(head, rows),
             source("imputation", document),
         ]
