@@ -47,6 +47,7 @@ def pair(axes: Axes, rows: pd.DataFrame, names: list[str], title: str) -> None:
     counts = pd.crosstab(rows[PAIR[0]], rows[PAIR[1]]).reindex(names).fillna(0)
     axes.imshow(np.log1p(counts), cmap="Blues", aspect="auto")
     axes.set_yticks(range(len(names)), names, fontsize=6)
+    axes.set_xticks(range(0, counts.shape[1], 3), [f"{v:g}" for v in counts.columns[::3]])
     axes.set_xlabel(PAIR[1])
     axes.set_title(title, fontsize=9)
 
