@@ -74,7 +74,7 @@ class Scale(NamedTuple):
 
     @property
     def linear(self) -> bool:
-        """Whether the map is linear: the mean of codes is then the code of the mean."""
+        """Whether the map is linear, so that it commutes with taking a mean."""
         return not self.log and len(self.raw) == 2
 
     def raw_of(self, codes: np.ndarray) -> np.ndarray:

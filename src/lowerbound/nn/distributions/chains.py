@@ -837,9 +837,9 @@ class Chain(nn.Module):
 
         Args:
             rows: B rows.
-            order: columns, each of which is given those before it.
-            first: (B, C) bool, values that all of them are given; None for none.
-            known: (B, C) bool, values that are seen once it is their turn.
+            order: columns; each is conditioned on the columns before it.
+            first: (B, C) bool, values on which every column is conditioned; None for none.
+            known: (B, C) bool, values that are not missing.
 
         Returns:
             A pair for each column of the order, None for those that are no numbers.
