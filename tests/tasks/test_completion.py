@@ -71,7 +71,7 @@ def test_the_closest_to_hidden_values_is_chosen(fitted, monkeypatch):
     table, model = fitted
     rows = Dense(model.encode(table)[1].rows.x[:120])
     groups = [group.parts for group in model.coding.groups]
-    truth = rows.x.repeat(5, 1)[:500]
+    truth = rows.x.repeat(row_stage.COPIES, 1)[: row_stage.COMPARED]
 
     def given(good):
         def draws(self, rest, count, **where):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -113,23 +114,24 @@ def judged(x: Tensor, values: Tensor, predict: Callable[[Gaussian, Tensor], Pred
     x = x[: MOST_WITH_GAPS if x[:MOST].isnan().any() else MOST]
     values, n = values[: len(x)], len(x)
     fold = torch.arange(n) % FOLDS
-    chosen: dict[float, list[tuple[Tensor, Tensor, Tensor]]] = {s: [] for s in SHRINKAGES}
-    nats = dict.fromkeys(SHRINKAGES, 0.0)
-    for each in range(FOLDS if n <= FEW else 1):
-        held = (fold == each).nonzero()[:, 0]
-        if not len(held) or len(held) == n:
-            continue
-        found = fitted(x[fold != each])
-        for share in SHRINKAGES:
-            mean, deviation = predict(shrunk(found, share), held)
+    folds = [fold == each for each in range(FOLDS if n <= FEW else 1)]
+    found = [
+        (held.nonzero()[:, 0], fitted(x[~held])) for held in folds if held.any() and not held.all()
+    ]
+    best, most, chosen = SHRINKAGES[0], -math.inf, []
+    for share in SHRINKAGES:
+        predicted = [(held, *predict(shrunk(each, share), held)) for held, each in found]
+        nats = 0.0
+        for held, mean, deviation in predicted:
             z = (values[held] - mean) / deviation
             log_p = (-0.5 * z.square() - deviation.log()).clamp_min(-20.0).nan_to_num(0.0)
-            nats[share] += float(log_p.sum())
-            chosen[share].append((held, mean, deviation))
-    best = max(SHRINKAGES, key=lambda share: nats[share])
+            nats += float(log_p.sum())
+        if nats <= most:  # the likelihood has one maximum in the share
+            break
+        best, most, chosen = share, nats, predicted
     whole = shrunk(fitted(x), best)
-    if not chosen[best]:  # a single row
+    if not chosen:  # a single row
         every = torch.arange(n)
         return Judged(whole, every, *predict(whole, every))
-    parts = [torch.cat(each) for each in zip(*chosen[best], strict=True)]
+    parts = [torch.cat(each) for each in zip(*chosen, strict=True)]
     return Judged(whole, *parts)

@@ -72,7 +72,9 @@ MOST_LEVELS = 4096  # of a column; tables with more are drawn from the VAE
 MOST_COLUMNS = 256  # coded columns; drawing takes a step for each
 FEWER = 2  # passes of the first stage for each pass of this one
 CELLS_AT_ONCE = 1 << 14  # values of a batch
-COMPARED, HIDDEN, DRAWS = 500, 0.3, 32  # held-out rows, share hidden in them, draws of each
+# To choose how rows are completed: most rows, copies of each held-out row with other values hidden
+# if these are fewer, share of the columns that is hidden, and draws of each row.
+COMPARED, COPIES, HIDDEN, DRAWS = 500, 4, 0.3, 16
 TIME = 0.4  # share of a time limit
 BATCH, LEAST = 256, 300  # rows of a step; steps of a fit to few rows
 # Learning rate of tables of `USUAL` rows and more; of fewer, it falls with the root of the rows:
@@ -144,10 +146,11 @@ def draws(model: LatentModel, valid: Rows) -> str:
 def completes(model: LatentModel, valid: Rows, groups: Sequence[Sequence[int]], seed: int) -> str:
     """Return by which model rows are completed: "chain", "latents" or "both".
 
-    A share of the columns of each held-out row is hidden at random, and drawn by each model and
-    by their mixture. The one whose draws have the lowest mean CRPS is chosen
-    (`lowerbound.tasks.crps`). The likelihood of the hidden values would not do: most of it can be
-    that of a grid or of values that occur often, which says little about how close draws are.
+    A share of the columns of each held-out row is hidden at random, in some copies of the row if
+    these are few, and drawn by each model and by their mixture. The one whose draws have the
+    lowest mean CRPS is chosen (`lowerbound.tasks.crps`). The likelihood of the hidden values would
+    not do: most of it can be that of a grid or of values that occur often, which says little about
+    how close draws are.
 
     Args:
         model: the VAE, with a chain.
@@ -157,7 +160,7 @@ def completes(model: LatentModel, valid: Rows, groups: Sequence[Sequence[int]], 
     """
     assert model.rows is not None, "the chain is trained"
     x = valid.take(torch.arange(min(len(valid), COMPARED))).x
-    x = x.repeat(-(-COMPARED // len(x)), 1)[:COMPARED]  # few rows: each several times
+    x = x.repeat(COPIES, 1)[:COMPARED]
     source = noise.generator("compared", seed)
     hidden = torch.zeros_like(x, dtype=torch.bool)
     for columns in groups:
@@ -424,14 +427,14 @@ def _gaussian(
     features = torch.cat([numbers, *(each[:, None] for each in further)], 1)
     assert chain.gaussian is not None, "the chain has a Gaussian"
 
+    rank = torch.tensor(chain.order).argsort()
+
     def predict(gaussian: gaussian_rows.Gaussian, some: torch.Tensor) -> gaussian_rows.Predicted:
         assert chain.gaussian is not None, "the chain has a Gaussian"
         chain.gaussian.mean, chain.gaussian.covariance = gaussian
-        expected = chain.expectations(coded.at(some), chain.order, None, known[some])
-        by = {chain.place[c]: e for c, e in zip(chain.order, expected, strict=True) if e}
-        inorder = [by[n] for n in range(len(at))]
-        mean, deviation = (torch.stack(each, 1) for each in zip(*inorder, strict=True))
-        return gaussian_rows.Predicted(mean, deviation)
+        expected = chain.expectations(coded.at(some), rank, None, known[some])
+        assert expected is not None, "the chain has a Gaussian"
+        return gaussian_rows.Predicted(*expected)
 
     judged = gaussian_rows.judged(features, numbers, predict)
     return judged.gaussian, _shares(coded.at(judged.rows), numbers[judged.rows], judged, found)

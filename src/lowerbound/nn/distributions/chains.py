@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import ONE, Unchecked, sample
-from lowerbound.nn.distributions.gaussian_conditionals import Conditional, GaussianConditionals
+from lowerbound.nn.distributions.gaussian_conditionals import GaussianConditionals
 from lowerbound.nn.networks.seen_values import SeenValues
 
 NEVER = -1e9  # in place of the logarithm of 0, so that a masked softmax stays finite
@@ -29,6 +29,7 @@ NEAR = -3.0  # first logarithm of the scale of a logistic at a copied value
 WIDEST = 2.0  # logarithm of the largest scale of a logistic, in units of the coded column
 BROAD = 3.0  # standard deviation of the component that covers numbers training has not seen
 FARTHEST = 6.0  # a number beyond it is read as it
+FEW_COMPONENTS = 15  # columns with at most one more are computed together
 TOGETHER = 64  # columns whose conditionals are computed together
 PADDING = 3e38  # after the last number of a row of a table: model files hold finite numbers
 QUANTILES = [(i + 0.5) / 8 for i in range(8)]  # of a component, for the mean of raw values
@@ -124,17 +125,22 @@ class Coded(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """The network's numbers for the conditionals of some columns.
+    """The network's numbers for the conditionals of n columns: all codes, or all numbers.
 
     Attributes:
-        components: by column, (B, K) unnormalised log-probabilities of its codes or components.
-        location: by place among the columns of numbers, (B, smooth) of the logistic components.
+        columns: their indices.
+        at: (n,) their places among the columns that were asked for.
+        logits: (n, B, K) unnormalised log-probabilities of codes or components; -1e9 after the
+            last one of a column.
+        location: (n, B, smooth) of the logistic components of numbers; None for codes.
         scale: likewise.
     """
 
-    components: dict[int, Tensor]
-    location: dict[int, Tensor]
-    scale: dict[int, Tensor]
+    columns: list[int]
+    at: Tensor
+    logits: Tensor
+    location: Tensor | None
+    scale: Tensor | None
 
 
 class Chain(nn.Module):
@@ -412,14 +418,22 @@ class Chain(nn.Module):
 
     # Conditionals
 
+    def _groups(self, columns: Sequence[int]) -> list[list[int]]:
+        """Return places of columns of a kind and of similar numbers of components."""
+        groups: dict[tuple[bool, int], list[int]] = {}
+        for i, column in enumerate(columns):
+            length = max(FEW_COMPONENTS, self.components[column] - 1).bit_length()
+            groups.setdefault((column in self.place, length), []).append(i)
+        return list(groups.values())
+
     def heads(
         self,
         rows: Coded,
         seen: Tensor,
         columns: Sequence[int],
         total: Tensor,
-        expected: Sequence[tuple[Tensor, Tensor] | None],
-    ) -> Heads:
+        expected: tuple[Tensor, Tensor] | None,
+    ) -> list[Heads]:
         """Return the network's numbers for the conditionals of some columns.
 
         Args:
@@ -427,39 +441,69 @@ class Chain(nn.Module):
             seen: (B, P, C) bool, the columns that are seen where each of the P is predicted.
             columns: P columns to predict.
             total: (B, P, width) sum of the vectors of the seen columns, for each.
-            expected: for each of the P, its mean and standard deviation in the Gaussian.
+            expected: mean and standard deviation in the Gaussian, each (B, P), arbitrary for
+                codes; None without one.
         """
-        where = torch.tensor(list(columns), device=total.device)
-        hidden = self.net(total, where).unbind(1)
-        layers = _split(self.head, self.components)
-        found = {c: F.linear(h, *layers[c]) for c, h in zip(columns, hidden, strict=True)}
-        if not self.numbers:
-            return Heads(found, {}, {})
-        at, location, scale = self.get_buffer("at"), {}, {}
-        shapes = _split(self.shapes, [2 * self.smooth] * len(self.numbers))
-        skips = self.skip.weight.split(self.smooth)
+        device = total.device
+        hidden = self.net(total, torch.tensor(list(columns), device=device)).transpose(0, 1)
+        found = []
+        for group in self._groups(columns):
+            own = [columns[i] for i in group]
+            at = torch.tensor(group, device=device)
+            h = hidden if len(group) == len(columns) else hidden.index_select(0, at)
+            logits = self._components(h, own)
+            location = scale = None
+            if own[0] in self.place:
+                which = torch.tensor([self.place[column] for column in own], device=device)
+                given = None if expected is None else [each[:, at] for each in expected]
+                location, scale = self._logistics(h, which, rows, seen[:, at], given)
+            found.append(Heads(own, at, logits, location, scale))
+        return found
+
+    def _components(self, hidden: Tensor, columns: Sequence[int]) -> Tensor:
+        """Return the logits (n, B, K) of the codes or components of n columns."""
+        device = hidden.device
+        sizes = torch.tensor([self.components[c] for c in columns], device=device)
+        starts = torch.tensor([self.spans[c][0] for c in columns], device=device)
+        each = torch.arange(int(sizes.max()), device=device)
+        index = (starts[:, None] + torch.minimum(each, sizes[:, None] - 1)).flatten()
+        weight = self.head.weight.index_select(0, index).view(len(columns), len(each), -1)
+        bias = self.head.bias.index_select(0, index).view(len(columns), 1, -1)
+        found = torch.baddbmm(bias, hidden, weight.transpose(1, 2))
+        beyond = each >= sizes[:, None]
+        return found.masked_fill(beyond[:, None], NEVER) if len(columns) > 1 else found
+
+    def _logistics(
+        self,
+        hidden: Tensor,
+        which: Tensor,
+        rows: Coded,
+        seen: Tensor,
+        expected: Sequence[Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return locations and scales (n, B, smooth) of the logistic components of n numbers."""
+        count, at = len(self.numbers), self.get_buffer("at")
+        weight = self.shapes.weight.view(count, 2 * self.smooth, -1).index_select(0, which)
+        bias = self.shapes.bias.view(count, 1, -1).index_select(0, which)
+        shapes = torch.baddbmm(bias, hidden, weight.transpose(1, 2))
         values = rows.values.clamp(-FARTHEST, FARTHEST)
-        for i, column in enumerate(columns):
-            number = self.place.get(column)
-            if number is None:
-                continue
-            middle, log_scale = F.linear(hidden[i], *shapes[number]).chunk(2, 1)
-            middle = middle + F.linear(values * seen[:, i][:, at], skips[number])
-            own = expected[i]
-            if own is not None:
-                mean, deviation = (each.to(middle)[:, None] for each in own)
-                free = middle[:, :LOGISTICS] * deviation + mean
-                middle = torch.cat([free, middle[:, LOGISTICS:]], 1)
-                wider = F.pad(deviation.log().expand(-1, LOGISTICS), (0, self.most_copies))
-                log_scale = log_scale + wider
-            if self.most_copies:
-                middle = middle + F.pad(rows.copies[:, number], (LOGISTICS, 0))
-            location[number] = middle
-            scale[number] = log_scale.clamp(math.log(self.narrowest), WIDEST).exp()
-        return Heads(found, location, scale)
+        shown = values[:, None] * seen[:, :, at]
+        skip = self.skip.weight.view(count, self.smooth, -1).index_select(0, which)
+        skipped = torch.bmm(shown.transpose(0, 1), skip.transpose(1, 2))
+        location, log_scale = shapes.chunk(2, -1)
+        location = location + skipped
+        if expected is not None:
+            mean, deviation = (each.T.to(location)[..., None] for each in expected)
+            free = location[..., :LOGISTICS] * deviation + mean
+            location = torch.cat([free, location[..., LOGISTICS:]], -1)
+            wider = deviation.log().expand(-1, -1, LOGISTICS)
+            log_scale = log_scale + F.pad(wider, (0, self.most_copies))
+        if self.most_copies:
+            location = location + F.pad(rows.copies[:, which].transpose(0, 1), (LOGISTICS, 0))
+        return location, log_scale.clamp(math.log(self.narrowest), WIDEST).exp()
 
     def log_prob_of(
-        self, heads: Heads, columns: Sequence[int], rows: Coded, seen: Tensor
+        self, heads: Sequence[Heads], columns: Sequence[int], rows: Coded, seen: Tensor
     ) -> Tensor:
         """Return log p(column | seen columns), (B, P) nats; arbitrary where it is NaN.
 
@@ -469,98 +513,108 @@ class Chain(nn.Module):
             rows: B rows.
             seen: (B, P, C) bool, the columns that are seen where each of the P is predicted.
         """
-        found, numbers = {}, []
-        for i, column in enumerate(columns):
-            if column in self.place:
-                numbers.append(i)
-            else:
-                found[column] = self._log_prob_of_code(heads, column, rows, seen[:, i])
-        if numbers:
-            own = [columns[i] for i in numbers]
-            which = torch.tensor([self.place[c] for c in own], device=rows.x.device)
-            each = self._log_prob_of_numbers(heads, which, rows, seen[:, numbers]).unbind(1)
-            found |= dict(zip(own, each, strict=True))
-        return torch.stack([found[column] for column in columns], 1)
+        each = [
+            self._log_prob_of_codes(some, rows, seen[:, some.at])
+            if some.location is None
+            else self._log_prob_of_numbers(some, rows, seen[:, some.at])
+            for some in heads
+        ]
+        place = torch.cat([some.at for some in heads]).argsort()
+        return torch.cat(each)[place].T
 
-    def _tied(
-        self, logits: Tensor, column: int, rows: Coded, seen: Tensor, factor: float = 1.0
-    ) -> Tensor:
-        """Return logits of a column, lowered for values that do not go with the seen columns."""
+    def _log_p(self, heads: Heads, rows: Coded, seen: Tensor, factor: float = 1.0) -> Tensor:
+        """Return the log-probabilities (n, B, K) of codes or components.
+
+        Values that do not go with the seen columns are less likely, and a column that is not seen
+        is not copied.
+
+        Args:
+            heads: of n columns.
+            rows: B rows.
+            seen: (B, n, C) bool, the columns that are seen where each of the n is predicted.
+            factor: on the logarithms of ties.
+        """
+        less = self._less(heads, rows, seen, factor)
+        return (heads.logits if less is None else heads.logits + less).log_softmax(-1)
+
+    @torch.no_grad()
+    def _less(self, heads: Heads, rows: Coded, seen: Tensor, factor: float) -> Tensor | None:
+        place = {column: i for i, column in enumerate(heads.columns)}
+        less: Tensor | None = None
         for name, pairs, weight in (("tie", self.ties, factor), ("rare", self.rare, 1.0)):
             for i, tie in enumerate(pairs):
-                if tie["column"] == column:
-                    source = tie["seen"]
-                    less = weight * self.get_buffer(f"{name}{i}")[rows.codes[:, source]]
-                    logits = logits + less * seen[:, source, None]
-        return logits
+                source, own = tie["seen"], place.get(tie["column"])
+                if own is None:
+                    continue
+                table = weight * self.get_buffer(f"{name}{i}")
+                less = torch.zeros_like(heads.logits) if less is None else less
+                found = F.embedding(rows.codes[:, source], table) * seen[:, own, source, None]
+                less[own, :, : table.shape[1]] += found
+        for column, own in place.items():
+            sources = self._sources(column)
+            if sources:
+                less = torch.zeros_like(heads.logits) if less is None else less
+                unseen, end = NEVER * (~seen[:, own, sources]).to(less), self.components[column]
+                less[own, :, : len(sources)] += unseen
+                less[own, :, end - len(sources) : end] += unseen
+            if self.reserved[column]:
+                less = torch.zeros_like(heads.logits) if less is None else less
+                less[own, :, 0] += NEVER
+        return less
 
-    def _code_logits(
-        self, heads: Heads, column: int, rows: Coded, seen: Tensor, factor: float = 1.0
-    ) -> Tensor:
-        logits = heads.components[column]
-        if self.reserved[column]:
-            logits = torch.cat([torch.full_like(logits[:, :1], NEVER), logits[:, 1:]], 1)
-        return self._tied(logits, column, rows, seen, factor)
+    def _sources(self, column: int) -> list[int]:
+        """Return the columns whose values a column may copy."""
+        number = self.place.get(column)
+        return [] if number is None else self.numbers[number]["copies"]
 
-    def _log_prob_of_code(self, heads: Heads, column: int, rows: Coded, seen: Tensor) -> Tensor:
-        logits, codes = self._code_logits(heads, column, rows, seen), rows.codes[:, column]
-        found, kept = -F.cross_entropy(logits, codes, reduction="none"), self.reserved[column]
-        if not kept:
-            return found
-        return torch.where(codes == 0, math.log(kept), found + math.log1p(-kept))
+    def _log_prob_of_codes(self, heads: Heads, rows: Coded, seen: Tensor) -> Tensor:
+        """Return the log-probabilities (n, B) of codes; `seen` (B, n, C) is what each is given."""
+        codes = rows.codes[:, heads.columns].T
+        found = self._log_p(heads, rows, seen).gather(-1, codes[..., None])[..., 0]
+        kept = found.new_tensor([[self.reserved[column]] for column in heads.columns])
+        unknown = (kept > 0) & (codes == 0)
+        return torch.where(unknown, kept.log(), found + (-kept).log1p())
 
-    def _number_logits(
-        self, heads: Heads, number: int, rows: Coded, seen: Tensor, factor: float = 1.0
-    ) -> Tensor:
-        """Return the logits (B, K) of the components of a column of numbers.
+    def _log_prob_of_numbers(self, heads: Heads, rows: Coded, seen: Tensor) -> Tensor:
+        """Return the log-density (n, B) of numbers; `seen` (B, n, C) is what each is given.
 
         The components are copies, spikes, cells, logistics, and logistics at the copies.
         """
-        own = self.numbers[number]
-        column, sources = own["column"], own["copies"]
-        logits = self._tied(heads.components[column], column, rows, seen, factor)
-        if not sources:
-            return logits
-        unseen = NEVER * (~seen[:, sources]).to(logits)
-        others = logits.new_zeros(len(logits), logits.shape[1] - 2 * len(sources))
-        return logits + torch.cat([unseen, others, unseen], 1)
-
-    def _log_prob_of_numbers(
-        self, heads: Heads, which: Tensor, rows: Coded, seen: Tensor
-    ) -> Tensor:
-        """Return the log-density (B, N') of numbers; `seen` (B, N', C) is what each is given."""
-        numbers = which.tolist()
-        x, low, high = rows.values[:, which], rows.low[:, which], rows.high[:, which]
+        assert heads.location is not None, "the columns are numbers"
+        assert heads.scale is not None, "the columns are numbers"
+        log_p, device = self._log_p(heads, rows, seen), seen.device
+        own = [self.numbers[self.place[column]] for column in heads.columns]
+        which = torch.tensor([self.place[column] for column in heads.columns], device=device)
+        spikes, cells = (
+            torch.tensor([[n[kind]] for n in own], device=device) for kind in ("spikes", "cells")
+        )
+        copies = torch.tensor([[len(n["copies"])] for n in own], device=device)
+        x, low, high = (each[:, which].T for each in (rows.values, rows.low, rows.high))
         grid = high > low
         log_width = torch.where(grid, high - low, 1.0).log()
-        spike, cell = rows.spikes[:, which], rows.cells[:, which]
+        spike, cell = rows.spikes[:, which].T, rows.cells[:, which].T
         inside, edges = cell.clamp_min(0), self.edges[which]
-        left, right = (edges.gather(1, (inside + k).T).T for k in (0, 1))
-        alone, smooth, copied = [], [], []
-        for i, number in enumerate(numbers):
-            own = self.numbers[number]
-            log_p = self._number_logits(heads, number, rows, seen[:, i]).log_softmax(1)
-            copies, spare = len(own["copies"]), self.most_copies - len(own["copies"])
-            at = [spike[:, i].clamp_min(0), inside[:, i] + own["spikes"]]
-            alone.append(log_p.gather(1, torch.stack(at, 1) + copies))
-            start = copies + own["spikes"] + own["cells"]
-            smooth.append(F.pad(log_p[:, start:], (0, spare), value=NEVER))
-            copied.append(F.pad(log_p[:, :copies], (0, spare), value=NEVER))
-        of_spikes, of_cells = torch.stack(alone, 1).unbind(-1)
-        of_cells = of_cells - (right - left).clamp_min(1e-12).log()
+        width = edges.gather(1, inside + 1) - edges.gather(1, inside)
+        at = torch.stack([spike.clamp_min(0) + copies, inside + spikes + copies], -1)
+        of_spikes, of_cells = log_p.gather(-1, at).unbind(-1)
+        of_cells = of_cells - width.clamp_min(1e-12).log()
         terms = [
             torch.where(spike >= 0, of_spikes - log_width, NEVER)[..., None],
             torch.where(cell >= 0, of_cells, NEVER)[..., None],
         ]
+        some = torch.arange(self.smooth, device=device)
         if self.most_copies:
-            value = rows.copies[:, which]
+            value, each = rows.copies[:, which].transpose(0, 1), some[: self.most_copies]
             equal = grid[..., None] & (value >= low[..., None]) & (value <= high[..., None])
-            terms.append(torch.where(equal, torch.stack(copied, 1) - log_width[..., None], NEVER))
-        location = torch.stack([heads.location[n] for n in numbers], 1)
-        scale = torch.stack([heads.scale[n] for n in numbers], 1)
-        each = _logistic(low, high, grid, location, scale)
-        each = each - torch.where(grid, log_width, 0.0)[..., None]
-        terms.append(torch.stack(smooth, 1) + each)
+            equal &= (each < copies)[:, None]
+            first = log_p[..., : self.most_copies]
+            first = F.pad(first, (0, self.most_copies - first.shape[-1]), value=NEVER)
+            terms.append(torch.where(equal, first - log_width[..., None], NEVER))
+        index = (copies + spikes + cells + some).clamp_max(log_p.shape[-1] - 1)
+        smooth = log_p.gather(-1, index[:, None].expand(-1, log_p.shape[1], -1))
+        smooth = smooth.masked_fill((some >= LOGISTICS + copies)[:, None], NEVER)
+        each = _logistic(low, high, grid, heads.location, heads.scale)
+        terms.append(smooth + each - torch.where(grid, log_width, 0.0)[..., None])
         found = torch.cat(terms, -1).logsumexp(-1)
         broad = -0.5 * (x / BROAD).square() - math.log(BROAD * math.sqrt(2 * math.pi))
         return torch.logaddexp(found + math.log1p(-self.novel), broad + math.log(self.novel))
@@ -578,49 +632,37 @@ class Chain(nn.Module):
         """
         x = x.clone()
         rows, seen = self.read(x), self.known(x)
-        total, now = self.vectors(rows, seen).sum(1), self._given_all(rows, seen)
+        total, now = self.vectors(rows, seen).sum(1), None
+        if self.gaussian is not None:
+            now = self.gaussian.begin(seen, ~seen, self._rank(self.order))
+            every = torch.arange(len(x), device=x.device)
+            for column in self.order:
+                at = every[seen[:, column]]
+                now.see(column, self._feature(rows, column, at), at)
         for column in self.order:
             at = (self.applies(column, rows.codes, seen) & ~seen[:, column]).nonzero()[:, 0]
             if not len(at):
                 continue
-            own = self._expectation(now, column, at)
+            own = None
+            if now is not None and column in self.place:
+                own = now.of(self.place[column], at)
             drawn = self._drawn(column, rows.at(at), seen[at], total[at], own, source, temperature)
             total[at] += self._put(rows, at, column, drawn)
             seen[at, column] = True
-            now = self._see(
-                now, rows, column, torch.zeros_like(seen[:, 0]).index_fill(0, at, True)
-            )
+            if now is not None:
+                now.see(column, self._feature(rows, column, at), at)
         return x.nan_to_num(0.0)
 
-    # The Gaussian
+    def _rank(self, order: Sequence[int]) -> Tensor:
+        """Return the place of each column in an order, (C,)."""
+        return torch.tensor(list(order), device=self.head.weight.device).argsort()
 
-    def _see(
-        self, now: Conditional | None, rows: Coded, column: int, seen: Tensor
-    ) -> Conditional | None:
-        """Return the Gaussian given also a column, where it is seen (B,)."""
-        if now is None or self.gaussian is None:
-            return None
+    def _feature(self, rows: Coded, column: int, at: Tensor) -> Tensor:
+        """Return the numbers or the codes of a column as the Gaussian reads them."""
         number = self.place.get(column)
-        values = rows.codes[:, column] if number is None else rows.values[:, number]
-        if number is not None:
-            values = values.clamp(-FARTHEST, FARTHEST)
-        return self.gaussian.see(now, column, values, seen)
-
-    def _given_all(self, rows: Coded, seen: Tensor) -> Conditional | None:
-        """Return the Gaussian given all seen values, (B, C); None if there is none."""
-        now = None if self.gaussian is None else self.gaussian.start(len(rows.x))
-        for column in self.order:
-            now = self._see(now, rows, column, seen[:, column])
-        return now
-
-    def _expectation(
-        self, now: Conditional | None, column: int, at: Tensor | None = None
-    ) -> tuple[Tensor, Tensor] | None:
-        """Return mean and standard deviation of a number in the Gaussian, of some rows."""
-        number = self.place.get(column)
-        if now is None or self.gaussian is None or number is None:
-            return None
-        return self.gaussian.of(now if at is None else now.at(at), number)
+        if number is None:
+            return rows.codes[at, column]
+        return rows.values[at, number].clamp(-FARTHEST, FARTHEST)
 
     # Drawing one column
 
@@ -669,13 +711,18 @@ class Chain(nn.Module):
         total: Tensor,
         column: int,
         expected: tuple[Tensor, Tensor] | None,
-    ) -> Heads:
-        """Return the heads of one column, whose copied columns may have been drawn since."""
+    ) -> tuple[Heads, Tensor]:
+        """Return the heads of one column, and log p of its components (B, K) to draw from.
+
+        The columns that it copies may have been drawn since the rows were read.
+        """
         number = self.place.get(column)
         if number is not None:
             which = torch.tensor([number], device=rows.x.device)
             rows.copies[:, number] = self._copies(rows.values, which)[:, 0]
-        return self.heads(rows, seen[:, None], [column], total[:, None], [expected])
+        given = None if expected is None else (expected[0][:, None], expected[1][:, None])
+        (heads,) = self.heads(rows, seen[:, None], [column], total[:, None], given)
+        return heads, self._log_p(heads, rows, seen[:, None], CERTAIN)[0]
 
     def _drawn(  # noqa: PLR0913, PLR0917 - the state of the rows, and the source of draws
         self,
@@ -688,14 +735,12 @@ class Chain(nn.Module):
         temperature: float,
     ) -> Tensor:
         """Draw a column given the seen ones, (B,)."""
-        heads, number = self._heads_of(rows, seen, total, column, expected), self.place.get(column)
+        heads, log_p = self._heads_of(rows, seen, total, column, expected)
+        chosen = (log_p / temperature).softmax(1).multinomial(1, generator=source)
+        number = self.place.get(column)
         if number is None:
-            logits = self._code_logits(heads, column, rows, seen, CERTAIN)
-            p = (logits / temperature).softmax(1)
-            return p.multinomial(1, generator=source)[:, 0].to(rows.x)
+            return chosen[:, 0].to(rows.x)
         which = torch.tensor([number], device=rows.x.device)
-        logits = self._number_logits(heads, number, rows, seen, CERTAIN)
-        chosen = (logits / temperature).softmax(1).multinomial(1, generator=source)
         like = {"generator": source, "device": rows.x.device, "dtype": torch.float64}
         uniform = torch.rand(len(chosen), **like).clamp(1e-9, 1 - 1e-9)
         values = self._values(heads, number, rows, uniform)
@@ -703,11 +748,13 @@ class Chain(nn.Module):
 
     def _values(self, heads: Heads, number: int, rows: Coded, uniform: Tensor) -> Tensor:
         """Return the value (B, K) of each component of a number at quantiles (B,) of it."""
+        assert heads.location is not None, "the column is one of numbers"
+        assert heads.scale is not None, "the column is one of numbers"
         own, u = self.numbers[number], uniform[:, None].to(rows.x)
         edges = self.edges[number, : own["cells"] + 1]
         cells = edges[:-1] + u * (edges[1:] - edges[:-1])
         spikes = self.spikes[number, : own["spikes"]].expand(len(u), -1)
-        smooth = heads.location[number] + heads.scale[number] * uniform[:, None].logit().to(u)
+        smooth = heads.location[0] + heads.scale[0] * uniform[:, None].logit().to(u)
         copies = len(own["copies"])
         smooth = smooth[:, : LOGISTICS + copies]
         return torch.cat([rows.copies[:, number, :copies], spikes, cells, smooth], 1)
@@ -735,7 +782,7 @@ class Chain(nn.Module):
         x = x.clone()
         rows, given = self.read(x), self.known(x)
         total, seen = self.vectors(rows, given).sum(1), given.clone()
-        now = self._given_all(rows, given)
+        now = self._given(rows, given)
         gating = {by for by, _ in self.gates.values()}
         vectors: dict[int, Tensor] = {}
         for column in sorted(self.order, key=lambda each: each not in gating):
@@ -743,13 +790,15 @@ class Chain(nn.Module):
             if not len(at):
                 continue
             shown, sums = given[at], total[at]
-            known = None if now is None else now.at(at)
+            known = None if now is None else [each[at] for each in now]
             if column in self.gates:  # the gate is open: this is what its column tells
                 by = self.gates[column][0]
                 sums = sums + torch.where(shown[:, by, None], 0.0, vectors.get(by, total)[at])
-                known = self._see(known, rows.at(at), by, ~shown[:, by])
                 shown[:, by] = True
-            own = self._expectation(known, column)
+                known = self._given(rows.at(at), shown)
+            own = None
+            if known is not None and column in self.place:
+                own = known[0][:, self.place[column]], known[1][:, self.place[column]]
             value = self._expected(column, rows.at(at), shown, sums, own)
             vectors[column] = total.new_zeros(total.shape)
             vectors[column][at] = self._put(rows, at, column, value)
@@ -769,11 +818,11 @@ class Chain(nn.Module):
         The mean is that of raw values. Numbers beyond the training rows count as their ends: the
         mean of an exponential would be that of its farthest values.
         """
-        heads, number = self._heads_of(rows, seen, total, column, expected), self.place.get(column)
+        heads, log_p = self._heads_of(rows, seen, total, column, expected)
+        number = self.place.get(column)
         if number is None:
-            logits = self._code_logits(heads, column, rows, seen, CERTAIN)
-            return logits.argmax(1).to(rows.x)
-        p = self._number_logits(heads, number, rows, seen, CERTAIN).softmax(1).double()
+            return log_p.argmax(1).to(rows.x)
+        p = log_p.exp().double()
         which = torch.tensor([number], device=p.device)
         ends = self.edges[number, 0], self.edges[number, self.numbers[number]["cells"]]
         mean = torch.zeros_like(p[:, :1])
@@ -816,14 +865,16 @@ class Chain(nn.Module):
         """
         rows, known, given = self.read(x), self.known(x), self.given(x)
         columns = [order[place] for place in places]
-        rank = torch.tensor(list(order), device=x.device).argsort()
-        own = torch.tensor(list(places), device=x.device)[:, None]
+        rank, own = self._rank(order), torch.tensor(list(places), device=x.device)[:, None]
         earlier = (rank < own).expand(len(x), -1, -1)
         if first is not None:
             earlier, given = earlier | first[:, None], given & ~first
         seen = earlier & known[:, None]
         vectors = self.vectors(rows, known)
-        expected = self.expectations(rows, order[: places.stop], first, known)[places.start :]
+        expected = self.expectations(rows, rank, first, known)
+        if expected is not None:
+            at = torch.tensor([self.place.get(column, 0) for column in columns], device=x.device)
+            expected = expected[0][:, at], expected[1][:, at]
         total = torch.bmm(earlier.to(vectors), vectors)
         heads = self.heads(rows, seen, columns, total, expected)
         found = self.log_prob_of(heads, columns, rows, seen)
@@ -831,36 +882,29 @@ class Chain(nn.Module):
 
     @torch.no_grad()
     def expectations(
-        self, rows: Coded, order: Sequence[int], first: Tensor | None, known: Tensor
-    ) -> list[tuple[Tensor, Tensor] | None]:
-        """Return mean and standard deviation (B,) of numbers in the Gaussian.
+        self, rows: Coded, rank: Tensor, first: Tensor | None, known: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return mean and standard deviation (B, N) of all numbers in the Gaussian.
 
         Args:
             rows: B rows.
-            order: columns; each is conditioned on the columns before it.
+            rank: (C,) the place of each column in the order; each is conditioned on the columns
+                before it.
             first: (B, C) bool, values on which every column is conditioned; None for none.
             known: (B, C) bool, values that are not missing.
 
         Returns:
-            A pair for each column of the order, None for those that are no numbers.
+            None without a Gaussian.
         """
         if self.gaussian is None:
-            return [None] * len(order)
-        ahead = torch.zeros_like(known) if first is None else first & known
-        now, found = self._given_all(rows, ahead), []
-        for column in order:
-            found.append(self._expectation(now, column))
-            now = self._see(now, rows, column, known[:, column] & ~ahead[:, column])
-        return found
+            return None
+        first = torch.zeros_like(known) if first is None else first & known
+        values = rows.values.clamp(-FARTHEST, FARTHEST)
+        return self.gaussian.given_earlier(values, rows.codes, first, known & ~first, rank)
 
-
-def _split(layer: nn.Linear, sizes: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-    """Return the weights and biases of the parts of a linear layer's outputs.
-
-    The gradient of a split is one concatenation; that of slices would be a sum of as many tensors
-    of the size of all weights.
-    """
-    return list(zip(layer.weight.split(list(sizes)), layer.bias.split(list(sizes)), strict=True))
+    def _given(self, rows: Coded, seen: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return `expectations` given the seen values only."""
+        return self.expectations(rows, torch.zeros_like(rows.codes[0]), seen, seen)
 
 
 def _interpolated(x: Tensor, xs: Tensor, ys: Tensor, last: Tensor) -> Tensor:

@@ -3,36 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 SMALLEST = 1e-9  # variance of a column that the seen ones determine
+AT_ONCE = 512  # rows whose matrices are at hand together
 
 
-class Conditional(NamedTuple):
-    """The Gaussian of all features given those that were seen in each of B rows.
+class Conditionals:
+    """The Gaussian of some rows, of which one column after another is seen.
 
-    Attributes:
-        mean: (B, D) float64.
-        covariance: (B, D, D) float64, or (1, D, D) while all rows have seen the same columns.
+    Rows in which the same columns are seen in the same order share one Cholesky factor L of the
+    covariance in that order. With e = L^-1 (x - mean), every feature is its mean plus the sum of
+    the earlier entries of e times the entries of its row of L.
+
+    Args:
+        gaussian: the Gaussian, with D features of which nothing is conditioned on D - A.
+        which: (B,) pattern of each row.
+        order: (U, A) the features in the order of each pattern.
+        factor: (U, A, A) Cholesky factors.
+        pulls: (U, A, N) rows of L of the numbers; 0 for features that are not seen before them.
     """
 
-    mean: Tensor
-    covariance: Tensor
+    def __init__(
+        self,
+        gaussian: GaussianConditionals,
+        which: Tensor,
+        order: Tensor,
+        factor: Tensor,
+        pulls: Tensor,
+    ) -> None:
+        self.gaussian, self.which = gaussian, which
+        self.order, self.factor, self.pulls = order, factor, pulls
+        variance = gaussian.covariance.diagonal()[: gaussian.numbers] - pulls.square().sum(1)
+        self.deviation = variance.clamp_min(SMALLEST).sqrt()
+        self.place = order.argsort(1)
+        self.white = pulls.new_zeros(len(which), order.shape[1])
 
-    def at(self, rows: Tensor) -> Conditional:
-        """Return some of the rows."""
-        shared = len(self.covariance) == 1
-        return Conditional(self.mean[rows], self.covariance if shared else self.covariance[rows])
+    def see_all(self, x: Tensor) -> None:
+        """See all features (B, A) at once, less their means; 0 for those never seen."""
+        if len(self.order) == 1:
+            own = x[:, self.order[0]].T
+            self.white = torch.linalg.solve_triangular(self.factor[0], own, upper=False).T
+            return
+        for some in torch.arange(len(x), device=x.device).split(AT_ONCE):
+            which = self.which[some]
+            own = x[some].gather(1, self.order[which])[..., None]
+            solved = torch.linalg.solve_triangular(self.factor[which], own, upper=False)
+            self.white[some] = solved[..., 0]
+
+    def see(self, column: int, values: Tensor, rows: Tensor) -> None:
+        """See a column of some rows.
+
+        Args:
+            column: its index.
+            values: (R,) its numbers or codes.
+            rows: (R,) the rows.
+        """
+        which = self.which[rows]
+        for feature, x in self.gaussian.features_of(column, values):
+            place = self.place[which, feature]
+            own = self.factor[which, place]
+            white = self.white[rows]
+            scale = own.gather(1, place[:, None])[:, 0]
+            self.white[rows, place] = (x - (own * white).sum(1)) / scale
+
+    def of(self, number: int, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation, each (R,), of a number of some rows."""
+        which = self.which[rows]
+        pulls = self.pulls[..., number]
+        mean = (self.white[rows] * pulls[which]).sum(1) + self.gaussian.mean[number]
+        return mean, self.deviation[which, number]
+
+    def of_all(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation, each (B, N), of all numbers."""
+        if len(self.pulls) == 1:
+            mean = self.white @ self.pulls[0]
+        else:
+            some = zip(self.white.split(AT_ONCE), self.which.split(AT_ONCE), strict=True)
+            mean = torch.cat([(white[:, None] @ self.pulls[at])[:, 0] for white, at in some])
+        return mean + self.gaussian.mean[: self.gaussian.numbers], self.deviation[self.which]
 
 
 class GaussianConditionals(nn.Module):
-    """A Gaussian of the numbers and some codes of a row, conditioned on one column after another.
-
-    Each step is one update of the sweep, as in a Kalman filter: after any of them, the mean and
-    the variance of every number given the columns seen so far are at hand.
+    """A Gaussian of the numbers and some codes of a row.
 
     Args:
         numbers: the columns of numbers, the first features.
@@ -50,45 +105,88 @@ class GaussianConditionals(nn.Module):
         passive: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        size = len(numbers) + len(codes)
+        size, self.numbers = len(numbers) + len(codes), len(numbers)
         self.register_buffer("mean", torch.zeros(size, dtype=torch.float64))
         self.register_buffer("covariance", torch.eye(size, dtype=torch.float64))
-        self.features: dict[int, list[tuple[int, int | None]]] = {}
-        for place, column in enumerate(numbers):
-            self.features[column] = [] if column in passive else [(place, None)]
-        for place, (column, code) in enumerate(codes, len(numbers)):
-            self.features.setdefault(column, []).append((place, code))
+        columns = [*numbers, *(column for column, _ in codes)]
+        active = [i for i, column in enumerate(columns) if column not in passive]
+        further: dict[str, Sequence[int]] = {
+            "columns": columns,
+            "codes": [code for _, code in codes],
+            "active": active,
+        }
+        for name, values in further.items():
+            self.register_buffer(name, torch.tensor(values).long(), persistent=False)
+        self._features: dict[int, list[tuple[int, int, int | None]]] = {}
+        for place, feature in enumerate(active):
+            code = None if feature < self.numbers else codes[feature - self.numbers][1]
+            self._features.setdefault(columns[feature], []).append((place, feature, code))
 
-    def start(self, rows: int) -> Conditional:
-        """Return the Gaussian of rows in which nothing is seen."""
-        return Conditional(self.mean.expand(rows, -1), self.covariance[None])
+    def features_of(self, column: int, values: Tensor) -> list[tuple[int, Tensor]]:
+        """Return place and values (R,), less their mean, of the active features of a column."""
+        return [
+            (place, (values if code is None else values == code).to(self.mean) - self.mean[i])
+            for place, i, code in self._features.get(column, ())
+        ]
 
-    def see(self, now: Conditional, column: int, values: Tensor, seen: Tensor) -> Conditional:
-        """Return the Gaussian given also the values of a column.
+    def begin(self, first: Tensor, later: Tensor, rank: Tensor) -> Conditionals:
+        """Return the Gaussian of rows of which nothing is seen yet.
 
         Args:
-            now: given the columns so far.
-            column: its index.
-            values: (B,) its numbers or codes; arbitrary where it is not seen.
-            seen: (B,) bool.
+            first: (B, C) bool, the columns that are seen before all others.
+            later: (B, C) bool, the columns that are seen after them, in the order of rank.
+            rank: (C,) place of each column in the order. A number is conditioned on the first
+                columns and on those of lower rank.
         """
-        features = self.features.get(column, ())
-        some = bool(seen.any()) if features else False
-        if not some:
-            return now
-        everywhere = bool(seen.all())
-        mean, covariance = now
-        for place, code in features:
-            value = values if code is None else values == code
-            variance = covariance[:, place, place].clamp_min(SMALLEST)
-            gain = covariance[:, :, place] / variance[:, None]
-            if not everywhere:
-                gain = gain * seen[:, None]
-            mean = mean + gain * (value.to(mean) - mean[:, place])[:, None]
-            covariance = covariance - gain[:, :, None] * covariance[:, place, None, :]
-        return Conditional(mean, covariance)
+        active = self.get_buffer("active")
+        own = self.get_buffer("columns")[active]
+        patterns, which = _distinct(torch.cat([first[:, own], later[:, own]], 1))
+        ahead, after = patterns.chunk(2, 1)
+        ranks = torch.where(ahead, rank[own] - len(rank), rank[own])
+        order = ranks.argsort(dim=1, stable=True)
+        shown = (ahead | after).gather(1, order).to(self.mean)
+        features = active[order]
+        matrix = self.covariance[features[:, :, None], features[:, None]]
+        # What is never seen is a row and a column of the identity in the matrix.
+        matrix = matrix * shown[:, :, None] * shown[:, None] + torch.diag_embed(1 - shown)
+        factor = _factor(matrix)
+        cross = self.covariance[features, : self.numbers] * shown[..., None]
+        pulls = torch.linalg.solve_triangular(factor, cross, upper=False)
+        target = rank[self.get_buffer("columns")[: self.numbers]]
+        earlier = ranks.gather(1, order)[..., None] < target
+        return Conditionals(self, which, order, factor, torch.where(earlier, pulls, 0.0))
 
-    def of(self, now: Conditional, number: int) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation, each (B,), of a number given what was seen."""
-        variance = now.covariance[:, number, number].clamp_min(SMALLEST)
-        return now.mean[:, number], variance.sqrt().expand(len(now.mean))
+    def given_earlier(
+        self, values: Tensor, codes: Tensor, first: Tensor, later: Tensor, rank: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation, each (B, N), of numbers given the columns before.
+
+        Args:
+            values: (B, N) the numbers; arbitrary where they are not seen.
+            codes: (B, C) the codes of all columns.
+            first: as for `begin`.
+            later: likewise.
+            rank: likewise.
+        """
+        active, columns = self.get_buffer("active"), self.get_buffer("columns")
+        indicators = codes[:, columns[self.numbers :]] == self.get_buffer("codes")
+        x = torch.cat([values.to(self.mean), indicators.to(self.mean)], 1) - self.mean
+        seen = (first | later)[:, columns[active]]
+        now = self.begin(first, later, rank)
+        now.see_all(torch.where(seen, x[:, active], 0.0))
+        return now.of_all()
+
+
+def _distinct(patterns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct rows (U, K) of a matrix (B, K), and the index (B,) of each row's."""
+    if bool((patterns == patterns[:1]).all()):
+        return patterns[:1], torch.zeros(len(patterns), dtype=torch.long, device=patterns.device)
+    found, which = patterns.unique(dim=0, return_inverse=True)
+    return found, which
+
+
+def _factor(matrix: Tensor) -> Tensor:
+    """Return Cholesky factors (U, A, A); of a matrix that is not positive, of its diagonal."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    diagonal = torch.diag_embed(matrix.diagonal(dim1=-2, dim2=-1).clamp_min(SMALLEST).sqrt())
+    return torch.where((failed > 0)[..., None, None], diagonal, factor)
