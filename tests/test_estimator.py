@@ -39,7 +39,7 @@ class TestScikitLearnsOwnChecks:
         """One check runs only where this says that scipy may dispatch on array types."""
         monkeypatch.setenv("SCIPY_ARRAY_API", "1")
 
-    @parametrize_with_checks([VAE(preset="fast", max_epochs=5)])
+    @parametrize_with_checks([VAE(preset="fast", max_epochs=2)])
     def test_pass(self, estimator, check):
         check(estimator)
 

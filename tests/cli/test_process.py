@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from lowerbound.cli.main import main
+
 SRC = str(Path(__file__).parents[2] / "src")
 CLI = [sys.executable, "-m", "lowerbound"]
 
@@ -160,10 +162,21 @@ def test_reader_that_stops_reading(folder):
     assert err == b""
 
 
+WORDS = ["fit", "tx.csv", "--preset", "fast", "--max-epochs", "6", "--out"]
+
+
+@pytest.fixture(scope="module")
+def whole(made, tmp_path_factory):
+    """The weights of a fit that nobody stopped."""
+    words, out = [WORDS[0], str(made / "tx.csv"), *WORDS[2:]], tmp_path_factory.mktemp("whole")
+    assert main([*words, str(out / "n.vae"), "-q"]) == 0
+    return (out / "n.vae" / "weights.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
 )
-def test_a_stopped_fit_keeps_its_best(folder, run, number, code):
+def test_a_stopped_fit_keeps_its_best(whole, folder, run, number, code):
     # The signal comes from within, at the first look at the held-out rows: no guess at timing.
     text = (
         "import os, sys\n"
@@ -178,9 +191,8 @@ def test_a_stopped_fit_keeps_its_best(folder, run, number, code):
         "from lowerbound.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    words = ["fit", "tx.csv", "--preset", "fast", "--max-epochs", "12", "--out"]
     done = subprocess.run(
-        [sys.executable, "-c", text, *words, "m.vae"],
+        [sys.executable, "-c", text, *WORDS, "m.vae"],
         env=environment(),
         capture_output=True,
         text=True,
@@ -189,21 +201,19 @@ def test_a_stopped_fit_keeps_its_best(folder, run, number, code):
     )
     assert done.returncode == code, done.stderr
     assert "stopped by you; this is the best model so far" in " ".join(done.stdout.split())
-    told = "next:  lowerbound fit tx.csv --preset fast --max-epochs 12 --out m.vae\n"
+    told = "next:  lowerbound fit tx.csv --preset fast --max-epochs 6 --out m.vae\n"
     assert done.stdout.endswith(told)
     assert "Traceback" not in done.stderr
     assert run("verify", "m.vae").code == 0
     assert (folder / "m.run").is_dir()
     # The same command goes on, and ends as a fit that nobody stopped.
-    again = run(*words, "m.vae")
+    again = run(*WORDS, "m.vae")
     assert again.code == 0, again.err
     assert "continuing the run in m.run" in again.err
     assert not (folder / "m.run").exists()
-    assert run(*words, "n.vae").code == 0
-    weights = [(folder / name / "weights.safetensors").read_bytes() for name in ("m.vae", "n.vae")]
-    assert weights[0] == weights[1]
+    assert (folder / "m.vae" / "weights.safetensors").read_bytes() == whole
     # Now that it is finished, it is a model like any other.
-    assert run(*words, "m.vae").code == 2
+    assert run(*WORDS, "m.vae").code == 2
 
 
 def test_a_fit_stopped_before_it_learned_writes_nothing(folder):

@@ -24,7 +24,7 @@ def trained():
             "paid": np.sin(shop) + 0.1 * rng.normal(size=3000),
         }
     )
-    plan = Plan(preset="fast", max_epochs=40, settings={"tree_above": 20})
+    plan = Plan(preset="fast", max_epochs=20, settings={"tree_above": 20})
     return table, learn(table, plan)
 
 

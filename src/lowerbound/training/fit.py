@@ -602,11 +602,11 @@ def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     assert isinstance(coding, TableCoding), "the rows are of a table"
     some = train.take(torch.arange(min(len(train), row_stage.MOST_ROWS))).x.numpy()
     parts, width = coding.arguments(), PRESETS[plan.preset].hidden[0] // 2
+    measured = row_stage.measured(
+        some, parts["families"], parts["sizes"], coding.scales, coding.gates, width
+    )
+    layout = measured.layout
     with noise.isolated(plan.seed, "chain weights"):
-        measured = row_stage.measured(
-            some, parts["families"], parts["sizes"], coding.scales, coding.gates, width
-        )
-        layout = measured.layout
         rows = row_model(parts["families"], parts["sizes"], parts["reserved"], layout)
     chain = rows.get_submodule("likelihood")
     assert isinstance(chain, Chain), "the model of rows is a chain"

@@ -262,7 +262,8 @@ def measured(
         "narrowest": shared["narrowest"],
         "gaussian": codes,
     }
-    chain = Chain(families, sizes, **layout)
+    with noise.isolated("not trained"):
+        chain = Chain(families, sizes, **layout)
     buffers = _knots(chain, list(own.values())) if found else {}
     if found:
         buffers["edges"] = _padded([each.edges for each in found], chain.edges)
@@ -303,7 +304,8 @@ def _bare(
     order = list(range(len(families)))
     gated = {gate["column"] for gate in shared["gates"]}
     order.sort(key=lambda i: i in gated)
-    chain = Chain(families, sizes, order=order, numbers=numbers, width=1, **shared)
+    with noise.isolated("not trained"):
+        chain = Chain(families, sizes, order=order, numbers=numbers, width=1, **shared)
     if own:
         for name, values in _knots(chain, list(own.values())).items():
             chain.get_buffer(name).copy_(values)
