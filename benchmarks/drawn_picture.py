@@ -1,7 +1,7 @@
 """Draw real rows of Adult beside rows that the default model draws: three columns and one pair.
 
 The model learns from one half of the rows, and as many are drawn; the real rows are the unseen
-half, as in benchmarks/drawn_rows.py.
+half, as in benchmarks/synthetic_tables.py.
 
 Run: LOWERBOUND_DATA=... python benchmarks/drawn_picture.py     # writes docs/images/drawn_rows.svg
 """
@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from drawn_rows import TABLES, halves, ours
+from synthetic_tables import TABLES, halves, ours
 
 PICTURE = Path(__file__).parent.parent / "docs" / "images" / "drawn_rows.svg"
 SEED = 0

@@ -174,35 +174,6 @@ def harness(result: Document) -> str:
 # Drawn rows, card fraud, killed trainings.
 
 
-def synthetic(document: Document) -> str:
-    """Return the quality of drawn rows as training data, and their shape error."""
-    summary, runs = document["summary"], document["runs"]
-    order = [name for name in ("lowerbound", "TVAE", "real rows") if name in summary]
-    rows = [
-        [
-            label(name),
-            f"{summary[name]['f1']:.3f}",
-            f"{summary[name]['accuracy']:.3f}",
-            f"{summary[name]['shape_error']:.2%}",
-            _seconds(runs[name]),
-            str(len(runs[name])),
-        ]
-        for name in order
-    ]
-    return "\n\n".join(
-        part
-        for part in [
-            f"Drawn rows in place of real ones ({document['data']}): four classifiers are trained "
-            "on drawn rows and tested on real ones. Higher F1 and accuracy are better, a lower "
-            "shape error (mean distance of the columns' distributions) is better:",
-            table(["trained on", "F1", "accuracy", "shape error", "fit, s", "seeds"], rows),
-            _against_tvae(summary),
-            source("synthetic_tables", document),
-        ]
-        if part
-    )
-
-
 def drawn(document: Document) -> str:
     """Return how well drawn rows can be told from real ones, table by table."""
     groups: dict[tuple[str, str], list[Document]] = {}
@@ -237,31 +208,21 @@ def drawn(document: Document) -> str:
             "drawn rows are as near to unseen rows as to learned ones. Utility is that of XGBoost "
             "on the unseen half after learning from the rows of the line:",
             table([*head, "utility", "fit, s", "seeds"], rows),
-            source("drawn_rows", document),
+            _published(document["published"]),
+            source("synthetic_tables", document),
         ]
     )
+
+
+def _published(found: Document) -> str:
+    """Return what others report of one of the tables."""
+    told = listed([f"{name} {value:.3f}" for name, value in found["c2st"].items()])
+    return f"Published C2ST of {found['table']}: {told} ([{found['paper']}]({found['address']}))."
 
 
 def _seconds(runs: Sequence[Document]) -> str:
     told = [run["fit_seconds"] for run in runs if "fit_seconds" in run]
     return f"{fmean(told):,.0f}" if told else ""
-
-
-def _against_tvae(summary: Document) -> str:
-    if "TVAE" not in summary:
-        return ""
-    ours, theirs = summary["lowerbound"], summary["TVAE"]
-    better = {
-        "F1": ours["f1"] > theirs["f1"],
-        "accuracy": ours["accuracy"] > theirs["accuracy"],
-        "shape error": ours["shape_error"] < theirs["shape_error"],
-    }
-    said = [
-        f"{word} in {listed(names)}"
-        for word, wanted in (("better", True), ("not better", False))
-        if (names := [name for name, is_better in better.items() if is_better is wanted])
-    ]
-    return f"Against TVAE, lowerbound is {', and '.join(said)}."
 
 
 def creditcard(document: Document) -> str:
@@ -341,30 +302,6 @@ def anomaly_choice(document: Document) -> str:
     )
 
 
-def synthetic_choice(document: Document) -> str:
-    """Return the candidates for large tables, on a validation part of Adult's training rows."""
-    rows = [
-        [
-            name,
-            f"{each['log_p']:.3f}",
-            f"{each['f1']:.3f}",
-            f"{each['shape_error']:.2%}",
-            f"{each['fit_seconds']:,.0f}",
-        ]
-        for name, each in document["summary"].items()
-    ]
-    seeds = counted(len(next(iter(document["runs"].values()))), "seed")
-    return "\n\n".join(
-        [
-            f"Adult, training rows only, a fifth of them for validation, {seeds}. The "
-            f"criterion is the mean log p of the raw validation rows (nats); it chooses "
-            f"*{document['best']}*:",
-            table(["candidate", "log p", "F1", "shape error", "fit, s"], rows),
-            source("synthetic_choice", document),
-        ]
-    )
-
-
 def bound_choice(document: Document) -> str:
     """Return the ELBO against the importance-weighted bound for a large table."""
     rows = [
@@ -381,9 +318,8 @@ def bound_choice(document: Document) -> str:
     head = ["objective", "model, nats", "model, s", "chain, nats", "chain, s", "whole fit, s"]
     return "\n\n".join(
         [
-            "The table above was measured while rows were drawn from the VAE. They are now drawn "
-            "from a chain of columns that does not depend on the VAE's bound, and the VAE learns "
-            "by the ELBO, with the usual patience, for tables of any size. Adult, all "
+            "Rows are drawn from a chain of columns that does not depend on the VAE's bound, and "
+            "the VAE learns by the ELBO, with the usual patience, for tables of any size. Adult, all "
             f"{document['rows']:,} rows; nats are held-out bounds of coded rows, the higher the "
             "better:",
             table(head, rows),
@@ -552,8 +488,7 @@ def of_parts(*parts: Part) -> Callable[[Found], str]:
 PAGES: dict[str, Callable[[Found], str]] = {
     "README.md": lambda found: claims(found, command),
     "docs/tables.md": of_parts(
-        ("### Coherence of drawn rows", "drawn_rows", drawn),
-        ("### Drawn rows", "synthetic_tables", synthetic),
+        ("### Drawn rows", "synthetic_tables", drawn),
         ("### Card fraud", "creditcard", creditcard),
         ("### Missing values", "rows_with_gaps", rows_with_gaps),
         ("### Filled-in values", "imputation", imputation),
@@ -564,7 +499,6 @@ PAGES: dict[str, Callable[[Found], str]] = {
     ),
     "docs/defaults.md": of_parts(
         ("## Tables up to 10,000 rows", "anomaly_choice", anomaly_choice),
-        ("## Larger tables", "synthetic_choice", synthetic_choice),
         ("## The bound of larger tables", "bound_choice", bound_choice),
         ("## Tables with many missing values", "gaps_choice", gaps_choice),
     ),

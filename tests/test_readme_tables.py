@@ -58,20 +58,28 @@ CLEAN = {
     "2_b": {"ours": cell(60.0, 0.1), "KNN": cell(62.5)},
     "3_c": {"ours": cell(60.0, 0.1), "KNN": cell(62.5)},
 }
+
+
+def drawing(model, seed, **measures):
+    return {"table": "adult", "model": model, "seed": seed, "utility_measure": "AUC", **measures}
+
+
 SYNTHETIC = {
     "command": "python x",
     "environment": ENVIRONMENT,
-    "data": "a table",
-    "summary": {
-        "real rows": {"f1": 0.66, "accuracy": 0.83, "shape_error": 0.0},
-        "lowerbound": {"f1": 0.6131, "accuracy": 0.79, "shape_error": 0.0129},
-        "TVAE": {"f1": 0.5984, "accuracy": 0.81, "shape_error": 0.0938},
+    "data": "halves",
+    "published": {
+        "table": "adult",
+        "c2st": {"TabPC": 0.855},
+        "paper": "They, 2026",
+        "address": "https://example.org",
     },
-    "runs": {
-        "real rows": [{"seed": 0}],
-        "lowerbound": [{"seed": 0, "fit_seconds": 100.0}, {"seed": 1, "fit_seconds": 120.0}],
-        "TVAE": [{"seed": 0, "fit_seconds": 420.2}],
-    },
+    "runs": [
+        drawing("lowerbound", 0, c2st_unseen=0.9, utility=0.91, fit_seconds=100.0),
+        drawing("lowerbound", 1, c2st_unseen=0.8, utility=0.90, fit_seconds=120.0),
+        drawing("TVAE", 0, c2st_unseen=0.1, utility=0.88, fit_seconds=420.2),
+        drawing("real rows", 0, c2st_unseen=1.0, utility=0.92),
+    ],
 }
 CARD = {
     "environment": ENVIRONMENT,
@@ -130,8 +138,8 @@ def test_the_readme_claims_what_came_out_whichever_way(tables, root):
         "60.00",
         "KNN 62.50",
     ]
-    assert claimed(root, "Samples: F1") == ["0.613", "real rows 0.660; TVAE 0.598"]
-    assert claimed(root, "Samples: error") == ["1.29%", "TVAE 9.38%"]
+    assert claimed(root, "Drawn rows: C2ST") == ["0.850", "TVAE 0.100; TabPC (published) 0.855"]
+    assert claimed(root, "Drawn rows: AUC") == ["0.905", "real rows 0.920; TVAE 0.880"]
 
 
 @pytest.mark.parametrize("name", ["segmentation", "throughput", "image_anomalies", "pbmc3k"])
@@ -185,20 +193,14 @@ def test_equal_means_are_called_level(tables):
     assert tables.lead({"ours": 80.001, "KNN": 79.999}).startswith("level with KNN")
 
 
-def test_samples_say_what_is_better_and_what_is_not(tables, root):
+def test_drawn_rows_are_means_over_seeds(tables, root):
     store(root, "synthetic_tables", SYNTHETIC)
     tables.main(["--root", str(root)])
     page = (root / "docs" / "tables.md").read_text()
-    assert "| **lowerbound** | 0.613 | 0.790 | 1.29% | 110 | 2 |" in page
-    assert "| TVAE | 0.598 | 0.810 | 9.38% | 420 | 1 |" in page
-    assert "| real rows | 0.660 | 0.830 | 0.00% |  | 1 |" in page
-    assert "better in F1 and shape error, and not better in accuracy" in page
-
-
-def test_samples_without_the_peer(tables):
-    document = {key: value for key, value in SYNTHETIC.items() if key != "summary"}
-    summary = {k: v for k, v in SYNTHETIC["summary"].items() if k != "TVAE"}
-    assert "TVAE" not in tables.synthetic({**document, "summary": summary})
+    assert "| adult | **lowerbound** |  | 0.850 |  |  | 0.905 AUC | 110 | 2 |" in page
+    assert "| adult | TVAE |  | 0.100 |  |  | 0.880 AUC | 420 | 1 |" in page
+    assert "| adult | real rows |  | 1.000 |  |  | 0.920 AUC |  | 1 |" in page
+    assert "Published C2ST of adult: TabPC 0.855 ([They, 2026](https://example.org))." in page
 
 
 @pytest.mark.parametrize("page", ["nothing", "{0}\n{1}\n{0}\n{1}"])
