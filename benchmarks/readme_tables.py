@@ -319,9 +319,9 @@ def bound_choice(document: Document) -> str:
     return "\n\n".join(
         [
             "Rows are drawn from a chain of columns that does not depend on the VAE's bound, and "
-            "the VAE learns by the ELBO, with the usual patience, for tables of any size. Adult, all "
-            f"{document['rows']:,} rows; nats are held-out bounds of coded rows, the higher the "
-            "better:",
+            "the VAE learns by the ELBO, with the usual patience, for tables of any size. Adult, "
+            f"all {document['rows']:,} rows; nats are held-out bounds of coded rows, the higher "
+            "the better:",
             table(head, rows),
             source("bound_choice", document),
         ]
