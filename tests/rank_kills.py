@@ -19,9 +19,11 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from functools import partialmethod
 from importlib import import_module
 from pathlib import Path
 
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from kills import Disk, Killable, imported_once
@@ -31,6 +33,7 @@ from lowerbound.training.engine.checkpoints import OnDisk
 
 PROCESSES = 2
 ROUND = 5  # kills of one fit at most
+PATIENCE = 2  # seconds in which a process may end by itself after another's death
 
 
 def worker(words):
@@ -54,6 +57,8 @@ def agent(job, kills):
         monitor_interval=0.1,
         start_method="fork",  # from this process, which has imported everything
     )
+    # A process that waits for a dead one hears no SIGTERM, and torchrun would wait 30 seconds.
+    LocalElasticAgent._shutdown = partialmethod(LocalElasticAgent._shutdown, timeout=PATIENCE)
     elastic_launch(config, worker)(words)
 
 
