@@ -212,3 +212,34 @@ def test_an_expected_amount_is_the_mean_in_raw_units():
     found.give(chain)
     mean = math.exp(chain.eval().expected(torch.full((1, 1), torch.nan))[0, 0].item())
     assert mean == pytest.approx(float(np.exp(log).mean()), rel=0.05)  # and not exp(0)
+
+
+@pytest.mark.parametrize("given", [(), (0,), (0, 1)], ids=["alone", "given one", "given both"])
+@torch.no_grad()
+def test_a_number_with_a_formula_has_a_density_too(given):
+    rng = np.random.default_rng(0)
+    parts = rng.integers(-4, 5, (200, 2)) * STEP
+    rows = np.column_stack([parts, parts.sum(1)])
+    whole = Scale((-1.0, 1.0), (-2.0, 2.0), grain=1.0)
+    found = measured(rows, ["real"] * 3, [1] * 3, [whole] * 3, [], 8)
+    assert all("formula" in each for each in found.layout["numbers"])
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        chain = Chain(["real"] * 3, [1] * 3, **found.layout)
+        found.give(chain)
+        for each in chain.parameters():
+            each.add_(0.3 * torch.randn_like(each))
+    points = STEP * torch.arange(-300.0, 301.0)
+    x = torch.full((len(points), 3), torch.nan)
+    x[:, list(given)] = torch.tensor([1.0, -0.5])[: len(given)]
+    x[:, 2] = points
+    nats = conditional(chain, x, 2)
+    assert (nats.double().exp().sum() * STEP).item() == pytest.approx(1.0, abs=2e-4)
+    drawn = chain.draw(torch.full((500, 3), torch.nan), generator("sums"))
+    assert torch.allclose(drawn[:, 2], drawn[:, 0] + drawn[:, 1], atol=1e-5)
+    assert not chain.breaks(drawn, torch.ones_like(drawn, dtype=torch.bool)).any()
+    drawn[0, 2] += STEP
+    assert chain.breaks(drawn, torch.ones_like(drawn, dtype=torch.bool)).tolist()[:2] == [
+        True,
+        False,
+    ]

@@ -40,18 +40,18 @@ class Completion:
 
     def point(self, rows: Rows) -> Tensor:
         """Return rows (n, ...) filled with the mean of raw values, and the likeliest codes."""
-        if self.by == LATENTS or self.model.rows is None:
+        if self.model.rows is None:
             return draws.impute(self.model, rows, groups=self.groups, scales=self.scales)
         x, gaps = self._gaps(rows)
         if not len(gaps):
             return x
-        by_chain = draws.complete(self.model.rows, x[gaps])
-        if self.by == BOTH:
-            other = draws.impute(
-                self.model, Dense(x[gaps]), groups=self.groups, scales=self.scales
-            )
-            by_chain = self._mixed(x[gaps], other, by_chain)
-        x[gaps] = by_chain
+        given = x[gaps]
+        if self.by != CHAIN:
+            filled = draws.impute(self.model, Dense(given), groups=self.groups, scales=self.scales)
+        if self.by != LATENTS:
+            by_chain = draws.complete(self.model.rows, given)
+            filled = by_chain if self.by == CHAIN else self._mixed(given, filled, by_chain)
+        x[gaps] = draws.dependent(self.model.rows, given, filled)
         return x
 
     def draws(self, rows: Rows, count: int, *, seed: int = 0, start: int = 0) -> Tensor:
@@ -64,23 +64,26 @@ class Completion:
             start: index of the first row, if these are a part of a larger table.
         """
         where = {"seed": seed, "start": start}
-        if self.by == LATENTS or self.model.rows is None:
+        if self.model.rows is None:
             return draws.impute_draws(self.model, rows, count, groups=self.groups, **where)
         x, gaps = self._gaps(rows)
         drawn = x[:, None].repeat(1, count, *[1] * (x.dim() - 1))
         if not len(gaps):
             return drawn
-        others = 0 if self.by == CHAIN else (count + 1) // 2
+        given = x[gaps]
+        others = {CHAIN: 0, BOTH: (count + 1) // 2, LATENTS: count}[self.by]
         made = torch.empty_like(drawn[gaps])
+        place = slice(None, None, 2) if self.by == BOTH else slice(None)
         if others:
-            made[:, ::2] = draws.impute_draws(
-                self.model, Dense(x[gaps]), others, groups=self.groups, **where
+            by_latents = draws.impute_draws(
+                self.model, Dense(given), others, groups=self.groups, **where
             )
-        place = slice(1, None, 2) if others else slice(None)
+            repeated = given.repeat_interleave(others, 0)
+            kept = draws.dependent(self.model.rows, repeated, by_latents.flatten(0, 1), **where)
+            made[:, place] = kept.view_as(by_latents)
         if count > others:
-            made[:, place] = draws.complete_draws(
-                self.model.rows, x[gaps], count - others, **where
-            )
+            place = slice(1, None, 2) if self.by == BOTH else slice(None)
+            made[:, place] = draws.complete_draws(self.model.rows, given, count - others, **where)
         drawn[gaps] = made
         return drawn
 

@@ -229,6 +229,33 @@ def determined(rows: nn.Module, x: Tensor) -> Tensor:
         return chain_of(rows).determined(x)
 
 
+@torch.no_grad()
+def dependent(
+    rows: nn.Module, x: Tensor, drawn: Tensor, *, seed: int = 0, start: int = 0
+) -> Tensor:
+    """Return rows that another model has drawn or filled, in which every dependency holds.
+
+    Values that others determine are replaced. Rows that still break a dependency, with a given
+    value, are drawn by the chain.
+
+    Args:
+        rows: a model of rows without latents, whose likelihood is a `Chain`.
+        x: (n, columns) coded rows as they were given, NaN where a value was open.
+        drawn: (n, columns) the complete rows.
+        seed: seed of the draws.
+        start: index of the first row, if these are a part of a larger table.
+    """
+    chain = chain_of(rows)
+    if not chain.has_dependencies:
+        return drawn
+    free = x.isnan()
+    drawn = chain.consistent(drawn, free)
+    broken = (chain.breaks(drawn, free) & free.any(1)).nonzero()[:, 0]
+    if len(broken):
+        drawn[broken] = complete_draws(rows, x[broken], 1, seed=seed, start=start)[:, 0]
+    return drawn
+
+
 def complete(rows: nn.Module, x: Tensor) -> Tensor:
     """Fill missing values with E[value | observed], or the likeliest code, by a chain of columns.
 
@@ -238,7 +265,7 @@ def complete(rows: nn.Module, x: Tensor) -> Tensor:
     """
     with using(rows):
         done = [chain_of(rows).expected(some) for some in x.split(SAMPLE_CHUNK)]
-    return torch.cat(done)
+    return dependent(rows, x, torch.cat(done))
 
 
 def complete_draws(

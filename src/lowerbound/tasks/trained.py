@@ -287,7 +287,8 @@ class Model(TrainedState):
             drawn = sample_given(
                 self.model, asked.row, n, seed=seed, context=context, draw=self.recipe.draw
             )
-            table = self._drawn(drawn.values, drawn.context)
+            values = self._dependent(asked.row.expand(n, -1), drawn.values, seed)
+            table = self._drawn(values, drawn.context)
             return Samples(asked.imposed(table), drawn.effective_samples, asked.notes)
         if (rows := self._row_model) is not None and top_k is None:
             open_ = torch.full((len(self.arguments["sizes"]),), torch.nan)
@@ -303,7 +304,13 @@ class Model(TrainedState):
             context=context,
             draw=self.recipe.draw,
         )
+        values = self._dependent(torch.full_like(values, torch.nan), values, seed)
         return Samples(self._drawn(values, context))
+
+    def _dependent(self, given: torch.Tensor, values: torch.Tensor, seed: int) -> torch.Tensor:
+        """Return rows drawn from the VAE in which all dependencies between columns hold."""
+        rows = self.model.rows
+        return values if rows is None else tasks.dependent(rows, given, values, seed=seed)
 
     @property
     def _row_model(self) -> torch.nn.Module | None:

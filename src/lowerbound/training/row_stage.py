@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import ndtr
+from torch import Tensor
 
 from lowerbound import noise
 from lowerbound.coding.base import Coding
@@ -27,6 +28,7 @@ from lowerbound.nn.distributions.chains import (
     Chain,
     ChainLayout,
     Coded,
+    Formula,
     Gate,
     NumberColumn,
     Tie,
@@ -35,7 +37,7 @@ from lowerbound.nn.model import LatentModel
 from lowerbound.tasks.completion import BOTH, CHAIN, LATENTS, Completion
 from lowerbound.tasks.crps import crps
 from lowerbound.tasks.draws import chain_of
-from lowerbound.training import gaussian_rows
+from lowerbound.training import gaussian_rows, linear_relations
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.plan import ANNEAL, Plan, budget_of, optimiser_of
@@ -194,8 +196,8 @@ class Measured(NamedTuple):
     """
 
     layout: ChainLayout
-    buffers: dict[str, torch.Tensor]
-    bias: torch.Tensor
+    buffers: dict[str, Tensor]
+    bias: Tensor
 
     def give(self, chain: Chain) -> None:
         """Write what was measured into a chain of the same layout."""
@@ -234,7 +236,7 @@ def measured(
     }
     bare = _bare(families, sizes, own, shared)
     found = [_number(i, x, bare, n) for n, i in enumerate(places)]
-    copies = _copies(x, places, bare)
+    copies, found_formulas = _copies(x, places, bare), _formulas(x, places, bare)
     numbers: list[NumberColumn] = [
         {
             "column": each.column,
@@ -246,6 +248,9 @@ def measured(
         }
         for each in found
     ]
+    for each in numbers:
+        if each["column"] in found_formulas:
+            each["formula"] = found_formulas[each["column"]]
     labels = _labels(x, families, sizes, found)
     ties, tables = _ties(labels)
     rare, offsets = _rare(labels, ties, closing)
@@ -312,7 +317,7 @@ def _bare(
     return chain
 
 
-def _knots(chain: Chain, scales: Sequence[Scale]) -> dict[str, torch.Tensor]:
+def _knots(chain: Chain, scales: Sequence[Scale]) -> dict[str, Tensor]:
     return {
         "raw": _padded([np.asarray(s.raw) for s in scales], chain.raw),
         "coded": _padded([np.asarray(s.coded) for s in scales], chain.coded),
@@ -320,7 +325,7 @@ def _knots(chain: Chain, scales: Sequence[Scale]) -> dict[str, torch.Tensor]:
     }
 
 
-def _padded(rows: Sequence[Floats], like: torch.Tensor) -> torch.Tensor:
+def _padded(rows: Sequence[Floats], like: Tensor) -> Tensor:
     """Return rows of different lengths as one tensor, padded after their end."""
     found = torch.full_like(like, PADDING)
     for row, values in zip(found, rows, strict=True):
@@ -388,6 +393,24 @@ def _copies(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, list[int
     return found
 
 
+def _formulas(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, Formula]:
+    """Return, for each column of numbers that follows from others on all rows, how it does."""
+    if not 2 <= len(places) <= PAIRED:
+        return {}
+    every = torch.arange(len(places))
+    rows = torch.from_numpy(x[:, places])
+    raw = bare.raw_of(rows.nan_to_num(0.0), every).masked_fill(rows.isnan(), torch.nan).numpy()
+    found = linear_relations.formulas(raw, bare.grains.numpy())
+    return {
+        places[n]: {
+            "columns": [places[i] for i in each.columns],
+            "weights": each.weights,
+            "constant": each.constant,
+        }
+        for n, each in found.items()
+    }
+
+
 def _codes(
     labels: Sequence[_Label], families: Sequence[str], sizes: Sequence[int], places: Sequence[int]
 ) -> list[list[int]] | None:
@@ -431,7 +454,7 @@ def _gaussian(
 
     rank = torch.tensor(chain.order).argsort()
 
-    def predict(gaussian: gaussian_rows.Gaussian, some: torch.Tensor) -> gaussian_rows.Predicted:
+    def predict(gaussian: gaussian_rows.Gaussian, some: Tensor) -> gaussian_rows.Predicted:
         assert chain.gaussian is not None, "the chain has a Gaussian"
         chain.gaussian.mean, chain.gaussian.covariance = gaussian
         expected = chain.expectations(coded.at(some), rank, None, known[some])
@@ -443,7 +466,7 @@ def _gaussian(
 
 
 def _shares(
-    rows: Coded, numbers: torch.Tensor, judged: gaussian_rows.Judged, found: Sequence[_Number]
+    rows: Coded, numbers: Tensor, judged: gaussian_rows.Judged, found: Sequence[_Number]
 ) -> Floats:
     """Return the shares (numbers, 3) of spikes, cells and logistics, by maximum likelihood."""
     low, high = rows.low.double(), rows.high.double()
@@ -476,9 +499,7 @@ def _shares(
     return shares.clip(1e-4, 1.0)
 
 
-def _bias(
-    x: Floats, chain: Chain, found: Sequence[_Number], shares: Floats | None
-) -> torch.Tensor:
+def _bias(x: Floats, chain: Chain, found: Sequence[_Number], shares: Floats | None) -> Tensor:
     """Return the logarithms of how often each component of each column occurs.
 
     Without `shares` of spikes, cells and logistics, a number that is no spike is one of a cell or
@@ -493,6 +514,8 @@ def _bias(
             rows.append(np.bincount(codes, minlength=size)[:size] + 0.5)
             continue
         copies = np.full(chain.first_value(column), 0.05 * len(x))
+        if "formula" in chain.numbers[chain.place[column]]:
+            copies[-1] = len(x)
         often, rest = own.often.sum(), own.rest.sum()
         total = often + rest
         of = (often, rest / 2, rest / 2)

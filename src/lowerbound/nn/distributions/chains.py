@@ -29,11 +29,28 @@ NEAR = -3.0  # first logarithm of the scale of a logistic at a copied value
 WIDEST = 2.0  # logarithm of the largest scale of a logistic, in units of the coded column
 BROAD = 3.0  # standard deviation of the component that covers numbers training has not seen
 FARTHEST = 6.0  # a number beyond it is read as it
+OUTERMOST = 100.0  # a formula may give a value far beyond the others, whose code is cut there
 FEW_COMPONENTS = 15  # columns with at most one more are computed together
 TOGETHER = 64  # columns whose conditionals are computed together
 PADDING = 3e38  # after the last number of a row of a table: model files hold finite numbers
 QUANTILES = [(i + 0.5) / 8 for i in range(8)]  # of a component, for the mean of raw values
+AGAIN = 20  # times that a row is drawn again
+NEARLY = 1e-4  # difference of two codes of one value
 CERTAIN = 1e6  # factor on the logarithms of ties where rows are drawn: never against them
+
+
+class Formula(TypedDict):
+    """How a number follows from others: the sum of weights times raw values, and a constant.
+
+    Attributes:
+        columns: the columns of numbers that it follows from.
+        weights: as many.
+        constant: added to the sum.
+    """
+
+    columns: list[int]
+    weights: list[float]
+    constant: float
 
 
 class NumberColumn(TypedDict):
@@ -46,6 +63,7 @@ class NumberColumn(TypedDict):
         knots: number of knots of the map from codes to raw values.
         log: whether the raw value is the exponential of the mapped code.
         copies: columns of numbers whose raw value this one may repeat or be close to.
+        formula: the raw value that it had on all training rows, from those of other columns.
     """
 
     column: int
@@ -54,6 +72,7 @@ class NumberColumn(TypedDict):
     knots: int
     log: bool
     copies: list[int]
+    formula: NotRequired[Formula]
 
 
 class Tie(TypedDict):
@@ -107,7 +126,7 @@ class Coded(NamedTuple):
         cells: (B, N) int64 index of the cell that the number lies in, or -1.
         low: (B, N) least number that is rounded to the same value.
         high: (B, N) largest such number.
-        copies: (B, N, S) the code that each copied column's raw value has in this column.
+        copies: (B, N, S) the code that each copied raw value has in this column.
     """
 
     x: Tensor
@@ -149,7 +168,8 @@ class Chain(nn.Module):
     A column of categories has a softmax over its codes. A number has a mixture of
 
     - spikes, which are values that occur often;
-    - copies of other columns' raw values, and logistic densities at these;
+    - copies of other columns' raw values or of the value by a formula, and logistic densities at
+      these;
     - cells, which are intervals with a uniform density each;
     - logistic densities.
 
@@ -223,8 +243,8 @@ class Chain(nn.Module):
         self.levels = levels
         self.components = list(levels)
         for each in numbers:
-            self.components[each["column"]] += 2 * len(each["copies"]) + LOGISTICS
-        self.most_copies = max((len(each["copies"]) for each in numbers), default=0)
+            self.components[each["column"]] += 2 * slots(each) + LOGISTICS
+        self.most_copies = max(map(slots, numbers), default=0)
         self.smooth = LOGISTICS + self.most_copies
         ends = list(accumulate(self.components))
         self.spans = [(end - size, end) for end, size in zip(ends, self.components, strict=True)]
@@ -255,12 +275,16 @@ class Chain(nn.Module):
     ) -> None:
         named = [tie[end] for tie in [*self.ties, *rare] for end in ("seen", "column")]
         named += [gate[end] for gate in gates for end in ("column", "by")]
-        named += [source for each in self.numbers for source in each["copies"]]
+        formulas = [each["formula"] for each in self.numbers if "formula" in each]
+        sources = [source for each in self.numbers for source in each["copies"]]
+        sources += [source for formula in formulas for source in formula["columns"]]
         fits = (
             sorted(self.order) == list(range(count))
             and [each["column"] for each in self.numbers] == of_numbers
             and all(0 <= i < count for i in named)
-            and all(source in self.place for each in self.numbers for source in each["copies"])
+            and all(source in self.place for source in sources)
+            and all(len(f["columns"]) == len(f["weights"]) > 0 for f in formulas)
+            and all(map(math.isfinite, (w for f in formulas for w in _factors(f))))
             and all(each["cells"] >= 1 and each["knots"] >= 2 for each in self.numbers)
             and all(each["spikes"] >= 0 for each in self.numbers)
             and all(self.order.index(g["by"]) < self.order.index(g["column"]) for g in gates)
@@ -317,7 +341,7 @@ class Chain(nn.Module):
     def first_value(self, column: int) -> int:
         """Return the index of a column's first code among its components."""
         number = self.place.get(column)
-        return 0 if number is None else len(self.numbers[number]["copies"])
+        return 0 if number is None else slots(self.numbers[number])
 
     # The map between codes and raw values
 
@@ -385,9 +409,21 @@ class Chain(nn.Module):
         if not self.most_copies:
             return values.new_zeros(len(values), len(which), 0)
         source = self.get_buffer("source")[which].flatten()
-        own = which.repeat_interleave(self.most_copies)
         raw = self.raw_of(values[:, source], source)
-        return self.coded_of(raw, own).to(values).view(len(values), len(which), self.most_copies)
+        raw = raw.view(len(values), len(which), self.most_copies)
+        for i, number in enumerate(which.tolist()):
+            own = self.numbers[number]
+            if "formula" in own:
+                raw[:, i, len(own["copies"])] = self._by_formula(values, own["formula"])
+        own = which.repeat_interleave(self.most_copies)
+        found = self.coded_of(raw.flatten(1), own).to(values).clamp(-OUTERMOST, OUTERMOST)
+        return found.view(len(values), len(which), self.most_copies)
+
+    def _by_formula(self, values: Tensor, formula: Formula) -> Tensor:
+        """Return the raw value (B,) that a formula gives."""
+        at = torch.tensor([self.place[c] for c in formula["columns"]], device=values.device)
+        raw = self.raw_of(values[:, at], at)
+        return raw @ raw.new_tensor(formula["weights"]) + formula["constant"]
 
     def _on_grid(self, raw: Tensor, which: Tensor) -> Tensor:
         grain = self.grains[which]
@@ -551,21 +587,31 @@ class Chain(nn.Module):
                 found = F.embedding(rows.codes[:, source], table) * seen[:, own, source, None]
                 less[own, :, : table.shape[1]] += found
         for column, own in place.items():
-            sources = self._sources(column)
-            if sources:
+            known = self._known_copies(column, seen[:, own])
+            if known is not None:
                 less = torch.zeros_like(heads.logits) if less is None else less
-                unseen, end = NEVER * (~seen[:, own, sources]).to(less), self.components[column]
-                less[own, :, : len(sources)] += unseen
-                less[own, :, end - len(sources) : end] += unseen
+                unseen, end = NEVER * (~known).to(less), self.components[column]
+                less[own, :, : known.shape[1]] += unseen
+                less[own, :, end - known.shape[1] : end] += unseen
+                if factor > 1 and "formula" in self.numbers[self.place[column]]:
+                    slot = known.shape[1] - 1
+                    others = torch.arange(less.shape[2], device=less.device) != slot
+                    less[own] += NEVER * (known[:, slot, None] & others)
             if self.reserved[column]:
                 less = torch.zeros_like(heads.logits) if less is None else less
                 less[own, :, 0] += NEVER
         return less
 
-    def _sources(self, column: int) -> list[int]:
-        """Return the columns whose values a column may copy."""
+    def _known_copies(self, column: int, seen: Tensor) -> Tensor | None:
+        """Return which copied values of a column are known, (B, S); None if it copies nothing."""
         number = self.place.get(column)
-        return [] if number is None else self.numbers[number]["copies"]
+        if number is None or not slots(self.numbers[number]):
+            return None
+        own = self.numbers[number]
+        known = seen[:, own["copies"]]
+        if "formula" not in own:
+            return known
+        return torch.cat([known, seen[:, own["formula"]["columns"]].all(1, keepdim=True)], 1)
 
     def _log_prob_of_codes(self, heads: Heads, rows: Coded, seen: Tensor) -> Tensor:
         """Return the log-probabilities (n, B) of codes; `seen` (B, n, C) is what each is given."""
@@ -588,7 +634,7 @@ class Chain(nn.Module):
         spikes, cells = (
             torch.tensor([[n[kind]] for n in own], device=device) for kind in ("spikes", "cells")
         )
-        copies = torch.tensor([[len(n["copies"])] for n in own], device=device)
+        copies = torch.tensor([[slots(n)] for n in own], device=device)
         x, low, high = (each[:, which].T for each in (rows.values, rows.low, rows.high))
         grid = high > low
         log_width = torch.where(grid, high - low, 1.0).log()
@@ -625,11 +671,38 @@ class Chain(nn.Module):
     def draw(self, x: Tensor, source: torch.Generator | None, temperature: float = 1.0) -> Tensor:
         """Return rows (B, C) with their open values drawn given the others; 0 where gated.
 
+        Numbers are drawn between the least and the largest of the training rows. Rows in which a
+        formula gives a number beyond them are drawn again, a few times.
+
         Args:
             x: (B, C) coded rows, NaN where a value is open.
             source: the source of randomness.
             temperature: log-probabilities of components are divided by it.
         """
+        drawn = self._draw(x, source, temperature)
+        for _ in range(AGAIN):
+            beyond = self._beyond(drawn, x.isnan()).nonzero()[:, 0]
+            if not len(beyond):
+                break
+            drawn[beyond] = self._draw(x[beyond], source, temperature)
+        return drawn
+
+    def _beyond(self, x: Tensor, free: Tensor) -> Tensor:
+        """Return in which rows (B,) a free number with a formula is beyond the training rows."""
+        beyond = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        for own in self.numbers:
+            if "formula" in own:
+                column = own["column"]
+                inside = self._inside(x[:, column], self.place[column])
+                beyond |= free[:, column] & ((inside - x[:, column]).abs() > NEARLY)
+        return beyond
+
+    def _inside(self, x: Tensor, number: int) -> Tensor:
+        """Return numbers cut to the range of the training rows."""
+        edges, last = self.edges[number], self.numbers[number]["cells"]
+        return x.clamp(edges[0], edges[last])
+
+    def _draw(self, x: Tensor, source: torch.Generator | None, temperature: float) -> Tensor:
         x = x.clone()
         rows, seen = self.read(x), self.known(x)
         total, now = self.vectors(rows, seen).sum(1), None
@@ -743,8 +816,10 @@ class Chain(nn.Module):
         which = torch.tensor([number], device=rows.x.device)
         like = {"generator": source, "device": rows.x.device, "dtype": torch.float64}
         uniform = torch.rand(len(chosen), **like).clamp(1e-9, 1 - 1e-9)
-        values = self._values(heads, number, rows, uniform)
-        return self.rounded(values.gather(1, chosen), which)[0][:, 0]
+        value = self._values(heads, number, rows, uniform).gather(1, chosen)
+        if "formula" not in self.numbers[number]:
+            value = self._inside(value, number)
+        return self.rounded(value, which)[0][:, 0]
 
     def _values(self, heads: Heads, number: int, rows: Coded, uniform: Tensor) -> Tensor:
         """Return the value (B, K) of each component of a number at quantiles (B,) of it."""
@@ -755,21 +830,98 @@ class Chain(nn.Module):
         cells = edges[:-1] + u * (edges[1:] - edges[:-1])
         spikes = self.spikes[number, : own["spikes"]].expand(len(u), -1)
         smooth = heads.location[0] + heads.scale[0] * uniform[:, None].logit().to(u)
-        copies = len(own["copies"])
+        copies = slots(own)
         smooth = smooth[:, : LOGISTICS + copies]
         return torch.cat([rows.copies[:, number, :copies], spikes, cells, smooth], 1)
 
     def determined(self, x: Tensor) -> Tensor:
         """Return rows (B, C) with the open values filled that a given value determines."""
         x = x.clone()
+        for i in range(len(self.ties)):
+            x = self._tied_value(i, x, x.isnan())
+        for own in self.numbers:
+            x = self._formula_value(own, x, x.isnan())
+        return x
+
+    @property
+    def has_dependencies(self) -> bool:
+        """True if a column determines another one, or a number follows from others."""
+        return bool(self.ties) or any("formula" in own for own in self.numbers)
+
+    def consistent(self, x: Tensor, free: Tensor) -> Tensor:
+        """Return complete rows (B, C) with free values replaced that others determine.
+
+        Args:
+            x: the rows.
+            free: (B, C) bool, values that were not given.
+        """
+        x = x.clone()
+        for column, number in self.place.items():
+            x[:, column] = torch.where(
+                free[:, column], self._inside(x[:, column], number), x[:, column]
+            )
+        for _ in range(len(self.order)):
+            before = x.clone()
+            for i in range(len(self.ties)):
+                x = self._tied_value(i, x, free)
+            if torch.equal(before, x):
+                break
+        rank = {column: place for place, column in enumerate(self.order)}
+        for own in sorted(self.numbers, key=lambda each: rank[each["column"]]):
+            if "formula" in own:  # the last of them in the order, or the only one that is free
+                columns, column = own["formula"]["columns"], own["column"]
+                later = torch.tensor([rank[c] > rank[column] for c in columns], device=x.device)
+                last = ~(free[:, columns] & later).any(1)
+                own_free = torch.zeros_like(free)
+                own_free[:, column] = free[:, column] & last
+                x = self._formula_value(own, x, own_free)
+        return x
+
+    def breaks(self, x: Tensor, free: Tensor) -> Tensor:
+        """Return which of the complete rows (B, C) break a dependency of the training rows.
+
+        Args:
+            x: the rows.
+            free: (B, C) bool, values that were not given.
+        """
+        broken = self._beyond(x, free)
+        known, codes = self.known(x), self.read(x).codes
         for i, tie in enumerate(self.ties):
-            source, column = tie["seen"], tie["column"]
-            given, codes = self.known(x)[:, source], self.read(x).codes[:, source]
-            allowed = self.get_buffer(f"tie{i}")[codes] == 0
-            at = (given & x[:, column].isnan() & (allowed.sum(1) == 1)).nonzero()[:, 0]
-            value = allowed[at].long().argmax(1) - self.first_value(column)
-            number = self.place.get(column)
-            x[at, column] = value.to(x) if number is None else self.spikes[number][value]
+            one, other = tie["seen"], tie["column"]
+            less = self.get_buffer(f"tie{i}")[
+                codes[:, one], codes[:, other] + self.first_value(other)
+            ]
+            broken |= (less < 0) & known[:, one] & known[:, other]
+        for own in self.numbers:
+            if "formula" in own:
+                column, made = own["column"], torch.zeros_like(known)
+                made[:, column] = known[:, column]
+                far = (self._formula_value(own, x, made) - x)[:, column].abs() > NEARLY
+                broken |= far
+        return broken
+
+    def _tied_value(self, i: int, x: Tensor, free: Tensor) -> Tensor:
+        """Return rows with free values of a tie's column replaced where only one is allowed."""
+        source, column = self.ties[i]["seen"], self.ties[i]["column"]
+        given, codes = self.known(x)[:, source], self.read(x).codes[:, source]
+        allowed = self.get_buffer(f"tie{i}")[codes] == 0
+        at = (given & free[:, column] & (allowed.sum(1) == 1)).nonzero()[:, 0]
+        value = allowed[at].long().argmax(1) - self.first_value(column)
+        number = self.place.get(column)
+        x[at, column] = value.to(x) if number is None else self.spikes[number][value]
+        return x
+
+    def _formula_value(self, own: NumberColumn, x: Tensor, free: Tensor) -> Tensor:
+        """Return rows with free values of a number replaced by what its formula gives."""
+        if "formula" not in own:
+            return x
+        x, column = x.clone(), own["column"]
+        which = torch.tensor([self.place[column]], device=x.device)
+        known = self.known(x)[:, own["formula"]["columns"]].all(1)
+        at = (known & free[:, column]).nonzero()[:, 0]
+        values = self.read(x[at]).values
+        value = self._copies(values, which)[..., slots(own) - 1]
+        x[at, column] = self.rounded(value, which)[0][:, 0]
         return x
 
     @torch.no_grad()
@@ -905,6 +1057,15 @@ class Chain(nn.Module):
     def _given(self, rows: Coded, seen: Tensor) -> tuple[Tensor, Tensor] | None:
         """Return `expectations` given the seen values only."""
         return self.expectations(rows, torch.zeros_like(rows.codes[0]), seen, seen)
+
+
+def slots(number: NumberColumn) -> int:
+    """Return how many values a number may copy: those of columns, and that of its formula."""
+    return len(number["copies"]) + ("formula" in number)
+
+
+def _factors(formula: Formula) -> list[float]:
+    return [*formula["weights"], formula["constant"]]
 
 
 def _interpolated(x: Tensor, xs: Tensor, ys: Tensor, last: Tensor) -> Tensor:
