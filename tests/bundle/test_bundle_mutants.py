@@ -43,6 +43,7 @@ FITS = {
     "iaf": ["flows=2", "hidden=[8]", "flow_hidden=[8]"],
     "binary": ["prior=flow", "hidden=[8]"],
     "counts": ["hidden=[8]"],
+    "table": ["hidden=[8]"],
     "conv": ["channels=[4]", "flows=1", "flow_hidden=[8]"],
     "nvae": ["channels=4", "groups=[1,1]", "latent_channels=2"],
     "vqvae": [*CODES, "prior_layers=1"],
@@ -53,6 +54,13 @@ def data_of(recipe, rng):
     """Return the rows that a model of a recipe is fitted to."""
     if recipe in ("conv", "nvae", "vqvae"):
         return rng.integers(0, 255, (ROWS, 6, 6)).astype(np.uint8)
+    if recipe == "table":  # its rows are drawn by a chain of columns that depend on each other
+        some, town = rng.normal(size=(100, 2)).round(1), rng.integers(0, 4, 100)
+        numbers = {"a": some[:, 0], "b": some[:, 1], "c": some.sum(1).round(1)}
+        return numbers | {
+            "town": np.array(list("wxyz"))[town],
+            "area": np.array(list("pqqr"))[town],
+        }
     x = rng.normal(size=(ROWS, 3)).round(3)
     x = (
         (x > 0) * 1
