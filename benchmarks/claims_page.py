@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import standings
+
 Document = Mapping[str, Any]
 PEERS = {
     "loop": "a plain PyTorch loop",
@@ -58,6 +60,18 @@ def anomaly(document: Document) -> list[Claim]:
                 _listed(best, ".2f"),
             )
         )
+    first = next(iter(best), None)
+    if first is None:
+        return claims
+    found = standings.against(result["tables"])[first]
+    claims.append(
+        Claim(
+            f"Anomalies: tables on which it is better or worse than {first} by more than "
+            f"{standings.LEVEL:g} points, {names[protocol]}",
+            f"better on {found.wins}, worse on {found.losses}",
+            "",
+        )
+    )
     return claims
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import standings
 from cells_page import PARTS as CELLS
 from claims_page import claims
 from performance_page import latency_table, profile_table, switches_table, throughput_tables
@@ -28,6 +29,7 @@ from scaling_page import PARTS as SCALING
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 OURS = {"ours": "**lowerbound**", "lowerbound": "**lowerbound**"}
+FAR = 3.0  # AUROC x 100
 PROTOCOLS = {"paper": "DTE paper's split", "clean": "clean split"}
 
 Document = Mapping[str, Any]
@@ -111,24 +113,65 @@ def anomaly_means(document: Document) -> str:
     methods = {m: None for result in protocols.values() for m in result["means"]}
     first = next(iter(protocols.values()))["means"]
     order = sorted(methods, key=lambda m: -first.get(m, {"auroc": 0.0})["auroc"])
+    ranks = {protocol: standings.ranks(result["tables"]) for protocol, result in protocols.items()}
     rows = [
         [label(method)]
         + [
-            f"{result['means'][method]['auroc']:.2f}" if method in result["means"] else ""
-            for result in protocols.values()
+            text
+            for protocol, result in protocols.items()
+            for text in (
+                [f"{result['means'][method]['auroc']:.2f}", f"{ranks[protocol][method]:.1f}"]
+                if method in result["means"]
+                else ["", ""]
+            )
         ]
         for method in order
     ]
+    head = [text for each in protocols for text in (PROTOCOLS[each], "mean rank")]
     says = [standing(protocol, result) for protocol, result in protocols.items()]
     return "\n\n".join(
         part
         for part in [
             f"Mean AUROC x 100, {used(protocols)}; one configuration for all tables, trained on "
             "normal rows only:",
-            table(["method", *(PROTOCOLS[protocol] for protocol in protocols)], rows),
+            table(["method", *head], rows),
             " ".join(filter(None, says)),
+            *(one_by_one(protocol, result) for protocol, result in protocols.items()),
         ]
         if part
+    )
+
+
+def one_by_one(protocol: str, result: Document) -> str:
+    """Return wins and losses against each other method, and where ours is far behind."""
+    cells = result["tables"]
+    if "ours" not in result["means"] or len(result["means"]) == 1:
+        return ""
+    rows = [
+        [
+            method,
+            f"{found.wins} / {found.losses}",
+            f"{found.mean:+.2f}",
+            f"{found.worst[0]} {found.worst[1]:+.1f}",
+        ]
+        for method, found in standings.against(cells).items()
+    ]
+    near = [m for m in result["means"] if m.startswith("KNN")]
+    far = {name: gap for m in near for name, gap in standings.behind(cells, m, FAR).items()}
+    worst = [f"{name} ({gap:.1f})" for name, gap in sorted(far.items(), key=lambda each: each[1])]
+    told = (
+        f"It is more than {FAR:g} points behind a nearest-neighbour score on "
+        f"{counted(len(worst), 'table')}: {listed(worst)}."
+        if worst
+        else f"On no table is it more than {FAR:g} points behind a nearest-neighbour score."
+    )
+    return "\n\n".join(
+        [
+            f"lowerbound against each of them, {PROTOCOLS[protocol]}: tables won and lost by more "
+            f"than {standings.LEVEL:g} points, the mean difference, and the largest loss (or the "
+            f"smallest win). {told if near else ''}".strip(),
+            table(["against", "won / lost", "mean", "least"], rows),
+        ]
     )
 
 
@@ -143,18 +186,28 @@ def anomaly_tables(document: Document) -> str:
     for protocol, result in document["protocols"].items():
         methods = list(result["means"])
         rows = [
-            [name, *(anomaly_cell(cells[method]) for method in methods)]
+            [name, *(anomaly_cell(cells[method]) for method in methods), _best(result, name)]
             for name, cells in result["tables"].items()
         ]
-        rows.append(["**mean**", *(f"{result['means'][m]['auroc']:.2f}" for m in methods)])
+        means = [f"{result['means'][m]['auroc']:.2f}" for m in methods]
+        rows.append(["**mean**", *means, ""])
         parts += [
             f"## The {PROTOCOLS[protocol]}",
             f"AUROC x 100, mean ± standard deviation over {counted(len(result['seeds']), 'seed')};"
             " without ± if neither the split nor the method is random.",
-            table(["table", *map(label, methods)], rows),
+            table(["table", *map(label, methods), "best other"], rows),
             harness(result),
         ]
     return "\n\n".join(filter(None, [*parts, source("anomaly_auroc", document)]))
+
+
+def _best(result: Document, name: str) -> str:
+    """Return the best other method on a table, and how far ours is above it."""
+    best = standings.best_other(result["tables"], name)
+    own = result["tables"][name].get("ours")
+    if best is None or own is None:
+        return ""
+    return f"{best[0]} ({own['auroc'] - best[1]:+.1f})"
 
 
 def harness(result: Document) -> str:

@@ -156,10 +156,14 @@ def test_anomaly_means_of_both_splits_best_first(tables, root):
     store(root, "anomaly_auroc", anomaly({"paper": PAPER, "clean": CLEAN}))
     tables.main(["--root", str(root)])
     page = (root / "docs" / "anomaly.md").read_text()
-    ours, knn = "| **lowerbound** | 86.68 | 60.00 |", "| KNN | 76.67 | 62.50 |"
+    ours = "| **lowerbound** | 86.68 | 1.3 | 60.00 | 2.0 |"
+    knn = "| KNN | 76.67 | 1.7 | 62.50 | 1.0 |"
     assert page.index(ours) < page.index(knn)
     assert "3 tables, 3 seeds;" in page
     assert "mean is 10.01 above KNN, the best other method; on 2 of 3 tables" in page
+    assert "| KNN | 2 / 1 | +10.01 | 2_b -10.0 |" in page
+    assert "| KNN | 0 / 3 | -2.50 | 1_a -2.5 |" in page
+    assert "behind a nearest-neighbour score on 1 table: 2_b (-10.0)." in page
     assert "mean is 2.50 below KNN, the best other method; on 0 of 3 tables" in page
     assert "lowerbound 9.8.7, torch 2.99" in page
 
@@ -172,9 +176,9 @@ def test_every_table_is_on_its_own_page(tables, root):
     tables.main(["--root", str(root)])
     page = (root / "docs" / "anomaly.md").read_text()
     assert "| table | **lowerbound** | KNN |" in page
-    assert "| 1_a | 91.0 ± 0.3 | 90.0 |" in page
-    assert "| 3_c | 99.0 ± 0.0 | 60.0 ± 3.1 |" in page
-    assert "| **mean** | 86.68 | 76.67 |" in page
+    assert "| 1_a | 91.0 ± 0.3 | 90.0 | KNN (+1.0) |" in page
+    assert "| 3_c | 99.0 ± 0.0 | 60.0 ± 3.1 | KNN (+39.0) |" in page
+    assert "| **mean** | 86.68 | 76.67 |  |" in page
     assert page.count("\n## ") == 3
     assert "KNN differs by more than 0.05 on 2_b on 2 tables" in page
 
@@ -184,7 +188,7 @@ def test_part_of_the_methods_and_splits_is_enough(tables, root):
     store(root, "anomaly_auroc", anomaly({"clean": only}, seeds=[0]))
     tables.main(["--root", str(root)])
     page = (root / "docs" / "anomaly.md").read_text()
-    assert "| **lowerbound** | 91.00 |" in page
+    assert "| **lowerbound** | 91.00 | 1.0 |" in page
     assert "1 table, 1 seed;" in page
     assert "other method" not in page
 

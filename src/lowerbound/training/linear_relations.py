@@ -45,7 +45,7 @@ def formulas(raw: Floats, grains: Floats) -> dict[int, Relation]:
         raw: (n, N) numbers, NaN where missing.
         grains: (N,) the number that all values of a column are multiples of; 0 for none.
 
-    >>> a, b = np.arange(60.0) % 7, np.arange(60.0) % 5
+    >>> a, b = np.arange(100.0) % 7, np.arange(100.0) % 5
     >>> found = formulas(np.stack([a, b, a + b], 1), np.ones(3))
     >>> found[2].columns, found[2].weights
     ([0, 1], [1.0, 1.0])
