@@ -243,3 +243,37 @@ def test_a_number_with_a_formula_has_a_density_too(given):
         True,
         False,
     ]
+
+
+@torch.no_grad()
+def test_rare_combinations_are_matched_to_their_frequency():
+    rng = np.random.default_rng(0)
+    one = rng.integers(0, 3, 3000)
+    other = np.where(one == 0, rng.integers(1, 3, 3000), rng.integers(0, 3, 3000))
+    other[np.flatnonzero(one == 0)[:2]] = 0  # two rows of about 330
+    rows = np.column_stack([one, other, rng.integers(0, 2, 3000)]).astype(np.float32)
+    found = measured(rows, ["categorical"] * 3, [3, 3, 2], [None] * 3, [], 8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        chain = Chain(["categorical"] * 3, [3, 3, 2], **found.layout)
+        found.give(chain)
+        for each in chain.parameters():
+            each.add_(0.2 * torch.randn_like(each))
+    x = torch.from_numpy(rows)
+    pair = next(
+        t for t in chain.rare if chain.order.index(t["seen"]) < chain.order.index(t["column"])
+    )
+    assert {pair["seen"], pair["column"]} == {0, 1}
+
+    def expected():
+        """Rows in which the pair of 0 and 0 is expected, given what was drawn before."""
+        some = x[x[:, pair["seen"]] == 0].clone()
+        some[:, pair["column"]] = 0
+        place = chain.order.index(pair["column"])
+        p = chain.log_prob_of_places(some, chain.order, range(place, place + 1)).exp()
+        return p.sum().item()
+
+    chain.get_buffer(f"rare{chain.rare.index(pair)}")[0, 0] += 3.0  # as if it had been unlearned
+    assert expected() > 10
+    chain.match_rare(x)
+    assert expected() == pytest.approx(2, abs=0.3)

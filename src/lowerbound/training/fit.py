@@ -621,6 +621,7 @@ def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     objective = with_theta_prior(RandomOrders(rows), rows, weights, len(train))
     history, _ = _trained(plan, inputs, objective, settings, "rows")
     fitted.model.rows = rows.cpu()
+    chain.match_rare(torch.from_numpy(some[: row_stage.MEASURED]))
     arguments = {**fitted.arguments, "chain": layout}
     return fitted._replace(arguments=arguments, rows=history)
 

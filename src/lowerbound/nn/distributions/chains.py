@@ -34,6 +34,7 @@ FEW_COMPONENTS = 15  # columns with at most one more are computed together
 TOGETHER = 64  # columns whose conditionals are computed together
 PADDING = 3e38  # after the last number of a row of a table: model files hold finite numbers
 QUANTILES = [(i + 0.5) / 8 for i in range(8)]  # of a component, for the mean of raw values
+MATCHES, MATCHED = 3, 2_048  # rounds of matching rare combinations, and rows at once
 AGAIN = 20  # times that a row is drawn again
 NEARLY = 1e-4  # difference of two codes of one value
 CERTAIN = 1e6  # factor on the logarithms of ties where rows are drawn: never against them
@@ -1015,12 +1016,23 @@ class Chain(nn.Module):
             places: P places in it.
             first: as for `log_prob`.
         """
-        rows, known, given = self.read(x), self.known(x), self.given(x)
+        given, columns = self.given(x), [order[place] for place in places]
+        if first is not None:
+            given = given & ~first
+        rows, seen, heads = self._heads_at(x, order, places, first)
+        found = self.log_prob_of(heads, columns, rows, seen)
+        return torch.where(given[:, columns], found, 0.0)
+
+    def _heads_at(
+        self, x: Tensor, order: Sequence[int], places: range, first: Tensor | None = None
+    ) -> tuple[Coded, Tensor, list[Heads]]:
+        """Return rows, what each column is given (B, P, C), and heads; as `log_prob_of_places`."""
+        rows, known = self.read(x), self.known(x)
         columns = [order[place] for place in places]
         rank, own = self._rank(order), torch.tensor(list(places), device=x.device)[:, None]
         earlier = (rank < own).expand(len(x), -1, -1)
         if first is not None:
-            earlier, given = earlier | first[:, None], given & ~first
+            earlier = earlier | first[:, None]
         seen = earlier & known[:, None]
         vectors = self.vectors(rows, known)
         expected = self.expectations(rows, rank, first, known)
@@ -1028,9 +1040,41 @@ class Chain(nn.Module):
             at = torch.tensor([self.place.get(column, 0) for column in columns], device=x.device)
             expected = expected[0][:, at], expected[1][:, at]
         total = torch.bmm(earlier.to(vectors), vectors)
-        heads = self.heads(rows, seen, columns, total, expected)
-        found = self.log_prob_of(heads, columns, rows, seen)
-        return torch.where(given[:, columns], found, 0.0)
+        return rows, seen, self.heads(rows, seen, columns, total, expected)
+
+    @torch.no_grad()
+    def match_rare(self, x: Tensor) -> None:
+        """Change how likely rare combinations are, so that they come as often as in rows (n, C).
+
+        The network learns little from combinations that hardly occur. Of each one, the logarithm
+        of its observed over its expected number is added to its logit, half a row being added to
+        both. That is one step of iterative proportional fitting, taken `MATCHES` times, for the
+        direction of a pair that the fixed order draws.
+        """
+        rank = {column: place for place, column in enumerate(self.order)}
+        pairs = {tie["column"]: [] for tie in self.rare if rank[tie["seen"]] < rank[tie["column"]]}
+        for i, tie in enumerate(self.rare):
+            if rank[tie["seen"]] < rank[tie["column"]]:
+                pairs[tie["column"]].append((i, tie["seen"]))
+        for _ in range(MATCHES if pairs else 0):
+            expected = {i: self.get_buffer(f"rare{i}").double() * 0 for i in range(len(self.rare))}
+            observed = {i: each.clone() for i, each in expected.items()}
+            for column, ties in pairs.items():
+                places = range(rank[column], rank[column] + 1)
+                for some in x.split(MATCHED):
+                    rows, seen, (heads,) = self._heads_at(some, self.order, places)
+                    p = self._log_p(heads, rows, seen)[0].exp().double()
+                    given, value = self.known(some), rows.codes[:, column]
+                    for i, source in ties:
+                        at = (given[:, source] & given[:, column]).nonzero()[:, 0]
+                        codes = rows.codes[at, source]
+                        expected[i].index_add_(0, codes, p[at])
+                        made = codes, value[at] + self.first_value(column)
+                        observed[i].index_put_(made, torch.ones_like(p[at, 0]), accumulate=True)
+            for i, table in expected.items():
+                buffer = self.get_buffer(f"rare{i}")
+                ratio = ((observed[i] + 0.5) / (table + 0.5)).log().to(buffer)
+                buffer += torch.where(buffer != 0, ratio, 0.0)
 
     @torch.no_grad()
     def expectations(
