@@ -106,12 +106,12 @@ def trees(trained):
 
 
 def of_numbers(folder):
-    trained = learn(numbers(), Plan(settings={"hidden": [16]}, latent=2, **QUICK))
+    trained = learn(numbers(), Plan(settings={"hidden": [16], "chain": None}, latent=2, **QUICK))
     exported(trained, folder, samples=DRAWS)
 
 
 def of_every_kind(folder):
-    settings = {"hidden": [16], "likelihood": "student", "tree_above": 50}
+    settings = {"hidden": [16], "likelihood": "student", "tree_above": 50, "chain": None}
     trained = learn(mixed(), Plan(types=KINDS, settings=settings, **QUICK))
     assert len(trees(trained)) == 1
     exported(trained, folder, check=strange())
@@ -336,7 +336,14 @@ class TestTheCoding:
     @pytest.mark.parametrize("transform", ["standard", "quantile", "blend"])
     def test_cells_are_coded_as_the_schema_codes_them(self, transform):
         trained = learn(
-            mixed(), Plan(types=KINDS, transform=transform, preset="fast", max_epochs=1)
+            mixed(),
+            Plan(
+                types=KINDS,
+                transform=transform,
+                preset="fast",
+                max_epochs=1,
+                settings={"chain": None},
+            ),
         )
         schema, table = trained.coding.schema, pa.Table.from_pandas(strange())
         coded, nats = Coder(schema)(torch.from_numpy(matrix(schema, table)))

@@ -33,7 +33,9 @@ def ladder():
 
 @pytest.fixture(scope="module")
 def plain():
-    return learn(correlated(300), Plan(preset="fast", max_epochs=1, latent=2))
+    return learn(
+        correlated(300), Plan(preset="fast", max_epochs=1, latent=2, settings={"chain": None})
+    )
 
 
 def full_conformal(usual, new):
