@@ -287,7 +287,7 @@ class Model(TrainedState):
             drawn = sample_given(
                 self.model, asked.row, n, seed=seed, context=context, draw=self.recipe.draw
             )
-            values = self._dependent(asked.row.expand(n, -1), drawn.values, seed)
+            values = self._dependent(asked.row.expand_as(drawn.values), drawn.values, seed)
             table = self._drawn(values, drawn.context)
             return Samples(asked.imposed(table), drawn.effective_samples, asked.notes)
         if (rows := self._row_model) is not None and top_k is None:

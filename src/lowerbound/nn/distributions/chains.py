@@ -8,7 +8,7 @@ exact draws from the conditionals.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple, NotRequired
 
@@ -861,7 +861,7 @@ class Chain(nn.Module):
             x[:, column] = torch.where(
                 free[:, column], self._inside(x[:, column], number), x[:, column]
             )
-        for _ in range(len(self.order)):
+        for _ in range(len(self.order) if self.ties else 0):
             before = x.clone()
             for i in range(len(self.ties)):
                 x = self._tied_value(i, x, free)
@@ -885,13 +885,12 @@ class Chain(nn.Module):
             x: the rows.
             free: (B, C) bool, values that were not given.
         """
-        broken = self._beyond(x, free)
-        known, codes = self.known(x), self.read(x).codes
+        broken, known = self._beyond(x, free), self.known(x)
+        codes = self._codes_of(x, {c for tie in self.ties for c in (tie["seen"], tie["column"])})
         for i, tie in enumerate(self.ties):
             one, other = tie["seen"], tie["column"]
-            less = self.get_buffer(f"tie{i}")[
-                codes[:, one], codes[:, other] + self.first_value(other)
-            ]
+            value = codes[other] + self.first_value(other)
+            less = self.get_buffer(f"tie{i}")[codes[one], value]
             broken |= (less < 0) & known[:, one] & known[:, other]
         for own in self.numbers:
             if "formula" in own:
@@ -904,13 +903,38 @@ class Chain(nn.Module):
     def _tied_value(self, i: int, x: Tensor, free: Tensor) -> Tensor:
         """Return rows with free values of a tie's column replaced where only one is allowed."""
         source, column = self.ties[i]["seen"], self.ties[i]["column"]
-        given, codes = self.known(x)[:, source], self.read(x).codes[:, source]
+        some = free[:, column].nonzero()[:, 0]
+        if not len(some):
+            return x
+        codes = self._codes_of(x[some], [source])[source]
         allowed = self.get_buffer(f"tie{i}")[codes] == 0
-        at = (given & free[:, column] & (allowed.sum(1) == 1)).nonzero()[:, 0]
-        value = allowed[at].long().argmax(1) - self.first_value(column)
+        alone = self._knows(x[some], source) & (allowed.sum(1) == 1)
+        at, allowed = some[alone], allowed[alone]
+        value = allowed.long().argmax(1) - self.first_value(column)
         number = self.place.get(column)
         x[at, column] = value.to(x) if number is None else self.spikes[number][value]
         return x
+
+    def _codes_of(self, x: Tensor, columns: Iterable[int]) -> dict[int, Tensor]:
+        """Return column -> codes (B,), as `read` does for all columns."""
+        found = {}
+        for column in columns:
+            own, number = x[:, column].nan_to_num(0.0), self.place.get(column)
+            if number is None:
+                found[column] = own.long()
+                continue
+            which = torch.tensor([number], device=x.device)
+            _, low, high = self.rounded(own[:, None], which)
+            found[column] = self._places(own[:, None], low, high, which)[2][:, 0]
+        return found
+
+    def _knows(self, x: Tensor, column: int) -> Tensor:
+        """Return `known` of one column, (B,)."""
+        seen = ~x[:, column].isnan()
+        if column in self.gates:
+            by, code = self.gates[column]
+            seen &= x[:, by] == code
+        return seen & (x[:, column] != 0) if self.reserved[column] else seen
 
     def _formula_value(self, own: NumberColumn, x: Tensor, free: Tensor) -> Tensor:
         """Return rows with free values of a number replaced by what its formula gives."""
@@ -918,9 +942,11 @@ class Chain(nn.Module):
             return x
         x, column = x.clone(), own["column"]
         which = torch.tensor([self.place[column]], device=x.device)
-        known = self.known(x)[:, own["formula"]["columns"]].all(1)
+        known = torch.stack([self._knows(x, each) for each in own["formula"]["columns"]]).all(0)
         at = (known & free[:, column]).nonzero()[:, 0]
-        values = self.read(x[at]).values
+        if not len(at):
+            return x
+        values = x[at][:, self.get_buffer("at")].nan_to_num(0.0)
         value = self._copies(values, which)[..., slots(own) - 1]
         x[at, column] = self.rounded(value, which)[0][:, 0]
         return x
