@@ -74,7 +74,7 @@ class Scale(NamedTuple):
 
     @property
     def linear(self) -> bool:
-        """Whether the map is linear, so that it commutes with taking a mean."""
+        """True if the map is linear: the code of a mean is then the mean of the codes."""
         return not self.log and len(self.raw) == 2
 
     def raw_of(self, codes: np.ndarray) -> np.ndarray:

@@ -45,6 +45,7 @@ _MOST_ATOMS = 10
 _UNITS = (86_400e9, 3_600e9, 60e9, 1e9, 1e6, 1e3)  # day to microsecond, in nanoseconds
 _MANY = 50  # least number of distinct values for the rule that compares with the median count
 _FEW = 20
+_SHARED = 10  # rows that share a value, in the mean, if few distinct ones are rounded numbers
 _SPIKE = 5  # how many times as common as others an atom is
 _NEAR = 3  # values on each side that a spike is compared with
 _FAR = 20  # robust standard deviations from the median beyond which a moment is no date
@@ -290,11 +291,11 @@ def _grain(spread: Spread, sample: Sample) -> float:
 def _decimals(spread: Spread, sample: Sample) -> int | None:
     """Return the number of decimals to which all values are rounded, or None.
 
-    Whole numbers have none. A few values may be short by chance of how they were made; only
-    `_FEW` distinct ones or more are taken for rounded.
+    Whole numbers have none. A few values may be short by chance of how they were made: if
+    fewer than `_FEW` are distinct, each must be shared by `_SHARED` rows in the mean.
     """
     values = spread.values
-    if spread.whole or len(values) < _FEW:
+    if spread.whole or (len(values) < _FEW and spread.rows < _SHARED * max(1, len(values))):
         return None
     narrow = raw.storage(raw.arrow_type(sample.dtype)) == pa.float32()
     kind = np.float32 if narrow else np.float64

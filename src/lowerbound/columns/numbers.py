@@ -371,7 +371,7 @@ class Numeric(Column):
         if self.whole:
             raw = np.rint(raw / self.grain) * self.grain
         elif self.decimals is not None:
-            raw = np.round(raw, self.decimals)
+            raw = np.round(raw, self.decimals) + 0.0  # no negative zero
         if bounded:
             raw = np.clip(raw, self.low, self.high)
         if self.atoms:

@@ -1,4 +1,9 @@
-"""Columns of numbers that follow from others on all rows: sums, differences, other units."""
+"""Columns of numbers that follow from others on all rows: sums, differences, other units.
+
+scikit-learn's OrthogonalMatchingPursuit is not used: it needs complete rows and a number of terms
+or a squared error to stop at, where a formula must give every value to its grid, and importing it
+would add a second to each fit.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +27,9 @@ class Relation(NamedTuple):
     """A number as the sum of weights times others, and a constant.
 
     Attributes:
-        columns: the columns that it follows from.
-        weights: as many.
-        constant: added to the sum.
+        columns: the columns in the formula.
+        weights: the weight of each of these columns.
+        constant: the intercept.
     """
 
     columns: list[int]
@@ -106,7 +111,7 @@ def _alike(one: Floats, other: Floats) -> float:
 
 
 def _fitted(raw: Floats, column: int, chosen: list[int]) -> tuple[Relation, Floats]:
-    """Return the least-squares formula of chosen columns on complete rows, and what is left."""
+    """Return the least-squares formula in the chosen columns, and its residuals (rows,)."""
     y, x = raw[:, column], raw[:, chosen]
     middle, scale = x.mean(0), np.maximum(x.std(0), 1e-300)
     weights = np.linalg.lstsq((x - middle) / scale, y - y.mean(), rcond=None)[0] / scale

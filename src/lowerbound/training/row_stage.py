@@ -254,7 +254,7 @@ def measured(
     labels = _labels(x, families, sizes, found)
     ties, tables = _ties(labels)
     rare, offsets = _rare(labels, ties, closing)
-    order = _order(labels, closing)
+    order = _parts_first(_order(labels, closing), found_formulas, _steps(x, places, bare))
     codes = _codes(labels, families, sizes, places)
     layout: ChainLayout = {
         "order": order,
@@ -395,12 +395,14 @@ def _copies(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, list[int
 
 def _formulas(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, Formula]:
     """Return, for each column of numbers that follows from others on all rows, how it does."""
+    # A gated column has no number on some rows, where its value is a code of another column.
+    places = [column for column in places if column not in bare.gates]
     if not 2 <= len(places) <= PAIRED:
         return {}
-    every = torch.arange(len(places))
+    every = torch.tensor([bare.place[column] for column in places])
     rows = torch.from_numpy(x[:, places])
     raw = bare.raw_of(rows.nan_to_num(0.0), every).masked_fill(rows.isnan(), torch.nan).numpy()
-    found = linear_relations.formulas(raw, bare.grains.numpy())
+    found = linear_relations.formulas(raw, bare.grains[every].numpy())
     return {
         places[n]: {
             "columns": [places[i] for i in each.columns],
@@ -658,6 +660,53 @@ def _order(labels: Sequence[_Label], gates: Sequence[Gate]) -> list[int]:
     for column in free:
         order += [column, *(i for i, by in gated.items() if by == column)]
     return order
+
+
+def _steps(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, float]:
+    """Return, by column of numbers, the steps of its grid over its range; infinite without one."""
+    found = {}
+    for number, column in enumerate(places):
+        own = torch.from_numpy(x[:, column])
+        own = own[~own.isnan()][:, None]
+        raw = bare.raw_of(own, torch.tensor([number])).numpy()
+        grain = float(bare.grains[number])
+        found[column] = float(np.ptp(raw)) / grain if grain > 0 and len(raw) else math.inf
+    return found
+
+
+def _parts_first(
+    order: Sequence[int], formulas: Mapping[int, Formula], steps: Mapping[int, float]
+) -> list[int]:
+    """Return the order with the columns of a formula before the column that follows from them.
+
+    Of the columns of one relation, the one with the most steps of its grid follows from the
+    others: a total can have any value that its parts add up to, but a part may have only a few.
+
+    Args:
+        order: the columns.
+        formulas: by column.
+        steps: by column, the steps of its grid between its least and its largest value.
+    """
+    follows: dict[int, list[int]] = {}
+
+    def needs(column: int, other: int) -> bool:
+        """Return whether a column follows from another one, directly or not."""
+        return any(c == other or needs(c, other) for c in follows.get(column, []))
+
+    for column in sorted(formulas, key=lambda each: (-steps[each], each)):
+        if not any(c == column or needs(c, column) for c in formulas[column]["columns"]):
+            follows[column] = formulas[column]["columns"]
+    found: list[int] = []
+
+    def put(column: int) -> None:
+        for part in sorted(follows.get(column, []), key=list(order).index):
+            put(part)
+        if column not in found:
+            found.append(column)
+
+    for column in order:
+        put(column)
+    return found
 
 
 def _by_dependence(columns: Sequence[int], labels: Sequence[_Label]) -> list[int]:

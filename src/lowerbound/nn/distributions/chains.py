@@ -41,12 +41,12 @@ CERTAIN = 1e6  # factor on the logarithms of ties where rows are drawn: never ag
 
 
 class Formula(TypedDict):
-    """How a number follows from others: the sum of weights times raw values, and a constant.
+    """A linear formula for a column of numbers, in raw values: sum(weights * columns) + constant.
 
     Attributes:
-        columns: the columns of numbers that it follows from.
-        weights: as many.
-        constant: added to the sum.
+        columns: the columns of numbers in the formula.
+        weights: the weight of each of these columns.
+        constant: the intercept.
     """
 
     columns: list[int]

@@ -12,16 +12,17 @@ AT_ONCE = 512  # rows whose matrices are at hand together
 
 
 class Conditionals:
-    """The Gaussian of some rows, of which one column after another is seen.
+    """Conditional means and deviations in a Gaussian for a batch of rows, updated per column.
 
-    Rows in which the same columns are seen in the same order share one Cholesky factor L of the
-    covariance in that order. With e = L^-1 (x - mean), every feature is its mean plus the sum of
-    the earlier entries of e times the entries of its row of L.
+    Rows that observe the same columns in the same order share one Cholesky factor L of the
+    covariance in that order. With e = L^-1 (x - mean), the conditional mean of feature k given
+    the features j < k is mean_k + sum_j L_kj e_j, and its variance is that of k less sum_j L_kj^2.
 
     Args:
-        gaussian: the Gaussian, with D features of which nothing is conditioned on D - A.
-        which: (B,) pattern of each row.
-        order: (U, A) the features in the order of each pattern.
+        gaussian: the Gaussian of D features. A of them are active: others are predicted, but
+            nothing is conditioned on them.
+        which: (B,) index of the pattern of observed columns of each row, one of U.
+        order: (U, A) the active features in the order of each pattern.
         factor: (U, A, A) Cholesky factors.
         pulls: (U, A, N) rows of L of the numbers; 0 for features that are not seen before them.
     """
@@ -130,7 +131,7 @@ class GaussianConditionals(nn.Module):
         ]
 
     def begin(self, first: Tensor, later: Tensor, rank: Tensor) -> Conditionals:
-        """Return the Gaussian of rows of which nothing is seen yet.
+        """Return the conditionals of rows before any of their values has been observed.
 
         Args:
             first: (B, C) bool, the columns that are seen before all others.
