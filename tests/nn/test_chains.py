@@ -148,6 +148,10 @@ def test_draws_of_one_column_given_all_others_follow_its_density(chain, column):
     rows = row.repeat(len(points), 1)
     rows[:, column] = points
     mass = conditional(chain, rows, column).exp().double() * measure
+    if column == WHOLE:  # only its nine values are drawn
+        assert "only_spikes" in chain.numbers[chain.place[WHOLE]]
+        mass *= points.abs() <= 4 * STEP
+        mass /= mass.sum()
     shares = torch.tensor([0.1, 0.3, 0.5, 0.7, 0.9]).double()
     for cut in points[torch.searchsorted(mass.cumsum(0), shares)]:
         below = mass[points <= cut].sum().item()
@@ -277,3 +281,85 @@ def test_rare_combinations_are_matched_to_their_frequency():
     assert expected() > 10
     chain.match_rare(x)
     assert expected() == pytest.approx(2, abs=0.3)
+
+
+A, B_ATOM, B, C_ATOM, C, LIMIT, HEIGHT = range(7)
+
+
+@pytest.fixture(scope="module")
+def followed() -> Chain:
+    """A chain of rows with c = a + b, 0 being an atom of b and c, and a limit to a height."""
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 9, 400), rng.integers(0, 3, 400)
+    c = a + b
+    numbers = [np.where(each > 0, STEP * each, np.nan) for each in (b, c)]
+    height = rng.normal(size=400)
+    codes = [each.astype(float) for each in (b > 0, c > 0, height >= 0.5)]
+    rows = np.column_stack(
+        [STEP * a, codes[0], numbers[0], codes[1], numbers[1], codes[2], height]
+    )
+    whole = Scale((-1.0, 1.0), (-2.0, 2.0), grain=1.0)
+    scales = [whole, None, whole, None, whole, None, Scale()]
+    families = ["categorical" if scale is None else "real" for scale in scales]
+    sizes, gates = [1, 2, 1, 2, 1, 2, 1], [(B, B_ATOM, 1), (C, C_ATOM, 1)]
+    values = [None, (0.0, None), None, (0.0, None), None, None, None]
+    found = measured(rows, families, sizes, scales, gates, 8, values)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        chain = Chain(families, sizes, **found.layout)
+        found.give(chain)
+        with torch.no_grad():
+            for each in chain.parameters():
+                each.add_(0.3 * torch.randn_like(each))
+    return chain.eval()
+
+
+@pytest.mark.parametrize("column", range(6))
+@torch.no_grad()
+def test_what_follows_from_numbers_has_a_density_too(followed, column):
+    (limit,) = followed.steps
+    assert (limit["column"], limit["source"], limit["cuts"]) == (LIMIT, HEIGHT, [0.5])
+    assert followed.code_values[C_ATOM]["formula"]["columns"] == [A, B]
+    points, measure = torch.arange(2.0), torch.ones(2)
+    if column in followed.place:
+        points = STEP * torch.arange(-300.0, 301.0)
+        measure = torch.full_like(points, STEP)
+    rng = np.random.default_rng(column)
+    none = torch.nan
+    whole = torch.tensor([[0.0, 0, none, 0, none, 0, 0.1], [2.0, 1, 0.5, 1, 2.5, 1, 0.9]])
+    for row in whole.repeat(4, 1):
+        hidden = rng.choice(7, rng.integers(0, 7), replace=False)
+        row[hidden.tolist()] = torch.nan
+        for number, gate in ((B, B_ATOM), (C, C_ATOM)):
+            if column == number:
+                row[gate] = 1.0
+            if column == gate:
+                row[number] = torch.nan
+        x = row.repeat(len(points), 1)
+        x[:, column] = points
+        nats = conditional(followed, x, column)
+        assert (nats.double().exp() @ measure.double()).item() == pytest.approx(1.0, abs=2e-4)
+
+
+def test_draws_keep_to_what_follows_whatever_is_given(followed):
+    def number(drawn, gate, column):
+        return torch.where(drawn[:, gate] == 1, drawn[:, column], 0.0)
+
+    cases = [
+        {},
+        {C_ATOM: 0.0},
+        {C_ATOM: 1.0, C: 3.0},
+        {LIMIT: 1.0},
+        {HEIGHT: 0.6, A: 0.0},
+        {B_ATOM: 0.0},
+    ]
+    for given in cases:
+        x = torch.full((300, 7), torch.nan)
+        for column, value in given.items():
+            x[:, column] = value
+        drawn = followed.draw(x, generator("follow", str(given)))
+        b, c = (number(drawn, *each) for each in ((B_ATOM, B), (C_ATOM, C)))
+        assert torch.allclose(drawn[:, A] + b, c, atol=1e-5)
+        assert torch.equal(drawn[:, LIMIT] == 1, drawn[:, HEIGHT] >= 0.5)
+        assert not followed.breaks(drawn, x.isnan()).any()
+        assert all((drawn[:, column] == value).all() for column, value in given.items())

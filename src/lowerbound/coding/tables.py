@@ -98,6 +98,11 @@ class TableCoding(WithoutContext):
         return tuple(scale for column in self.schema.columns for scale in column.scales)
 
     @property
+    def code_values(self) -> tuple[tuple[float | None, ...] | None, ...]:
+        """For each coded column of codes that stand for numbers, these; None for others."""
+        return tuple(each for column in self.schema.columns for each in column.code_values)
+
+    @property
     def gates(self) -> list[tuple[int, int, int]]:
         """The coded columns that have a value only where their column is no atom.
 

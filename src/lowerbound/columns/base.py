@@ -187,6 +187,11 @@ class Column(BaseModel, abc.ABC):
         return tuple(Scale() if p.family in ("real", "count") else None for p in self.parts)
 
     @property
+    def code_values(self) -> tuple[tuple[float | None, ...] | None, ...]:
+        """For each part of codes that stand for numbers, the number of each code; else None."""
+        return (None,) * len(self.parts)
+
+    @property
     @abc.abstractmethod
     def action(self) -> str:
         """A short description of the coding, for tables."""

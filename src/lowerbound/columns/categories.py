@@ -60,6 +60,16 @@ class Category(Column):
         return (part,)
 
     @property
+    def code_values(self) -> tuple[tuple[float | None, ...] | None, ...]:
+        """The levels of a column of numbers."""
+        kind = storage(arrow_type(self.dtype))
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+            return (None,)
+        numbers = [float(level) for level in self.levels]
+        unknown = [None] if self.kind == "categorical" else []
+        return ((*unknown, *numbers),)
+
+    @property
     def action(self) -> str:
         """Return the levels, or their number."""
         if len(self.levels) > 5:

@@ -294,6 +294,14 @@ class Numeric(Column):
         return (main, None) if self.atoms else (main,)
 
     @property
+    def code_values(self) -> tuple[tuple[float | None, ...] | None, ...]:
+        """The values of the atoms; None for the code that stands for none."""
+        if not self.atoms:
+            return (None,)
+        by_code = dict(zip(self._codes, self.atoms, strict=True))
+        return None, tuple(by_code.get(code) for code in range(len(self.atoms) + 1))
+
+    @property
     def action(self) -> str:
         """Return the scaling and the atoms as text."""
         start = "log, then " if self.kind == "positive" else ""

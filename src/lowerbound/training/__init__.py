@@ -9,7 +9,7 @@
 - objective: check the settings of the objective and build it
 - second_stage: train the prior of a model of codes with everything else frozen
 - row_stage: measure and train the chain of columns of a table
-- linear_relations: find numbers that follow from others on all rows
+- relations: find numbers that follow from others on all rows
 - gaussian_rows: fit a Gaussian to rows with gaps
 - refit_prior: refit the prior to the trained encoder
 - calibrate: calibrate scores and check the model on held-out rows

@@ -603,7 +603,13 @@ def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     some = train.take(torch.arange(min(len(train), row_stage.MOST_ROWS))).x.numpy()
     parts, width = coding.arguments(), PRESETS[plan.preset].hidden[0] // 2
     measured = row_stage.measured(
-        some, parts["families"], parts["sizes"], coding.scales, coding.gates, width
+        some,
+        parts["families"],
+        parts["sizes"],
+        coding.scales,
+        coding.gates,
+        width,
+        coding.code_values,
     )
     layout = measured.layout
     with noise.isolated(plan.seed, "chain weights"):

@@ -28,16 +28,19 @@ from lowerbound.nn.distributions.chains import (
     Chain,
     ChainLayout,
     Coded,
+    CodeValues,
     Formula,
     Gate,
     NumberColumn,
+    OtherFormula,
+    Steps,
     Tie,
 )
 from lowerbound.nn.model import LatentModel
 from lowerbound.tasks.completion import BOTH, CHAIN, LATENTS, Completion
 from lowerbound.tasks.crps import crps
 from lowerbound.tasks.draws import chain_of
-from lowerbound.training import gaussian_rows, linear_relations
+from lowerbound.training import gaussian_rows, relations
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.plan import ANNEAL, Plan, budget_of, optimiser_of
@@ -48,6 +51,7 @@ SPIKES = 256  # most values of a column with a probability of their own
 # Rows that share a value with a probability of its own, at least; of a column whose values are
 # shared by as many rows in the mean, two.
 OFTEN = 5
+NEARLY_ALL = 0.99  # share of rows with such values from which all values are among them
 # Shares of rows from which a number is copied from another column: if equal to it, or if close.
 COPIED, OFTEN_CLOSE = 0.01, 0.25
 CLOSE = 0.1  # difference of two codes, in units of the coded column
@@ -59,8 +63,12 @@ RARELY = 0.01  # rows of a component that no training row needs
 # A combination of values is rare if it has less than the share `RARE` of the rows expected under
 # independence, and at least `EXPECTED` were expected. Most pairs of columns with such tables.
 RARE, EXPECTED, RARE_PAIRS = 0.05, 10.0, 24
-TIED = 64  # most codes of a column that a tie is looked for in
+TIED = 64  # most codes of a column of rare combinations, and most intervals of steps
+# Most codes of a column that a tie is looked for in, and most combinations of two.
+TIED_CODES, COMBINATIONS = 1024, 1 << 17
+MAX_EXPONENT = 16  # powers of ten of a round number
 CHANCE = 1e-6  # probability that a tie is found by chance
+LOOKED_AT = 2_000  # rows that rule out most steps, before all rows confirm the others
 MEASURED = 20_000  # rows on which the dependence of pairs is measured
 PAIRED = 128  # columns up to which the order follows the dependence of pairs
 BINS = 16  # of a column of numbers, for the dependence of pairs
@@ -214,6 +222,7 @@ def measured(
     scales: Sequence[Scale | None],
     gates: Sequence[tuple[int, int, int]],
     width: int,
+    code_values: Sequence[Sequence[float | None] | None] = (),
 ) -> Measured:
     """Measure the layout of a chain on coded training rows.
 
@@ -225,6 +234,7 @@ def measured(
         gates: the columns that have a value only under a code of another one: (column, that
             one, code).
         width: of the network.
+        code_values: for columns of codes that stand for numbers, that of each code; else None.
     """
     places = [i for i, kind in enumerate(families) if kind in ("real", "count")]
     own = {i: scales[i] or Scale() for i in places}
@@ -236,7 +246,8 @@ def measured(
     }
     bare = _bare(families, sizes, own, shared)
     found = [_number(i, x, bare, n) for n, i in enumerate(places)]
-    copies, found_formulas = _copies(x, places, bare), _formulas(x, places, bare)
+    copies, quantities = _copies(x, places, bare), _quantities(x, places, bare, code_values)
+    formulas, others, follows = _formulas(quantities, bare)
     numbers: list[NumberColumn] = [
         {
             "column": each.column,
@@ -248,13 +259,21 @@ def measured(
         }
         for each in found
     ]
-    for each in numbers:
-        if each["column"] in found_formulas:
-            each["formula"] = found_formulas[each["column"]]
+    for each, measured_number in zip(numbers, found, strict=True):
+        if each["column"] in formulas:
+            each["formula"] = formulas[each["column"]]
+        if len(measured_number.spikes) and not measured_number.rest.any():
+            each["only_spikes"] = True
     labels = _labels(x, families, sizes, found)
     ties, tables = _ties(labels)
     rare, offsets = _rare(labels, ties, closing)
-    order = _parts_first(_order(labels, closing), found_formulas, _steps(x, places, bare))
+    steps = [
+        each
+        for each in _steps(quantities, labels, ties, closing)
+        if not relations.needs(follows, each["source"], each["column"])
+        and not follows.setdefault(each["column"], []).append(each["source"])
+    ]
+    order = _parts_first(_order(labels, closing), follows, [each.size for each in labels])
     codes = _codes(labels, families, sizes, places)
     layout: ChainLayout = {
         "order": order,
@@ -266,6 +285,9 @@ def measured(
         "novel": shared["novel"],
         "narrowest": shared["narrowest"],
         "gaussian": codes,
+        "code_values": _code_values(quantities, formulas, others, steps, bare),
+        "others": others,
+        "steps": steps,
     }
     with noise.isolated("not trained"):
         chain = Chain(families, sizes, **layout)
@@ -355,6 +377,8 @@ def _number(column: int, x: Floats, bare: Chain, number: int) -> _Number:
     often = np.zeros(len(values), dtype=bool)
     if bare.grains[number] > 0:
         least = 2 if counts.mean() >= OFTEN else OFTEN
+        if counts[counts >= least].sum() >= NEARLY_ALL * counts.sum() and len(values) <= SPIKES:
+            least = 1
         often[np.argsort(-counts, kind="stable")[:SPIKES]] = True
         often &= counts >= least
     rest = ~often if (~often).any() else np.ones(len(values), dtype=bool)
@@ -393,24 +417,178 @@ def _copies(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, list[int
     return found
 
 
-def _formulas(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, Formula]:
-    """Return, for each column of numbers that follows from others on all rows, how it does."""
-    # A gated column has no number on some rows, where its value is a code of another column.
-    places = [column for column in places if column not in bare.gates]
-    if not 2 <= len(places) <= PAIRED:
-        return {}
-    every = torch.tensor([bare.place[column] for column in places])
-    rows = torch.from_numpy(x[:, places])
-    raw = bare.raw_of(rows.nan_to_num(0.0), every).masked_fill(rows.isnan(), torch.nan).numpy()
-    found = linear_relations.formulas(raw, bare.grains[every].numpy())
-    return {
-        places[n]: {
-            "columns": [places[i] for i in each.columns],
-            "weights": each.weights,
-            "constant": each.constant,
+class _Quantities(NamedTuple):
+    """Columns with raw values that are numbers, one of each raw column.
+
+    Attributes:
+        columns: the coded columns: of numbers, or of codes that stand for numbers.
+        raw: (n, columns) raw values; gated numbers have that of the code where the gate is closed.
+        grains: (columns,) the number that all values are multiples of; 0 for none.
+        values: column of codes -> the number of each code, NaN for none.
+    """
+
+    columns: list[int]
+    raw: Floats
+    grains: Floats
+    values: dict[int, Floats]
+
+
+def _quantities(
+    x: Floats, places: Sequence[int], bare: Chain, values: Sequence[Sequence[float | None] | None]
+) -> _Quantities:
+    of_codes = {i: np.array(each, float) for i, each in enumerate(values) if each is not None}
+    deciding = {by for by, _ in bare.gates.values()}
+    numbers = [c for c in places if c not in bare.gates or bare.gates[c][0] in of_codes]
+    codes = [column for column in of_codes if column not in deciding]
+    if not 2 <= len(numbers) + len(codes) <= PAIRED:
+        numbers, codes = [], []
+    every = torch.tensor([bare.place[column] for column in numbers], dtype=torch.long)
+    rows = torch.from_numpy(x[:, numbers])
+    raw, grains = np.empty(rows.shape), np.empty(0)
+    if numbers:
+        raw = bare.raw_of(rows.nan_to_num(0.0), every).masked_fill(rows.isnan(), torch.nan).numpy()
+        grains = bare.grains[every].numpy()
+    for at, column in enumerate(numbers):
+        by, none = bare.gates.get(column, (column, -1))
+        if by != column:
+            shut = ~np.isnan(x[:, by]) & (x[:, by] != none)
+            raw[shut, at] = of_codes[by][x[shut, by].astype(int)]
+    found = [raw]
+    for column in codes:
+        at = np.where(np.isnan(x[:, column]), len(of_codes[column]), x[:, column]).astype(int)
+        found.append(np.append(of_codes[column], np.nan)[at][:, None])
+    grains = np.r_[grains, np.zeros(len(codes))]
+    return _Quantities(numbers + codes, np.concatenate(found, 1), grains, of_codes)
+
+
+def _formulas(
+    found: _Quantities, bare: Chain
+) -> tuple[dict[int, Formula], list[OtherFormula], dict[int, list[int]]]:
+    """Return column -> formula of what follows from other numbers, further ones, and the order.
+
+    The last is column -> columns that must come first, for coded columns: the gate of a number
+    with a formula follows as well.
+    """
+    if not found.columns:
+        return {}, [], {}
+    columns = found.columns
+    found_relations = relations.related(found.raw, found.grains)
+
+    def stored(relation: relations.Relation) -> Formula:
+        return {
+            "columns": [columns[i] for i in relation.columns],
+            "weights": relation.weights,
+            "constant": relation.constant,
+            "product": relation.product,
         }
-        for n, each in found.items()
-    }
+
+    formulas = {columns[n]: stored(each) for n, each in found_relations.formulas.items()}
+    others: list[OtherFormula] = [
+        {"column": columns[n], "formula": stored(each), "within": within}
+        for n, some in found_relations.others.items()
+        for each, within in some
+    ]
+    follows = {column: [by] for column, (by, _) in bare.gates.items()}
+    for n, parts in found_relations.follows.items():
+        first = bare.gates.get(columns[n], (columns[n],))[0]
+        follows.setdefault(first, []).extend(columns[i] for i in parts)
+    return formulas, others, follows
+
+
+def _steps(
+    found: _Quantities, labels: Sequence[_Label], ties: Sequence[Tie], gates: Sequence[Gate]
+) -> list[Steps]:
+    """Return the columns of codes that follow from the interval that a number lies in.
+
+    Each code must hold on all rows of its intervals, on `OFTEN` or more, and not by chance. Of
+    each column, the number with the fewest intervals is taken.
+    """
+    tied = {(tie["seen"], tie["column"]) for tie in ties}
+    tied |= {(gate["column"], gate["by"]) for gate in gates}
+    steps = []
+    targets = [i for i, each in enumerate(labels) if each.exact and each.size <= TIED][:PAIRED]
+    for column in targets:
+        own = labels[column].codes
+        best: Steps | None = None
+        for n, source in enumerate(found.columns):
+            if source == column or (source, column) in tied or source in found.values:
+                continue
+            raw = found.raw[:, n]
+            each = _runs(raw[:LOOKED_AT], own[:LOOKED_AT]) and _intervals(raw, own)
+            if each is not None and (best is None or len(each[0]) < len(best["cuts"])):
+                cuts, codes = each
+                best = {"column": column, "source": source, "cuts": cuts, "codes": codes}
+        if best is not None:
+            steps.append(best)
+    return steps
+
+
+def _intervals(raw: Floats, codes: NDArray[np.int64]) -> tuple[list[float], list[int]] | None:
+    """Return cuts between intervals of a number with one code each, and the codes."""
+    found = _runs(raw, codes)
+    if found is None:
+        return None
+    raw, codes, first = found
+    # Near a blurred limit, codes alternate from row to row.
+    if len(first) == 1 or np.diff(np.r_[first, len(codes)]).min() < OFTEN:
+        return None
+    share = np.bincount(codes) / len(codes)
+    if _by_chance(len(codes) - len(first), float((share**2).sum())):
+        return None
+    cuts = [_roundest(*ends) for ends in zip(raw[first[1:] - 1], raw[first[1:]], strict=True)]
+    return cuts, codes[first].tolist()
+
+
+def _roundest(low: float, high: float) -> float:
+    """Return the number of fewest digits that is above `low` and at most `high`."""
+    for digits in range(-MAX_EXPONENT, MAX_EXPONENT):
+        cut = math.floor(high * 10.0**digits) / 10.0**digits
+        if low < cut <= high:
+            return cut
+    return high
+
+
+def _runs(
+    raw: Floats, codes: NDArray[np.int64]
+) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]] | None:
+    """Return rows in the order of a number, and where each run of one code begins.
+
+    None if a number goes with several codes, or if there are too many runs.
+    """
+    known = ~np.isnan(raw) & (codes >= 0)
+    order = np.argsort(raw[known], kind="stable")
+    raw, codes = raw[known][order], codes[known][order]
+    changes = np.flatnonzero(codes[1:] != codes[:-1])
+    if len(changes) >= TIED or (raw[changes] == raw[changes + 1]).any():
+        return None
+    return raw, codes, np.r_[0, changes + 1]
+
+
+def _code_values(
+    found: _Quantities,
+    formulas: Mapping[int, Formula],
+    others: Sequence[OtherFormula],
+    steps: Sequence[Steps],
+    bare: Chain,
+) -> list[CodeValues]:
+    """Return the numbers of all codes in formulas and steps, and the formulas of codes."""
+    every = [*formulas.values(), *(each["formula"] for each in others)]
+    named = [*formulas, *(c for each in every for c in each["columns"])]
+    named += [each["source"] for each in steps]
+    gate = {column: by for column, (by, _) in bare.gates.items()}
+    place = {column: n for n, column in enumerate(found.columns)}
+    made: dict[int, CodeValues] = {}
+    for named_column in named:
+        column = gate.get(named_column, named_column)
+        if column not in found.values:
+            continue
+        raw, grain = found.raw[:, place[named_column]], found.grains[place[named_column]]
+        numbers = [None if math.isnan(v) else float(v) for v in found.values[column]]
+        near = grain / 4 if grain > 0 else relations.CLOSE * float(np.nanstd(raw))
+        made[column] = {"column": column, "values": numbers, "near": float(near)}
+        if named_column in formulas:
+            made[column]["formula"] = formulas[named_column]
+    return list(made.values())
 
 
 def _codes(
@@ -574,10 +752,13 @@ def _ties(labels: Sequence[_Label]) -> tuple[list[Tie], list[NDArray[np.bool_]]]
     """
     ties: list[Tie] = []
     tables = []
-    small = [i for i, each in enumerate(labels) if each.exact and each.size <= TIED]
+    few = [_Label(each.codes[:LOOKED_AT], *each[1:]) for each in labels]
+    small = [i for i, each in enumerate(labels) if each.exact and each.size <= TIED_CODES]
     for seen in small[:PAIRED]:
         for column in small[:PAIRED]:
-            if seen == column:
+            if seen == column or labels[seen].size * labels[column].size > COMBINATIONS:
+                continue
+            if (_crossed(few[seen], few[column]) > 0).sum(1).max() > 1:
                 continue
             table = _crossed(labels[seen], labels[column])
             if not _determines(table):
@@ -639,11 +820,18 @@ def _determines(table: NDArray[np.int64]) -> bool:
     """
     if ((table > 0).sum(1) > 1).any():
         return False
-    rows = table.sum(1)
-    confirmed = int((rows - 1).clip(0).sum())
     share = table.sum(0) / max(1, table.sum())
-    alike = float((share**2).sum())
-    return 0 < alike < 1 and confirmed * math.log(alike) < math.log(CHANCE)
+    return not _by_chance(int((table.sum(1) - 1).clip(0).sum()), float((share**2).sum()))
+
+
+def _by_chance(confirmed: int, alike: float) -> bool:
+    """Return whether so many rows may agree with a dependency by chance.
+
+    Args:
+        confirmed: rows that agree with it, other than the first of each kind.
+        alike: probability that two rows agree in the column that is determined.
+    """
+    return not 0 < alike < 1 or confirmed * math.log(alike) >= math.log(CHANCE)
 
 
 def _order(labels: Sequence[_Label], gates: Sequence[Gate]) -> list[int]:
@@ -662,47 +850,34 @@ def _order(labels: Sequence[_Label], gates: Sequence[Gate]) -> list[int]:
     return order
 
 
-def _steps(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, float]:
-    """Return, by column of numbers, the steps of its grid over its range; infinite without one."""
-    found = {}
-    for number, column in enumerate(places):
-        own = torch.from_numpy(x[:, column])
-        own = own[~own.isnan()][:, None]
-        raw = bare.raw_of(own, torch.tensor([number])).numpy()
-        grain = float(bare.grains[number])
-        found[column] = float(np.ptp(raw)) / grain if grain > 0 and len(raw) else math.inf
-    return found
-
-
 def _parts_first(
-    order: Sequence[int], formulas: Mapping[int, Formula], steps: Mapping[int, float]
+    order: Sequence[int], follows: Mapping[int, Sequence[int]], sizes: Sequence[int]
 ) -> list[int]:
-    """Return the order with the columns of a formula before the column that follows from them.
+    """Return the order with every column after the columns that it follows from.
 
-    Of the columns of one relation, the one with the most steps of its grid follows from the
-    others: a total can have any value that its parts add up to, but a part may have only a few.
+    Of these, columns of few values are first: where the total is given, the last part follows
+    from the others, and may have any value.
 
     Args:
         order: the columns.
-        formulas: by column.
-        steps: by column, the steps of its grid between its least and its largest value.
+        follows: column -> columns that it follows from, without any circle.
+        sizes: number of values, or of parts of the range, of each column.
     """
-    follows: dict[int, list[int]] = {}
-
-    def needs(column: int, other: int) -> bool:
-        """Return whether a column follows from another one, directly or not."""
-        return any(c == other or needs(c, other) for c in follows.get(column, []))
-
-    for column in sorted(formulas, key=lambda each: (-steps[each], each)):
-        if not any(c == column or needs(c, column) for c in formulas[column]["columns"]):
-            follows[column] = formulas[column]["columns"]
     found: list[int] = []
+    begun: set[int] = set()
 
     def put(column: int) -> None:
-        for part in sorted(follows.get(column, []), key=list(order).index):
+        if column in begun:
+            return
+        begun.add(column)
+        for part in follows.get(column, ()):
             put(part)
-        if column not in found:
-            found.append(column)
+        together = {c for parts in follows.values() if column in parts for c in parts}
+        fewer = [c for c in together if sizes[c] < sizes[column]]
+        for part in sorted(fewer, key=lambda c: (sizes[c], order.index(c))):
+            if not relations.needs(follows, part, column):
+                put(part)
+        found.append(column)
 
     for column in order:
         put(column)

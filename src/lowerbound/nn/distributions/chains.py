@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple, NotRequired
 
@@ -29,29 +30,36 @@ NEAR = -3.0  # first logarithm of the scale of a logistic at a copied value
 WIDEST = 2.0  # logarithm of the largest scale of a logistic, in units of the coded column
 BROAD = 3.0  # standard deviation of the component that covers numbers training has not seen
 FARTHEST = 6.0  # a number beyond it is read as it
+LARGEST = 1e30  # raw value of a product; 1 / 0 counts as it
 OUTERMOST = 100.0  # a formula may give a value far beyond the others, whose code is cut there
 FEW_COMPONENTS = 15  # columns with at most one more are computed together
 TOGETHER = 64  # columns whose conditionals are computed together
 PADDING = 3e38  # after the last number of a row of a table: model files hold finite numbers
 QUANTILES = [(i + 0.5) / 8 for i in range(8)]  # of a component, for the mean of raw values
 MATCHES, MATCHED = 3, 2_048  # rounds of matching rare combinations, and rows at once
-AGAIN = 20  # times that a row is drawn again
+# Times that rows are drawn again, most copies of a row each time, and copies after which it is of
+# no use if none is right.
+AGAIN, COPIES, FEW = 16, 32, 8
+PATTERNS = 64  # of open columns, of which rows are drawn again
 NEARLY = 1e-4  # difference of two codes of one value
+OPEN, NO_CODE = -1, -2  # in place of a code: nothing follows, or a number without a code
 CERTAIN = 1e6  # factor on the logarithms of ties where rows are drawn: never against them
 
 
 class Formula(TypedDict):
-    """A linear formula for a column of numbers, in raw values: sum(weights * columns) + constant.
+    """A formula for a number, in raw values: sum(weights * columns) + constant, or a product.
 
     Attributes:
-        columns: the columns of numbers in the formula.
-        weights: the weight of each of these columns.
-        constant: the intercept.
+        columns: columns of numbers, or of codes with values in `CodeValues`.
+        weights: the weight of each of these columns, or its power.
+        constant: the intercept, or the factor.
+        product: whether it is constant * product(columns ** weights), of positive numbers.
     """
 
     columns: list[int]
     weights: list[float]
     constant: float
+    product: NotRequired[bool]
 
 
 class NumberColumn(TypedDict):
@@ -65,6 +73,7 @@ class NumberColumn(TypedDict):
         log: whether the raw value is the exponential of the mapped code.
         copies: columns of numbers whose raw value this one may repeat or be close to.
         formula: the raw value that it had on all training rows, from those of other columns.
+        only_spikes: true if every number of the training rows is a spike; then no other is drawn.
     """
 
     column: int
@@ -74,6 +83,54 @@ class NumberColumn(TypedDict):
     log: bool
     copies: list[int]
     formula: NotRequired[Formula]
+    only_spikes: NotRequired[bool]
+
+
+class CodeValues(TypedDict):
+    """The numbers that the codes of a column stand for.
+
+    Attributes:
+        column: its index.
+        values: the raw value of each code; None for a code that stands for none. In a column that
+            decides on a gated number, that is the code under which the number has a value.
+        near: largest difference of a raw value by the formula from that of its code.
+        formula: the raw value that it had on all training rows, from those of other columns.
+    """
+
+    column: int
+    values: list[float | None]
+    near: float
+    formula: NotRequired[Formula]
+
+
+class OtherFormula(TypedDict):
+    """A further formula of a column, for draws and gaps where the first one says nothing.
+
+    Attributes:
+        column: its index.
+        formula: the raw value that it had on all training rows.
+        within: most difference of the raw value from the formula, beyond rounding.
+    """
+
+    column: int
+    formula: Formula
+    within: float
+
+
+class Steps(TypedDict):
+    """A column whose code followed from the interval that a number lies in on all training rows.
+
+    Attributes:
+        column: its index.
+        source: the column of the number; `CodeValues` has the numbers of its codes.
+        cuts: rising raw values between the intervals.
+        codes: the code in each interval, one more than cuts. Codes of numbers are spikes.
+    """
+
+    column: int
+    source: int
+    cuts: list[float]
+    codes: list[int]
 
 
 class Tie(TypedDict):
@@ -114,6 +171,9 @@ class ChainLayout(TypedDict):
     novel: float
     narrowest: float
     gaussian: NotRequired[list[list[int]] | None]
+    code_values: NotRequired[list[CodeValues]]
+    others: NotRequired[list[OtherFormula]]
+    steps: NotRequired[list[Steps]]
 
 
 class Coded(NamedTuple):
@@ -202,6 +262,9 @@ class Chain(nn.Module):
         gaussian: the (column, code) pairs that enter a Gaussian besides all numbers. The logistic
             densities of a number begin at its conditional in this Gaussian, given the seen
             columns, and the network learns the difference. None is without it.
+        code_values: the numbers that codes stand for, of columns in a formula or in `steps`.
+        others: further formulas, for draws and gaps only: the density does not know them.
+        steps: columns that follow from the interval a number lies in.
 
     Raises:
         UsageError: E240 if the arguments contradict each other.
@@ -228,6 +291,9 @@ class Chain(nn.Module):
         novel: float = 1e-3,
         narrowest: float = 2.5e-3,
         gaussian: Sequence[Sequence[int]] | None = None,
+        code_values: Sequence[CodeValues] = (),
+        others: Sequence[OtherFormula] = (),
+        steps: Sequence[Steps] = (),
     ) -> None:
         super().__init__()
         count = len(families)
@@ -237,6 +303,8 @@ class Chain(nn.Module):
         of_numbers = [i for i, kind in enumerate(families) if kind in ("real", "count")]
         self.place = {i: n for n, i in enumerate(of_numbers)}
         self.gates = {gate["column"]: (gate["by"], gate["code"]) for gate in gates}
+        self.code_values = {each["column"]: each for each in code_values}
+        self.others, self.steps = list(others), list(steps)
         self._check(count, of_numbers, gates, rare, gaussian)
         levels = [max(2, size) for size in sizes]
         for each in numbers:
@@ -261,6 +329,10 @@ class Chain(nn.Module):
         for i, tie in enumerate(ties):
             shape = levels[tie["seen"]], self.components[tie["column"]]
             self.register_buffer(f"tie{i}", torch.zeros(shape))
+        for column, each in self.code_values.items():
+            numbers_of = [math.nan if v is None else v for v in each["values"]]
+            found = torch.tensor(numbers_of, dtype=torch.float64)
+            self.register_buffer(f"code_values{column}", found, persistent=False)
         self.rare = list(rare)
         for i, tie in enumerate(rare):
             shape = levels[tie["seen"]], self.components[tie["column"]]
@@ -277,13 +349,21 @@ class Chain(nn.Module):
         named = [tie[end] for tie in [*self.ties, *rare] for end in ("seen", "column")]
         named += [gate[end] for gate in gates for end in ("column", "by")]
         formulas = [each["formula"] for each in self.numbers if "formula" in each]
-        sources = [source for each in self.numbers for source in each["copies"]]
-        sources += [source for formula in formulas for source in formula["columns"]]
+        formulas += [each["formula"] for each in self.code_values.values() if "formula" in each]
+        formulas += [each["formula"] for each in self.others]
+        copied = [source for each in self.numbers for source in each["copies"]]
+        sources = [source for formula in formulas for source in formula["columns"]]
+        sources += [each["source"] for each in self.steps]
+        named += [*self.code_values, *(e["column"] for e in (*self.steps, *self.others))]
+        quantities = {*self.place, *self.code_values}
         fits = (
             sorted(self.order) == list(range(count))
             and [each["column"] for each in self.numbers] == of_numbers
             and all(0 <= i < count for i in named)
-            and all(source in self.place for source in sources)
+            and all(source in self.place for source in copied)
+            and quantities.issuperset(sources)
+            and self.place.keys().isdisjoint(self.code_values)
+            and all(len(s["codes"]) == len(s["cuts"]) + 1 for s in self.steps)
             and all(len(f["columns"]) == len(f["weights"]) > 0 for f in formulas)
             and all(map(math.isfinite, (w for f in formulas for w in _factors(f))))
             and all(each["cells"] >= 1 and each["knots"] >= 2 for each in self.numbers)
@@ -377,7 +457,7 @@ class Chain(nn.Module):
         """
         grain = self.grains[which]
         step = torch.where(grain > 0, grain, 1.0)
-        raw = (self._raw_of(x, which) / step).round() * step
+        raw = self.raw_of(x, which)
         # A positive raw value keeps a positive lower end.
         down = torch.where(raw > 0, torch.maximum(raw - step / 2, raw / 2), raw - step / 2)
         ends = [self.coded_of(each, which).to(x) for each in (raw, down, raw + step / 2)]
@@ -402,10 +482,10 @@ class Chain(nn.Module):
         every = torch.arange(len(at), device=x.device)
         _, low, high = self.rounded(values, every)
         spikes, cells, codes[:, at] = self._places(values, low, high, every)
-        copies = self._copies(values, every)
+        copies = self._copies(values, codes, every)
         return Coded(x, codes, values, spikes, cells, low, high, copies)
 
-    def _copies(self, values: Tensor, which: Tensor) -> Tensor:
+    def _copies(self, values: Tensor, codes: Tensor, which: Tensor) -> Tensor:
         """Return the codes (B, N', S) in some columns of numbers of the values they copy."""
         if not self.most_copies:
             return values.new_zeros(len(values), len(which), 0)
@@ -415,21 +495,123 @@ class Chain(nn.Module):
         for i, number in enumerate(which.tolist()):
             own = self.numbers[number]
             if "formula" in own:
-                raw[:, i, len(own["copies"])] = self._by_formula(values, own["formula"])
+                raw[:, i, len(own["copies"])] = self._by_formula(values, codes, own["formula"])
         own = which.repeat_interleave(self.most_copies)
-        found = self.coded_of(raw.flatten(1), own).to(values).clamp(-OUTERMOST, OUTERMOST)
+        raw = self._on_grid(raw.flatten(1), own)
+        found = self.coded_of(raw, own).to(values).clamp(-OUTERMOST, OUTERMOST)
         return found.view(len(values), len(which), self.most_copies)
 
-    def _by_formula(self, values: Tensor, formula: Formula) -> Tensor:
+    def _by_formula(self, values: Tensor, codes: Tensor, formula: Formula) -> Tensor:
         """Return the raw value (B,) that a formula gives."""
-        at = torch.tensor([self.place[c] for c in formula["columns"]], device=values.device)
-        raw = self.raw_of(values[:, at], at)
-        return raw @ raw.new_tensor(formula["weights"]) + formula["constant"]
+        raw = self._raw_values(values, codes, formula["columns"])
+        weights = raw.new_tensor(formula["weights"])
+        if not formula.get("product"):
+            return raw @ weights + formula["constant"]
+        found = (raw.clamp_min(0.0) ** weights).prod(-1) * formula["constant"]
+        return found.nan_to_num(0.0).clamp_max(LARGEST)
+
+    def _raw_values(self, values: Tensor, codes: Tensor, columns: Sequence[int]) -> Tensor:
+        """Return the raw values (B, n) of columns of numbers, or of codes that stand for some.
+
+        A gated number has the value of the code where its gate is closed.
+        """
+        numbers = [column for column in columns if column in self.place]
+        which = [self.place[column] for column in numbers]
+        at = torch.tensor(which, dtype=torch.long, device=values.device)
+        raw = self.raw_of(values[:, at], at).unbind(1) if which else ()
+        found = dict(zip(numbers, raw, strict=True))
+        for column in columns:
+            by, none = self.gates.get(column, (column, -1))
+            if by in self.code_values:
+                raw = self.get_buffer(f"code_values{by}")[codes[:, by]].nan_to_num(0.0)
+                number = found.get(column)
+                found[column] = raw if number is None else number.where(codes[:, by] == none, raw)
+        return torch.stack([found[column] for column in columns], -1)
+
+    def _have_values(self, columns: Sequence[int], codes: Tensor, seen: Tensor) -> Tensor:
+        """Return the rows (B,) in which the raw values of all these columns are seen.
+
+        Args:
+            columns: as for `_raw_values`.
+            codes: (B, C) codes.
+            seen: (B, C) bool.
+        """
+        known = torch.ones_like(seen[:, 0])
+        for column in columns:
+            by, none = self.gates.get(column, (column, -1))
+            one = seen[:, column]
+            if by in self.code_values:
+                stands = ~self.get_buffer(f"code_values{by}")[codes[:, by]].isnan()
+                one = seen[:, by] & (stands | (seen[:, column] & (codes[:, by] == none)))
+                if by == column:
+                    one = seen[:, by] & stands
+            known &= one
+        return known
+
+    def _implied(
+        self,
+        column: int,
+        values: Tensor,
+        codes: Tensor,
+        seen: Tensor,
+        others: Sequence[Formula] = (),
+    ) -> Tensor:
+        """Return the code of a column (B,) that follows from the seen ones.
+
+        It is `OPEN` where nothing follows, and `NO_CODE` where a number follows that no code
+        stands for. A formula counts before others, these before steps, and the first steps before
+        the next.
+        """
+        implied = codes.new_full((len(codes),), OPEN)
+        for each in reversed(self.steps):
+            if each["column"] == column:
+                source = [each["source"]]
+                raw = self._raw_values(values, codes, source)[:, 0]
+                interval = torch.bucketize(raw, raw.new_tensor(each["cuts"]), right=True)
+                found = codes.new_tensor(each["codes"])[interval]
+                implied = found.where(self._have_values(source, codes, seen), implied)
+        own = self.code_values.get(column)
+        if own is None:
+            return implied
+        gated = [self.place[c] for c, (by, _) in self.gates.items() if by == column][:1]
+        table = self.get_buffer(f"code_values{column}")
+        none = codes.new_tensor(self._no_value(column))
+        for formula in [*reversed(others), *([own["formula"]] if "formula" in own else [])]:
+            raw = self._by_formula(values, codes, formula)
+            if gated:
+                which = torch.tensor(gated, device=raw.device)
+                raw = self._on_grid(raw[:, None], which)[:, 0]
+            near, code = (raw[:, None] - table).abs().nan_to_num(math.inf).min(1)
+            known = self._have_values(formula["columns"], codes, seen)
+            implied = torch.where(known, code.where(near <= own["near"], none), implied)
+        return implied
+
+    def _no_value(self, column: int) -> int:
+        """Return the code under which a gated number has a value; `NO_CODE` without one."""
+        code = next((code for by, code in self.gates.values() if by == column), NO_CODE)
+        return NO_CODE if code == 0 and self.reserved[column] else code
+
+    @cached_property
+    def _dependent(self) -> set[int]:
+        """The columns that may follow from others."""
+        further = {column for column in range(len(self.order)) if self._others_of(column)}
+        return further | self._followers | set(self._by_formulas)
+
+    @cached_property
+    def _followers(self) -> set[int]:
+        """The columns of codes that follow from numbers."""
+        by_formula = {c for c, each in self.code_values.items() if "formula" in each}
+        return by_formula | {each["column"] for each in self.steps}
 
     def _on_grid(self, raw: Tensor, which: Tensor) -> Tensor:
         grain = self.grains[which]
         step = torch.where(grain > 0, grain, 1.0)
-        return torch.where(grain > 0, (raw / step).round() * step, raw)
+        # Decimals are rounded as NumPy and pandas do: an exact half is one of the product.
+        parts = (1 / step).round()
+        decimal = (raw * parts).round() / parts.clamp_min(1.0)
+        whole = (raw / step).round() * step
+        divides = (parts * step - 1).abs() < 1e-9
+        return torch.where(grain > 0, torch.where(divides, decimal, whole), raw)
 
     def _places(
         self, x: Tensor, low: Tensor, high: Tensor, which: Tensor
@@ -588,7 +770,13 @@ class Chain(nn.Module):
                 found = F.embedding(rows.codes[:, source], table) * seen[:, own, source, None]
                 less[own, :, : table.shape[1]] += found
         for column, own in place.items():
-            known = self._known_copies(column, seen[:, own])
+            if column in self._followers:
+                less = torch.zeros_like(heads.logits) if less is None else less
+                code = self._implied(column, rows.values, rows.codes, seen[:, own])
+                at = (code + self.first_value(column))[:, None]
+                others = torch.arange(less.shape[2], device=less.device) != at
+                less[own] += factor * math.log(self.novel) * (others & (code >= 0)[:, None])
+            known = self._known_copies(column, seen[:, own], rows.codes)
             if known is not None:
                 less = torch.zeros_like(heads.logits) if less is None else less
                 unseen, end = NEVER * (~known).to(less), self.components[column]
@@ -603,7 +791,7 @@ class Chain(nn.Module):
                 less[own, :, 0] += NEVER
         return less
 
-    def _known_copies(self, column: int, seen: Tensor) -> Tensor | None:
+    def _known_copies(self, column: int, seen: Tensor, codes: Tensor) -> Tensor | None:
         """Return which copied values of a column are known, (B, S); None if it copies nothing."""
         number = self.place.get(column)
         if number is None or not slots(self.numbers[number]):
@@ -612,7 +800,8 @@ class Chain(nn.Module):
         known = seen[:, own["copies"]]
         if "formula" not in own:
             return known
-        return torch.cat([known, seen[:, own["formula"]["columns"]].all(1, keepdim=True)], 1)
+        by_formula = self._have_values(own["formula"]["columns"], codes, seen)
+        return torch.cat([known, by_formula[:, None]], 1)
 
     def _log_prob_of_codes(self, heads: Heads, rows: Coded, seen: Tensor) -> Tensor:
         """Return the log-probabilities (n, B) of codes; `seen` (B, n, C) is what each is given."""
@@ -673,47 +862,100 @@ class Chain(nn.Module):
         """Return rows (B, C) with their open values drawn given the others; 0 where gated.
 
         Numbers are drawn between the least and the largest of the training rows. Rows in which a
-        formula gives a number beyond them are drawn again, a few times.
+        formula gives a number beyond them, or which break a dependency with given values, are
+        drawn again, a few times.
 
         Args:
             x: (B, C) coded rows, NaN where a value is open.
             source: the source of randomness.
             temperature: log-probabilities of components are divided by it.
         """
-        drawn = self._draw(x, source, temperature)
-        for _ in range(AGAIN):
-            beyond = self._beyond(drawn, x.isnan()).nonzero()[:, 0]
-            if not len(beyond):
+        drawn, free = self._draw(x, source, temperature), x.isnan()
+        if not self.has_dependencies:
+            return drawn
+        wrong = self.breaks(drawn, free).nonzero()[:, 0]
+        for _ in range(AGAIN if len(wrong) else 0):
+            patterns, at = self._open(x[wrong]).unique(dim=0, return_inverse=True)
+            left, tries = [], COPIES
+            for i, pattern in enumerate(patterns[:PATTERNS]):
+                some, order = wrong[at == i], self._order_given(pattern)
+                copies = min(max(len(x), COPIES) // len(some), COPIES) or 1
+                again = x[some].repeat_interleave(copies, 0)
+                made = self._draw(again, source, temperature, order)
+                right = ~self.breaks(made, again.isnan()).view(-1, copies)
+                first = right.long().argmax(1) + copies * torch.arange(len(some), device=x.device)
+                drawn[some] = made[first]
+                left.append(some[~right.any(1)])
+                tries = min(tries, copies)
+            before, wrong = len(wrong), torch.cat(left)
+            if not len(wrong) or (len(wrong) == before and tries >= FEW):
                 break
-            drawn[beyond] = self._draw(x[beyond], source, temperature)
         return drawn
 
-    def _beyond(self, x: Tensor, free: Tensor) -> Tensor:
-        """Return in which rows (B,) a free number with a formula is beyond the training rows."""
-        beyond = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        for own in self.numbers:
-            if "formula" in own:
-                column = own["column"]
-                inside = self._inside(x[:, column], self.place[column])
-                beyond |= free[:, column] & ((inside - x[:, column]).abs() > NEARLY)
-        return beyond
+    def _open(self, x: Tensor) -> Tensor:
+        """Return which values of rows are open, (B, C): those behind a closed gate are not."""
+        free = x.isnan()
+        for column, (by, code) in self.gates.items():
+            free[:, column] &= free[:, by] | (x[:, by] == code)
+        return free
+
+    def _order_given(self, free: Tensor) -> list[int]:
+        """Return an order to draw the open columns (C,) in, if others are given.
+
+        The next column is the first that follows from known ones, or else the first that a
+        formula says nearly, or else the first in the fixed order.
+        """
+        open_ = [column for column in self.order if free[column]]
+        order = [column for column in self.order if not free[column]]
+        exact = [(c, each["columns"]) for c, each in self._by_formulas.items()]
+        exact += [(e["column"], e["formula"]["columns"]) for e in self.others if not e["within"]]
+        exact += [(each["column"], [each["source"]]) for each in self.steps]
+        near = [(e["column"], e["formula"]["columns"]) for e in self.others if e["within"]]
+        while open_:
+            told = [
+                column
+                for rules in (exact, near)
+                for column in open_
+                if any(c == column and not set(open_) & set(parts) for c, parts in rules)
+            ]
+            column = told[0] if told else open_[0]
+            by = self.gates.get(column, (column,))[0]
+            for each in (by, column):
+                if each in open_:
+                    open_.remove(each)
+                    order.append(each)
+        return order
 
     def _inside(self, x: Tensor, number: int) -> Tensor:
         """Return numbers cut to the range of the training rows."""
-        edges, last = self.edges[number], self.numbers[number]["cells"]
-        return x.clamp(edges[0], edges[last])
+        which = torch.tensor([number], device=x.device)
+        last = self.numbers[number]["cells"]
+        ends = self.edges[number, [0, last]][:, None]
+        step = self.grains[number]
+        if step > 0:  # the outermost edges are half a step beyond the outermost numbers
+            inner = step * step.new_tensor([[0.25], [-0.25]])
+            ends = self.coded_of(self._on_grid(self._raw_of(ends, which) + inner, which), which)
+        low, high = ends[:, 0].to(x)
+        return x.clamp(low, high)
 
-    def _draw(self, x: Tensor, source: torch.Generator | None, temperature: float) -> Tensor:
-        x = x.clone()
+    def _draw(
+        self,
+        x: Tensor,
+        source: torch.Generator | None,
+        temperature: float,
+        order: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Return rows drawn once, in the fixed order or another one."""
+        x, order = x.clone(), order or self.order
         rows, seen = self.read(x), self.known(x)
         total, now = self.vectors(rows, seen).sum(1), None
         if self.gaussian is not None:
-            now = self.gaussian.begin(seen, ~seen, self._rank(self.order))
+            now = self.gaussian.begin(seen, ~seen, self._rank(order))
             every = torch.arange(len(x), device=x.device)
-            for column in self.order:
+            for column in order:
                 at = every[seen[:, column]]
                 now.see(column, self._feature(rows, column, at), at)
-        for column in self.order:
+        for column in order:
             at = (self.applies(column, rows.codes, seen) & ~seen[:, column]).nonzero()[:, 0]
             if not len(at):
                 continue
@@ -721,6 +963,12 @@ class Chain(nn.Module):
             if now is not None and column in self.place:
                 own = now.of(self.place[column], at)
             drawn = self._drawn(column, rows.at(at), seen[at], total[at], own, source, temperature)
+            if column in self._dependent:
+                some = rows.values[at], rows.codes[at], seen[at]
+                uniform = torch.rand(len(at), generator=source, device=x.device)
+                drawn = self._near(column, drawn, uniform, *some)
+                made, follows = self._follows(column, *some)
+                drawn = torch.where(follows, made, drawn)
             total[at] += self._put(rows, at, column, drawn)
             seen[at, column] = True
             if now is not None:
@@ -793,7 +1041,7 @@ class Chain(nn.Module):
         number = self.place.get(column)
         if number is not None:
             which = torch.tensor([number], device=rows.x.device)
-            rows.copies[:, number] = self._copies(rows.values, which)[:, 0]
+            rows.copies[:, number] = self._copies(rows.values, rows.codes, which)[:, 0]
         given = None if expected is None else (expected[0][:, None], expected[1][:, None])
         (heads,) = self.heads(rows, seen[:, None], [column], total[:, None], given)
         return heads, self._log_p(heads, rows, seen[:, None], CERTAIN)[0]
@@ -810,17 +1058,32 @@ class Chain(nn.Module):
     ) -> Tensor:
         """Draw a column given the seen ones, (B,)."""
         heads, log_p = self._heads_of(rows, seen, total, column, expected)
-        chosen = (log_p / temperature).softmax(1).multinomial(1, generator=source)
-        number = self.place.get(column)
+        p, number = (log_p / temperature).softmax(1), self.place.get(column)
         if number is None:
-            return chosen[:, 0].to(rows.x)
+            return p.multinomial(1, generator=source)[:, 0].to(rows.x)
+        own = self.numbers[number]
         which = torch.tensor([number], device=rows.x.device)
-        like = {"generator": source, "device": rows.x.device, "dtype": torch.float64}
-        uniform = torch.rand(len(chosen), **like).clamp(1e-9, 1 - 1e-9)
-        value = self._values(heads, number, rows, uniform).gather(1, chosen)
-        if "formula" not in self.numbers[number]:
-            value = self._inside(value, number)
-        return self.rounded(value, which)[0][:, 0]
+
+        def values() -> tuple[Tensor, Tensor]:
+            """Return a draw for each row, and whether it is a spike."""
+            chosen = p.multinomial(1, generator=source)
+            like = {"generator": source, "device": p.device, "dtype": torch.float64}
+            uniform = torch.rand(len(p), **like).clamp(1e-9, 1 - 1e-9)
+            value = self._values(heads, number, rows, uniform).gather(1, chosen)
+            if "formula" not in own:
+                value = self._inside(value, number)
+            value, low, high = self.rounded(value, which)
+            return value[:, 0], self._places(value, low, high, which)[0][:, 0] >= 0
+
+        drawn, is_spike = values()
+        for _ in range(AGAIN if own.get("only_spikes") else 0):
+            if bool(is_spike.all()):
+                break
+            again, also = values()
+            if not bool((also & ~is_spike).any()):
+                break
+            drawn, is_spike = torch.where(is_spike, drawn, again), is_spike | also
+        return drawn
 
     def _values(self, heads: Heads, number: int, rows: Coded, uniform: Tensor) -> Tensor:
         """Return the value (B, K) of each component of a number at quantiles (B,) of it."""
@@ -835,19 +1098,33 @@ class Chain(nn.Module):
         smooth = smooth[:, : LOGISTICS + copies]
         return torch.cat([rows.copies[:, number, :copies], spikes, cells, smooth], 1)
 
+    @property
+    def has_dependencies(self) -> bool:
+        """True if a column determines another one, or follows from others."""
+        return bool(self.ties or self._followers or self._by_formulas or self.others)
+
+    @cached_property
+    def _by_formulas(self) -> dict[int, Formula]:
+        """The formulas by column of numbers."""
+        return {each["column"]: each["formula"] for each in self.numbers if "formula" in each}
+
+    def _others_of(self, column: int) -> list[OtherFormula]:
+        """Return the further formulas of a column, or of the number that it decides on."""
+        named = {column, *(c for c, (by, _) in self.gates.items() if by == column)}
+        return [each for each in self.others if each["column"] in named]
+
     def determined(self, x: Tensor) -> Tensor:
         """Return rows (B, C) with the open values filled that a given value determines."""
         x = x.clone()
-        for i in range(len(self.ties)):
-            x = self._tied_value(i, x, x.isnan())
-        for own in self.numbers:
-            x = self._formula_value(own, x, x.isnan())
+        for _ in range(len(self.order) if self.has_dependencies else 0):
+            free = x.isnan()
+            for i in range(len(self.ties)):
+                x = self._tied_value(i, x, free & x.isnan())
+            for column in self.order:
+                x = self._followed(column, x, free & x.isnan())
+            if int(x.isnan().sum()) == int(free.sum()):
+                break
         return x
-
-    @property
-    def has_dependencies(self) -> bool:
-        """True if a column determines another one, or a number follows from others."""
-        return bool(self.ties) or any("formula" in own for own in self.numbers)
 
     def consistent(self, x: Tensor, free: Tensor) -> Tensor:
         """Return complete rows (B, C) with free values replaced that others determine.
@@ -858,46 +1135,139 @@ class Chain(nn.Module):
         """
         x = x.clone()
         for column, number in self.place.items():
-            x[:, column] = torch.where(
-                free[:, column], self._inside(x[:, column], number), x[:, column]
-            )
+            which = torch.tensor([number], device=x.device)
+            inside = self.rounded(self._inside(x[:, column, None], number), which)[0][:, 0]
+            x[:, column] = torch.where(free[:, column], inside, x[:, column])
         for _ in range(len(self.order) if self.ties else 0):
             before = x.clone()
             for i in range(len(self.ties)):
                 x = self._tied_value(i, x, free)
             if torch.equal(before, x):
                 break
-        rank = {column: place for place, column in enumerate(self.order)}
-        for own in sorted(self.numbers, key=lambda each: rank[each["column"]]):
-            if "formula" in own:  # the last of them in the order, or the only one that is free
-                columns, column = own["formula"]["columns"], own["column"]
-                later = torch.tensor([rank[c] > rank[column] for c in columns], device=x.device)
-                last = ~(free[:, columns] & later).any(1)
-                own_free = torch.zeros_like(free)
-                own_free[:, column] = free[:, column] & last
-                x = self._formula_value(own, x, own_free)
+        # Of the free columns of a rule, the last one in the order follows from the others.
+        for place, column in enumerate(self.order):
+            later = torch.zeros(len(self.order), dtype=torch.bool, device=x.device)
+            later[self.order[place + 1 :]] = True
+            x = self._followed(column, x, free, later)
         return x
+
+    def _followed(
+        self, column: int, x: Tensor, free: Tensor, later: Tensor | None = None
+    ) -> Tensor:
+        """Return rows with free values of a column replaced that follow from other columns.
+
+        Args:
+            column: its index.
+            x: (B, C) rows.
+            free: (B, C) bool.
+            later: (C,) bool, columns from whose free values nothing follows; None for none.
+        """
+        if column not in self._dependent:
+            return x
+        some = free[:, column].nonzero()[:, 0]
+        if not len(some):
+            return x
+        rows, seen = x[some], self.known(x[some])
+        if later is not None:
+            seen = seen & ~(free[some] & later)
+        told = self._number_values(rows), self._some_codes(rows), seen
+        made, at = self._follows(column, *told)
+        x = x.clone()
+        if later is not None:
+            middle = torch.full_like(rows[:, column], 0.5)
+            made = torch.where(at, made, self._near(column, rows[:, column], middle, *told))
+            at = torch.ones_like(at)
+        if column in self.gates:
+            by, code = self.gates[column]
+            at &= rows[:, by] == code
+        x[some[at], column] = made[at]
+        return x
+
+    def _near(
+        self,
+        column: int,
+        x: Tensor,
+        uniform: Tensor,
+        values: Tensor,
+        codes: Tensor,
+        seen: Tensor,
+    ) -> Tensor:
+        """Return values (B,) of a column, replaced where a formula allows others only.
+
+        Args:
+            column: its index.
+            x: (B,) coded values.
+            uniform: (B,) the place of a new value between the least and the largest, from 0 to 1.
+            values: (B, N) numbers of the rows.
+            codes: (B, C) codes.
+            seen: (B, C) bool.
+        """
+        for other in self._others_of(column):
+            number = self.place.get(column)
+            if number is None or other["within"] == 0:
+                continue
+            which = torch.tensor([number], device=x.device)
+            middle = self._by_formula(values, codes, other["formula"])
+            raw = self.raw_of(x[:, None], which)[:, 0]
+            far = (raw - middle).abs() > other["within"]
+            known = self._have_values(other["formula"]["columns"], codes, seen)
+            new = middle + (2 * uniform - 1) * other["within"]
+            made = self.coded_of(self._on_grid(new[:, None], which), which)[:, 0].to(x)
+            x = torch.where(far & known, made, x)
+        return x
+
+    def _follows(
+        self, column: int, values: Tensor, codes: Tensor, seen: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the coded value (B,) of a column that follows from the seen ones, and where."""
+        others = [each["formula"] for each in self._others_of(column) if each["within"] == 0]
+        number = self.place.get(column)
+        made = values.new_zeros(len(values))
+        at = torch.zeros_like(seen[:, 0])
+        if number is not None:
+            which = torch.tensor([number], device=values.device)
+            first = self._by_formulas.get(column)
+            for formula in [*reversed(others), *([first] if first else [])]:
+                raw = self._on_grid(self._by_formula(values, codes, formula)[:, None], which)
+                value = self.coded_of(raw, which).to(made).clamp(-OUTERMOST, OUTERMOST)
+                known = self._have_values(formula["columns"], codes, seen)
+                made = torch.where(known, self.rounded(value, which)[0][:, 0], made)
+                at |= known
+        if column in self._followers or (number is None and others):
+            code = self._implied(column, values, codes, seen, others)
+            made = torch.where(code >= 0, self._value_of(column, code.clamp_min(0)).to(made), made)
+            at |= code >= 0
+        return made, at
 
     def breaks(self, x: Tensor, free: Tensor) -> Tensor:
         """Return which of the complete rows (B, C) break a dependency of the training rows.
+
+        A free number that follows from others also breaks it beyond the range of training.
 
         Args:
             x: the rows.
             free: (B, C) bool, values that were not given.
         """
-        broken, known = self._beyond(x, free), self.known(x)
+        known, broken = self.known(x), torch.zeros(len(x), dtype=torch.bool, device=x.device)
         codes = self._codes_of(x, {c for tie in self.ties for c in (tie["seen"], tie["column"])})
         for i, tie in enumerate(self.ties):
             one, other = tie["seen"], tie["column"]
             value = codes[other] + self.first_value(other)
             less = self.get_buffer(f"tie{i}")[codes[one], value]
             broken |= (less < 0) & known[:, one] & known[:, other]
-        for own in self.numbers:
-            if "formula" in own:
-                column, made = own["column"], torch.zeros_like(known)
-                made[:, column] = known[:, column]
-                far = (self._formula_value(own, x, made) - x)[:, column].abs() > NEARLY
-                broken |= far
+        for column in {**self._by_formulas, **dict.fromkeys(self._followers)}:
+            changed = torch.zeros_like(known)
+            changed[:, column] = known[:, column]
+            made = self._followed(column, x, changed)[:, column]
+            broken |= known[:, column] & ((made - x[:, column]).abs() > NEARLY)
+        every = self._some_codes(x)
+        for column in self._followers:
+            implied = self._implied(column, self._number_values(x), every, known)
+            broken |= known[:, column] & (implied == NO_CODE)
+        for column in self._by_formulas:
+            inside = self._inside(x[:, column], self.place[column])
+            far = (inside - x[:, column]).abs() > NEARLY
+            broken |= known[:, column] & free[:, column] & far
         return broken
 
     def _tied_value(self, i: int, x: Tensor, free: Tensor) -> Tensor:
@@ -908,12 +1278,25 @@ class Chain(nn.Module):
             return x
         codes = self._codes_of(x[some], [source])[source]
         allowed = self.get_buffer(f"tie{i}")[codes] == 0
-        alone = self._knows(x[some], source) & (allowed.sum(1) == 1)
+        alone = self.known(x[some])[:, source] & (allowed.sum(1) == 1)
         at, allowed = some[alone], allowed[alone]
-        value = allowed.long().argmax(1) - self.first_value(column)
-        number = self.place.get(column)
-        x[at, column] = value.to(x) if number is None else self.spikes[number][value]
+        x[at, column] = self._value_of(column, allowed.long().argmax(1) - self.first_value(column))
         return x
+
+    def _value_of(self, column: int, codes: Tensor) -> Tensor:
+        """Return the coded values that codes of a column stand for."""
+        number = self.place.get(column)
+        return codes.to(self.head.weight) if number is None else self.spikes[number][codes]
+
+    def _number_values(self, x: Tensor) -> Tensor:
+        """Return the columns of numbers, 0 where missing, (B, N)."""
+        return x[:, self.get_buffer("at")].nan_to_num(0.0) if self.numbers else x[:, :0]
+
+    def _some_codes(self, x: Tensor) -> Tensor:
+        """Return the codes (B, C) of the columns of codes, 0 for those of numbers."""
+        codes = x.nan_to_num(0.0).long()
+        codes[:, list(self.place)] = 0
+        return codes
 
     def _codes_of(self, x: Tensor, columns: Iterable[int]) -> dict[int, Tensor]:
         """Return column -> codes (B,), as `read` does for all columns."""
@@ -927,29 +1310,6 @@ class Chain(nn.Module):
             _, low, high = self.rounded(own[:, None], which)
             found[column] = self._places(own[:, None], low, high, which)[2][:, 0]
         return found
-
-    def _knows(self, x: Tensor, column: int) -> Tensor:
-        """Return `known` of one column, (B,)."""
-        seen = ~x[:, column].isnan()
-        if column in self.gates:
-            by, code = self.gates[column]
-            seen &= x[:, by] == code
-        return seen & (x[:, column] != 0) if self.reserved[column] else seen
-
-    def _formula_value(self, own: NumberColumn, x: Tensor, free: Tensor) -> Tensor:
-        """Return rows with free values of a number replaced by what its formula gives."""
-        if "formula" not in own:
-            return x
-        x, column = x.clone(), own["column"]
-        which = torch.tensor([self.place[column]], device=x.device)
-        known = torch.stack([self._knows(x, each) for each in own["formula"]["columns"]]).all(0)
-        at = (known & free[:, column]).nonzero()[:, 0]
-        if not len(at):
-            return x
-        values = x[at][:, self.get_buffer("at")].nan_to_num(0.0)
-        value = self._copies(values, which)[..., slots(own) - 1]
-        x[at, column] = self.rounded(value, which)[0][:, 0]
-        return x
 
     @torch.no_grad()
     def expected(self, x: Tensor) -> Tensor:

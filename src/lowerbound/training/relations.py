@@ -1,0 +1,345 @@
+"""Columns of numbers that follow from others on all rows: sums, products, other units.
+
+scikit-learn's OrthogonalMatchingPursuit is not used: it needs complete rows and a number of terms
+or a squared error to stop at, where a formula must give every value to its grid, and importing it
+would add a second to each fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+
+MOST_TERMS, MOST_FACTORS = 24, 4  # columns of a sum and of a product
+# Rows per term, at least, and rows on which formulas are looked for before all rows confirm them.
+ROWS_PER_TERM, LOOKED_AT = 20, 1_000
+# Of a sum of at most n more columns, the next one explains 1/4n of the rest; a column that those
+# chosen give but for so many standard deviations is none.
+HOPEFUL, COLLINEAR = 0.25, 1e-8
+FEW_STEPS = 4  # a number with fewer steps of its grid is no product
+CLOSE = 1e-6  # difference from a formula, in standard deviations, of numbers without a grid
+HALF = 0.5 + 1e-6  # difference from a formula, in steps of the grid: an exact half rounds to both
+NEARLY = 1.0  # likewise, of weights by least squares: those of fewer digits may be better
+TIPPED = 1e-6  # in steps of the grid, added to a constant to round halves up or down
+MOST_OTHERS = 8  # formulas of a column, besides the first
+MOSTLY = 0.6  # share of rows that the rounded formula gives; the others are halves
+DIGITS = range(1, 10)  # of weights, the fewest that suffice
+
+
+class Relation(NamedTuple):
+    """A number as the sum of weights times others, and a constant; or as a product of powers.
+
+    Attributes:
+        columns: the columns in the formula.
+        weights: the weight, or the power, of each of these columns.
+        constant: the intercept, or the factor.
+        product: whether it is a product.
+    """
+
+    columns: list[int]
+    weights: list[float]
+    constant: float
+    product: bool = False
+
+    def value(self, raw: Floats) -> Floats:
+        """Return what the formula gives in rows (n, N)."""
+        terms, weights = raw[:, self.columns], np.array(self.weights)
+        if not self.product:
+            return terms @ weights + self.constant
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            return np.prod(np.maximum(terms, 0.0) ** weights, 1) * self.constant
+
+
+class Relations(NamedTuple):
+    """What `related` found.
+
+    Attributes:
+        formulas: column -> formula, for the columns that follow from others.
+        follows: column -> columns that it follows from, without any circle.
+        others: column -> further formulas of it, in other columns, and how far a number may be
+            from each: 0 if the formula gives every number to its grid.
+    """
+
+    formulas: dict[int, Relation]
+    follows: dict[int, list[int]]
+    others: dict[int, list[tuple[Relation, float]]]
+
+
+def related(raw: Floats, grains: Floats) -> Relations:
+    """Find the columns that follow from others on all rows, as sums or products.
+
+    Formulas of few digits come first, so that 19 % of an amount are that and no mixture of other
+    columns. Of the columns of one formula, that with the most values follows from the others: a
+    total can have any value that its parts add up to, but a part may have only a few. For columns
+    that follow from no others, formulas are looked for again without those that follow from them.
+
+    Args:
+        raw: (n, N) numbers, NaN where missing.
+        grains: (N,) the number that all values of a column are multiples of; 0 for none.
+
+    >>> a, b = np.arange(100.0) % 7, np.arange(100.0) % 5
+    >>> related(np.stack([a, b, a + b], 1), np.ones(3)).follows
+    {2: [0, 1]}
+    """
+    found, follows = formulas(raw, grains), {}
+    every = range(raw.shape[1])
+    size = {i: (len(np.unique(raw[:, i])), _steps(raw[:, i], float(grains[i]))) for i in every}
+    order = sorted(every, key=lambda i: (size[i], -i), reverse=True)
+
+    def follow(column: int, relation: Relation) -> None:
+        """Let one column of a relation follow from the others, if none follows from it."""
+        for target in sorted({column, *relation.columns}, key=order.index):
+            turned = relation if target == column else _solved(column, relation, target)
+            if target in follows or any(needs(follows, c, target) for c in turned.columns):
+                continue
+            if _holds(raw, target, turned, float(grains[target])):
+                found[target], follows[target] = turned, turned.columns
+                return
+
+    done: list[set[int]] = []
+    for column, relation in sorted(found.items(), key=lambda each: _digits(each[1])):
+        if {column, *relation.columns} not in done:
+            done.append({column, *relation.columns})
+            follow(column, relation)
+    for column in order:
+        later = [c for c in follows if c != column and needs(follows, c, column)]
+        if column not in follows and later:
+            relation = _confirmed(raw, column, float(grains[column]), later)
+            if relation is not None:
+                follow(column, relation)
+    return Relations(found, follows, _turned(raw, grains, found))
+
+
+def _turned(
+    raw: Floats, grains: Floats, found: Mapping[int, Relation]
+) -> dict[int, list[tuple[Relation, float]]]:
+    """Return the formulas solved for each column in them, and how far numbers may be from each."""
+    others: dict[int, list[tuple[Relation, float]]] = {}
+    for column, relation in sorted(found.items(), key=lambda each: _digits(each[1])):
+        for other, weight in zip(relation.columns, relation.weights, strict=True):
+            known = others.setdefault(other, [])
+            had = [set(each.columns) for each, _ in known]
+            had += [set(found[other].columns)] if other in found else []
+            turned = _solved(column, relation, other)
+            if set(turned.columns) not in had and len(known) < MOST_OTHERS:
+                exact = _holds(raw, other, turned, float(grains[other]))
+                coarse = 0.0 if relation.product else HALF * float(grains[column]) / abs(weight)
+                within = 0.0 if exact else coarse
+                known += [(turned, within)] if exact or within > 0 else []
+    return others
+
+
+def needs(follows: Mapping[int, Sequence[int]], column: int, other: int) -> bool:
+    """Return whether a column is another one, or follows from it, directly or not."""
+    return column == other or any(needs(follows, c, other) for c in follows.get(column, ()))
+
+
+def _digits(relation: Relation) -> int:
+    """Return the number of digits of the weights, without zeros before or after them."""
+    words = (f"{abs(weight):.{max(DIGITS)}e}" for weight in relation.weights)
+    return sum(len(word.split("e")[0].replace(".", "").rstrip("0")) for word in words)
+
+
+def _steps(values: Floats, grain: float) -> float:
+    """Return the steps of the grid over the range of a column; infinite without a grid."""
+    known = values[~np.isnan(values)]
+    return float(np.ptp(known)) / grain if grain > 0 and len(known) else np.inf
+
+
+def formulas(raw: Floats, grains: Floats) -> dict[int, Relation]:
+    """Return column -> formula, for the columns that follow from others on all rows.
+
+    Terms are chosen one after another by the variance that they explain (orthogonal matching
+    pursuit), until the formula gives every value, and are left out again if they can be. Products
+    are looked for in the same way, in logarithms.
+
+    References:
+        Pati, Rezaiifar & Krishnaprasad, "Orthogonal matching pursuit", 1993.
+
+    Args:
+        raw: (n, N) numbers, NaN where missing.
+        grains: (N,) the number that all values of a column are multiples of; 0 for none.
+
+    >>> a, b = np.arange(100.0) % 7, np.arange(100.0) % 5
+    >>> found = formulas(np.stack([a, b, a + b], 1), np.ones(3))
+    >>> found[2].columns, found[2].weights
+    ([0, 1], [1.0, 1.0])
+    """
+    found = {}
+    for column in range(raw.shape[1]):
+        relation = _confirmed(raw, column, float(grains[column]))
+        if relation is not None:
+            found[column] = relation
+    for column, relation in sorted(found.items(), key=lambda each: _digits(each[1])):
+        for other in relation.columns:
+            if other not in found or _digits(found[other]) > _digits(relation):
+                turned = _solved(column, relation, other)
+                if _holds(raw, other, turned, float(grains[other])):
+                    found[other] = turned
+    return found
+
+
+def _confirmed(
+    raw: Floats, column: int, grain: float, without: Collection[int] = ()
+) -> Relation | None:
+    """Return the formula of a column, found on some rows, if it holds on all."""
+    some = raw[:LOOKED_AT]
+    relation = _looked_for(some, column, grain, without)
+    if relation is None:
+        relation = _product(some, column, grain, without)
+    if relation is None or not _holds(raw, column, relation, grain):
+        return None
+    if grain == 0 or relation.product:
+        return relation
+    shares = {}
+    for tipped in (0.0, TIPPED * grain, -TIPPED * grain):
+        found = relation._replace(constant=relation.constant + tipped)
+        shares[tipped] = float((np.abs(_difference(raw, column, found, grain)) < 0.25).mean())
+    best = max(shares, key=lambda tipped: shares[tipped])
+    return relation._replace(constant=relation.constant + best) if shares[best] > MOSTLY else None
+
+
+def _solved(column: int, relation: Relation, other: int) -> Relation:
+    """Return the formula of a column as one of another column in it."""
+    own = relation.weights[relation.columns.index(other)]
+    pairs = zip(relation.columns, relation.weights, strict=True)
+    rest = [(c, -weight / own) for c, weight in pairs if c != other]
+    columns, weights = [column, *(c for c, _ in rest)], [1 / own, *(w for _, w in rest)]
+    constant = relation.constant ** (-1 / own) if relation.product else -relation.constant / own
+    return Relation(columns, weights, constant, relation.product)
+
+
+def _looked_for(
+    raw: Floats, column: int, grain: float, without: Collection[int]
+) -> Relation | None:
+    """Return the sum of a column on some rows, in which some columns may not be."""
+    for chosen in _pursued(raw, column, without, MOST_TERMS):
+        rows = ~np.isnan(raw[:, [column, *chosen]]).any(1)
+        relation = _fitted(raw[rows], column, chosen)[0]
+        if _holds(raw, column, relation, grain, NEARLY):
+            found = _shortest(raw, column, chosen, grain)
+            if found is not None:
+                return found
+    return None
+
+
+def _product(raw: Floats, column: int, grain: float, without: Collection[int]) -> Relation | None:
+    """Return the product of a column on some rows: powers are whole, or a half."""
+    own = raw[:, column]
+    if not (np.nan_to_num(own, nan=1.0) >= 0).all() or _steps(own, grain) < FEW_STEPS:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(raw)
+    logs[~np.isfinite(logs)] = np.nan
+    negative = [i for i in range(raw.shape[1]) if (raw[:, i] < 0).any()]
+    for chosen in _pursued(logs, column, {*without, *negative}, MOST_FACTORS):
+        rows = ~np.isnan(logs[:, [column, *chosen]]).any(1)
+        fitted = _fitted(logs[rows], column, chosen)[0]
+        powers = {c: round(2 * w) / 2 for c, w in zip(chosen, fitted.weights, strict=True)}
+        kept = [c for c, power in powers.items() if power]
+        bare = Relation(kept, [powers[c] for c in kept], 1.0, product=True)
+        factor = float(np.median(own[rows] / bare.value(raw[rows]))) if kept else 0.0
+        for digits in DIGITS:
+            found = bare._replace(constant=float(f"{factor:.{digits}g}"))
+            if kept and found.constant > 0 and _holds(raw, column, found, grain):
+                return found
+    return None
+
+
+def _pursued(raw: Floats, column: int, without: Collection[int], most: int) -> Iterator[list[int]]:
+    """Yield the columns chosen so far: each next one explains most of what is left of a column."""
+    spread = [np.ptp(known) if len(known) else 0.0 for known in (c[~np.isnan(c)] for c in raw.T)]
+    others = [i for i in range(raw.shape[1]) if i != column and i not in without and spread[i] > 0]
+    chosen: list[int] = []
+    while others and spread[column] > 0 and len(chosen) < most:
+        rows = ~np.isnan(raw[:, [column, *chosen]]).any(1)
+        if rows.sum() < ROWS_PER_TERM * (len(chosen) + 2):
+            return
+        gains = _gains(raw[rows], column, chosen, others)
+        best = int(gains.argmax())
+        if gains[best] < HOPEFUL / (most - len(chosen)):
+            return
+        chosen = [*chosen, others.pop(best)]
+        yield chosen
+
+
+def _gains(raw: Floats, column: int, chosen: Sequence[int], others: Sequence[int]) -> Floats:
+    """Return the share of what is left of a column that each other column would explain.
+
+    That is the squared partial correlation given the chosen columns; rows in which another
+    column is missing are left out.
+    """
+    known = ~np.isnan(raw[:, others])
+    x = np.concatenate([raw[:, [column, *chosen]], raw[:, others]], 1)
+    there = ~np.isnan(x)
+    count = np.maximum(there.sum(0), 1)
+    x = there * (np.nan_to_num(x) - np.nan_to_num(x).sum(0) / count)
+    x /= np.maximum(np.sqrt((x**2).sum(0) / count), 1e-300)
+    basis = np.linalg.qr(x[:, 1 : 1 + len(chosen)])[0]
+    left = x - basis @ (basis.T @ x)
+    rest, own = left[:, :1] * known, left[:, 1 + len(chosen) :] * known
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gains = (own * rest).sum(0) ** 2 / ((own**2).sum(0) * (rest**2).sum(0))
+    usable = (known.sum(0) >= ROWS_PER_TERM) & ((own**2).mean(0) > COLLINEAR**2)
+    return np.where(usable, np.nan_to_num(gains), 0.0)
+
+
+def _fitted(raw: Floats, column: int, chosen: list[int]) -> tuple[Relation, Floats]:
+    """Return the least-squares formula in the chosen columns, and its residuals (rows,)."""
+    y, x = raw[:, column], raw[:, chosen]
+    middle, scale = x.mean(0), np.maximum(x.std(0), 1e-300)
+    weights = np.linalg.lstsq((x - middle) / scale, y - y.mean(), rcond=None)[0] / scale
+    constant = float(y.mean() - middle @ weights)
+    return Relation(chosen, weights.tolist(), constant), y - x @ weights - constant
+
+
+def _holds(raw: Floats, column: int, relation: Relation, grain: float, most: float = HALF) -> bool:
+    """Return whether a formula gives every known value of a column, to its grid.
+
+    Args:
+        raw: the rows.
+        column: the column.
+        relation: the formula.
+        grain: of the column; 0 for none.
+        most: largest difference, in steps of the grid.
+    """
+    rows = ~np.isnan(raw[:, [column, *relation.columns]]).any(1)
+    y, made = raw[rows, column], relation.value(raw[rows])
+    near = most * grain if grain > 0 else CLOSE * np.std(y)
+    return bool(len(y) and (np.abs(made - y) <= near).all())
+
+
+def _difference(raw: Floats, column: int, relation: Relation, grain: float) -> Floats:
+    """Return how many steps of its grid the known values are from the rounded formula."""
+    rows = ~np.isnan(raw[:, [column, *relation.columns]]).any(1)
+    made = relation.value(raw[rows])
+    parts = round(1 / grain)
+    decimal = grain < 1 and abs(parts * grain - 1) < 1e-9
+    rounded = np.round(made * parts) / parts if decimal else np.round(made / grain) * grain
+    return (rounded - raw[rows, column]) / grain
+
+
+def _shortest(raw: Floats, column: int, chosen: list[int], grain: float) -> Relation | None:
+    """Return the formula with as few terms and digits as it needs; None if it does not hold."""
+    kept = list(chosen)
+    for each in chosen:
+        fewer = [i for i in kept if i != each]
+        rows = ~np.isnan(raw[:, [column, *fewer]]).any(1)
+        if fewer and _holds(raw, column, _fitted(raw[rows], column, fewer)[0], grain, NEARLY):
+            kept = fewer
+    rows = ~np.isnan(raw[:, [column, *kept]]).any(1)
+    whole = _fitted(raw[rows], column, kept)[0]
+    size = np.abs(raw[rows, column]).max()
+    for digits in DIGITS:
+        weights = [float(f"{weight:.{digits}g}") for weight in whole.weights]
+        for constant in (0.0, float(f"{whole.constant:.{digits}g}")):
+            short = Relation(kept, weights, constant)
+            near = constant == 0 or abs(constant) > CLOSE * size
+            if near and _holds(raw, column, short, grain):
+                return short
+    return whole if _holds(raw, column, whole, grain) else None
