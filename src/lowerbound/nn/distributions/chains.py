@@ -37,10 +37,9 @@ TOGETHER = 64  # columns whose conditionals are computed together
 PADDING = 3e38  # after the last number of a row of a table: model files hold finite numbers
 QUANTILES = [(i + 0.5) / 8 for i in range(8)]  # of a component, for the mean of raw values
 MATCHES, MATCHED = 3, 2_048  # rounds of matching rare combinations, and rows at once
-# Times that rows are drawn again, most copies of a row each time, and copies after which it is of
-# no use if none is right.
-AGAIN, COPIES, FEW = 16, 32, 8
-PATTERNS = 64  # of open columns, of which rows are drawn again
+# Times that rows are drawn again, most copies of a row each time, times that none may come right,
+# and most patterns of open columns of which rows are drawn again.
+AGAIN, COPIES, VAIN, PATTERNS = 16, 32, 4, 512
 NEARLY = 1e-4  # difference of two codes of one value
 OPEN, NO_CODE = -1, -2  # in place of a code: nothing follows, or a number without a code
 CERTAIN = 1e6  # factor on the logarithms of ties where rows are drawn: never against them
@@ -874,22 +873,21 @@ class Chain(nn.Module):
         if not self.has_dependencies:
             return drawn
         wrong = self.breaks(drawn, free).nonzero()[:, 0]
-        for _ in range(AGAIN if len(wrong) else 0):
-            patterns, at = self._open(x[wrong]).unique(dim=0, return_inverse=True)
-            left, tries = [], COPIES
-            for i, pattern in enumerate(patterns[:PATTERNS]):
-                some, order = wrong[at == i], self._order_given(pattern)
+        patterns, at = self._open(x[wrong]).unique(dim=0, return_inverse=True)
+        for i, pattern in enumerate(patterns[:PATTERNS]):
+            some, order, vain = wrong[at == i], self._order_given(pattern), 0
+            for _ in range(AGAIN):
                 copies = min(max(len(x), COPIES) // len(some), COPIES) or 1
                 again = x[some].repeat_interleave(copies, 0)
                 made = self._draw(again, source, temperature, order)
                 right = ~self.breaks(made, again.isnan()).view(-1, copies)
                 first = right.long().argmax(1) + copies * torch.arange(len(some), device=x.device)
                 drawn[some] = made[first]
-                left.append(some[~right.any(1)])
-                tries = min(tries, copies)
-            before, wrong = len(wrong), torch.cat(left)
-            if not len(wrong) or (len(wrong) == before and tries >= FEW):
-                break
+                left = some[~right.any(1)]
+                vain += len(left) == len(some)
+                if not len(left) or vain == VAIN:  # given values may contradict each other
+                    break
+                some = left
         return drawn
 
     def _open(self, x: Tensor) -> Tensor:
