@@ -8,12 +8,13 @@ would add a second to each fit.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
+Form = Literal["sum", "log", "exp", "product"]
 
 MOST_TERMS, MOST_FACTORS = 24, 4  # columns of a sum and of a product
 # Rows per term, at least, and rows on which formulas are looked for before all rows confirm them.
@@ -32,27 +33,31 @@ DIGITS = range(1, 10)  # of weights, the fewest that suffice
 
 
 class Relation(NamedTuple):
-    """A number as the sum of weights times others, and a constant; or as a product of powers.
+    """A number by a formula of others.
 
     Attributes:
         columns: the columns in the formula.
-        weights: the weight, or the power, of each of these columns.
-        constant: the intercept, or the factor.
-        product: whether it is a product.
+        weights: the weight of each of these columns.
+        constant: the intercept, or the factor of a product.
+        form: "sum" of weights times columns and the constant; "log", the same of logarithms;
+            "exp", the exponential of a sum; or "product" of powers and the constant.
     """
 
     columns: list[int]
     weights: list[float]
     constant: float
-    product: bool = False
+    form: Form = "sum"
 
     def value(self, raw: Floats) -> Floats:
         """Return what the formula gives in rows (n, N)."""
         terms, weights = raw[:, self.columns], np.array(self.weights)
-        if not self.product:
-            return terms @ weights + self.constant
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return np.prod(np.maximum(terms, 0.0) ** weights, 1) * self.constant
+            if self.form == "product":
+                return np.prod(np.maximum(terms, 0.0) ** weights, 1) * self.constant
+            if self.form == "log":
+                terms = np.log(np.maximum(terms, 0.0))
+            found = terms @ weights + self.constant
+            return np.exp(found) if self.form == "exp" else found
 
 
 class Relations(NamedTuple):
@@ -71,7 +76,7 @@ class Relations(NamedTuple):
 
 
 def related(raw: Floats, grains: Floats) -> Relations:
-    """Find the columns that follow from others on all rows, as sums or products.
+    """Find the columns that follow from others on all rows, as sums, products or logarithms.
 
     Formulas of few digits come first, so that 19 % of an amount are that and no mixture of other
     columns. Of the columns of one formula, that with the most values follows from the others: a
@@ -95,9 +100,7 @@ def related(raw: Floats, grains: Floats) -> Relations:
         """Let one column of a relation follow from the others, if none follows from it."""
         for target in sorted({column, *relation.columns}, key=order.index):
             turned = relation if target == column else _solved(column, relation, target)
-            if target in follows or any(needs(follows, c, target) for c in turned.columns):
-                continue
-            if _holds(raw, target, turned, float(grains[target])):
+            if turned and _may_follow(raw, grains, target, turned, follows):
                 found[target], follows[target] = turned, turned.columns
                 return
 
@@ -115,6 +118,22 @@ def related(raw: Floats, grains: Floats) -> Relations:
     return Relations(found, follows, _turned(raw, grains, found))
 
 
+def _may_follow(
+    raw: Floats,
+    grains: Floats,
+    column: int,
+    relation: Relation,
+    follows: Mapping[int, Sequence[int]],
+) -> bool:
+    """Return whether a column can follow by a formula that holds, without any circle."""
+    circle = any(needs(follows, each, column) for each in relation.columns)
+    return (
+        column not in follows
+        and not circle
+        and _holds(raw, column, relation, float(grains[column]))
+    )
+
+
 def _turned(
     raw: Floats, grains: Floats, found: Mapping[int, Relation]
 ) -> dict[int, list[tuple[Relation, float]]]:
@@ -126,9 +145,9 @@ def _turned(
             had = [set(each.columns) for each, _ in known]
             had += [set(found[other].columns)] if other in found else []
             turned = _solved(column, relation, other)
-            if set(turned.columns) not in had and len(known) < MOST_OTHERS:
+            if turned and set(turned.columns) not in had and len(known) < MOST_OTHERS:
                 exact = _holds(raw, other, turned, float(grains[other]))
-                coarse = 0.0 if relation.product else HALF * float(grains[column]) / abs(weight)
+                coarse = HALF * float(grains[column]) / abs(weight) * (relation.form == "sum")
                 within = 0.0 if exact else coarse
                 known += [(turned, within)] if exact or within > 0 else []
     return others
@@ -179,7 +198,7 @@ def formulas(raw: Floats, grains: Floats) -> dict[int, Relation]:
         for other in relation.columns:
             if other not in found or _digits(found[other]) > _digits(relation):
                 turned = _solved(column, relation, other)
-                if _holds(raw, other, turned, float(grains[other])):
+                if turned and _holds(raw, other, turned, float(grains[other])):
                     found[other] = turned
     return found
 
@@ -189,12 +208,14 @@ def _confirmed(
 ) -> Relation | None:
     """Return the formula of a column, found on some rows, if it holds on all."""
     some = raw[:LOOKED_AT]
-    relation = _looked_for(some, column, grain, without)
-    if relation is None:
-        relation = _product(some, column, grain, without)
+    relation = (
+        _looked_for(some, column, grain, without)
+        or _product(some, column, grain, without)
+        or _logarithmic(some, column, grain, without)
+    )
     if relation is None or not _holds(raw, column, relation, grain):
         return None
-    if grain == 0 or relation.product:
+    if grain == 0 or relation.form != "sum":
         return relation
     shares = {}
     for tipped in (0.0, TIPPED * grain, -TIPPED * grain):
@@ -204,14 +225,18 @@ def _confirmed(
     return relation._replace(constant=relation.constant + best) if shares[best] > MOSTLY else None
 
 
-def _solved(column: int, relation: Relation, other: int) -> Relation:
-    """Return the formula of a column as one of another column in it."""
+def _solved(column: int, relation: Relation, other: int) -> Relation | None:
+    """Return the formula of a column as one of another column in it, if that has a form too."""
     own = relation.weights[relation.columns.index(other)]
     pairs = zip(relation.columns, relation.weights, strict=True)
     rest = [(c, -weight / own) for c, weight in pairs if c != other]
     columns, weights = [column, *(c for c, _ in rest)], [1 / own, *(w for _, w in rest)]
-    constant = relation.constant ** (-1 / own) if relation.product else -relation.constant / own
-    return Relation(columns, weights, constant, relation.product)
+    if relation.form == "product":
+        return Relation(columns, weights, relation.constant ** (-1 / own), "product")
+    turned: dict[Form, Form] = {"sum": "sum", "log": "exp", "exp": "log"}
+    if relation.form != "sum" and rest:  # logarithms of some of the columns only
+        return None
+    return Relation(columns, weights, -relation.constant / own, turned[relation.form])
 
 
 def _looked_for(
@@ -242,13 +267,33 @@ def _product(raw: Floats, column: int, grain: float, without: Collection[int]) -
         fitted = _fitted(logs[rows], column, chosen)[0]
         powers = {c: round(2 * w) / 2 for c, w in zip(chosen, fitted.weights, strict=True)}
         kept = [c for c, power in powers.items() if power]
-        bare = Relation(kept, [powers[c] for c in kept], 1.0, product=True)
+        bare = Relation(kept, [powers[c] for c in kept], 1.0, "product")
         factor = float(np.median(own[rows] / bare.value(raw[rows]))) if kept else 0.0
         for digits in DIGITS:
             found = bare._replace(constant=float(f"{factor:.{digits}g}"))
             if kept and found.constant > 0 and _holds(raw, column, found, grain):
                 return found
     return None
+
+
+def _logarithmic(
+    raw: Floats, column: int, grain: float, without: Collection[int]
+) -> Relation | None:
+    """Return a column as a sum of logarithms on some rows, or as the exponential of a sum."""
+    positive = np.nan_to_num(raw, nan=1.0).min(0) > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.where(positive, np.log(raw), np.nan)
+    terms = logs.copy()
+    terms[:, column] = raw[:, column]
+    relation = _looked_for(terms, column, grain, without)
+    if relation is not None:
+        return relation._replace(form="log")
+    if grain > 0 or not positive[column]:
+        return None
+    terms = raw.copy()
+    terms[:, column] = logs[:, column]
+    relation = _looked_for(terms, column, 0.0, without)
+    return None if relation is None else relation._replace(form="exp")
 
 
 def _pursued(raw: Floats, column: int, without: Collection[int], most: int) -> Iterator[list[int]]:

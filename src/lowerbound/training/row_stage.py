@@ -479,7 +479,7 @@ def _formulas(
             "columns": [columns[i] for i in relation.columns],
             "weights": relation.weights,
             "constant": relation.constant,
-            "product": relation.product,
+            "form": relation.form,
         }
 
     formulas = {columns[n]: stored(each) for n, each in found_relations.formulas.items()}

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import accumulate
-from typing import NamedTuple, NotRequired
+from typing import Literal, NamedTuple, NotRequired
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ NEAR = -3.0  # first logarithm of the scale of a logistic at a copied value
 WIDEST = 2.0  # logarithm of the largest scale of a logistic, in units of the coded column
 BROAD = 3.0  # standard deviation of the component that covers numbers training has not seen
 FARTHEST = 6.0  # a number beyond it is read as it
-LARGEST = 1e30  # raw value of a product; 1 / 0 counts as it
+LARGEST = 1e30  # raw value by a formula; 1 / 0 counts as it
 OUTERMOST = 100.0  # a formula may give a value far beyond the others, whose code is cut there
 FEW_COMPONENTS = 15  # columns with at most one more are computed together
 TOGETHER = 64  # columns whose conditionals are computed together
@@ -46,19 +46,20 @@ CERTAIN = 1e6  # factor on the logarithms of ties where rows are drawn: never ag
 
 
 class Formula(TypedDict):
-    """A formula for a number, in raw values: sum(weights * columns) + constant, or a product.
+    """A formula for a number, in raw values.
 
     Attributes:
         columns: columns of numbers, or of codes with values in `CodeValues`.
-        weights: the weight of each of these columns, or its power.
-        constant: the intercept, or the factor.
-        product: whether it is constant * product(columns ** weights), of positive numbers.
+        weights: the weight of each of these columns.
+        constant: the intercept, or the factor of a product.
+        form: "sum" for sum(weights * columns) + constant; "log", the same of logarithms; "exp",
+            the exponential of a sum; "product" for product(columns ** weights) * constant.
     """
 
     columns: list[int]
     weights: list[float]
     constant: float
-    product: NotRequired[bool]
+    form: Literal["sum", "log", "exp", "product"]
 
 
 class NumberColumn(TypedDict):
@@ -504,10 +505,13 @@ class Chain(nn.Module):
         """Return the raw value (B,) that a formula gives."""
         raw = self._raw_values(values, codes, formula["columns"])
         weights = raw.new_tensor(formula["weights"])
-        if not formula.get("product"):
-            return raw @ weights + formula["constant"]
-        found = (raw.clamp_min(0.0) ** weights).prod(-1) * formula["constant"]
-        return found.nan_to_num(0.0).clamp_max(LARGEST)
+        form, constant = formula["form"], formula["constant"]
+        if form == "product":
+            found = (raw.clamp_min(0.0) ** weights).prod(-1) * constant
+        else:
+            found = (raw.clamp_min(0.0).log() if form == "log" else raw) @ weights + constant
+            found = found.exp() if form == "exp" else found
+        return found.nan_to_num(0.0).clamp(-LARGEST, LARGEST)
 
     def _raw_values(self, values: Tensor, codes: Tensor, columns: Sequence[int]) -> Tensor:
         """Return the raw values (B, n) of columns of numbers, or of codes that stand for some.
