@@ -85,6 +85,7 @@ CELLS_AT_ONCE = 1 << 14  # values of a batch
 # To choose how rows are completed: most rows, copies of each held-out row with other values hidden
 # if these are fewer, share of the columns that is hidden, and draws of each row.
 COMPARED, COPIES, HIDDEN, DRAWS = 500, 4, 0.3, 16
+SURELY = 2.0  # standard errors
 TIME = 0.4  # share of a time limit
 BATCH, LEAST = 256, 300  # rows of a step; steps of a fit to few rows
 # Learning rate of tables of `USUAL` rows and more; of fewer, it falls with the root of the rows:
@@ -145,11 +146,17 @@ def settings(
 
 
 def draws(model: LatentModel, valid: Rows) -> str:
-    """Return the model under which held-out rows are likelier: "chain" or "latents"."""
+    """Return the model that rows are drawn from: "chain", or "latents" if it is surely better.
+
+    Draws of the chain keep to what others determine, and meet conditions exactly. Rows are drawn
+    from the VAE only if the mean likelihood of held-out rows under it is higher by more than
+    `SURELY` standard errors of the difference: of few rows, the difference is mostly chance.
+    """
     assert model.rows is not None, "the chain is trained"
     some = subset(valid, torch.arange(min(len(valid), loop.CHECK_ROWS)))
-    by_vae, by_chain = (loop.held_out(each, some) for each in (model, model.rows))
-    return CHAIN if by_chain > by_vae else LATENTS
+    gain = loop.held_out_rows(model, some) - loop.held_out_rows(model.rows, some)
+    error = gain.std(correction=min(1, len(gain) - 1)) / math.sqrt(len(gain))
+    return LATENTS if gain.mean() > SURELY * error else CHAIN
 
 
 @torch.no_grad()

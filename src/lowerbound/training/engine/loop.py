@@ -521,15 +521,23 @@ def held_out(
     training rows, while p(x) itself still rises. The bound with several samples is closer to
     log p(x), and scores are computed from the same bound.
 
-    A held-out outlier can cost a million nats and would dominate early stopping. Therefore each
-    row counts at most `WILD` nats per column below the median.
-
     Args:
         model: the model.
         rows: held-out rows.
         samples: importance samples per row.
         most: rows per pass.
     """
+    return held_out_rows(model, rows, samples, most).mean().item()
+
+
+def held_out_rows(
+    model: nn.Module, rows: Rows, samples: int = CHECK_SAMPLES, most: int = metrics.TILE
+) -> Tensor:
+    """Return the bound that `held_out` is the mean of for each row, (n,) nats.
+
+    A held-out outlier can cost a million nats and would dominate early stopping. Therefore each
+    row counts at most `WILD` nats per column below the median.
+    """
     columns = math.prod(rows.take(torch.zeros(1, dtype=torch.long)).x.shape)
     log_p = metrics.log_likelihood(model, rows, samples, most=most, start=0).log_p
-    return log_p.clamp_min(log_p.median() - WILD * columns).mean().item()
+    return log_p.clamp_min(log_p.median() - WILD * columns)
