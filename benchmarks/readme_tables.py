@@ -392,7 +392,16 @@ def imputation(document: Document) -> str:
         cell = tuple(run[name] for name in ("table", "mechanism", "share", "seed"))
         by_cell.setdefault(cell, []).append(run)
     most = max(map(len, by_cell.values()))
-    common = {cell: runs for cell, runs in by_cell.items() if len(runs) == most}
+    whole = {cell: runs for cell, runs in by_cell.items() if len(runs) == most}
+    failed = [run for runs in whole.values() for run in runs if "failed" in run]
+    lost = {tuple(run[name] for name in ("table", "mechanism", "share", "seed")) for run in failed}
+    common = {cell: runs for cell, runs in whole.items() if cell not in lost}
+    left_out = "".join(
+        f" {method} fails on {counted(sum(run['method'] == method for run in failed), 'cell')} "
+        f"of {listed(list(dict.fromkeys(r['table'] for r in failed if r['method'] == method)))}, "
+        "which no mean counts."
+        for method in dict.fromkeys(run["method"] for run in failed)
+    )
     for run in (run for runs in common.values() for run in runs):
         by_method.setdefault(run["method"], []).append(run)
     rows = []
@@ -415,7 +424,7 @@ def imputation(document: Document) -> str:
             f"({counted(len(common), 'cell')} of table, mechanism, share and seed). Numbers are "
             "in standard deviations of their columns; CRPS is that of draws, and of the one value "
             "of methods without any; coverage is that of 90 % intervals of 50 draws. Ranks are "
-            "means over the cells, 1 is best:",
+            f"means over the cells, 1 is best.{left_out}",
             table(head, rows),
             source("imputation", document),
         ]
