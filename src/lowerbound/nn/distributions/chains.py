@@ -38,8 +38,8 @@ PADDING = 3e38  # after the last number of a row of a table: model files hold fi
 QUANTILES = [(i + 0.5) / 8 for i in range(8)]  # of a component, for the mean of raw values
 MATCHES, MATCHED = 3, 2_048  # rounds of matching rare combinations, and rows at once
 # Times that rows are drawn again, most copies of a row each time, times that none may come right,
-# and most patterns of open columns of which rows are drawn again.
-AGAIN, COPIES, VAIN, PATTERNS = 16, 32, 4, 512
+# and most patterns of open columns that are drawn in orders of their own.
+AGAIN, COPIES, VAIN, PATTERNS = 8, 32, 3, 256
 NEARLY = 1e-4  # difference of two codes of one value
 OPEN, NO_CODE = -1, -2  # in place of a code: nothing follows, or a number without a code
 CERTAIN = 1e6  # factor on the logarithms of ties where rows are drawn: never against them
@@ -877,22 +877,31 @@ class Chain(nn.Module):
         if not self.has_dependencies:
             return drawn
         wrong = self.breaks(drawn, free).nonzero()[:, 0]
-        patterns, at = self._open(x[wrong]).unique(dim=0, return_inverse=True)
-        for i, pattern in enumerate(patterns[:PATTERNS]):
-            some, order, vain = wrong[at == i], self._order_given(pattern), 0
-            for _ in range(AGAIN):
-                copies = min(max(len(x), COPIES) // len(some), COPIES) or 1
-                again = x[some].repeat_interleave(copies, 0)
-                made = self._draw(again, source, temperature, order)
-                right = ~self.breaks(made, again.isnan()).view(-1, copies)
-                first = right.long().argmax(1) + copies * torch.arange(len(some), device=x.device)
-                drawn[some] = made[first]
-                left = some[~right.any(1)]
-                vain += len(left) == len(some)
-                if not len(left) or vain == VAIN:  # given values may contradict each other
-                    break
-                some = left
+        if not len(wrong):
+            return drawn
+        orders, vain = self._orders_given(x[wrong]), 0
+        for _ in range(AGAIN):
+            copies = min(max(len(x), COPIES) // len(wrong), COPIES) or 1
+            again, own = (each.repeat_interleave(copies, 0) for each in (x[wrong], orders))
+            made = self._draw_in_orders(again, own, source, temperature)
+            right = ~self.breaks(made, again.isnan()).view(-1, copies)
+            first = right.long().argmax(1) + copies * torch.arange(len(wrong), device=x.device)
+            drawn[wrong] = made[first]
+            left = ~right.any(1)
+            vain += bool(left.all())
+            wrong, orders = wrong[left], orders[left]
+            if not len(wrong) or vain == VAIN:  # given values may contradict each other
+                break
         return drawn
+
+    def _orders_given(self, x: Tensor) -> Tensor:
+        """Return the order (B, C) to draw each row in, that of `_order_given` for its values."""
+        patterns, at = self._open(x).unique(dim=0, return_inverse=True)
+        some = [
+            self._order_given(pattern) if i < PATTERNS else self.order
+            for i, pattern in enumerate(patterns)
+        ]
+        return torch.tensor(some, device=x.device)[at]
 
     def _open(self, x: Tensor) -> Tensor:
         """Return which values of rows are open, (B, C): those behind a closed gate are not."""
@@ -940,24 +949,18 @@ class Chain(nn.Module):
         low, high = ends[:, 0].to(x)
         return x.clamp(low, high)
 
-    def _draw(
-        self,
-        x: Tensor,
-        source: torch.Generator | None,
-        temperature: float,
-        order: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Return rows drawn once, in the fixed order or another one."""
-        x, order = x.clone(), order or self.order
+    def _draw(self, x: Tensor, source: torch.Generator | None, temperature: float) -> Tensor:
+        """Return rows drawn once, in the fixed order."""
+        x = x.clone()
         rows, seen = self.read(x), self.known(x)
         total, now = self.vectors(rows, seen).sum(1), None
         if self.gaussian is not None:
-            now = self.gaussian.begin(seen, ~seen, self._rank(order))
+            now = self.gaussian.begin(seen, ~seen, self._rank(self.order))
             every = torch.arange(len(x), device=x.device)
-            for column in order:
+            for column in self.order:
                 at = every[seen[:, column]]
                 now.see(column, self._feature(rows, column, at), at)
-        for column in order:
+        for column in self.order:
             at = (self.applies(column, rows.codes, seen) & ~seen[:, column]).nonzero()[:, 0]
             if not len(at):
                 continue
@@ -965,16 +968,33 @@ class Chain(nn.Module):
             if now is not None and column in self.place:
                 own = now.of(self.place[column], at)
             drawn = self._drawn(column, rows.at(at), seen[at], total[at], own, source, temperature)
-            if column in self._dependent:
-                some = rows.values[at], rows.codes[at], seen[at]
-                uniform = torch.rand(len(at), generator=source, device=x.device)
-                drawn = self._near(column, drawn, uniform, *some)
-                made, follows = self._follows(column, *some)
-                drawn = torch.where(follows, made, drawn)
             total[at] += self._put(rows, at, column, drawn)
             seen[at, column] = True
             if now is not None:
                 now.see(column, self._feature(rows, column, at), at)
+        return x.nan_to_num(0.0)
+
+    def _draw_in_orders(
+        self, x: Tensor, orders: Tensor, source: torch.Generator | None, temperature: float
+    ) -> Tensor:
+        """Return rows drawn once, each in an order (B, C) of its own."""
+        x = x.clone()
+        rows, seen = self.read(x), self.known(x)
+        total = self.vectors(rows, seen).sum(1)
+        for next_ in orders.unbind(1):
+            for column in next_.unique().tolist():
+                opened = self.applies(column, rows.codes, seen) & ~seen[:, column]
+                at = (opened & (next_ == column)).nonzero()[:, 0]
+                if not len(at):
+                    continue
+                given, own = rows.at(at), None
+                expected = self._given(given, seen[at]) if column in self.place else None
+                if expected is not None:
+                    mean, deviation = (each[:, self.place[column]] for each in expected)
+                    own = mean, deviation
+                drawn = self._drawn(column, given, seen[at], total[at], own, source, temperature)
+                total[at] += self._put(rows, at, column, drawn)
+                seen[at, column] = True
         return x.nan_to_num(0.0)
 
     def _rank(self, order: Sequence[int]) -> Tensor:
@@ -1060,7 +1080,25 @@ class Chain(nn.Module):
     ) -> Tensor:
         """Draw a column given the seen ones, (B,)."""
         heads, log_p = self._heads_of(rows, seen, total, column, expected)
-        p, number = (log_p / temperature).softmax(1), self.place.get(column)
+        drawn = self._component(column, heads, log_p / temperature, rows, source)
+        if column in self._dependent:
+            told = rows.values, rows.codes, seen
+            uniform = torch.rand(len(drawn), generator=source, device=drawn.device)
+            drawn = self._near(column, drawn, uniform, *told)
+            made, follows = self._follows(column, *told)
+            drawn = torch.where(follows, made, drawn)
+        return drawn
+
+    def _component(
+        self,
+        column: int,
+        heads: Heads,
+        log_p: Tensor,
+        rows: Coded,
+        source: torch.Generator | None,
+    ) -> Tensor:
+        """Draw a code, or a number from one of its components, (B,)."""
+        p, number = log_p.softmax(1), self.place.get(column)
         if number is None:
             return p.multinomial(1, generator=source)[:, 0].to(rows.x)
         own = self.numbers[number]
