@@ -19,8 +19,9 @@ Form = Literal["sum", "log", "exp", "product"]
 MOST_TERMS, MOST_FACTORS = 24, 4  # columns of a sum and of a product
 # Rows per term, at least, and rows on which formulas are looked for before all rows confirm them.
 ROWS_PER_TERM, LOOKED_AT = 20, 1_000
-# Of a sum of at most n more columns, the next one explains 1/4n of the rest; a column that those
-# chosen give but for so many standard deviations is none.
+# A column is added to a formula if it explains a share of HOPEFUL / n of the residual variance,
+# where n more columns may be added. It is ignored if the columns chosen so far explain it up to a
+# residual of COLLINEAR standard deviations.
 HOPEFUL, COLLINEAR = 0.25, 1e-8
 FEW_STEPS = 4  # a number with fewer steps of its grid is no product
 CLOSE = 1e-6  # difference from a formula, in standard deviations, of numbers without a grid
@@ -61,7 +62,7 @@ class Relation(NamedTuple):
 
 
 class Relations(NamedTuple):
-    """What `related` found.
+    """The formulas of the columns of a table, returned by `related`.
 
     Attributes:
         formulas: column -> formula, for the columns that follow from others.
@@ -297,7 +298,7 @@ def _logarithmic(
 
 
 def _pursued(raw: Floats, column: int, without: Collection[int], most: int) -> Iterator[list[int]]:
-    """Yield the columns chosen so far: each next one explains most of what is left of a column."""
+    """Yield growing lists of columns; each adds the one with the largest partial correlation."""
     spread = [np.ptp(known) if len(known) else 0.0 for known in (c[~np.isnan(c)] for c in raw.T)]
     others = [i for i in range(raw.shape[1]) if i != column and i not in without and spread[i] > 0]
     chosen: list[int] = []
@@ -314,10 +315,9 @@ def _pursued(raw: Floats, column: int, without: Collection[int], most: int) -> I
 
 
 def _gains(raw: Floats, column: int, chosen: Sequence[int], others: Sequence[int]) -> Floats:
-    """Return the share of what is left of a column that each other column would explain.
+    """Return the squared partial correlation of a column with others, given the chosen columns.
 
-    That is the squared partial correlation given the chosen columns; rows in which another
-    column is missing are left out.
+    Rows in which one of the others is missing are left out for that one.
     """
     known = ~np.isnan(raw[:, others])
     x = np.concatenate([raw[:, [column, *chosen]], raw[:, others]], 1)

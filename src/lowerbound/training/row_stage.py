@@ -832,11 +832,12 @@ def _determines(table: NDArray[np.int64]) -> bool:
 
 
 def _by_chance(confirmed: int, alike: float) -> bool:
-    """Return whether so many rows may agree with a dependency by chance.
+    """Return whether a dependency between two columns is not significant, at level `CHANCE`.
 
     Args:
-        confirmed: rows that agree with it, other than the first of each kind.
-        alike: probability that two rows agree in the column that is determined.
+        confirmed: number of rows that agree with the dependency, without the first row of each
+            value.
+        alike: probability that two rows have equal values in the dependent column.
     """
     return not 0 < alike < 1 or confirmed * math.log(alike) >= math.log(CHANCE)
 
