@@ -1,10 +1,11 @@
 """Do drawn and filled rows keep what holds on all training rows?
 
-Five made tables: invoices, a payroll, a questionnaire, orders and sensors. Their columns follow
-from others as sums (also with numbers that are 0 on most rows), products, logarithms, limits, or
-by a key. Counted is the share of 5,000 drawn rows that break each rule, and of the training rows
-filled in again with `GAPS` of their cells removed; beside it the C2ST of drawn rows against fresh
-rows of the source (1 is indistinguishable).
+Six made tables: invoices, a payroll, a questionnaire, orders, sensors and stays in a hospital.
+Their columns follow from others as sums (also with numbers that are 0 on most rows), products,
+logarithms, limits, differences of dates, or by a key, or are at most another one. Counted is the
+share of 5,000 drawn rows that break each rule, and of the training rows filled in again with
+`GAPS` of their cells removed; beside it the C2ST of drawn rows against fresh rows of the source
+(1 is indistinguishable).
 
 Run: python benchmarks/dependent_rows.py [--tables invoices ...]
 """
@@ -194,6 +195,42 @@ def of_sensors(d: pd.DataFrame) -> Rules:
     }
 
 
+def stays(rng: np.random.Generator) -> pd.DataFrame:
+    admitted = pd.Timestamp("2023-01-02") + pd.to_timedelta(rng.integers(0, 700, ROWS), "D")
+    days = rng.geometric(0.25, ROWS) - 1
+    billed = np.round(rng.lognormal(6.5, 0.7, ROWS) * (1 + days / 4), 2)
+    least = np.round(rng.normal(62, 9, ROWS))
+    age = rng.integers(20, 95, ROWS)
+    return pd.DataFrame(
+        {
+            "admitted": admitted,
+            "discharged": admitted + pd.to_timedelta(days, "D"),
+            "days": days,
+            "due": admitted + pd.to_timedelta(days + 30, "D"),
+            "ward": rng.choice(["a", "b", "c"], ROWS),
+            "age": age,
+            "first_diagnosis": np.floor(age * rng.beta(4, 2, ROWS)).astype(int),
+            "pulse_low": least,
+            "pulse": least + np.round(rng.gamma(2, 5, ROWS)),
+            "pulse_high": least + np.round(rng.gamma(2, 5, ROWS)) + 30,
+            "billed": billed,
+            "paid": np.round(billed * np.where(rng.random(ROWS) < 0.5, 1, rng.random(ROWS)), 2),
+        }
+    ).assign(pulse_high=lambda d: d[["pulse", "pulse_high"]].max(axis=1))
+
+
+def of_stays(d: pd.DataFrame) -> Rules:
+    return {
+        "admitted before discharged": d.admitted > d.discharged,
+        "days = discharged - admitted": (d.discharged - d.admitted).dt.days != d.days,
+        "due 30 days later": (d.due - d.discharged).dt.days != 30,
+        "first diagnosis by age": d.first_diagnosis > d.age,
+        "pulse at least the lowest": d.pulse_low > d.pulse,
+        "pulse at most the highest": d.pulse > d.pulse_high,
+        "paid at most billed": d.paid > d.billed,
+    }
+
+
 Table = tuple[Callable[[np.random.Generator], pd.DataFrame], Callable[[pd.DataFrame], Rules]]
 TABLES: dict[str, Table] = {
     "invoices": (invoices, of_invoices),
@@ -201,6 +238,7 @@ TABLES: dict[str, Table] = {
     "questionnaire": (questionnaire, of_questionnaire),
     "orders": (orders, of_orders),
     "sensors": (sensors, of_sensors),
+    "stays": (stays, of_stays),
 }
 
 

@@ -11,7 +11,7 @@ from lowerbound.columns.base import Scale
 from lowerbound.nn.distributions.chains import Chain
 from lowerbound.nn.objectives import random_orders
 from lowerbound.noise import generator
-from lowerbound.training.row_stage import measured
+from lowerbound.training.row_stage import CodedColumns, measured
 
 CODE, ATOM, WHOLE, COPY, REAL, TIED = range(6)
 FAMILIES = ["categorical", "categorical", "real", "real", "real", "categorical"]
@@ -36,7 +36,7 @@ def table(n: int = 400) -> np.ndarray:
 def chain() -> Chain:
     whole = Scale((-1.0, 1.0), (-2.0, 2.0), grain=1.0)
     scales = [None, None, whole, whole, Scale(), None]
-    found = measured(table(), FAMILIES, SIZES, scales, GATES, 16)
+    found = measured(table(), CodedColumns(FAMILIES, SIZES, scales, GATES), 16)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = Chain(FAMILIES, SIZES, RESERVED, **found.layout)
@@ -211,7 +211,7 @@ def test_an_expected_amount_is_the_mean_in_raw_units():
     rng = np.random.default_rng(1)
     log = rng.normal(size=(500, 1))
     amounts = Scale((-1.0, 1.0), (-1.0, 1.0), log=True)
-    found = measured(log, ["real"], [1], [amounts], [], 8)
+    found = measured(log, CodedColumns(["real"], [1], [amounts], []), 8)
     chain = Chain(["real"], [1], **found.layout)
     found.give(chain)
     mean = math.exp(chain.eval().expected(torch.full((1, 1), torch.nan))[0, 0].item())
@@ -225,7 +225,7 @@ def test_a_number_with_a_formula_has_a_density_too(given):
     parts = rng.integers(-4, 5, (200, 2)) * STEP
     rows = np.column_stack([parts, parts.sum(1)])
     whole = Scale((-1.0, 1.0), (-2.0, 2.0), grain=1.0)
-    found = measured(rows, ["real"] * 3, [1] * 3, [whole] * 3, [], 8)
+    found = measured(rows, CodedColumns(["real"] * 3, [1] * 3, [whole] * 3, []), 8)
     assert all("formula" in each for each in found.layout["numbers"])
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -256,7 +256,7 @@ def test_rare_combinations_are_matched_to_their_frequency():
     other = np.where(one == 0, rng.integers(1, 3, 3000), rng.integers(0, 3, 3000))
     other[np.flatnonzero(one == 0)[:2]] = 0  # two rows of about 330
     rows = np.column_stack([one, other, rng.integers(0, 2, 3000)]).astype(np.float32)
-    found = measured(rows, ["categorical"] * 3, [3, 3, 2], [None] * 3, [], 8)
+    found = measured(rows, CodedColumns(["categorical"] * 3, [3, 3, 2], [None] * 3, []), 8)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         chain = Chain(["categorical"] * 3, [3, 3, 2], **found.layout)
@@ -303,7 +303,7 @@ def followed() -> Chain:
     families = ["categorical" if scale is None else "real" for scale in scales]
     sizes, gates = [1, 2, 1, 2, 1, 2, 1], [(B, B_ATOM, 1), (C, C_ATOM, 1)]
     values = [None, (0.0, None), None, (0.0, None), None, None, None]
-    found = measured(rows, families, sizes, scales, gates, 8, values)
+    found = measured(rows, CodedColumns(families, sizes, scales, gates, values), 8)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         chain = Chain(families, sizes, **found.layout)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import lowerbound
-from lowerbound.training.relations import formulas, related
+from lowerbound.training.relations import at_most, formulas, related
 
 N = 400
 
@@ -117,7 +117,30 @@ def test_each_of_several_formulas_has_a_column_that_follows():
     assert found.formulas[1].weights == [0.19]
     assert 2 not in found.follows  # a fee has three values only
     (share, within), *_ = found.others[0]
-    assert (share.columns, within) == ([1], pytest.approx(0.005 / 0.19, rel=1e-3))
+    assert (share.columns, within) == ([1], pytest.approx(0.005, rel=1e-3))
+
+
+def test_a_difference_of_two_that_are_nearly_equal_is_found():
+    rng = np.random.default_rng(0)
+    start, length = rng.integers(0, 20_000, N).astype(float), rng.geometric(0.2, N).astype(float)
+    raw = np.column_stack([start, rng.normal(size=N), start + length, length])
+    found = related(raw, np.array([1.0, 0, 1, 1])).formulas[3]
+    assert dict(zip(found.columns, found.weights, strict=True)) == {0: -1, 2: 1}
+
+
+def test_orders_of_columns_are_found_where_they_are_no_matter_of_chance():
+    rng = np.random.default_rng(0)
+    low = rng.normal(size=N)
+    middle = low + np.where(rng.random(N) < 0.5, 0, rng.exponential(size=N))
+    high, far = middle + rng.exponential(size=N), 100 + rng.normal(size=N)
+    raw = np.column_stack([high, low, far, middle, low])
+    pairs = [(1, 3), (3, 0), (4, 3)]  # low is below high through middle; far is above by chance
+    assert at_most(raw) == pairs
+    raw[rng.random(raw.shape) < 0.1] = np.nan
+    assert at_most(raw) == pairs
+    raw[5, 1], raw[5, 3] = 9.0, 8.0
+    assert at_most(raw)[-1] == (4, 3)
+    assert (1, 3) not in at_most(raw)
 
 
 def test_a_sum_of_many_equal_parts_is_found():
@@ -257,3 +280,44 @@ def test_gaps_are_filled_in_keeping_with_what_is_given(shop, by, monkeypatch):
     gaps.loc[gaps.index % 2 == 0, ["price", "paid"]] = None
     gaps.loc[gaps.index % 3 == 0, ["pieces", "due", "fee"]] = None
     assert broken(shop.impute(gaps)) == {}
+
+
+@pytest.fixture(scope="module")
+def stays():
+    """Dates and numbers that are at most others, or follow from the days between two."""
+    rng = np.random.default_rng(0)
+    begin = pd.Timestamp("2023-01-02") + pd.to_timedelta(rng.integers(0, 300, N), "D")
+    days, age = rng.geometric(0.3, N) - 1, rng.integers(20, 90, N)
+    end = begin + pd.to_timedelta(days, "D")
+    frame = pd.DataFrame(
+        {
+            "begin": begin,
+            "end": end,
+            "days": days,
+            "due": end + pd.Timedelta("30D"),
+            "age": age,
+            "since": np.floor(age * rng.beta(4, 2, N)).astype(int),
+        }
+    )
+    return frame, lowerbound.fit(frame, preset="fast", max_epochs=2)
+
+
+def broken_stays(d):
+    return {
+        "begin by end": (d.begin > d.end).mean(),
+        "days": ((d.end - d.begin).dt.days != d.days).mean(),
+        "due": ((d.due - d.end).dt.days != 30).mean(),
+        "since by age": (d.since > d.age).mean(),
+    }
+
+
+@pytest.mark.parametrize("where", [{}, {"days": 3}, {"due": "2023-05-02"}, {"since": 60}])
+def test_rows_drawn_keep_to_dates_and_orders_whatever_is_given(stays, where):
+    assert not any(broken_stays(stays[1].sample(300, where=where)).values())
+
+
+def test_gaps_are_filled_within_dates_and_orders(stays):
+    frame, model = stays
+    hidden = np.random.default_rng(1).random(frame.shape) < 0.1
+    filled = model.impute(frame.astype(object).mask(hidden).infer_objects())
+    assert not any(broken_stays(filled).values())

@@ -19,7 +19,7 @@ from lowerbound.coding.pairs import PairCoding, Restoration
 from lowerbound.coding.pictures import PictureCoding
 from lowerbound.coding.rows import Dense
 from lowerbound.columns.arrow import is_number, listed
-from lowerbound.columns.base import Scale
+from lowerbound.columns.base import Days, Scale
 from lowerbound.columns.schema import Schema, infer
 from lowerbound.errors import DataError
 from lowerbound.files.data import Matrix, Whole
@@ -101,6 +101,16 @@ class TableCoding(WithoutContext):
     def code_values(self) -> tuple[tuple[float | None, ...] | None, ...]:
         """For each coded column of codes that stand for numbers, these; None for others."""
         return tuple(each for column in self.schema.columns for each in column.code_values)
+
+    @property
+    def days(self) -> list[Days]:
+        """How coded columns add up to dates, in days since 1970; their indices are the parts."""
+        found = []
+        for group in self.groups:
+            days = next(c for c in self.schema.columns if c.name == group.column).days
+            if days is not None:
+                found.append(days._replace(parts=tuple(group.parts[part] for part in days.parts)))
+        return found
 
     @property
     def gates(self) -> list[tuple[int, int, int]]:

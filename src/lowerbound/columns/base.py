@@ -155,6 +155,20 @@ def no_value(column: str, value: object) -> UsageError:
     )
 
 
+class Days(NamedTuple):
+    """A date as a sum of its parts: days since 1970-01-01.
+
+    Attributes:
+        parts: the parts that are added, by their place in the column.
+        weights: the days of one unit of each part.
+        constant: days that are added.
+    """
+
+    parts: tuple[int, ...]
+    weights: tuple[float, ...]
+    constant: float
+
+
 class Column(BaseModel, abc.ABC):
     """One raw column: its kind, its type and its coding.
 
@@ -190,6 +204,11 @@ class Column(BaseModel, abc.ABC):
     def code_values(self) -> tuple[tuple[float | None, ...] | None, ...]:
         """For each part of codes that stand for numbers, the number of each code; else None."""
         return (None,) * len(self.parts)
+
+    @property
+    def days(self) -> Days | None:
+        """How the parts of a date add up to days; None for other columns."""
+        return None
 
     @property
     @abc.abstractmethod

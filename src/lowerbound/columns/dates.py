@@ -24,6 +24,7 @@ from lowerbound.columns.base import (
     LIMIT,
     Asked,
     Column,
+    Days,
     Part,
     Scale,
     Tally,
@@ -278,6 +279,21 @@ class Datetime(Column):
         """The map of the week's code to its number; None for the codes."""
         week = Scale((-1.0, 1.0), (self.mean - self.std, self.mean + self.std), grain=1.0)
         return tuple(week if part.family == "real" else None for part in self.parts)
+
+    @property
+    def code_values(self) -> tuple[tuple[float | None, ...] | None, ...]:
+        """The number of each weekday and hour; None for the other parts."""
+        week = (None,) * self._weeks
+        clock = (tuple(map(float, range(7))), *((tuple(map(float, range(24))),) * self.hours))
+        return (*week, *clock, *((None,) if self.atoms else ()))
+
+    @property
+    def days(self) -> Days:
+        """How week, weekday and hour add up to days."""
+        weights = (*((7.0,) * self._weeks), 1.0, *((HOUR / DAY,) * self.hours))
+        constant = -EPOCH_WEEKDAY + (0.0 if self._weeks else 7.0 * self.first)
+        within = (HOUR / 2 if self.hours else 0.0) if self.rest is None else self.rest
+        return Days(tuple(range(len(weights))), weights, constant + within / DAY)
 
     @property
     def action(self) -> str:

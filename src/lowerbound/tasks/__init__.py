@@ -9,6 +9,7 @@
 - explain: the columns that make a row's score high
 - evaluate, metrics: estimates of log p(x)
 - completion: fill gaps, by the VAE, its chain of columns, or both
+- rules: the dependencies that drawn and filled rows keep, in words
 - crps: how close draws are to the values that came
 - compare, compare_report: measures of drawn rows against real ones; the report on a model
 - proposals: draws of z for importance sampling

@@ -140,6 +140,7 @@ class FactsDocument(_Part):
     engine: _Engine | None = None
     health: _Health = _Health()
     typical_nats: dict[str, float] = {}
+    rules: list[str] = Field(default=[], max_length=1000)
     valid_elbo: float | None = None
     latent: int | None = Field(default=None, ge=0)
     importance_samples: int = Field(default=1, ge=1, le=MOST_SAMPLES)

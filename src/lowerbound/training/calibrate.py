@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from typing import Any
 
 import torch
 
@@ -10,10 +11,11 @@ from lowerbound._version import __version__
 from lowerbound.coding.base import Coded
 from lowerbound.coding.pictures import values_of
 from lowerbound.coding.rows import Rows, subset
+from lowerbound.coding.tables import TableCoding
 from lowerbound.files.data import Data
 from lowerbound.nn.model import LatentModel
 from lowerbound.nn.objectives.elbo import Elbo
-from lowerbound.tasks import doctor, draws, restore
+from lowerbound.tasks import doctor, draws, restore, rules
 from lowerbound.tasks.calibration import Calibration
 from lowerbound.tasks.completion import LATENTS
 from lowerbound.tasks.scoring import Likelihood, Scoring, by_levels, levels_lacking
@@ -93,16 +95,23 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
     )
 
 
-def _uses_of_rows(plan: Plan, model: LatentModel, inputs: FitInputs) -> dict[str, str]:
-    """Return by which of the two models of a table its rows are drawn and completed."""
+def _uses_of_rows(plan: Plan, model: LatentModel, inputs: FitInputs) -> dict[str, Any]:
+    """Return by which of the two models of a table rows are drawn and completed, and the rules.
+
+    These are what held on all training rows, which drawn and completed rows keep.
+    """
     if model.rows is None:
         return {}
     groups = [group.parts for group in inputs.coding.groups]
-    draws = row_stage.draws(model, inputs.valid)
-    if draws == LATENTS:  # of few rows or steps
+    drawn_by = row_stage.draws(model, inputs.valid)
+    if drawn_by == LATENTS:  # of few rows or steps
         inputs.say("rows       drawn from the VAE: its held-out likelihood is the higher one")
     completes = row_stage.completes(model, inputs.valid, groups, plan.seed)
-    return {"draws": draws, "completes": completes}
+    assert isinstance(inputs.coding, TableCoding), "the rows are of a table"
+    found = rules.rules(draws.chain_of(model.rows), inputs.coding)
+    for text in rules.shown(found):
+        inputs.say(text)
+    return {"draws": drawn_by, "completes": completes, "rules": found}
 
 
 def score_samples(model: LatentModel, coded: Coded) -> int:

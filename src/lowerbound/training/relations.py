@@ -1,4 +1,6 @@
-"""Columns of numbers that follow from others on all rows: sums, products, other units.
+"""Columns of numbers that follow from others on all rows, or are at most another one.
+
+Sums, products, logarithms, other units, and orders.
 
 scikit-learn's OrthogonalMatchingPursuit is not used: it needs complete rows and a number of terms
 or a squared error to stop at, where a formula must give every value to its grid, and importing it
@@ -30,6 +32,8 @@ NEARLY = 1.0  # likewise, of weights by least squares: those of fewer digits may
 TIPPED = 1e-6  # in steps of the grid, added to a constant to round halves up or down
 MOST_OTHERS = 8  # formulas of a column, besides the first
 MOSTLY = 0.6  # share of rows that the rounded formula gives; the others are halves
+# Rows in which an order of two columns would be broken if they were independent, at least.
+BY_CHANCE = 30.0
 DIGITS = range(1, 10)  # of weights, the fewest that suffice
 
 
@@ -67,8 +71,9 @@ class Relations(NamedTuple):
     Attributes:
         formulas: column -> formula, for the columns that follow from others.
         follows: column -> columns that it follows from, without any circle.
-        others: column -> further formulas of it, in other columns, and how far a number may be
-            from each: 0 if the formula gives every number to its grid.
+        others: column -> further formulas of it, in other columns, and how far the first of these
+            may be from its value before it was rounded: 0 if the formula gives every number, to
+            its grid.
     """
 
     formulas: dict[int, Relation]
@@ -76,7 +81,7 @@ class Relations(NamedTuple):
     others: dict[int, list[tuple[Relation, float]]]
 
 
-def related(raw: Floats, grains: Floats) -> Relations:
+def related(raw: Floats, grains: Floats, fixed: Collection[int] = ()) -> Relations:
     """Find the columns that follow from others on all rows, as sums, products or logarithms.
 
     Formulas of few digits come first, so that 19 % of an amount are that and no mixture of other
@@ -87,12 +92,13 @@ def related(raw: Floats, grains: Floats) -> Relations:
     Args:
         raw: (n, N) numbers, NaN where missing.
         grains: (N,) the number that all values of a column are multiples of; 0 for none.
+        fixed: columns that others follow from, but that follow from none.
 
     >>> a, b = np.arange(100.0) % 7, np.arange(100.0) % 5
     >>> related(np.stack([a, b, a + b], 1), np.ones(3)).follows
     {2: [0, 1]}
     """
-    found, follows = formulas(raw, grains), {}
+    found, follows = formulas(raw, grains, fixed), {}
     every = range(raw.shape[1])
     size = {i: (len(np.unique(raw[:, i])), _steps(raw[:, i], float(grains[i]))) for i in every}
     order = sorted(every, key=lambda i: (size[i], -i), reverse=True)
@@ -101,7 +107,8 @@ def related(raw: Floats, grains: Floats) -> Relations:
         """Let one column of a relation follow from the others, if none follows from it."""
         for target in sorted({column, *relation.columns}, key=order.index):
             turned = relation if target == column else _solved(column, relation, target)
-            if turned and _may_follow(raw, grains, target, turned, follows):
+            free = turned is not None and target not in fixed
+            if turned and free and _may_follow(raw, grains, target, turned, follows):
                 found[target], follows[target] = turned, turned.columns
                 return
 
@@ -112,11 +119,11 @@ def related(raw: Floats, grains: Floats) -> Relations:
             follow(column, relation)
     for column in order:
         later = [c for c in follows if c != column and needs(follows, c, column)]
-        if column not in follows and later:
+        if column not in follows and column not in fixed and later:
             relation = _confirmed(raw, column, float(grains[column]), later)
             if relation is not None:
                 follow(column, relation)
-    return Relations(found, follows, _turned(raw, grains, found))
+    return Relations(found, follows, _turned(raw, grains, found, fixed))
 
 
 def _may_follow(
@@ -136,22 +143,52 @@ def _may_follow(
 
 
 def _turned(
-    raw: Floats, grains: Floats, found: Mapping[int, Relation]
+    raw: Floats, grains: Floats, found: Mapping[int, Relation], fixed: Collection[int]
 ) -> dict[int, list[tuple[Relation, float]]]:
     """Return the formulas solved for each column in them, and how far numbers may be from each."""
     others: dict[int, list[tuple[Relation, float]]] = {}
     for column, relation in sorted(found.items(), key=lambda each: _digits(each[1])):
-        for other, weight in zip(relation.columns, relation.weights, strict=True):
+        for other in (each for each in relation.columns if each not in fixed):
             known = others.setdefault(other, [])
             had = [set(each.columns) for each, _ in known]
             had += [set(found[other].columns)] if other in found else []
             turned = _solved(column, relation, other)
             if turned and set(turned.columns) not in had and len(known) < MOST_OTHERS:
                 exact = _holds(raw, other, turned, float(grains[other]))
-                coarse = HALF * float(grains[column]) / abs(weight) * (relation.form == "sum")
-                within = 0.0 if exact else coarse
+                within = 0.0 if exact else HALF * float(grains[column])
                 known += [(turned, within)] if exact or within > 0 else []
     return others
+
+
+def at_most(raw: Floats) -> list[tuple[int, int]]:
+    """Return the pairs of columns of which the first is at most the second on all rows.
+
+    Only pairs for which that is no matter of chance: if the two columns were independent, at
+    least `BY_CHANCE` rows would be the other way round. Pairs that follow from two others are
+    left out.
+
+    Args:
+        raw: (n, N) numbers, NaN where missing.
+
+    >>> first = np.arange(100.0) % 7
+    >>> at_most(np.stack([first, first + np.arange(100.0) % 3], 1))
+    [(0, 1)]
+    """
+    count = raw.shape[1]
+    below: NDArray[np.int64] = np.zeros((count, count), dtype=np.int64)
+    some, ordered = raw[:LOOKED_AT], [np.sort(own[~np.isnan(own)]) for own in raw.T]
+    for i in range(count):
+        with np.errstate(invalid="ignore"):
+            hopeful = np.flatnonzero(~(some[:, i : i + 1] > some).any(0))
+        for j in hopeful[hopeful != i].tolist():
+            with np.errstate(invalid="ignore"):
+                holds = not (raw[:, i] > raw[:, j]).any() and (raw[:, i] < raw[:, j]).any()
+            rows = (~np.isnan(raw[:, [i, j]])).all(1).sum() if holds else 0
+            if rows and len(ordered[i]) and len(ordered[j]):
+                less = np.searchsorted(ordered[j], ordered[i], side="left").mean()
+                below[i, j] = rows * less / len(ordered[j]) >= BY_CHANCE
+    implied = below @ below > 0
+    return [(int(i), int(j)) for i, j in np.argwhere((below > 0) & ~implied)]
 
 
 def needs(follows: Mapping[int, Sequence[int]], column: int, other: int) -> bool:
@@ -171,7 +208,7 @@ def _steps(values: Floats, grain: float) -> float:
     return float(np.ptp(known)) / grain if grain > 0 and len(known) else np.inf
 
 
-def formulas(raw: Floats, grains: Floats) -> dict[int, Relation]:
+def formulas(raw: Floats, grains: Floats, fixed: Collection[int] = ()) -> dict[int, Relation]:
     """Return column -> formula, for the columns that follow from others on all rows.
 
     Terms are chosen one after another by the variance that they explain (orthogonal matching
@@ -184,6 +221,7 @@ def formulas(raw: Floats, grains: Floats) -> dict[int, Relation]:
     Args:
         raw: (n, N) numbers, NaN where missing.
         grains: (N,) the number that all values of a column are multiples of; 0 for none.
+        fixed: columns without a formula of their own.
 
     >>> a, b = np.arange(100.0) % 7, np.arange(100.0) % 5
     >>> found = formulas(np.stack([a, b, a + b], 1), np.ones(3))
@@ -191,12 +229,12 @@ def formulas(raw: Floats, grains: Floats) -> dict[int, Relation]:
     ([0, 1], [1.0, 1.0])
     """
     found = {}
-    for column in range(raw.shape[1]):
+    for column in sorted(set(range(raw.shape[1])) - set(fixed)):
         relation = _confirmed(raw, column, float(grains[column]))
         if relation is not None:
             found[column] = relation
     for column, relation in sorted(found.items(), key=lambda each: _digits(each[1])):
-        for other in relation.columns:
+        for other in (each for each in relation.columns if each not in fixed):
             if other not in found or _digits(found[other]) > _digits(relation):
                 turned = _solved(column, relation, other)
                 if turned and _holds(raw, other, turned, float(grains[other])):
@@ -244,7 +282,7 @@ def _looked_for(
     raw: Floats, column: int, grain: float, without: Collection[int]
 ) -> Relation | None:
     """Return the sum of a column on some rows, in which some columns may not be."""
-    for chosen in _pursued(raw, column, without, MOST_TERMS):
+    for chosen in _both_ways(raw, column, without, MOST_TERMS):
         rows = ~np.isnan(raw[:, [column, *chosen]]).any(1)
         relation = _fitted(raw[rows], column, chosen)[0]
         if _holds(raw, column, relation, grain, NEARLY):
@@ -263,16 +301,17 @@ def _product(raw: Floats, column: int, grain: float, without: Collection[int]) -
         logs = np.log(raw)
     logs[~np.isfinite(logs)] = np.nan
     negative = [i for i in range(raw.shape[1]) if (raw[:, i] < 0).any()]
-    for chosen in _pursued(logs, column, {*without, *negative}, MOST_FACTORS):
+    for chosen in _both_ways(logs, column, {*without, *negative}, MOST_FACTORS):
         rows = ~np.isnan(logs[:, [column, *chosen]]).any(1)
         fitted = _fitted(logs[rows], column, chosen)[0]
         powers = {c: round(2 * w) / 2 for c, w in zip(chosen, fitted.weights, strict=True)}
         kept = [c for c, power in powers.items() if power]
         bare = Relation(kept, [powers[c] for c in kept], 1.0, "product")
-        factor = float(np.median(own[rows] / bare.value(raw[rows]))) if kept else 0.0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = float(np.median(own[rows] / bare.value(raw[rows]))) if kept else 0.0
         for digits in DIGITS:
             found = bare._replace(constant=float(f"{factor:.{digits}g}"))
-            if kept and found.constant > 0 and _holds(raw, column, found, grain):
+            if kept and 0 < found.constant < np.inf and _holds(raw, column, found, grain):
                 return found
     return None
 
@@ -297,12 +336,29 @@ def _logarithmic(
     return None if relation is None else relation._replace(form="exp")
 
 
-def _pursued(raw: Floats, column: int, without: Collection[int], most: int) -> Iterator[list[int]]:
-    """Yield growing lists of columns; each adds the one with the largest partial correlation."""
+def _both_ways(
+    raw: Floats, column: int, without: Collection[int], most: int
+) -> Iterator[list[int]]:
+    """Yield growing lists of columns that begin with the best one, and then with the best two.
+
+    A difference of two columns that are nearly equal depends on neither alone.
+    """
     spread = [np.ptp(known) if len(known) else 0.0 for known in (c[~np.isnan(c)] for c in raw.T)]
     others = [i for i in range(raw.shape[1]) if i != column and i not in without and spread[i] > 0]
-    chosen: list[int] = []
-    while others and spread[column] > 0 and len(chosen) < most:
+    if spread[column] > 0:
+        yield from _pursued(raw, column, others, [], most)
+        pair = _best_pair(raw, column, others)
+        if pair:
+            yield pair
+            yield from _pursued(raw, column, others, pair, most)
+
+
+def _pursued(
+    raw: Floats, column: int, among: Sequence[int], chosen: list[int], most: int
+) -> Iterator[list[int]]:
+    """Yield growing lists of columns; each adds the one with the largest partial correlation."""
+    others = [i for i in among if i not in chosen]
+    while others and len(chosen) < most:
         rows = ~np.isnan(raw[:, [column, *chosen]]).any(1)
         if rows.sum() < ROWS_PER_TERM * (len(chosen) + 2):
             return
@@ -312,6 +368,28 @@ def _pursued(raw: Floats, column: int, without: Collection[int], most: int) -> I
             return
         chosen = [*chosen, others.pop(best)]
         yield chosen
+
+
+def _best_pair(raw: Floats, column: int, others: Sequence[int]) -> list[int]:
+    """Return the two columns that explain most of another one; empty if that is little.
+
+    Only rows without gaps are looked at.
+    """
+    x = raw[:, [column, *others]]
+    x = x[~np.isnan(x).any(1)]
+    if len(others) < 2 or len(x) < 3 * ROWS_PER_TERM:
+        return []
+    x = x - x.mean(0)
+    norm = np.sqrt((x**2).sum(0))
+    x /= np.maximum(norm, 1e-300)
+    r = x.T @ x
+    own, among = r[0, 1:], r[1:, 1:]
+    rest = 1.0 - among**2  # of a column given another one
+    with np.errstate(divide="ignore", invalid="ignore"):
+        both = own**2 + own[:, None] ** 2 - 2 * own * own[:, None] * among
+        share = np.where(rest > COLLINEAR, both / rest, 0.0)  # multiple correlation, squared
+    first, second = divmod(int(share.argmax()), len(others))
+    return [others[first], others[second]] if share[first, second] > HOPEFUL else []
 
 
 def _gains(raw: Floats, column: int, chosen: Sequence[int], others: Sequence[int]) -> Floats:

@@ -20,11 +20,12 @@ from torch import Tensor
 from lowerbound import noise
 from lowerbound.coding.base import Coding
 from lowerbound.coding.rows import Dense, Rows, subset
-from lowerbound.columns.base import Scale
+from lowerbound.columns.base import Days, Scale
 from lowerbound.nn.distributions.chains import (
     FARTHEST,
     LOGISTICS,
     PADDING,
+    Bound,
     Chain,
     ChainLayout,
     Coded,
@@ -67,6 +68,7 @@ TIED = 64  # most codes of a column of rare combinations, and most intervals of 
 # Most codes of a column that a tie is looked for in, and most combinations of two.
 TIED_CODES, COMBINATIONS = 1024, 1 << 17
 MAX_EXPONENT = 16  # powers of ten of a round number
+WHOLE, WHOLE_DAYS = 1.0, ([1.0], [7.0, 1.0])  # step of a weekday; weights of dates without a time
 CHANCE = 1e-6  # probability that a tie is found by chance
 LOOKED_AT = 2_000  # rows that rule out most steps, before all rows confirm the others
 MEASURED = 20_000  # rows on which the dependence of pairs is measured
@@ -222,27 +224,36 @@ class Measured(NamedTuple):
             chain.head.bias.copy_(self.bias)
 
 
-def measured(
-    x: Floats,
-    families: Sequence[str],
-    sizes: Sequence[int],
-    scales: Sequence[Scale | None],
-    gates: Sequence[tuple[int, int, int]],
-    width: int,
-    code_values: Sequence[Sequence[float | None] | None] = (),
-) -> Measured:
-    """Measure the layout of a chain on coded training rows.
+class CodedColumns(NamedTuple):
+    """The coded columns of a table, as its coding describes them.
 
-    Args:
-        x: (n, columns), NaN where missing.
+    Attributes:
         families: kind of every coded column.
         sizes: number of codes of every coded column.
         scales: for columns of numbers, the map to raw values; else None.
         gates: the columns that have a value only under a code of another one: (column, that
             one, code).
-        width: of the network.
         code_values: for columns of codes that stand for numbers, that of each code; else None.
+        days: how columns add up to dates.
     """
+
+    families: Sequence[str]
+    sizes: Sequence[int]
+    scales: Sequence[Scale | None]
+    gates: Sequence[tuple[int, int, int]] = ()
+    code_values: Sequence[Sequence[float | None] | None] = ()
+    days: Sequence[Days] = ()
+
+
+def measured(x: Floats, columns: CodedColumns, width: int) -> Measured:
+    """Measure the layout of a chain on coded training rows.
+
+    Args:
+        x: (n, columns), NaN where missing.
+        columns: what they hold.
+        width: of the network.
+    """
+    families, sizes, scales, gates, code_values, days = columns
     places = [i for i, kind in enumerate(families) if kind in ("real", "count")]
     own = {i: scales[i] or Scale() for i in places}
     closing: list[Gate] = [{"column": c, "by": by, "code": code} for c, by, code in gates]
@@ -253,8 +264,10 @@ def measured(
     }
     bare = _bare(families, sizes, own, shared)
     found = [_number(i, x, bare, n) for n, i in enumerate(places)]
-    copies, quantities = _copies(x, places, bare), _quantities(x, places, bare, code_values)
+    copies = _copies(x, places, bare)
+    quantities = _quantities(x, places, bare, code_values, days)
     formulas, others, follows = _formulas(quantities, bare)
+    bounds = _bounds(quantities)
     numbers: list[NumberColumn] = [
         {
             "column": each.column,
@@ -292,9 +305,10 @@ def measured(
         "novel": shared["novel"],
         "narrowest": shared["narrowest"],
         "gaussian": codes,
-        "code_values": _code_values(quantities, formulas, others, steps, bare),
+        "code_values": _code_values(quantities, formulas, others, steps, bounds, bare),
         "others": others,
         "steps": steps,
+        "bounds": bounds,
     }
     with noise.isolated("not trained"):
         chain = Chain(families, sizes, **layout)
@@ -424,48 +438,96 @@ def _copies(x: Floats, places: Sequence[int], bare: Chain) -> dict[int, list[int
     return found
 
 
-class _Quantities(NamedTuple):
-    """Columns with raw values that are numbers, one of each raw column.
+class _Term(NamedTuple):
+    """A number as a weighted sum of coded columns: of one, or of the parts of a date.
 
     Attributes:
-        columns: the coded columns: of numbers, or of codes that stand for numbers.
-        raw: (n, columns) raw values; gated numbers have that of the code where the gate is closed.
-        grains: (columns,) the number that all values are multiples of; 0 for none.
-        values: column of codes -> the number of each code, NaN for none.
+        columns: coded columns, of numbers or of codes that stand for numbers.
+        weights: the weight of each of them.
+        constant: the intercept.
     """
 
     columns: list[int]
+    weights: list[float]
+    constant: float
+
+    def sum_of(self, raw: Mapping[int, Floats]) -> Floats:
+        """Return the number in all rows, from those of the coded columns."""
+        pairs = zip(self.columns, self.weights, strict=True)
+        return sum((weight * raw[c] for c, weight in pairs), np.array(self.constant))
+
+
+class _Quantities(NamedTuple):
+    """The numbers of a table, one of each raw column.
+
+    Attributes:
+        terms: what each is a sum of.
+        raw: (n, terms) raw values; gated numbers have that of the code where the gate is closed.
+        grains: (terms,) the number that all values are multiples of; 0 for none.
+        values: column of codes -> the number of each code, NaN for none.
+    """
+
+    terms: list[_Term]
     raw: Floats
     grains: Floats
     values: dict[int, Floats]
 
+    @property
+    def fixed(self) -> set[int]:
+        """The terms that are sums, but no whole days: their parts follow from no sum."""
+        return {
+            n
+            for n, term in enumerate(self.terms)
+            if len(term.columns) > 1 and term.weights not in WHOLE_DAYS
+        }
+
 
 def _quantities(
-    x: Floats, places: Sequence[int], bare: Chain, values: Sequence[Sequence[float | None] | None]
+    x: Floats,
+    places: Sequence[int],
+    bare: Chain,
+    values: Sequence[Sequence[float | None] | None],
+    days: Sequence[Days],
 ) -> _Quantities:
     of_codes = {i: np.array(each, float) for i, each in enumerate(values) if each is not None}
-    deciding = {by for by, _ in bare.gates.values()}
-    numbers = [c for c in places if c not in bare.gates or bare.gates[c][0] in of_codes]
-    codes = [column for column in of_codes if column not in deciding]
-    if not 2 <= len(numbers) + len(codes) <= PAIRED:
-        numbers, codes = [], []
-    every = torch.tensor([bare.place[column] for column in numbers], dtype=torch.long)
-    rows = torch.from_numpy(x[:, numbers])
-    raw, grains = np.empty(rows.shape), np.empty(0)
-    if numbers:
-        raw = bare.raw_of(rows.nan_to_num(0.0), every).masked_fill(rows.isnan(), torch.nan).numpy()
-        grains = bare.grains[every].numpy()
-    for at, column in enumerate(numbers):
-        by, none = bare.gates.get(column, (column, -1))
-        if by != column:
-            shut = ~np.isnan(x[:, by]) & (x[:, by] != none)
-            raw[shut, at] = of_codes[by][x[shut, by].astype(int)]
-    found = [raw]
-    for column in codes:
-        at = np.where(np.isnan(x[:, column]), len(of_codes[column]), x[:, column]).astype(int)
-        found.append(np.append(of_codes[column], np.nan)[at][:, None])
-    grains = np.r_[grains, np.zeros(len(codes))]
-    return _Quantities(numbers + codes, np.concatenate(found, 1), grains, of_codes)
+    of_dates = {column for each in days for column in each.parts}
+    deciding = {by for by, _ in bare.gates.values()} | of_dates
+    terms = [
+        _Term([c], [1.0], 0.0)
+        for c in places
+        if c not in of_dates and (c not in bare.gates or bare.gates[c][0] in of_codes)
+    ]
+    terms += [_Term([column], [1.0], 0.0) for column in of_codes if column not in deciding]
+    terms += [_Term(list(each.parts), list(each.weights), each.constant) for each in days]
+    if not 2 <= len(terms) <= PAIRED:
+        terms = []
+    raw = {column: _raw(x, column, bare, of_codes) for term in terms for column in term.columns}
+    every = np.stack([term.sum_of(raw) for term in terms], 1) if terms else np.empty((len(x), 0))
+
+    def grain(term: _Term) -> float:
+        if len(term.columns) > 1:
+            return min(term.weights)
+        number = bare.place.get(term.columns[0])
+        return float(number is not None and bare.grains[number])
+
+    return _Quantities(terms, every, np.array([grain(term) for term in terms]), of_codes)
+
+
+def _raw(x: Floats, column: int, bare: Chain, of_codes: Mapping[int, Floats]) -> Floats:
+    """Return the raw values (n,) of a column of numbers, or of codes that stand for some."""
+    own = x[:, column]
+    if column not in bare.place:
+        at = np.where(np.isnan(own), len(of_codes[column]), own).astype(int)
+        return np.append(of_codes[column], np.nan)[at]
+    which = torch.tensor([bare.place[column]])
+    rows = torch.from_numpy(own)[:, None]
+    raw = bare.raw_of(rows.nan_to_num(0.0), which).masked_fill(rows.isnan(), torch.nan)[:, 0]
+    by, none = bare.gates.get(column, (column, -1))
+    found = raw.numpy().copy()
+    if by in of_codes:
+        shut = ~np.isnan(x[:, by]) & (x[:, by] != none)
+        found[shut] = of_codes[by][x[shut, by].astype(int)]
+    return found
 
 
 def _formulas(
@@ -476,30 +538,82 @@ def _formulas(
     The last is column -> columns that must come first, for coded columns: the gate of a number
     with a formula follows as well.
     """
-    if not found.columns:
+    if not found.terms:
         return {}, [], {}
-    columns = found.columns
-    found_relations = relations.related(found.raw, found.grains)
-
-    def stored(relation: relations.Relation) -> Formula:
-        return {
-            "columns": [columns[i] for i in relation.columns],
-            "weights": relation.weights,
-            "constant": relation.constant,
-            "form": relation.form,
-        }
-
-    formulas = {columns[n]: stored(each) for n, each in found_relations.formulas.items()}
-    others: list[OtherFormula] = [
-        {"column": columns[n], "formula": stored(each), "within": within}
-        for n, some in found_relations.others.items()
-        for each, within in some
-    ]
-    follows = {column: [by] for column, (by, _) in bare.gates.items()}
-    for n, parts in found_relations.follows.items():
-        first = bare.gates.get(columns[n], (columns[n],))[0]
-        follows.setdefault(first, []).extend(columns[i] for i in parts)
+    related = relations.related(found.raw, found.grains, found.fixed)
+    terms, follows = found.terms, {column: [by] for column, (by, _) in bare.gates.items()}
+    formulas: dict[int, Formula] = {}
+    for n, relation in related.formulas.items():
+        for column, formula in _of_parts(terms, n, relation).items():
+            formulas[column] = formula
+            if n in related.follows:
+                first = bare.gates.get(column, (column,))[0]
+                follows.setdefault(first, []).extend(formula["columns"])
+    others: list[OtherFormula] = []
+    for n, some in related.others.items():
+        for relation, within in some:
+            own = _of_parts(terms, n, relation)
+            if len(own) > 1 and within > 0:  # one part alone may be farther from its formula
+                continue
+            shift = within / terms[relation.columns[0]].weights[0]
+            for column, formula in own.items():
+                others.append({"column": column, "formula": formula, "within": shift})
     return formulas, others, follows
+
+
+def _of_parts(terms: Sequence[_Term], n: int, relation: relations.Relation) -> dict[int, Formula]:
+    """Return column -> formula in coded columns, for the parts of a number with a formula.
+
+    Empty if there is none, as for the logarithm of a date.
+    """
+    weighted = [(terms[i], w) for i, w in zip(relation.columns, relation.weights, strict=True)]
+    several = any(len(term.columns) > 1 for term in (terms[n], *(term for term, _ in weighted)))
+    if several and relation.form != "sum":
+        return {}
+    columns = [c for term, _ in weighted for c in term.columns]
+    weights = [w * part for term, w in weighted for part in term.weights]
+    constant = relation.constant
+    constant += sum(w * term.constant for term, w in weighted) - terms[n].constant
+    whole: Formula = {
+        "columns": columns,
+        "weights": weights,
+        "constant": constant,
+        "form": relation.form,
+    }
+    *week, last = terms[n].columns
+    if not week:
+        return {last: whole}
+    days = float(terms[n].weights[0])  # in the middle of a week, rounding gives the week
+    middle = [weight / days for weight in weights], (constant - (days - 1) / 2) / days
+    return {
+        week[0]: {**whole, "weights": middle[0], "constant": middle[1]},
+        last: {**whole, "columns": [*columns, week[0]], "weights": [*weights, -days]},
+    }
+
+
+def _bounds(found: _Quantities) -> list[Bound]:
+    """Return the pairs of numbers of which one is at most the other on all rows.
+
+    The dates of a column lie between its first and its last one. Of other numbers, the densities
+    are in the range of the training rows already.
+    """
+    bounds: list[Bound] = []
+    for n, term in enumerate(found.terms):
+        if len(term.columns) > 1 and not np.isnan(found.raw[:, n]).all():
+            for sign, end in (
+                (1.0, np.nanmax(found.raw[:, n])),
+                (-1.0, np.nanmin(found.raw[:, n])),
+            ):
+                weights = [sign * weight for weight in term.weights]
+                constant = sign * (term.constant - float(end))
+                bounds.append({"columns": term.columns, "weights": weights, "constant": constant})
+    for i, j in relations.at_most(found.raw):
+        lower, upper = found.terms[i], found.terms[j]
+        weights = [*lower.weights, *(-weight for weight in upper.weights)]
+        constant = lower.constant - upper.constant
+        columns = [*lower.columns, *upper.columns]
+        bounds.append({"columns": columns, "weights": weights, "constant": constant})
+    return bounds
 
 
 def _steps(
@@ -517,8 +631,9 @@ def _steps(
     for column in targets:
         own = labels[column].codes
         best: Steps | None = None
-        for n, source in enumerate(found.columns):
-            if source == column or (source, column) in tied or source in found.values:
+        for n, (source, *parts) in enumerate(term.columns for term in found.terms):
+            tied_too = source == column or (source, column) in tied
+            if parts or tied_too or source in found.values:
                 continue
             raw = found.raw[:, n]
             each = _runs(raw[:LOOKED_AT], own[:LOOKED_AT]) and _intervals(raw, own)
@@ -576,22 +691,27 @@ def _code_values(
     formulas: Mapping[int, Formula],
     others: Sequence[OtherFormula],
     steps: Sequence[Steps],
+    bounds: Sequence[Bound],
     bare: Chain,
 ) -> list[CodeValues]:
-    """Return the numbers of all codes in formulas and steps, and the formulas of codes."""
+    """Return the numbers of all codes in formulas, steps and bounds, and the formulas of codes."""
     every = [*formulas.values(), *(each["formula"] for each in others)]
     named = [*formulas, *(c for each in every for c in each["columns"])]
     named += [each["source"] for each in steps]
+    named += [c for each in bounds for c in each["columns"]]
     gate = {column: by for column, (by, _) in bare.gates.items()}
-    place = {column: n for n, column in enumerate(found.columns)}
+    place = {term.columns[0]: n for n, term in enumerate(found.terms) if len(term.columns) == 1}
     made: dict[int, CodeValues] = {}
     for named_column in named:
         column = gate.get(named_column, named_column)
+        column = column if column in found.values else named_column
         if column not in found.values:
             continue
-        raw, grain = found.raw[:, place[named_column]], found.grains[place[named_column]]
+        near = WHOLE / 4  # of a part of a date
+        if named_column in place:
+            raw, grain = found.raw[:, place[named_column]], found.grains[place[named_column]]
+            near = grain / 4 if grain > 0 else relations.CLOSE * float(np.nanstd(raw))
         numbers = [None if math.isnan(v) else float(v) for v in found.values[column]]
-        near = grain / 4 if grain > 0 else relations.CLOSE * float(np.nanstd(raw))
         made[column] = {"column": column, "values": numbers, "near": float(near)}
         if named_column in formulas:
             made[column]["formula"] = formulas[named_column]

@@ -33,6 +33,7 @@ from lowerbound.tasks import contents
 from lowerbound.tasks.objective_settings import reservations, trained_by
 
 SAMPLE = 100_000
+RULES = 20  # rules that are printed; --json has all
 LISTED = 5  # bad values of a column that are printed; --json has more
 ODD = 0.05  # share of values that are not counts up to which a matrix holds counts with mistakes
 
@@ -308,6 +309,7 @@ def info(model: ModelPath, /) -> Result:
         "objective": facts.get("objective"),
         "engine": facts.get("engine"),
         "health": facts.get("health", {}),
+        "rules": facts.get("rules", []),
     }
     latent = _latent(config["arguments"], found["health"])
     lines = [
@@ -323,6 +325,10 @@ def info(model: ModelPath, /) -> Result:
     if alarm and coding != "pairs":  # restoration models have no scores
         lines.append(_threshold(alarm))
     lines += found["health"].get("lines", [])
+    kept = found["rules"]
+    lines += [f"drawn and filled rows keep: {rule}" for rule in kept[:RULES]]
+    if len(kept) > RULES:
+        lines.append(f"and {len(kept) - RULES:,} more such rules, which --json lists")
     pictures = coding == "pictures"
     # Models of pictures and of counts have no columns to name.
     why = "" if pictures or coding == "counts" else " --explain 3"

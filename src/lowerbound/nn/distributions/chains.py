@@ -41,6 +41,7 @@ MATCHES, MATCHED = 3, 2_048  # rounds of matching rare combinations, and rows at
 # and most patterns of open columns that are drawn in orders of their own.
 AGAIN, COPIES, VAIN, PATTERNS = 8, 32, 3, 256
 NEARLY = 1e-4  # difference of two codes of one value
+SAME = 1e-6  # difference of two raw values of one number, as a share of the larger
 OPEN, NO_CODE = -1, -2  # in place of a code: nothing follows, or a number without a code
 CERTAIN = 1e6  # factor on the logarithms of ties where rows are drawn: never against them
 
@@ -109,12 +110,27 @@ class OtherFormula(TypedDict):
     Attributes:
         column: its index.
         formula: the raw value that it had on all training rows.
-        within: most difference of the raw value from the formula, beyond rounding.
+        within: most difference of the raw value of the formula's first column from its value
+            before it was rounded; 0 if the formula gives every number, to its grid.
     """
 
     column: int
     formula: Formula
     within: float
+
+
+class Bound(TypedDict):
+    """A sum of numbers that was at most 0 on all training rows: one number was at most another.
+
+    Attributes:
+        columns: columns of numbers, or of codes with values in `CodeValues`.
+        weights: the weight of each of these columns.
+        constant: the intercept.
+    """
+
+    columns: list[int]
+    weights: list[float]
+    constant: float
 
 
 class Steps(TypedDict):
@@ -174,6 +190,7 @@ class ChainLayout(TypedDict):
     code_values: NotRequired[list[CodeValues]]
     others: NotRequired[list[OtherFormula]]
     steps: NotRequired[list[Steps]]
+    bounds: NotRequired[list[Bound]]
 
 
 class Coded(NamedTuple):
@@ -265,6 +282,7 @@ class Chain(nn.Module):
         code_values: the numbers that codes stand for, of columns in a formula or in `steps`.
         others: further formulas, for draws and gaps only: the density does not know them.
         steps: columns that follow from the interval a number lies in.
+        bounds: numbers that are at most others, for draws and gaps only.
 
     Raises:
         UsageError: E240 if the arguments contradict each other.
@@ -294,6 +312,7 @@ class Chain(nn.Module):
         code_values: Sequence[CodeValues] = (),
         others: Sequence[OtherFormula] = (),
         steps: Sequence[Steps] = (),
+        bounds: Sequence[Bound] = (),
     ) -> None:
         super().__init__()
         count = len(families)
@@ -304,7 +323,7 @@ class Chain(nn.Module):
         self.place = {i: n for n, i in enumerate(of_numbers)}
         self.gates = {gate["column"]: (gate["by"], gate["code"]) for gate in gates}
         self.code_values = {each["column"]: each for each in code_values}
-        self.others, self.steps = list(others), list(steps)
+        self.others, self.steps, self.bounds = list(others), list(steps), list(bounds)
         self._check(count, of_numbers, gates, rare, gaussian)
         levels = [max(2, size) for size in sizes]
         for each in numbers:
@@ -354,7 +373,9 @@ class Chain(nn.Module):
         copied = [source for each in self.numbers for source in each["copies"]]
         sources = [source for formula in formulas for source in formula["columns"]]
         sources += [each["source"] for each in self.steps]
+        sources += [source for each in self.bounds for source in each["columns"]]
         named += [*self.code_values, *(e["column"] for e in (*self.steps, *self.others))]
+        sums = [*formulas, *self.bounds]
         quantities = {*self.place, *self.code_values}
         fits = (
             sorted(self.order) == list(range(count))
@@ -364,8 +385,8 @@ class Chain(nn.Module):
             and quantities.issuperset(sources)
             and self.place.keys().isdisjoint(self.code_values)
             and all(len(s["codes"]) == len(s["cuts"]) + 1 for s in self.steps)
-            and all(len(f["columns"]) == len(f["weights"]) > 0 for f in formulas)
-            and all(map(math.isfinite, (w for f in formulas for w in _factors(f))))
+            and all(len(f["columns"]) == len(f["weights"]) > 0 for f in sums)
+            and all(map(math.isfinite, (w for f in sums for w in _factors(f))))
             and all(each["cells"] >= 1 and each["knots"] >= 2 for each in self.numbers)
             and all(each["spikes"] >= 0 for each in self.numbers)
             and all(self.order.index(g["by"]) < self.order.index(g["column"]) for g in gates)
@@ -501,9 +522,12 @@ class Chain(nn.Module):
         found = self.coded_of(raw, own).to(values).clamp(-OUTERMOST, OUTERMOST)
         return found.view(len(values), len(which), self.most_copies)
 
-    def _by_formula(self, values: Tensor, codes: Tensor, formula: Formula) -> Tensor:
-        """Return the raw value (B,) that a formula gives."""
+    def _by_formula(
+        self, values: Tensor, codes: Tensor, formula: Formula, shift: float = 0.0
+    ) -> Tensor:
+        """Return the raw value (B,) that a formula gives, its first column being shifted."""
         raw = self._raw_values(values, codes, formula["columns"])
+        raw[:, 0] += shift
         weights = raw.new_tensor(formula["weights"])
         form, constant = formula["form"], formula["constant"]
         if form == "product":
@@ -525,8 +549,9 @@ class Chain(nn.Module):
         found = dict(zip(numbers, raw, strict=True))
         for column in columns:
             by, none = self.gates.get(column, (column, -1))
-            if by in self.code_values:
-                raw = self.get_buffer(f"code_values{by}")[codes[:, by]].nan_to_num(0.0)
+            own = by if by in self.code_values else column
+            if own in self.code_values:
+                raw = self.get_buffer(f"code_values{own}")[codes[:, own]].nan_to_num(0.0)
                 number = found.get(column)
                 found[column] = raw if number is None else number.where(codes[:, by] == none, raw)
         return torch.stack([found[column] for column in columns], -1)
@@ -542,12 +567,11 @@ class Chain(nn.Module):
         known = torch.ones_like(seen[:, 0])
         for column in columns:
             by, none = self.gates.get(column, (column, -1))
-            one = seen[:, column]
-            if by in self.code_values:
-                stands = ~self.get_buffer(f"code_values{by}")[codes[:, by]].isnan()
-                one = seen[:, by] & (stands | (seen[:, column] & (codes[:, by] == none)))
-                if by == column:
-                    one = seen[:, by] & stands
+            own, one = by if by in self.code_values else column, seen[:, column]
+            if own in self.code_values:
+                stands = ~self.get_buffer(f"code_values{own}")[codes[:, own]].isnan()
+                inside = seen[:, own] & (stands | (one & (codes[:, by] == none)))
+                one = one & stands if own == column else inside
             known &= one
         return known
 
@@ -921,6 +945,8 @@ class Chain(nn.Module):
         exact = [(c, each["columns"]) for c, each in self._by_formulas.items()]
         exact += [(e["column"], e["formula"]["columns"]) for e in self.others if not e["within"]]
         exact += [(each["column"], [each["source"]]) for each in self.steps]
+        coded = [(c, each["formula"]) for c, each in self.code_values.items() if "formula" in each]
+        exact += [(column, formula["columns"]) for column, formula in coded]
         near = [(e["column"], e["formula"]["columns"]) for e in self.others if e["within"]]
         while open_:
             told = [
@@ -1141,7 +1167,8 @@ class Chain(nn.Module):
     @property
     def has_dependencies(self) -> bool:
         """True if a column determines another one, or follows from others."""
-        return bool(self.ties or self._followers or self._by_formulas or self.others)
+        rules = self.ties, self._followers, self._by_formulas, self.others, self.bounds
+        return any(map(bool, rules))
 
     @cached_property
     def _by_formulas(self) -> dict[int, Formula]:
@@ -1184,6 +1211,7 @@ class Chain(nn.Module):
                 x = self._tied_value(i, x, free)
             if torch.equal(before, x):
                 break
+        x = self._bounded(x, free)
         # Of the free columns of a rule, the last one in the order follows from the others.
         for place, column in enumerate(self.order):
             later = torch.zeros(len(self.order), dtype=torch.bool, device=x.device)
@@ -1232,29 +1260,37 @@ class Chain(nn.Module):
         codes: Tensor,
         seen: Tensor,
     ) -> Tensor:
-        """Return values (B,) of a column, replaced where a formula allows others only.
+        """Return values (B,) of a column, replaced where formulas allow others only.
 
         Args:
             column: its index.
             x: (B,) coded values.
-            uniform: (B,) the place of a new value between the least and the largest, from 0 to 1.
+            uniform: (B,) which of the allowed values replaces one, from 0, the least, to 1.
             values: (B, N) numbers of the rows.
             codes: (B, C) codes.
             seen: (B, C) bool.
         """
-        for other in self._others_of(column):
-            number = self.place.get(column)
-            if number is None or other["within"] == 0:
-                continue
-            which = torch.tensor([number], device=x.device)
-            middle = self._by_formula(values, codes, other["formula"])
-            raw = self.raw_of(x[:, None], which)[:, 0]
-            far = (raw - middle).abs() > other["within"]
-            known = self._have_values(other["formula"]["columns"], codes, seen)
-            new = middle + (2 * uniform - 1) * other["within"]
-            made = self.coded_of(self._on_grid(new[:, None], which), which)[:, 0].to(x)
-            x = torch.where(far & known, made, x)
-        return x
+        number = self.place.get(column)
+        near = [each for each in self._others_of(column) if each["within"] > 0]
+        if number is None or not near:
+            return x
+        which = torch.tensor([number], device=x.device)
+        raw, step = self.raw_of(x[:, None], which)[:, 0], float(self.grains[number])
+        least, most = torch.full_like(raw, -LARGEST), torch.full_like(raw, LARGEST)
+        for each in near:
+            formula, within = each["formula"], each["within"]
+            ends = [self._by_formula(values, codes, formula, by) for by in (-within, within)]
+            low, high = torch.maximum(least, torch.minimum(*ends)), torch.maximum(*ends)
+            high = torch.minimum(most, high)
+            known = self._have_values(formula["columns"], codes, seen) & (low <= high)
+            least, most = least.where(~known, low), most.where(~known, high)
+        new = least + uniform * (most - least)
+        if step > 0:  # one of the multiples of the grid between the two
+            first, last = (least / step).ceil(), (most / step).floor()
+            place = first + (uniform * (last - first + 1)).floor().minimum(last - first)
+            new = torch.where(first <= last, place * step, new)
+        made = self.coded_of(self._on_grid(new[:, None], which), which)[:, 0].to(x)
+        return torch.where((raw < least) | (raw > most), made, x)
 
     def _follows(
         self, column: int, values: Tensor, codes: Tensor, seen: Tensor
@@ -1304,11 +1340,50 @@ class Chain(nn.Module):
         for column in self._followers:
             implied = self._implied(column, self._number_values(x), every, known)
             broken |= known[:, column] & (implied == NO_CODE)
+        broken |= self._beyond(x, known).any(1)
         for column in self._by_formulas:
             inside = self._inside(x[:, column], self.place[column])
             far = (inside - x[:, column]).abs() > NEARLY
             broken |= known[:, column] & free[:, column] & far
         return broken
+
+    def _beyond(self, x: Tensor, known: Tensor) -> Tensor:
+        """Return which bounds the known values of rows (B, C) break, (B, bounds) bool."""
+        if not self.bounds:
+            return known[:, :0]
+        columns = sorted({column for each in self.bounds for column in each["columns"]})
+        weights = torch.zeros(len(columns), len(self.bounds), dtype=torch.float64, device=x.device)
+        for i, each in enumerate(self.bounds):
+            for column, weight in zip(each["columns"], each["weights"], strict=True):
+                weights[columns.index(column), i] = weight
+        codes = self._some_codes(x)
+        raw = self._raw_values(self._number_values(x), codes, columns)
+        constants = raw.new_tensor([each["constant"] for each in self.bounds])
+        have = torch.stack([self._have_values([each], codes, known) for each in columns], 1)
+        open_ = (~have).double() @ (weights != 0).double() > 0
+        return (raw @ weights + constants > SAME * (raw.abs() @ weights.abs())) & ~open_
+
+    def _bounded(self, x: Tensor, free: Tensor) -> Tensor:
+        """Return rows with a free number moved to each bound that is broken."""
+        x = x.clone()
+        for _ in range(len(self.order) if self.bounds else 0):
+            beyond, before = self._beyond(x, self.known(x)), x.clone()
+            values, codes = self._number_values(x), self._some_codes(x)
+            for i in beyond.any(0).nonzero()[:, 0].tolist():
+                bound = self.bounds[i]
+                for own, weight in zip(bound["columns"], bound["weights"], strict=True):
+                    at = (beyond[:, i] & free[:, own]).nonzero()[:, 0]
+                    if own not in self.place or not len(at):
+                        continue
+                    which = torch.tensor([self.place[own]], device=x.device)
+                    raw = self._raw_values(values[at], codes[at], bound["columns"])
+                    rest = raw @ raw.new_tensor(bound["weights"]) + bound["constant"]
+                    new = self._raw_values(values[at], codes[at], [own]) - rest[:, None] / weight
+                    x[at, own] = self.coded_of(self._on_grid(new, which), which)[:, 0].to(x)
+                    beyond[at, i] = False
+            if torch.equal(before, x):
+                break
+        return x
 
     def _tied_value(self, i: int, x: Tensor, free: Tensor) -> Tensor:
         """Return rows with free values of a tie's column replaced where only one is allowed."""
@@ -1534,7 +1609,7 @@ def slots(number: NumberColumn) -> int:
     return len(number["copies"]) + ("formula" in number)
 
 
-def _factors(formula: Formula) -> list[float]:
+def _factors(formula: Formula | Bound) -> list[float]:
     return [*formula["weights"], formula["constant"]]
 
 
