@@ -207,6 +207,8 @@ def stays(rng: np.random.Generator) -> pd.DataFrame:
             "discharged": admitted + pd.to_timedelta(days, "D"),
             "days": days,
             "due": admitted + pd.to_timedelta(days + 30, "D"),
+            "month": admitted.month,
+            "weeks": days // 7,
             "ward": rng.choice(["a", "b", "c"], ROWS),
             "age": age,
             "first_diagnosis": np.floor(age * rng.beta(4, 2, ROWS)).astype(int),
@@ -223,6 +225,8 @@ def of_stays(d: pd.DataFrame) -> Rules:
     return {
         "admitted before discharged": d.admitted > d.discharged,
         "days = discharged - admitted": (d.discharged - d.admitted).dt.days != d.days,
+        "month of admission": d.admitted.dt.month != d.month,
+        "weeks are whole": d.days // 7 != d.weeks,
         "due 30 days later": (d.due - d.discharged).dt.days != 30,
         "first diagnosis by age": d.first_diagnosis > d.age,
         "pulse at least the lowest": d.pulse_low > d.pulse,

@@ -318,7 +318,7 @@ def followed() -> Chain:
 @torch.no_grad()
 def test_what_follows_from_numbers_has_a_density_too(followed, column):
     (limit,) = followed.steps
-    assert (limit["column"], limit["source"], limit["cuts"]) == (LIMIT, HEIGHT, [0.5])
+    assert (limit["column"], limit["columns"], limit["cuts"]) == (LIMIT, [HEIGHT], [0.5])
     assert followed.code_values[C_ATOM]["formula"]["columns"] == [A, B]
     points, measure = torch.arange(2.0), torch.ones(2)
     if column in followed.place:

@@ -43,6 +43,7 @@ def orders():
             "age": age,
             "since": np.floor(age * rng.beta(4, 2, N)).astype(int),
             "old": np.where(age < 65, "no", "yes"),
+            "month": ordered.month,
             "shop": shop,
             "city": pd.Series(shop).map({"a": "ulm", "b": "bonn", "c": "ulm", "d": "kiel"}),
             "grams\x1b[31m": rng.integers(100, 9000, N),
@@ -80,6 +81,10 @@ def test_each_dependency_is_named_once():
         "since <= age",
     }
     assert given <= set(found)
+    (month,) = {rule for rule in found if rule.startswith("ordered determines month")}
+    assert month == (
+        "ordered determines month, at 2023-02-01, 2023-03-01, 2023-04-01, 2023-05-01 and 5 more"
+    )
     either = [
         {"gross = net + fee", "gross = fee + net"},
         {"delivered = ordered + days", "delivered = days + ordered"},
@@ -88,7 +93,7 @@ def test_each_dependency_is_named_once():
         {"kilos = grams·[31m / 1000", "grams·[31m = 1000 * kilos"},
     ]
     assert all(each & set(found) for each in either), found
-    assert len(found) == len(given) + len(either), found
+    assert len(found) == 1 + len(given) + len(either), found
 
 
 def test_info_prints_them_and_a_fit_the_first_few(tmp_path, capsys):

@@ -128,6 +128,20 @@ def test_a_difference_of_two_that_are_nearly_equal_is_found():
     assert dict(zip(found.columns, found.weights, strict=True)) == {0: -1, 2: 1}
 
 
+def test_numbers_that_are_rounded_down_are_found():
+    rng = np.random.default_rng(0)
+    hours, seconds = rng.integers(0, 5_000, (2, 2_000)).astype(float)
+    seconds *= 40
+    raw = np.column_stack([hours, hours // 24, seconds, np.ceil(seconds / 3_600)])
+    found = related(raw, np.array([1.0, 1, 40, 1])).formulas
+    assert (found[1].columns, found[1].weights) == ([0], [1 / 24])
+    assert (found[3].columns, found[3].weights) == ([2], [1 / 3_600])
+    assert (np.round(found[1].value(raw)) == raw[:, 1]).all()
+    assert (np.round(found[3].value(raw)) == raw[:, 3]).all()
+    raw[7, 1] += 1
+    assert 1 not in formulas(raw, np.array([1.0, 1, 40, 1]))
+
+
 def test_orders_of_columns_are_found_where_they_are_no_matter_of_chance():
     rng = np.random.default_rng(0)
     low = rng.normal(size=N)
@@ -296,6 +310,7 @@ def stays():
             "days": days,
             "due": end + pd.Timedelta("30D"),
             "age": age,
+            "month": begin.month,
             "since": np.floor(age * rng.beta(4, 2, N)).astype(int),
         }
     )
@@ -307,11 +322,12 @@ def broken_stays(d):
         "begin by end": (d.begin > d.end).mean(),
         "days": ((d.end - d.begin).dt.days != d.days).mean(),
         "due": ((d.due - d.end).dt.days != 30).mean(),
+        "month": (d.begin.dt.month != d.month).mean(),
         "since by age": (d.since > d.age).mean(),
     }
 
 
-@pytest.mark.parametrize("where", [{}, {"days": 3}, {"due": "2023-05-02"}, {"since": 60}])
+@pytest.mark.parametrize("where", [{}, {"days": 3}, {"month": 5}, {"since": 60}])
 def test_rows_drawn_keep_to_dates_and_orders_whatever_is_given(stays, where):
     assert not any(broken_stays(stays[1].sample(300, where=where)).values())
 

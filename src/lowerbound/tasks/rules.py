@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from lowerbound.coding.tables import TableCoding
 from lowerbound.columns.arrow import snippet
 from lowerbound.nn.distributions.chains import Bound, Chain, Formula
@@ -11,6 +13,7 @@ from lowerbound.nn.distributions.chains import Bound, Chain, Formula
 MOST = 1000
 NAME = 40  # characters of a column's name
 DIGITS = 9
+CUTS = 4  # limits between intervals that are named
 CLOSE = 1e-6  # of 1, for a weight to be written as a division
 SHOWN, WIDTH = 4, 66  # rules in the report of a fit, and characters of each
 
@@ -127,10 +130,18 @@ def _keys(chain: Chain, words: _Words) -> Iterator[str]:
 
 
 def _limits(chain: Chain, words: _Words) -> Iterator[str]:
-    """Yield one line for each column that follows from the interval of a number."""
+    """Yield one line for each column that follows from the interval of a number or of a date."""
+    done = set()
     for each in chain.steps:
-        cuts = ", ".join(f"{cut:.{DIGITS}g}" for cut in each["cuts"])
-        yield f"{words.names[each['source']]} determines {words.names[each['column']]}, at {cuts}"
+        source, other = (words.names[c] for c in (each["columns"][0], each["column"]))
+        if (source, other) in done:  # another part of a date
+            continue
+        done.add((source, other))
+        cuts = [f"{cut:.{DIGITS}g}" for cut in each["cuts"]]
+        if each["columns"][0] in words.units:
+            cuts = [str(day) for day in np.ceil(each["cuts"]).astype("datetime64[D]")]
+        more = f" and {len(cuts) - CUTS} more" if len(cuts) > CUTS else ""
+        yield f"{source} determines {other}, at {', '.join(cuts[:CUTS])}{more}"
 
 
 def _by_size(formula: Formula) -> list[tuple[int, float]]:

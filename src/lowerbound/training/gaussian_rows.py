@@ -12,9 +12,9 @@ from torch import Tensor
 # Expectation-maximisation for rows with gaps: most rounds, and the change of a correlation that
 # ends it.
 ROUNDS, CHANGE = 40, 1e-3
-AT_ONCE = 512  # rows whose covariances are inverted together
+AT_ONCE = 512  # matrices that are inverted together
 SHRINKAGES = 1e-3, 0.01, 0.03, 0.1, 0.3, 1.0
-# Rows that it is fitted to; of rows with gaps, each has a matrix of its own to invert.
+# Rows that it is fitted to; of rows with gaps, many have a matrix of their own to invert.
 MOST, MOST_WITH_GAPS = 5_000, 1_500
 FOLDS, FEW = 4, 2_000  # folds of the rows; of more rows than `FEW`, only the first is judged
 
@@ -43,8 +43,9 @@ def fitted(x: Tensor) -> Gaussian:
         covariance = (z.T @ z) / torch.minimum(count[:, None], count)
         covariance = 0.9 * covariance + 0.1 * torch.eye(len(covariance), dtype=x.dtype)
         middle = torch.zeros_like(mean)
+        patterns, at = seen.unique(dim=0, return_inverse=True)
         for _ in range(ROUNDS):
-            filled, uncertain = _expected(z, seen, middle, covariance)
+            filled, uncertain = _expected(z, patterns, at, middle, covariance)
             before, (covariance, middle) = covariance, _moments(filled, uncertain)
             if (covariance - before).abs().max() < CHANGE:
                 break
@@ -56,21 +57,35 @@ def _moments(z: Tensor, uncertain: Tensor) -> tuple[Tensor, Tensor]:
     return (z - middle).T @ (z - middle) / len(z) + uncertain, middle
 
 
-def _expected(z: Tensor, seen: Tensor, mean: Tensor, cov: Tensor) -> tuple[Tensor, Tensor]:
+def _expected(
+    z: Tensor, patterns: Tensor, at: Tensor, mean: Tensor, cov: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return rows with gaps filled by conditional means, and the mean covariance of the gaps.
 
     A gap is a row and a column of the identity in the matrix that is inverted.
+
+    Args:
+        z: (n, D) rows.
+        patterns: (P, D) bool, the different sets of columns that are seen together.
+        at: (n,) the pattern of each row.
+        mean: (D,).
+        cov: (D, D).
     """
     eye = torch.eye(len(cov), dtype=z.dtype)
     cov = cov + 1e-4 * eye
-    filled, taken = [], torch.zeros_like(cov)
-    for some, known in zip(z.split(AT_ONCE), seen.to(z).split(AT_ONCE), strict=True):
+    filled, taken = torch.empty_like(z), torch.zeros_like(cov)
+    counts = at.bincount(minlength=len(patterns)).to(z)
+    for first in range(0, len(patterns), AT_ONCE):
+        known = patterns[first : first + AT_ONCE].to(z)
         both = known[:, :, None] * known[:, None]
         inverse = torch.linalg.inv(both * cov + eye * (1 - known)[:, None]) * both
-        pull = torch.einsum("nij,nj->ni", inverse, known * (some - mean))
-        filled.append(torch.where(known > 0, some, mean + pull @ cov))
-        taken += inverse.sum(0)
-    return torch.cat(filled), cov - cov @ (taken / len(z)) @ cov
+        taken += torch.einsum("pij,p->ij", inverse, counts[first : first + AT_ONCE])
+        rows = ((at >= first) & (at < first + AT_ONCE)).nonzero()[:, 0]
+        for some in rows.split(AT_ONCE):
+            own = at[some] - first
+            pull = torch.einsum("nij,nj->ni", inverse[own], known[own] * (z[some] - mean))
+            filled[some] = torch.where(known[own] > 0, z[some], mean + pull @ cov)
+    return filled, cov - cov @ (taken / len(z)) @ cov
 
 
 def shrunk(found: Gaussian, share: float) -> Gaussian:

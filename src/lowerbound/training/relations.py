@@ -28,6 +28,7 @@ HOPEFUL, COLLINEAR = 0.25, 1e-8
 FEW_STEPS = 4  # a number with fewer steps of its grid is no product
 CLOSE = 1e-6  # difference from a formula, in standard deviations, of numbers without a grid
 HALF = 0.5 + 1e-6  # difference from a formula, in steps of the grid: an exact half rounds to both
+BELOW_HALF = 0.5 - 5e-6  # likewise, of numbers that are all rounded down, or all up
 NEARLY = 1.0  # likewise, of weights by least squares: those of fewer digits may be better
 TIPPED = 1e-6  # in steps of the grid, added to a constant to round halves up or down
 MOST_OTHERS = 8  # formulas of a column, besides the first
@@ -252,6 +253,12 @@ def _confirmed(
         or _product(some, column, grain, without)
         or _logarithmic(some, column, grain, without)
     )
+    some_hold = relation is not None and relation.form == "sum" and grain > 0
+    if relation is not None and some_hold and not _holds(raw, column, relation, grain):
+        bare = relation._replace(constant=0.0)
+        relation = relation._replace(constant=_middle(raw, column, bare))
+        if not _holds(raw, column, relation, grain, BELOW_HALF):
+            return None
     if relation is None or not _holds(raw, column, relation, grain):
         return None
     if grain == 0 or relation.form != "sum":
@@ -458,11 +465,39 @@ def _shortest(raw: Floats, column: int, chosen: list[int], grain: float) -> Rela
     rows = ~np.isnan(raw[:, [column, *kept]]).any(1)
     whole = _fitted(raw[rows], column, kept)[0]
     size = np.abs(raw[rows, column]).max()
-    for digits in DIGITS:
-        weights = [float(f"{weight:.{digits}g}") for weight in whole.weights]
-        for constant in (0.0, float(f"{whole.constant:.{digits}g}")):
-            short = Relation(kept, weights, constant)
-            near = constant == 0 or abs(constant) > CLOSE * size
-            if near and _holds(raw, column, short, grain):
-                return short
+    for weights, digits in _rounded(whole.weights):
+        short = Relation(kept, weights, 0.0)
+        near = float(f"{whole.constant:.{digits}g}")
+        constants = [(0.0, HALF), (near, HALF)] if abs(near) > CLOSE * size else [(0.0, HALF)]
+        if grain > 0:  # all numbers rounded down, or all up: none is an exact half
+            constants.append((_middle(raw, column, short), BELOW_HALF))
+        for constant, most in constants:
+            found = short._replace(constant=constant)
+            if _holds(raw, column, found, grain, most):
+                return found
     return whole if _holds(raw, column, whole, grain) else None
+
+
+def _rounded(weights: Sequence[float]) -> Iterator[tuple[list[float], int]]:
+    """Yield weights of ever more digits, and how many; also weights that are one over such."""
+    for digits in DIGITS:
+        yield [float(f"{weight:.{digits}g}") for weight in weights], digits
+        if any(0 < abs(weight) < 1 for weight in weights):
+            yield [_one_over(weight, digits) for weight in weights], digits
+
+
+def _one_over(weight: float, digits: int) -> float:
+    """Return one over a number of few digits, or a number of few digits if that is above 1."""
+    small = 0 < abs(weight) < 1
+    short = float(f"{1 / weight if small else weight:.{digits}g}")
+    return 1 / short if small else short
+
+
+def _middle(raw: Floats, column: int, relation: Relation) -> float:
+    """Return the constant that lies amid all differences of a column from a formula.
+
+    Numbers that are rounded down or up are at most half a step from a formula with it.
+    """
+    rows = ~np.isnan(raw[:, [column, *relation.columns]]).any(1)
+    left = raw[rows, column] - relation.value(raw[rows])
+    return float(left.min() + left.max()) / 2

@@ -35,6 +35,7 @@ from lowerbound.nn.distributions.chains import (
     NumberColumn,
     OtherFormula,
     Steps,
+    Sum,
     Tie,
 )
 from lowerbound.nn.model import LatentModel
@@ -290,8 +291,8 @@ def measured(x: Floats, columns: CodedColumns, width: int) -> Measured:
     steps = [
         each
         for each in _steps(quantities, labels, ties, closing)
-        if not relations.needs(follows, each["source"], each["column"])
-        and not follows.setdefault(each["column"], []).append(each["source"])
+        if not any(relations.needs(follows, source, each["column"]) for source in each["columns"])
+        and not follows.setdefault(each["column"], []).extend(each["columns"])
     ]
     order = _parts_first(_order(labels, closing), follows, [each.size for each in labels])
     codes = _codes(labels, families, sizes, places)
@@ -451,6 +452,10 @@ class _Term(NamedTuple):
     weights: list[float]
     constant: float
 
+    def stored(self) -> Sum:
+        """Return the term as a plain JSON value."""
+        return {"columns": self.columns, "weights": self.weights, "constant": self.constant}
+
     def sum_of(self, raw: Mapping[int, Floats]) -> Floats:
         """Return the number in all rows, from those of the coded columns."""
         pairs = zip(self.columns, self.weights, strict=True)
@@ -465,12 +470,15 @@ class _Quantities(NamedTuple):
         raw: (n, terms) raw values; gated numbers have that of the code where the gate is closed.
         grains: (terms,) the number that all values are multiples of; 0 for none.
         values: column of codes -> the number of each code, NaN for none.
+        dates: the terms that are dates.
     """
 
     terms: list[_Term]
     raw: Floats
     grains: Floats
     values: dict[int, Floats]
+
+    dates: set[int]
 
     @property
     def fixed(self) -> set[int]:
@@ -510,7 +518,8 @@ def _quantities(
         number = bare.place.get(term.columns[0])
         return float(number is not None and bare.grains[number])
 
-    return _Quantities(terms, every, np.array([grain(term) for term in terms]), of_codes)
+    dates = set(range(len(terms) - len(days), len(terms))) if terms else set()
+    return _Quantities(terms, every, np.array([grain(term) for term in terms]), of_codes, dates)
 
 
 def _raw(x: Floats, column: int, bare: Chain, of_codes: Mapping[int, Floats]) -> Floats:
@@ -631,34 +640,57 @@ def _steps(
     for column in targets:
         own = labels[column].codes
         best: Steps | None = None
-        for n, (source, *parts) in enumerate(term.columns for term in found.terms):
-            tied_too = source == column or (source, column) in tied
-            if parts or tied_too or source in found.values:
+        for n, term in enumerate(found.terms):
+            source, *parts = term.columns
+            tied_too = column in term.columns or (source, column) in tied
+            if tied_too or (not parts and source in found.values):
                 continue
             raw = found.raw[:, n]
-            each = _runs(raw[:LOOKED_AT], own[:LOOKED_AT]) and _intervals(raw, own)
+            each = _runs(raw[:LOOKED_AT], own[:LOOKED_AT]) and _intervals(
+                raw, own, n in found.dates
+            )
             if each is not None and (best is None or len(each[0]) < len(best["cuts"])):
                 cuts, codes = each
-                best = {"column": column, "source": source, "cuts": cuts, "codes": codes}
+                best = {"column": column, **term.stored(), "cuts": cuts, "codes": codes}
         if best is not None:
             steps.append(best)
     return steps
 
 
-def _intervals(raw: Floats, codes: NDArray[np.int64]) -> tuple[list[float], list[int]] | None:
-    """Return cuts between intervals of a number with one code each, and the codes."""
+def _intervals(
+    raw: Floats, codes: NDArray[np.int64], of_dates: bool
+) -> tuple[list[float], list[int]] | None:
+    """Return cuts between intervals of a number with one code each, and the codes.
+
+    Args:
+        raw: (n,) the number, in days since 1970 if they are dates.
+        codes: (n,), -1 where missing.
+        of_dates: whether the number is a date.
+    """
     found = _runs(raw, codes)
     if found is None:
         return None
     raw, codes, first = found
-    # Near a blurred limit, codes alternate from row to row.
-    if len(first) == 1 or np.diff(np.r_[first, len(codes)]).min() < OFTEN:
+    # Near a blurred limit, codes alternate from row to row. Dates may begin and end anywhere.
+    rows = np.diff(np.r_[first, len(codes)])
+    if len(rows) == 1 or (rows[1:-1] if len(rows) > OFTEN else rows).min() < OFTEN:
         return None
     share = np.bincount(codes) / len(codes)
     if _by_chance(len(codes) - len(first), float((share**2).sum())):
         return None
-    cuts = [_roundest(*ends) for ends in zip(raw[first[1:] - 1], raw[first[1:]], strict=True)]
+    between = zip(raw[first[1:] - 1], raw[first[1:]], strict=True)
+    cuts = [(_roundest_day if of_dates else _roundest)(*ends) for ends in between]
     return cuts, codes[first].tolist()
+
+
+def _roundest_day(low: float, high: float) -> float:
+    """Return the first day of a year, or else of a month, that is above `low`, at most `high`."""
+    last = np.datetime64(math.floor(high), "D")
+    for unit in ("Y", "M"):
+        cut = float(last.astype(f"datetime64[{unit}]").astype("datetime64[D]").astype(int))
+        if low < cut <= high:
+            return cut
+    return high
 
 
 def _roundest(low: float, high: float) -> float:
@@ -697,7 +729,7 @@ def _code_values(
     """Return the numbers of all codes in formulas, steps and bounds, and the formulas of codes."""
     every = [*formulas.values(), *(each["formula"] for each in others)]
     named = [*formulas, *(c for each in every for c in each["columns"])]
-    named += [each["source"] for each in steps]
+    named += [c for each in steps for c in each["columns"]]
     named += [c for each in bounds for c in each["columns"]]
     gate = {column: by for column, (by, _) in bare.gates.items()}
     place = {term.columns[0]: n for n, term in enumerate(found.terms) if len(term.columns) == 1}

@@ -37,9 +37,10 @@ TOGETHER = 64  # columns whose conditionals are computed together
 PADDING = 3e38  # after the last number of a row of a table: model files hold finite numbers
 QUANTILES = [(i + 0.5) / 8 for i in range(8)]  # of a component, for the mean of raw values
 MATCHES, MATCHED = 3, 2_048  # rounds of matching rare combinations, and rows at once
-# Times that rows are drawn again, most copies of a row each time, times that none may come right,
-# and most patterns of open columns that are drawn in orders of their own.
-AGAIN, COPIES, VAIN, PATTERNS = 8, 32, 3, 256
+# Times that rows are drawn again, most copies of a row each time, and times that fewer than the
+# share `HARDLY` of them may come right.
+AGAIN, COPIES, VAIN, HARDLY = 24, 32, 3, 0.02
+PATTERNS = 256  # most patterns of open columns that are drawn in orders of their own
 NEARLY = 1e-4  # difference of two codes of one value
 SAME = 1e-6  # difference of two raw values of one number, as a share of the larger
 OPEN, NO_CODE = -1, -2  # in place of a code: nothing follows, or a number without a code
@@ -119,8 +120,8 @@ class OtherFormula(TypedDict):
     within: float
 
 
-class Bound(TypedDict):
-    """A sum of numbers that was at most 0 on all training rows: one number was at most another.
+class Sum(TypedDict):
+    """A weighted sum of raw values: one number, a date in days, or a difference of two.
 
     Attributes:
         columns: columns of numbers, or of codes with values in `CodeValues`.
@@ -133,18 +134,20 @@ class Bound(TypedDict):
     constant: float
 
 
-class Steps(TypedDict):
-    """A column whose code followed from the interval that a number lies in on all training rows.
+class Bound(Sum):
+    """A sum that was at most 0 on all training rows: one number was at most another."""
+
+
+class Steps(Sum):
+    """A column whose code followed from the interval of a sum on all training rows.
 
     Attributes:
         column: its index.
-        source: the column of the number; `CodeValues` has the numbers of its codes.
-        cuts: rising raw values between the intervals.
+        cuts: rising values of the sum between the intervals.
         codes: the code in each interval, one more than cuts. Codes of numbers are spikes.
     """
 
     column: int
-    source: int
     cuts: list[float]
     codes: list[int]
 
@@ -372,10 +375,10 @@ class Chain(nn.Module):
         formulas += [each["formula"] for each in self.others]
         copied = [source for each in self.numbers for source in each["copies"]]
         sources = [source for formula in formulas for source in formula["columns"]]
-        sources += [each["source"] for each in self.steps]
-        sources += [source for each in self.bounds for source in each["columns"]]
+        further = [*self.bounds, *self.steps]
+        sources += [source for each in further for source in each["columns"]]
         named += [*self.code_values, *(e["column"] for e in (*self.steps, *self.others))]
-        sums = [*formulas, *self.bounds]
+        sums = [*formulas, *further]
         quantities = {*self.place, *self.code_values}
         fits = (
             sorted(self.order) == list(range(count))
@@ -537,6 +540,11 @@ class Chain(nn.Module):
             found = found.exp() if form == "exp" else found
         return found.nan_to_num(0.0).clamp(-LARGEST, LARGEST)
 
+    def _sum_of(self, each: Sum, values: Tensor, codes: Tensor) -> Tensor:
+        """Return a weighted sum of raw values, (B,)."""
+        raw = self._raw_values(values, codes, each["columns"])
+        return raw @ raw.new_tensor(each["weights"]) + each["constant"]
+
     def _raw_values(self, values: Tensor, codes: Tensor, columns: Sequence[int]) -> Tensor:
         """Return the raw values (B, n) of columns of numbers, or of codes that stand for some.
 
@@ -592,11 +600,10 @@ class Chain(nn.Module):
         implied = codes.new_full((len(codes),), OPEN)
         for each in reversed(self.steps):
             if each["column"] == column:
-                source = [each["source"]]
-                raw = self._raw_values(values, codes, source)[:, 0]
+                raw = self._sum_of(each, values, codes)
                 interval = torch.bucketize(raw, raw.new_tensor(each["cuts"]), right=True)
                 found = codes.new_tensor(each["codes"])[interval]
-                implied = found.where(self._have_values(source, codes, seen), implied)
+                implied = found.where(self._have_values(each["columns"], codes, seen), implied)
         own = self.code_values.get(column)
         if own is None:
             return implied
@@ -912,7 +919,7 @@ class Chain(nn.Module):
             first = right.long().argmax(1) + copies * torch.arange(len(wrong), device=x.device)
             drawn[wrong] = made[first]
             left = ~right.any(1)
-            vain += bool(left.all())
+            vain += bool((~left).double().mean() < HARDLY)
             wrong, orders = wrong[left], orders[left]
             if not len(wrong) or vain == VAIN:  # given values may contradict each other
                 break
@@ -944,7 +951,7 @@ class Chain(nn.Module):
         order = [column for column in self.order if not free[column]]
         exact = [(c, each["columns"]) for c, each in self._by_formulas.items()]
         exact += [(e["column"], e["formula"]["columns"]) for e in self.others if not e["within"]]
-        exact += [(each["column"], [each["source"]]) for each in self.steps]
+        exact += [(each["column"], each["columns"]) for each in self.steps]
         coded = [(c, each["formula"]) for c, each in self.code_values.items() if "formula" in each]
         exact += [(column, formula["columns"]) for column, formula in coded]
         near = [(e["column"], e["formula"]["columns"]) for e in self.others if e["within"]]
@@ -1376,8 +1383,7 @@ class Chain(nn.Module):
                     if own not in self.place or not len(at):
                         continue
                     which = torch.tensor([self.place[own]], device=x.device)
-                    raw = self._raw_values(values[at], codes[at], bound["columns"])
-                    rest = raw @ raw.new_tensor(bound["weights"]) + bound["constant"]
+                    rest = self._sum_of(bound, values[at], codes[at])
                     new = self._raw_values(values[at], codes[at], [own]) - rest[:, None] / weight
                     x[at, own] = self.coded_of(self._on_grid(new, which), which)[:, 0].to(x)
                     beyond[at, i] = False
@@ -1609,7 +1615,7 @@ def slots(number: NumberColumn) -> int:
     return len(number["copies"]) + ("formula" in number)
 
 
-def _factors(formula: Formula | Bound) -> list[float]:
+def _factors(formula: Formula | Sum) -> list[float]:
     return [*formula["weights"], formula["constant"]]
 
 
