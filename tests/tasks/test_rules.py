@@ -56,14 +56,7 @@ def rules_of(frame):
     data = read(frame)
     coding = TableCoding.fit(data, types={}, drop=(), transform="quantile")
     parts = coding.arguments()
-    columns = CodedColumns(
-        parts["families"],
-        parts["sizes"],
-        coding.scales,
-        coding.gates,
-        coding.code_values,
-        coding.days,
-    )
+    columns = CodedColumns.of(coding)
     found = measured(coding.encode(data).rows.take(torch.arange(len(frame))).x.numpy(), columns, 8)
     chain = Chain(parts["families"], parts["sizes"], parts["reserved"], **found.layout)
     found.give(chain)

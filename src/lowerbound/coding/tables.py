@@ -104,7 +104,7 @@ class TableCoding(WithoutContext):
 
     @property
     def days(self) -> list[Days]:
-        """How coded columns add up to dates, in days since 1970; their indices are the parts."""
+        """The dates as weighted sums of coded columns, whose indices are the parts, in days."""
         found = []
         for group in self.groups:
             days = next(c for c in self.schema.columns if c.name == group.column).days

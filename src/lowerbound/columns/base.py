@@ -207,7 +207,7 @@ class Column(BaseModel, abc.ABC):
 
     @property
     def days(self) -> Days | None:
-        """How the parts of a date add up to days; None for other columns."""
+        """The weighted sum of the parts that gives the days of a date; None for other columns."""
         return None
 
     @property

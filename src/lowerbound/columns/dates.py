@@ -289,7 +289,7 @@ class Datetime(Column):
 
     @property
     def days(self) -> Days:
-        """How week, weekday and hour add up to days."""
+        """The weighted sum of week, weekday and hour that gives days since 1970."""
         weights = (*((7.0,) * self._weeks), 1.0, *((HOUR / DAY,) * self.hours))
         constant = -EPOCH_WEEKDAY + (0.0 if self._weeks else 7.0 * self.first)
         within = (HOUR / 2 if self.hours else 0.0) if self.rest is None else self.rest

@@ -114,7 +114,7 @@ def _formulas(chain: Chain, words: _Words) -> Iterator[tuple[set[str], str]]:
 
 
 def _keys(chain: Chain, words: _Words) -> Iterator[str]:
-    """Yield one line for each pair of columns of which one determines the other."""
+    """Yield one line for each column that determines another one."""
     found = []
     for i, tie in enumerate(chain.ties):
         table = chain.get_buffer(f"tie{i}")

@@ -602,15 +602,7 @@ def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     assert isinstance(coding, TableCoding), "the rows are of a table"
     some = train.take(torch.arange(min(len(train), row_stage.MOST_ROWS))).x.numpy()
     parts, width = coding.arguments(), PRESETS[plan.preset].hidden[0] // 2
-    columns = row_stage.CodedColumns(
-        parts["families"],
-        parts["sizes"],
-        coding.scales,
-        coding.gates,
-        coding.code_values,
-        coding.days,
-    )
-    measured = row_stage.measured(some, columns, width)
+    measured = row_stage.measured(some, row_stage.CodedColumns.of(coding), width)
     layout = measured.layout
     with noise.isolated(plan.seed, "chain weights"):
         rows = row_model(parts["families"], parts["sizes"], parts["reserved"], layout)

@@ -162,7 +162,7 @@ def _turned(
 
 
 def at_most(raw: Floats) -> list[tuple[int, int]]:
-    """Return the pairs of columns of which the first is at most the second on all rows.
+    """Return the pairs (lower, upper) of columns with lower <= upper on all rows.
 
     Only pairs for which that is no matter of chance: if the two columns were independent, at
     least `BY_CHANCE` rows would be the other way round. Pairs that follow from two others are

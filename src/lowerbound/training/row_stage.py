@@ -20,6 +20,7 @@ from torch import Tensor
 from lowerbound import noise
 from lowerbound.coding.base import Coding
 from lowerbound.coding.rows import Dense, Rows, subset
+from lowerbound.coding.tables import TableCoding
 from lowerbound.columns.base import Days, Scale
 from lowerbound.nn.distributions.chains import (
     FARTHEST,
@@ -235,7 +236,7 @@ class CodedColumns(NamedTuple):
         gates: the columns that have a value only under a code of another one: (column, that
             one, code).
         code_values: for columns of codes that stand for numbers, that of each code; else None.
-        days: how columns add up to dates.
+        days: dates as weighted sums of coded columns.
     """
 
     families: Sequence[str]
@@ -244,6 +245,19 @@ class CodedColumns(NamedTuple):
     gates: Sequence[tuple[int, int, int]] = ()
     code_values: Sequence[Sequence[float | None] | None] = ()
     days: Sequence[Days] = ()
+
+    @classmethod
+    def of(cls, coding: TableCoding) -> CodedColumns:
+        """Return the coded columns of a table's coding."""
+        parts = coding.arguments()
+        return cls(
+            parts["families"],
+            parts["sizes"],
+            coding.scales,
+            coding.gates,
+            coding.code_values,
+            coding.days,
+        )
 
 
 def measured(x: Floats, columns: CodedColumns, width: int) -> Measured:
@@ -601,7 +615,7 @@ def _of_parts(terms: Sequence[_Term], n: int, relation: relations.Relation) -> d
 
 
 def _bounds(found: _Quantities) -> list[Bound]:
-    """Return the pairs of numbers of which one is at most the other on all rows.
+    """Return a bound for each pair of numbers with lower <= upper on all rows.
 
     The dates of a column lie between its first and its last one. Of other numbers, the densities
     are in the range of the training rows already.
