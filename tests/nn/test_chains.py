@@ -198,11 +198,12 @@ def test_the_expected_number_is_the_mean_of_its_conditional(chain):
 def test_windows_of_many_columns_estimate_the_likelihood(chain, monkeypatch):
     """The weights of the places make the mean over windows the whole sum."""
     monkeypatch.setattr(random_orders, "TOGETHER", 4)
+    monkeypatch.setattr(random_orders, "FIXED", 1.0)
     starts = iter(range(3))  # the three windows of six columns
     monkeypatch.setattr(random_orders.torch, "randint", lambda *_, **__: next(starts))
     x = torch.tensor(table(30), dtype=torch.float32)
     with torch.no_grad():
-        found = [random_orders._nats(chain, x, chain.order, generator()) for _ in range(3)]
+        found = [random_orders._windowed(chain, x, step) for step in range(3)]
         whole = chain.log_prob(x)
     assert torch.stack(found).mean(0) == pytest.approx(whole, abs=1e-4)
 
@@ -312,6 +313,27 @@ def followed() -> Chain:
             for each in chain.parameters():
                 each.add_(0.3 * torch.randn_like(each))
     return chain.eval()
+
+
+@torch.no_grad()
+def test_a_row_whose_gate_follows_and_opens_lacks_the_value_behind_it():
+    """Another model drew no amount, though there is one wherever the balance is positive."""
+    rng = np.random.default_rng(0)
+    balance = rng.normal(size=400)
+    amount = np.where(balance > 0, rng.normal(size=400), np.nan)
+    rows = np.column_stack([balance, (balance > 0).astype(float), amount])
+    families, sizes = ["real", "categorical", "real"], [1, 2, 1]
+    coded = CodedColumns(families, sizes, [Scale(), None, Scale()], [(2, 1, 1)], [None] * 3)
+    found = measured(rows, coded, 8)
+    follows = {"column": 1, "columns": [0], "weights": [1.0], "constant": 0.0}
+    found.layout["steps"] = [{**follows, "cuts": [0.0], "codes": [0, 1]}]
+    chain = Chain(families, sizes, **found.layout).eval()
+    found.give(chain)
+    drawn = torch.tensor([[1.0, 0, torch.nan], [1.0, 1, 0.5], [-1.0, 0, torch.nan]])
+    free = torch.tensor([[False, True, True]]).expand(3, -1)
+    made = chain.consistent(drawn, free)
+    assert made[:, 1].tolist() == [1, 1, 0]
+    assert chain.breaks(made, free).tolist() == [True, False, False]
 
 
 @pytest.mark.parametrize("column", range(6))

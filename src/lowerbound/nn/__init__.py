@@ -4,6 +4,7 @@ Names are imported when first used. The map of the files:
 
 - model: levels of latents, and the forward pass over them
 - trace: the way z is drawn, and a record of the draws
+- recording: whether operations are being recorded as a graph
 - distributions/: likelihoods and their families
 - latents/: posteriors, priors, flows, codebooks
 - objectives/: losses to minimise

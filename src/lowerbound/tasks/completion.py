@@ -114,5 +114,6 @@ class Completion:
             gate = chain.gates.get(column)
             if gate is not None:  # the chain has a number only where it applies
                 mean = torch.where(by_chain[:, gate[0]] == gate[1], mean, by_latents[:, column])
+                mean = torch.where(mean.isnan(), by_chain[:, column], mean)
             mixed[:, column] = mean
         return torch.where(x.isnan(), mixed, x)

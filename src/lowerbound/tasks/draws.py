@@ -252,7 +252,8 @@ def dependent(
     drawn = chain.consistent(drawn, free)
     broken = (chain.breaks(drawn, free) & free.any(1)).nonzero()[:, 0]
     if len(broken):
-        drawn[broken] = complete_draws(rows, x[broken], 1, seed=seed, start=start)[:, 0]
+        key = noise.derive("broken", seed)  # not the draws of complete rows once more
+        drawn[broken] = complete_draws(rows, x[broken], 1, seed=key, start=start)[:, 0]
     return drawn
 
 

@@ -24,6 +24,7 @@ from torch.distributions import (
 from torch.distributions.constraints import Constraint
 
 from lowerbound.errors import UsageError
+from lowerbound.nn.recording import is_recorded
 from lowerbound.noise import GivenGenerators
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -402,7 +403,7 @@ class Observed(Unchecked):
         """Return log p of every cell (shape of value), 0 where it is missing."""
         # Most batches have no missing values, and the test is cheaper than filling; but it stalls
         # an accelerator, and exported graphs cannot branch. One NaN makes the sum NaN.
-        asks = value.device.type == "cpu" and not torch.compiler.is_exporting()
+        asks = value.device.type == "cpu" and not is_recorded()
         if asks and not value.sum().isnan():
             return self.cells.log_prob(value)
         missing = value.isnan()

@@ -224,6 +224,28 @@ class Coded(NamedTuple):
         return Coded(*(each[rows] for each in self))
 
 
+class Prepared(NamedTuple):
+    """Rows as their conditionals need them, with an order of the columns.
+
+    Attributes:
+        rows: B rows.
+        known: (B, C) bool, the values that are not missing.
+        given: (B, C) bool, the values that have a log p.
+        rank: (C,) the place of each column in the order.
+        first: (B, C) bool, values that come before all others; None for none.
+        mean: (B, N) of the numbers in the Gaussian given earlier values; None without one.
+        deviation: (B, N) likewise, the standard deviation.
+    """
+
+    rows: Coded
+    known: Tensor
+    given: Tensor
+    rank: Tensor
+    first: Tensor | None
+    mean: Tensor | None
+    deviation: Tensor | None
+
+
 class Heads(NamedTuple):
     """The network's numbers for the conditionals of n columns: all codes, or all numbers.
 
@@ -530,7 +552,8 @@ class Chain(nn.Module):
     ) -> Tensor:
         """Return the raw value (B,) that a formula gives, its first column being shifted."""
         raw = self._raw_values(values, codes, formula["columns"])
-        raw[:, 0] += shift
+        if shift:
+            raw[:, 0] += shift
         weights = raw.new_tensor(formula["weights"])
         form, constant = formula["form"], formula["constant"]
         if form == "product":
@@ -718,7 +741,7 @@ class Chain(nn.Module):
         device = hidden.device
         sizes = torch.tensor([self.components[c] for c in columns], device=device)
         starts = torch.tensor([self.spans[c][0] for c in columns], device=device)
-        each = torch.arange(int(sizes.max()), device=device)
+        each = torch.arange(max(self.components[c] for c in columns), device=device)
         index = (starts[:, None] + torch.minimum(each, sizes[:, None] - 1)).flatten()
         weight = self.head.weight.index_select(0, index).view(len(columns), len(each), -1)
         bias = self.head.bias.index_select(0, index).view(len(columns), 1, -1)
@@ -773,7 +796,7 @@ class Chain(nn.Module):
             for some in heads
         ]
         place = torch.cat([some.at for some in heads]).argsort()
-        return torch.cat(each)[place].T
+        return torch.cat(each).index_select(0, place).T
 
     def _log_p(self, heads: Heads, rows: Coded, seen: Tensor, factor: float = 1.0) -> Tensor:
         """Return the log-probabilities (n, B, K) of codes or components.
@@ -792,38 +815,46 @@ class Chain(nn.Module):
 
     @torch.no_grad()
     def _less(self, heads: Heads, rows: Coded, seen: Tensor, factor: float) -> Tensor | None:
-        place = {column: i for i, column in enumerate(heads.columns)}
-        less: Tensor | None = None
+        """Return what is added to the logits (n, B, K) of `heads`; None for nothing."""
+        width = heads.logits.shape[2]
+        each = [
+            self._less_of(column, width, rows, seen[:, own], factor)
+            for own, column in enumerate(heads.columns)
+        ]
+        if all(some is None for some in each):
+            return None
+        none = torch.zeros_like(heads.logits[0])
+        return torch.stack([none if some is None else some for some in each])
+
+    def _less_of(
+        self, column: int, width: int, rows: Coded, seen: Tensor, factor: float
+    ) -> Tensor | None:
+        """Return what is added to the logits (B, width) of one column given `seen` (B, C)."""
+        parts: list[Tensor] = []
         for name, pairs, weight in (("tie", self.ties, factor), ("rare", self.rare, 1.0)):
             for i, tie in enumerate(pairs):
-                source, own = tie["seen"], place.get(tie["column"])
-                if own is None:
+                if tie["column"] != column:
                     continue
-                table = weight * self.get_buffer(f"{name}{i}")
-                less = torch.zeros_like(heads.logits) if less is None else less
-                found = F.embedding(rows.codes[:, source], table) * seen[:, own, source, None]
-                less[own, :, : table.shape[1]] += found
-        for column, own in place.items():
-            if column in self._followers:
-                less = torch.zeros_like(heads.logits) if less is None else less
-                code = self._implied(column, rows.values, rows.codes, seen[:, own])
-                at = (code + self.first_value(column))[:, None]
-                others = torch.arange(less.shape[2], device=less.device) != at
-                less[own] += factor * math.log(self.novel) * (others & (code >= 0)[:, None])
-            known = self._known_copies(column, seen[:, own], rows.codes)
-            if known is not None:
-                less = torch.zeros_like(heads.logits) if less is None else less
-                unseen, end = NEVER * (~known).to(less), self.components[column]
-                less[own, :, : known.shape[1]] += unseen
-                less[own, :, end - known.shape[1] : end] += unseen
-                if factor > 1 and "formula" in self.numbers[self.place[column]]:
-                    slot = known.shape[1] - 1
-                    others = torch.arange(less.shape[2], device=less.device) != slot
-                    less[own] += NEVER * (known[:, slot, None] & others)
-            if self.reserved[column]:
-                less = torch.zeros_like(heads.logits) if less is None else less
-                less[own, :, 0] += NEVER
-        return less
+                source, table = tie["seen"], weight * self.get_buffer(f"{name}{i}")
+                found = F.embedding(rows.codes[:, source], table) * seen[:, source, None]
+                parts.append(F.pad(found, (0, width - table.shape[1])))
+        places = torch.arange(width, device=seen.device)
+        if column in self._followers:
+            code = self._implied(column, rows.values, rows.codes, seen)
+            others = places != (code + self.first_value(column))[:, None]
+            parts.append(factor * math.log(self.novel) * (others & (code >= 0)[:, None]))
+        known = self._known_copies(column, seen, rows.codes)
+        if known is not None:
+            unseen, copies = NEVER * (~known).to(rows.x), known.shape[1]
+            end = self.components[column]
+            parts.append(F.pad(unseen, (0, width - copies)))
+            parts.append(F.pad(unseen, (end - copies, width - end)))
+            if factor > 1 and "formula" in self.numbers[self.place[column]]:
+                others = places != copies - 1
+                parts.append(NEVER * (known[:, copies - 1, None] & others))
+        if self.reserved[column]:
+            parts.append((NEVER * (places == 0).to(rows.x)).expand(len(seen), -1))
+        return sum(parts[1:], start=parts[0]) if parts else None
 
     def _known_copies(self, column: int, seen: Tensor, codes: Tensor) -> Tensor | None:
         """Return which copied values of a column are known, (B, S); None if it copies nothing."""
@@ -1325,13 +1356,14 @@ class Chain(nn.Module):
     def breaks(self, x: Tensor, free: Tensor) -> Tensor:
         """Return which of the complete rows (B, C) break a dependency of the training rows.
 
-        A free number that follows from others also breaks it beyond the range of training.
+        A free number that follows from others also breaks it beyond the range of training, and so
+        does a free value that is lacking although its gate, which follows from others, is open.
 
         Args:
             x: the rows.
             free: (B, C) bool, values that were not given.
         """
-        known, broken = self.known(x), torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        known, broken = self.known(x), (self._open(x) & free).any(1)
         codes = self._codes_of(x, {c for tie in self.ties for c in (tie["seen"], tie["column"])})
         for i, tie in enumerate(self.ties):
             one, other = tie["seen"], tie["column"]
@@ -1523,29 +1555,50 @@ class Chain(nn.Module):
             places: P places in it.
             first: as for `log_prob`.
         """
-        given, columns = self.given(x), [order[place] for place in places]
+        columns = [order[place] for place in places]
+        return self.log_prob_of_prepared(self.prepared(x, self._rank(order), first), columns)
+
+    def prepared(self, x: Tensor, rank: Tensor, first: Tensor | None = None) -> Prepared:
+        """Return what the conditionals of rows need and no weight of the network changes.
+
+        Args:
+            x: (B, C) coded rows.
+            rank: (C,) the place of each column in the order.
+            first: as for `log_prob`.
+        """
+        rows, known = self.read(x), self.known(x)
+        given = self.given(x)
         if first is not None:
             given = given & ~first
-        rows, seen, heads = self._heads_at(x, order, places, first)
-        found = self.log_prob_of(heads, columns, rows, seen)
-        return torch.where(given[:, columns], found, 0.0)
+        expected = self.expectations(rows, rank, first, known)
+        return Prepared(rows, known, given, rank, first, *(expected or (None, None)))
 
-    def _heads_at(
-        self, x: Tensor, order: Sequence[int], places: range, first: Tensor | None = None
+    def log_prob_of_prepared(self, prepared: Prepared, columns: Sequence[int]) -> Tensor:
+        """Return log p(column | earlier columns) of some columns, (B, P) nats.
+
+        Args:
+            prepared: the rows and their order.
+            columns: P columns.
+        """
+        rows, seen, heads = self._heads_of_prepared(prepared, columns)
+        found = self.log_prob_of(heads, columns, rows, seen)
+        return torch.where(prepared.given[:, list(columns)], found, 0.0)
+
+    def _heads_of_prepared(
+        self, prepared: Prepared, columns: Sequence[int]
     ) -> tuple[Coded, Tensor, list[Heads]]:
-        """Return rows, what each column is given (B, P, C), and heads; as `log_prob_of_places`."""
-        rows, known = self.read(x), self.known(x)
-        columns = [order[place] for place in places]
-        rank, own = self._rank(order), torch.tensor(list(places), device=x.device)[:, None]
-        earlier = (rank < own).expand(len(x), -1, -1)
+        """Return rows, what each column is given (B, P, C), and heads."""
+        rows, known, rank, first = prepared.rows, prepared.known, prepared.rank, prepared.first
+        at = torch.tensor(list(columns), device=known.device)
+        earlier = (rank < rank[at][:, None]).expand(len(known), -1, -1)
         if first is not None:
             earlier = earlier | first[:, None]
         seen = earlier & known[:, None]
         vectors = self.vectors(rows, known)
-        expected = self.expectations(rows, rank, first, known)
-        if expected is not None:
-            at = torch.tensor([self.place.get(column, 0) for column in columns], device=x.device)
-            expected = expected[0][:, at], expected[1][:, at]
+        expected = None
+        if prepared.mean is not None and prepared.deviation is not None:
+            which = [self.place.get(column, 0) for column in columns]
+            expected = prepared.mean[:, which], prepared.deviation[:, which]
         total = torch.bmm(earlier.to(vectors), vectors)
         return rows, seen, self.heads(rows, seen, columns, total, expected)
 
@@ -1567,9 +1620,9 @@ class Chain(nn.Module):
             expected = {i: self.get_buffer(f"rare{i}").double() * 0 for i in range(len(self.rare))}
             observed = {i: each.clone() for i, each in expected.items()}
             for column, ties in pairs.items():
-                places = range(rank[column], rank[column] + 1)
                 for some in x.split(MATCHED):
-                    rows, seen, (heads,) = self._heads_at(some, self.order, places)
+                    prepared = self.prepared(some, self._rank(self.order))
+                    rows, seen, (heads,) = self._heads_of_prepared(prepared, [column])
                     p = self._log_p(heads, rows, seen)[0].exp().double()
                     given, value = self.known(some), rows.codes[:, column]
                     for i, source in ties:
@@ -1641,7 +1694,8 @@ def _logistic(low: Tensor, high: Tensor, grid: Tensor, location: Tensor, scale: 
     a = (low[..., None] - location) / scale
     b = (high[..., None] - location) / scale
     # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b))
-    gap = torch.where(grid[..., None], b - a, 1.0).clamp_min(1e-12)
+    # b - a would lose the digits that large a and b have in common.
+    gap = torch.where(grid[..., None], (high - low)[..., None] / scale, 1.0).clamp_min(1e-12)
     tails = F.logsigmoid(b) + F.logsigmoid(-a)
     # Where nothing is rounded, a = b, and the same product is the density times the scale.
     return tails + torch.where(grid[..., None], (-torch.expm1(-gap)).log(), -scale.log())

@@ -23,6 +23,7 @@ from lowerbound.errors import UsageError
 from lowerbound.nn.distributions import zero_counts
 from lowerbound.nn.distributions.base import ONE, Unchecked, log_support, sample
 from lowerbound.nn.distributions.zero_counts import softplus
+from lowerbound.nn.recording import is_recorded
 
 _HALF_LOG_PI = 0.5 * math.log(math.pi)
 _TABLE = 4096  # largest count in the table of factorials
@@ -253,7 +254,7 @@ def _never(cells: Tensor) -> bool:
 
     Always False on accelerators, where the test would stall, and in exported graphs.
     """
-    asks = cells.device.type == "cpu" and not torch.compiler.is_exporting()
+    asks = cells.device.type == "cpu" and not is_recorded()
     return asks and not cells.any()
 
 
@@ -274,7 +275,7 @@ def _counted(
 
 def _log_factorial(x: Tensor) -> Tensor:
     """Return log x!, from a table if all are small whole numbers, as is usual."""
-    if torch.compiler.is_exporting() or x.device.type != "cpu" or not x.numel():
+    if is_recorded() or x.device.type != "cpu" or not x.numel():
         return torch.lgamma(x + 1)
     index = x.long()
     if index.max() > _TABLE or index.min() < 0 or not torch.equal(index.to(x.dtype), x):

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lowerbound.nn.recording import is_recorded
+
 Rule = Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor | None], Tensor]
 
 _LOG_THETA = 60.0  # bound of log theta: e^60 is far above every mean
@@ -55,7 +57,7 @@ def log_p0(log_mean: Tensor, log_theta: Tensor, gate: Tensor | None = None) -> T
     Returns:
         The shape of all of them together.
     """
-    if torch.compiler.is_exporting():
+    if is_recorded():
         return _formula(log_mean, log_theta, gate)
     return _LogP.apply(None, log_mean, log_theta, gate)
 
@@ -78,7 +80,7 @@ def log_p(
     """
     shapes = [x.shape for x in (count, log_mean, log_theta, gate) if x is not None]
     shape = torch.broadcast_shapes(*shapes)
-    if torch.compiler.is_exporting():  # shapes in a graph do not depend on its inputs
+    if is_recorded():  # shapes in a graph do not depend on its inputs
         at_zero = _formula(log_mean, log_theta, gate)
         found = rule(lambda x: x, log_mean, log_theta, gate)
         return torch.where(count == 0, at_zero, found.to(at_zero.dtype))

@@ -312,13 +312,14 @@ def lent(module: nn.Module, generator: torch.Generator) -> Iterator[None]:
         generator: on the device of the module.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, RandomLayer)]
+    before = [layer._generator for layer in layers]
     for layer in layers:
         layer._generator = generator
     try:
         yield
     finally:
-        for layer in layers:
-            del layer._generator
+        for layer, earlier in zip(layers, before, strict=True):
+            layer._generator = earlier
 
 
 class ValueDropout(RandomLayer):

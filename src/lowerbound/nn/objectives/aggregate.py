@@ -17,6 +17,7 @@ from torch.distributions import Distribution, Independent
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import elementwise, reparameterise
 from lowerbound.nn.objectives.elbo import Constant, Loss, Schedule
+from lowerbound.nn.recording import at_step
 from lowerbound.nn.trace import Site, Trace, from_posterior
 from lowerbound.noise import Noise
 
@@ -216,7 +217,7 @@ class BetaTc(nn.Module):
         assert q is not None
         parts = decompose(q, p, z, self.weights(len(x), self.examples).to(z.device))
         means = Parts(*(part.mean() for part in parts))
-        costs = [w(step) * m for w, m in zip(self.schedules, means, strict=True)]
+        costs = [at_step(w, step) * m for w, m in zip(self.schedules, means, strict=True)]
         return walk.loss(walk.distortion + torch.stack(costs).sum(), **means._asdict())
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_density, kl_per_dimension
+from lowerbound.nn.recording import at_step
 from lowerbound.nn.trace import Trace, from_posterior, path_derivative
 from lowerbound.noise import Noise
 
@@ -150,13 +151,13 @@ class Elbo(nn.Module):
         trace = Trace(from_posterior(noise), len(x))
         distortion = -self.model(x, trace, context).log_prob(x).mean()
         rate, penalty = trace.kl(), trace.penalty()
-        beta, nats = self.beta(step), rate.mean()
+        beta, nats = at_step(self.beta, step), rate.mean()
         value = distortion + beta * self._cost(trace, nats, step)
         terms = {
             "elbo": -(distortion.detach() + nats.detach()),
             "distortion": distortion.detach(),
             "rate": nats.detach(),
-            "beta": torch.tensor(beta),
+            "beta": torch.as_tensor(beta),
         }
         if penalty is not None:
             value = value + penalty.mean()
@@ -166,7 +167,7 @@ class Elbo(nn.Module):
     def _cost(self, trace: Trace, nats: Tensor, step: int) -> Tensor:
         """Return the rate term: the mean rate, its free-bits version, or its distance to C."""
         if self.capacity is not None:
-            return (nats - self.capacity(step)).abs()
+            return (nats - at_step(self.capacity, step)).abs()
         if self.balance and self.beta(step) < 1:
             return balanced(trace)
         if not self.free_bits:
@@ -229,13 +230,13 @@ class StickingTheLanding(nn.Module):
         """Return the loss of a batch: see `Elbo.forward`."""
         trace = Trace(path_derivative(noise), len(x))
         distortion = -self.model(x, trace, context).log_prob(x).mean()
-        rate, penalty, beta = -trace.log_ratio().mean(), trace.penalty(), self.beta(step)
+        rate, penalty, beta = -trace.log_ratio().mean(), trace.penalty(), at_step(self.beta, step)
         value = distortion + beta * rate
         terms = {
             "elbo": -(distortion.detach() + rate.detach()),
             "distortion": distortion.detach(),
             "rate": rate.detach(),
-            "beta": torch.tensor(beta),
+            "beta": torch.as_tensor(beta),
         }
         if penalty is not None:
             value, terms["penalty"] = value + penalty.mean(), penalty.mean().detach()

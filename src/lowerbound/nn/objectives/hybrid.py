@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions import base
 from lowerbound.nn.objectives.elbo import Constant, Loss, Schedule
+from lowerbound.nn.recording import at_step
 from lowerbound.nn.trace import Choose, Drawn, Trace
 from lowerbound.noise import Noise
 
@@ -53,7 +54,7 @@ class Hybrid(nn.Module):
 
     def forward(self, x: Tensor, step: int, noise: Noise, context: Tensor | None = None) -> Loss:
         """Return the loss of a batch, see `Elbo.forward`; "prior" is minus the second term."""
-        trace, beta = Trace(_both(noise), len(x), samples=2), self.beta(step)
+        trace, beta = Trace(_both(noise), len(x), samples=2), at_step(self.beta, step)
         log_p = self.model(x, trace, context).log_prob(x.repeat_interleave(2, 0))
         distortion, from_prior = -log_p.view(-1, 2).mean(0)
         rate = trace.kl().view(-1, 2)[:, 0].mean()
@@ -62,7 +63,7 @@ class Hybrid(nn.Module):
             "elbo": -(distortion.detach() + rate.detach()),
             "distortion": distortion.detach(),
             "rate": rate.detach(),
-            "beta": torch.tensor(beta),
+            "beta": torch.as_tensor(beta),
             "prior": from_prior.detach(),
         }
         penalty = trace.penalty()

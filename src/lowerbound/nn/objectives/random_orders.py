@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from lowerbound.nn.distributions.chains import TOGETHER, Chain
+from lowerbound.nn.distributions.chains import TOGETHER, Chain, Coded, Prepared
 from lowerbound.nn.objectives.elbo import Loss
+from lowerbound.nn.recording import at_step
 from lowerbound.noise import Noise, generator
 
 FIXED = 0.7  # share of the steps that learn the fixed order
@@ -41,28 +44,51 @@ class RandomOrders(nn.Module):
         """
         chain = self.model.get_submodule("likelihood")
         assert isinstance(chain, Chain), "the objective is that of a chain"
-        # By the step alone, so that processes that share a batch learn the same order.
-        source = generator("order of columns", step)
-        order = chain.order if torch.rand((), generator=source) < FIXED else _any(chain, source)
-        loss = -_nats(chain, x, order, source).mean()
+        count = len(chain.order)
+        if count > TOGETHER:
+            loss = -_windowed(chain, x, step).mean()
+        else:
+            loss = -_whole(chain, x, step).mean()
         return Loss(loss, {"elbo": -loss.detach()})
 
 
-def _any(chain: Chain, source: torch.Generator) -> list[int]:
-    """Return a random order in which each gated column follows the one that decides on it."""
+def _order(chain: Chain, source: torch.Generator) -> list[int]:
+    """Return the fixed order, or a random one in which each gated column follows its gate."""
+    if torch.rand((), generator=source) < FIXED:
+        return chain.order
     rank = torch.rand(len(chain.order), generator=source, dtype=torch.float64)
     for column, (by, _) in chain.gates.items():
         rank[column] = rank[by] + 1e-9 * (1 + rank[column])
     return rank.argsort().tolist()
 
 
-def _nats(chain: Chain, x: Tensor, order: list[int], source: torch.Generator) -> Tensor:
-    """Return log p of the rows, (B,) nats; of many columns, an estimate from a window of them."""
-    count, some = len(order), min(TOGETHER, len(order))
-    places = count - some + 1
+def _source(step: int) -> torch.Generator:
+    """Return a generator for the step, so that processes that share a batch learn one order."""
+    return generator("order of columns", step)
+
+
+def _whole(chain: Chain, x: Tensor, step: int) -> Tensor:
+    """Return log p of the rows, (B,) nats."""
+
+    def flat(step: int, x: Tensor) -> tuple[Tensor | None, ...]:
+        rank = torch.tensor(_order(chain, _source(step)), device=x.device).argsort()
+        prepared = chain.prepared(x, rank)
+        return (*prepared.rows, *prepared[1:])
+
+    made: Any = at_step(flat, step, x)
+    rows = len(Coded._fields)
+    prepared = Prepared(Coded(*made[:rows]), *made[rows:])
+    return chain.log_prob_of_prepared(prepared, range(len(chain.order))).sum(1)
+
+
+def _windowed(chain: Chain, x: Tensor, step: int) -> Tensor:
+    """Return an estimate of log p of rows of many columns, (B,) nats, from a window of them."""
+    source = _source(step)
+    order, count = _order(chain, source), len(chain.order)
+    places = count - TOGETHER + 1
     start = int(torch.randint(places, (), generator=source))
-    window = range(start, start + some)
+    window = range(start, start + TOGETHER)
     # Columns near the ends of the order are in fewer windows, and are weighted for it.
-    held = torch.tensor([min(p, places - 1) - max(0, p - some + 1) + 1 for p in window])
+    held = torch.tensor([min(p, places - 1) - max(0, p - TOGETHER + 1) + 1 for p in window])
     nats = chain.log_prob_of_places(x, order, window)
     return (nats * (places / held.to(nats))).sum(1)
