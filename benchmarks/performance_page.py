@@ -34,6 +34,39 @@ def throughput_tables(document: Document) -> str:
     )
 
 
+def compiled_table(document: Document) -> str:
+    """Return the times of compiled steps, of torch's, and of steps written by hand in JAX."""
+    lines = [
+        "| workload | torch, ms | compiled, ms | ratio | by hand, ms | compiling, s | chosen |",
+        "| :--- | ---: | ---: | ---: | ---: | ---: | :--- |",
+    ]
+    for run in document["runs"]:
+        ms, by_hand = run["ms"], run["ms"].get("by hand")
+        chosen = "compiled" if run["chosen"].startswith("compiled") else "torch"
+        cells = [
+            run["workload"],
+            f"{ms['torch']:.2f}",
+            f"{ms['compiled']:.2f}",
+            f"{run['ratio']:.1f}",
+            "" if by_hand is None else f"{by_hand:.2f}",
+            f"{run['compile_seconds']:.1f}",
+            chosen,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    machine = document["environment"]
+    return "\n\n".join(
+        [
+            "Milliseconds per training step, without checks on held-out rows, medians of rounds "
+            f"in which the sides take turns; {machine['threads']} threads, torch "
+            f"{machine['torch']}, jax {document['jax']}; by hand is a step written for that net "
+            "in JAX. Compiling includes recording the step; a second fit of the "
+            "same model and batch size finds the program in the cache. The last column is what a "
+            "fit of many steps chooses.",
+            "\n".join(lines),
+        ]
+    )
+
+
 def _again(document: Document) -> str:
     """Name the workloads that were measured a second time."""
     names = document.get("again", {}).get("workloads", [])

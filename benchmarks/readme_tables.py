@@ -21,7 +21,13 @@ from typing import Any
 import standings
 from cells_page import PARTS as CELLS
 from claims_page import claims
-from performance_page import latency_table, profile_table, switches_table, throughput_tables
+from performance_page import (
+    compiled_table,
+    latency_table,
+    profile_table,
+    switches_table,
+    throughput_tables,
+)
 from pictures_page import PARTS as PICTURES
 from reproductions.page import EXPERIMENTS, experiment_table
 from scaling_page import PARTS as SCALING
@@ -384,9 +390,33 @@ def bound_choice(document: Document) -> str:
 MEASURES = {"rmse": "RMSE, sd", "accuracy": "accuracy", "crps": "CRPS, sd", "coverage": "coverage"}
 
 
+def by_method_of(runs: list[Document]) -> dict[str, list[Document]]:
+    """Return the runs of each method."""
+    found: dict[str, list[Document]] = {}
+    for run in runs:
+        found.setdefault(run["method"], []).append(run)
+    return found
+
+
+def imputed(by_method: dict[str, list[Document]], ranks: Document) -> str:
+    """Return the measures and the mean ranks of methods of imputation, as a table."""
+    rows = []
+    for method, runs in by_method.items():
+        means = [[r[m] for r in runs if m in r] for m in MEASURES]
+        own = [ranks[m].get(method) for m in ("rmse", "accuracy", "crps")]
+        rows.append(
+            [
+                label("lowerbound") if method == "ours" else method,
+                *(f"{fmean(told):.3f}" if told else "" for told in means),
+                *("" if rank is None else f"{rank:.2f}" for rank in own),
+            ]
+        )
+    head = ["method", *MEASURES.values(), "rank, RMSE", "rank, accuracy", "rank, CRPS"]
+    return table(head, rows)
+
+
 def imputation(document: Document) -> str:
     """Return how close filled-in values are to the hidden ones, for all methods."""
-    by_method: dict[str, list[Document]] = {}
     by_cell: dict[tuple[Any, ...], list[Document]] = {}
     for run in document["runs"]:
         cell = tuple(run[name] for name in ("table", "mechanism", "share", "seed"))
@@ -402,21 +432,13 @@ def imputation(document: Document) -> str:
         "which no mean counts."
         for method in dict.fromkeys(run["method"] for run in failed)
     )
-    for run in (run for runs in common.values() for run in runs):
-        by_method.setdefault(run["method"], []).append(run)
-    rows = []
-    for method, runs in by_method.items():
-        means = [[r[m] for r in runs if m in r] for m in MEASURES]
-        ranks = [document["mean_ranks"][m].get(method) for m in ("rmse", "accuracy", "crps")]
-        rows.append(
-            [
-                label("lowerbound") if method == "ours" else method,
-                *(f"{fmean(told):.3f}" if told else "" for told in means),
-                *("" if rank is None else f"{rank:.2f}" for rank in ranks),
-            ]
-        )
+    by_method = by_method_of([run for runs in common.values() for run in runs])
     tables = list(dict.fromkeys(cell[0] for cell in common))
-    head = ["method", *MEASURES.values(), "rank, RMSE", "rank, accuracy", "rank, CRPS"]
+    fast = document["mean_ranks_without_peers"]
+    several = [run for run in document["runs"] if run["method"] in fast["rmse"]]
+    names = dict.fromkeys(run["table"] for run in several)
+    seeds = {name: {r["seed"] for r in several if r["table"] == name} for name in names}
+    every = {(r["table"], r["mechanism"], r["share"], r["seed"]) for r in several}
     return "\n\n".join(
         [
             f"How close filled-in values are to hidden ones: {listed(tables)}, with 10 and 30 % "
@@ -425,7 +447,12 @@ def imputation(document: Document) -> str:
             "in standard deviations of their columns; CRPS is that of draws, and of the one value "
             "of methods without any; coverage is that of 90 % intervals of 50 draws. Ranks are "
             f"means over the cells, 1 is best.{left_out}",
-            table(head, rows),
+            imputed(by_method, document["mean_ranks"]),
+            f"The same without the two slowest methods, for {listed(list(seeds))} "
+            f"({counted(len(every), 'cell')}; "
+            + ", ".join(f"{name}: {counted(len(some), 'seed')}" for name, some in seeds.items())
+            + "):",
+            imputed(by_method_of(several), fast),
             source("imputation", document),
         ]
     )
@@ -570,6 +597,7 @@ PAGES: dict[str, Callable[[Found], str]] = {
     "docs/scores.md": of_parts(("", "alarm_rates", alarms)),
     "docs/scaling.md": of_parts(*SCALING),
     "docs/performance.md": of_parts(
+        ("## Compiled steps", "compiled_steps", compiled_table),
         ("## Against others", "throughput", throughput_tables),
         ("## Where a step goes", "step_profile", profile_table),
         ("## Does any of it cost likelihood?", "switches", switches_table),

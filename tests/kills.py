@@ -1,6 +1,7 @@
 """Kill trainings with SIGKILL, resume them, and compare the end with an undisturbed one.
 
     python tests/kills.py memory 10 FOLDER      # data in memory, `training.fit`
+    python tests/kills.py compiled 10 FOLDER    # the same by the compiled engine
     python tests/kills.py disk 10 FOLDER        # `lowerbound fit tx.parquet --out m.vae`
     python tests/kills.py stream 10 FOLDER      # the same where the file is not held
     python tests/kills.py stream 10 FOLDER 20   # fits of 20 epochs instead of 60
@@ -38,6 +39,7 @@ from lowerbound.files.stream import Stream
 from lowerbound.nn.objectives.elbo import Elbo, Ramp
 from lowerbound.training.engine import loop, run_folder
 from lowerbound.training.engine.checkpoints import OnDisk
+from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.settings import Budget, Optimiser
 
 TRACED = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
@@ -85,6 +87,8 @@ def die_at_call(number):
 class Memory:
     """A fit of arrays in memory; the history belongs to its result."""
 
+    engine = None
+
     def __init__(self, home, epochs):
         self.states, self.epochs = home / "states", epochs
         g = torch.Generator().manual_seed(1)
@@ -104,6 +108,7 @@ class Memory:
             Dense(self.x[700:]),
             budget=Budget(epochs=self.epochs, patience=50),
             optimiser=Optimiser(batch_size=64, learning_rate=3e-3, ema=0.9, decay=0.5),
+            engine=self.engine,
             checkpoints=Killable(self.states),
         )
         digest = hashlib.sha256()
@@ -118,6 +123,12 @@ class Memory:
 
     def result(self):
         return (self.states / "result").read_text()
+
+
+class Compiled(Memory):
+    """The same fit, with its steps compiled."""
+
+    engine = Engine(burst=3)
 
 
 class Disk:
@@ -229,7 +240,9 @@ def killed(kind, kills, home, epochs):
     """Kill trainings of one kind, and print what became of them."""
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     home.mkdir(parents=True, exist_ok=True)
-    job = {"memory": Memory, "disk": Disk, "stream": Streamed}[kind](home, epochs)
+    job = {"memory": Memory, "compiled": Compiled, "disk": Disk, "stream": Streamed}[kind](
+        home, epochs
+    )
     job.clear()
     began = time.monotonic()
     os.waitpid(child(job), 0)

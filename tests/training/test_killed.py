@@ -41,8 +41,8 @@ def check(found, kills):
 
 def test_four_kills(tmp_path):
     """Of each kind, by one process: its start is most of the time. Nightly a hundred of each."""
-    found = killed("memory,disk,stream", 4, tmp_path, epochs=6)
-    assert [each["kind"] for each in found] == ["memory", "disk", "stream"]
+    found = killed("memory,compiled,disk,stream", 4, tmp_path, epochs=6)
+    assert [each["kind"] for each in found] == ["memory", "compiled", "disk", "stream"]
     for each in found:
         check(each, 4)
 
@@ -52,7 +52,7 @@ def test_one_kill_of_one_of_two_processes(tmp_path):
     check(found, 1)
 
 
-MANY = {"memory": 100, "disk": 100, "stream": 100, "ranks": 20}  # kills
+MANY = {"memory": 100, "compiled": 100, "disk": 100, "stream": 100, "ranks": 20}  # kills
 
 
 @pytest.mark.nightly

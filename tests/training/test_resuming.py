@@ -32,7 +32,7 @@ class Interrupt(Exception):
     """Stands for whatever ends a process."""
 
 
-def fit(checkpoints, *, fail_after=None, precision="float32", epochs=100):
+def fit(checkpoints, *, fail_after=None, epochs=100, **engine):
     with noise.isolated(1):
         model = recipes.table(["real"] * 4, [1] * 4, 2, (16,), gaps=0.1)
     checks = []
@@ -49,7 +49,7 @@ def fit(checkpoints, *, fail_after=None, precision="float32", epochs=100):
         Dense(x[300:]),
         budget=Budget(epochs=epochs, patience=100),
         optimiser=Optimiser(batch_size=50, ema=0.9, learning_rate=5e-3),
-        engine=Engine(threads=1, precision=precision),
+        engine=Engine(threads=1, **engine),
         checkpoints=checkpoints,
         report=report,
     )

@@ -96,9 +96,9 @@ BATCH, LEAST = 256, 300  # rows of a step; steps of a fit to few rows
 # of 500 rows, the higher rate learned the rows by heart before it learned their dependence.
 RATE, USUAL, LOWEST, DECAY = 4e-3, 13_000, 3e-4, 1e-1
 SPAN = 5  # the time constant of the weights' moving average is the number of steps over this
-# The learning rate falls to the end of the budget, and most is gained there: no fit stops before,
-# and the weights of the best check are kept.
-PATIENCE = 1000
+# The learning rate falls to the end of the budget, and much is gained there: a fit goes on while
+# it gains at all, and stops early only if it learns its rows by heart. The best weights are kept.
+PATIENCE, GAIN = 6, 0.0
 
 Floats = NDArray[np.floating[Any]]
 
@@ -133,6 +133,7 @@ def settings(
         usual,
         seconds=seconds,
         patience=PATIENCE,
+        gain=GAIN,
         epochs=max(1, round(usual.epochs / FEWER)),
         steps=min(usual.steps, LEAST),
         most=None if usual.most is None else round(usual.most / factor),

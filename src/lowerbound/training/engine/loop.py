@@ -11,7 +11,9 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib import import_module
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +23,21 @@ from lowerbound.coding.augmentations import View
 from lowerbound.coding.rows import Batch, Rows, batched, subset, visits
 from lowerbound.errors import NumericError, UsageError
 from lowerbound.nn.networks.mlp import lent
+from lowerbound.optional import library
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.training.engine import machine
 from lowerbound.training.engine.checkpoints import Checkpoints, State
-from lowerbound.training.engine.engine import SMALL_STEP, Engine, choose, flops
+from lowerbound.training.engine.engine import SMALL_STEP, Engine, choose, compiling, flops
 from lowerbound.training.engine.flat import Adam, Buffers, Flat, MovingAverage, Weights
+from lowerbound.training.engine.graphs import Unrecordable
 from lowerbound.training.engine.history import Check, History, Meter, Pulse
 from lowerbound.training.engine.interrupts import DelayedSignals
 from lowerbound.training.engine.processes import ALONE, Team
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.engine.time_limit import TimeLimit
+
+if TYPE_CHECKING:
+    from lowerbound.training.engine.compiled import Inputs, Program
 
 Report = Callable[[Check, Budget], None]
 Beat = Callable[[Pulse], None]
@@ -47,7 +54,6 @@ FEWEST_CHECKED = 16  # held-out rows of a check even if it takes longer
 EVERY_BEAT = 1.0  # seconds between two reports of the pace
 PROBED = 4  # held-out rows by which the time of a check is forecast
 STEADY = 3  # steps after which the pace is known
-MIN_GAIN = 1e-3  # nats per column: smallest gain of the held-out bound that resets the patience
 
 
 def fit(  # noqa: PLR0913 - independent options, all with defaults
@@ -106,6 +112,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     elif engine is None:
         rows = min(settings[1].batch_size, len(train))
         engine = team.first(lambda: chosen(objective, valid, rows))
+    engine = replace(engine, burst=0) if team.size > 1 else engine
     engine.prepare(objective)
     trainer = _Trainer(objective, (train, valid), settings, seed, (engine, team))
     trainer.view, trainer.limit, trainer.beat = view, limit or TimeLimit(), beat
@@ -130,12 +137,28 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
 
 
 def chosen(
-    objective: nn.Module, rows: Rows, batch_size: int, precision: str = "float32"
+    objective: nn.Module,
+    rows: Rows,
+    batch_size: int,
+    precision: str = "float32",
+    budget: Budget | None = None,
 ) -> Engine:
-    """Return the engine of this machine for batches of `batch_size` rows like `rows`."""
+    """Return the engine of this machine for batches of `batch_size` rows like `rows`.
+
+    Args:
+        objective: the objective to train.
+        rows: the training rows.
+        batch_size: rows of a step.
+        precision: "float32" or "bfloat16".
+        budget: of the fit, if its steps may be compiled.
+    """
     device = next(objective.parameters()).device
-    batch = rows.take(torch.zeros(batch_size, dtype=torch.long))
-    return choose(objective, batch.to(device), machine.this(), precision)
+    batch = rows.take(torch.arange(batch_size) % len(rows)).to(device)
+    engine = choose(objective, batch, machine.this(), precision)
+    if budget is None:
+        return engine
+    steps = budget.total(max(1, len(rows) // batch_size))
+    return compiling(engine, objective, batch, steps, budget.seconds)
 
 
 class _Trainer:
@@ -179,6 +202,9 @@ class _Trainer:
         # A step and the seconds at its end: of the last beat, and from which the pace counts.
         self.beaten = self.steady = (0, 0.0)
         self.first: tuple[int, float] | None = None  # the first step, which includes the start-up
+        self.paced = False  # whether steps after the first one have been timed
+        self.program: Program | None = None
+        self.ready: Inputs | None = None  # of the next steps of the program
         self.tile = metrics.TILE
         self.rate = self.settings.learning_rate
         self.step = self.waited = self.in_a_row = 0
@@ -203,27 +229,54 @@ class _Trainer:
         with lent(self.objective, self.layers), DelayedSignals() as signals:
             self._forecast_check()
             self.steady = (self.step, self.meter.elapsed())
-            for index in self._order():
-                if self.history.stopped:
-                    return
-                self._advance(self.team.share(index), report)
+            for stretch, following in self._stretches():
+                self._advance(stretch, following, report)
                 interrupted = self.team.any(signals.waiting)
                 if checkpoints is not None and (interrupted or checkpoints.due()):
                     checkpoints.commit(*self.state())
                 signals.deliver()
                 if interrupted and self.team.size > 1:  # another process was interrupted
                     raise KeyboardInterrupt
+                if self.history.stopped:
+                    return
 
-    def _advance(self, index: Tensor, report: Report | None) -> None:
-        """Take one step, and run a check if it is due."""
-        self.step += 1
-        batch = self.rows.take(index)
-        if self.view is not None:
-            key = (self.seed, "view", self.step, *self.team.key)
-            batch = self.view(batch, noise.generator(*key))
-        self._step(batch)
+    def _stretches(self) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+        """Yield the row indices of the next steps, and of those after them.
+
+        They are the steps of one call of a compiled program, or one step of torch. A check is due
+        at the end of a stretch, if at all.
+        """
+        order, at = self._order(), self.step
+
+        def stretch() -> list[Tensor]:
+            nonlocal at
+            until = min(self.steps, at + self.every - at % self.every)
+            count = max(1, min(self.engine.burst, until - at))
+            if count > 1 and self.budget.seconds is not None:
+                left = self.budget.seconds - self.meter.elapsed() - self.closing
+                count = max(1, min(count, int(left / max(self._pace(), 1e-9) / 4)))
+            at += count
+            return [self.team.share(index) for index in islice(order, count)]
+
+        now = stretch()
+        while True:
+            following = stretch()
+            yield now, following
+            now = following
+
+    def _advance(
+        self, stretch: list[Tensor], following: list[Tensor], report: Report | None
+    ) -> None:
+        """Take the steps of a stretch, and run a check if it is due."""
+        if self.engine.burst and self.program is None:
+            self._compile(self.rows.take(stretch[0]))
+        if self.program is not None:
+            self._take_compiled(stretch, following)
+        for index in [] if self.program is not None else stretch:
+            self.step += 1
+            self._step(self._batch(index, self.step))
         self._tell_pace()
-        last = self.step == self.steps or self._out_of_time()
+        last = self.step == self.steps or self._out_of_time(len(following))
         if self.step % self.every and not last:
             return
         check = self._check()
@@ -233,6 +286,64 @@ class _Trainer:
             self.history.stopped = "patience"
         elif last:
             self.history.stopped = "epochs" if self.step == self.steps else "time"
+
+    def _batch(self, index: Tensor, step: int) -> Batch:
+        """Return the batch of a step, augmented if there is a view."""
+        batch = self.rows.take(index)
+        if self.view is None:
+            return batch
+        return self.view(batch, noise.generator(self.seed, "view", step, *self.team.key))
+
+    def _inputs(self, stretch: list[Tensor], step: int) -> Inputs:
+        """Return the inputs of the compiled steps of a stretch whose first one is `step`."""
+        assert self.program is not None
+        steps = range(step, step + len(stretch))
+        return self.program.inputs(
+            [self._batch(index, each) for index, each in zip(stretch, steps, strict=True)],
+            [each - 1 for each in steps],
+            self._sources(steps),
+        )
+
+    def _sources(self, steps: range) -> Iterator[tuple[torch.Generator, torch.Generator]]:
+        """Yield the generators of the noise and of the layers of each step."""
+        for step in steps:
+            yield noise.generator(self.seed, "noise", step), self._seeded_layers(step)
+
+    def _seeded_layers(self, step: int) -> torch.Generator:
+        """Return the generator of the layers that draw, as it is at the start of a step."""
+        return self.layers.manual_seed(noise.derive(self.seed, "layers", step, *self.team.key))
+
+    def _compile(self, batch: Batch) -> None:
+        """Compile the steps, or leave them to torch if that turns out to be impossible.
+
+        Raises:
+            ResourceError: E310 without JAX, which a fit that is resumed may lack.
+        """
+        library("jax", "this fit needs", "fast")
+        compiled = import_module("lowerbound.training.engine.compiled")
+        burst, threads = self.engine.burst, self.engine.threads
+        parts = self.objective, self.flat, batch, self.settings
+        try:
+            self.program = compiled.Program(*parts, burst, threads)
+        except Unrecordable as reason:
+            self.engine = replace(self.engine, burst=0, why=str(reason))
+
+    def _take_compiled(self, stretch: list[Tensor], following: list[Tensor]) -> None:
+        """Take the steps of a stretch by the compiled program, and prepare those after it."""
+        program, first = self.program, self.step + 1
+        assert program is not None
+        inputs = self.ready or self._inputs(stretch, first)
+        rates = [self._rate(step) for step in range(first, first + len(stretch))]
+        begun = program.start(self.adam, self.average, inputs, rates, first)
+        self.ready = self._inputs(following, first + len(stretch)) if following else None
+        outcome = program.finish(begun, self.adam, self.average)
+        for index, loss, elbo, finite in zip(stretch, *outcome, strict=True):
+            self.step += 1
+            if not finite:
+                self._count_skipped(self.rows.take(index))
+                continue
+            self.in_a_row = 0
+            self.meter.add(torch.tensor(loss), torch.tensor(elbo), len(index))
 
     def _order(self) -> Iterator[Tensor]:
         """Yield the row indices of each remaining step; each pass is a new permutation."""
@@ -249,7 +360,7 @@ class _Trainer:
         x = self.engine.arranged(x)
         source = noise.generator(self.seed, "noise", self.step, device=self.device)
         self.flat.clear()
-        self.layers.manual_seed(noise.derive(self.seed, "layers", self.step, *self.team.key))
+        self._seeded_layers(self.step)
         supplied = noise.GivenGenerators(lambda _: self.layers) if self.supplied else nullcontext()
         with self.engine.mixed(self.device), supplied:
             drawn = self.team.noise(noise.Stream(source))
@@ -259,21 +370,25 @@ class _Trainer:
         value, elbo = self.team.mean(loss.value.detach(), loss.terms["elbo"])
         size = float(norm)
         if not math.isfinite(size + float(value)):
-            self._skip(batch)
+            self.buffers.restore()
+            self._count_skipped(batch)
             return
         self.in_a_row = 0
         if size > self.settings.clip:
             self.flat.scale(self.settings.clip / (size + 1e-6))
-        last = self.history.checks[-1] if self.history.checks else None
-        spent = self.budget.spent(self.step, self.steps, last)
-        self.adam.step(self.settings.rate(self.step, self.rate, spent))
+        self.adam.step(self._rate(self.step))
         if self.average is not None:
             self.average.update(self.flat, self.step)
         self.meter.add(value, elbo, len(batch.x) * self.team.size)
 
-    def _skip(self, batch: Batch) -> None:
-        """Undo and count a skipped step; raise E401 after `SKIPPED_LIMIT` in a row."""
-        self.buffers.restore()
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        last = self.history.checks[-1] if self.history.checks else None
+        spent = self.budget.spent(step, self.steps, last)
+        return self.settings.rate(step, self.rate, spent)
+
+    def _count_skipped(self, batch: Batch) -> None:
+        """Count a skipped step; raise E401 after `SKIPPED_LIMIT` in a row."""
         self.history.skipped += 1
         self.in_a_row += 1
         if self.in_a_row < SKIPPED_LIMIT:
@@ -291,12 +406,12 @@ class _Trainer:
             value=float(flat[row, column]),
         )
 
-    def _out_of_time(self) -> bool:
-        """Return whether no time is left for another step and the last check."""
+    def _out_of_time(self, steps: int) -> bool:
+        """Return whether no time is left for some more steps and the last check."""
         limit = self.budget.seconds
         if limit is None:
             return False
-        ends = self.meter.elapsed() + self._pace() + self.closing
+        ends = self.meter.elapsed() + steps * self._pace() + self.closing
         return self.team.any(ends >= limit)
 
     def _forecast_check(self) -> None:
@@ -335,8 +450,8 @@ class _Trainer:
         if self.first is None:
             self.first = (self.step, elapsed)
             return
-        if self.step == self.first[0] + 1:
-            self.steady = self.first
+        if not self.paced:
+            self.steady, self.paced = self.first, True
         steady = self.step >= self.first[0] + STEADY or elapsed - self.first[1] >= EVERY_BEAT
         if self.beat is None or not steady or (step and elapsed - since < EVERY_BEAT):
             return
@@ -389,7 +504,7 @@ class _Trainer:
         if first or valid_bound > best:
             self.history.best = len(self.history.checks) - 1
             self.kept = shown.copy()
-        threshold = best + MIN_GAIN * self.columns
+        threshold = best + self.budget.gain * self.columns
         if first or valid_bound > threshold:
             self.waited = 0
         else:

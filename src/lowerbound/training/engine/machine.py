@@ -217,11 +217,24 @@ def _ratio(width: int, other: Linear) -> float:
     return min(a for a, _ in pairs) / min(b for _, b in pairs)
 
 
-def _place() -> Path:
+def cache_folder(name: str) -> Path | None:
+    """Return a folder for files that only this machine can use; None if it is not writable."""
+    folder = _home() / f"{name}-{_digest(_processor())}"
+    return folder if _writable(folder) else None
+
+
+def _home() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "lowerbound"
+
+
+def _digest(what: str) -> str:
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
+
+
+def _place() -> Path:
     what = f"{_processor()} {os.cpu_count()} {torch.get_num_threads()} {torch.__version__}"
-    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
-    return Path(home) / "lowerbound" / f"machine-{digest}.json"
+    return _home() / f"machine-{_digest(what)}.json"
 
 
 def _processor() -> str:

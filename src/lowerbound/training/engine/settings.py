@@ -24,6 +24,7 @@ class Budget:
             limit.
         settled: step from which the best check is kept and patience counts. Before it, the
             objective still changes, so that bounds are not comparable: the latest check is kept.
+        gain: nats per column: smallest gain of the held-out bound that resets the patience.
     """
 
     epochs: int = 200
@@ -32,6 +33,7 @@ class Budget:
     steps: int = 0
     most: int | None = None
     settled: int = 0
+    gain: float = 1e-3
 
     def total(self, per_epoch: float) -> int:
         """Return the largest number of optimiser steps, with `per_epoch` steps in a pass."""
