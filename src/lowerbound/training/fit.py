@@ -532,8 +532,8 @@ def _trained(
     """Train an objective's model in place."""
     (budget, optimiser), valid = settings, inputs.valid
     size = min(optimiser.batch_size, len(inputs.train))
-    compiled = budget if inputs.team.size == 1 else None
-    engine = loop.chosen(objective, inputs.train, size, plan.precision, compiled)
+    steps = budget.total(max(1, len(inputs.train) // size)) if inputs.team.size == 1 else 0
+    engine = loop.chosen(objective, valid, size, plan.precision, steps, budget.seconds)
     inputs.say(f"engine     {engine}")
     try:
         history = loop.fit(

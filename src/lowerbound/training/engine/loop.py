@@ -141,24 +141,23 @@ def chosen(
     rows: Rows,
     batch_size: int,
     precision: str = "float32",
-    budget: Budget | None = None,
+    steps: int = 0,
+    seconds: float | None = None,
 ) -> Engine:
     """Return the engine of this machine for batches of `batch_size` rows like `rows`.
 
     Args:
         objective: the objective to train.
-        rows: the training rows.
+        rows: some rows, with their context.
         batch_size: rows of a step.
         precision: "float32" or "bfloat16".
-        budget: of the fit, if its steps may be compiled.
+        steps: largest number of steps, if they may be compiled.
+        seconds: the time limit of the fit, or None.
     """
     device = next(objective.parameters()).device
     batch = rows.take(torch.arange(batch_size) % len(rows)).to(device)
     engine = choose(objective, batch, machine.this(), precision)
-    if budget is None:
-        return engine
-    steps = budget.total(max(1, len(rows) // batch_size))
-    return compiling(engine, objective, batch, steps, budget.seconds)
+    return compiling(engine, objective, batch, steps, seconds) if steps else engine
 
 
 class _Trainer:
@@ -269,7 +268,7 @@ class _Trainer:
     ) -> None:
         """Take the steps of a stretch, and run a check if it is due."""
         if self.engine.burst and self.program is None:
-            self._compile(self.rows.take(stretch[0]))
+            self._compile(self._batch(stretch[0], self.step + 1))
         if self.program is not None:
             self._take_compiled(stretch, following)
         for index in [] if self.program is not None else stretch:
