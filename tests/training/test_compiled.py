@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,7 @@ from lowerbound.errors import NumericError, ResourceError
 from lowerbound.nn.objectives.elbo import Elbo, Iwae, Ramp, StickingTheLanding
 from lowerbound.nn.objectives.hidden_cells import HiddenCells
 from lowerbound.training.engine import engine as engines
-from lowerbound.training.engine import graphs, loop, machine
+from lowerbound.training.engine import graphs, jax_operations, loop, machine
 from lowerbound.training.engine.compiled import Program
 from lowerbound.training.engine.engine import Engine, compiling
 from lowerbound.training.engine.flat import Flat
@@ -251,3 +252,71 @@ def test_a_fit_of_a_table_is_compiled_from_end_to_end(monkeypatch):
     model = learn(x, Plan(preset="fast", max_epochs=3), say=said.append)
     assert [line for line in said if "compiled by XLA" in line]
     assert np.isfinite(model.score(x)["anomaly_score"]).all()
+
+
+def numbers(*shape):
+    return torch.randn(*shape, generator=noise.generator("operation", *shape))
+
+
+X, Y = numbers(4, 5), numbers(4, 5)
+INDEX = torch.tensor([[0, 2], [1, 1], [3, 0], [2, 2]])
+SORTED = numbers(4, 5).sort(1).values
+OPERATIONS = [
+    *[(name, (X,)) for name in ("exp", "neg", "sigmoid", "silu", "relu", "tanh", "expm1", "erf")],
+    *[(name, (X.abs() + 0.1,)) for name in ("log", "log1p", "lgamma", "digamma", "sqrt", "rsqrt")],
+    *[(name, (X, Y)) for name in ("mul", "sub", "div", "maximum", "logaddexp", "ge", "atan2")],
+    ("softplus", (40 * X,)),
+    ("softplus_backward", (Y, 40 * X, 1, 20)),
+    ("elu", (X,)),
+    ("elu_backward", (Y, 1.0, 1.0, 1.0, False, X)),
+    ("leaky_relu_backward", (Y, X, 0.1, False)),
+    ("gelu_backward", (Y, X)),
+    ("silu_backward", (Y, X)),
+    ("glu_backward", (numbers(4, 3), numbers(4, 6), 1)),
+    ("threshold_backward", (Y, X, 0.0)),
+    ("log_sigmoid_backward", (Y, X, (-X.abs()).exp())),
+    ("_log_softmax", (X, 1, False)),
+    ("_softmax_backward_data", (Y, X.softmax(1), 1, torch.float32)),
+    ("_log_softmax_backward_data", (Y, X.log_softmax(1), 1, torch.float32)),
+    ("native_layer_norm", (X, [5], numbers(5), numbers(5), 1e-5)),
+    ("sum", (X, [0], True)),
+    ("logsumexp", (X, [1])),
+    ("cumsum", (X, 1)),
+    ("amax", (X, [1])),
+    ("max", (X, 1)),
+    ("addmm", (numbers(3), X, numbers(5, 3))),
+    ("constant_pad_nd", (X, [1, 2, 0, 1], 7.0)),
+    ("split_with_sizes", (X, [2, 3], 1)),
+    ("select_backward", (numbers(5), [4, 5], 0, 2)),
+    ("slice_backward", (numbers(4, 2), [4, 5], 1, 1, 5, 2)),
+    ("index_select", (X, 1, torch.tensor([4, 0]))),
+    ("index_add", (X, 0, torch.tensor([1, 1]), numbers(2, 5))),
+    ("index", (X, [None, torch.tensor([3, 0])])),
+    ("gather", (X, 1, INDEX)),
+    ("scatter_add", (X, 1, INDEX, numbers(4, 2))),
+    ("embedding_dense_backward", (numbers(4, 2, 3), INDEX, 5, -1, False)),
+    ("searchsorted", (SORTED, X)),
+    ("bucketize", (X, SORTED[0])),
+    ("sort", (X, 1)),
+    ("nan_to_num", (torch.tensor([torch.nan, torch.inf, -torch.inf, 1.0]),)),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), OPERATIONS, ids=[name for name, _ in OPERATIONS])
+def test_an_operation_gives_torchs_numbers(name, arguments):
+    wanted = getattr(torch.ops.aten, name)(*arguments)
+
+    def given(value):
+        if isinstance(value, torch.Tensor):
+            return jax.numpy.asarray(value.numpy())
+        if isinstance(value, list):
+            return [given(each) for each in value]
+        return jax_operations.DTYPES.get(value) if isinstance(value, torch.dtype) else value
+
+    with jax.enable_x64(True):
+        found = jax_operations.OPERATIONS[name](*map(given, arguments))
+    several = isinstance(wanted, tuple | list)
+    pairs = zip(wanted, found, strict=True) if several else [(wanted, found)]
+    for one, other in pairs:
+        assert one.shape == other.shape
+        assert np.allclose(one.numpy(), np.asarray(other), rtol=1e-5, atol=1e-6)

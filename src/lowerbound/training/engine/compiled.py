@@ -39,7 +39,7 @@ CACHE_BYTES = 1 << 28  # of compiled programs that are kept; the oldest are remo
 
 
 class Inputs(NamedTuple):
-    """What a number of steps is given, each array with one entry per step of a whole burst.
+    """The inputs of some steps; each array has one entry per step of a whole burst.
 
     Attributes:
         steps: how many of the entries are steps; the others are not looked at.
@@ -59,7 +59,7 @@ class Outcome(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What a step changes; parameters, moments and average are in groups of parameters."""
+    """The training state; parameters, moments and average are split into groups of parameters."""
 
     values: tuple[Array, ...]
     first: tuple[Array, ...]

@@ -103,7 +103,7 @@ class Graph:
         x: the batch.
         context: its context, or None.
         draws: the random numbers, in the order in which they are drawn.
-        outside: what is computed outside of the graph in every step.
+        outside: the functions that are computed outside of the graph in every step.
         constants: tensors that are the same in every step.
         operations: in the order in which they were performed.
         loss: the loss.

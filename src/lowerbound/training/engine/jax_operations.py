@@ -8,6 +8,7 @@ of another shape. An operation that is not in the table leaves a model to torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -740,7 +741,7 @@ def _searchsorted(
 ) -> Array:
     if sorter is not None:
         raise Unrecordable("searchsorted with a sorter is not in the table")
-    find = lambda e, v: jnp.searchsorted(e, v, "right" if right or side == "right" else "left")  # noqa: E731
+    find = partial(jnp.searchsorted, side="right" if right or side == "right" else "left")
     for _ in range(edges.ndim - 1):
         find = jax.vmap(find)
     return find(edges, x)
