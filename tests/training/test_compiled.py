@@ -13,8 +13,10 @@ import torch
 from lowerbound import Plan, noise, recipes
 from lowerbound.coding.rows import Batch, Dense
 from lowerbound.errors import NumericError, ResourceError
+from lowerbound.nn.latents.importance import ImportanceProposal
 from lowerbound.nn.objectives.elbo import Elbo, Iwae, Ramp, StickingTheLanding
 from lowerbound.nn.objectives.hidden_cells import HiddenCells
+from lowerbound.nn.objectives.proposal_bound import ProposalBound
 from lowerbound.training.engine import engine as engines
 from lowerbound.training.engine import graphs, jax_operations, loop, machine
 from lowerbound.training.engine.compiled import Program
@@ -57,12 +59,21 @@ def of_counts(likelihood):
     return build
 
 
+def proposing():
+    model = recipes.gaussian(6, latent=3, hidden=(16,), missing=True)
+    model.requires_grad_(False)
+    model.proposal = ImportanceProposal.like(model)
+    torch.nn.init.normal_(model.proposal.mixing.weight)  # at 0, nothing depends on it
+    return ProposalBound(model, [[i] for i in range(6)])
+
+
 OBJECTIVES = {
     "gaussian": (lambda: Elbo(recipes.gaussian(6, latent=2, hidden=(16,))), rows),
     "sigma": (lambda: Elbo(recipes.sigma(6, 2, (16,), "optimal"), beta=Ramp(0, 1, 50)), rows),
     "iaf": (lambda: Elbo(recipes.iaf(6, latent=2, hidden=(16,))), rows),
     "iwae": (lambda: Iwae(recipes.gaussian(6, latent=2, hidden=(16,)), 4), rows),
     "sticking": (lambda: StickingTheLanding(recipes.gaussian(6, latent=2, hidden=(16,))), rows),
+    "proposal": (proposing, rows),
     "table": (lambda: HiddenCells(Elbo(table())), mixed),
     "mixture": (lambda: Elbo(table(components=3)), mixed),
     "nb": (lambda: Elbo(of_counts("nb")()), counts),

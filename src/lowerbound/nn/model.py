@@ -89,6 +89,10 @@ class LatentModel(nn.Module):
         rows: another model of the same rows, without latents, from which rows are drawn and
             completed; None draws them from this model.
 
+    Attributes:
+        proposal: a distribution of z given x for importance sampling, fitted after training (see
+            `lowerbound.nn.latents.importance`); None draws from the posterior.
+
     References:
         Kingma & Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114
 
@@ -114,6 +118,7 @@ class LatentModel(nn.Module):
         super().__init__()
         self.encoder, self.likelihood, self.start = encoder, likelihood, start
         self.rows = rows
+        self.proposal: nn.Module | None = None
         self.levels = nn.ModuleList(levels)
 
     def forward(

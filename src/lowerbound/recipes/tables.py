@@ -36,6 +36,7 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
     reserved: Sequence[float] = (),
     tree_above: int | None = None,
     chain: ChainLayout | None = None,
+    proposal: bool = False,
 ) -> LatentModel:
     """A VAE for tables with columns of mixed kinds, each with a likelihood of its kind.
 
@@ -60,6 +61,8 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         chain: the layout of a chain of columns, from which rows are drawn and completed (see
             `lowerbound.nn.distributions.chains`); None draws them from the VAE. A fit measures
             the layout and trains the chain after the VAE, unless ``chain=None`` is set.
+        proposal: whether the model has a proposal for importance sampling, fitted after training
+            (see `lowerbound.nn.latents.importance`).
     """
     reader = TableFeatures(families, sizes, gaps is not None)
     family = Table(
@@ -77,6 +80,7 @@ def table(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         latent=latent,
         hidden=hidden,
         components=components,
+        proposal=proposal,
     )
     if chain is not None:
         model.rows = row_model(families, sizes, reserved, chain)

@@ -9,6 +9,7 @@ from torch import nn
 from lowerbound.nn.distributions import families
 from lowerbound.nn.distributions.families import Conditional, Family
 from lowerbound.nn.distributions.table_rows import WithMissing
+from lowerbound.nn.latents.importance import ImportanceProposal
 from lowerbound.nn.latents.posteriors import Plain
 from lowerbound.nn.model import LatentModel, Level
 from lowerbound.nn.networks.mlp import (
@@ -38,6 +39,7 @@ def vector(  # noqa: PLR0913 - the inputs of all recipes of one level
     pseudo_inputs: int = 100,
     after: Nonlinearity = SILU,
     bounds: tuple[float, float] | None = None,
+    proposal: bool = False,
 ) -> LatentModel:
     """Compose a model of one level between two MLPs.
 
@@ -53,6 +55,7 @@ def vector(  # noqa: PLR0913 - the inputs of all recipes of one level
         pseudo_inputs: number of the prior's components, pseudo-inputs or exemplars, if any.
         after: nonlinearity of the hidden layers.
         bounds: smallest and largest value of the data, or None.
+        proposal: whether the model has a proposal for importance sampling, fitted after training.
     """
     hidden = list(hidden)
     # The order of construction determines the initial weights of a seed: keep it.
@@ -70,7 +73,10 @@ def vector(  # noqa: PLR0913 - the inputs of all recipes of one level
         shape=(features,),
         bounds=bounds,
     )
-    return LatentModel(reading, [Level("z", own, posterior, advance)], likelihood, Empty())
+    model = LatentModel(reading, [Level("z", own, posterior, advance)], likelihood, Empty())
+    if proposal:
+        model.proposal = ImportanceProposal.like(model)
+    return model
 
 
 def gaussian(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
@@ -82,6 +88,7 @@ def gaussian(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model 
     components: int = 0,
     prior: str = "standard",
     pseudo_inputs: int = 100,
+    proposal: bool = False,
 ) -> LatentModel:
     """The Gaussian VAE: p(x | z) = N(mu(z), sigma^2 I) with a fixed sigma, 1 by default.
 
@@ -99,6 +106,8 @@ def gaussian(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model 
             posteriors of learned inputs) or "exemplar" (a mixture of the posteriors of training
             rows, which the model then contains).
         pseudo_inputs: number of the prior's components, learned inputs or exemplars.
+        proposal: whether the model has a proposal for importance sampling, fitted after training
+            (see `lowerbound.nn.latents.importance`).
     """
     reader = FilledReader(features, missing)
     family = WithMissing(families.FixedSigma(sigma))
@@ -112,10 +121,11 @@ def gaussian(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model 
         components=components,
         prior=prior,
         pseudo_inputs=pseudo_inputs,
+        proposal=proposal,
     )
 
 
-def beta(
+def beta(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
     features: int,
     latent: int = 16,
     hidden: Sequence[int] = (128, 128),
@@ -123,6 +133,7 @@ def beta(
     components: int = 0,
     prior: str = "standard",
     pseudo_inputs: int = 100,
+    proposal: bool = False,
 ) -> LatentModel:
     """The beta-VAE: the Gaussian VAE, trained with the KL term weighted by beta (4 by default).
 
@@ -133,7 +144,9 @@ def beta(
         Higgins et al., "beta-VAE: learning basic visual concepts with a constrained variational
         framework", 2017, https://openreview.net/forum?id=Sy2fzU9gl
     """
-    return gaussian(features, latent, hidden, 1.0, missing, components, prior, pseudo_inputs)
+    return gaussian(
+        features, latent, hidden, 1.0, missing, components, prior, pseudo_inputs, proposal
+    )
 
 
 _SIGMAS: dict[str, Callable[[int], Family]] = {
@@ -174,6 +187,7 @@ def sigma(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
     components: int = 0,
     prior: str = "standard",
     pseudo_inputs: int = 100,
+    proposal: bool = False,
 ) -> LatentModel:
     """The sigma-VAE: the likelihood's scale is learned, so the ELBO needs no weight beta.
 
@@ -192,6 +206,7 @@ def sigma(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         components: components of a mixture prior fitted after training; 0 keeps `prior`.
         prior: the prior in training, as in `gaussian`.
         pseudo_inputs: number of the prior's components, learned inputs or exemplars.
+        proposal: as in `gaussian`.
     """
     choice("likelihood", likelihood, _SIGMAS)
     family, reader = numbers(likelihood, features), FilledReader(features, missing)
@@ -205,6 +220,7 @@ def sigma(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fil
         components=components,
         prior=prior,
         pseudo_inputs=pseudo_inputs,
+        proposal=proposal,
     )
 
 

@@ -31,6 +31,7 @@ from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
 from lowerbound.nn.distributions.chains import FARTHEST, Chain
 from lowerbound.nn.distributions.grey_levels import GreyCodes
 from lowerbound.nn.distributions.level_trees import TreeCodes
+from lowerbound.nn.latents.importance import by_proposal
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
 from lowerbound.recipes.record import Draw, draw_each
 from lowerbound.tasks.finite import using
@@ -303,6 +304,7 @@ def _by_weights(
     samples: int,
     most: int = 32,
     groups: Sequence[Sequence[int]] | None = None,
+    start: int | None = None,
 ) -> Tensor:
     """Apply `work` to tiles of rows and weighted draws of z, see `by_proposals`."""
 
@@ -310,7 +312,7 @@ def _by_weights(
         found = weighted(model, batch, drawing(0), samples)
         return work(batch, found), share(found.log_w)
 
-    return by_proposals(model, rows, weigh, most, groups=groups)
+    return by_proposals(model, rows, weigh, most, groups=groups, start=start)
 
 
 def _with_gaps(rows: Rows, groups: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -357,7 +359,9 @@ def impute_draws(
     x, gaps = _with_gaps(rows, groups)
     filled = x.repeat_interleave(draws, 0).view(len(x), draws, *x.shape[1:])
     if len(gaps):
-        filled[gaps] = _by_weights(model, subset(rows, gaps), work, samples, groups=())
+        # Draws of each row of its own: the copies of a table would otherwise depend on each other.
+        some = subset(rows, gaps)
+        filled[gaps] = _by_weights(model, some, work, samples, groups=(), start=start)
     return filled
 
 
@@ -521,17 +525,41 @@ def explain(
     scores = x.new_empty(len(hidden), len(x), dtype=torch.float64)
     expected = torch.full_like(x, torch.nan)
     together = max(1, EXPLAINED_CELLS // x.numel())  # one fit then serves poor rows of all groups
+    by_draws = _score_and_centre if by_proposal(model) is not model else _refined_score_and_centre
     for first in range(0, len(hidden), together):
         some = hidden[first : first + together]
         rest = x.expand(len(some), *x.shape).clone()
         for rows, columns in zip(rest, some, strict=True):
             rows[:, columns] = torch.nan
-        rows = Dense(rest.flatten(0, 1))
-        found = score(model, rows, samples, groups=groups)
+        found, centres = by_draws(model, Dense(rest.flatten(0, 1)), groups, samples)
         scores[first : first + together] = found.view(len(some), len(x))
-        centres = impute(model, rows, samples=samples).view_as(rest)
-        for centre, columns in zip(centres, some, strict=True):
+        for centre, columns in zip(centres.view_as(rest), some, strict=True):
             expected[:, columns] = centre[:, columns]
     missing = torch.stack([x[:, columns].isnan().all(1) for columns in hidden[1:]], 1)
     nats = (scores[0] - scores[1:]).T.to(x.dtype)
     return Surprise(nats.masked_fill(missing, 0.0), expected)
+
+
+def _score_and_centre(
+    model: nn.Module, rows: Rows, groups: Sequence[Sequence[int]], samples: int
+) -> tuple[Tensor, Tensor]:
+    """Return the score of every row, (n,) nats, and its expected values, (n, columns).
+
+    All rows have the same draws of one proposal, so that most of the error of two scores is in
+    both, and cancels in their difference; better proposals for some rows would undo that.
+    """
+
+    def work(batch: Batch, found: Weighted) -> Tensor:
+        nats = math.log(samples) - found.log_w.double().logsumexp(1, keepdim=True)
+        centre = average(found.px, found.weights.to(batch.x.dtype))
+        return torch.cat([nats, centre.double()], 1)
+
+    found = _by_weights(model, rows, work, samples, max(1, IMPUTING // samples))
+    return found[:, 0], found[:, 1:].to(torch.float32)
+
+
+def _refined_score_and_centre(
+    model: nn.Module, rows: Rows, groups: Sequence[Sequence[int]], samples: int
+) -> tuple[Tensor, Tensor]:
+    """Return the same, by better proposals for the rows that need them."""
+    return score(model, rows, samples, groups=groups), impute(model, rows, samples=samples)

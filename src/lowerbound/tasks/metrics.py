@@ -15,6 +15,7 @@ from lowerbound import noise
 from lowerbound.coding.rows import TILE_VALUES, Batch, Rows, subset, tile_of, tiles
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions.base import is_certain, is_continuous
+from lowerbound.nn.latents.importance import by_proposal
 from lowerbound.nn.trace import Choose, Encoded, Trace, from_posterior, from_prior, replay
 from lowerbound.tasks import hamiltonian, proposals
 from lowerbound.tasks.finite import using
@@ -141,7 +142,9 @@ class _Proposing:
         model: the model.
         work: see `by_proposals`.
         groups: see `by_proposals`.
-        numbers: (n,) the number of each row, by which its draws are keyed; None for its values.
+        numbers: (n,) the number of each row, by which its draws are keyed. None: all rows have
+            the same quasi-random draws, or draws keyed by their values if the model has no
+            proposal, as in versions without one.
         refine: whether to draw from refined proposals.
 
     Attributes:
@@ -159,16 +162,24 @@ class _Proposing:
         refine: bool = False,
     ) -> None:
         self.model, self.work, self.groups, self.refine = model, work, groups, refine
-        self.keys = RowKeys(numbers)
+        shared = numbers is None and by_proposal(model) is not model
+        self.keys = None if shared else RowKeys(numbers)
+        self.points = noise.SharedPoints()
         self.shares: list[Tensor] = []
         self.poor: list[Tensor] = []
 
     def __call__(self, batch: Batch) -> Tensor:
-        keys = self.keys(batch)
+        keys = None if self.keys is None else self.keys(batch)
         rule: Callable[[noise.Noise], Choose] = from_posterior
         if self.refine:
             rule = partial(proposals.proposing, proposals.refined(self.model, batch))
-        result, share = self.work(batch, lambda first: rule(noise.Keyed(keys, first)))
+
+        def drawing(first: int) -> Choose:
+            if keys is None:
+                return rule(self.points.part(len(batch.x), first))
+            return rule(noise.Keyed(keys, first))
+
+        result, share = self.work(batch, drawing)
         poor = torch.zeros_like(share, dtype=torch.bool)
         if self.groups is not None:
             poor = proposals.weak(batch, share)
@@ -225,7 +236,8 @@ def _weighted(
 ) -> tuple[Tensor, bool]:
     """Return `log_weights`, and whether q(z | x) is deterministic."""
     trace = Trace(choose, len(batch.x), samples, encoded)
-    log_p = model(batch.x, trace, batch.context).log_prob(batch.x.repeat_interleave(samples, 0))
+    px = by_proposal(model)(batch.x, trace, batch.context)
+    log_p = px.log_prob(batch.x.repeat_interleave(samples, 0))
     certain = all(is_certain(site.q) for site in trace.sites.values() if site.q is not None)
     return (log_p + trace.log_ratio()).view(-1, samples), certain
 

@@ -21,6 +21,7 @@ from torch.distributions import Distribution, Independent, Normal
 from lowerbound import noise
 from lowerbound.coding.rows import Batch
 from lowerbound.nn.distributions.base import Unchecked, log_support
+from lowerbound.nn.latents.importance import by_proposal
 from lowerbound.nn.latents.priors import from_normals
 from lowerbound.nn.trace import Choose, Drawn, Trace, from_posterior, from_prior
 
@@ -60,7 +61,7 @@ def weighted(model: nn.Module, batch: Batch, choose: Choose, samples: int) -> We
         samples: draws per row.
     """
     trace = Trace(choose, len(batch.x), samples)
-    px = model(batch.x, trace, batch.context)
+    px = by_proposal(model)(batch.x, trace, batch.context)
     log_p = px.log_prob(batch.x.repeat_interleave(samples, 0))
     log_w = (log_p + trace.log_ratio()).view(-1, samples)
     return Weighted(px, {name: site.z for name, site in trace.sites.items()}, log_w)
@@ -118,6 +119,17 @@ PART = 4096  # of them decoded together
 FEW_VALUES = math.log(1024)  # values of a row, up to which they are scored by these draws
 
 
+def takes_few_values(model: nn.Module, device: torch.device) -> bool:
+    """Return whether a row of a model without context has one of few values.
+
+    Args:
+        model: a module with ``forward(x, trace, context)``.
+        device: the device of its parameters.
+    """
+    px = model(None, Trace(from_prior(noise.generator("one", device=device)), 1), None)
+    return log_support(px) <= FEW_VALUES
+
+
 class PriorDraws:
     """Many draws of z from the prior, by which rows that take few values are scored.
 
@@ -141,8 +153,7 @@ class PriorDraws:
         """
         if row.context is not None or row.x.dim() != 2:
             return None
-        px = model(None, Trace(from_prior(noise.generator("one", device=device)), 1), None)
-        return cls(model, device) if log_support(px) <= FEW_VALUES else None
+        return cls(model, device) if takes_few_values(model, device) else None
 
     def sums(self, x: Tensor) -> Tensor:
         """Return the log-sums of w and of w^2 of rows (n, columns), (n, 2), where w = p(x | z)."""

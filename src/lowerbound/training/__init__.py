@@ -8,6 +8,7 @@
 - split: training, validation and calibration rows
 - objective: check the settings of the objective and build it
 - second_stage: train the prior of a model of codes with everything else frozen
+- proposal_stage: whether and how a proposal for importance sampling is fitted
 - row_stage: measure and train the chain of columns of a table
 - relations: find numbers that follow from others on all rows
 - gaussian_rows: fit a Gaussian to rows with gaps

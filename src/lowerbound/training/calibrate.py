@@ -41,7 +41,7 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
         inputs: the coded rows and their split.
         fitted: the model after training.
     """
-    model, arguments, history, engine, priors, rows = fitted
+    model, arguments, history, engine, priors, rows, proposal = fitted
     coding, coded, split = inputs.coding, inputs.coded, inputs.split
     index = split.calibration
     samples = inputs.samples or score_samples(model, coded)
@@ -73,6 +73,7 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
         "history": history.as_dict(),
         **({} if priors is None else {"priors_history": priors.as_dict()}),
         **({} if rows is None else {"rows_history": rows.as_dict()}),
+        **({} if proposal is None else {"proposal_history": proposal.as_dict()}),
         **_uses_of_rows(plan, model, inputs),
         "typical_nats": {}
         if typical is None

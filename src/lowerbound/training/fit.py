@@ -28,7 +28,9 @@ from lowerbound.files.stream import Stream
 from lowerbound.nn.distributions.chains import Chain
 from lowerbound.nn.distributions.table_rows import Table
 from lowerbound.nn.latents import mixture_priors
+from lowerbound.nn.latents.importance import ImportanceProposal
 from lowerbound.nn.model import LatentModel
+from lowerbound.nn.objectives.proposal_bound import ProposalBound
 from lowerbound.nn.objectives.random_orders import RandomOrders
 from lowerbound.recipes import Recipe, find, suggest
 from lowerbound.recipes.hierarchies import halved
@@ -38,7 +40,7 @@ from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.tasks.scoring import levels_lacking
 from lowerbound.tasks.trained import Model
-from lowerbound.training import after_training, row_stage
+from lowerbound.training import after_training, proposal_stage, row_stage
 from lowerbound.training.calibrate import calibrated, score_samples
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.engine import Engine
@@ -293,7 +295,8 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
         plan.seed,
         _refit_seconds(plan, inputs, fitted),
     )
-    fitted = _with_rows(plan, fitted._replace(model=model, arguments=arguments), inputs)
+    fitted = _with_proposal(plan, fitted._replace(model=model, arguments=arguments), inputs)
+    fitted = _with_rows(plan, fitted, inputs)
     # After the refit, whose forecast is rough: the rows that remain absorb its error.
     return calibrated(plan, frame, _limited(plan, inputs, fitted), fitted)
 
@@ -425,7 +428,12 @@ def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
     Raises:
         UsageError: E259 if the data have missing values and the recipe has no argument `missing`.
     """
-    settings = {name: value for name, value in plan.settings.items() if name not in OBJECTIVE}
+    later = {"proposal"}  # it is made after training
+    settings = {
+        name: value
+        for name, value in plan.settings.items()
+        if name not in OBJECTIVE and name not in later
+    }
     arguments = {**plan.recipe.arguments, **_decided(plan.recipe, coding), **settings}
     if "hidden" in plan.recipe.parameters:
         arguments.setdefault("hidden", list(PRESETS[plan.preset].hidden))
@@ -593,6 +601,29 @@ def _with_learned_priors(plan: Plan, first: Fitted, inputs: FitInputs) -> Fitted
     history, _ = _trained(plan, inputs, FrozenElbo(model), (budget, optimiser), "priors")
     model = model.cpu().requires_grad_(True)
     return first._replace(model=model, arguments=arguments, priors=history)
+
+
+def _with_proposal(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
+    """Fit the proposal of importance sampling; the model stays as it is."""
+    model, arguments = fitted.model, fitted.arguments
+    if fitted.history.stopped == "interrupt":
+        return fitted
+    if not proposal_stage.is_wanted(plan, model, arguments):
+        return fitted
+    seconds = proposal_stage.TIME * _training_seconds(plan, inputs, model, arguments)
+    settings = proposal_stage.settings(
+        plan, _optimiser(plan, inputs.valid), None if seconds == math.inf else seconds
+    )
+    with noise.isolated(plan.seed, "proposal weights"):
+        model.proposal = ImportanceProposal.like(model)
+    model.requires_grad_(False).to(device_of(plan.device))
+    model.proposal.requires_grad_(True)
+    told = plan.recipe.tells_of_gaps(arguments)
+    columns = [group.parts for group in inputs.coding.groups] if told else None
+    objective = ProposalBound(model, columns)
+    history, _ = _trained(plan, inputs, objective, settings, "proposal")
+    model.cpu().requires_grad_(True)
+    return fitted._replace(arguments={**arguments, "proposal": True}, proposal=history)
 
 
 def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:

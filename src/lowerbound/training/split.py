@@ -123,6 +123,7 @@ class Fitted(NamedTuple):
         engine: threads, kernels, layout and precision used in training.
         priors: the history of the second stage, which trains the priors, or None.
         rows: the history of the training of the chain of columns, or None.
+        proposal: the history of the training of the proposal, or None.
     """
 
     model: LatentModel
@@ -131,3 +132,4 @@ class Fitted(NamedTuple):
     engine: Engine
     priors: History | None = None
     rows: History | None = None
+    proposal: History | None = None

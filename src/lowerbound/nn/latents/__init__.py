@@ -2,6 +2,7 @@
 
 - posteriors: rules that make q(z | h, f, p)
 - priors: p(z | h)
+- importance: proposals r(z | x) for importance sampling
 - mixture_priors: VampPrior and exemplars
 - codebooks: vector quantisation
 - code_priors: priors over grids of codes

@@ -124,16 +124,17 @@ class DiagonalMixture(MixtureSameFamily):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p of (..., d) values.
 
-        Because all rows share the components, the squares expand into two matrix products; torch
-        would form rows x K x d numbers. The products cancel, so that they are taken in float64.
+        Because all rows share the components, log p of each is linear in z and z^2: one matrix
+        product, where torch would form rows x K x d numbers. Its terms cancel, so that it is
+        taken in float64.
         """
         logits, loc, scale = (t.double() for t in self.parameters)
         z, precision = value.double(), scale**-2
-        square = z.square() @ precision.T - 2 * z @ (loc * precision).T
-        square = square + (loc.square() * precision).sum(1)
-        constant = scale.log().sum(1) + 0.5 * loc.shape[1] * math.log(2 * math.pi)
-        log_p = (logits.log_softmax(-1) - constant - 0.5 * square).logsumexp(-1)
-        return log_p.to(value.dtype)
+        each = -0.5 * loc.square() * precision - scale.log() - 0.5 * math.log(2 * math.pi)
+        terms = torch.cat([-0.5 * precision, loc * precision, each.sum(1, keepdim=True)], 1)
+        powers = torch.cat([z.square(), z, torch.ones_like(z[..., :1])], -1)
+        log_p = (powers @ terms.T).to(value.dtype)
+        return (log_p + logits.log_softmax(-1).to(value.dtype)).logsumexp(-1)
 
 
 class Coupling(nn.Module):

@@ -4,6 +4,7 @@
 - aggregate: MMD and total correlation
 - adversarial: a discriminator beside another objective
 - hidden_cells: posteriors of rows with missing cells
+- proposal_bound: the fit of a proposal for importance sampling
 - random_orders: the likelihood of a chain of columns
 - hybrid: latents of both the posterior and the prior
 - spectral: spectral regularisation

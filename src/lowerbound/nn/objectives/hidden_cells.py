@@ -16,6 +16,35 @@ from lowerbound.noise import Noise
 EVERY = 2  # one row of this many is learned with hidden cells too
 
 
+class RandomGaps(nn.Module):
+    """Rows with cells replaced by NaN at random, for training an encoder for rows with gaps.
+
+    The share of hidden cells of a row is uniform in [0, 1], so that all numbers of hidden cells
+    are equally frequent. Missing cells stay missing.
+
+    Args:
+        groups: all columns, in groups that are hidden together, such as the parts of a date; by
+            default, each column is hidden alone.
+    """
+
+    group: Tensor  # of each column; empty where each column is hidden alone
+
+    def __init__(self, groups: Sequence[Sequence[int]] = ()) -> None:
+        super().__init__()
+        self.number = len(groups)
+        of_column = {column: i for i, columns in enumerate(groups) for column in columns}
+        order = torch.tensor([of_column[i] for i in range(len(of_column))], dtype=torch.long)
+        self.register_buffer("group", order, persistent=False)
+
+    def forward(self, x: Tensor, noise: Noise) -> Tensor:
+        """Return rows (B, columns) with cells replaced by NaN at random."""
+        share = noise("hidden share", torch.Size([len(x), 1]), x)
+        each = noise("hidden cells", torch.Size([len(x), self.number or x.shape[1]]), x)
+        # Of two standard normals, one is below the other with a probability that is uniform.
+        hidden = each < share
+        return x.masked_fill(hidden[:, self.group] if self.number else hidden, torch.nan)
+
+
 class HiddenCells(nn.Module):
     """Another objective, plus the ELBO of rows whose cells are hidden at random.
 
@@ -24,8 +53,7 @@ class HiddenCells(nn.Module):
     q(z | x_o) is trained towards the posterior of every subset of the columns, for the imputation
     and the scores of rows with gaps, and the generative model is that of the other objective.
 
-    The share of hidden cells of a row is uniform in [0, 1], so that all numbers of hidden cells
-    are equally frequent. Missing cells stay missing. In evaluation, the term is left out.
+    See `RandomGaps` for the cells that are hidden. In evaluation, the term is left out.
 
     References:
         The ELBO of incomplete rows: Nazabal et al., "Handling incomplete heterogeneous data using
@@ -46,18 +74,13 @@ class HiddenCells(nn.Module):
     ['beta', 'distortion', 'elbo', 'hidden', 'rate']
     """
 
-    group: Tensor  # of each column; empty where each column is hidden alone
-
     def __init__(
         self,
         objective: nn.Module,
         groups: Sequence[Sequence[int]] = (),
     ) -> None:
         super().__init__()
-        self.objective, self.number = objective, len(groups)
-        of_column = {column: i for i, columns in enumerate(groups) for column in columns}
-        order = torch.tensor([of_column[i] for i in range(len(of_column))], dtype=torch.long)
-        self.register_buffer("group", order, persistent=False)
+        self.objective, self.hide = objective, RandomGaps(groups)
 
     @property
     def model(self) -> LatentModel:
@@ -76,14 +99,6 @@ class HiddenCells(nn.Module):
         with evaluating(self.model):  # no layer may learn its statistics from these rows
             hidden = Elbo(_PosteriorOnly(self.model))(some, step, noise, given)
         return Loss(value + hidden.value, {**terms, "hidden": hidden.value.detach()})
-
-    def hide(self, x: Tensor, noise: Noise) -> Tensor:
-        """Return rows (B, columns) with cells replaced by NaN at random."""
-        share = noise("hidden share", torch.Size([len(x), 1]), x)
-        each = noise("hidden cells", torch.Size([len(x), self.number or x.shape[1]]), x)
-        # Of two standard normals, one is below the other with a probability that is uniform.
-        hidden = each < share
-        return x.masked_fill(hidden[:, self.group] if self.number else hidden, torch.nan)
 
 
 class _PosteriorOnly(nn.Module):

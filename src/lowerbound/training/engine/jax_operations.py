@@ -431,6 +431,15 @@ def _logsumexp(x: Array, dim: Any, keepdim: bool = False) -> Array:
     return jax.scipy.special.logsumexp(x, _axes(dim), keepdims=keepdim)
 
 
+@operation("linalg_solve_triangular")
+def _solve_triangular(
+    a: Array, b: Array, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Array:
+    return lax.linalg.triangular_solve(
+        a, b, left_side=left, lower=not upper, unit_diagonal=unitriangular
+    )
+
+
 @operation("linalg_vector_norm")
 def _vector_norm(x: Array, order: float = 2, dim: Any = None, keepdim: bool = False) -> Array:
     if order != 2:
