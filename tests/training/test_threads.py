@@ -17,8 +17,8 @@ from lowerbound import VAE, noise, recipes
 from lowerbound.coding.rows import Dense
 from lowerbound.nn.networks.mlp import ValueDropout
 from lowerbound.nn.objectives.elbo import Elbo
-from lowerbound.tasks import draws, latent_use, metrics
-from lowerbound.training.engine import loop, machine
+from lowerbound.tasks import draws, latent_use, metrics, parts
+from lowerbound.training.engine import loop
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.loop import draws_globally
 from lowerbound.training.engine.settings import Budget, Optimiser
@@ -155,14 +155,14 @@ def test_a_number_of_threads_is_set_for_the_calling_thread_alone():
 
     with ThreadPoolExecutor(1) as pool, ThreadPoolExecutor(1) as later:
         waiting = pool.submit(other)
-        with machine.threads(before + 1):
+        with parts.threads(before + 1):
             inside.wait()
             assert torch.get_num_threads() == before + 1
             assert later.submit(torch.get_num_threads).result() == before
             inside.wait()
         assert waiting.result() == [before, before]
     assert torch.get_num_threads() == before
-    with pytest.raises(ZeroDivisionError), machine.threads(before + 1):
+    with pytest.raises(ZeroDivisionError), parts.threads(before + 1):
         raise ZeroDivisionError
     assert torch.get_num_threads() == before
 
@@ -178,7 +178,7 @@ def test_threads_that_begin_while_a_number_is_set_have_the_default():
     beginning = Thread(target=begin)
     beginning.start()
     while beginning.is_alive():
-        with machine.threads(before + 1):
+        with parts.threads(before + 1):
             assert torch.get_num_threads() == before + 1
     for thread in new:
         thread.join()
@@ -195,11 +195,11 @@ def test_fits_with_other_numbers_of_threads_do_not_change_sums_in_this_one():
 
     def switching() -> None:
         for _ in range(20):
-            with machine.threads(before + 1):
+            with parts.threads(before + 1):
                 x[0].sum()
 
     alone = sums()
-    with machine.threads(before + 1):
+    with parts.threads(before + 1):
         assert not torch.equal(sums(), alone)
     found = together([switching, sums, switching, sums, sums])
     assert all(torch.equal(made, alone) for made in (found[1], found[3], found[4]))

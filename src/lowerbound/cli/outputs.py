@@ -7,7 +7,6 @@ import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -223,18 +222,15 @@ def walked(
     if not whole:
         # Imported by name, since it imports torch: --help does not wait for it.
         given = import_module("lowerbound.coding.large").needed(given, trained.coding)
-    # Coding a table takes as long as embedding it; coding a matrix takes no time.
-    slow = isinstance(given, Stream) and given.typed
     clock, n = Clock(), 0
-    with import_module("lowerbound.training.engine.machine").one_left() if slow else nullcontext():
-        for frame, coded in ahead(trained.encode(part) for part in given.parts()):
-            yield frame, coded
-            if isinstance(given, Stream):
-                allocators.trim()
-            n += frame.rows
-            if n < given.rows:
-                speed = spell_speed(n / max(clock(), 1e-9))
-                voice.show(n / given.rows, f"{n:,} of {given.rows:,} rows  {speed}")
+    for frame, coded in ahead(trained.encode(part) for part in given.parts()):
+        yield frame, coded
+        if isinstance(given, Stream):
+            allocators.trim()
+        n += frame.rows
+        if n < given.rows:
+            speed = spell_speed(n / max(clock(), 1e-9))
+            voice.show(n / given.rows, f"{n:,} of {given.rows:,} rows  {speed}")
 
 
 def with_ids(frame: Whole, ids: Sequence[str], table: pa.Table) -> pa.Table:

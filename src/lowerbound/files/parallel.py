@@ -34,14 +34,20 @@ def share(folder: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def in_order(
-    work: Callable[[In], Out], items: Iterable[In]
+    work: Callable[[In], Out], items: Iterable[In], together: int | None = None
 ) -> Iterator[tuple[int, Out | LowerboundError]]:
     """Yield (place, result or error of ours) in the order of the items.
 
-    However many there are, at most two results per processor wait for the reader.
+    However many there are, at most two results per thread wait for the reader.
+
+    Args:
+        work: function of an item.
+        items: any number of them.
+        together: number of threads; one for each processor by default.
     """
     waiting: deque[Future[Out | LowerboundError]] = deque()
-    most, place = 2 * workers(), 0
+    count = together or workers()
+    most, place = 2 * count, 0
 
     def guarded(item: In) -> Out | LowerboundError:
         try:
@@ -49,7 +55,7 @@ def in_order(
         except LowerboundError as error:
             return error
 
-    with ThreadPoolExecutor(workers(), "files") as pool:
+    with ThreadPoolExecutor(count, "items") as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(guarded, item))

@@ -12,6 +12,7 @@
 - rules: the dependencies that drawn and filled rows keep, in words
 - crps: how close draws are to the values that came
 - compare, compare_report: measures of drawn rows against real ones; the report on a model
+- parts: rows in parts that the processors work on side by side
 - proposals: draws of z for importance sampling
 - doctor, latent_use: diagnosis of a model
 - restore, restore_picture: denoise, upscale, inpaint and segment pictures

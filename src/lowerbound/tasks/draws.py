@@ -24,7 +24,7 @@ from torch.distributions import (
 )
 
 from lowerbound import noise
-from lowerbound.coding.rows import Batch, Dense, Rows, subset
+from lowerbound.coding.rows import Batch, Dense, Rows, subset, tile_of
 from lowerbound.columns.base import Scale
 from lowerbound.nn.distributions import base
 from lowerbound.nn.distributions.base import Blocks, Observed, log_prob_cells
@@ -35,7 +35,8 @@ from lowerbound.nn.latents.importance import by_proposal
 from lowerbound.nn.trace import Trace, from_prior, posterior_mean, replay
 from lowerbound.recipes.record import Draw, draw_each
 from lowerbound.tasks.finite import using
-from lowerbound.tasks.metrics import Drawing, by_proposals, by_tiles, log_likelihood
+from lowerbound.tasks.metrics import TILE, Drawing, by_proposals, by_tiles, log_likelihood
+from lowerbound.tasks.parts import by_parts
 from lowerbound.tasks.proposals import Weighted, has_gaps, share, weighted
 
 SCORE_SAMPLES = 32
@@ -43,6 +44,7 @@ SCORE_WORK = 1e8  # floating-point operations of a pass up to which a score take
 SAMPLE_CHUNK = 8192
 EMBEDDED_CELLS = 1 << 21  # values of a tile of wide rows: fewer passes over the first weights
 EMBEDDED = 4096  # rows of a tile: one pass each, without draws
+COMPLETED = 1024  # rows completed together
 IMPUTING = 4096  # draws of z together, for the values of rows with gaps
 EXPLAINED_CELLS = 1 << 22  # of rows without one value each, scored together
 EXPECTING = 8  # draws of x at each z for the mean cost of a pixel
@@ -86,7 +88,12 @@ def embed(model: nn.Module, rows: Rows) -> Tensor:
         model(batch.x, trace, batch.context)
         return torch.cat([site.z.flatten(1) for site in trace.sites.values()], 1)
 
-    return by_tiles(model, rows, work, EMBEDDED, EMBEDDED_CELLS)
+    def of_part(part: Rows, first: int) -> Tensor:
+        return by_tiles(model, part, work, EMBEDDED, EMBEDDED_CELLS)
+
+    with using(model) as device:
+        tile = tile_of(rows, EMBEDDED, EMBEDDED_CELLS)
+        return by_parts(rows, tile, of_part, device)
 
 
 def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
@@ -95,7 +102,11 @@ def reconstruct(model: nn.Module, rows: Rows) -> Tensor:
     def work(batch: Batch) -> Tensor:
         return model(batch.x, Trace(posterior_mean, len(batch.x)), batch.context).mean
 
-    return by_tiles(model, rows, work)
+    def of_part(part: Rows, first: int) -> Tensor:
+        return by_tiles(model, part, work)
+
+    with using(model) as device:
+        return by_parts(rows, tile_of(rows, TILE), of_part, device)
 
 
 @torch.no_grad()
@@ -194,7 +205,12 @@ def impute(
     filled, gaps = _with_gaps(rows, groups)
     if len(gaps):
         some, most = subset(rows, gaps), max(1, IMPUTING // samples)
-        filled[gaps] = _by_weights(model, some, work, samples, most, groups=())
+
+        def of_part(part: Rows, first: int) -> Tensor:
+            return _by_weights(model, part, work, samples, most, groups=())
+
+        with using(model) as device:
+            filled[gaps] = by_parts(some, tile_of(rows, most), of_part, device)
     return filled
 
 
@@ -265,9 +281,15 @@ def complete(rows: nn.Module, x: Tensor) -> Tensor:
         rows: a model of rows without latents, whose likelihood is a `Chain`.
         x: (n, columns) coded rows; observed values are unchanged.
     """
+
+    def of_part(part: Rows, first: int) -> Tensor:
+        values = part.take(torch.arange(len(part))).x
+        with torch.no_grad():
+            return torch.cat([chain_of(rows).expected(some) for some in values.split(COMPLETED)])
+
     with using(rows):
-        done = [chain_of(rows).expected(some) for some in x.split(SAMPLE_CHUNK)]
-    return dependent(rows, x, torch.cat(done))
+        done = by_parts(Dense(x), COMPLETED, of_part, x.device)
+    return dependent(rows, x, done)
 
 
 def complete_draws(
@@ -554,7 +576,13 @@ def _score_and_centre(
         centre = average(found.px, found.weights.to(batch.x.dtype))
         return torch.cat([nats, centre.double()], 1)
 
-    found = _by_weights(model, rows, work, samples, max(1, IMPUTING // samples))
+    most = max(1, IMPUTING // samples)
+
+    def of_part(part: Rows, first: int) -> Tensor:
+        return _by_weights(model, part, work, samples, most)
+
+    with using(model) as device:
+        found = by_parts(rows, tile_of(rows, most), of_part, device)
     return found[:, 0], found[:, 1:].to(torch.float32)
 
 

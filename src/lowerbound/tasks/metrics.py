@@ -19,6 +19,7 @@ from lowerbound.nn.latents.importance import by_proposal
 from lowerbound.nn.trace import Choose, Encoded, Trace, from_posterior, from_prior, replay
 from lowerbound.tasks import hamiltonian, proposals
 from lowerbound.tasks.finite import using
+from lowerbound.tasks.parts import by_parts
 
 T = TypeVar("T", float, Tensor)
 
@@ -285,7 +286,13 @@ def log_likelihood(
     few = _of_few_values(model, rows, most)
     if few is None:
         flat = ONCE // min(samples, chunk)
-        found = by_proposals(model, rows, estimator, most, flat, groups=groups, start=start)
+
+        def of_part(part: Rows, first: int) -> Tensor:
+            begun = None if start is None else start + first
+            return by_proposals(model, part, estimator, most, flat, groups=groups, start=begun)
+
+        with using(model) as device:
+            found = by_parts(rows, tile_of(rows, most, flat), of_part, device)
         return _estimate(found, samples)
     rare = few.standard_error > RARE
     if rare.any():  # the posterior may propose better than the prior
@@ -373,16 +380,23 @@ def elbo(
         most: rows per pass.
         start: number of the first row, see `log_likelihood`.
     """
-    keys = RowKeys(None if start is None else torch.arange(start, start + len(rows)))
 
-    def work(batch: Batch) -> Tensor:
-        trace = Trace(from_posterior(noise.Keyed(keys(batch))), len(batch.x), samples)
-        px = model(batch.x, trace, batch.context)
-        log_p = px.log_prob(batch.x.repeat_interleave(samples, 0))
-        both = torch.stack([-log_p, trace.kl()], 1).double()
-        return both.view(-1, samples, 2).mean(1)
+    def of_part(part: Rows, first: int) -> Tensor:
+        begun = None if start is None else start + first
+        keys = RowKeys(None if begun is None else torch.arange(begun, begun + len(part)))
 
-    distortion, rate = by_tiles(model, rows, work, most, ONCE // samples).unbind(1)
+        def work(batch: Batch) -> Tensor:
+            trace = Trace(from_posterior(noise.Keyed(keys(batch))), len(batch.x), samples)
+            px = model(batch.x, trace, batch.context)
+            log_p = px.log_prob(batch.x.repeat_interleave(samples, 0))
+            both = torch.stack([-log_p, trace.kl()], 1).double()
+            return both.view(-1, samples, 2).mean(1)
+
+        return by_tiles(model, part, work, most, ONCE // samples)
+
+    with using(model) as device:
+        tile = tile_of(rows, most, ONCE // samples)
+        distortion, rate = by_parts(rows, tile, of_part, device).unbind(1)
     return Bound(-distortion - rate, distortion, rate)
 
 

@@ -22,9 +22,10 @@ from lowerbound import noise
 from lowerbound.coding.rows import Batch
 from lowerbound.files import allocators
 from lowerbound.nn.model import evaluating
+from lowerbound.tasks.parts import threads
 from lowerbound.training.engine.graphs import Unrecordable, record
 from lowerbound.training.engine.kernels import replaced
-from lowerbound.training.engine.machine import GAIN, Machine, threads
+from lowerbound.training.engine.machine import GAIN, Machine
 
 SMALL_STEP = 4e7  # floating-point operations of a forward pass below which one thread is faster
 SAVED = 1e-5  # seconds that compiling saves per operation of a step

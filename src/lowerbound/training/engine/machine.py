@@ -6,7 +6,6 @@ If the user's cache folder is not writable, nothing is measured and the default 
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import math
@@ -15,9 +14,8 @@ import platform
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -30,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from lowerbound import noise
+from lowerbound.tasks.parts import threads
 from lowerbound.training.engine import kernels
 
 FORMAT = 2
@@ -100,72 +99,6 @@ def _this() -> Machine:
     measured = measure()
     _write(place, json.dumps({"format": FORMAT, **asdict(measured)}))
     return _read(place) or Machine()  # if another process has written the file, use its numbers
-
-
-@contextmanager
-def one_left() -> Iterator[None]:
-    """Use one torch thread less inside the block, to leave a processor to a reading thread.
-
-    The threads of a product busy-wait for each other: if one shares its processor with the
-    reading thread, it delays all of them.
-    """
-    with threads(max(1, torch.get_num_threads() - 1)):
-        yield
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Use `count` torch threads in the calling thread, inside the block, and in no other thread.
-
-    Sums and products can differ in their last bits with the number of threads: a fit must not
-    change the results of other threads. ``torch.set_num_threads`` also sets the default of
-    threads that use torch for the first time later, so the number is set by the functions that
-    it calls for the calling thread: those of OpenMP and of MKL.
-    """
-    before = torch.get_num_threads()
-    if count == before:
-        yield
-        return
-    _set_threads(count)
-    try:
-        yield
-    finally:
-        _set_threads(before)
-
-
-def _set_threads(count: int) -> None:
-    for set_number in _thread_setters():
-        set_number(count)
-    if torch.get_num_threads() != count:
-        _set_and_reset_default(count)
-
-
-@cache
-def _thread_setters() -> tuple[Callable[[int], object], ...]:
-    """The functions by which torch sets the number of the calling thread; none if not found."""
-    folder = Path(torch.__file__).parent / "lib"
-    names = ["omp_set_num_threads"]
-    if torch.backends.mkl.is_available():
-        names.append("MKL_Set_Num_Threads_Local")
-    for ending in ("so", "dylib"):
-        with suppress(OSError, AttributeError):
-            library = ctypes.CDLL(str(folder / f"libtorch_cpu.{ending}"))
-            return tuple(getattr(library, name) for name in names)
-    return ()
-
-
-_SWITCHING = Lock()
-
-
-def _set_and_reset_default(count: int) -> None:
-    """Set the number by torch, and let another thread reset the default.
-
-    A thread that uses torch for the first time between the two keeps `count`.
-    """
-    with _SWITCHING, ThreadPoolExecutor(1) as new:
-        others = new.submit(torch.get_num_threads).result()
-        torch.set_num_threads(count)
-        new.submit(torch.set_num_threads, others).result()
 
 
 def measure() -> Machine:
