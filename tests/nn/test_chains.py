@@ -109,6 +109,48 @@ def test_every_subset_of_codes_sums_to_one(chain):
 
 
 @torch.no_grad()
+def test_columns_together_are_as_each_alone_in_any_order(chain):
+    rows = torch.tensor(table(20), dtype=torch.float32)
+    rows[::3, CODE] = torch.nan
+    first = torch.rand(rows.shape, generator=generator("first")) < 0.3
+    order = [TIED, REAL, ATOM, COPY, WHOLE, CODE]
+    for given in (None, first):
+        together = chain.log_prob_of_places(rows, order, range(6), given)
+        each = [chain.log_prob_of_places(rows, order, range(i, i + 1), given) for i in range(6)]
+        assert torch.allclose(together, torch.cat(each, 1), atol=1e-5)
+
+
+@torch.no_grad()
+def test_vectors_are_those_of_each_column_and_0_where_unseen(chain):
+    x = torch.tensor(table(20), dtype=torch.float32)
+    x[::3, REAL] = torch.nan
+    rows, seen = chain.read(x), chain.known(x)
+    found = chain.vectors(rows, seen)
+    assert found.shape == (6, 20, 16)
+    assert (found[REAL, ::3] == 0).all()
+    for column in range(6):
+        number = chain.place.get(column)
+        own = rows.values[:, 0 if number is None else number]
+        one = chain.net.vector(column, rows.codes[:, column], number, own)
+        at = seen[:, column]
+        assert at.any()
+        assert torch.allclose(found[column][at], one[at], atol=1e-5)
+
+
+@torch.no_grad()
+def test_numbers_without_a_grid_stay_as_they_are(chain):
+    x = torch.tensor([[0.3, 0.3, 0.3], [-1.2, -1.2, -1.2]])
+    middle, low, high = chain.rounded(x, torch.arange(3))  # WHOLE, COPY and REAL
+    for each in (middle, low, high):
+        assert torch.equal(each[:, 2], x[:, 2])
+    assert middle[:, :2].tolist() == [[0.5, 0.5], [-1.0, -1.0]]
+    assert (low[:, :2] < middle[:, :2]).all()
+    assert (middle[:, :2] < high[:, :2]).all()
+    alone = chain.rounded(x[:, 2:], torch.tensor([2]))
+    assert all(torch.equal(each, x[:, 2:]) for each in alone)
+
+
+@torch.no_grad()
 def test_a_closed_gate_adds_nothing(chain):
     row = torch.tensor([[1.0, 0.0, torch.nan, 0.5, 0.1, 2.0]])
     other = row.clone()
