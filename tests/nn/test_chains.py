@@ -9,6 +9,7 @@ import torch
 
 from lowerbound.columns.base import Scale
 from lowerbound.nn.distributions.chains import Chain
+from lowerbound.nn.networks.seen_values import SeenValues
 from lowerbound.nn.objectives import random_orders
 from lowerbound.noise import generator
 from lowerbound.training.row_stage import CodedColumns, measured
@@ -135,6 +136,15 @@ def test_vectors_are_those_of_each_column_and_0_where_unseen(chain):
         at = seen[:, column]
         assert at.any()
         assert torch.allclose(found[column][at], one[at], atol=1e-5)
+
+
+@torch.no_grad()
+def test_first_vectors_of_numbers_are_the_same_for_all_codes():
+    net = SeenValues([3, 4], [1], width=8)
+    codes = torch.tensor([[0, 0], [1, 3]])
+    found = net.vectors(codes, torch.full((2, 1), 0.7), torch.ones(2, 2).bool())
+    assert torch.equal(found[1, 0], found[1, 1])
+    assert not torch.equal(found[0, 0], found[0, 1])
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SPREAD = 0.3  # standard deviation of the first vectors
+OF_SQUARES = 0.2  # the same, of squares of numbers, as a share of it
 
 
 class SeenValues(nn.Module):
@@ -42,6 +43,10 @@ class SeenValues(nn.Module):
         count = len(sizes)
         self.codes = nn.Parameter(torch.empty(starts[-1], width).normal_(0.0, SPREAD))
         self.slopes = nn.Parameter(torch.empty(2, len(numbers), width).normal_(0.0, SPREAD))
+        with torch.no_grad():  # first states are nearly linear in numbers, without noise of codes
+            self.slopes[1] *= OF_SQUARES
+            for column in numbers:
+                self.codes[starts[column] : starts[column + 1]] = 0.0
         self.start = nn.Parameter(torch.zeros(width))
         self.scale = nn.Parameter(torch.empty(count, width).normal_(1.0, 0.1))
         self.shift = nn.Parameter(torch.empty(count, width).normal_(0.0, SPREAD))
