@@ -9,6 +9,7 @@ import torch
 
 from lowerbound.columns.base import Scale
 from lowerbound.nn.distributions.chains import Chain
+from lowerbound.nn.networks.seen_values import SeenValues
 from lowerbound.nn.objectives import random_orders
 from lowerbound.noise import generator
 from lowerbound.training.row_stage import CodedColumns, measured
@@ -106,6 +107,57 @@ def test_every_subset_of_codes_sums_to_one(chain):
             x[:, list(some)] = torch.tensor(list(grid), dtype=torch.float32)
             total = chain.log_prob(x).double().exp().sum().item()
             assert total == pytest.approx(1.0, abs=1e-5)
+
+
+@torch.no_grad()
+def test_columns_together_are_as_each_alone_in_any_order(chain):
+    rows = torch.tensor(table(20), dtype=torch.float32)
+    rows[::3, CODE] = torch.nan
+    first = torch.rand(rows.shape, generator=generator("first")) < 0.3
+    order = [TIED, REAL, ATOM, COPY, WHOLE, CODE]
+    for given in (None, first):
+        together = chain.log_prob_of_places(rows, order, range(6), given)
+        each = [chain.log_prob_of_places(rows, order, range(i, i + 1), given) for i in range(6)]
+        assert torch.allclose(together, torch.cat(each, 1), atol=1e-5)
+
+
+@torch.no_grad()
+def test_vectors_are_those_of_each_column_and_0_where_unseen(chain):
+    x = torch.tensor(table(20), dtype=torch.float32)
+    x[::3, REAL] = torch.nan
+    rows, seen = chain.read(x), chain.known(x)
+    found = chain.vectors(rows, seen)
+    assert found.shape == (6, 20, 16)
+    assert (found[REAL, ::3] == 0).all()
+    for column in range(6):
+        number = chain.place.get(column)
+        own = rows.values[:, 0 if number is None else number]
+        one = chain.net.vector(column, rows.codes[:, column], number, own)
+        at = seen[:, column]
+        assert at.any()
+        assert torch.allclose(found[column][at], one[at], atol=1e-5)
+
+
+@torch.no_grad()
+def test_first_vectors_of_numbers_are_the_same_for_all_codes():
+    net = SeenValues([3, 4], [1], width=8)
+    codes = torch.tensor([[0, 0], [1, 3]])
+    found = net.vectors(codes, torch.full((2, 1), 0.7), torch.ones(2, 2).bool())
+    assert torch.equal(found[1, 0], found[1, 1])
+    assert not torch.equal(found[0, 0], found[0, 1])
+
+
+@torch.no_grad()
+def test_numbers_without_a_grid_stay_as_they_are(chain):
+    x = torch.tensor([[0.3, 0.3, 0.3], [-1.2, -1.2, -1.2]])
+    middle, low, high = chain.rounded(x, torch.arange(3))  # WHOLE, COPY and REAL
+    for each in (middle, low, high):
+        assert torch.equal(each[:, 2], x[:, 2])
+    assert middle[:, :2].tolist() == [[0.5, 0.5], [-1.0, -1.0]]
+    assert (low[:, :2] < middle[:, :2]).all()
+    assert (middle[:, :2] < high[:, :2]).all()
+    alone = chain.rounded(x[:, 2:], torch.tensor([2]))
+    assert all(torch.equal(each, x[:, 2:]) for each in alone)
 
 
 @torch.no_grad()

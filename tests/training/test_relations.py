@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import lowerbound
+from lowerbound.training import relations
 from lowerbound.training.relations import at_most, formulas, related
 
 N = 400
@@ -67,6 +68,22 @@ def test_few_rows_or_unrelated_numbers_have_none():
     assert formulas(raw, np.full(6, 0.1)) == {}
     exact = amounts(30)[["price", "fee", "total"]].to_numpy()
     assert formulas(exact, np.full(3, 0.01)) == {}  # of 30 rows
+
+
+def test_no_sum_is_looked_for_where_that_of_all_columns_fails(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(N, 9))
+    x[:, 8] = x[:, :8].sum(1)
+    x[0, 0] = np.nan
+    looked, search = [], relations._both_ways
+    monkeypatch.setattr(
+        relations,
+        "_both_ways",
+        lambda raw, column, *rest: looked.append(column) or search(raw, column, *rest),
+    )
+    assert formulas(x[:, :8], np.zeros(8)) == {}
+    assert not looked
+    assert sorted(formulas(x, np.zeros(9))[8].columns) == list(range(8))
+    assert 8 in looked
 
 
 def test_rows_with_gaps_are_left_out_of_the_evidence():

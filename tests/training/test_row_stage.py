@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 import lowerbound
-from lowerbound.training.row_stage import _determines, _Label, _rare
+from lowerbound.coding.tables import TableCoding
+from lowerbound.training.plan import Plan
+from lowerbound.training.row_stage import _determines, _Label, _rare, settings
 
 N = 300
 TOWNS = {"york": 1, "bath": 2, "hull": 2}  # the region is determined by the town
@@ -115,3 +117,29 @@ def test_pairs_far_rarer_than_chance_start_rare():
     assert tables[0][0, 1] == pytest.approx(np.log(0.5 / 125))
     assert np.count_nonzero(tables[0]) == 1
     assert np.array_equal(tables[1], tables[0].T)
+
+
+class _Columns(TableCoding):
+    """A coding of 20 columns, of which only the number matters."""
+
+    def __init__(self):
+        pass
+
+    def arguments(self):
+        return {"sizes": [1] * 20}
+
+
+def test_small_tables_take_few_small_steps_and_large_ones_lower_rates():
+    every = [settings(Plan(), _Columns(), n, None) for n in (500, 2_000, 20_000, 300_000)]
+    batches = [optimiser.batch_size for _, optimiser in every]
+    assert batches == [64, 64, 128, 128]
+    rows = (500, 2_000, 20_000, 300_000)
+    steps = [
+        b.total(max(1, n // size)) for (b, _), n, size in zip(every, rows, batches, strict=True)
+    ]
+    assert steps == [150, 186, 936, 3750]
+    small, middle, usual, large = (optimiser.learning_rate for _, optimiser in every)
+    assert small < middle < usual
+    assert large < usual
+    first = settings(Plan(learning_rate=0.5), _Columns(), 500, None)[1]
+    assert first.learning_rate == 0.5

@@ -31,6 +31,9 @@ HALF = 0.5 + 1e-6  # difference from a formula, in steps of the grid: an exact h
 BELOW_HALF = 0.5 - 5e-6  # likewise, of numbers that are all rounded down, or all up
 NEARLY = 1.0  # likewise, of weights by least squares: those of fewer digits may be better
 TIPPED = 1e-6  # in steps of the grid, added to a constant to round halves up or down
+# No formula is looked for if least squares leave more than this multiple of the difference that
+# one may have, and this share of the range.
+SLACK, ROUNDING = 2.0, 1e-9
 MOST_OTHERS = 8  # formulas of a column, besides the first
 MOSTLY = 0.6  # share of rows that the rounded formula gives; the others are halves
 # Rows in which an order of two columns would be broken if they were independent, at least.
@@ -289,6 +292,8 @@ def _looked_for(
     raw: Floats, column: int, grain: float, without: Collection[int]
 ) -> Relation | None:
     """Return the sum of a column on some rows, in which some columns may not be."""
+    if not _may_be_sum(raw, column, grain, without):
+        return None
     for chosen in _both_ways(raw, column, without, MOST_TERMS):
         rows = ~np.isnan(raw[:, [column, *chosen]]).any(1)
         relation = _fitted(raw[rows], column, chosen)[0]
@@ -297,6 +302,21 @@ def _looked_for(
             if found is not None:
                 return found
     return None
+
+
+def _may_be_sum(raw: Floats, column: int, grain: float, without: Collection[int]) -> bool:
+    """Return False if no sum of the others gives a column on some rows, because all fail it.
+
+    The least squares of all columns are at most those of any formula in some of them.
+    """
+    spread = np.fmax.reduce(raw) - np.fmin.reduce(raw)
+    others = [i for i in np.flatnonzero(spread > 0).tolist() if i != column and i not in without]
+    rows = raw[~np.isnan(raw[:, [column, *others]]).any(1)]
+    if not others or len(rows) < ROWS_PER_TERM + 2 * len(others):
+        return bool(others)
+    own, left = raw[:, column], _fitted(rows, column, others)[1]
+    near = NEARLY * grain if grain > 0 else CLOSE * np.nanstd(own)
+    return bool(np.sqrt(np.mean(left**2)) <= SLACK * near + ROUNDING * spread[column])
 
 
 def _product(raw: Floats, column: int, grain: float, without: Collection[int]) -> Relation | None:

@@ -251,7 +251,7 @@ class Heads(NamedTuple):
 
     Attributes:
         columns: their indices.
-        at: (n,) their places among the columns that were asked for.
+        at: their places among the columns that were asked for.
         logits: (n, B, K) unnormalised log-probabilities of codes or components; -1e9 after the
             last one of a column.
         location: (n, B, smooth) of the logistic components of numbers; None for codes.
@@ -259,7 +259,7 @@ class Heads(NamedTuple):
     """
 
     columns: list[int]
-    at: Tensor
+    at: slice
     logits: Tensor
     location: Tensor | None
     scale: Tensor | None
@@ -501,14 +501,22 @@ class Chain(nn.Module):
             The numbers, and the least and the largest number that are rounded to the same raw
             value; all three are x for columns without a grid.
         """
-        grain = self.grains[which]
-        step = torch.where(grain > 0, grain, 1.0)
+        some = (self.grains[which] > 0).nonzero()[:, 0]
+        if not len(some):
+            return x, x, x
+        if len(some) == len(which):
+            return self._ends_on_grid(x, which)
+        ends = self._ends_on_grid(x[:, some], which[some])
+        middle, low, high = (x.index_copy(1, some, each) for each in ends)
+        return middle, low, high
+
+    def _ends_on_grid(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `rounded` does, for columns with a grid only."""
+        step = self.grains[which]
         raw = self.raw_of(x, which)
         # A positive raw value keeps a positive lower end.
         down = torch.where(raw > 0, torch.maximum(raw - step / 2, raw / 2), raw - step / 2)
-        ends = [self.coded_of(each, which).to(x) for each in (raw, down, raw + step / 2)]
-        even = grain > 0
-        middle, low, high = (torch.where(even, each, x) for each in ends)
+        middle, low, high = (self.coded_of(e, which).to(x) for e in (raw, down, raw + step / 2))
         return middle, low, high
 
     # Reading rows
@@ -688,9 +696,8 @@ class Chain(nn.Module):
         return spikes, torch.where(outside, -1, inside), place
 
     def vectors(self, rows: Coded, seen: Tensor) -> Tensor:
-        """Return the vectors (B, C, width) of the values that are seen, and 0 for the others."""
-        found = self.net.vectors(rows.codes, rows.values.clamp(-FARTHEST, FARTHEST))
-        return found * seen[..., None]
+        """Return the vectors (C, B, width) of the values that are seen, and 0 for the others."""
+        return self.net.vectors(rows.codes, rows.values.clamp(-FARTHEST, FARTHEST), seen)
 
     # Conditionals
 
@@ -701,6 +708,10 @@ class Chain(nn.Module):
             length = max(FEW_COMPONENTS, self.components[column] - 1).bit_length()
             groups.setdefault((column in self.place, length), []).append(i)
         return list(groups.values())
+
+    def _grouped(self, columns: Sequence[int]) -> list[int]:
+        """Return the columns with those of a group of `_groups` next to each other."""
+        return [columns[i] for group in self._groups(columns) for i in group]
 
     def heads(
         self,
@@ -715,25 +726,24 @@ class Chain(nn.Module):
         Args:
             rows: B rows.
             seen: (B, P, C) bool, the columns that are seen where each of the P is predicted.
-            columns: P columns to predict.
-            total: (B, P, width) sum of the vectors of the seen columns, for each.
+            columns: P columns to predict, those of a group next to each other.
+            total: (P, B, width) sum of the vectors of the seen columns, for each.
             expected: mean and standard deviation in the Gaussian, each (B, P), arbitrary for
                 codes; None without one.
         """
         device = total.device
-        hidden = self.net(total, torch.tensor(list(columns), device=device)).transpose(0, 1)
-        found = []
-        for group in self._groups(columns):
+        hidden = self.net(total, torch.tensor(list(columns), device=device))
+        groups, found = self._groups(columns), []
+        for group, h in zip(groups, hidden.split([len(g) for g in groups]), strict=True):
             own = [columns[i] for i in group]
-            at = torch.tensor(group, device=device)
-            h = hidden if len(group) == len(columns) else hidden.index_select(0, at)
+            some = slice(group[0], group[-1] + 1)
             logits = self._components(h, own)
             location = scale = None
             if own[0] in self.place:
                 which = torch.tensor([self.place[column] for column in own], device=device)
-                given = None if expected is None else [each[:, at] for each in expected]
-                location, scale = self._logistics(h, which, rows, seen[:, at], given)
-            found.append(Heads(own, at, logits, location, scale))
+                given = None if expected is None else [each[:, some] for each in expected]
+                location, scale = self._logistics(h, which, rows, seen[:, some], given)
+            found.append(Heads(own, some, logits, location, scale))
         return found
 
     def _components(self, hidden: Tensor, columns: Sequence[int]) -> Tensor:
@@ -745,9 +755,8 @@ class Chain(nn.Module):
         index = (starts[:, None] + torch.minimum(each, sizes[:, None] - 1)).flatten()
         weight = self.head.weight.index_select(0, index).view(len(columns), len(each), -1)
         bias = self.head.bias.index_select(0, index).view(len(columns), 1, -1)
-        found = torch.baddbmm(bias, hidden, weight.transpose(1, 2))
-        beyond = each >= sizes[:, None]
-        return found.masked_fill(beyond[:, None], NEVER) if len(columns) > 1 else found
+        bias = bias.masked_fill((each >= sizes[:, None])[:, None], NEVER)
+        return torch.baddbmm(bias, hidden, weight.transpose(1, 2))
 
     def _logistics(
         self,
@@ -778,14 +787,11 @@ class Chain(nn.Module):
             location = location + F.pad(rows.copies[:, which].transpose(0, 1), (LOGISTICS, 0))
         return location, log_scale.clamp(math.log(self.narrowest), WIDEST).exp()
 
-    def log_prob_of(
-        self, heads: Sequence[Heads], columns: Sequence[int], rows: Coded, seen: Tensor
-    ) -> Tensor:
+    def log_prob_of(self, heads: Sequence[Heads], rows: Coded, seen: Tensor) -> Tensor:
         """Return log p(column | seen columns), (B, P) nats; arbitrary where it is NaN.
 
         Args:
-            heads: what `heads` returned for these columns.
-            columns: P columns.
+            heads: what `heads` returned for P columns.
             rows: B rows.
             seen: (B, P, C) bool, the columns that are seen where each of the P is predicted.
         """
@@ -795,8 +801,7 @@ class Chain(nn.Module):
             else self._log_prob_of_numbers(some, rows, seen[:, some.at])
             for some in heads
         ]
-        place = torch.cat([some.at for some in heads]).argsort()
-        return torch.cat(each).index_select(0, place).T
+        return torch.cat(each).T
 
     def _log_p(self, heads: Heads, rows: Coded, seen: Tensor, factor: float = 1.0) -> Tensor:
         """Return the log-probabilities (n, B, K) of codes or components.
@@ -810,8 +815,12 @@ class Chain(nn.Module):
             seen: (B, n, C) bool, the columns that are seen where each of the n is predicted.
             factor: on the logarithms of ties.
         """
+        return self._logits(heads, rows, seen, factor).log_softmax(-1)
+
+    def _logits(self, heads: Heads, rows: Coded, seen: Tensor, factor: float = 1.0) -> Tensor:
+        """Return what `_log_p` does, unnormalised."""
         less = self._less(heads, rows, seen, factor)
-        return (heads.logits if less is None else heads.logits + less).log_softmax(-1)
+        return heads.logits if less is None else heads.logits + less
 
     @torch.no_grad()
     def _less(self, heads: Heads, rows: Coded, seen: Tensor, factor: float) -> Tensor | None:
@@ -871,7 +880,8 @@ class Chain(nn.Module):
     def _log_prob_of_codes(self, heads: Heads, rows: Coded, seen: Tensor) -> Tensor:
         """Return the log-probabilities (n, B) of codes; `seen` (B, n, C) is what each is given."""
         codes = rows.codes[:, heads.columns].T
-        found = self._log_p(heads, rows, seen).gather(-1, codes[..., None])[..., 0]
+        logits = self._logits(heads, rows, seen)
+        found = logits.gather(-1, codes[..., None])[..., 0] - logits.logsumexp(-1)
         kept = found.new_tensor([[self.reserved[column]] for column in heads.columns])
         unknown = (kept > 0) & (codes == 0)
         return torch.where(unknown, kept.log(), found + (-kept).log1p())
@@ -883,7 +893,7 @@ class Chain(nn.Module):
         """
         assert heads.location is not None, "the columns are numbers"
         assert heads.scale is not None, "the columns are numbers"
-        log_p, device = self._log_p(heads, rows, seen), seen.device
+        logits, device = self._logits(heads, rows, seen), seen.device
         own = [self.numbers[self.place[column]] for column in heads.columns]
         which = torch.tensor([self.place[column] for column in heads.columns], device=device)
         spikes, cells = (
@@ -897,7 +907,7 @@ class Chain(nn.Module):
         inside, edges = cell.clamp_min(0), self.edges[which]
         width = edges.gather(1, inside + 1) - edges.gather(1, inside)
         at = torch.stack([spike.clamp_min(0) + copies, inside + spikes + copies], -1)
-        of_spikes, of_cells = log_p.gather(-1, at).unbind(-1)
+        of_spikes, of_cells = logits.gather(-1, at).unbind(-1)
         of_cells = of_cells - width.clamp_min(1e-12).log()
         terms = [
             torch.where(spike >= 0, of_spikes - log_width, NEVER)[..., None],
@@ -908,15 +918,15 @@ class Chain(nn.Module):
             value, each = rows.copies[:, which].transpose(0, 1), some[: self.most_copies]
             equal = grid[..., None] & (value >= low[..., None]) & (value <= high[..., None])
             equal &= (each < copies)[:, None]
-            first = log_p[..., : self.most_copies]
+            first = logits[..., : self.most_copies]
             first = F.pad(first, (0, self.most_copies - first.shape[-1]), value=NEVER)
             terms.append(torch.where(equal, first - log_width[..., None], NEVER))
-        index = (copies + spikes + cells + some).clamp_max(log_p.shape[-1] - 1)
-        smooth = log_p.gather(-1, index[:, None].expand(-1, log_p.shape[1], -1))
+        index = (copies + spikes + cells + some).clamp_max(logits.shape[-1] - 1)
+        smooth = logits.gather(-1, index[:, None].expand(-1, logits.shape[1], -1))
         smooth = smooth.masked_fill((some >= LOGISTICS + copies)[:, None], NEVER)
         each = _logistic(low, high, grid, heads.location, heads.scale)
         terms.append(smooth + each - torch.where(grid, log_width, 0.0)[..., None])
-        found = torch.cat(terms, -1).logsumexp(-1)
+        found = torch.cat(terms, -1).logsumexp(-1) - logits.logsumexp(-1)
         broad = -0.5 * (x / BROAD).square() - math.log(BROAD * math.sqrt(2 * math.pi))
         return torch.logaddexp(found + math.log1p(-self.novel), broad + math.log(self.novel))
 
@@ -1017,7 +1027,7 @@ class Chain(nn.Module):
         """Return rows drawn once, in the fixed order."""
         x = x.clone()
         rows, seen = self.read(x), self.known(x)
-        total, now = self.vectors(rows, seen).sum(1), None
+        total, now = self.vectors(rows, seen).sum(0), None
         if self.gaussian is not None:
             now = self.gaussian.begin(seen, ~seen, self._rank(self.order))
             every = torch.arange(len(x), device=x.device)
@@ -1044,7 +1054,7 @@ class Chain(nn.Module):
         """Return rows drawn once, each in an order (B, C) of its own."""
         x = x.clone()
         rows, seen = self.read(x), self.known(x)
-        total = self.vectors(rows, seen).sum(1)
+        total = self.vectors(rows, seen).sum(0)
         for next_ in orders.unbind(1):
             for column in next_.unique().tolist():
                 opened = self.applies(column, rows.codes, seen) & ~seen[:, column]
@@ -1129,7 +1139,7 @@ class Chain(nn.Module):
             which = torch.tensor([number], device=rows.x.device)
             rows.copies[:, number] = self._copies(rows.values, rows.codes, which)[:, 0]
         given = None if expected is None else (expected[0][:, None], expected[1][:, None])
-        (heads,) = self.heads(rows, seen[:, None], [column], total[:, None], given)
+        (heads,) = self.heads(rows, seen[:, None], [column], total[None], given)
         return heads, self._log_p(heads, rows, seen[:, None], CERTAIN)[0]
 
     def _drawn(  # noqa: PLR0913, PLR0917 - the state of the rows, and the source of draws
@@ -1473,7 +1483,7 @@ class Chain(nn.Module):
         """
         x = x.clone()
         rows, given = self.read(x), self.known(x)
-        total, seen = self.vectors(rows, given).sum(1), given.clone()
+        total, seen = self.vectors(rows, given).sum(0), given.clone()
         now = self._given(rows, given)
         gating = {by for by, _ in self.gates.values()}
         vectors: dict[int, Tensor] = {}
@@ -1580,26 +1590,31 @@ class Chain(nn.Module):
             prepared: the rows and their order.
             columns: P columns.
         """
-        rows, seen, heads = self._heads_of_prepared(prepared, columns)
-        found = self.log_prob_of(heads, columns, rows, seen)
-        return torch.where(prepared.given[:, list(columns)], found, 0.0)
+        grouped = self._grouped(columns)
+        rows, seen, heads = self._heads_of_prepared(prepared, grouped)
+        found = self.log_prob_of(heads, rows, seen)
+        found = torch.where(prepared.given[:, grouped], found, 0.0)
+        return found[:, [grouped.index(column) for column in columns]]
 
     def _heads_of_prepared(
         self, prepared: Prepared, columns: Sequence[int]
     ) -> tuple[Coded, Tensor, list[Heads]]:
-        """Return rows, what each column is given (B, P, C), and heads."""
+        """Return rows, what each column is given (B, P, C), and heads, for grouped columns."""
         rows, known, rank, first = prepared.rows, prepared.known, prepared.rank, prepared.first
         at = torch.tensor(list(columns), device=known.device)
-        earlier = (rank < rank[at][:, None]).expand(len(known), -1, -1)
-        if first is not None:
-            earlier = earlier | first[:, None]
-        seen = earlier & known[:, None]
-        vectors = self.vectors(rows, known)
+        earlier, vectors = rank < rank[at][:, None], self.vectors(rows, known)
+        if first is None:
+            total = earlier.to(vectors) @ vectors.flatten(1)
+            total = total.view(len(columns), *vectors.shape[1:])
+            seen = earlier & known[:, None]
+        else:
+            each = earlier | first[:, None]
+            total = (each.to(vectors) @ vectors.transpose(0, 1)).transpose(0, 1)
+            seen = each & known[:, None]
         expected = None
         if prepared.mean is not None and prepared.deviation is not None:
             which = [self.place.get(column, 0) for column in columns]
             expected = prepared.mean[:, which], prepared.deviation[:, which]
-        total = torch.bmm(earlier.to(vectors), vectors)
         return rows, seen, self.heads(rows, seen, columns, total, expected)
 
     @torch.no_grad()
