@@ -256,6 +256,16 @@ class TestTheGraph:
         assert ((p_value > 0) & (p_value <= 1)).all()
         assert flagged.dtype == bool
 
+    def test_scores_are_those_of_the_model(self, plain):
+        trained, _ = plain
+        assert trained.model.proposal is not None
+        rows = numbers(50, seed=5).dropna()
+        cells = torch.from_numpy(matrix(trained.coding.schema, pa.Table.from_pandas(rows)))
+        scorer = Scorer(trained, trained.coding.schema, trained.importance_samples, seed=0)
+        with torch.no_grad():
+            scores = scorer.eval()(cells)[0].numpy()
+        np.testing.assert_allclose(scores, trained.anomaly_score(rows), rtol=1e-5, atol=1e-4)
+
     def test_other_draws_come_of_another_seed_alone(self, plain):
         trained, _ = plain
         one, same, other = (Scorer(trained, trained.coding.schema, 16, seed=s) for s in (0, 0, 1))

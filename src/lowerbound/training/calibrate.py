@@ -116,11 +116,12 @@ def _uses_of_rows(plan: Plan, model: LatentModel, inputs: FitInputs) -> dict[str
 
 
 def score_samples(model: LatentModel, coded: Coded) -> int:
-    """Return the number of importance samples per score."""
+    """Return the number of importance samples per score: half as many of a proposal's draws."""
     if coded.each > 1:
         return CROP_SAMPLES
     first = coded.rows.take(torch.zeros(1, dtype=torch.long))
-    return draws.samples_worth(flops(Elbo(model), first.to(next(model.parameters()).device)))
+    samples = draws.samples_worth(flops(Elbo(model), first.to(next(model.parameters()).device)))
+    return samples if model.proposal is None else max(2, samples // 2)
 
 
 def _further(plan: Plan, model: LatentModel, held_out: Coded, samples: int) -> dict[str, Scoring]:

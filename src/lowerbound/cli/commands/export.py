@@ -124,6 +124,6 @@ def _told(parity: Parity) -> list[str]:
     return [
         f"parity on {parity.rows:,} {whose} rows: max |diff| {parity.largest:.1g} nats to torch "
         "with the same draws",
-        f"to `score`, which takes other draws: median |diff| {parity.typical:.2g} nats "
+        f"to `score`: median |diff| {parity.typical:.2g} nats "
         f"({parity.shift:+.2g} in the middle); of {parity.flags:,} flags {parity.flips:,} differ",
     ]

@@ -106,8 +106,7 @@ class _Along(Unchecked):
 @draw.register
 def _(q: CorrelatedNormal, normals: Normals) -> tuple[Tensor, Distribution]:
     loc, scale, mixing = q.given
-    shape = Size([len(loc) * q.samples, loc.shape[1]])
-    start = normals(shape, loc).view(len(loc), q.samples, -1)
+    start = normals(q.batch_shape + q.event_shape, loc).view(-1, q.samples, loc.shape[1])
     mixed = start + start @ mixing.mT
     z = (loc[:, None] + scale[:, None] * mixed).flatten(0, 1)
     return z, DrawnCorrelatedNormal(q, start, z)

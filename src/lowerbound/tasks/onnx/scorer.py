@@ -5,61 +5,46 @@ from __future__ import annotations
 import math
 from copy import deepcopy
 
-import torch
 from torch import Size, Tensor, nn
-from torch.quasirandom import SobolEngine
 
 from lowerbound import noise
 from lowerbound.columns.schema import Schema
+from lowerbound.nn.latents.importance import by_proposal
 from lowerbound.nn.trace import Trace, from_posterior
 from lowerbound.tasks.onnx.columns import Coder, CountBelow
 from lowerbound.tasks.trained import Model
-
-_CELL = 2.0**-31  # half the spacing of a Sobol sequence; added so that no point is 0
 
 
 class ConstantNoise:
     """Noise that is the same for every row, so that it becomes constants of the graph.
 
-    Noise keyed to a row's content needs 64-bit hashes, which ONNX lacks. The draws are a
-    scrambled Sobol sequence: each draw is standard normal, so that the weights are unbiased, and
-    the draws cover the space evenly, so that they are nearly as accurate as twice as many
-    independent draws.
-
-    References:
-        Owen, "Scrambled net variance for integrals of smooth functions", 1997; Buchholz, Wenzel &
-        Mandt, "Quasi-Monte Carlo variational inference", 2018.
+    Noise keyed to a row's content needs 64-bit hashes, which ONNX lacks. With the seed 0, the
+    draws are those of `Model.score` for a model with a proposal.
 
     Args:
         samples: draws per row.
-        seed: seed of the scrambling.
+        seed: seed of the scrambling of the points.
     """
 
     def __init__(self, samples: int, seed: int) -> None:
-        self.samples, self.seed = samples, seed
+        self.samples = samples
+        self.points = noise.SharedPoints("export", seed) if seed else noise.SharedPoints()
         self.sites: dict[str, Tensor] = {}
 
     def __call__(self, name: str, shape: Size, like: Tensor) -> Tensor:
         """Return normals of `shape`, whose first axis is rows x samples with rows outermost."""
         if name not in self.sites:
-            width = math.prod(shape[1:])
-            self.sites[name] = self._draw(name, width).view(-1, *shape[1:]).to(like)
+            self.sites[name] = self.points.part(1)(name, Size([self.samples, *shape[1:]]), like)
         one = self.sites[name]
         return one.repeat(shape[0] // self.samples, *[1] * (one.dim() - 1))
-
-    def _draw(self, name: str, width: int) -> Tensor:
-        key = "export", self.seed, name
-        points = SobolEngine(width, scramble=True, seed=noise.derive(*key))
-        even = points.draw(self.samples, dtype=torch.float64) + _CELL
-        # A random order for each site, so that draws at different sites are paired at random.
-        order = torch.randperm(self.samples, generator=noise.generator(*key))
-        return torch.special.ndtri(even)[order]
 
 
 class Scorer(nn.Module):
     """Score, p-value and alarm of raw rows, (rows, inputs) float64 with NaN for missing values.
 
-    The score is -log (1/k) sum_i w_i, in nats, as that of `Model.score` with other draws.
+    The score is -log (1/k) sum_i w_i, in nats. It is that of `Model.score` for a model with a
+    proposal, the same k and the seed 0, but for rows with gaps that get better proposals there;
+    for other models, the draws differ.
 
     Args:
         trained: a model of table columns.
@@ -89,6 +74,7 @@ class Scorer(nn.Module):
         """Return -log p of coded rows, (rows,) float64."""
         k = self.draws.samples
         trace = Trace(from_posterior(self.draws), x.shape[0], k)
-        log_p = self.model(x, trace, None).log_prob(x.repeat_interleave(k, 0))
+        px = by_proposal(self.model)(x, trace, None)
+        log_p = px.log_prob(x.repeat_interleave(k, 0))
         log_w = (log_p + trace.log_ratio()).view(-1, k)
         return math.log(k) - log_w.double().logsumexp(1)
