@@ -95,10 +95,11 @@ def adult() -> pa.Table:
     return pq.read_table(folder / "adult_train.parquet")
 
 
-def card() -> pa.Table:
+def card(rows: int = 40_000) -> pa.Table:
+    """Return the first rows of the card transactions."""
     z = np.load(Path(os.environ["LOWERBOUND_DATA"]) / "creditcard_fraud" / "creditcard.npz")
     values = {f"V{i + 1}": z["V"][:, i] for i in range(28)}
-    return pa.table({"Time": z["Time"], **values, "Amount": z["Amount"]}).slice(0, 40_000)
+    return pa.table({"Time": z["Time"], **values, "Amount": z["Amount"]}).slice(0, rows)
 
 
 IWAE = {"iwae": 8}

@@ -16,9 +16,11 @@ from lowerbound.cli.commands.doctor import doctor
 from lowerbound.cli.models import load
 from lowerbound.cli.progress import Silence
 from lowerbound.cli.work import doctor as examining
+from lowerbound.coding.rows import subset
 from lowerbound.files import data
 from lowerbound.files.read import read, walk
 from lowerbound.tasks.explain import EXPLAINED_ROWS
+from lowerbound.tasks.metrics import log_likelihood
 
 PART = 64
 
@@ -268,13 +270,25 @@ def test_people_see_how_many_rows_are_done(parquet, in_parts):
     assert not one.shares
 
 
-def test_a_processor_is_left_to_the_reading(parquet, in_parts):
-    trained, before = load("tx.vae"), torch.get_num_threads()
+def test_no_thread_waits_for_others_while_the_next_part_is_read(parquet, in_parts, monkeypatch):
+    trained, before, seen = load("tx.vae"), torch.get_num_threads(), []
+    forward = type(trained.model).forward
+
+    def noted(*given):
+        seen.append(torch.get_num_threads())
+        return forward(*given)
+
+    monkeypatch.setattr(type(trained.model), "forward", noted)
     torch.set_num_threads(3)
+    parts = 0
     try:
-        for given, threads in ((walk("tx"), 2), (read("tx"), 3)):
-            seen = [torch.get_num_threads() for _ in outputs.walked(given, trained, Silence())]
-            assert set(seen) == {threads}
+        for frame, coded in outputs.walked(walk("tx"), trained, Silence()):
             assert torch.get_num_threads() == 3
+            many = subset(coded.rows, torch.arange(3000) % frame.rows)
+            log_likelihood(trained.model, many, 2)
+            parts += 1
     finally:
         torch.set_num_threads(before)
+    assert seen.count(1) > parts
+    assert seen.count(3) == parts  # of one row, to see whether rows take few values
+    assert len(seen) == seen.count(1) + seen.count(3)

@@ -47,7 +47,7 @@ def test_the_first_trial_is_the_plan_as_it_is_and_judged_rows_are_not_learned_fr
     assert not rows[0] & rows[1]
     assert len(rows[0] | rows[1]) == 200
     trained = tuning.learn(learned, PLAN)
-    nats = trained.log_likelihood(judged)
+    nats = trained.log_likelihood(judged, tuning.SCORE_SAMPLES)
     assert first.log_p == pytest.approx(nats.mean(), abs=1e-5)
     assert first.error == pytest.approx(nats.std(ddof=1) / 40**0.5, abs=1e-5)
     assert search.ranked[0].log_p == max(first.log_p, second.log_p)

@@ -256,7 +256,7 @@ def test_states_hold_no_code(tmp_path):
 
 
 def test_a_fit_in_two_stages_goes_on_in_the_second(tmp_path):
-    settings = {"hidden": [16, 16], "beta": 4.0}
+    settings = {"hidden": [16, 16], "beta": 4.0, "proposal": False}
     plan = Plan("beta", settings, preset="fast", latent="auto", max_epochs=60)
     data = rows(500, 2) @ torch.randn(2, 16, generator=noise.generator("mixing"))
     data = (data + 0.3 * rows(500, 16)).numpy()

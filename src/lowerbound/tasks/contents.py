@@ -88,6 +88,7 @@ class _Plan(_Part):
 class _Engine(_Part):
     threads: int
     precision: str
+    burst: int = 0
 
 
 class _Level(_Part):

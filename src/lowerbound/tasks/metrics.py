@@ -127,9 +127,10 @@ def by_proposals(
     poor = torch.cat(usual.poor)[: len(rows)].nonzero()[:, 0]
     if not len(poor):
         return found
-    numbers = None if numbers is None else numbers[poor]
-    refined = _Proposing(model, work, None, numbers, refine=True)
-    other = by_tiles(model, subset(rows, poor), refined, most)
+    numbers, some = None if numbers is None else numbers[poor], subset(rows, poor)
+    fitted = _fitted(model, some)
+    refined = _Proposing(model, work, None, numbers, fitted)
+    other = by_tiles(model, some, refined, most)
     share, before = torch.cat(refined.shares)[: len(poor)], torch.cat(usual.shares)[poor]
     better = proposals.preferred(share, before)
     found[poor[better]] = other[better]
@@ -146,7 +147,7 @@ class _Proposing:
         numbers: (n,) the number of each row, by which its draws are keyed. None: all rows have
             the same quasi-random draws, or draws keyed by their values if the model has no
             proposal, as in versions without one.
-        refine: whether to draw from refined proposals.
+        fitted: the refined proposals of all rows, to draw from them.
 
     Attributes:
         shares: of effective samples, (B,) for every tile.
@@ -159,10 +160,10 @@ class _Proposing:
         work: Callable[[Batch, Drawing], tuple[Tensor, Tensor]],
         groups: Sequence[Sequence[int]] | None,
         numbers: Tensor | None,
-        *,
-        refine: bool = False,
+        fitted: proposals.Fitted | None = None,
     ) -> None:
-        self.model, self.work, self.groups, self.refine = model, work, groups, refine
+        self.model, self.work, self.groups, self.fitted = model, work, groups, fitted
+        self.done = 0
         shared = numbers is None and by_proposal(model) is not model
         self.keys = None if shared else RowKeys(numbers)
         self.points = noise.SharedPoints()
@@ -172,8 +173,8 @@ class _Proposing:
     def __call__(self, batch: Batch) -> Tensor:
         keys = None if self.keys is None else self.keys(batch)
         rule: Callable[[noise.Noise], Choose] = from_posterior
-        if self.refine:
-            rule = partial(proposals.proposing, proposals.refined(self.model, batch))
+        if self.fitted is not None:
+            rule = partial(proposals.proposing, self._next(self.fitted, len(batch.x)))
 
         def drawing(first: int) -> Choose:
             if keys is None:
@@ -188,6 +189,27 @@ class _Proposing:
         self.shares.append(share.cpu())
         self.poor.append(poor.cpu())
         return result
+
+    def _next(self, fitted: proposals.Fitted, rows: int) -> proposals.Fitted:
+        """Return the refined proposals of the next tile, whose last row may be repeated."""
+        last = len(next(iter(fitted.values()))[0]) - 1
+        at = torch.arange(self.done, self.done + rows).clamp_max(last)
+        self.done += rows
+        return {name: (loc[at], scale[at]) for name, (loc, scale) in fitted.items()}
+
+
+@torch.no_grad()
+def _fitted(model: nn.Module, rows: Rows) -> proposals.Fitted:
+    """Return the refined proposals of all rows, by tiles larger than those of many draws."""
+    parts: list[proposals.Fitted] = []
+    with using(model) as device:
+        for batch, real in tiles(rows, tile_of(rows, TILE)):
+            found = proposals.refined(model, batch.to(device))
+            parts.append({n: (a[:real], b[:real]) for n, (a, b) in found.items()})
+    return {
+        name: (torch.cat([p[name][0] for p in parts]), torch.cat([p[name][1] for p in parts]))
+        for name in parts[0]
+    }
 
 
 class LogLikelihood(NamedTuple):

@@ -56,6 +56,6 @@ def settings(plan: Plan, usual: Optimiser, seconds: float | None) -> tuple[Budge
         patience=PATIENCE,
         epochs=max(1, whole.epochs // FEWER),
         steps=whole.steps // FEWER,
-        most=None if whole.most is None else whole.most // FEWER,
+        most=None if whole.most is None else max(1, whole.most // FEWER),
     )
     return budget, replace(usual, learning_rate=RATE, anneal=ANNEAL)

@@ -351,7 +351,8 @@ def info(model: ModelPath, /) -> Result:
 def _trained_by(objective: Mapping[str, Any], engine: Mapping[str, Any]) -> str:
     """Return the objective and the engine settings of a fit in one line."""
     threads = f"{engine['threads']} thread{'' if engine['threads'] == 1 else 's'}"
-    return f"trained by {trained_by(objective)}; on {threads}, {engine['precision']}"
+    compiled = "steps compiled by XLA, " if engine.get("burst") else ""
+    return f"trained by {trained_by(objective)}; {compiled}on {threads}, {engine['precision']}"
 
 
 def _threshold(alarm: dict[str, float]) -> str:
