@@ -22,9 +22,11 @@ import standings
 from cells_page import PARTS as CELLS
 from claims_page import claims
 from performance_page import (
+    commands_table,
     compiled_table,
     latency_table,
     profile_table,
+    scoring_table,
     switches_table,
     throughput_tables,
 )
@@ -597,6 +599,8 @@ PAGES: dict[str, Callable[[Found], str]] = {
     "docs/scores.md": of_parts(("", "alarm_rates", alarms)),
     "docs/scaling.md": of_parts(*SCALING),
     "docs/performance.md": of_parts(
+        ("## Whole commands", "whole_commands", commands_table),
+        ("## Scores", "scoring", scoring_table),
         ("## Compiled steps", "compiled_steps", compiled_table),
         ("## Against others", "throughput", throughput_tables),
         ("## Where a step goes", "step_profile", profile_table),

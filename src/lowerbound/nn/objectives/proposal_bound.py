@@ -13,7 +13,7 @@ from lowerbound.nn.objectives.elbo import Iwae, Loss
 from lowerbound.nn.objectives.hidden_cells import RandomGaps
 from lowerbound.noise import Noise
 
-DRAWS = 8  # of z for each row of a step
+DRAWS = 4  # of z for each row of a step
 SHARE = 4  # one row of this many has cells hidden
 
 
