@@ -68,14 +68,17 @@ def train(work: Work, data: np.ndarray) -> Outcome:
     model = count_model() if counts else dense_model(work.data)
     parts = (x[: work.rows], x[work.rows :])
     rows, valid = (Dense(part, log_library(part) if counts else None) for part in parts)
+    budget, objective = Budget(epochs=work.epochs, patience=NEVER), Elbo(model)
     with Clock() as clock:
+        steps = budget.total(max(1, len(rows) // work.batch))
         history = loop.fit(
-            Elbo(model),
+            objective,
             rows,
             valid,
-            budget=Budget(epochs=work.epochs, patience=NEVER),
+            budget=budget,
             optimiser=Optimiser(batch_size=work.batch, ema=0.0),
             seed=work.seed,
+            engine=loop.chosen(objective, valid, work.batch, steps=steps),
         )
     return _outcome(clock.seconds, history, work)
 
