@@ -84,28 +84,47 @@ SHARES = 30  # rounds in which the first shares of spikes, cells and logistics a
 MOST_ROWS = 200_000  # rows that the layout is measured on
 MOST_LEVELS = 4096  # of a column; tables with more are drawn from the VAE
 MOST_COLUMNS = 256  # coded columns; drawing takes a step for each
-# Passes of the first stage for each pass of this one, and steps for each step of a large table.
-FEWER, SHORTER = 7, 4
 CELLS_AT_ONCE = 1 << 14  # values of a batch
 # To choose how rows are completed: most rows, copies of each held-out row with other values hidden
 # if these are fewer, share of the columns that is hidden, and draws of each row.
 COMPARED, COPIES, HIDDEN, DRAWS = 500, 4, 0.3, 16
 SURELY = 2.0  # standard errors
 TIME = 0.4  # share of a time limit
-# Rows of a step: of large tables, of small ones, and the rows from which a batch is a share of
-# them; steps of a fit to few rows.
-BATCH, FEW, SHARE, LEAST = 128, 64, 1 / 64, 150
-# Learning rate of tables of `USUAL` rows and more; of fewer, it falls with the root of the rows:
-# of 500 rows, the higher rate learned the rows by heart before it learned their dependence.
-# Steps from which it falls likewise: what the noise of small batches leaves unlearned is learned
-# at a low rate only.
-RATE, USUAL, LOWEST, DECAY, MANY = 1.2e-2, 13_000, 3e-4, 3e-2, 1_000
-SPAN = 10  # the time constant of the weights' moving average is the number of steps over this
+FEW, SHARE, LEAST = 64, 1 / 64, 150  # fewest rows of a step, their share; steps of few rows
+# Rows of a usual table. The learning rate of smaller ones falls with the root of the rows: of 500
+# rows, the higher rate learned the rows by heart before it learned their dependence.
+USUAL, LOWEST = 13_000, 3e-4
 # The learning rate falls to the end of the budget, and much is gained there: a fit goes on while
 # it gains at all, and stops early only if it learns its rows by heart. The best weights are kept.
 PATIENCE, GAIN = 6, 0.0
 
 Floats = NDArray[np.floating[Any]]
+
+
+class Pace(NamedTuple):
+    """How a chain is trained on tables of one size.
+
+    Attributes:
+        fewer: passes of the first stage for each pass of this one.
+        batch: most rows of a step.
+        rate: learning rate.
+        many: steps from which the rate falls with the root of the steps.
+        decay: weight decay.
+        span: the time constant of the weights' moving average is the number of steps over it.
+    """
+
+    fewer: int
+    batch: int
+    rate: float
+    many: float
+    decay: float
+    span: int
+
+
+# A high rate and few passes learn a small table sooner, and less of it by heart. On tables of
+# `USUAL` rows and more they leave shares of values inexact, by which drawn rows can be told.
+OF_FEW_ROWS = Pace(fewer=7, batch=128, rate=1.2e-2, many=1_000, decay=3e-2, span=10)
+OF_MANY_ROWS = Pace(fewer=2, batch=256, rate=4e-3, many=math.inf, decay=1e-1, span=5)
 
 
 def is_wanted(plan: Plan, coding: Coding) -> bool:
@@ -121,9 +140,8 @@ def settings(
 ) -> tuple[Budget, Optimiser]:
     """Return the budget and the optimiser of the second stage.
 
-    It takes far fewer rows than the first stage may: after a quarter of the steps, it is as good
-    as with twice the rows in each. A wider network learns the training rows by heart sooner, and
-    its draws are worse after the same time.
+    It takes fewer rows than the first stage may, by the pace of tables of this size. A wider
+    network learns the training rows by heart sooner, and its draws are worse after the same time.
 
     Args:
         plan: the plan.
@@ -133,25 +151,26 @@ def settings(
     """
     usual, first = budget_of(plan), optimiser_of(plan)
     columns = max(1, len(coding.arguments()["sizes"]))
-    batch = min(BATCH, max(FEW, round(rows * SHARE)), max(32, CELLS_AT_ONCE // columns))
-    factor = SHORTER * batch / first.batch_size
+    pace = OF_MANY_ROWS if rows >= USUAL else OF_FEW_ROWS
+    batch = min(pace.batch, max(FEW, round(rows * SHARE)), max(32, CELLS_AT_ONCE // columns))
+    factor = pace.fewer * batch / first.batch_size
     budget = replace(
         usual,
         seconds=seconds,
         patience=PATIENCE,
         gain=GAIN,
-        epochs=max(1, round(usual.epochs / FEWER)),
+        epochs=max(1, round(usual.epochs / pace.fewer)),
         steps=min(usual.steps, LEAST),
         most=None if usual.most is None else round(usual.most / factor),
     )
     steps = budget.total(max(1, rows // batch))
-    rate = min(RATE, max(LOWEST, RATE * math.sqrt(rows / USUAL)))
-    rate *= min(1.0, math.sqrt(MANY / steps))
+    rate = min(pace.rate, max(LOWEST, pace.rate * math.sqrt(rows / USUAL)))
+    rate *= min(1.0, math.sqrt(pace.many / steps))
     optimiser = Optimiser(
         batch_size=batch,
         learning_rate=rate if plan.learning_rate is None else plan.learning_rate,
-        weight_decay=DECAY,
-        ema=max(0.0, 1.0 - SPAN / max(steps, SPAN)),
+        weight_decay=pace.decay,
+        ema=max(0.0, 1.0 - pace.span / max(steps, pace.span)),
         anneal=ANNEAL,
     )
     return budget, optimiser
