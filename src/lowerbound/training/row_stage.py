@@ -94,6 +94,7 @@ FEW, SHARE, LEAST = 64, 1 / 64, 150  # fewest rows of a step, their share; steps
 # Rows of a usual table. The learning rate of smaller ones falls with the root of the rows: of 500
 # rows, the higher rate learned the rows by heart before it learned their dependence.
 USUAL, LOWEST = 13_000, 3e-4
+MANY_ROWS = 5_000  # from which a chain is trained for longer
 # The learning rate falls to the end of the budget, and much is gained there: a fit goes on while
 # it gains at all, and stops early only if it learns its rows by heart. The best weights are kept.
 PATIENCE, GAIN = 6, 0.0
@@ -121,8 +122,8 @@ class Pace(NamedTuple):
     span: int
 
 
-# A high rate and few passes learn a small table sooner, and less of it by heart. On tables of
-# `USUAL` rows and more they leave shares of values inexact, by which drawn rows can be told.
+# A high rate and few passes learn a small table sooner, and less of it by heart. On larger ones
+# they leave shares of values inexact, by which drawn rows can be told.
 OF_FEW_ROWS = Pace(fewer=7, batch=128, rate=1.2e-2, many=1_000, decay=3e-2, span=10)
 OF_MANY_ROWS = Pace(fewer=2, batch=256, rate=4e-3, many=math.inf, decay=1e-1, span=5)
 
@@ -151,7 +152,7 @@ def settings(
     """
     usual, first = budget_of(plan), optimiser_of(plan)
     columns = max(1, len(coding.arguments()["sizes"]))
-    pace = OF_MANY_ROWS if rows >= USUAL else OF_FEW_ROWS
+    pace = OF_MANY_ROWS if rows >= MANY_ROWS else OF_FEW_ROWS
     batch = min(pace.batch, max(FEW, round(rows * SHARE)), max(32, CELLS_AT_ONCE // columns))
     factor = pace.fewer * batch / first.batch_size
     budget = replace(
