@@ -103,7 +103,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Pace(NamedTuple):
-    """How a chain is trained on tables of one size.
+    """Hyperparameters of the training of a chain, for small or for larger tables.
 
     Attributes:
         fewer: passes of the first stage for each pass of this one.

@@ -26,7 +26,7 @@ WIDEST = 32  # latents up to which their correlations are modelled: d^2 numbers 
 
 
 class Correlations(NamedTuple):
-    """The parameters of a normal of every row, with z = loc + scale (I + mixing) e, e ~ N(0, I).
+    """Parameters of one multivariate normal per row: z = loc + scale (I + mixing) e, e ~ N(0, I).
 
     Attributes:
         loc: (rows, d).
@@ -40,7 +40,10 @@ class Correlations(NamedTuple):
 
 
 class CorrelatedNormal(Unchecked):
-    """A normal with any covariance for every row, of which each row is drawn several times.
+    """Multivariate normals, one per row, with `samples` draws of each.
+
+    `torch.distributions.MultivariateNormal` would hold a d x d matrix for every draw, and solve a
+    system for the density of a draw that is known from its standard normals.
 
     Args:
         given: the parameters of each row.
@@ -118,7 +121,7 @@ def _(q: DrawnCorrelatedNormal) -> Distribution:
 
 
 class ImportanceProposal(nn.Module):
-    """r(z | x), a normal with any covariance: an encoder like the model's, with its own weights.
+    """r(z | x), a multivariate normal given by an encoder like the model's, with its own weights.
 
     It starts as q(z | x), without correlations.
 
