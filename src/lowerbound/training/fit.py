@@ -621,6 +621,7 @@ def _with_proposal(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     told = plan.recipe.tells_of_gaps(arguments)
     columns = [group.parts for group in inputs.coding.groups] if told else None
     objective = ProposalBound(model, columns)
+    inputs.say("scores     a proposal, from which scores draw the latent variables")
     history, _ = _trained(plan, inputs, objective, settings, "proposal")
     model.cpu().requires_grad_(True)
     return fitted._replace(arguments={**arguments, "proposal": True}, proposal=history)
