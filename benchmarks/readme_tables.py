@@ -33,6 +33,7 @@ from performance_page import (
 from pictures_page import PARTS as PICTURES
 from reproductions.page import EXPERIMENTS, experiment_table
 from scaling_page import PARTS as SCALING
+from speed_goals import goals_table
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -576,6 +577,15 @@ def of_parts(*parts: Part) -> Callable[[Found], str]:
     return write
 
 
+_SPEED = of_parts(
+    ("## Scores", "scoring", scoring_table),
+    ("## Compiled steps", "compiled_steps", compiled_table),
+    ("## Against others", "throughput", throughput_tables),
+    ("## Where a step goes", "step_profile", profile_table),
+    ("## Does any of it cost likelihood?", "switches", switches_table),
+    ("## One row at a time", "export_latency", latency_table),
+)
+
 PAGES: dict[str, Callable[[Found], str]] = {
     "README.md": lambda found: claims(found, command),
     "docs/tables.md": of_parts(
@@ -598,14 +608,13 @@ PAGES: dict[str, Callable[[Found], str]] = {
     "docs/cells.md": of_parts(*CELLS),
     "docs/scores.md": of_parts(("", "alarm_rates", alarms)),
     "docs/scaling.md": of_parts(*SCALING),
-    "docs/performance.md": of_parts(
-        ("## Whole commands", "whole_commands", commands_table),
-        ("## Scores", "scoring", scoring_table),
-        ("## Compiled steps", "compiled_steps", compiled_table),
-        ("## Against others", "throughput", throughput_tables),
-        ("## Where a step goes", "step_profile", profile_table),
-        ("## Does any of it cost likelihood?", "switches", switches_table),
-        ("## One row at a time", "export_latency", latency_table),
+    "docs/performance.md": lambda found: "\n\n".join(
+        [
+            of_parts(("## Whole commands", "whole_commands", commands_table))(found),
+            "## Goals",
+            goals_table(found),
+            _SPEED(found),
+        ]
     ),
 }
 

@@ -275,8 +275,8 @@ def test_a_machine_is_measured_once(cache, monkeypatch):
     assert machine.this() == FASTER
 
 
-NOTE = '{"format": 2, "linear": {"1": [[9, %s]]}, "channels_last": 1}'
-NOTES = ["", "{", "[]", '{"format": 0}', '{"format": 2}', "[" * 60_000, "\xff"]
+NOTE = '{"format": 3, "linear": {"1": [[9, %s]]}, "channels_last": 1}'
+NOTES = ["", "{", "[]", '{"format": 0}', '{"format": 3}', "[" * 60_000, "\xff"]
 NOTES += [NOTE % value for value in ("NaN", "1e999", "-1", '"x"', "null", "[1]")]
 NOTES += [NOTE % ("1" + "0" * 5000), NOTE % 1 + " " * machine.MOST_BYTES]
 

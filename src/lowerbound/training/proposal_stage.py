@@ -18,7 +18,7 @@ from lowerbound.training.plan import Plan, budget_of
 
 FEWER = 4  # steps of the model's training for each step of the proposal's
 TIME = 0.1  # share of the training time under a time limit
-PATIENCE = 4
+PATIENCE = 2
 RATE, ANNEAL = 2e-3, 0.05
 
 

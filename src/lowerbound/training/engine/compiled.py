@@ -65,7 +65,7 @@ class _State(NamedTuple):
     first: tuple[Array, ...]
     second: tuple[Array, ...]
     steps: Array
-    average: tuple[Array, ...]
+    average: tuple[Array, ...]  # empty if the fit keeps none
     begun: Array  # whether the average has begun
     buffers: tuple[Array, ...]  # those that steps change
     averages: tuple[Array, ...]
@@ -252,6 +252,7 @@ class Program:
 
     def _state(self, adam: Adam, average: MovingAverage | None) -> _State:
         weights = None if average is None else average.weights
+        averaged = self.flat.values[0] if weights is None else weights.values[0]
         names = [self._buffers[ref][0] for ref in self._changing]
         buffers = tuple(_array(self._buffers[ref][1]) for ref in self._changing)
         return _State(
@@ -259,7 +260,7 @@ class Program:
             self._parts(adam.first[0]),
             self._parts(adam.second[0]),
             _array(adam.steps[0]),
-            self._parts(self.flat.values[0] if weights is None else weights.values[0]),
+            self._parts(averaged) if self.settings.ema else (),
             np.bool_(weights is not None),
             buffers,
             buffers if weights is None else tuple(_array(weights.buffers[n]) for n in names),
