@@ -122,6 +122,22 @@ def test_columns_together_are_as_each_alone_in_any_order(chain):
 
 
 @torch.no_grad()
+def test_batches_in_several_orders_are_prepared_as_each_alone(chain):
+    x = torch.from_numpy(table(12)).float().view(4, 3, 6)
+    x[1, 0, REAL] = torch.nan
+    orders = [[0, 1, 2, 3, 4, 5], [5, 1, 4, 2, 3, 0], [0, 1, 2, 3, 4, 5], [1, 0, 2, 4, 3, 5]]
+    ranks = torch.tensor(orders).argsort(1)
+    together = chain.prepared_in_orders(x, ranks)
+    for place in range(4):
+        alone = chain.prepared(x[place], ranks[place])
+        for one, other in zip(alone.rows, together.rows, strict=True):
+            torch.testing.assert_close(one, other[place], equal_nan=True)
+        for one, other in zip(alone[1:], together[1:], strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other[place])
+
+
 def test_vectors_are_those_of_each_column_and_0_where_unseen(chain):
     x = torch.tensor(table(20), dtype=torch.float32)
     x[::3, REAL] = torch.nan

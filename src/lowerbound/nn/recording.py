@@ -42,6 +42,10 @@ class RecordedStep(Protocol):
         """Return tensors that stand for ``function(step, *given)`` in every step."""
         ...
 
+    def values_of(self, function: Callable[..., Any], given: tuple[Tensor, ...]) -> Any:
+        """Return tensors that stand for the results of `at_steps` in every step."""
+        ...
+
 
 def at_step(function: Callable[..., T], step: int | RecordedStep, *given: Tensor) -> T:
     """Return ``function(step, *given)``, which is no part of the graph where one is recorded.
@@ -62,3 +66,28 @@ def at_step(function: Callable[..., T], step: int | RecordedStep, *given: Tensor
     0.5
     """
     return function(step, *given) if isinstance(step, int) else step.value_of(function, given)
+
+
+def at_steps(
+    function: Callable[..., tuple[Tensor | None, ...]], step: int | RecordedStep, *given: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Return the results of a function that computes several optimiser steps together.
+
+    It is `at_step` for functions whose time is mostly the overhead of their operations.
+
+    Args:
+        function: of the numbers of S steps and of (S, ...) what is given in each. It returns a
+            tuple of (S, ...) tensors and None.
+        step: the number of the step, as an objective is given it.
+        given: the rows of the batch, or their context.
+
+    Returns:
+        The results of this step.
+
+    >>> at_steps(lambda steps, x: (x.sum(1) * torch.tensor(steps),), 5, torch.ones(3))
+    (tensor(15.),)
+    """
+    if not isinstance(step, int):
+        return step.values_of(function, given)
+    made = function([step], *(each[None] for each in given))
+    return tuple(None if each is None else each[0] for each in made)

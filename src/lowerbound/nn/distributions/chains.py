@@ -1583,6 +1583,34 @@ class Chain(nn.Module):
         expected = self.expectations(rows, rank, first, known)
         return Prepared(rows, known, given, rank, first, *(expected or (None, None)))
 
+    def prepared_in_orders(self, x: Tensor, ranks: Tensor) -> Prepared:
+        """Return what `prepared` does for S batches of rows at once, all (S, ...).
+
+        Args:
+            x: (S, B, C) coded rows.
+            ranks: (S, C) the place of each column in the order of each batch.
+        """
+        count, size = x.shape[:2]
+        flat = x.flatten(0, 1)
+        rows, known = self.read(flat), self.known(flat)
+        batches = torch.arange(len(flat), device=x.device).view(count, size)
+        orders, which = ranks.unique(dim=0, return_inverse=True)
+        parts = [batches[which == number].flatten() for number in range(len(orders))]
+        found = [
+            self.expectations(rows.at(part), rank, None, known[part])
+            for part, rank in zip(parts, orders, strict=True)
+        ]
+        back = torch.cat(parts).argsort()
+
+        def split(each: Tensor) -> Tensor:
+            return each.view(count, size, *each.shape[1:])
+
+        mean = deviation = None
+        if found[0] is not None:
+            mean, deviation = (split(torch.cat(each)[back]) for each in zip(*found, strict=True))
+        read = Coded(*map(split, rows))
+        return Prepared(read, split(known), split(self.given(flat)), ranks, None, mean, deviation)
+
     def log_prob_of_prepared(self, prepared: Prepared, columns: Sequence[int]) -> Tensor:
         """Return log p(column | earlier columns) of some columns, (B, P) nats.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lowerbound.nn.distributions.chains import TOGETHER, Chain, Coded, Prepared
 from lowerbound.nn.objectives.elbo import Loss
-from lowerbound.nn.recording import at_step
+from lowerbound.nn.recording import at_steps
 from lowerbound.noise import Noise, generator
 
 FIXED = 0.65  # share of the steps that learn the fixed order
@@ -70,12 +70,14 @@ def _source(step: int) -> torch.Generator:
 def _whole(chain: Chain, x: Tensor, step: int) -> Tensor:
     """Return log p of the rows, (B,) nats."""
 
-    def flat(step: int, x: Tensor) -> tuple[Tensor | None, ...]:
-        rank = torch.tensor(_order(chain, _source(step)), device=x.device).argsort()
-        prepared = chain.prepared(x, rank)
+    def flat(steps: list[int], x: Tensor) -> tuple[Tensor | None, ...]:
+        ranks = [
+            torch.tensor(_order(chain, _source(step)), device=x.device).argsort() for step in steps
+        ]
+        prepared = chain.prepared_in_orders(x, torch.stack(ranks))
         return (*prepared.rows, *prepared[1:])
 
-    made: Any = at_step(flat, step, x)
+    made: Any = at_steps(flat, step, x)
     rows = len(Coded._fields)
     prepared = Prepared(Coded(*made[:rows]), *made[rows:])
     return chain.log_prob_of_prepared(prepared, range(len(chain.order))).sum(1)

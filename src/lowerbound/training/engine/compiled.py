@@ -183,16 +183,13 @@ class Program:
             [draw.drawn(Stream(noise), layers) for draw in self.graph.draws]
             for noise, layers in sources
         ]
-        made = [
-            [each for part in self.graph.outside for each in part.results(step, batch)]
-            for step, batch in zip(steps, batches, strict=True)
-        ]
+        made = [each for part in self.graph.outside for each in part.results(steps, batches)]
         x = self._stacked([batch.x for batch in batches])
         context = None
         if batches[0].context is not None:
             context = self._stacked([batch.context for batch in batches])  # pyright: ignore
         draws = tuple(map(self._stacked, zip(*each, strict=True)))
-        outside = tuple(map(self._stacked, zip(*made, strict=True)))
+        outside = tuple(map(self._stacked, made))
         return Inputs(len(steps), (x, context, draws, outside))
 
     def _stacked(self, tensors: Sequence[Tensor]) -> np.ndarray:

@@ -73,6 +73,10 @@ class Draw(NamedTuple):
         return noise("", self.shape, torch.empty(0, dtype=self.dtype))
 
 
+def _several(made: Any) -> tuple[Any, ...]:
+    return made if isinstance(made, tuple) else (made,)
+
+
 class Outside(NamedTuple):
     """A function that is computed outside of the graph in every step.
 
@@ -80,17 +84,26 @@ class Outside(NamedTuple):
         function: of the number of the step and of what is given.
         rows: for each thing that is given, whether it is the batch; otherwise, it is its context.
         outputs: what stands for each result; None for a result that is None.
+        together: whether the function computes several steps at once (see `at_steps`).
     """
 
     function: Callable[..., Any]
     rows: tuple[bool, ...]
     outputs: list[Ref | None]
+    together: bool = False
 
-    def results(self, step: int, batch: Batch) -> list[Tensor]:
-        """Return the results of a step that are not None."""
-        made = self.function(step, *(batch.x if rows else batch.context for rows in self.rows))
-        several = made if isinstance(made, tuple) else (made,)
-        return [torch.as_tensor(each) for each in several if each is not None]
+    def results(self, steps: Sequence[int], batches: Sequence[Batch]) -> list[list[Tensor]]:
+        """Return the results that are not None, each a list with one tensor for each step."""
+        given = [[batch.x if rows else batch.context for batch in batches] for rows in self.rows]
+        if self.together:
+            stacked = [torch.stack(each) for each in given]  # pyright: ignore[reportArgumentType]
+            made = self.function(list(steps), *stacked)
+            return [list(each.unbind()) for each in made if each is not None]
+        each = [
+            _several(self.function(step, *own)) for step, *own in zip(steps, *given, strict=True)
+        ]
+        results = zip(*each, strict=True)
+        return [list(map(torch.as_tensor, made)) for made in results if made[0] is not None]
 
 
 @dataclass
@@ -162,17 +175,35 @@ class _Step:
 
     def value_of(self, function: Callable[..., Any], given: tuple[Tensor, ...]) -> Any:
         """Return tensors that stand for ``function(step, *given)`` in every step."""
+        with _disable_current_modes():
+            made = function(0, *given)
+        tensors = self._noted(function, given, _several(made))
+        return tuple(tensors) if isinstance(made, tuple) else tensors[0]
+
+    def values_of(self, function: Callable[..., Any], given: tuple[Tensor, ...]) -> Any:
+        """Return tensors that stand for the results of `at_steps` in every step."""
+        with _disable_current_modes():
+            made = function([0], *(each[None] for each in given))
+            first = [None if each is None else each[0] for each in made]
+        return tuple(self._noted(function, given, first, together=True))
+
+    def _noted(
+        self,
+        function: Callable[..., Any],
+        given: tuple[Tensor, ...],
+        made: Sequence[Any],
+        together: bool = False,
+    ) -> list[Tensor | None]:
+        """Note a function that is computed outside of the graph; return its results as tensors."""
         graph = self.recorder.graph
         refs = [self.recorder.ref(each) for each in given]
         if any(ref not in (graph.x, graph.context) for ref in refs):
             raise Unrecordable("what is computed outside of the graph depends on more than rows")
-        with _disable_current_modes():
-            made = function(0, *given)
-        several = made if isinstance(made, tuple) else (made,)
-        tensors = [None if each is None else torch.as_tensor(each) for each in several]
+        tensors = [None if each is None else torch.as_tensor(each) for each in made]
         outputs = [None if each is None else self.recorder.input(each) for each in tensors]
-        graph.outside.append(Outside(function, tuple(ref == graph.x for ref in refs), outputs))
-        return tuple(tensors) if isinstance(made, tuple) else tensors[0]
+        rows = tuple(ref == graph.x for ref in refs)
+        graph.outside.append(Outside(function, rows, outputs, together))
+        return tensors
 
     def _used(self, *_: object) -> Any:
         raise Unrecordable("the objective changes from step to step")
