@@ -726,6 +726,14 @@ CHECKS: dict[str, tuple[str, str]] = {
         "of independent columns. Fit it for longer or with --set free_bits=0.5, or export it "
         "anyway with --allow-collapsed.",
     ),
+    "E604": (
+        "rows did not pass the check of a model",
+        "`lowerbound check` lists every problem: columns that are missing, renamed, of another "
+        "type or in another unit; columns or scores whose distribution differs from that of the "
+        "held-out rows of the fit; too many alarms; too slow scores. If the rows are right and "
+        "the world has changed, fit the model again. --ignore COLUMN leaves out the drift of a "
+        "column, --max-drift sets the size that matters.",
+    ),
 }
 
 CATALOGUE: dict[str, Entry] = {
