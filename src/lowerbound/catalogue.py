@@ -644,6 +644,12 @@ USAGE: dict[str, tuple[str, str]] = {
         "(pictures). A lowerbound.Recipe has a coding instead. The name must differ from the "
         "names of all built-in recipes.",
     ),
+    "E276": (
+        "a callback raised an exception",
+        "Callbacks are your own functions, which a fit calls after every check on the held-out "
+        "rows. The exception of the callback is the cause of this error. To end a fit, return "
+        "True: the best weights are kept, and the model is calibrated and saved.",
+    ),
     "E269": (
         "this is a bug in lowerbound",
         "An unexpected error occurred inside lowerbound. Please report the command, its output "

@@ -42,6 +42,7 @@ from lowerbound.tasks.scoring import levels_lacking
 from lowerbound.tasks.trained import Model
 from lowerbound.training import after_training, proposal_stage, row_stage
 from lowerbound.training.calibrate import calibrated, score_samples
+from lowerbound.training.callbacks import Callback, checked_callbacks, reporting
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.history import History
@@ -103,6 +104,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     seed: int = 0,
     device: str | None = None,
     precision: str | None = None,
+    callbacks: Sequence[Callback] = (),
     say: Say = lambda line: None,
 ) -> Model:
     """Fit a model to data and calibrate its scores on held-out rows.
@@ -135,6 +137,11 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         seed: seed of all random numbers.
         device: "cpu", "cuda", ...; None uses a GPU if there is one.
         precision: precision of matrix products in training, "float32" or "bfloat16".
+        callbacks: functions that are called after every check on the held-out rows with a
+            `lowerbound.training.callbacks.TrainingCheck`: its stage, step, bound, active latents,
+            seconds, ... If one returns True, the fit ends as by Ctrl-C: the best weights are
+            kept, the model is calibrated and saved, and the same call without that callback
+            continues.
         say: called with lines about the progress, such as ``print``.
 
     Returns:
@@ -142,7 +149,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
 
     Raises:
         DataError: E0xx if the data cannot be used.
-        UsageError: E2xx if an argument is invalid.
+        UsageError: E2xx if an argument is invalid, E276 if a callback raises an exception.
         ResourceError: E3xx if a checkpoint or the model cannot be written.
         NumericError: E4xx if training diverges.
 
@@ -157,23 +164,34 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
     limit = TimeLimit(plan.time_limit, began)
+    told = {"say": say, "limit": limit, "callbacks": checked_callbacks(callbacks)}
     if out is None:
-        model = _noting(learn(given, plan, say=say, limit=limit), given)
+        model = _noting(learn(given, plan, **told), given)
         return _saying(model, say)
     target = Path(out).absolute()
     if resume not in ("auto", "never"):
         raise UsageError(
             "E241", f"resume must be 'auto' or 'never', got {resume!r}", fix="resume='auto'"
         )
-    with RunFolder(run_path(target), fresh=resume == "never", replace=overwrite) as run:
+    fresh = resume == "never"
+    replaces = overwrite or (not fresh and RunFolder.allows_replacing(run_path(target)))
+    with RunFolder(run_path(target), fresh=fresh, replace=replaces) as run:
         if target.exists() and not run.replace:
             raise UsageError("E220", f"{target} exists already", fix="overwrite=True")
-        model = _noting(learn(given, plan, run=run, say=say, limit=limit), given)
+        model = _noting(learn(given, plan, run=run, **told), given)
         run.owns_output()
         model.save(target, overwrite=run.replace)
-        if model.facts["history"]["stopped"] != "interrupt":
+        if not was_interrupted(model):
             run.remove()
     return _saying(model, say)
+
+
+STAGES = ("history", "priors_history", "proposal_history", "rows_history")
+
+
+def was_interrupted(model: Model) -> bool:
+    """Return whether Ctrl-C or a callback ended a stage of the fit of a model."""
+    return any(model.facts.get(stage, {}).get("stopped") == "interrupt" for stage in STAGES)
 
 
 def _saying(model: Model, say: Say) -> Model:
@@ -240,6 +258,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     team: Team = ALONE,
     limit: TimeLimit | None = None,
     beat: Beat | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Model:
     """Fit a model to `data` and calibrate it.
 
@@ -255,14 +274,17 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
         limit: the time limit of the fit and the time used so far; None begins to count the plan's
             limit with this call. It covers everything up to the saved model.
         beat: called about once per second with the pace of training.
+        callbacks: functions that are called after every check, by the first process only; the
+            fit ends if one returns True.
 
     Raises:
         DataError: E0xx if the data cannot be used.
-        UsageError: E2xx if the plan is invalid, or differs from the one that `run` began with.
+        UsageError: E2xx if the plan is invalid, or differs from the one that `run` began with;
+            E276 if a callback raises an exception.
         ResourceError: E3xx if a checkpoint cannot be written.
         NumericError: E4xx if training diverges.
     """
-    plan = plan or Plan()
+    plan, calls = plan or Plan(), checked_callbacks(callbacks)
     limit = limit or TimeLimit(plan.time_limit)
     frame, coding, coded = _coded(walk(data), plan, team)
     n = len(coded.rows) // coded.each
@@ -276,6 +298,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     if coded.each > 1:
         split = Split.of_crops(n, coded.each, plan.seed)
     inputs = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
+    inputs = inputs._replace(callbacks=calls if team.rank == 0 else ())
     begin(frame, inputs)
     if run is not None or team.size > 1:
         configuration = _configuration(plan, frame, coded)
@@ -283,9 +306,9 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
             run.configure(configuration)
         _refuse_other_data(team, configuration["data"])
     fitted = _fit(_first_stage(plan), inputs, "first", _first_share(plan))
-    if plan.latent == "auto" and fitted.history.stopped != "interrupt":
+    if plan.latent == "auto" and not fitted.interrupted:
         fitted = _with_active_latents(plan, fitted, inputs)
-    if plan.recipe.first_stage and fitted.history.stopped != "interrupt":
+    if plan.recipe.first_stage and not fitted.interrupted:
         fitted = _with_learned_priors(plan, fitted, inputs)
     model, arguments = refit_prior(
         plan.recipe,
@@ -553,7 +576,7 @@ def _trained(
             seed=plan.seed,
             engine=engine,
             checkpoints=inputs.run and inputs.run.stage(stage),
-            report=inputs.report,
+            report=reporting(inputs.report, inputs.callbacks, stage),
             view=inputs.coded.view,
             team=inputs.team,
             limit=inputs.limit,
@@ -606,7 +629,7 @@ def _with_learned_priors(plan: Plan, first: Fitted, inputs: FitInputs) -> Fitted
 def _with_proposal(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     """Fit the proposal of importance sampling; the model stays as it is."""
     model, arguments = fitted.model, fitted.arguments
-    if fitted.history.stopped == "interrupt":
+    if fitted.interrupted:
         return fitted
     if not proposal_stage.is_wanted(plan, model, arguments):
         return fitted
@@ -630,7 +653,7 @@ def _with_proposal(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
 def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     """Train a chain of columns for drawing and completing rows; the model stays as it is."""
     coding, train = inputs.coding, inputs.train
-    if not row_stage.is_wanted(plan, coding) or fitted.history.stopped == "interrupt":
+    if not row_stage.is_wanted(plan, coding) or fitted.interrupted:
         return fitted
     assert isinstance(coding, TableCoding), "the rows are of a table"
     some = train.take(torch.arange(min(len(train), row_stage.MOST_ROWS))).x.numpy()

@@ -37,7 +37,7 @@ from lowerbound.tasks.trained import Model
 from lowerbound.training.engine.processes import ALONE, Team, gathered
 from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.engine.time_limit import TimeLimit
-from lowerbound.training.fit import learn, run_path
+from lowerbound.training.fit import learn, run_path, was_interrupted
 from lowerbound.training.forecast import USEFUL_STEPS, smaller
 from lowerbound.training.objective import settled
 from lowerbound.training.plan import (
@@ -157,7 +157,7 @@ def _told(frame: Data, plan: Plan, clock: Clock, trained: Model) -> Result:
         lines=_lines(trained, plan, clock()),
         notes=_doubts(trained, plan),
         next=_then(trained, frame, "M.vae"),
-        interrupted=_last(trained)["stopped"] == "interrupt",
+        interrupted=was_interrupted(trained),
         model=trained,
     )
 
@@ -293,7 +293,7 @@ def _lines(trained: Model, plan: Plan, seconds: float) -> list[str]:
         "epochs": "all passes done",
         "time": "the time limit was reached",
         "interrupt": "stopped by you; this is the best model so far",
-    }[history["stopped"]]
+    }["interrupt" if was_interrupted(trained) else history["stopped"]]
     passes = f"{checks[-1]['epoch']:.0f} passes, " if checks else ""
     done = "OK" if facts["health"]["verdict"] == "healthy" else "Done"
     first, *others = facts["health"]["lines"]
