@@ -650,6 +650,17 @@ USAGE: dict[str, tuple[str, str]] = {
         "rows. The exception of the callback is the cause of this error. To end a fit, return "
         "True: the best weights are kept, and the model is calibrated and saved.",
     ),
+    "E277": (
+        "fits are recorded in local folders only",
+        "--track tensorboard:FOLDER and --track mlflow:FOLDER write to a folder of this machine; "
+        "without a folder, beside the model. An address of a server is refused. To send curves "
+        "elsewhere, pass your own function as a callback in Python.",
+    ),
+    "E278": (
+        "the store of a tracking library cannot be used",
+        "TensorBoard or MLflow could not open the folder or its database. The message gives "
+        "their reason. Choose another folder, or leave out --track.",
+    ),
     "E269": (
         "this is a bug in lowerbound",
         "An unexpected error occurred inside lowerbound. Please report the command, its output "

@@ -13,7 +13,7 @@ from lowerbound.training.fit import learn
 from lowerbound.training.plan import Plan
 
 X = np.random.default_rng(0).normal(size=(600, 4)) @ np.random.default_rng(1).normal(size=(4, 4))
-OPTIONS = {"preset": "fast", "settings": {"chain": None, "proposal": False}}
+OPTIONS = {"preset": "fast", "max_epochs": 150, "settings": {"chain": None, "proposal": False}}
 
 
 def weights(model):
@@ -97,7 +97,7 @@ def test_a_stop_in_a_later_stage_ends_the_fit(tmp_path):
 
 @pytest.mark.parametrize("answer", [1, "stop", [True], None, False])
 def test_only_true_ends_a_fit(answer):
-    model = lowerbound.fit(X, max_epochs=60, callbacks=[lambda check: answer], **OPTIONS)
+    model = lowerbound.fit(X, callbacks=[lambda check: answer], **{**OPTIONS, "max_epochs": 60})
     assert model.facts["history"]["stopped"] != "interrupt"
 
 
@@ -133,7 +133,7 @@ def test_an_estimator_takes_callbacks_and_is_cloned_with_them():
 
 def test_a_plan_takes_callbacks_in_any_thread():
     seen, plan = [], Plan(**OPTIONS)
-    thread = threading.Thread(target=lambda: learn(X, plan, callbacks=lambda c: seen.append(c)))
+    thread = threading.Thread(target=lambda: learn(X, plan, callbacks=seen.append))
     thread.start()
     thread.join()
     assert seen

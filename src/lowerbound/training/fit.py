@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ from lowerbound.training.split import (
     Say,
     Split,
 )
+from lowerbound.training.tracking import Tracking, checked_stores, tracking
 from lowerbound.training.units import spell_seconds
 
 CONTEXT_ROWS = 20_000
@@ -105,6 +107,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     device: str | None = None,
     precision: str | None = None,
     callbacks: Sequence[Callback] = (),
+    track: str | Sequence[str] | None = None,
     say: Say = lambda line: None,
 ) -> Model:
     """Fit a model to data and calibrate its scores on held-out rows.
@@ -142,6 +145,8 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
             seconds, ... If one returns True, the fit ends as by Ctrl-C: the best weights are
             kept, the model is calibrated and saved, and the same call without that callback
             continues.
+        track: record the fit by "tensorboard" or "mlflow" (or both) in a local folder:
+            "tensorboard:logs"; without a folder, ``runs`` or ``mlflow.db`` beside the model.
         say: called with lines about the progress, such as ``print``.
 
     Returns:
@@ -164,10 +169,17 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
     limit = TimeLimit(plan.time_limit, began)
-    told = {"say": say, "limit": limit, "callbacks": checked_callbacks(callbacks)}
+    calls, stores = checked_callbacks(callbacks), checked_stores(track)
+
+    def learned(target: Path | None = None, run: RunFolder | None = None) -> Model:
+        records = tracking(stores, target, run is not None and run.committed(), say)
+        recorded = (*calls, records.check) if stores else calls
+        with recording(records, plan, given.rows) as record:
+            told = {"run": run, "say": say, "limit": limit, "callbacks": recorded}
+            return record(_noting(learn(given, plan, **told), given))
+
     if out is None:
-        model = _noting(learn(given, plan, **told), given)
-        return _saying(model, say)
+        return _saying(learned(), say)
     target = Path(out).absolute()
     if resume not in ("auto", "never"):
         raise UsageError(
@@ -178,7 +190,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     with RunFolder(run_path(target), fresh=fresh, replace=replaces) as run:
         if target.exists() and not run.replace:
             raise UsageError("E220", f"{target} exists already", fix="overwrite=True")
-        model = _noting(learn(given, plan, run=run, **told), given)
+        model = learned(target, run)
         run.owns_output()
         model.save(target, overwrite=run.replace)
         if not was_interrupted(model):
@@ -187,6 +199,23 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
 
 
 STAGES = ("history", "priors_history", "proposal_history", "rows_history")
+
+
+@contextmanager
+def recording(records: Tracking, plan: Plan, rows: int) -> Iterator[Callable[[Model], Model]]:
+    """Record the options of a fit, and its end: of a model that is passed on, or without one."""
+    ended: list[Model] = []
+
+    def record(model: Model) -> Model:
+        ended.append(model)
+        return model
+
+    records.begin(plan, rows)
+    try:
+        yield record
+    finally:
+        model = ended[0] if ended else None
+        records.end(model, model is not None and was_interrupted(model))
 
 
 def was_interrupted(model: Model) -> bool:
