@@ -39,7 +39,8 @@ assert (again.anomaly_score(x) == model.anomaly_score(x)).all()
 assert again.sample(5).shape == (5, 3)
 assert again.check(x).rows == 300
 rows = "\\n".join(["a,b", *(f"{a:.3f},{'xyz'[i % 3]}" for i, a in enumerate(x[:, 0]))])
-open("t.csv", "w").write(rows + "\\n")
+from pathlib import Path
+Path("t.csv").write_text(rows + "\\n")
 """
 COMMANDS = [
     ("--version", "--json"),
