@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy import stats
+from scipy.sparse import csr_matrix
 
 import lowerbound
 from lowerbound.coding.rows import subset
@@ -245,3 +246,29 @@ def test_models_of_earlier_versions_are_tested_by_their_scores(tmp_path):
     assert [row["column"] for row in found["columns"]] == ["fixed"]
     assert any("fit it again" in note for note in found["notes"])
     assert not found["scores"]["drifted"]
+
+
+def test_counts_are_tested_gene_by_gene():
+    rng = np.random.default_rng(0)
+    x = rng.poisson(2, size=(600, 12)).astype(float)
+    trained = lowerbound.fit(
+        csr_matrix(x), "counts", preset="fast", max_epochs=1, settings={"proposal": False}
+    )
+    assert trained.check(csr_matrix(x)).passed
+    x[:, 3] *= 3
+    found = trained.drift(csr_matrix(x))
+    assert drifted(found) == ["x3"]
+    assert found["columns"][0]["told"].startswith("<= ")
+    report = trained.check(csr_matrix(x[:, :5]))
+    assert [(p.check, p.code) for p in report.problems] == [("schema", "E031")]
+
+
+def test_pictures_are_tested_by_their_scores():
+    pictures = np.random.default_rng(0).integers(0, 255, size=(80, 8, 8)).astype(np.uint8)
+    trained = lowerbound.fit(pictures, "conv", preset="fast", max_epochs=1)
+    report = trained.check(pictures)
+    assert report.passed
+    assert report.drift["columns"] == []
+    assert report.drift["alarms"]["rows"] == 80
+    wrong = trained.check(pictures[:, :4])
+    assert [(p.check, p.code) for p in wrong.problems] == [("schema", "E076")]

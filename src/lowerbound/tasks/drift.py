@@ -215,6 +215,8 @@ class _Names:
 
     def value(self, column: str, part: int, code: float) -> str:
         """Return the raw value that a code stands for, as text."""
+        if not isinstance(self.coding, TableCoding):  # counts, which are their own codes
+            return f"{code:g}"
         row = np.full((1, len(self.parts)), np.nan, np.float32)
         row[0, part] = code
         if part in self.gates:
