@@ -644,6 +644,23 @@ USAGE: dict[str, tuple[str, str]] = {
         "(pictures). A lowerbound.Recipe has a coding instead. The name must differ from the "
         "names of all built-in recipes.",
     ),
+    "E276": (
+        "a callback raised an exception",
+        "Callbacks are your own functions, which a fit calls after every check on the held-out "
+        "rows. The exception of the callback is the cause of this error. To end a fit, return "
+        "True: the best weights are kept, and the model is calibrated and saved.",
+    ),
+    "E277": (
+        "fits are recorded in local folders only",
+        "--track tensorboard:FOLDER and --track mlflow:FOLDER write to a folder of this machine; "
+        "without a folder, beside the model. An address of a server is refused. To send curves "
+        "elsewhere, pass your own function as a callback in Python.",
+    ),
+    "E278": (
+        "the store of a tracking library cannot be used",
+        "TensorBoard or MLflow could not open the folder or its database. The message gives "
+        "their reason. Choose another folder, or leave out --track.",
+    ),
     "E269": (
         "this is a bug in lowerbound",
         "An unexpected error occurred inside lowerbound. Please report the command, its output "
@@ -725,6 +742,14 @@ CHECKS: dict[str, tuple[str, str]] = {
         "The latents of a collapsed model carry no information about a row: its scores are those "
         "of independent columns. Fit it for longer or with --set free_bits=0.5, or export it "
         "anyway with --allow-collapsed.",
+    ),
+    "E604": (
+        "rows did not pass the check of a model",
+        "`lowerbound check` lists every problem: columns that are missing, renamed, of another "
+        "type or in another unit; columns or scores whose distribution differs from that of the "
+        "held-out rows of the fit; too many alarms; too slow scores. If the rows are right and "
+        "the world has changed, fit the model again. --ignore COLUMN leaves out the drift of a "
+        "column, --max-drift sets the size that matters.",
     ),
 }
 

@@ -35,6 +35,7 @@ from lowerbound.recipes import Recipe
 from lowerbound.tasks.calibration import Alarm
 from lowerbound.tasks.explain import explain
 from lowerbound.tasks.trained import Model
+from lowerbound.training.callbacks import Callback, checked_callbacks
 from lowerbound.training.fit import learn
 from lowerbound.training.plan import Plan
 
@@ -76,6 +77,8 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             different results every time. The global random state is neither read nor changed.
         device: "cpu", "cuda", ...; None for a GPU if there is one.
         precision: precision of matrix products in training, "float32" or "bfloat16".
+        callbacks: functions that are called after every check on the held-out rows, as those of
+            `lowerbound.fit`; the fit ends if one returns True. None for no callbacks.
 
     Attributes:
         trained_: the `lowerbound.Model` of the estimator.
@@ -106,6 +109,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         random_state: RandomState = Plan.seed,
         device: str | None = None,
         precision: str = Plan.precision,
+        callbacks: Sequence[Callback] | None = None,
     ) -> None:
         self.recipe = recipe
         self.settings = settings
@@ -121,6 +125,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.random_state = random_state
         self.device = device
         self.precision = precision
+        self.callbacks = callbacks
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -150,7 +155,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         frame, named = containers.admit(X, estimator=self, rows=2, pictures=pictures)
         if not plan.recipe.sparse:
             containers.refuse_huge(frame)
-        trained = learn(frame, plan)
+        trained = learn(frame, plan, callbacks=checked_callbacks(self.callbacks))
         trained.facts["input"] = containers.noted(frame.native, named)
         return self._hold(trained)
 
@@ -412,7 +417,7 @@ def plan_of(parameters: Mapping[str, Any]) -> Plan:
     Raises:
         UsageError: E240, E241 or E245 for a wrong parameter.
     """
-    chosen = {name: _plain(value) for name, value in parameters.items()}
+    chosen = {name: _plain(value) for name, value in parameters.items() if name != "callbacks"}
     for name, (fits, wanted) in _WANTED.items():
         if not fits(chosen[name]):
             message = f"{name} must be {wanted}, got {chosen[name]!r}"

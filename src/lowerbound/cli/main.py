@@ -157,7 +157,7 @@ def _run(words: Sequence[str], common: Common, program: Program) -> int:
     if not words or words in (["--help"], ["-h"], ["help"]):
         return streams.shown(lambda: print(_overview(program)))
     if words in (["--version"], ["-V"]):
-        return streams.shown(lambda: print(f"{program.name} {__version__}"))
+        return streams.shown(lambda: print(_version(program, common.json)))
     if words[0] == "help":
         words = [*words[1:], "--help"]
     if words[0] not in program.verbs:
@@ -175,6 +175,19 @@ def _run(words: Sequence[str], common: Common, program: Program) -> int:
     most = None if common.memory is None else memory.size_of(common.memory)
     with memory.limited(most):
         return parser.run(program, words, as_json=common.json, quiet=common.quiet)
+
+
+def _version(program: Program, as_json: bool) -> str:
+    """Return the version, as JSON with those of Python and torch; imports no library."""
+    if not as_json:
+        return f"{program.name} {__version__}"
+    metadata, json = import_module("importlib.metadata"), import_module("json")
+    try:
+        torch = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        torch = None
+    python = sys.version.split()[0]
+    return json.dumps({"lowerbound": __version__, "python": python, "torch": torch})
 
 
 _LEAST, _EACH = 256 << 20, 40 << 20  # bytes of addresses: for the libraries, and per processor

@@ -47,6 +47,8 @@ def run(program: Program, words: Sequence[str], *, as_json: bool, quiet: bool) -
     if result.interrupted:
         result = replace(result, next=f"{program.name} {shlex.join(words)}")
     streams.shown(lambda: _print(result, as_json=as_json, quiet=quiet), result.path)
+    if result.failed is not None:  # after the result, which has the details
+        raise result.failed
     return 130 if result.interrupted else 0
 
 

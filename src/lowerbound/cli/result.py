@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lowerbound.coding.tables import Coded
+    from lowerbound.errors import LowerboundError
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class Result:
         next: a command to run next, or empty.
         interrupted: whether the user ended the work early.
         model: the trained `Model`, if the verb made one.
+        failed: the error of a check that failed, which ends the command after the result is
+            printed, or None.
     """
 
     facts: dict[str, Any]
@@ -60,6 +63,7 @@ class Result:
     next: str = ""
     interrupted: bool = False
     model: Any = None
+    failed: LowerboundError | None = None
 
 
 _TALLIES = {

@@ -104,6 +104,9 @@ VERBS: dict[str, Verb] = {
     "verify": Verb(
         f"{_HERE}.inspect:verify", _TRUST, "M.vae", "check that a model file is intact"
     ),
+    "check": Verb(
+        f"{_HERE}.check:check", _TRUST, "M.vae PATH", "a gate for pipelines: schema, drift, alarms"
+    ),
     "doctor": Verb(
         f"{_HERE}.doctor:doctor", _TRUST, "[M.vae [PATH]]", "check this computer, or a model"
     ),
@@ -152,7 +155,9 @@ LOWERBOUND = Program(
         "fill": "impute",
         "describe": "inspect",
         "show": "info",
-        "check": "verify",
+        "gate": "check",
+        "drift": "check",
+        "monitor": "check",
         "eval": "evaluate",
         "explain": "error",  # its name in 0.1.0
     },

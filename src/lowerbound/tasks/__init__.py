@@ -6,6 +6,7 @@
 - draws: embed, reconstruct, sample, impute and explain coded rows
 - conditioning, hamiltonian: draws given some values; the move of their Markov chains
 - measures, scoring, typicality, calibration: anomaly scores, p-values and thresholds
+- drift, check: tests of new rows against held-out ones; the gate of a pipeline
 - explain: the columns that make a row's score high
 - evaluate, metrics: estimates of log p(x)
 - completion: fill gaps, by the VAE, its chain of columns, or both

@@ -67,10 +67,43 @@ class _Further(Calibrated):
     measure: _Measure
 
 
+Many = Annotated[int, Field(ge=0, le=1 << 53)]
+
+
+class _HeldOutPart(_Part):
+    values: list[float] = Field(max_length=MOST_LISTED)
+    counts: list[Many]
+
+    @model_validator(mode="after")
+    def _rising(self) -> _HeldOutPart:
+        if len(self.values) != len(self.counts) or (np.diff(self.values) <= 0).any():
+            raise ValueError("values must rise, and each must have a count")
+        return self
+
+
+class _HeldOutColumn(_Part):
+    missing: Many
+    parts: list[_HeldOutPart] = Field(max_length=MOST_LISTED)
+
+
+class _HeldOut(_Part):
+    rows: Many = 0
+    columns: dict[str, _HeldOutColumn] = Field(default={}, max_length=MOST_LISTED)
+
+    @model_validator(mode="after")
+    def _within_rows(self) -> _HeldOut:
+        for column in self.columns.values():
+            most = max([column.missing, *(sum(part.counts) for part in column.parts)])
+            if most > self.rows:
+                raise ValueError("counts must be of at most `rows` rows")
+        return self
+
+
 class CalibrationDocument(Calibrated):
     """The content of calibration.json."""
 
     further: dict[str, JsonValue] = Field(default={}, max_length=100)
+    held_out: _HeldOut = _HeldOut()
 
     @model_validator(mode="after")
     def _known_scorings(self) -> CalibrationDocument:

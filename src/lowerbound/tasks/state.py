@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from lowerbound.coding.tables import Coding
 from lowerbound.nn.model import LatentModel
@@ -11,6 +12,76 @@ from lowerbound.recipes import Recipe
 from lowerbound.tasks import draws
 from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.measures import Scoring
+
+
+class HeldOutPart(NamedTuple):
+    """The distribution of one coded column over held-out rows.
+
+    Attributes:
+        values: ascending codes.
+        counts: number of held-out rows with a code above the previous value, up to this one.
+    """
+
+    values: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+class HeldOutColumn(NamedTuple):
+    """The distribution of one raw column over held-out rows.
+
+    Attributes:
+        missing: number of rows without a value.
+        parts: the distribution of each of its coded columns.
+    """
+
+    missing: int
+    parts: tuple[HeldOutPart, ...]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The distributions of the columns over the rows that calibrate the scores.
+
+    Drift is measured against them; see `lowerbound.tasks.drift`.
+
+    Attributes:
+        rows: number of rows; 0 if the model keeps none.
+        columns: the distribution of each modelled column, by name.
+    """
+
+    rows: int = 0
+    columns: Mapping[str, HeldOutColumn] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """Return plain JSON values, which `restored` reads."""
+        return {
+            "rows": self.rows,
+            "columns": {
+                name: {
+                    "missing": column.missing,
+                    "parts": [
+                        {"values": list(part.values), "counts": list(part.counts)}
+                        for part in column.parts
+                    ],
+                }
+                for name, column in self.columns.items()
+            },
+        }
+
+    @classmethod
+    def restored(cls, document: Mapping[str, Any]) -> HeldOut:
+        """Rebuild the distributions from their `document`; keys of later versions are ignored."""
+        columns = {
+            name: HeldOutColumn(
+                column["missing"],
+                tuple(
+                    HeldOutPart(tuple(part["values"]), tuple(part["counts"]))
+                    for part in column["parts"]
+                ),
+            )
+            for name, column in document.get("columns", {}).items()
+        }
+        return cls(document.get("rows", 0), columns)
 
 
 @dataclass
@@ -27,6 +98,7 @@ class TrainedState:
         facts: facts about the fit (plan, history, health, versions), plain JSON values.
         further: scorings other than the likelihood that are calibrated on their own held-out
             scores, by name.
+        held_out: distributions of the columns over held-out rows, for tests of drift.
     """
 
     recipe: Recipe
@@ -37,6 +109,7 @@ class TrainedState:
     alarm: Alarm
     facts: dict[str, Any] = field(default_factory=dict)
     further: dict[str, Scoring] = field(default_factory=dict)
+    held_out: HeldOut = field(default_factory=HeldOut)
 
     @property
     def alarm_doubt(self) -> str:

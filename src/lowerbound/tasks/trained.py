@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lowerbound import bundle, noise
 from lowerbound.bundle.documents import invalid
 from lowerbound.coding.rows import Rows, subset
-from lowerbound.coding.tables import Coded, TableCoding, restore
+from lowerbound.coding.tables import Coded, Coding, TableCoding, restore
 from lowerbound.columns.arrow import snippet
 from lowerbound.errors import ModelFileError, UsageError
 from lowerbound.files import containers
@@ -25,7 +25,9 @@ from lowerbound.files.read import read, walk
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import RECIPES, Recipe, find, images
 from lowerbound.tasks import building, cards, compare_report, contents
+from lowerbound.tasks import check as checking
 from lowerbound.tasks import draws as tasks
+from lowerbound.tasks import drift as drifting
 from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.completion import CHAIN, LATENTS, Completion
 from lowerbound.tasks.conditioning import sample_given
@@ -35,7 +37,7 @@ from lowerbound.tasks.finite import finite
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
 from lowerbound.tasks.restore_picture import Draws, Pages, restore_page
 from lowerbound.tasks.scoring import scoring_of
-from lowerbound.tasks.state import TrainedState
+from lowerbound.tasks.state import HeldOut, TrainedState
 
 FEW = 30  # effective samples below which conditional sampling gives a warning
 PAIRS = 1 << 16  # contexts from which conditional draws choose
@@ -485,6 +487,93 @@ class Model(TrainedState):
         compare_report.check_target(target, coding.schema)
         return coding
 
+    def drift(
+        self, data: object, *, level: float = drifting.LEVEL, ignore: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Test whether rows are like the held-out rows of the fit, by columns and by scores.
+
+        The null hypothesis is that these rows and the held-out rows, which calibrate the scores,
+        are drawn from one distribution. Numbers, dates and ordered levels are compared by the
+        Kolmogorov-Smirnov test, the levels of categories and the gaps by exact tests of their
+        shares, scores as numbers, and alarms by their beta-binomial distribution. The p-values of
+        all columns, scores and alarms are corrected together by Holm's method: the probability
+        that any of them is called drifted is at most `level` if nothing changed.
+
+        The size of a drift, from 0 to 1, is the largest difference of the shares of rows up to
+        some value, of one level, or without a value. With many rows, a drift may be sure and so
+        small that it does not matter.
+
+        Args:
+            data: rows. Of a table that is not in memory 100,000 are looked at, and 20,000 of all
+                are scored, drawn at random.
+            level: probability of any false alarm, in (0, 1).
+            ignore: columns that are not tested, such as a date that always moves on.
+
+        Returns:
+            Plain values: ``rows``, ``held_out`` (their numbers), ``level``; ``columns``, a list
+            with the most drifted first, of dicts with column, drift, p_value, adjusted_p_value,
+            drifted, nats (what the column adds to the mean score beyond its mean in held-out
+            rows; None if unknown) and told (the difference in words); ``scores`` with the same
+            keys and mean and held_out_mean, nats; ``alarms`` with flagged, share, expected,
+            p_value, adjusted_p_value and drifted; ``notes``.
+
+        Raises:
+            UsageError: E240 for a level out of range, E203 for an unknown column of `ignore`,
+                E247 for a model that restores pictures.
+            DataError: E0xx for rows that cannot be used.
+        """
+        checking.Limits(level=level)
+        ignored = drifting.check_ignored(self, ignore)
+        drifting.check_scorable(self)
+        sample = drifting.sampled(walk(data, wanted=self.coding.wanted()))
+        found = drifting.report(self, self.encode(sample.frame), level, ignored)
+        return {**found, "notes": [*sample.notes, *found["notes"]]}
+
+    def check(  # noqa: PLR0913 - independent limits, all with defaults
+        self,
+        data: object,
+        *,
+        max_drift: float = drifting.MOST_DRIFT,
+        level: float = drifting.LEVEL,
+        max_alarm_rate: float | None = None,
+        max_p99: float | None = None,
+        ignore: Sequence[str] = (),
+    ) -> checking.CheckReport:
+        """Check this model on rows, as a gate of a pipeline: schema, drift, alarms and latency.
+
+        A column fails if its drift is sure (see `drift`) and larger than `max_drift`. So do the
+        scores. Columns that are missing, cannot be read or are in another unit fail; the
+        others are tested all the same, but rows are scored only if there is no such problem.
+
+        Args:
+            data: rows.
+            max_drift: largest drift that does not matter, from 0 to 1.
+            level: probability of any false alarm of the tests, in (0, 1).
+            max_alarm_rate: largest share of flagged rows; None tests whether it is above that
+                of the fit.
+            max_p99: largest 99th percentile of the time to score one row, seconds; None does
+                not measure it.
+            ignore: columns whose drift does not matter.
+
+        Returns:
+            The report: `passed`, `problems`, `notes`, `drift`, `latency`, `as_dict()`, and
+            `raise_if_failed()`, which raises all problems as one error, E604.
+
+        Raises:
+            UsageError: E240 for a limit out of range, E203 for an unknown column of `ignore`,
+                E247 for a model that restores pictures.
+            DataError: E0xx for data that cannot be read at all.
+
+        >>> import numpy as np, lowerbound
+        >>> x = np.random.default_rng(0).normal(size=(500, 2))
+        >>> model = lowerbound.fit(x, preset="fast", max_epochs=2)
+        >>> model.check(x).passed, model.check(x + 3).passed
+        (True, False)
+        """
+        limits = checking.Limits(max_drift, level, max_alarm_rate, max_p99, tuple(ignore))
+        given = walk(data, wanted=self.coding.wanted())
+        return checking.check(self, self, given, limits)
+
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
         """Return the mean of p(x | z) for latents z, (n, latent), as an Arrow table."""
         values = tasks.decode(self.model, torch.as_tensor(np.asarray(z), dtype=torch.float32))
@@ -508,6 +597,7 @@ class Model(TrainedState):
                 "scores": self.calibration.scores.tolist(),
                 "alarm": self.alarm._asdict(),
                 "further": {by: way.document() for by, way in self.further.items()},
+                "held_out": self.held_out.document(),
             },
             "metrics.json": self.facts,
         }
@@ -622,4 +712,17 @@ def restored(
         alarm=Alarm.restored(calibration["alarm"]),
         facts=documents["metrics.json"],
         further=kept(calibration.get("further", {})),
+        held_out=_held_out(calibration.get("held_out", {}), coding),
     )
+
+
+def _held_out(document: Mapping[str, Any], coding: Coding) -> HeldOut:
+    """Return the distributions of held-out columns, which must be those of the coding."""
+    found = HeldOut.restored(document)
+    parts = {} if coding.shape else {group.column: len(group.parts) for group in coding.groups}
+    for name, column in found.columns.items():
+        if parts.get(name) != len(column.parts):
+            raise invalid(
+                "calibration.json", f"is wrong at 'held_out.columns': {snippet(name)} does not fit"
+            )
+    return found

@@ -1,6 +1,8 @@
 """Train models on raw data.
 
 - fit: read, code, split, build, train, refit the prior, calibrate
+- callbacks: functions that are called after every check, and may end the fit
+- tracking: record a fit by TensorBoard or MLflow
 - units: parse and spell durations ("10m"), parse shares ("0.1%")
 - plan: the options of a fit, and the presets
 - after_training: cost and extent of the work after training, under a time limit

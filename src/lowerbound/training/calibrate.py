@@ -15,10 +15,11 @@ from lowerbound.coding.tables import TableCoding
 from lowerbound.files.data import Data
 from lowerbound.nn.model import LatentModel
 from lowerbound.nn.objectives.elbo import Elbo
-from lowerbound.tasks import doctor, draws, restore, rules
+from lowerbound.tasks import doctor, draws, drift, restore, rules
 from lowerbound.tasks.calibration import Calibration
 from lowerbound.tasks.completion import LATENTS
 from lowerbound.tasks.scoring import Likelihood, Scoring, by_levels, levels_lacking
+from lowerbound.tasks.state import HeldOut
 from lowerbound.tasks.trained import Model
 from lowerbound.training import row_stage
 from lowerbound.training.engine.engine import flops
@@ -46,6 +47,7 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
     index = split.calibration
     samples = inputs.samples or score_samples(model, coded)
     calibration = Calibration.of(Likelihood(samples)(model, coded.part(index)))
+    held = subset(coded.rows, index)
     some = subset(coded.rows, index[:TYPICAL_ROWS])
     columns = coding.groups if not coding.shape else ()  # pictures have no named columns
     typical = (
@@ -93,6 +95,7 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
         alarm=calibration.alarm(plan.alarm_rate),
         facts=facts,
         further=_further(plan, model, coded.part(index[:LEVEL_ROWS]), samples),
+        held_out=HeldOut() if plan.recipe.restoration else drift.held_out(coding, held),
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ from lowerbound.tasks.scoring import levels_lacking
 from lowerbound.tasks.trained import Model
 from lowerbound.training import after_training, proposal_stage, row_stage
 from lowerbound.training.calibrate import calibrated, score_samples
+from lowerbound.training.callbacks import Callback, checked_callbacks, reporting
 from lowerbound.training.engine import loop
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.history import History
@@ -71,6 +73,7 @@ from lowerbound.training.split import (
     Say,
     Split,
 )
+from lowerbound.training.tracking import Tracking, checked_stores, tracking
 from lowerbound.training.units import spell_seconds
 
 CONTEXT_ROWS = 20_000
@@ -103,6 +106,8 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     seed: int = 0,
     device: str | None = None,
     precision: str | None = None,
+    callbacks: Sequence[Callback] = (),
+    track: str | Sequence[str] | None = None,
     say: Say = lambda line: None,
 ) -> Model:
     """Fit a model to data and calibrate its scores on held-out rows.
@@ -135,6 +140,13 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         seed: seed of all random numbers.
         device: "cpu", "cuda", ...; None uses a GPU if there is one.
         precision: precision of matrix products in training, "float32" or "bfloat16".
+        callbacks: functions that are called after every check on the held-out rows with a
+            `lowerbound.training.callbacks.TrainingCheck`: its stage, step, bound, active latents,
+            seconds, ... If one returns True, the fit ends as by Ctrl-C: the best weights are
+            kept, the model is calibrated and saved, and the same call without that callback
+            continues.
+        track: record the fit by "tensorboard" or "mlflow" (or both) in a local folder:
+            "tensorboard:logs"; without a folder, ``runs`` or ``mlflow.db`` beside the model.
         say: called with lines about the progress, such as ``print``.
 
     Returns:
@@ -142,7 +154,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
 
     Raises:
         DataError: E0xx if the data cannot be used.
-        UsageError: E2xx if an argument is invalid.
+        UsageError: E2xx if an argument is invalid, E276 if a callback raises an exception.
         ResourceError: E3xx if a checkpoint or the model cannot be written.
         NumericError: E4xx if training diverges.
 
@@ -157,23 +169,58 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
     limit = TimeLimit(plan.time_limit, began)
+    calls, stores = checked_callbacks(callbacks), checked_stores(track)
+
+    def learned(target: Path | None = None, run: RunFolder | None = None) -> Model:
+        records = tracking(stores, target, run is not None and run.committed(), say)
+        recorded = (*calls, records.check) if stores else calls
+        with recording(records, plan, given.rows) as record:
+            told = {"run": run, "say": say, "limit": limit, "callbacks": recorded}
+            return record(_noting(learn(given, plan, **told), given))
+
     if out is None:
-        model = _noting(learn(given, plan, say=say, limit=limit), given)
-        return _saying(model, say)
+        return _saying(learned(), say)
     target = Path(out).absolute()
     if resume not in ("auto", "never"):
         raise UsageError(
             "E241", f"resume must be 'auto' or 'never', got {resume!r}", fix="resume='auto'"
         )
-    with RunFolder(run_path(target), fresh=resume == "never", replace=overwrite) as run:
+    fresh = resume == "never"
+    replaces = overwrite or (not fresh and RunFolder.allows_replacing(run_path(target)))
+    with RunFolder(run_path(target), fresh=fresh, replace=replaces) as run:
         if target.exists() and not run.replace:
             raise UsageError("E220", f"{target} exists already", fix="overwrite=True")
-        model = _noting(learn(given, plan, run=run, say=say, limit=limit), given)
+        model = learned(target, run)
         run.owns_output()
         model.save(target, overwrite=run.replace)
-        if model.facts["history"]["stopped"] != "interrupt":
+        if not was_interrupted(model):
             run.remove()
     return _saying(model, say)
+
+
+STAGES = ("history", "priors_history", "proposal_history", "rows_history")
+
+
+@contextmanager
+def recording(records: Tracking, plan: Plan, rows: int) -> Iterator[Callable[[Model], Model]]:
+    """Record the options of a fit, and its end: of a model that is passed on, or without one."""
+    ended: list[Model] = []
+
+    def record(model: Model) -> Model:
+        ended.append(model)
+        return model
+
+    records.begin(plan, rows)
+    try:
+        yield record
+    finally:
+        model = ended[0] if ended else None
+        records.end(model, model is not None and was_interrupted(model))
+
+
+def was_interrupted(model: Model) -> bool:
+    """Return whether Ctrl-C or a callback ended a stage of the fit of a model."""
+    return any(model.facts.get(stage, {}).get("stopped") == "interrupt" for stage in STAGES)
 
 
 def _saying(model: Model, say: Say) -> Model:
@@ -240,6 +287,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     team: Team = ALONE,
     limit: TimeLimit | None = None,
     beat: Beat | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Model:
     """Fit a model to `data` and calibrate it.
 
@@ -255,14 +303,17 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
         limit: the time limit of the fit and the time used so far; None begins to count the plan's
             limit with this call. It covers everything up to the saved model.
         beat: called about once per second with the pace of training.
+        callbacks: functions that are called after every check, by the first process only; the
+            fit ends if one returns True.
 
     Raises:
         DataError: E0xx if the data cannot be used.
-        UsageError: E2xx if the plan is invalid, or differs from the one that `run` began with.
+        UsageError: E2xx if the plan is invalid, or differs from the one that `run` began with;
+            E276 if a callback raises an exception.
         ResourceError: E3xx if a checkpoint cannot be written.
         NumericError: E4xx if training diverges.
     """
-    plan = plan or Plan()
+    plan, calls = plan or Plan(), checked_callbacks(callbacks)
     limit = limit or TimeLimit(plan.time_limit)
     frame, coding, coded = _coded(walk(data), plan, team)
     n = len(coded.rows) // coded.each
@@ -276,6 +327,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     if coded.each > 1:
         split = Split.of_crops(n, coded.each, plan.seed)
     inputs = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
+    inputs = inputs._replace(callbacks=calls if team.rank == 0 else ())
     begin(frame, inputs)
     if run is not None or team.size > 1:
         configuration = _configuration(plan, frame, coded)
@@ -283,9 +335,9 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
             run.configure(configuration)
         _refuse_other_data(team, configuration["data"])
     fitted = _fit(_first_stage(plan), inputs, "first", _first_share(plan))
-    if plan.latent == "auto" and fitted.history.stopped != "interrupt":
+    if plan.latent == "auto" and not fitted.interrupted:
         fitted = _with_active_latents(plan, fitted, inputs)
-    if plan.recipe.first_stage and fitted.history.stopped != "interrupt":
+    if plan.recipe.first_stage and not fitted.interrupted:
         fitted = _with_learned_priors(plan, fitted, inputs)
     model, arguments = refit_prior(
         plan.recipe,
@@ -553,7 +605,7 @@ def _trained(
             seed=plan.seed,
             engine=engine,
             checkpoints=inputs.run and inputs.run.stage(stage),
-            report=inputs.report,
+            report=reporting(inputs.report, inputs.callbacks, stage),
             view=inputs.coded.view,
             team=inputs.team,
             limit=inputs.limit,
@@ -606,7 +658,7 @@ def _with_learned_priors(plan: Plan, first: Fitted, inputs: FitInputs) -> Fitted
 def _with_proposal(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     """Fit the proposal of importance sampling; the model stays as it is."""
     model, arguments = fitted.model, fitted.arguments
-    if fitted.history.stopped == "interrupt":
+    if fitted.interrupted:
         return fitted
     if not proposal_stage.is_wanted(plan, model, arguments):
         return fitted
@@ -630,7 +682,7 @@ def _with_proposal(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
 def _with_rows(plan: Plan, fitted: Fitted, inputs: FitInputs) -> Fitted:
     """Train a chain of columns for drawing and completing rows; the model stays as it is."""
     coding, train = inputs.coding, inputs.train
-    if not row_stage.is_wanted(plan, coding) or fitted.history.stopped == "interrupt":
+    if not row_stage.is_wanted(plan, coding) or fitted.interrupted:
         return fitted
     assert isinstance(coding, TableCoding), "the rows are of a table"
     some = train.take(torch.arange(min(len(train), row_stage.MOST_ROWS))).x.numpy()

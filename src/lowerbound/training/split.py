@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, Coding
 from lowerbound.nn.model import LatentModel
 from lowerbound.tasks.doctor import ROWS
+from lowerbound.training.callbacks import Callback
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.history import History
 from lowerbound.training.engine.loop import Beat, Report
@@ -96,6 +97,7 @@ class FitInputs(NamedTuple):
     beat: Beat | None = None
     checked: int = ROWS  # rows of each part that the health is measured on
     samples: int | None = None  # importance samples per score; None is the usual number
+    callbacks: Sequence[Callback] = ()
 
     @property
     def train(self) -> Rows:
@@ -133,3 +135,9 @@ class Fitted(NamedTuple):
     priors: History | None = None
     rows: History | None = None
     proposal: History | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        """True if a stage was ended by Ctrl-C or by a callback, so that no other one follows."""
+        stages = (self.history, self.priors, self.rows, self.proposal)
+        return any(stage is not None and stage.stopped == "interrupt" for stage in stages)

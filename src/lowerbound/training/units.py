@@ -7,15 +7,15 @@ import re
 
 from lowerbound.errors import UsageError
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd]\s*)+")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd])\s*)+")
 
 
 def seconds(value: object, name: str = "--time-limit") -> float:
     """Convert a duration to seconds: 90, "90s", "10m" or "1h30m".
 
     Args:
-        value: a number of seconds, or text with the units s, m, h and d.
+        value: a number of seconds, or text with the units ms, s, m, h and d.
         name: the option or argument to name in the error.
 
     Raises:
@@ -23,7 +23,7 @@ def seconds(value: object, name: str = "--time-limit") -> float:
     """
     text = str(value).strip().lower()
     if _DURATION.fullmatch(text):
-        return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)([smhd])", text))
+        return sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)(ms|[smhd])", text))
     return number(text, name, "a time such as 90s, 10m or 1h", "10m")
 
 

@@ -8,5 +8,6 @@
 - inspect: inspect, info and verify, for data and for models
 - error: describe error codes
 - doctor: check this computer or a model
+- check: a gate for pipelines
 - demo: all steps on a real table
 """

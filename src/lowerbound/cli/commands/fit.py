@@ -17,6 +17,7 @@ from lowerbound.cli.flags import (
     File,
     Heard,
     Name,
+    Names,
     Out,
     Pixels,
     Place,
@@ -73,6 +74,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     dry_run: bool = False,
     resume: Name = None,
     overwrite: bool = False,
+    track: Names = (),
     ray: bool = False,
     workers: Whole = None,
     voice: Heard = SILENT,
@@ -123,6 +125,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         resume: auto, to continue an unfinished run of this model (the default), or never, to
             delete it and start again.
         overwrite: replace an earlier model.
+        track: record the fit by tensorboard or mlflow in a folder of this machine: beside the
+            model, or in tensorboard:FOLDER or mlflow:FOLDER; repeat it, or use commas.
         ray: train in several processes on the Ray cluster at RAY_ADDRESS, or on a local one.
         workers: the number of processes for --ray; by default one per GPU, else one per core.
         voice: receives the progress.
@@ -157,6 +161,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     named = out is not None or isinstance(data, str | os.PathLike)
     place = Path(out or _default(data)) if named else None
     output = work.output_at(place, overwrite, resume, paths.named_in(data, targets))
+    output = work.recorded(output, track)
     clustered = import_module("lowerbound.cli.work.cluster") if ray or workers else None
     processes = None if clustered is None else clustered.count(ray, workers)
     another = plan.recipe.name != usual.plan.get("recipe", plan.recipe.name)  # set by the config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,11 @@ from lowerbound.tasks import draws
 from lowerbound.tasks.calibration import Alarm
 from lowerbound.tasks.objective_settings import reservations, trained_by
 from lowerbound.tasks.trained import Model
+from lowerbound.training.callbacks import Callback
 from lowerbound.training.engine.processes import ALONE, Team, gathered
 from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.engine.time_limit import TimeLimit
-from lowerbound.training.fit import learn, run_path
+from lowerbound.training.fit import learn, recording, run_path, was_interrupted
 from lowerbound.training.forecast import USEFUL_STEPS, smaller
 from lowerbound.training.objective import settled
 from lowerbound.training.plan import (
@@ -49,9 +51,10 @@ from lowerbound.training.plan import (
     optimiser_of,
 )
 from lowerbound.training.split import FitInputs, Say
+from lowerbound.training.tracking import checked_stores, tracking
 from lowerbound.training.units import spell_seconds
 
-__all__ = ["Output", "as_toml", "output_at", "plan_from", "rehearse", "train"]
+__all__ = ["Output", "as_toml", "output_at", "plan_from", "recorded", "rehearse", "train"]
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
 # Suffixes of data that the suggested command repeats for the new rows.
@@ -71,11 +74,13 @@ class Output:
         target: the model's folder.
         overwrite: whether an earlier model is replaced.
         resume: "auto" continues an unfinished run, "never" deletes it.
+        track: the stores that the fit is recorded in, from `checked_stores`.
     """
 
     target: Path
     overwrite: bool = False
     resume: str = "auto"
+    track: tuple[tuple[str, str], ...] = ()
 
 
 def output_at(
@@ -92,6 +97,16 @@ def output_at(
         return None
     may = overwrite or (resume != "never" and may_replace(place))
     return Output(check_model_target(place, may, data), overwrite, resume or "auto")
+
+
+def recorded(output: Output | None, track: str | Sequence[str] | None) -> Output | None:
+    """Return the output of a fit that is recorded in stores, too.
+
+    Raises:
+        UsageError: E241 for an unknown store, E277 for one that is not a folder.
+    """
+    stores = checked_stores(track)
+    return output if output is None else replace(output, track=stores)
 
 
 def train(
@@ -132,7 +147,10 @@ def _trained(frame: Data, plan: Plan, output: Output, kept: FitStorage, voice: V
     """Train in a run folder and save the model; keep the folder only after an interrupt."""
     run, clock = kept.run, Clock()
     assert run is not None
-    trained = _learn(frame, plan, kept, voice)
+    records = tracking(output.track, output.target, run.committed(), voice.say)
+    with recording(records, plan, frame.rows) as record:
+        kept = replace(kept, callbacks=(records.check,) if output.track else ())
+        trained = record(_learn(frame, plan, kept, voice))
     run.owns_output()
     checked = bundle.verify(trained.save(output.target, overwrite=run.replace))
     told = _told(frame, plan, clock, trained)
@@ -157,7 +175,7 @@ def _told(frame: Data, plan: Plan, clock: Clock, trained: Model) -> Result:
         lines=_lines(trained, plan, clock()),
         notes=_doubts(trained, plan),
         next=_then(trained, frame, "M.vae"),
-        interrupted=_last(trained)["stopped"] == "interrupt",
+        interrupted=was_interrupted(trained),
         model=trained,
     )
 
@@ -184,12 +202,14 @@ class FitStorage:
         run: the folder of the training states, if any.
         team: the processes.
         limit: the time limit, if it is not the plan's, counted from the start of the command.
+        callbacks: called after every check.
     """
 
     target: Path | None = None
     run: RunFolder | None = None
     team: Team = ALONE
     limit: TimeLimit | None = None
+    callbacks: Sequence[Callback] = ()
 
 
 def _learn(
@@ -214,6 +234,7 @@ def _learn(
         team=team,
         limit=kept.limit,
         beat=voice.beat,
+        callbacks=kept.callbacks,
     )
 
 
@@ -293,7 +314,7 @@ def _lines(trained: Model, plan: Plan, seconds: float) -> list[str]:
         "epochs": "all passes done",
         "time": "the time limit was reached",
         "interrupt": "stopped by you; this is the best model so far",
-    }[history["stopped"]]
+    }["interrupt" if was_interrupted(trained) else history["stopped"]]
     passes = f"{checks[-1]['epoch']:.0f} passes, " if checks else ""
     done = "OK" if facts["health"]["verdict"] == "healthy" else "Done"
     first, *others = facts["health"]["lines"]

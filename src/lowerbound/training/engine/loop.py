@@ -39,7 +39,7 @@ from lowerbound.training.engine.time_limit import TimeLimit
 if TYPE_CHECKING:
     from lowerbound.training.engine.compiled import Inputs, Program
 
-Report = Callable[[Check, Budget], None]
+Report = Callable[[Check, Budget], bool | None]  # True ends the fit
 Beat = Callable[[Pulse], None]
 
 SKIPPED_LIMIT = 20  # consecutive steps with a non-finite loss after which a fit fails
@@ -85,7 +85,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
             determines the result.
         engine: threads, kernels and precision; None chooses them (see `choose`).
         checkpoints: storage of checkpoints; a fit that was killed resumes from the last one.
-        report: called after every check.
+        report: called after every check; the fit ends if it returns True.
         view: random augmentation of a training batch, see `lowerbound.coding.augmentations`.
         team: the processes that train together. All call this function with the same arguments
             and share each batch; only the first one's `checkpoints` are used.
@@ -95,7 +95,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
 
     Returns:
         The history. Ctrl-C after the first check ends the fit normally, with the best weights so
-        far.
+        far, and so does a report that returns True.
 
     Raises:
         KeyboardInterrupt: for Ctrl-C before the first check.
@@ -197,6 +197,7 @@ class _Trainer:
         self.view: View | None = None
         self.beat: Beat | None = None
         self.limit = TimeLimit()
+        self.asked = False  # whether a report has asked to end the fit
         self.closing = 0.0  # seconds from the decision to stop to the end of the last check
         # A step and the seconds at its end: of the last beat, and from which the pace counts.
         self.beaten = self.steady = (0, 0.0)
@@ -230,11 +231,11 @@ class _Trainer:
             self.steady = (self.step, self.meter.elapsed())
             for stretch, following in self._stretches():
                 self._advance(stretch, following, report)
-                interrupted = self.team.any(signals.waiting)
+                interrupted = self.team.any(signals.waiting or self.asked)
                 if checkpoints is not None and (interrupted or checkpoints.due()):
                     checkpoints.commit(*self.state())
                 signals.deliver()
-                if interrupted and self.team.size > 1:  # another process was interrupted
+                if self.asked or (interrupted and self.team.size > 1):  # by another process
                     raise KeyboardInterrupt
                 if self.history.stopped:
                     return
@@ -280,7 +281,7 @@ class _Trainer:
             return
         check = self._check()
         if report is not None:
-            report(check, self.budget)
+            self.asked = report(check, self.budget) is True
         if self.waited >= self.budget.patience:
             self.history.stopped = "patience"
         elif last:
