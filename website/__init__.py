@@ -5,8 +5,8 @@
 - build: put the pages together and build the site
 - doctests: examples of docstrings as blocks of code
 - notebooks: the guides as Jupyter notebooks
-- example_data: the small data that the notebooks of the guides begin with
+- notebook_data/: the small data that the notebooks begin with
 
-`zensical.toml` is the configuration of the site, `package.json` names the KaTeX that sets the
-formulas, and `assets/` holds its start-up script and the style of figures.
+`zensical.toml` is the configuration of the site. `package.json` names what its pages need in the
+browser: KaTeX for the formulas, and a part of the search. `assets/` has our own script and style.
 """

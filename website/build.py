@@ -16,13 +16,16 @@ import sys
 import time
 from pathlib import Path
 
-from website import pages, reference
+from website import notebooks, pages, reference
 
 ROOT = Path(__file__).parent.parent
 SOURCE, HERE = ROOT / "docs", ROOT / "website"
 PAGES, SITE = ROOT / "build" / "site-pages", ROOT / "build" / "site"
-KATEX = ROOT / ".venv" / "site" / "node_modules" / "katex" / "dist"
+MODULES = ROOT / ".venv" / "site" / "node_modules"
+KATEX, WORKER = MODULES / "katex" / "dist", MODULES / "iframe-worker" / "shim" / "index.js"
 COURSE = "learn"
+# Without a server, the search of Zensical takes this script from elsewhere: we keep a copy.
+FOREIGN_WORKER, OWN_WORKER = "https://unpkg.com/iframe-worker/shim", "iframe-worker.js"
 
 
 def gather(run: bool) -> None:
@@ -44,10 +47,15 @@ def gather(run: bool) -> None:
         target = PAGES / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, "utf-8")
+    notebooks.write(PAGES / "notebooks")
+    for guide in notebooks.GUIDES:
+        with (PAGES / f"{guide}.md").open("a", encoding="utf-8") as page:
+            page.write(f"\n\n[This guide as a Jupyter notebook](notebooks/{guide}.ipynb)\n")
     for page in PAGES.rglob("*.md"):
         page.write_text(outside(page.read_text("utf-8")), "utf-8")
     shutil.copytree(HERE / "assets", PAGES / "assets", dirs_exist_ok=True)
     shutil.copytree(KATEX, PAGES / "assets" / "katex", ignore=unused)
+    shutil.copy(WORKER, PAGES / "assets" / OWN_WORKER)
 
 
 def outside(text: str) -> str:
@@ -66,7 +74,12 @@ def build() -> int:
     shutil.rmtree(SITE, ignore_errors=True)
     shutil.copy(HERE / "zensical.toml", SITE.parent)  # it must lie above the pages and the site
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--clean"]
-    return subprocess.run(command, cwd=SITE.parent, check=False).returncode
+    code = subprocess.run(command, cwd=SITE.parent, check=False).returncode
+    for page in SITE.rglob("*.html"):
+        to_root = "../" * len(page.relative_to(SITE).parent.parts)
+        text = page.read_text("utf-8").replace(FOREIGN_WORKER, f"{to_root}assets/{OWN_WORKER}")
+        page.write_text(text, "utf-8")
+    return code
 
 
 def main() -> int:
