@@ -65,7 +65,7 @@ def outside(text: str) -> str:
 
 def unused(folder: str, names: list[str]) -> set[str]:
     """Return the files of KaTeX that the site does not need."""
-    needed = {"katex.min.css", "katex.min.js", "auto-render.min.js", "fonts", "contrib"}
+    needed = {"katex.min.css", "katex.min.js", "fonts"}
     return {n for n in names if n not in needed and not n.endswith(".woff2")}
 
 

@@ -1,12 +1,7 @@
 // Set the formulas of the page with KaTeX.
 document.addEventListener("DOMContentLoaded", () => {
   for (const each of document.querySelectorAll(".arithmatex")) {
-    renderMathInElement(each, {
-      delimiters: [
-        {left: "\\(", right: "\\)", display: false},
-        {left: "\\[", right: "\\]", display: true},
-      ],
-      throwOnError: true,
-    });
+    const text = each.textContent.trim(); // \(...\) in a line, \[...\] on lines of its own
+    katex.render(text.slice(2, -2), each, {displayMode: text.startsWith("\\[")});
   }
 });
