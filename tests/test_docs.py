@@ -4,6 +4,7 @@ import doctest
 import importlib
 import re
 import shlex
+import tomllib
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,11 @@ from lowerbound.training import split
 from lowerbound.training.plan import PRESETS
 from picture_files import packed, shades
 from reproductions.command import PROGRAM
+from website import pages, reference
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COURSE = sorted((ROOT / "docs" / "learn").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *COURSE]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHELLS = {"", "sh", "bash", "shell", "console"}
@@ -117,7 +120,9 @@ def named(page):
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, {"python"})], ids=named)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if blocks(p, {"python"}) and p not in COURSE], ids=named
+)
 def test_python_blocks_run_one_after_the_other(page, folder, monkeypatch):
     for name, preset in PRESETS.items():  # a few passes are enough for 240 rows
         short = preset._replace(budget=replace(preset.budget, epochs=3, steps=0))
@@ -127,6 +132,58 @@ def test_python_blocks_run_one_after_the_other(page, folder, monkeypatch):
     for number, text in enumerate(blocks(page, {"python"}), 1):
         exec(compile(text, f"{page.name}, Python block {number}", "exec"), names)
     assert len(names) > given  # the blocks have run, and defined something
+
+
+@pytest.mark.parametrize("page", [p for p in COURSE if blocks(p, {"python"})], ids=named)
+def test_pages_of_the_course_run_and_do_what_their_text_claims(page, folder):
+    shown = pages.run(page)
+    assert len(shown) == len(blocks(page, {"python"}))
+    assert any(each.printed or each.figures for each in shown)
+    claims = re.findall("<!-- check: ", page.read_text("utf-8"))
+    assert len(claims) == len(pages.PART.findall(page.read_text("utf-8"))) - len(shown)
+    assert claims
+    widest = max(len(line) for text in blocks(page, {"python"}) for line in text.splitlines())
+    assert widest <= 88  # as wide as a page shows at 1280 pixels
+
+
+def test_a_claim_of_a_page_that_does_not_hold_is_an_error(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\na = 1\nprint(a)\n```\n\n<!-- check: a == 1 -->\n", "utf-8")
+    assert pages.run(page)[0].printed == "1\n"
+    page.write_text("```python\na = 1\n```\n\n<!-- check: a == 2 -->\n", "utf-8")
+    with pytest.raises(pages.PageError, match="a == 2"):
+        pages.run(page)
+    page.write_text("```python\na = nothing\n```\n", "utf-8")
+    with pytest.raises(pages.PageError, match="NameError"):
+        pages.run(page)
+
+
+def test_a_page_of_the_course_is_shown_with_its_output_and_its_figures(tmp_path):
+    page = tmp_path / "page.md"
+    code = "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.title('Line')\nprint(3)\n"
+    page.write_text(f"# A page\n\n```python\n{code}```\n\nText.\n", "utf-8")
+    text = pages.rendered(page, tmp_path / "figures", "figures")
+    assert '```text title="Output"\n3\n```' in text
+    assert "![Line](figures/page-1.svg#only-light)" in text
+    light, dark = (tmp_path / "figures" / f"page-1{kind}.svg" for kind in ("", "-dark"))
+    assert pages.INK in light.read_text("utf-8")
+    assert pages.INK not in dark.read_text("utf-8")
+    assert text.endswith("\n\nText.\n")
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    site = tomllib.loads((ROOT / "website" / "zensical.toml").read_text("utf-8"))["project"]
+
+    def leaves(part):
+        if isinstance(part, str):
+            return [part]
+        inner = part.values() if isinstance(part, dict) else part
+        return [leaf for each in inner for leaf in leaves(each)]
+
+    shown = leaves(site["nav"])
+    made = [path for path, _ in reference.generated((ROOT / "README.md").read_text("utf-8"))]
+    own = [str(page.relative_to(ROOT / "docs")) for page in PAGES[1:]]
+    assert sorted(shown) == sorted([*own, *made])
 
 
 def quick(words):
