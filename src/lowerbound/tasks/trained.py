@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from lowerbound import bundle, noise
 from lowerbound.bundle.documents import invalid
 from lowerbound.coding.rows import Rows, subset
-from lowerbound.coding.tables import Coded, TableCoding, restore
+from lowerbound.coding.tables import Coded, TableCoding, restore, table_of
 from lowerbound.columns.arrow import snippet
-from lowerbound.errors import ModelFileError, UsageError
+from lowerbound.errors import LowerboundError, ModelFileError, UsageError
 from lowerbound.files import containers
 from lowerbound.files.data import Whole
 from lowerbound.files.read import read, walk
@@ -76,6 +76,53 @@ class Model(TrainedState):
         """Read and code `data`: a path, an array, a data frame, or data that are already read."""
         frame = read(data, wanted=self.coding.wanted())
         return frame, self._coded(frame)
+
+    @property
+    def columns(self) -> list[dict[str, Any]]:
+        """The columns of a row: name, kind, and whether a row must have it; [] for pictures.
+
+        Columns that need not be there are those that are not modelled (ids, free text and
+        constants), and counts, of which few may be missing.
+        """
+        schema = self.coding.document().get("schema", {})
+        if "columns" in schema:
+            modelled = {group.column for group in self.coding.groups}
+            return [
+                {"name": c["name"], "kind": c["kind"], "required": c["name"] in modelled}
+                for c in schema["columns"]
+            ]
+        if self.coding.shape or self.recipe.restoration:
+            return []
+        batch = self.coding.document().get("batch", "")
+        counts = [
+            {"name": group.column, "kind": "count", "required": False}
+            for group in self.coding.groups
+        ]
+        more = {"name": batch, "kind": "categorical", "required": True}
+        return [*counts, more] if batch else counts
+
+    def read_rows(self, data: object) -> pa.Table:
+        """Return rows as an Arrow table, read as `score` reads them.
+
+        Args:
+            data: a path, an array or a data frame.
+        """
+        return table_of(read(data, wanted=self.coding.wanted()))
+
+    def problems(self, data: object) -> list[LowerboundError]:
+        """Return everything that keeps rows from being scored; [] if they can be.
+
+        Args:
+            data: rows, as of `score`, which raises the first of these errors.
+        """
+        try:
+            frame = read(data, wanted=self.coding.wanted())
+            if isinstance(self.coding, TableCoding):
+                return self.coding.problems(frame)
+            self._coded(frame)
+        except LowerboundError as error:
+            return [error]
+        return []
 
     def _coded(self, frame: Whole) -> Coded:
         """Code rows; raise an error for missing pixels if the likelihood does not support them."""
