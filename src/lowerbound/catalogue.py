@@ -739,8 +739,8 @@ RESOURCES: dict[str, tuple[str, str]] = {
     ),
     "E322": (
         "a request has too many rows",
-        "Send the rows in several requests, or serve with a higher --max-rows. Reasons and "
-        "nearest usual rows are computed for 100 rows at a time. Answered with the status 413.",
+        "Send the rows in several requests, or serve with a higher --max-rows. Reasons are "
+        "given for 100 rows at a time, nearest usual rows for 20. Answered with the status 413.",
     ),
     "E323": (
         "the headers of a request are too large or not valid",

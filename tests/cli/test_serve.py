@@ -174,6 +174,25 @@ def test_reasons_vectors_filled_and_drawn_rows_are_those_of_the_library(server, 
     assert [row["amount"] for row in drawn["rows"]] == [row["amount"] for row in same]
 
 
+def test_nearest_usual_rows(server, made, rows, scores):
+    flagged = [i for i, row in enumerate(scores) if row["is_anomaly"] == "true"][:3]
+    told = server.post("/v1/counterfactual", [rows[i] for i in (*flagged, 0)])
+    assert told.status == 200, told.body
+    facts = told.facts
+    assert facts["changes"][-1] == []
+    for i, row, changes in zip(flagged, facts["rows"], facts["changes"], strict=False):
+        assert row["score_before"] == float(scores[i]["anomaly_score"])
+        assert row["score_after"] <= facts["threshold"]
+        assert changes
+        for change in changes:
+            assert change["from"] != change["to"] == row[change["column"]]
+        usual = {name: row[name] for name in rows[i]}
+        again = server.post("/v1/score", [usual]).facts["rows"][0]
+        assert again["anomaly_score"] == row["score_after"]
+        assert not again["is_anomaly"]
+    assert server.post("/v1/counterfactual", rows[:21]).status == 413
+
+
 def test_all_problems_of_a_body_are_told_at_once(server, rows):
     wrong = [dict(rows[0]), {**rows[1], "amont": 3, "fee": [1]}, 5]
     del wrong[0]["country"]

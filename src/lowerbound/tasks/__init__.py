@@ -7,6 +7,7 @@
 - conditioning, hamiltonian: draws given some values; the move of their Markov chains
 - measures, scoring, typicality, calibration: anomaly scores, p-values and thresholds
 - explain: the columns that make a row's score high
+- counterfactual: the nearest usual row of an unusual one
 - evaluate, metrics: estimates of log p(x)
 - completion: fill gaps, by the VAE, its chain of columns, or both
 - rules: the dependencies that drawn and filled rows keep, in words

@@ -24,7 +24,7 @@ from lowerbound.files.data import Whole
 from lowerbound.files.read import read, walk
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import RECIPES, Recipe, find, images
-from lowerbound.tasks import building, cards, compare_report, contents
+from lowerbound.tasks import building, cards, compare_report, contents, counterfactual
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.completion import CHAIN, LATENTS, Completion
@@ -412,6 +412,52 @@ class Model(TrainedState):
         return pa.concat_tables(
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
         )
+
+    def counterfactual(self, data: object) -> Any:
+        """Return the nearest usual row of every row: the smallest change that makes it usual.
+
+        The change is smallest in columns first, then in nats: the score falls as little as it
+        must to be at most the threshold. Rows that are not flagged stay as they are, and values
+        that are not changed are equal.
+
+        Args:
+            data: rows: a path, a data frame, an array, ...
+
+        Returns:
+            The rows as the same type as `data`, with the columns ``score_before`` and
+            ``score_after`` (nats), and ``changed``, the names of the changed columns as text,
+            joined by ", "; it is empty for a row that is usual, and for one for which no usual
+            row was found, whose score stays above the threshold.
+
+        Raises:
+            UsageError: E246 for a model that is not of a table.
+        """
+        frame = read(data, wanted=self.coding.wanted())
+        table, changed = self.counterfactual_table(frame)
+        told = pa.array([", ".join(names) for names in changed], pa.string())
+        return containers.like(frame, table.append_column("changed", told))
+
+    def counterfactual_table(self, data: object) -> tuple[pa.Table, list[tuple[str, ...]]]:
+        """Return nearest usual rows as an Arrow table; see `counterfactual`.
+
+        Returns:
+            The rows with ``score_before`` and ``score_after``, and the names of the columns that
+            each row changes.
+        """
+        frame, coded = self.encode(data)
+        counterfactual.check(self)
+        usual = self.samples(counterfactual.USUAL).table
+        table, changed = counterfactual.counterfactuals(self, frame, coded, usual)
+        before, after = self.score_coded(coded), self.score_coded(self.encode(table)[1])
+        scores = {"score_before": before, "score_after": after}
+        for name, values in scores.items():
+            if name in table.column_names:
+                place = table.column_names.index(name)
+                names = [*table.column_names]
+                names[place] = f"{name} of input"
+                table = table.rename_columns(names)
+            table = table.append_column(name, pa.array(values))
+        return table, changed
 
     def restore(
         self,

@@ -310,6 +310,33 @@ def score_routes(router: APIRouter, service: Service) -> None:
     ) -> Response:
         return await scored(request, columns, "likelihood")
 
+    @router.post(
+        "/counterfactual",
+        summary="The nearest usual row of each row: the smallest change that makes it usual",
+        openapi_extra=ROWS,
+    )
+    async def counterfactual(request: Request) -> Response:
+        _, served, table, kind = await service.rows(request, limits.changed)
+
+        def work() -> tuple[pa.Table, list[tuple[str, ...]]]:
+            return served.model.counterfactual_table(table)
+
+        found, changed = await service.careful(served, table, work)
+        facts: dict[str, Any] = {"threshold": served.model.alarm.threshold}
+        accepted = wanted(request.scope["lowerbound"].headers.get("accept", ""), kind)
+        if accepted == JSON:
+            facts["changes"] = [
+                [
+                    {"column": name, "from": table[name][i].as_py(), "to": found[name][i].as_py()}
+                    for name in names
+                ]
+                for i, names in enumerate(changed)
+            ]
+        else:
+            told = pa.array([", ".join(names) for names in changed], pa.string())
+            found = found.append_column("changed", told)
+        return service.answer(request, served, found, kind, facts)
+
 
 def sample_options(body: bytes, kind: str, limits: Limits) -> dict[str, Any]:
     """Return the arguments of `Model.samples` from a body.

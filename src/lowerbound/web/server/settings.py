@@ -25,7 +25,8 @@ class Limits:
     Attributes:
         body: bytes of a request's body, before and after decompression.
         rows: rows of a request, and rows to draw.
-        explained: rows of a request whose reasons or nearest usual rows are asked for.
+        explained: rows of a request for reasons.
+        changed: rows of a request for nearest usual rows.
         depth: nested arrays and objects of a JSON body.
         header: bytes of the request line and the headers.
         seconds: from the first byte of a request to its answer.
@@ -38,6 +39,7 @@ class Limits:
     body: int = 10_000_000
     rows: int = 10_000
     explained: int = 100
+    changed: int = 20
     depth: int = 8
     header: int = 16_384
     seconds: float = 30.0
