@@ -435,26 +435,30 @@ def _row_names(rows: Sequence[Any], columns: Columns, problems: Problems) -> lis
 def column_of(name: str, values: list[Any], problems: Problems) -> pa.Array:
     """Return the values of a column, and note those that are none."""
     types = set(map(type, values))
-    if odd := types - {int, float, str, bool, type(None)}:
-        for number, value in enumerate(values, 1):
-            if type(value) in odd:
-                told = (
-                    f"{value.text} is not JSON; null says that a value is unknown"
-                    if isinstance(value, _Literal)
-                    else "the value must be a number, text, true, false or null"
-                )
-                problems.add(told, number, name)
-        return pa.nulls(len(values))
-    if float in types:
-        for number, value in enumerate(values, 1):
-            if type(value) is float and math.isinf(value):
-                problems.add("the number is too large", number, name)
+    odd = types - {int, float, str, bool, type(None)}
+    if odd or float in types:
+        found = [(number, told) for number, v in enumerate(values, 1) if (told := _no_value(v))]
+        for number, told in found:
+            problems.add(told, number, name)
+        if found:
+            return pa.nulls(len(values))
     types.discard(type(None))
     try:
         return _typed(types, values)
     except (OverflowError, ValueError, pa.ArrowException):  # 10 ** 400, a lone surrogate
         problems.add("a value is no number and no text that can be stored", None, name)
         return pa.nulls(len(values))
+
+
+def _no_value(value: Any) -> str:
+    """Return why a value of JSON is no value of a column, or ""."""
+    if type(value) is float:
+        return "the number is too large" if math.isinf(value) else ""
+    if value is None or isinstance(value, int | str):
+        return ""
+    if isinstance(value, _Literal):
+        return f"{value.text} is not JSON; null says that a value is unknown"
+    return "the value must be a number, text, true, false or null"
 
 
 def _typed(types: set[type], values: list[Any]) -> pa.Array:
