@@ -28,6 +28,7 @@ from lowerbound.training.plan import PRESETS
 from picture_files import packed, shades
 from reproductions.command import PROGRAM
 from website import pages, reference
+from servers import Server
 
 ROOT = Path(__file__).parent.parent
 COURSE = sorted((ROOT / "docs" / "learn").glob("*.md"))
@@ -212,6 +213,10 @@ def test_commands_run_one_after_the_other(page, folder, capsys, monkeypatch):
     shown = commands(page)
     with ray.cluster() if any("--ray" in words for words in shown) else nullcontext():
         for words in shown:
+            if words[0] == "serve":  # which ends by a signal
+                with Server(*words[1:]) as server:
+                    assert server.get("/readyz").status == 200
+                continue
             code = main([*words, *quick(words)])
             assert code == 0, f"lowerbound {shlex.join(words)}\n{capsys.readouterr().err}"
             if "--out" in words:

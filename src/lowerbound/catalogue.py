@@ -644,6 +644,56 @@ USAGE: dict[str, tuple[str, str]] = {
         "(pictures). A lowerbound.Recipe has a coding instead. The name must differ from the "
         "names of all built-in recipes.",
     ),
+    "E260": (
+        "a server that others can reach needs a token",
+        "An address other than 127.0.0.1 lets other machines use the model. Give --token-file "
+        "FILE, a file with a secret that clients send as Authorization: Bearer TOKEN, or listen "
+        "on 127.0.0.1 only.",
+    ),
+    "E261": (
+        "the token file cannot be used",
+        "It must be a readable file with one token of at least 16 printable characters without "
+        "spaces. The fix makes one.",
+    ),
+    "E262": (
+        "the model cannot be served",
+        "Requests are rows of a table, as JSON, CSV or Arrow. Models of pictures, and those that "
+        "restore pictures, are used from the command line or from Python.",
+    ),
+    "E263": (
+        "the body of a request cannot be used",
+        "The answer lists all problems, with rows (counted from 1) and columns. JSON has no NaN "
+        "and no Infinity: null says that a value is unknown. GET /openapi.json has an example "
+        "row. Answered with the status 422.",
+    ),
+    "E264": (
+        "the type of the body is not supported",
+        "Bodies are application/json, text/csv, text/tab-separated-values or Arrow IPC "
+        "(application/vnd.apache.arrow.stream or .file), plain or with Content-Encoding: gzip. "
+        "`curl -d` sends another type unless it is told so; use `curl --json`. Answered with the "
+        "status 415.",
+    ),
+    "E265": (
+        "there is no such address",
+        "The server has no such path, does not allow the method there, or serves a model of "
+        "another name. GET /openapi.json lists the paths. Answered with the status 404 or 405.",
+    ),
+    "E266": (
+        "the request has no valid token",
+        "The server was started with --token-file. Send the token as the header Authorization: "
+        "Bearer TOKEN. Answered with the status 401.",
+    ),
+    "E267": (
+        "the server does not answer to this host name",
+        "A page in a browser could otherwise reach a server on this machine through a name of its "
+        "own. Start the server with --allow-host NAME for each name that clients use. Answered "
+        "with the status 421.",
+    ),
+    "E269": (
+        "this is a bug in lowerbound",
+        "An unexpected error occurred inside lowerbound. Please report the command, its output "
+        "with --debug, and the output of `lowerbound doctor --json`. The data are not needed.",
+    ),
     "E276": (
         "a callback raised an exception",
         "Callbacks are your own functions, which a fit calls after every check on the held-out "
@@ -660,12 +710,6 @@ USAGE: dict[str, tuple[str, str]] = {
         "the store of a tracking library cannot be used",
         "TensorBoard or MLflow could not open the folder or its database. The message gives "
         "their reason. Choose another folder, or leave out --track.",
-    ),
-    "E269": (
-        "this is a bug in lowerbound",
-        "An unexpected error occurred inside lowerbound. Please report the command, its output "
-        "with --debug, and the output of `lowerbound doctor --json`. The data are not needed.",
-    ),
 }
 
 
@@ -697,6 +741,53 @@ RESOURCES: dict[str, tuple[str, str]] = {
         "no connection to a Ray cluster",
         "--ray connects to the cluster at RAY_ADDRESS or, if that variable is not set, starts a "
         "cluster on this machine. The message gives Ray's reason.",
+    ),
+    "E320": (
+        "the server cannot listen on the address",
+        "Another process uses the port, ports below 1024 need permission, or the address is not "
+        "one of this machine. --port 0 chooses a free port.",
+    ),
+    "E321": (
+        "the body of a request is too large",
+        "The limit holds for the bytes as they are sent and after decompression, and is checked "
+        "while they arrive. Send fewer rows at a time, or serve with a higher --max-body. "
+        "Answered with the status 413.",
+    ),
+    "E322": (
+        "a request has too many rows",
+        "Send the rows in several requests, or serve with a higher --max-rows. Reasons are "
+        "given for 100 rows at a time, nearest usual rows for 20. Answered with the status 413.",
+    ),
+    "E323": (
+        "the headers of a request are too large or not valid",
+        "The request line and the headers may have 16 kB together, and must be HTTP/1.1 or "
+        "HTTP/1.0. Answered with the status 431 or 400.",
+    ),
+    "E324": (
+        "a request arrives too slowly",
+        "The headers, and each further part of a body, must arrive within 10 seconds, and a "
+        "request within 30. Answered with the status 408.",
+    ),
+    "E325": (
+        "too many requests wait",
+        "The server works on as many requests as --queue allows. Send the request again after the "
+        "seconds in Retry-After, or serve with more --workers. Answered with the status 429.",
+    ),
+    "E326": (
+        "the server cannot take the request now",
+        "It is starting or ending, has too many connections, or holds too many bytes of other "
+        "requests. Send the request again after the seconds in Retry-After. Answered with the "
+        "status 503.",
+    ),
+    "E327": (
+        "a request took too long",
+        "The request did not end within --timeout. Send fewer rows at a time, or try again when "
+        "the server has less to do. Answered with the status 503.",
+    ),
+    "E328": (
+        "the workers of a server end again and again",
+        "A worker that ends is started again. If none serves, and three in a row end before they "
+        "do, the server gives up. The log of the workers above the message says why.",
     ),
 }
 

@@ -97,7 +97,8 @@ VERBS: dict[str, Verb] = {
     "plot": Verb(
         f"{_HERE}.plot:plot", _USE, "M.vae KIND", "draw pictures from a model of pictures"
     ),
-    "export": Verb(f"{_HERE}.export:export", _USE, "M.vae", "write the score as an ONNX file"),
+    "export": Verb(f"{_HERE}.export:export", _USE, "M.vae", "write an ONNX file, or a container"),
+    "serve": Verb(f"{_HERE}.serve:serve", _USE, "M.vae", "answer requests over HTTP"),
     "info": Verb(
         f"{_HERE}.inspect:info", _TRUST, "M.vae", "describe a model and its training data"
     ),

@@ -21,7 +21,7 @@ from lowerbound.coding.rows import Dense
 from lowerbound.columns.arrow import is_number, listed
 from lowerbound.columns.base import Days, Scale
 from lowerbound.columns.schema import Schema, infer
-from lowerbound.errors import DataError
+from lowerbound.errors import DataError, LowerboundError
 from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.pictures.options import ANY, Wanted
 
@@ -151,6 +151,17 @@ class TableCoding(WithoutContext):
             notes=(*frame.notes, *coded.notes),
             groups=[group.parts for group in self.groups],
         )
+
+    def problems(self, frame: Whole) -> list[LowerboundError]:
+        """Return everything that keeps rows from being coded, instead of the first error."""
+        table = table_of(frame)
+        try:
+            self.schema.encode(table, frame.origin)
+        except LowerboundError as error:
+            if error.code == "E031":  # columns are missing, and the message names all of them
+                return [error]
+            return [*self.schema.problems(table)] or [error]
+        return []
 
     def _surcharge(self, table: pa.Table) -> NDArray[np.float64]:
         """Return -log p of every change of a constant, p = 1 / (rows + 2), summed by row."""

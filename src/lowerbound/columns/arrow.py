@@ -272,6 +272,10 @@ def _single(array: Any) -> pa.DictionaryArray:
 def _without_blanks(cells: pa.DictionaryArray) -> pa.DictionaryArray:
     """Replace words for missing values by nulls, and drop unused levels."""
     words = cells.dictionary.cast(pa.large_string())
+    if len(cells) <= _FEW and not cells.null_count and _all_plain(words):
+        used = set(cells.indices.to_pylist())
+        if len(used) == len(words):  # nothing to do, as for most columns of one row
+            return pa.DictionaryArray.from_arrays(cells.indices.cast(pa.int32()), words)
     blank = pc.is_in(pc.utf8_trim_whitespace(words), value_set=pa.array(MISSING_TEXT, words.type))
     keep = ~np.asarray(blank.fill_null(True))
     indices = _indices(cells)
@@ -282,6 +286,18 @@ def _without_blanks(cells: pa.DictionaryArray) -> pa.DictionaryArray:
     fresh = np.where(indices >= 0, renumber[indices], -1) if len(words) else indices
     return pa.DictionaryArray.from_arrays(
         pa.array(fresh.astype(np.int32), mask=fresh < 0), words.filter(pa.array(keep))
+    )
+
+
+_FEW = 64  # rows up to which Python is faster than the functions of Arrow
+_BARE = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # begins and ends with what is surely no space
+
+
+def _all_plain(words: pa.Array) -> bool:
+    """Return whether words are neither blank nor missing, nor change when they are trimmed."""
+    return all(
+        word is not None and word not in MISSING_TEXT and _BARE.fullmatch(word)
+        for word in words.to_pylist()
     )
 
 

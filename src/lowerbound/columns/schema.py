@@ -191,6 +191,22 @@ class Schema(BaseModel):
             notes=tuple(notes),
         )
 
+    def problems(self, table: pa.Table) -> list[DataError]:
+        """Return the error of every column whose values cannot be coded; `encode` raises one.
+
+        Args:
+            table: the raw columns, all modelled ones among them.
+        """
+        found = []
+        for column in self.columns:
+            if column.parts:
+                out = np.empty((table.num_rows, len(column.parts)), dtype=np.float32)
+                try:
+                    column.encode(plain(table.column(column.name)), out)
+                except DataError as error:
+                    found.append(error)
+        return found
+
     def canonical(self, table: pa.Table, origin: str = "the table") -> pa.Table:
         """Return the modelled columns in types and spellings that all tables share.
 

@@ -8,6 +8,7 @@
 - measures, scoring, typicality, calibration: anomaly scores, p-values and thresholds
 - drift, check: tests of new rows against held-out ones; the gate of a pipeline
 - explain: the columns that make a row's score high
+- counterfactual: the nearest usual row of an unusual one
 - evaluate, metrics: estimates of log p(x)
 - completion: fill gaps, by the VAE, its chain of columns, or both
 - rules: the dependencies that drawn and filled rows keep, in words

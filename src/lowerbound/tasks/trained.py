@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from lowerbound import bundle, noise
 from lowerbound.bundle.documents import invalid
 from lowerbound.coding.rows import Rows, subset
-from lowerbound.coding.tables import Coded, Coding, TableCoding, restore
+from lowerbound.coding.tables import Coded, Coding, TableCoding, restore, table_of
 from lowerbound.columns.arrow import snippet
-from lowerbound.errors import ModelFileError, UsageError
+from lowerbound.errors import LowerboundError, ModelFileError, UsageError
 from lowerbound.files import containers
 from lowerbound.files.data import Whole
 from lowerbound.files.read import read, walk
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import RECIPES, Recipe, find, images
-from lowerbound.tasks import building, cards, compare_report, contents
+from lowerbound.tasks import building, cards, compare_report, contents, counterfactual
 from lowerbound.tasks import check as checking
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks import drift as drifting
@@ -78,6 +78,53 @@ class Model(TrainedState):
         """Read and code `data`: a path, an array, a data frame, or data that are already read."""
         frame = read(data, wanted=self.coding.wanted())
         return frame, self._coded(frame)
+
+    @property
+    def columns(self) -> list[dict[str, Any]]:
+        """The columns of a row: name, kind, and whether a row must have it; [] for pictures.
+
+        Columns that need not be there are those that are not modelled (ids, free text and
+        constants), and counts, of which few may be missing.
+        """
+        schema = self.coding.document().get("schema", {})
+        if "columns" in schema:
+            modelled = {group.column for group in self.coding.groups}
+            return [
+                {"name": c["name"], "kind": c["kind"], "required": c["name"] in modelled}
+                for c in schema["columns"]
+            ]
+        if self.coding.shape or self.recipe.restoration:
+            return []
+        batch = self.coding.document().get("batch", "")
+        counts = [
+            {"name": group.column, "kind": "count", "required": False}
+            for group in self.coding.groups
+        ]
+        more = {"name": batch, "kind": "categorical", "required": True}
+        return [*counts, more] if batch else counts
+
+    def read_rows(self, data: object) -> pa.Table:
+        """Return rows as an Arrow table, read as `score` reads them.
+
+        Args:
+            data: a path, an array or a data frame.
+        """
+        return table_of(read(data, wanted=self.coding.wanted()))
+
+    def problems(self, data: object) -> list[LowerboundError]:
+        """Return everything that keeps rows from being scored; [] if they can be.
+
+        Args:
+            data: rows, as of `score`, which raises the first of these errors.
+        """
+        try:
+            frame = read(data, wanted=self.coding.wanted())
+            if isinstance(self.coding, TableCoding):
+                return self.coding.problems(frame)
+            self._coded(frame)
+        except LowerboundError as error:
+            return [error]
+        return []
 
     def _coded(self, frame: Whole) -> Coded:
         """Code rows; raise an error for missing pixels if the likelihood does not support them."""
@@ -367,6 +414,52 @@ class Model(TrainedState):
         return pa.concat_tables(
             [c.append_column("draw", pa.array([m] * len(c))) for m, c in enumerate(copies)]
         )
+
+    def counterfactual(self, data: object) -> Any:
+        """Return the nearest usual row of every row: the smallest change that makes it usual.
+
+        The change is smallest in columns first, then in nats: the score falls as little as it
+        must to be at most the threshold. Rows that are not flagged stay as they are, and values
+        that are not changed are equal.
+
+        Args:
+            data: rows: a path, a data frame, an array, ...
+
+        Returns:
+            The rows as the same type as `data`, with the columns ``score_before`` and
+            ``score_after`` (nats), and ``changed``, the names of the changed columns as text,
+            joined by ", "; it is empty for a row that is usual, and for one for which no usual
+            row was found, whose score stays above the threshold.
+
+        Raises:
+            UsageError: E246 for a model that is not of a table.
+        """
+        frame = read(data, wanted=self.coding.wanted())
+        table, changed = self.counterfactual_table(frame)
+        told = pa.array([", ".join(names) for names in changed], pa.string())
+        return containers.like(frame, table.append_column("changed", told))
+
+    def counterfactual_table(self, data: object) -> tuple[pa.Table, list[tuple[str, ...]]]:
+        """Return nearest usual rows as an Arrow table; see `counterfactual`.
+
+        Returns:
+            The rows with ``score_before`` and ``score_after``, and the names of the columns that
+            each row changes.
+        """
+        frame, coded = self.encode(data)
+        counterfactual.check(self)
+        usual = self.samples(counterfactual.USUAL).table
+        table, changed = counterfactual.counterfactuals(self, frame, coded, usual)
+        before, after = self.score_coded(coded), self.score_coded(self.encode(table)[1])
+        scores = {"score_before": before, "score_after": after}
+        for name, values in scores.items():
+            if name in table.column_names:
+                place = table.column_names.index(name)
+                names = [*table.column_names]
+                names[place] = f"{name} of input"
+                table = table.rename_columns(names)
+            table = table.append_column(name, pa.array(values))
+        return table, changed
 
     def restore(
         self,

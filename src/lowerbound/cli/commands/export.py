@@ -1,4 +1,4 @@
-"""The command export: write a model's score as an ONNX file."""
+"""The command export: write a model's score as an ONNX file, or a folder for an image."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lowerbound.cli import parsing
-from lowerbound.cli.flags import Data, File, ModelPath, Number, Renames
+from lowerbound.cli.flags import Data, File, Folder, ModelPath, Number, Renames
 from lowerbound.cli.models import load
 from lowerbound.cli.outputs import (
     Clock,
@@ -33,6 +33,7 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
     /,
     *,
     onnx: File = None,
+    docker: Folder = None,
     check: Data = None,
     samples: Number = SAMPLES,
     seed: Number = 0,
@@ -40,9 +41,10 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
     allow_collapsed: bool = False,
     overwrite: bool = False,
 ) -> Result:
-    """Write the anomaly score as an ONNX file, which runs with onnxruntime and without torch.
+    """Write the score as an ONNX file, or a folder for a container that serves the model.
 
-    The input is float64, one column per column of the table, with NaN for missing values; the
+    The ONNX file runs with onnxruntime and without torch.
+    Its input is float64, one column per column of the table, with NaN for missing values; the
     outputs are anomaly_score, p_value and is_anomaly of each row. The metadata `lowerbound`
     describes the columns and the codes of their categories as JSON. Before the file is written,
     its scores are compared with the model's on rows.
@@ -50,11 +52,13 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
     Examples:
         lowerbound export fraud.vae --onnx fraud.onnx
         lowerbound export fraud.vae --onnx fraud.onnx --check new.csv
-        lowerbound export fraud.vae --onnx fraud.onnx --samples 64 --overwrite
+        lowerbound export fraud.vae --docker service
 
     Args:
         model: a folder that `lowerbound fit` saved.
         onnx: the file to write.
+        docker: the folder to write, with a Dockerfile, the model and a Kubernetes deployment: the
+            image runs `lowerbound serve` without root and on a read-only file system.
         check: rows to compare on, at most 10,000; by default rows drawn from the model.
         samples: latent draws per row, stored in the file: more are more exact, and slower.
         seed: the random seed of these draws.
@@ -62,6 +66,8 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
         allow_collapsed: also export a model whose latents carry no information.
         overwrite: replace an earlier output.
     """
+    if docker is not None:
+        return _docker(model, docker, overwrite, {"--onnx": onnx, "--check": check})
     samples = parsing.at_least(samples, 1, "--samples")
     seed = parsing.at_least(seed, 0, "--seed")
     clock, target = Clock(), _target(onnx, overwrite, check)
@@ -100,11 +106,32 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
     )
 
 
+def _docker(model: object, path: str, overwrite: bool, others: dict[str, object]) -> Result:
+    """Write the folder of an image."""
+    for flag, value in others.items():
+        if value is not None:
+            told = f"--docker and {flag} cannot be combined"
+            raise UsageError("E236", told, fix=f"leave out {flag}")
+    check_apart(path)
+    work = import_module("lowerbound.cli.work.export")  # imports torch: --help does not wait
+    target = work.check_target(path, overwrite)
+    clock = Clock()
+    size = work.write_image(load(model), target, overwrite)
+    name = spell_path(target)
+    return Result(
+        {"bytes": size, "seconds": clock()},
+        lines=[f"a Dockerfile, a deployment and the model, {spell_bytes(size)}"],
+        path=target,
+        next=f"docker build -t scorer {name}",
+    )
+
+
 def _target(path: str | None, overwrite: bool, data: object) -> Path:
     """Return the file to write, checked before any computation."""
     if path is None:
         fix = "--onnx model.onnx"
-        raise UsageError("E232", "export needs --onnx: the file to write", fix=fix)
+        told = "export needs --onnx: the file to write, or --docker: the folder"
+        raise UsageError("E232", told, fix=fix)
     if Path(path).suffix.lower() != _SUFFIX:
         raise UsageError(
             "E222",

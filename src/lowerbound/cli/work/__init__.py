@@ -1,6 +1,6 @@
 """The work of the commands in `lowerbound.cli.commands`, by file name; imports torch.
 
-- fit, score, plot, restore, inspect, doctor, check: the work of the commands with these names
+- fit, score, plot, restore, inspect, doctor, check, export, serve: the work of these commands
 - ray, cluster: jobs on a Ray cluster, and the commands that use them
 - drawing, overlay, heatmaps: grids of pictures, and heat maps over them
 """
