@@ -644,6 +644,12 @@ USAGE: dict[str, tuple[str, str]] = {
         "(pictures). A lowerbound.Recipe has a coding instead. The name must differ from the "
         "names of all built-in recipes.",
     ),
+    "E270": (
+        "there is no report on a model that restores pictures",
+        "A report is about rows and their scores, and a model of the recipes denoise, upscale, "
+        "inpaint and segment scores none. `lowerbound doctor M.vae` tells how well it restores "
+        "held-out pictures.",
+    ),
     "E269": (
         "this is a bug in lowerbound",
         "An unexpected error occurred inside lowerbound. Please report the command, its output "
@@ -680,6 +686,11 @@ RESOURCES: dict[str, tuple[str, str]] = {
         "no connection to a Ray cluster",
         "--ray connects to the cluster at RAY_ADDRESS or, if that variable is not set, starts a "
         "cluster on this machine. The message gives Ray's reason.",
+    ),
+    "E340": (
+        "the page of a report would be too large",
+        "A page has at most 5 MB, so that a phone can open it. Wide tables and large pictures "
+        "make large pages: report on fewer rows with -n.",
     ),
 }
 

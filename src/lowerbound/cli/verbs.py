@@ -98,6 +98,13 @@ VERBS: dict[str, Verb] = {
         f"{_HERE}.plot:plot", _USE, "M.vae KIND", "draw pictures from a model of pictures"
     ),
     "export": Verb(f"{_HERE}.export:export", _USE, "M.vae", "write the score as an ONNX file"),
+    "report": Verb(
+        f"{_HERE}.report:report",
+        _TRUST,
+        "M.vae [PATH]",
+        "write a page about a model and rows",
+        True,
+    ),
     "info": Verb(
         f"{_HERE}.inspect:info", _TRUST, "M.vae", "describe a model and its training data"
     ),

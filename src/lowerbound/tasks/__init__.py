@@ -10,6 +10,10 @@
 - evaluate, metrics: estimates of log p(x)
 - completion: fill gaps, by the VAE, its chain of columns, or both
 - rules: the dependencies that drawn and filled rows keep, in words
+- coverage, drift: whether hidden values are where they are expected; how rows differ from the
+  held-out ones of the fit
+- latent_meaning: the columns that move with each latent
+- some_rows: a random sample of rows and their places
 - crps: how close draws are to the values that came
 - compare, compare_report: measures of drawn rows against real ones; the report on a model
 - parts: rows in parts that the processors work on side by side

@@ -4,6 +4,7 @@
 - score, embed, reconstruct: one result for each given row
 - sample, impute: draw rows, fill in missing values
 - evaluate, compare, plot, export: measure a model and its draws, draw and export it
+- report: one page about a model and rows
 - restore: denoise, upscale, inpaint and segment pictures
 - inspect: inspect, info and verify, for data and for models
 - error: describe error codes

@@ -1,6 +1,6 @@
 """The work of the commands in `lowerbound.cli.commands`, by file name; imports torch.
 
-- fit, score, plot, restore, inspect, doctor: the work of the commands with these names
+- fit, score, plot, report, restore, inspect, doctor: the work of the commands with these names
 - ray, cluster: jobs on a Ray cluster, and the commands that use them
 - drawing, overlay, heatmaps: grids of pictures, and heat maps over them
 """
