@@ -95,7 +95,7 @@ VERBS: dict[str, Verb] = {
         f"{_HERE}.compare:compare", _USE, "M.vae REAL", "compare drawn rows with real ones"
     ),
     "plot": Verb(
-        f"{_HERE}.plot:plot", _USE, "M.vae KIND", "draw pictures from a model of pictures"
+        f"{_HERE}.plot:plot", _USE, "M.vae KIND", "draw scores, a map, columns, or pictures"
     ),
     "export": Verb(f"{_HERE}.export:export", _USE, "M.vae", "write the score as an ONNX file"),
     "report": Verb(

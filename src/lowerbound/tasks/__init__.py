@@ -21,6 +21,7 @@
 - doctor, latent_use: diagnosis of a model
 - restore, restore_picture: denoise, upscale, inpaint and segment pictures
 - objective_settings: the settings of the objective and their descriptions; needs no torch
-- gallery, cards: plots of a picture model; the model card
+- plots: a model and rows as matplotlib axes
+- gallery, cards: pictures of a picture model; the model card
 - onnx/: export of the score to ONNX
 """

@@ -84,7 +84,12 @@ def _columns(trained: TrainedState, coded: Coded) -> tuple[ColumnDrift, ...]:
     usual = np.array([typical.get(group.column, np.nan) for group in groups])
     excess = nats.mean(0) - usual
     known = min(KNOWN, max(1, len(trained.calibration.scores)))
-    error = nats.std(0, ddof=1) * np.sqrt(1 / len(nats) + 1 / known)
+    variance = nats.var(0, ddof=1)
+    if trained.holds == "cells":
+        # The nats of a rare gene come from few cells, which may be in one of the two samples only:
+        # the variance of values from 0 to a maximum is at most the mean times the maximum.
+        variance = np.maximum(variance, np.maximum(usual, nats.mean(0)) * nats.max())
+    error = np.sqrt(variance * (1 / len(nats) + 1 / known))
     z = np.abs(excess) / np.maximum(error, 1e-12)
     p = holm(2 * special.ndtr(-z))
     before = {column["name"]: column for column in trained.columns}

@@ -38,6 +38,7 @@ from lowerbound.tasks.explain import explained
 from lowerbound.tasks.finite import finite
 from lowerbound.tasks.latent_meaning import LatentMeaning, latent_meanings
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
+from lowerbound.tasks.plots import Plots, plane
 from lowerbound.tasks.restore_picture import Draws, Pages, restore_page
 from lowerbound.tasks.scoring import scoring_of
 from lowerbound.tasks.some_rows import SomeRows, some_rows
@@ -190,6 +191,17 @@ class Model(TrainedState):
     def embed(self, data: object) -> NDArray[np.float32]:
         """Return E[z | x] of every row, (n, latent); for codes, their vectors concatenated."""
         return self.embed_coded(self.encode(data)[1])
+
+    def plane(self, data: object) -> tuple[NDArray[np.float64], float]:
+        """Return the embedding in the plane of its two main directions, for maps.
+
+        Args:
+            data: rows: a path, a data frame, an array, ...
+
+        Returns:
+            The points, (n, 2), and the share of the variance of the embedding that they show.
+        """
+        return plane(np.asarray(self.embed(data), np.float64))
 
     def embed_coded(self, coded: Coded) -> NDArray[np.float32]:
         """Return E[z | x] of rows that are coded already."""
@@ -505,20 +517,31 @@ class Model(TrainedState):
         values = tasks.decode(self.model, wanted, context)
         return self.coding.means(finite(values.numpy(), "values"))
 
-    def some(self, data: object, most: int, *, seed: int = 0) -> SomeRows:
+    @property
+    def plot(self) -> Plots:
+        """Plots of this model as matplotlib axes: scores, calibration, embedding, and others."""
+        return Plots(self)
+
+    def some(
+        self, data: object, most: int, *, seed: int = 0, keep: Sequence[str] = ()
+    ) -> SomeRows:
         """Read rows for this model: all of `data`, or `most` of them, drawn at random.
 
         Args:
             data: rows: a path, a data frame, an array, ...
             most: number of rows to read at most.
             seed: seed of the draw.
+            keep: columns to read in addition to those of the model.
 
         Returns:
             The rows, which every method takes as data, their places in `data`, and the number of
             rows of `data`.
         """
         given = walk(data, wanted=self.coding.wanted())
-        return some_rows(needed(given, self.coding), most, seed)
+        wanted = needed(given, self.coding)
+        if not set(keep) <= set(wanted.names):
+            wanted = given
+        return some_rows(wanted, most, seed)
 
     def canonical(self, data: object) -> pa.Table:
         """Return the modelled columns of rows, each in one type, as an Arrow table.

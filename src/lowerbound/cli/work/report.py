@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lowerbound import bundle, optional
 from lowerbound._version import __version__
@@ -66,7 +66,11 @@ def report(model: Any, data: Any, order: Order, out: str | None, overwrite: bool
             "readable on a phone",
             fix="report on fewer rows: -n 1000",
         )
-    written = atomic_write(target, lambda file: file.write(html) and None, overwrite)
+
+    def write(file: BinaryIO) -> None:
+        file.write(html)
+
+    written = atomic_write(target, write, overwrite, need=len(html))
     told = page.words.verdict(measured)
     facts = {
         "verdict": told["state"],

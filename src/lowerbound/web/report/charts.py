@@ -394,14 +394,14 @@ def pair(names: Sequence[str], real: pa.Table, drawn: pa.Table) -> Chart:
     codes = [_cells(real[name], drawn[name]) for name in names]
     values = []
     for at, rows in enumerate((REAL, DRAWN)):
-        x, y = (each[at] for each in codes)
-        counts = np.zeros((len(codes[0][2]), len(codes[1][2])))
+        x, y = (each[0][at] for each in codes)
+        counts = np.zeros((len(codes[0][1]), len(codes[1][1])))
         np.add.at(counts, (x, y), 1)
         for i, j in zip(*np.nonzero(counts), strict=True):
             values.append(
                 {
-                    "x": codes[0][2][i],
-                    "y": codes[1][2][j],
+                    "x": codes[0][1][i],
+                    "y": codes[1][1][j],
                     "share": rounded(100 * counts[i, j] / len(x)),
                     "rows": rows,
                 }
@@ -417,9 +417,9 @@ def pair(names: Sequence[str], real: pa.Table, drawn: pa.Table) -> Chart:
             "height": 150,
             "mark": {"type": "rect", "tooltip": True},
             "encoding": {
-                "x": {"field": "x", "type": "ordinal", "sort": codes[0][2], "title": names[0],
+                "x": {"field": "x", "type": "ordinal", "sort": codes[0][1], "title": names[0],
                       "axis": {"labelAngle": -50, "labelLimit": 60, "labelOverlap": True}},
-                "y": {"field": "y", "type": "ordinal", "sort": codes[1][2][::-1],
+                "y": {"field": "y", "type": "ordinal", "sort": codes[1][1][::-1],
                       "title": names[1], "axis": {"labelLimit": 80, "labelOverlap": True}},
                 "color": {"field": "share", "type": "quantitative", "title": "% of rows",
                           "scale": {"type": "sqrt"}, "legend": None},
@@ -430,7 +430,7 @@ def pair(names: Sequence[str], real: pa.Table, drawn: pa.Table) -> Chart:
 
 def _cells(
     real: pa.ChunkedArray, drawn: pa.ChunkedArray
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+) -> tuple[list[NDArray[np.int64]], list[str]]:
     """Return the interval or level of every value, and the names of these."""
     a, b = numbers_of(real), numbers_of(drawn)
     if a is not None and b is not None:
@@ -441,16 +441,15 @@ def _cells(
             np.where(np.isfinite(v), np.searchsorted(edges, v, "left"), len(edges) + 1)
             for v in (a, b)
         ]
-        return found[0], found[1], names
+        return found, names
     words = words_of(real), words_of(drawn)
     levels, counts = np.unique(words[0], return_counts=True)
     names = [str(level) for level in levels[np.argsort(-counts)][: _CELLS - 1]]
     names = [*(name for name in names if name != "others"), "others"]
     place = {name: i for i, name in enumerate(names)}
-    one, two = (
-        np.array([place.get(word, len(names) - 1) for word in some], np.int64) for some in words
-    )
-    return one, two, names
+    last = len(names) - 1
+    coded = [np.array([place.get(word, last) for word in some], np.int64) for some in words]
+    return coded, names
 
 
 def drift(columns: Sequence[Any], most: int = 20) -> Chart | None:

@@ -25,6 +25,7 @@ _HIDDEN_COLUMNS, _HIDDEN_VALUES, _HIDDEN_DRAWS = 16, 640, 10
 _MAP_COLUMNS = 24
 _STEPS = 7
 _CHAIN_OF_PICTURES = 8
+_FEW_LATENTS = 64  # of more, one alone hardly changes a picture
 
 Numbers = NDArray[np.float64]
 
@@ -52,6 +53,7 @@ class Measured:
         drift: the drift of the data, or None.
         meanings: what each latent stands for.
         traversals: for each latent, decoded rows or pictures from its low to its high end.
+        directions: whether `traversals` are along the main directions of all latents together.
         pictures: further pictures by name: samples, originals and reconstructions.
         skipped: why a part is not there, by its name.
         seconds: the time that each part took.
@@ -74,6 +76,7 @@ class Measured:
     drift: Any = None
     meanings: Sequence[Any] = ()
     traversals: dict[int, Any] = field(default_factory=dict)
+    directions: bool = False
     pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -203,7 +206,7 @@ class _Work:
         else:
             frame = _rows_at(frame, np.arange(min(MAPPED, frame.rows)))
         z = np.asarray(model.embed(frame), np.float64).reshape(frame.rows, -1)
-        found.points, found.explained = plane(z)
+        found.points, found.explained = model.plane(frame)
         if found.holds == "pictures":
             found.pictures["thumbnails"] = model.shown(frame)
             some = _rows_at(frame, np.arange(min(_CHAIN_OF_PICTURES, frame.rows)))
@@ -215,6 +218,10 @@ class _Work:
     def _traverse(self, z: Numbers) -> None:
         """Decode the mean row while one latent moves from its low to its high end."""
         found, model = self.found, self.model
+        if found.holds == "pictures" and z.shape[1] > _FEW_LATENTS:
+            found.directions = True
+            self._traverse_directions(z)
+            return
         centre, low, high = z.mean(0), *np.quantile(z, [0.02, 0.98], axis=0)
         for meaning in found.meanings:
             j = meaning.latent
@@ -225,6 +232,16 @@ class _Work:
                 found.traversals[j] = model.shown(model.as_fitted(decoded))
             elif found.holds == "table":
                 found.traversals[j] = decoded
+
+    def _traverse_directions(self, z: Numbers) -> None:
+        """Decode the mean picture while it moves along each of the main directions of all."""
+        centre = z.mean(0)
+        _, sizes, axes = np.linalg.svd(z - centre, full_matrices=False)
+        for rank, axis in enumerate(axes[:_CHAIN_OF_PICTURES]):
+            reach = 2.0 * sizes[rank] / np.sqrt(len(z))
+            moved = centre + np.linspace(-reach, reach, _STEPS)[:, None] * axis
+            decoded = self.model.decode_latents(moved)
+            self.found.traversals[rank] = self.model.shown(self.model.as_fitted(decoded))
 
     def compare(self, frame: Any, learned: object) -> None:
         """Compare drawn rows with the given ones."""
@@ -308,23 +325,3 @@ def _rows_at(frame: Any, places: NDArray[np.int64]) -> Any:
     if frame.shape:
         return replace(frame, pixels=frame.pixels[places], files=files, labels=labels, start=0)
     return replace(frame.take(places), files=files, labels=labels, start=0)
-
-
-def plane(z: Numbers) -> tuple[Numbers, float]:
-    """Return points in the plane of the two largest principal components, (n, 2).
-
-    Args:
-        z: (n, latents) embeddings.
-
-    Returns:
-        The points, and the share of the variance that they show.
-    """
-    centred = z - z.mean(0)
-    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
-    if len(axes) < 2:  # a single latent: the other axis is empty
-        axes = np.concatenate([axes, np.zeros((2 - len(axes), z.shape[1]))])
-    # The sign of an axis is arbitrary: its largest weight is made positive.
-    signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])
-    points = centred @ (axes * np.where(signs == 0, 1, signs)[:, None])[:2].T
-    power = sizes**2
-    return points, float(power[:2].sum() / max(power.sum(), 1e-300))

@@ -16,8 +16,8 @@
       legend: { labelColor: ink, titleColor: soft, labelLimit: 160, titleLimit: 200 },
       header: { labelColor: ink, titleColor: ink },
       title: { color: ink, anchor: "start", fontSize: 12, fontWeight: 600, offset: 6 },
-      mark: { color: style("--one") },
-      rule: { color: ink }, tick: { color: ink },
+      mark: { color: style("--one"), aria: false },
+      rule: { color: ink, aria: false }, tick: { color: ink, aria: false },
       text: { color: ink },
       range: {
         category: [style("--one"), style("--two"), "#3f9b6c", "#a45fb0", "#b8962e", "#4fb3bf", "#d16b8a", "#7d7d7d"],
@@ -47,7 +47,7 @@
     const panel = document.getElementById("picked");
     panel.textContent = "";
     const head = document.createElement("strong");
-    head.textContent = "row " + map.row[i].toLocaleString("en");
+    head.textContent = "row " + map.row[i];
     panel.append(head);
     if (map.sheet && i < map.tile[3]) {
       const [width, height, columns] = map.tile, zoom = Math.max(1, Math.floor(112 / width));

@@ -56,7 +56,7 @@ def render(found: Measured, made: Mapping[str, str]) -> str:
     )
     environment.filters["share"] = words.share
     template = environment.from_string(here.joinpath("page.html.jinja").read_text("utf-8"))
-    drawn = _charts(found)
+    drawn, points = _charts(found), charts.embedding(found, _kinds(found))
     return template.render(
         found=found,
         unit=words.UNITS[found.holds],
@@ -65,9 +65,7 @@ def render(found: Measured, made: Mapping[str, str]) -> str:
         words=words,
         charts=drawn,
         specs=_json({name: spec for name, spec in drawn.items() if spec is not None}),
-        map=_json(charts.embedding(found, _kinds(found)) | _thumbnails(found))
-        if found.points is not None
-        else "",
+        map="" if points is None else _json(points | _thumbnails(found)),
         highest=_highest(found),
         latents=_latents(found),
         pictures=_pictures(found),
@@ -156,6 +154,11 @@ def _heat(found: Measured) -> list[tuple[str, str]]:
 
 def _latents(found: Measured) -> list[dict[str, Any]]:
     """Return what each latent stands for, as text and decoded rows or pictures."""
+    if found.directions:
+        return [
+            {"name": f"direction {rank + 1}", "moves": (), "steps": None, "strip": _strip(decoded)}
+            for rank, decoded in found.traversals.items()
+        ]
     told = []
     for rank, meaning in enumerate(found.meanings):
         decoded = found.traversals.get(meaning.latent)
@@ -166,12 +169,16 @@ def _latents(found: Measured) -> list[dict[str, Any]]:
             "steps": None,
         }
         if found.holds == "pictures" and decoded is not None and rank < _PICTURED:
-            few = pixels.reduced(decoded, 64)
-            entry["strip"] = pixels.address(pixels.sheet(few, len(few)))
+            entry["strip"] = _strip(decoded)
         elif decoded is not None and rank < _TRAVERSED:
             entry["steps"] = _steps(decoded)
         told.append(entry)
     return told
+
+
+def _strip(decoded: Any) -> str:
+    few = pixels.reduced(decoded, 64)
+    return pixels.address(pixels.sheet(few, len(few)))
 
 
 def _steps(table: Any) -> list[tuple[str, list[str]]]:
