@@ -21,7 +21,7 @@
 - doctor, latent_use: diagnosis of a model
 - restore, restore_picture: denoise, upscale, inpaint and segment pictures
 - objective_settings: the settings of the objective and their descriptions; needs no torch
-- plots: a model and rows as matplotlib axes
+- plots, notebook: a model and rows as matplotlib axes; models and results in notebooks
 - gallery, cards: pictures of a picture model; the model card
 - onnx/: export of the score to ONNX
 """

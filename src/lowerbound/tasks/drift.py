@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from lowerbound.coding.base import Coded
-from lowerbound.tasks import draws
+from lowerbound.tasks import draws, notebook
 from lowerbound.tasks.state import TrainedState
 
 KNOWN = 500  # held-out rows at most, from which a fit takes the usual nats of each column
@@ -52,6 +52,20 @@ class Drift(NamedTuple):
     p_value: float
     columns: tuple[ColumnDrift, ...]
     rows: int
+
+    def __str__(self) -> str:
+        """Return the distance of the scores, and the columns that differ, as text."""
+        told = [f"{self.rows:,} rows: scores differ by {self.distance:.3f}, p {self.p_value:.2g}"]
+        told += [
+            f"{c.column:24} {c.nats:+8.3f} nats  p {c.p_value:.2g}" for c in self.columns[:20]
+        ]
+        return "\n".join(told)
+
+    def _repr_html_(self) -> str:
+        rows = [(c.column, f"{c.nats:+.3f}", f"{c.p_value:.2g}") for c in self.columns[:50]]
+        head = str(self).partition("\n")[0]
+        shown = notebook.table(("column", "nats", "p-value"), rows) if rows else ""
+        return f"<p><b>{head}</b></p>{shown}"
 
 
 def drift(trained: TrainedState, coded: Coded, scores: NDArray[np.float64]) -> Drift:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from lowerbound import optional
 from lowerbound.columns.arrow import snippet
 from lowerbound.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    from lowerbound.tasks.trained import Model
 
 ROWS = 10_000  # rows that a plot looks at, at most
 _DRAWN = 2_000
@@ -30,7 +27,7 @@ class Plots:
     """Plots of one model; each returns the matplotlib axes that it drew on.
 
     Args:
-        model: the model.
+        model: the `Model`.
         figure: makes a figure of a size in inches, for plots that are given no axes; by default
             one of pyplot, which notebooks show.
 
@@ -42,7 +39,7 @@ class Plots:
     """
 
     def __init__(
-        self, model: Model, figure: Callable[[tuple[float, float]], Any] | None = None
+        self, model: Any, figure: Callable[[tuple[float, float]], Any] | None = None
     ) -> None:
         self._model, self._figure = model, figure or new_figure
 

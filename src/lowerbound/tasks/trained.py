@@ -26,7 +26,7 @@ from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.read import read, walk
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import RECIPES, Recipe, find, images
-from lowerbound.tasks import building, cards, compare_report, contents
+from lowerbound.tasks import building, cards, compare_report, contents, notebook
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.completion import CHAIN, LATENTS, Completion
@@ -492,7 +492,7 @@ class Model(TrainedState):
             frame = replace(frame, notes=(*frame.notes, *other.notes))
         drawn = coding.schema.canonical(self.samples(count, seed=seed).table)
         tables = compare_report.Compared(rows, drawn, known, scores, frame.notes)
-        return compare_report.report(tables, target, source)
+        return notebook.Comparison(compare_report.report(tables, target, source))
 
     def check_comparable(self, target: str | None = None) -> TableCoding:
         """Return the coding of the table that the model is of.
@@ -516,6 +516,14 @@ class Model(TrainedState):
             context = context[middle].expand(len(wanted), -1)
         values = tasks.decode(self.model, wanted, context)
         return self.coding.means(finite(values.numpy(), "values"))
+
+    def __repr__(self) -> str:
+        """Return the model, its data, its verdict and its columns as text."""
+        return notebook.text_of_model(self)
+
+    def _repr_html_(self) -> str:
+        """Return the model as HTML, for notebooks."""
+        return notebook.html_of_model(self)
 
     @property
     def plot(self) -> Plots:

@@ -51,6 +51,7 @@ from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.engine.time_limit import TimeLimit
 from lowerbound.training.forecast import Forecast
+from lowerbound.training.notebook_bar import NotebookBar, in_notebook
 from lowerbound.training.objective import objective_of, settled, with_theta_prior
 from lowerbound.training.plan import (
     PRESETS,
@@ -157,8 +158,12 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
     limit = TimeLimit(plan.time_limit, began)
+    bar = NotebookBar() if in_notebook() else None
+    shown: dict[str, Any] = {} if bar is None else {"report": bar.report, "beat": bar.beat}
     if out is None:
-        model = _noting(learn(given, plan, say=say, limit=limit), given)
+        model = _noting(learn(given, plan, say=say, limit=limit, **shown), given)
+        if bar is not None:
+            bar.close()
         return _saying(model, say)
     target = Path(out).absolute()
     if resume not in ("auto", "never"):
@@ -168,7 +173,9 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     with RunFolder(run_path(target), fresh=resume == "never", replace=overwrite) as run:
         if target.exists() and not run.replace:
             raise UsageError("E220", f"{target} exists already", fix="overwrite=True")
-        model = _noting(learn(given, plan, run=run, say=say, limit=limit), given)
+        model = _noting(learn(given, plan, run=run, say=say, limit=limit, **shown), given)
+        if bar is not None:
+            bar.close()
         run.owns_output()
         model.save(target, overwrite=run.replace)
         if model.facts["history"]["stopped"] != "interrupt":

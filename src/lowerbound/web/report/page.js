@@ -94,7 +94,6 @@
         color,
         size: { condition: { param: "near", empty: false, value: 160 }, value: size },
         opacity: { condition: { param: "near", empty: false, value: 1 }, value: 0.7 },
-        tooltip: [{ field: "row", type: "quantitative", title: "row" }, { field: "value", type: color.type, title: column.name }],
       },
     };
     const made = await show("map", spec, "canvas");
