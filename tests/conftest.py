@@ -3,6 +3,10 @@
 import gc
 import signal
 
+import pytest
+
+import browser as browsers
+
 
 def pytest_configure(config):
     """Hear Ctrl-C even where the tests were started in the background, which ignores it."""
@@ -47,3 +51,26 @@ def pytest_collection_finish(session):
     """Let the garbage collector pass over what was imported: a tenth of the time of all tests."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium without a network; tests of pages are skipped where there is none."""
+    with browsers.chromium() as context:
+        if context is None:
+            pytest.skip("no Chromium is installed (on Debian: apt-get install chromium)")
+        yield context
+
+
+@pytest.fixture
+def watch(browser):
+    """Open pages of the browser; each is closed after the test."""
+    opened = []
+
+    def open_page(**options):
+        opened.append(browsers.Watched(browser, **options))
+        return opened[-1]
+
+    yield open_page
+    for each in opened:
+        each.page.close()

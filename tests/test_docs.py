@@ -27,8 +27,8 @@ from lowerbound.training import split
 from lowerbound.training.plan import PRESETS
 from picture_files import packed, shades
 from reproductions.command import PROGRAM
-from website import pages, reference
 from servers import Server
+from website import pages, reference
 
 ROOT = Path(__file__).parent.parent
 COURSE = sorted((ROOT / "docs" / "learn").glob("*.md"))

@@ -14,7 +14,7 @@ Names are loaded when they are first used: importing the package computes nothin
 - training/, tasks/: fit a model, and use it
 - bundle/: the saved model
 - estimator: the scikit-learn estimator
-- web/: the model in a browser and over HTTP
+- web/: pages about a model, and the model over HTTP
 - cli/: the command line
 - errors, catalogue: the errors, and the description of every code
 - noise, optional, _version: random generators, optional libraries, the version

@@ -694,6 +694,12 @@ USAGE: dict[str, tuple[str, str]] = {
         "An unexpected error occurred inside lowerbound. Please report the command, its output "
         "with --debug, and the output of `lowerbound doctor --json`. The data are not needed.",
     ),
+    "E270": (
+        "there is no report on a model that restores pictures",
+        "A report is about rows and their scores, and a model of the recipes denoise, upscale, "
+        "inpaint and segment scores none. `lowerbound doctor M.vae` tells how well it restores "
+        "held-out pictures.",
+    ),
     "E276": (
         "a callback raised an exception",
         "Callbacks are your own functions, which a fit calls after every check on the held-out "
@@ -710,6 +716,7 @@ USAGE: dict[str, tuple[str, str]] = {
         "the store of a tracking library cannot be used",
         "TensorBoard or MLflow could not open the folder or its database. The message gives "
         "their reason. Choose another folder, or leave out --track.",
+    ),
 }
 
 
@@ -788,6 +795,11 @@ RESOURCES: dict[str, tuple[str, str]] = {
         "the workers of a server end again and again",
         "A worker that ends is started again. If none serves, and three in a row end before they "
         "do, the server gives up. The log of the workers above the message says why.",
+    ),
+    "E340": (
+        "the page of a report would be too large",
+        "A page has at most 5 MB, so that a phone can open it. Wide tables and large pictures "
+        "make large pages: report on fewer rows with -n.",
     ),
 }
 

@@ -95,10 +95,17 @@ VERBS: dict[str, Verb] = {
         f"{_HERE}.compare:compare", _USE, "M.vae REAL", "compare drawn rows with real ones"
     ),
     "plot": Verb(
-        f"{_HERE}.plot:plot", _USE, "M.vae KIND", "draw pictures from a model of pictures"
+        f"{_HERE}.plot:plot", _USE, "M.vae KIND", "draw scores, a map, columns, or pictures"
     ),
     "export": Verb(f"{_HERE}.export:export", _USE, "M.vae", "write an ONNX file, or a container"),
     "serve": Verb(f"{_HERE}.serve:serve", _USE, "M.vae", "answer requests over HTTP"),
+    "report": Verb(
+        f"{_HERE}.report:report",
+        _TRUST,
+        "M.vae [PATH]",
+        "write a page about a model and rows",
+        True,
+    ),
     "info": Verb(
         f"{_HERE}.inspect:info", _TRUST, "M.vae", "describe a model and its training data"
     ),

@@ -12,6 +12,10 @@
 - evaluate, metrics: estimates of log p(x)
 - completion: fill gaps, by the VAE, its chain of columns, or both
 - rules: the dependencies that drawn and filled rows keep, in words
+- coverage, drift: whether hidden values are where they are expected; how rows differ from the
+  held-out ones of the fit
+- latent_meaning: the columns that move with each latent
+- some_rows: a random sample of rows and their places
 - crps: how close draws are to the values that came
 - compare, compare_report: measures of drawn rows against real ones; the report on a model
 - parts: rows in parts that the processors work on side by side
@@ -19,6 +23,7 @@
 - doctor, latent_use: diagnosis of a model
 - restore, restore_picture: denoise, upscale, inpaint and segment pictures
 - objective_settings: the settings of the objective and their descriptions; needs no torch
-- gallery, cards: plots of a picture model; the model card
+- plots, notebook: a model and rows as matplotlib axes; models and results in notebooks
+- gallery, cards: pictures of a picture model; the model card
 - onnx/: export of the score to ONNX
 """

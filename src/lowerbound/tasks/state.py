@@ -128,6 +128,32 @@ class TrainedState:
         return sum(int(size) for size in sizes)
 
     @property
+    def holds(self) -> str:
+        """What the model is of: "table", "cells" (counts) or "pictures"."""
+        if self.coding.shape or self.recipe.restoration:
+            return "pictures"
+        return "cells" if "names" in self.coding.document() else "table"
+
+    @property
+    def columns(self) -> list[dict[str, Any]]:
+        """The columns of the training table: name, kind and share of missing values of each.
+
+        Those of kind id, text and constant are not modelled. A model of pictures has no columns.
+        """
+        document = self.coding.document()
+        if "schema" in document:
+            return [
+                {
+                    "name": each["name"],
+                    "kind": each["kind"],
+                    "missing": each["missing"] / each["rows"] if each["rows"] else 0.0,
+                }
+                for each in document["schema"]["columns"]
+            ]
+        names = document.get("names", ())
+        return [{"name": name, "kind": "count", "missing": 0.0} for name in names]
+
+    @property
     def command(self) -> str:
         """The command that restores pictures with this model, or "" if it restores none."""
         restoration = self.recipe.restoration

@@ -15,32 +15,39 @@ from numpy.typing import NDArray
 
 from lowerbound import bundle, noise
 from lowerbound.bundle.documents import invalid
+from lowerbound.coding.large import needed
+from lowerbound.coding.pictures import PictureCoding
 from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, Coding, TableCoding, restore, table_of
 from lowerbound.columns.arrow import snippet
 from lowerbound.errors import LowerboundError, ModelFileError, UsageError
 from lowerbound.files import containers
-from lowerbound.files.data import Whole
+from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.read import read, walk
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import RECIPES, Recipe, find, images
-from lowerbound.tasks import building, cards, compare_report, contents, counterfactual
+from lowerbound.tasks import building, cards, compare_report, contents, counterfactual, notebook
 from lowerbound.tasks import check as checking
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks import drift as drifting
 from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.completion import CHAIN, LATENTS, Completion
 from lowerbound.tasks.conditioning import sample_given
+from lowerbound.tasks.coverage import ColumnCoverage, column_coverage
 from lowerbound.tasks.evaluate import Evaluation
 from lowerbound.tasks.explain import explained
 from lowerbound.tasks.finite import finite
+from lowerbound.tasks.latent_meaning import LatentMeaning, latent_meanings
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
+from lowerbound.tasks.plots import Plots, plane
 from lowerbound.tasks.restore_picture import Draws, Pages, restore_page
 from lowerbound.tasks.scoring import scoring_of
+from lowerbound.tasks.some_rows import SomeRows, some_rows
 from lowerbound.tasks.state import HeldOut, TrainedState
 
 FEW = 30  # effective samples below which conditional sampling gives a warning
 PAIRS = 1 << 16  # contexts from which conditional draws choose
+CONTEXTS = 256  # contexts of training rows, of which the middle one serves to decode latents
 PICTURES_AT_ONCE = 1024  # pictures decoded together
 
 
@@ -232,6 +239,17 @@ class Model(TrainedState):
     def embed(self, data: object) -> NDArray[np.float32]:
         """Return E[z | x] of every row, (n, latent); for codes, their vectors concatenated."""
         return self.embed_coded(self.encode(data)[1])
+
+    def plane(self, data: object) -> tuple[NDArray[np.float64], float]:
+        """Return the embedding in the plane of its two main directions, for maps.
+
+        Args:
+            data: rows: a path, a data frame, an array, ...
+
+        Returns:
+            The points, (n, 2), and the share of the variance of the embedding that they show.
+        """
+        return plane(np.asarray(self.embed(data), np.float64))
 
     def embed_coded(self, coded: Coded) -> NDArray[np.float32]:
         """Return E[z | x] of rows that are coded already."""
@@ -568,7 +586,7 @@ class Model(TrainedState):
             frame = replace(frame, notes=(*frame.notes, *other.notes))
         drawn = coding.schema.canonical(self.samples(count, seed=seed).table)
         tables = compare_report.Compared(rows, drawn, known, scores, frame.notes)
-        return compare_report.report(tables, target, source)
+        return notebook.Comparison(compare_report.report(tables, target, source))
 
     def check_comparable(self, target: str | None = None) -> TableCoding:
         """Return the coding of the table that the model is of.
@@ -582,7 +600,7 @@ class Model(TrainedState):
 
     def drift(
         self, data: object, *, level: float = drifting.LEVEL, ignore: Sequence[str] = ()
-    ) -> dict[str, Any]:
+    ) -> notebook.Drift:
         """Test whether rows are like the held-out rows of the fit, by columns and by scores.
 
         The null hypothesis is that these rows and the held-out rows, which calibrate the scores,
@@ -620,7 +638,7 @@ class Model(TrainedState):
         drifting.check_scorable(self)
         sample = drifting.sampled(walk(data, wanted=self.coding.wanted()))
         found = drifting.report(self, self.encode(sample.frame), level, ignored)
-        return {**found, "notes": [*sample.notes, *found["notes"]]}
+        return notebook.Drift({**found, "notes": [*sample.notes, *found["notes"]]})
 
     def check(  # noqa: PLR0913 - independent limits, all with defaults
         self,
@@ -668,9 +686,172 @@ class Model(TrainedState):
         return checking.check(self, self, given, limits)
 
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
-        """Return the mean of p(x | z) for latents z, (n, latent), as an Arrow table."""
-        values = tasks.decode(self.model, torch.as_tensor(np.asarray(z), dtype=torch.float32))
+        """Return the mean of p(x | z) for latents z, (n, latent), as an Arrow table.
+
+        Counts of cells are those for a median total of the training rows.
+        """
+        wanted = torch.as_tensor(np.asarray(z), dtype=torch.float32)
+        context = self.coding.contexts(CONTEXTS, 0)
+        if context is not None:
+            middle = context[:, 0].argsort()[len(context) // 2]
+            context = context[middle].expand(len(wanted), -1)
+        values = tasks.decode(self.model, wanted, context)
         return self.coding.means(finite(values.numpy(), "values"))
+
+    def __repr__(self) -> str:
+        """Return the model, its data, its verdict and its columns as text."""
+        return notebook.text_of_model(self)
+
+    def _repr_html_(self) -> str:
+        """Return the model as HTML, for notebooks."""
+        return notebook.html_of_model(self)
+
+    @property
+    def plot(self) -> Plots:
+        """Plots of this model as matplotlib axes: scores, calibration, embedding, and others."""
+        return Plots(self)
+
+    def some(
+        self, data: object, most: int, *, seed: int = 0, keep: Sequence[str] = ()
+    ) -> SomeRows:
+        """Read rows for this model: all of `data`, or `most` of them, drawn at random.
+
+        Args:
+            data: rows: a path, a data frame, an array, ...
+            most: number of rows to read at most.
+            seed: seed of the draw.
+            keep: columns to read in addition to those of the model.
+
+        Returns:
+            The rows, which every method takes as data, their places in `data`, and the number of
+            rows of `data`.
+        """
+        given = walk(data, wanted=self.coding.wanted())
+        wanted = needed(given, self.coding)
+        if not set(keep) <= set(wanted.names):
+            wanted = given
+        return some_rows(wanted, most, seed)
+
+    def canonical(self, data: object) -> pa.Table:
+        """Return the modelled columns of rows, each in one type, as an Arrow table.
+
+        Numbers are float64, dates seconds since 1970 as float64, and categories text.
+
+        Args:
+            data: rows: a path, a data frame, an array, ...
+
+        Raises:
+            UsageError: E246 or E247 for a model that is not of a table.
+        """
+        frame = read(data, wanted=self.coding.wanted())
+        coding = compare_report.table_coding(self)
+        return coding.schema.canonical(frame.to_table().table, frame.origin)
+
+    def coverage(
+        self,
+        data: object,
+        *,
+        columns: Sequence[str] | None = None,
+        most: int = 100,
+        draws: int = 20,
+        seed: int = 0,
+    ) -> list[ColumnCoverage]:
+        """Hide each column in turn, and say how often its values are as the model expects.
+
+        Args:
+            data: rows that the model did not learn from.
+            columns: names of the columns to hide; by default all that are modelled.
+            most: number of rows that are used at most, drawn at random.
+            draws: draws of every hidden value.
+            seed: seed of all draws.
+
+        Returns:
+            The coverage of every column: of numbers by the central 80 % interval.
+
+        Raises:
+            UsageError: E246 or E247 for a model that is not of a table.
+        """
+        coding = compare_report.table_coding(self)
+        frame = self.some(data, most, seed=seed).frame.to_table()
+        truth = coding.schema.canonical(frame.table, frame.origin)
+        modelled = coding.schema.modelled
+        names = [name for name in columns or modelled if name in modelled]
+        if len(modelled) < 2:  # there is nothing to predict the only column from
+            return []
+        hidden = []
+        for name in names:
+            column = frame.table.column_names.index(name)
+            gap = pa.nulls(frame.rows, frame.table.schema.field(name).type)
+            hidden.append(frame.table.set_column(column, name, gap))
+        every = replace(frame, table=pa.concat_tables(hidden), files=(), labels=())
+        filled = self.impute_coded(*self.encode(every), draws=draws, seed=seed)
+        drawn = coding.schema.canonical(filled, frame.origin)
+        found, rows = [], frame.rows
+        for place, name in enumerate(names):
+            copies = [
+                drawn[name].slice(copy * every.rows + place * rows, rows) for copy in range(draws)
+            ]
+            found.append(column_coverage(name, truth[name], copies, seed))
+        return [each for each in found if each is not None]
+
+    def latent_meanings(self, data: object, *, most: int = 12) -> list[LatentMeaning]:
+        """Say what each latent stands for: how rows at its low and at its high end differ.
+
+        Args:
+            data: rows: a path, a data frame, an array, ...
+            most: number of latents to tell at most, those that vary most.
+
+        Returns:
+            The latents in use, with the columns that move with each. Latents of pictures have no
+            columns: decode them by `decode_latents`.
+        """
+        frame, coded = self.encode(data)
+        z = self.embed_coded(coded)
+        rates = self.facts.get("health", {}).get("rate_per_dimension", ())
+        if isinstance(self.coding, TableCoding):
+            values = self.coding.schema.canonical(frame.to_table().table, frame.origin)
+            return latent_meanings(z, values, values.column_names, rates, most)
+        if isinstance(frame, Matrix):
+            return latent_meanings(z, frame.matrix.tocsr(), frame.columns, rates, most)
+        nothing = pa.table({"none": pa.nulls(len(z), pa.float64())})
+        return latent_meanings(z, nothing, ("none",), rates, most)
+
+    def heatmaps(self, data: object) -> NDArray[np.float32]:
+        """Return where pictures are unusual: the excess nats of every pixel, (n, H, W).
+
+        It is the pixel's -log p minus its expected value: near 0 for pixels as the model expects
+        them, above 0 where a picture is unusual.
+
+        Args:
+            data: pictures: a folder, an array, ...
+
+        Raises:
+            UsageError: E246 for a model that is not of pictures.
+        """
+        if not isinstance(self.coding, PictureCoding):
+            raise UsageError(
+                "E246",
+                "heat maps need a model of pictures",
+                fix="score with explain=3 names the columns that make a row unusual",
+            )
+        rows = self.encode(data)[1].rows
+        return finite(
+            tasks.pixel_excess(self.model, rows, self.importance_samples).numpy(), "heat maps"
+        )
+
+    def shown(self, data: object) -> NDArray[np.uint8]:
+        """Return pictures as (n, H, W, C) of 8 bits, to be looked at.
+
+        Args:
+            data: pictures: a folder, an array, drawn pictures, ...
+
+        Raises:
+            UsageError: E246 for a model that is not of pictures.
+        """
+        if not isinstance(self.coding, PictureCoding):
+            raise UsageError("E246", "only a model of pictures has pictures to show")
+        frame = read(data, wanted=self.coding.wanted())
+        return self.coding.shown(self.coding.raw(frame))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Write the model to the folder `path` atomically, and return its absolute path."""

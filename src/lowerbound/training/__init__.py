@@ -17,5 +17,6 @@
 - refit_prior: refit the prior to the trained encoder
 - calibrate: calibrate scores and check the model on held-out rows
 - tune: search for settings
+- notebook_bar: the progress bar of a fit in a notebook
 - engine/: the fit loop, checkpoints, run folder, processes, machine
 """

@@ -53,6 +53,7 @@ from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.engine.settings import Budget, Optimiser
 from lowerbound.training.engine.time_limit import TimeLimit
 from lowerbound.training.forecast import Forecast
+from lowerbound.training.notebook_bar import NotebookBar, in_notebook
 from lowerbound.training.objective import objective_of, settled, with_theta_prior
 from lowerbound.training.plan import (
     PRESETS,
@@ -170,13 +171,18 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
     limit = TimeLimit(plan.time_limit, began)
     calls, stores = checked_callbacks(callbacks), checked_stores(track)
+    bar = NotebookBar() if in_notebook() else None
+    shown: dict[str, Any] = {} if bar is None else {"report": bar.report, "beat": bar.beat}
 
     def learned(target: Path | None = None, run: RunFolder | None = None) -> Model:
         records = tracking(stores, target, run is not None and run.committed(), say)
         recorded = (*calls, records.check) if stores else calls
         with recording(records, plan, given.rows) as record:
-            told = {"run": run, "say": say, "limit": limit, "callbacks": recorded}
-            return record(_noting(learn(given, plan, **told), given))
+            told = {"run": run, "say": say, "limit": limit, "callbacks": recorded, **shown}
+            model = record(_noting(learn(given, plan, **told), given))
+        if bar is not None:
+            bar.close()
+        return model
 
     if out is None:
         return _saying(learned(), say)

@@ -5,6 +5,7 @@
 - sample, impute: draw rows, fill in missing values
 - evaluate, compare, plot, export: measure a model and its draws, draw and export it
 - serve: answer requests over HTTP
+- report: one page about a model and rows
 - restore: denoise, upscale, inpaint and segment pictures
 - inspect: inspect, info and verify, for data and for models
 - error: describe error codes
