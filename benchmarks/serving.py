@@ -13,7 +13,7 @@ A model of a mixed table (Adult, or a made-up table without LOWERBOUND_DATA) is 
 - killed: SIGKILL of one of two workers under load loses only its own requests
 - swapped: SIGHUP under load loses no request; SIGTERM answers those in progress
 
-Run: LOWERBOUND_DATA=... python benchmarks/serving.py [--smoke] [--only NAME]
+Run: LOWERBOUND_DATA=... python benchmarks/serving.py [--smoke] [--only NAME] [--model M.vae]
 Nothing else may run meanwhile. --smoke takes a minute and writes no results.
 """
 
@@ -169,11 +169,14 @@ def post(path: str, body: bytes, kind: str = JSON, more: str = "") -> bytes:
 class Bench:
     """The model, its rows, and the true scores."""
 
-    def __init__(self, folder: Path, size: Size) -> None:
+    def __init__(self, folder: Path, size: Size, model: str | None) -> None:
         self.size, self.rows = size, table()
         self.path = folder / "m.vae"
-        model = lowerbound.fit(self.rows, preset="fast", max_epochs=2, alarm_rate="1%")
-        model.save(self.path)
+        if model is None:
+            fitted = lowerbound.fit(self.rows, preset="fast", max_epochs=2, alarm_rate="1%")
+            fitted.save(self.path)
+        else:
+            shutil.copytree(model, self.path)
         self.model = lowerbound.load(self.path)
         self.some = self.rows.slice(0, 2000)
         self.truth = self.model.score(self.some)["anomaly_score"].to_pylist()
@@ -450,7 +453,7 @@ def hostile(bench: Bench) -> dict[str, Any]:
         "rows of nulls": [],
     }
     sink = pa.BufferOutputStream()
-    nulls = pa.table({"age": pa.nulls(1 << 33)})
+    nulls = pa.table({"age": pa.nulls((1 << 31) - 1)})
     with pa.ipc.new_stream(sink, nulls.schema) as writer:
         writer.write_table(nulls)
     bodies["rows of nulls"] = [post("/v1/score", sink.getvalue().to_pybytes(), ARROW)]
@@ -664,11 +667,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--only", choices=CHECKS)
+    parser.add_argument("--model", help="a model of the same table, instead of a fit")
     options = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), Size(options.smoke))
+        bench = Bench(Path(folder), Size(options.smoke), options.model)
         for name, check in CHECKS.items():
             if options.only in (None, name):
                 began = time.monotonic()

@@ -38,7 +38,7 @@ class Reply(NamedTuple):
 class Server:
     """`lowerbound serve` as a process, ended at the end of a with block."""
 
-    def __init__(self, model, *flags, wait=60, **environment) -> None:
+    def __init__(self, model, *flags, wait=120, **environment) -> None:
         self.log_file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the server
         words = [sys.executable, "-m", "lowerbound", "serve", str(model), "--port", "0", *flags]
         env = {**os.environ, "PYTHONPATH": SRC, "OMP_NUM_THREADS": "1", **environment}
@@ -48,6 +48,15 @@ class Server:
         self.port = self._port(wait)
 
     def _port(self, wait: float) -> int:
+        try:
+            return self._started(wait)
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            self.log_file.close()
+            raise
+
+    def _started(self, wait: float) -> int:
         latest = time.monotonic() + wait
         while time.monotonic() < latest:
             for line in self.log:

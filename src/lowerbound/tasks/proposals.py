@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +118,7 @@ def preferred(refined: Tensor, usual: Tensor) -> Tensor:
 POOL = 1 << 15  # draws from the prior, for rows of few values
 PART = 4096  # of them decoded together
 FEW_VALUES = math.log(1024)  # values of a row, up to which they are scored by these draws
+_SUPPORTS: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()  # log of their number
 
 
 def takes_few_values(model: nn.Module, device: torch.device) -> bool:
@@ -126,8 +128,11 @@ def takes_few_values(model: nn.Module, device: torch.device) -> bool:
         model: a module with ``forward(x, trace, context)``.
         device: the device of its parameters.
     """
-    px = model(None, Trace(from_prior(noise.generator("one", device=device)), 1), None)
-    return log_support(px) <= FEW_VALUES
+    # It follows from the sizes of the network, and a draw takes a sixth of the score of a row.
+    if model not in _SUPPORTS:
+        px = model(None, Trace(from_prior(noise.generator("one", device=device)), 1), None)
+        _SUPPORTS[model] = log_support(px)
+    return _SUPPORTS[model] <= FEW_VALUES
 
 
 class PriorDraws:

@@ -116,7 +116,7 @@ class Log:
     """Structured log on stderr: one JSON object a line, without anything that rows hold.
 
     Args:
-        quiet: leave out requests that succeeded.
+        quiet: leave out requests, but for those that the server failed to answer.
     """
 
     def __init__(self, quiet: bool) -> None:
@@ -130,8 +130,6 @@ class Log:
             level: "info", "warning" or "error".
             facts: more about it.
         """
-        if self.quiet and level == "info":
-            return
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e3):03}Z"
         line = json.dumps({"time": stamp, "level": level, "event": event, **facts}, default=str)

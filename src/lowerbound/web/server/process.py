@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,8 @@ from lowerbound.web.server.pages import pages
 from lowerbound.web.server.routes import Api, Service, health, version_1
 from lowerbound.web.server.served import Holder
 from lowerbound.web.server.settings import Settings, read_token
+
+_SWITCH = 0.0005  # seconds after which a thread of Python lets another run
 
 
 def application(settings: Settings, holder: Holder, log: Log, *, shared: bool) -> Guard:
@@ -148,6 +151,8 @@ def serve(settings: Settings, listening: socket.socket, holder: Holder, log: Log
         timeout_graceful_shutdown=max(1, round(limits.drain)),
     )
     server = Server(config, guard, holder, log)
+    # The thread that computes otherwise keeps the event loop waiting for 5 ms at a time.
+    sys.setswitchinterval(_SWITCH)
     guard.metrics.loads.labels("loaded").inc()
     log("listening", pid=os.getpid(), port=listening.getsockname()[1], model=_model(holder))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

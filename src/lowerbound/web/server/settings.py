@@ -66,7 +66,7 @@ class Settings:
         workers: number of processes.
         token_file: file with the token that clients must send; "" lets everybody in.
         hosts: further names that clients may address the server by, in their Host header.
-        quiet: log errors only.
+        quiet: leave requests out of the log, but for those that it failed to answer.
         limits: what clients may ask.
     """
 

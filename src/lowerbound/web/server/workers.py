@@ -48,6 +48,7 @@ class Worker:
             self.process = subprocess.Popen(
                 words,
                 pass_fds=[number, end],
+                env={"OMP_NUM_THREADS": str(_threads(settings.workers)), **os.environ},
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C reaches the whole group: the first process passes it on.
                 start_new_session=True,
@@ -67,6 +68,13 @@ class Worker:
     def close(self) -> None:
         """Forget it after its end."""
         os.close(self._pipe)
+
+
+def _threads(workers: int) -> int:
+    """Return the threads of each worker, unless OMP_NUM_THREADS says otherwise."""
+    able = getattr(os, "sched_getaffinity", None)
+    processors = len(able(0)) if able is not None else os.cpu_count() or 1
+    return max(1, processors // workers)
 
 
 class Supervisor:
