@@ -46,7 +46,7 @@ def serve(  # noqa: PLR0913 - the arguments are the command's flags
     Examples:
         lowerbound serve fraud.vae
         lowerbound serve fraud.vae --host 0.0.0.0 --token-file token --workers 4
-        curl --json '{"rows": [{"amount": 12.5, "country": "FR"}]}' localhost:8080/v1/score
+        lowerbound serve fraud.vae --port 0 --max-rows 1000
 
     Args:
         model: a folder that `lowerbound fit` saved.
