@@ -34,7 +34,7 @@ def quick(line):
         narrow = ["--set", "width=8"] if restoring & set(words) else []
         if "photos/" in words and "--recipe" not in words:
             narrow = ["--set", "channels=4"]
-        more = ["--max-epochs", "2", *narrow]
+        more = ["--max-epochs", "2", "--time-limit", "0.1", *narrow]
     return shlex.join(["lowerbound", *words, *more])
 
 
