@@ -12,8 +12,7 @@
 - evaluate, metrics: estimates of log p(x)
 - completion: fill gaps, by the VAE, its chain of columns, or both
 - rules: the dependencies that drawn and filled rows keep, in words
-- coverage, drift: whether hidden values are where they are expected; how rows differ from the
-  held-out ones of the fit
+- coverage: whether hidden values are where they are expected
 - latent_meaning: the columns that move with each latent
 - some_rows: a random sample of rows and their places
 - crps: how close draws are to the values that came

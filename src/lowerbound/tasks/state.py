@@ -136,22 +136,33 @@ class TrainedState:
 
     @property
     def columns(self) -> list[dict[str, Any]]:
-        """The columns of the training table: name, kind and share of missing values of each.
+        """The columns of a row, each with its name and kind, and the keys missing and required.
 
-        Those of kind id, text and constant are not modelled. A model of pictures has no columns.
+        ``missing`` is the share of missing values in training, and ``required`` whether a row
+        must have the column: those that are not modelled (ids, free text and constants) and
+        counts, of which few may be missing, need not be there. A model of pictures has none.
         """
         document = self.coding.document()
         if "schema" in document:
+            modelled = {group.column for group in self.coding.groups}
             return [
                 {
                     "name": each["name"],
                     "kind": each["kind"],
                     "missing": each["missing"] / each["rows"] if each["rows"] else 0.0,
+                    "required": each["name"] in modelled,
                 }
                 for each in document["schema"]["columns"]
             ]
-        names = document.get("names", ())
-        return [{"name": name, "kind": "count", "missing": 0.0} for name in names]
+        if self.coding.shape or self.recipe.restoration:
+            return []
+
+        def column(name: str, kind: str, required: bool) -> dict[str, Any]:
+            return {"name": name, "kind": kind, "missing": 0.0, "required": required}
+
+        counts = [column(group.column, "count", False) for group in self.coding.groups]
+        batch = document.get("batch", "")
+        return [*counts, column(batch, "categorical", True)] if batch else counts
 
     @property
     def command(self) -> str:

@@ -86,30 +86,6 @@ class Model(TrainedState):
         frame = read(data, wanted=self.coding.wanted())
         return frame, self._coded(frame)
 
-    @property
-    def columns(self) -> list[dict[str, Any]]:
-        """The columns of a row: name, kind, and whether a row must have it; [] for pictures.
-
-        Columns that need not be there are those that are not modelled (ids, free text and
-        constants), and counts, of which few may be missing.
-        """
-        schema = self.coding.document().get("schema", {})
-        if "columns" in schema:
-            modelled = {group.column for group in self.coding.groups}
-            return [
-                {"name": c["name"], "kind": c["kind"], "required": c["name"] in modelled}
-                for c in schema["columns"]
-            ]
-        if self.coding.shape or self.recipe.restoration:
-            return []
-        batch = self.coding.document().get("batch", "")
-        counts = [
-            {"name": group.column, "kind": "count", "required": False}
-            for group in self.coding.groups
-        ]
-        more = {"name": batch, "kind": "categorical", "required": True}
-        return [*counts, more] if batch else counts
-
     def read_rows(self, data: object) -> pa.Table:
         """Return rows as an Arrow table, read as `score` reads them.
 
