@@ -121,7 +121,7 @@ def test_the_site_builds_without_a_warning_and_works_offline():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "No issues found" in done.stdout
+    assert "No issues found" in done.stdout + done.stderr
     check_links(build.SITE)
     if CHROMIUM is None:
         pytest.skip("the site is built and its links hold; chromium is not installed to open it")
