@@ -121,7 +121,7 @@ def test_the_site_builds_without_a_warning_and_works_offline():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "No issues found" in done.stdout
+    assert "No issues found" in done.stdout + done.stderr
     check_links(build.SITE)
     if CHROMIUM is None:
         pytest.skip("the site is built and its links hold; chromium is not installed to open it")
@@ -160,7 +160,7 @@ async def looked_at(site, port_file):
     port = port_file.read_text().splitlines()[0]
     tabs = await AsyncHTTPClient().fetch(f"http://127.0.0.1:{port}/json")
     tab = next(each for each in json.loads(tabs.body) if each["type"] == "page")
-    socket = await websocket_connect(tab["webSocketDebuggerUrl"])
+    socket = await websocket_connect(tab["webSocketDebuggerUrl"], ping_interval=0)
     events, number = [], 0
 
     async def call(method, **params):
@@ -184,6 +184,11 @@ async def looked_at(site, port_file):
             await asyncio.sleep(0.1)
         raise AssertionError(f"never true in the browser: {expression}")
 
+    async def closed():
+        socket.close()
+        while await socket.read_message() is not None:
+            pass
+
     await call("Runtime.enable")
     await call("Log.enable")
     await call("Page.enable")
@@ -205,6 +210,7 @@ async def looked_at(site, port_file):
     await call("Input.insertText", text="reparametrisation")
     hit = "a.href.includes('learn/reparametrisation.html')"
     await until(f"{DIALOG}.some(e => [...e.shadowRoot.querySelectorAll('a')].some(a => {hit}))")
+    await closed()
     failed = [
         event["params"]
         for event in events
