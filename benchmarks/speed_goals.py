@@ -79,9 +79,9 @@ _COUNTS = (
 
 _DRAWS = (
     "32 draws of the proposal need 3.2 million decodings a second for 100,000 rows, more than "
-    "both cores can do; fewer draws are faster and less exact (see below). Compiled scores were no "
-    "faster; a share of the prior and a refinement by the decoder's residual gained nothing for "
-    "their cost"
+    "both cores can do; fewer draws are faster and less exact (see below). Compiled scores were "
+    "no faster; a share of the prior and a refinement by the decoder's residual gained nothing "
+    "for their cost"
 )
 
 GOALS = (
