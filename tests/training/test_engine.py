@@ -252,6 +252,8 @@ def test_images_train_in_either_layout(chosen):
     )
     first, last = history.checks[0], history.checks[-1]
     assert last.train_elbo > first.train_elbo > -64 * math.log(2)
+    # Scores are those of the saved model, whose weights lie in the usual order.
+    assert all(p.is_contiguous() for p in model.parameters())
 
 
 # The machine.

@@ -85,6 +85,11 @@ class Engine:
             # torch's own stub does not know the keyword of this overload.
             objective.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
+    def finish(self, objective: nn.Module) -> None:
+        """Convert the parameters back, so that results are those of the model when it is loaded."""
+        if self.channels_last:
+            objective.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+
     def arranged(self, x: Tensor) -> Tensor:
         """Return a batch in the chosen memory format."""
         if self.channels_last and x.dim() == 4:

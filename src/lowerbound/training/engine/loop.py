@@ -529,6 +529,7 @@ class _Trainer:
             self.flat.load(self.kept)
         self.team.align(self.objective)
         self.flat.release()
+        self.engine.finish(self.objective)
         self.objective.eval()
 
     def bytes(self) -> int:
