@@ -11,6 +11,12 @@ from throughput import lines_of
 Document = Mapping[str, Any]
 
 
+def processor(machine: Document) -> str:
+    """Return the number of threads, and the instructions that torch's kernels use if known."""
+    told = machine.get("instructions")
+    return f"{machine['threads']} threads" + (f" with {told}" if told else "")
+
+
 def throughput_tables(document: Document) -> str:
     """Return the table of ratios, a description of each side, and the goals."""
     machine = document["environment"]
@@ -24,7 +30,7 @@ def throughput_tables(document: Document) -> str:
     return "\n\n".join(
         [
             f"Samples per second, medians of {document['rounds']} rounds in which the sides take "
-            f"turns, {machine['threads']} threads, torch {machine['torch']}. The ratio is ours "
+            f"turns, {processor(machine)}, torch {machine['torch']}. The ratio is ours "
             "over theirs, with its range over the rounds:",
             "\n".join(lines_of(dict(document))),
             f"{met} of {len(goals)} goals are met.",
@@ -46,7 +52,7 @@ def commands_table(document: Document) -> str:
     return "\n\n".join(
         [
             "From the call to the exit, on the card transactions (284,807 rows of 30 columns, a "
-            f"Parquet file), {machine['threads']} threads, torch {machine['torch']} and JAX; cold "
+            f"Parquet file), {processor(machine)}, torch {machine['torch']} and JAX; cold "
             "is a first fit, which compiles, warm one that finds its programs in the cache. "
             f"`score` takes {speed['score']:,} rows a second of the whole command, `embed` "
             f"{speed['embed']:,}. {_embedding(document)}".rstrip(),
@@ -125,7 +131,7 @@ def compiled_table(document: Document) -> str:
     return "\n\n".join(
         [
             "Milliseconds per training step, without checks on held-out rows, medians of rounds "
-            f"in which the sides take turns; {machine['threads']} threads, torch "
+            f"in which the sides take turns; {processor(machine)}, torch "
             f"{machine['torch']}, jax {document['jax']}; by hand is a step written for that net "
             "in JAX. Compiling includes recording the step; a second fit of the "
             "same model and batch size finds the program in the cache. The last column is what a "

@@ -27,6 +27,7 @@ def environment() -> dict[str, Any]:
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # of torch's kernels
         "threads": torch.get_num_threads(),
     }
 

@@ -21,7 +21,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import csv
 import gzip
+import io
 import json
 import os
 import random
@@ -135,12 +138,14 @@ class Client:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.own = 0  # port of this end
         self.reader: asyncio.StreamReader | None = None
 
     async def send(self, raw: bytes) -> tuple[int, bytes]:
         """Send a request; return the status and the body of the answer."""
         if self.reader is None:
             self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
+            self.own = self.writer.get_extra_info("sockname")[1]
         try:
             self.writer.write(raw)
             head = await self.reader.readuntil(b"\r\n\r\n")
@@ -189,9 +194,15 @@ class Bench:
 
 
 async def crowd(
-    bench: Bench, port: int, clients: int, until: float, statuses: Counter[Any], times: list[float]
+    bench: Bench,
+    port: int,
+    clients: int,
+    until: float,
+    statuses: Counter[Any],
+    times: list[float],
+    lost: list[int] | None = None,
 ) -> None:
-    """Send one-row requests from so many connections until a time."""
+    """Send one-row requests from so many connections until a time; note the ports of lost ones."""
 
     async def one(first: int) -> None:
         client, number = Client(port), first
@@ -202,6 +213,8 @@ async def crowd(
                 status, body = await client.send(bench.asked[number])
             except (ConnectionError, asyncio.IncompleteReadError, OSError):
                 statuses["lost"] += 1
+                if lost is not None:
+                    lost.append(client.own)
                 continue
             times.append(time.perf_counter() - began)
             statuses[status] += 1
@@ -327,11 +340,15 @@ PATHS = (
 )  # fmt: skip
 
 
-def fuzz(bench: Bench) -> dict[str, Any]:
-    """Requests that hypothesis makes."""
-    statuses: Counter[Any] = Counter()
+WORK = ["/v1/score"] * 24 + ["/v1/embed", "/v1/explain"] * 6 + ["/v1/impute"] * 3
+WORK += ["/v1/counterfactual"]  # a search, seconds for a row
+METHODS = ["POST"] * 12 + ["GET", "PUT", "DELETE", "HEAD", "OPTIONS"]
+
+
+def fuzzed(bench: Bench) -> st.SearchStrategy[dict[str, Any]]:
+    """Return requests: half of them rows that are nearly right, the others of all kinds."""
     names = bench.rows.column_names
-    row = bench.some.slice(0, 1).to_pylist()[0]
+    rows = st.sampled_from(bench.some.slice(0, 50).to_pylist())
     anything = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
         lambda inner: (
@@ -340,27 +357,39 @@ def fuzz(bench: Bench) -> dict[str, Any]:
         ),
         max_leaves=12,
     )
-    changed = st.dictionaries(st.sampled_from(names), anything, max_size=3).map(
-        lambda some: {**row, **some}
+    value = st.none() | st.integers(-100, 10**6) | st.floats() | st.text(max_size=20)
+    near = st.builds(
+        lambda row, some: {**row, **some},
+        rows,
+        st.dictionaries(st.sampled_from(names), value, max_size=2),
     )
-    documents = (
-        anything
-        | st.lists(changed, max_size=4).map(lambda rows: {"rows": rows})
-        | st.fixed_dictionaries({"n": st.integers(-5, 20), "where": changed | anything})
-        | st.lists(
-            st.fixed_dictionaries(
-                {
-                    "name": st.sampled_from([*names, "x"]),
-                    "shape": anything | st.just([1]),
-                    "datatype": st.sampled_from(["FP64", "BYTES", "INT64", "x"]),
-                    "data": anything | st.lists(anything, max_size=2),
-                }
-            ),
-            max_size=16,
-        ).map(lambda inputs: {"inputs": inputs})
+    far = st.builds(
+        lambda row, some: {**row, **some},
+        rows,
+        st.dictionaries(st.sampled_from(names) | st.text(max_size=10), anything, max_size=3),
     )
-    bodies = documents.map(lambda d: json.dumps(d).encode()) | st.binary(max_size=400)
-    bodies |= bodies.map(gzip.compress)
+    some = st.lists(rows | near, min_size=1, max_size=3) | st.lists(rows | near | far, max_size=4)
+    column = st.fixed_dictionaries(
+        {
+            "name": st.sampled_from([*names, "x"]),
+            "shape": anything | st.just([1]),
+            "datatype": st.sampled_from(["FP64", "BYTES", "INT64", "x"]),
+            "data": anything | st.lists(anything, max_size=2),
+        }
+    )
+    draws = st.fixed_dictionaries({"n": st.integers(-5, 20), "where": near | anything})
+    inputs = st.lists(column, max_size=16).map(lambda each: {"inputs": each})
+
+    def text(document: Any) -> bytes:
+        return json.dumps(document).encode()
+
+    def comma_separated(given: list[dict[str, Any]]) -> bytes:
+        sink = io.StringIO()
+        writer = csv.DictWriter(sink, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(given)
+        return sink.getvalue().encode("utf-8", "surrogatepass")
+
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, bench.some.schema) as writer:
         writer.write_table(bench.some.slice(0, 2))
@@ -372,23 +401,51 @@ def fuzz(bench: Bench) -> dict[str, Any]:
             mutant[place % len(mutant)] = byte
         return bytes(mutant)
 
-    bodies |= st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=6).map(
-        mutated
-    )
+    places = st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=6)
+    documents = some.map(lambda each: {"rows": each}) | some | draws | inputs | anything
+    bodies = documents.map(text) | st.binary(max_size=400) | places.map(mutated)
+    bodies |= bodies.map(gzip.compress)
     token = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=30)
-    requests = st.fixed_dictionaries(
-        {
-            "method": st.sampled_from(["POST"] * 8 + ["GET", "PUT", "DELETE", "HEAD", "OPTIONS"]),
-            "path": st.sampled_from(PATHS) | token.map(lambda t: f"/{t}"),
-            "query": st.just("")
-            | st.sampled_from(["?explain=3", "?draws=2&seed=4", "?by=levels", "?columns=0"])
-            | token.map(lambda t: f"?{t}"),
-            "kind": st.sampled_from([JSON] * 4 + ["text/csv", ARROW, "text/plain", ""]),
-            "coding": st.sampled_from([""] * 6 + ["gzip", "br"]),
-            "headers": st.dictionaries(token.filter(lambda t: ":" not in t), token, max_size=2),
-            "body": bodies,
-        }
+    headers = st.dictionaries(token.filter(lambda t: ":" not in t), token, max_size=2)
+    queries = st.just("") | st.sampled_from(
+        ["?explain=3", "?draws=2&seed=4", "?by=levels", "?by=typicality", "?columns=0"]
     )
+
+    def request(**parts: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+        return st.fixed_dictionaries(parts)
+
+    none, paths = st.just(""), st.sampled_from(PATHS)
+    work = st.sampled_from(WORK)
+    right = request(
+        method=st.just("POST"), path=work, query=none | queries, headers=st.just({}), coding=none,
+        kind=st.just(JSON), body=some.map(lambda each: text({"rows": each})),
+    )  # fmt: skip
+    other = request(
+        method=st.just("POST"), path=work, query=queries, headers=headers, coding=none,
+        kind=st.just("text/csv"), body=some.map(comma_separated),
+    )  # fmt: skip
+    arrow = request(
+        method=st.just("POST"), path=work, query=queries, headers=headers, coding=none,
+        kind=st.just(ARROW), body=places.map(mutated),
+    )  # fmt: skip
+    infer = request(
+        method=st.just("POST"), path=st.just("/v2/models/m/infer"), query=none, headers=headers,
+        coding=none, kind=st.just(JSON), body=inputs.map(text),
+    )  # fmt: skip
+    wild = request(
+        method=st.sampled_from(METHODS), path=paths | token.map(lambda t: f"/{t}"),
+        query=queries | token.map(lambda t: f"?{t}"), headers=headers,
+        coding=st.sampled_from([""] * 6 + ["gzip", "br"]),
+        kind=st.sampled_from([JSON] * 4 + ["text/csv", ARROW, "text/plain", ""]), body=bodies,
+    )  # fmt: skip
+    return st.one_of(right, right, other, arrow, infer, wild, wild)
+
+
+def fuzz(bench: Bench) -> dict[str, Any]:
+    """Requests that hypothesis makes."""
+    statuses: Counter[Any] = Counter()
+    reached: Counter[tuple[str, int]] = Counter()
+    requests = fuzzed(bench)
 
     with Server(bench.path, "-q") as server, asyncio.Runner() as runner:
         client = Client(server.port)
@@ -421,6 +478,7 @@ def fuzz(bench: Bench) -> dict[str, Any]:
                 client.close()
                 return
             statuses[status] += 1
+            reached[asked["path"] if asked["path"] in PATHS else "others", status] += 1
             if status >= 400:
                 json.loads(body)
 
@@ -432,6 +490,7 @@ def fuzz(bench: Bench) -> dict[str, Any]:
     return {
         "requests": sum(statuses.values()),
         "statuses": {str(k): n for k, n in sorted(statuses.items(), key=str)},
+        "answered": {path: n for (path, status), n in sorted(reached.items()) if status == 200},
         "bugs": bugs[:5],
         "fuzz_500": failed,
     }
@@ -562,7 +621,11 @@ def memory(bench: Bench) -> dict[str, Any]:
 
 
 async def disturbed(
-    bench: Bench, port: int, seconds: float, disturb: Callable[[], Awaitable[None]]
+    bench: Bench,
+    port: int,
+    seconds: float,
+    disturb: Callable[[], Awaitable[None]],
+    lost: list[int] | None = None,
 ) -> Counter[Any]:
     """Send requests from a few connections, and disturb the server in the middle."""
     statuses: Counter[Any] = Counter()
@@ -572,8 +635,24 @@ async def disturbed(
         await asyncio.sleep(seconds / 3)
         await disturb()
 
-    await asyncio.gather(crowd(bench, port, bench.size.clients, until, statuses, []), later())
+    asking = crowd(bench, port, bench.size.clients, until, statuses, [], lost)
+    await asyncio.gather(asking, later())
     return statuses
+
+
+def clients_of(pid: int, port: int) -> set[int]:
+    """Return the ports of the clients whose connections a process holds."""
+    held = set()
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            held.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+    found = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        here, there = (int(words[i].split(":")[1], 16) for i in (1, 2))
+        if here == port and there and f"socket:[{words[9]}]" in held:
+            found.add(there)
+    return found
 
 
 def killed(bench: Bench) -> dict[str, Any]:
@@ -583,22 +662,29 @@ def killed(bench: Bench) -> dict[str, Any]:
             time.sleep(0.1)
         victim = server.events("listening")[0]["pid"]
 
+        own: set[int] = set()
+        lost: list[int] = []
+
         async def disturb() -> None:
+            own.update(clients_of(victim, server.port))
             os.kill(victim, signal.SIGKILL)
 
-        statuses = asyncio.run(disturbed(bench, server.port, bench.size.seconds / 4, disturb))
+        seconds = bench.size.seconds / 4
+        statuses = asyncio.run(disturbed(bench, server.port, seconds, disturb, lost))
         deadline = time.monotonic() + 60
         while len(server.events("listening")) < 3 and time.monotonic() < deadline:
             time.sleep(0.1)
         again = len(server.events("listening")) == 3
-    # Each connection has one request in progress: the victim's can be lost, and no other.
-    lost, most = statuses["lost"], bench.size.clients
+    # Each connection has one request in progress: those of the victim are lost, and no other.
+    others = [port for port in lost if port not in own]
+    twice = len(lost) - len(others) - len(set(lost) & own)
     failed = sum(n for k, n in statuses.items() if isinstance(k, int) and k >= 500)
     return {
         "statuses": {str(k): n for k, n in statuses.items()},
-        "lost": lost,
+        "connections_of_the_killed": len(own),
+        "lost": len(lost),
         "started_again": again,
-        "killed_lost_of_others": max(0, lost - most) + failed + statuses["wrong"] + (not again),
+        "killed_lost_of_others": len(others) + twice + failed + statuses["wrong"] + (not again),
     }
 
 

@@ -113,6 +113,7 @@ def folder(tmp_path, monkeypatch):
     np.save(tmp_path / "digits.npy", load_digits().images)
     cells(240, seed=0).write_h5ad(tmp_path / "pbmc.h5ad")
     cells(30, seed=1).write_h5ad(tmp_path / "new.h5ad")
+    (tmp_path / "token").write_text("a-secret-of-the-tests")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 import pytest
 
+import browser as browsers
 import lowerbound
 from lowerbound.cli.main import main
 from servers import JSON, Server
@@ -431,6 +432,27 @@ def test_a_port_in_use_and_a_model_of_pictures(run, made, tmp_path):
     made.save(tmp_path / "pictures.vae")
     told = run("serve", tmp_path / "pictures.vae", "--port", 0, "--json")
     assert (told.code, told.error["code"]) == (2, "E262")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_of_the_api_sends_its_example_row(server, width, scheme):
+    """Swagger UI in a real browser: what it needs is here, and its example row is scored."""
+    own = f"http://127.0.0.1:{server.port}/"
+    with browsers.chromium(offline=False) as context:
+        if context is None:
+            pytest.skip("no Chromium is installed (on Debian: apt-get install chromium)")
+        seen = browsers.Watched(context, width=width, scheme=scheme)
+        page = seen.open(f"{own}docs", "document.querySelector('.opblock') !== null")
+        page.click("[data-path='/v1/score']")
+        page.click(".opblock.is-open .execute")
+        shown = page.wait_for_selector(".live-responses-table .highlight-code")
+        answer = json.loads(shown.inner_text())
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert (seen.problems, seen.outside(own), wide <= width) == ([], [], True)
+        page.close()
+    example = server.get("/v1/model").facts["example"]
+    told = server.post("/v1/score", {"rows": [example]}).facts
+    assert answer["rows"] == told["rows"]
 
 
 def test_the_token_a_new_model_and_the_end(made, tmp_path, rows):
