@@ -132,16 +132,11 @@ def ratio(runs: Runs, ours: tuple[str, str], theirs: tuple[str, str]) -> dict[st
     if not a or not b:
         return None
     paired = [x / y for x, y in zip(a, b, strict=True)]
-    result = {
+    return {
         "of_medians": round(statistics.median(a) / statistics.median(b), 3),
         "min": round(min(paired), 3),
         "max": round(max(paired), 3),
     }
-    key = "samples_per_second_without_checks"
-    bare = [run["facts"].get(key) for run in runs[ours]]
-    if None not in bare:
-        result["without_checks"] = round(statistics.median(bare) / statistics.median(b), 3)
-    return result
 
 
 def workload_summary(runs: Runs, name: str, threads: int) -> dict[str, Any]:
@@ -179,7 +174,6 @@ def goal_row(goal: Goal, runs: Runs, quick: bool) -> dict[str, Any]:
         "peer_workload": goal.against or goal.workload,
         "at_least": round(goal.at_least, 3),
         "measured": measured,
-        "without_checks": None if found is None else found.get("without_checks"),
         "met": None if quick or measured is None else measured >= goal.at_least,
     }
 
