@@ -7,6 +7,7 @@
 - conditioning, hamiltonian: draws given some values; the move of their Markov chains
 - measures, scoring, typicality, calibration: anomaly scores, p-values and thresholds
 - drift, check: tests of new rows against held-out ones; the gate of a pipeline
+- few_rows: passes of few rows whose scores have the same bits as in passes of many
 - explain: the columns that make a row's score high
 - counterfactual: the nearest usual row of an unusual one
 - evaluate, metrics: estimates of log p(x)

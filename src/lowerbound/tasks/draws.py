@@ -67,6 +67,7 @@ def score(
     rows: Rows,
     samples: int = SCORE_SAMPLES,
     *,
+    most: int = TILE,
     groups: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
     """Return the anomaly score of every row: -log p(x) by importance sampling, (n,) nats.
@@ -75,9 +76,10 @@ def score(
         model: a module with ``forward(x, trace, context)``.
         rows: the data.
         samples: importance samples per row.
+        most: rows per pass, see `lowerbound.tasks.few_rows`.
         groups: the columns that code one value, see `log_likelihood`.
     """
-    return -log_likelihood(model, rows, samples, groups=groups).log_p
+    return -log_likelihood(model, rows, samples, most=most, groups=groups).log_p
 
 
 def embed(model: nn.Module, rows: Rows) -> Tensor:

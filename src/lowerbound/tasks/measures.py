@@ -40,14 +40,19 @@ class Likelihood:
 
     Args:
         samples: draws of z for each row.
+        passes: numbers of rows, in ascending order, that may be computed together if there are no
+            more rows: see `lowerbound.tasks.few_rows`.
     """
 
     samples: int = draws.SCORE_SAMPLES
+    passes: tuple[int, ...] = ()
     parted: ClassVar[bool] = True
 
     def __call__(self, model: nn.Module, coded: Coded) -> NDArray[np.float64]:
         """Return the score of every row, (n,) nats."""
-        nats = draws.score(model, coded.rows, self.samples, groups=coded.groups)
+        count = len(coded.rows)
+        most = next((size for size in self.passes if size >= count), draws.TILE)
+        nats = draws.score(model, coded.rows, self.samples, most=most, groups=coded.groups)
         return nats.numpy() + coded.surcharge
 
 

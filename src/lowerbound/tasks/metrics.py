@@ -130,7 +130,7 @@ def by_proposals(
     numbers, some = None if numbers is None else numbers[poor], subset(rows, poor)
     fitted = _fitted(model, some)
     refined = _Proposing(model, work, None, numbers, fitted)
-    other = by_tiles(model, some, refined, most)
+    other = by_tiles(model, some, refined, max(most, TILE))
     share, before = torch.cat(refined.shares)[: len(poor)], torch.cat(usual.shares)[poor]
     better = proposals.preferred(share, before)
     found[poor[better]] = other[better]

@@ -51,7 +51,7 @@ def levels_lacking(recipe: Recipe, model: LatentModel) -> UsageError | None:
 
 
 def _likelihood(trained: TrainedState) -> Scoring:
-    measure = Likelihood(trained.importance_samples)
+    measure = Likelihood(trained.importance_samples, trained.passes)
     return Scoring("likelihood", measure, trained.calibration, trained.alarm)
 
 

@@ -99,6 +99,8 @@ class TrainedState:
         further: scorings other than the likelihood that are calibrated on their own held-out
             scores, by name.
         held_out: distributions of the columns over held-out rows, for tests of drift.
+        passes: numbers of rows that are scored together if there are no more rows, as found by
+            `Model.expect_few_rows`; not saved.
     """
 
     recipe: Recipe
@@ -110,6 +112,7 @@ class TrainedState:
     facts: dict[str, Any] = field(default_factory=dict)
     further: dict[str, Scoring] = field(default_factory=dict)
     held_out: HeldOut = field(default_factory=HeldOut)
+    passes: tuple[int, ...] = ()
 
     @property
     def alarm_doubt(self) -> str:

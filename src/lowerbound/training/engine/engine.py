@@ -86,7 +86,7 @@ class Engine:
             objective.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def finish(self, objective: nn.Module) -> None:
-        """Convert the parameters back, so that results are those of the model when it is loaded."""
+        """Convert the parameters back, so that results are those of the loaded model."""
         if self.channels_last:
             objective.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
 

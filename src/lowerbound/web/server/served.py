@@ -57,6 +57,7 @@ class Served:
         required = [column["name"] for column in model.columns if column["required"]]
         self.columns = Columns(known, required, model.read_rows)
         self.example = self._example()
+        model.expect_few_rows()
         self.loaded = time.time()
 
     @classmethod
