@@ -34,6 +34,7 @@ from pictures_page import PARTS as PICTURES
 from reproductions.page import EXPERIMENTS, experiment_table
 from scaling_page import PARTS as SCALING
 from speed_goals import goals_table
+from web_page import reports_table, serving_table
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
@@ -584,6 +585,7 @@ _SPEED = of_parts(
     ("## Where a step goes", "step_profile", profile_table),
     ("## Does any of it cost likelihood?", "switches", switches_table),
     ("## One row at a time", "export_latency", latency_table),
+    ("## Reports", "reports", reports_table),
 )
 
 PAGES: dict[str, Callable[[Found], str]] = {
@@ -595,6 +597,7 @@ PAGES: dict[str, Callable[[Found], str]] = {
         ("### Filled-in values", "imputation", imputation),
     ),
     "docs/production.md": of_parts(("## Killed and resumed", "kills", kills)),
+    "docs/serving.md": of_parts(("## Measured", "serving", serving_table)),
     "docs/anomaly.md": of_parts(
         ("## All tables", "anomaly_auroc", anomaly_means), ("", "anomaly_auroc", anomaly_tables)
     ),
