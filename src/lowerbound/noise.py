@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -196,11 +196,18 @@ class SharedPoints:
         if end > EVEN:
             source = generator("shared points", *self.key, *site)
             return torch.randn(count, site[1], generator=source, dtype=torch.float64)
-        engine = SobolEngine(end, scramble=True, seed=derive("shared points", *self.key))
-        even = engine.draw(count, dtype=torch.float64)[:, place:]
-        return torch.special.ndtri(even + _CELL)
+        draw = _few_points if count * end <= _FEW else _even_points
+        return draw(count, place, end, derive("shared points", *self.key))
 
 
+def _even_points(count: int, place: int, end: int, seed: int) -> Tensor:
+    """Return coordinates `place` to `end` of `count` Sobol points, as float64 normals."""
+    even = SobolEngine(end, scramble=True, seed=seed).draw(count, dtype=torch.float64)
+    return torch.special.ndtri(even[:, place:] + _CELL)
+
+
+_FEW = 1 << 15  # numbers of points that are kept: to make them takes as long as to score a row
+_few_points = lru_cache(maxsize=16)(_even_points)
 EVEN = 1024  # coordinates of the sequence; further ones are independent of each other
 _CELL = 2.0**-31  # half the spacing of a Sobol sequence; added so that no coordinate is 0
 

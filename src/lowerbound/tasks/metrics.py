@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -327,6 +328,11 @@ def log_likelihood(
     return few
 
 
+# Whether q(z | x) is deterministic, as for codes. It follows from the parts of the model, and to
+# find out takes a third of the score of one row.
+_CERTAIN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
 class _ImportanceSampling:
     """Maps tiles of rows to the log-sums of their weights and squared weights, (B, 2).
 
@@ -338,17 +344,16 @@ class _ImportanceSampling:
 
     def __init__(self, model: nn.Module, samples: int, chunk: int) -> None:
         self.model, self.samples, self.chunk = model, samples, chunk
-        self.certain: bool | None = None  # whether q(z | x) is deterministic, as for codes
 
     def __call__(self, batch: Batch, drawing: Drawing) -> tuple[Tensor, Tensor]:
         encoded = Encoded()
         once = batch.x.new_full((len(batch.x),), -torch.inf, dtype=torch.float64)
         twice = once.clone()
-        if self.certain is None:
-            self.certain = _weighted(self.model, batch, drawing(0), 1, encoded)[1]
+        if self.model not in _CERTAIN:
+            _CERTAIN[self.model] = _weighted(self.model, batch, drawing(0), 1, encoded)[1]
         for first in range(0, self.samples, self.chunk):
             k = min(self.chunk, self.samples - first)
-            drawn = 1 if self.certain else k
+            drawn = 1 if _CERTAIN[self.model] else k
             log_w = _weighted(self.model, batch, drawing(first), drawn, encoded)[0]
             log_w = log_w.double().expand(-1, k)
             once = torch.logaddexp(once, log_w.logsumexp(1))
