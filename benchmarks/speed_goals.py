@@ -64,9 +64,9 @@ def _minutes_of_30_million(document: Document) -> float | None:
 
 
 _PER_STEP = (
-    "XLA's products of this size take most of the step; by hand in JAX they take as long. The "
-    "rest is the norm of the gradient and the guard against values that are not finite, which "
-    "need a second pass over all weights"
+    "a compiled step alone reaches 0.77 to 0.94 of JAX by hand; the norm of the gradient and the "
+    "guard against values that are not finite need a second pass over all weights, and checks on "
+    "256 held-out rows are in our time only"
 )
 _CONVOLUTIONS = (
     "most layers run at the speed of a matrix product already (oneDNN, float32); only the first "
