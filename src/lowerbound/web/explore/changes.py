@@ -58,10 +58,14 @@ class Rows:
 
     def told(self, place: int) -> dict[str, Any]:
         """Return a row: its values, its score and its reasons, as plain JSON values."""
-        found = self.scores(place) | {"values": self._values(place)}
+        found = self.brief(place)
         if self.holds == "table" and self.model.explains:
             found["reasons"] = self._scored(self._row(place))["reasons"]
         return found
+
+    def brief(self, place: int) -> dict[str, Any]:
+        """Return the scores and the values of a row, without its reasons."""
+        return self.scores(place) | {"values": self._values(place)}
 
     def scores(self, place: int) -> dict[str, Any]:
         """Return the scores of a row, and its number or its file."""

@@ -28,9 +28,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 HOSTS = frozenset(["localhost", "127.0.0.1", "[::1]"])
 
 # regl, by which the map is drawn, makes its draw commands by `Function`: hence unsafe-eval. No
-# text of the data becomes part of a script, and nothing is loaded from or sent to elsewhere.
+# text of the data becomes part of a script, and nothing is loaded from or sent to elsewhere. The
+# only style in the page itself is the empty one (by its hash), which the map adds rules to.
 _POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-eval'; worker-src blob:; style-src 'self'; "
+    "default-src 'none'; script-src 'self' 'unsafe-eval'; worker-src blob:; style-src 'self' "
+    "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )

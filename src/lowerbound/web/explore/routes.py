@@ -201,6 +201,9 @@ class _Asked:
         number = _number(given.get(name))
         place = self.rows.place(number) if name == "at" else self.rows.at(number)
 
+        if "brief" in given:
+            return _json(await to_thread.run_sync(self.rows.brief, place))
+
         def work() -> Response:
             told = self.rows.told(place)
             return _json({**told, "sliders": self.sliders.of(self.explored.z[place])})
