@@ -696,9 +696,9 @@ USAGE: dict[str, tuple[str, str]] = {
     ),
     "E270": (
         "there is no report on a model that restores pictures",
-        "A report is about rows and their scores, and a model of the recipes denoise, upscale, "
-        "inpaint and segment scores none. `lowerbound doctor M.vae` tells how well it restores "
-        "held-out pictures.",
+        "Reports, and the page of `lowerbound explore`, are about rows and their scores, and a "
+        "model of the recipes denoise, upscale, inpaint and segment scores none. `lowerbound "
+        "doctor M.vae` tells how well it restores held-out pictures.",
     ),
     "E276": (
         "a callback raised an exception",
@@ -810,8 +810,8 @@ RESOURCES: dict[str, tuple[str, str]] = {
     "E351": (
         "a request is not one of the page",
         "`lowerbound explore` answers its own page only. The secret in the address, the host name "
-        "and the origin of each request are checked, so that pages from elsewhere that are open in "
-        "the same browser can neither read rows nor write files. Answered with the status 403.",
+        "and the origin of each request are checked, so that pages from elsewhere in the same "
+        "browser can neither read rows nor write files. Answered with the status 403.",
     ),
     "E352": (
         "the folder of --cache cannot be used",
@@ -826,8 +826,8 @@ RESOURCES: dict[str, tuple[str, str]] = {
     ),
     "E354": (
         "the selection cannot be written",
-        "Select rows on the map first. The file name must end in .csv, .parquet or .jsonl and name "
-        "no folder: files are written to the folder of --out-dir, and none is replaced.",
+        "Select rows on the map first. The file name must end in .csv, .parquet or .jsonl, and "
+        "have no folder: files are written to the folder of --out-dir, and none is replaced.",
     ),
 }
 

@@ -41,7 +41,7 @@ def explore(  # noqa: PLR0913 - the arguments are the command's flags
     on_bad_file: Policy = None,
     voice: Heard = SILENT,
 ) -> Result:
-    """Look at rows in a browser: a map, reasons, what-if, nearest usual rows, sliders over latents.
+    """Look at rows in a browser: a map, reasons, what-if, nearest usual rows, latents.
 
     The page runs on this machine only and loads nothing from elsewhere. It shows up to five
     million rows, coloured and filtered by any column or by the score. Values of a row can be

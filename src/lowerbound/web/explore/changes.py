@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-import decimal
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -189,19 +188,11 @@ class Rows:
 
 def spelled(value: Any) -> str | None:
     """Return a value as text that reads back as the same value; None if it is missing."""
-    if value is None or (isinstance(value, float) and value != value):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, float):
         return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    if isinstance(value, datetime.datetime):
-        return value.isoformat(" ")
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, decimal.Decimal):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    return str(value)
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _cell(value: str | None, kind: pa.DataType) -> pa.Array:

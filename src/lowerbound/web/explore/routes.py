@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import math
 import os
 import struct
@@ -19,10 +18,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
-from pyarrow import parquet
 from anyio import to_thread
 from numpy.typing import NDArray
 from PIL import Image
+from pyarrow import parquet
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
