@@ -46,10 +46,11 @@ _HEADERS = {
 }
 
 
+_STATUS = {"E351": 403, "E353": 404, "E354": 422}
+
+
 class _Refused(ResourceError):
     """A request that is not of the page."""
-
-    status = 403
 
     def __init__(self, why: str) -> None:
         fix = "open the address that `lowerbound explore` printed"
@@ -99,7 +100,9 @@ class Gate:
         except Exception as error:
             if begun:
                 raise
-            told = refusal(self._known(error), secrets.token_hex(8))
+            known = self._known(error)
+            told = refusal(known, secrets.token_hex(8))
+            told = told._replace(status=_STATUS.get(known.code, told.status))
             head = {"type": "http.response.start", "status": told.status}
             await answer({**head, "headers": told.raw_headers()})
             await answer({"type": "http.response.body", "body": told.body})
@@ -124,14 +127,16 @@ class Gate:
             raise _Refused("it comes from another page")
         if origin is None and scope["method"] not in ("GET", "HEAD"):
             raise _Refused("it does not say which page it comes from")
-        if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        visited = headers.get("sec-fetch-mode") == "navigate"  # a link that was clicked
+        if not visited and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             raise _Refused("it comes from another page")
         parts = scope["path"].split("/", 2)
         given = parts[1] if len(parts) > 1 else ""
         if len(parts) < 3 or not hmac.compare_digest(given.encode(), self.secret.encode()):
             raise _NoAddress
         path = "/" + parts[2]
-        return {**scope, "path": path, "raw_path": path.encode(), "root_path": ""}
+        inner = {"path": path, "raw_path": path.encode(), "root_path": "", "app": self.app}
+        return {**scope, **inner}
 
     def _known(self, error: Exception) -> LowerboundError:
         """Return an error as one of ours; of others, only the place is told, never a value."""
@@ -142,7 +147,7 @@ class Gate:
         frames = traceback.extract_tb(error.__traceback__)[-4:]
         places = ", ".join(f"{frame.filename}:{frame.lineno}" for frame in frames)
         self.tell(f"an error inside: {type(error).__name__} at {places}")
-        return UsageError("E269", "this is a bug in lowerbound", fix="please report it")
+        return LowerboundError("E269", "this is a bug in lowerbound", fix="please report it")
 
 
 def _stderr(line: str) -> None:

@@ -181,7 +181,7 @@ const recolour = newest(async (signal) => {
 
 class Points {
   constructor(scatter, x, y) {
-    Object.assign(this, { scatter, x, y, index: null, waiting: null, busy: false });
+    Object.assign(this, { scatter, x, y, index: null, drawn: false, busy: false, again: false, stale: false });
     scatter.subscribe("select", ({ points }) => this.selected(points));
     scatter.subscribe("deselect", () => select(null));
     scatter.subscribe("pointOver", (at) => tip(at, this));
@@ -224,10 +224,17 @@ class Points {
     } finally {
       this.busy = false;
     }
+    if (this.stale || !this.drawn) {
+      this.drawn = true;
+      this.filter();
+    }
+    this.drawn = true;
     document.body.dataset.drawn = String(Number(document.body.dataset.drawn || 0) + 1);
   }
 
   filter() {
+    this.stale = this.busy || !this.drawn;
+    if (this.stale) return;
     if (!mask) {
       this.scatter.unfilter({ preventEvent: true });
       return;
@@ -325,7 +332,7 @@ const refilter = newest(async (signal) => {
     : `${units(about.rows)}, ${count(about.flagged)} above the threshold`;
   $("clear-filters").hidden = !filters.size;
   drawHighest(head.highest);
-  if (map && legend) map.filter();
+  if (map) map.filter();
   drawSelection();
   document.body.dataset.filtered = String(head.count);
 }, 150);

@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 
-from lowerbound.errors import ResourceError
+from lowerbound.errors import ResourceError, UsageError
 from lowerbound.web.explore import columns as by
 from lowerbound.web.explore.changes import Rows
 from lowerbound.web.explore.latents import Sliders
@@ -142,7 +142,7 @@ class _Asked:
                 "latents": {**latents, "sliders": sliders, "centre": []},
                 "name": self.page.name,
                 "folder": str(self.page.folder),
-                "explains": bool(model.explains),
+                "explains": bool(model.explains) and model.holds == "table",
                 "changes": model.holds == "table",
                 "page_notes": list(self.page.notes),
                 "suffixes": list(SUFFIXES),
@@ -277,7 +277,12 @@ class _Asked:
         count = _some(mask)
 
         def work() -> Path:
-            return self.page.save(self._selected(mask), target)
+            try:
+                return self.page.save(self._selected(mask), target)
+            except UsageError as error:  # its fix is for the command line
+                raise ResourceError(
+                    "E354", error.message, fix="choose another name, or start with --out-dir"
+                ) from None
 
         path = await to_thread.run_sync(work)
         return _json({"path": str(path), "rows": count})
@@ -322,18 +327,20 @@ class _Asked:
 
     def _selected(self, mask: NDArray[np.bool_]) -> Iterator[pa.Table]:
         """Yield selected rows part by part: their numbers, scores and values."""
-        places = np.flatnonzero(mask)
-        for start in range(0, len(places), _PART):
-            some = pa.array(places[start : start + _PART])
-            scores = self.explored.scores.take(some)
+        for start in range(0, len(mask), _PART):
+            some = pa.array(mask[start : start + _PART])
+            if not some.true_count:
+                continue
+            scores = self.explored.scores.slice(start, _PART).filter(some)
             front = [name for name in ("row", "file") if name in scores.column_names]
             rest = ["anomaly_score", "p_value", "is_anomaly"]
             columns = {name: scores[name] for name in (*front, *rest)}
             of = self.tables["rows" if self.model.holds == "table" else "values"]
+            of = of.slice(start, _PART).filter(some)
             for name in of.column_names:
                 if name not in ("none", "pixels"):
                     free = name if name not in columns else f"{name} of input"
-                    columns[free] = of[name].take(some)
+                    columns[free] = of[name]
             yield pa.table(columns)
 
 
