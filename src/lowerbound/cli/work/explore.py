@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import sys
 import webbrowser
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from lowerbound import bundle
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, check_apart, spell_path
-from lowerbound.cli.progress import Voice
+from lowerbound.cli.progress import Silence, Voice
 from lowerbound.cli.result import Result
 from lowerbound.files.paths import named
 from lowerbound.files.write import atomic_write, write_tables
@@ -81,10 +82,12 @@ def run(model: Any, data: Any, order: Order, voice: Voice) -> Result:
             voice.close()
             for line in _told(page.explored.about, facts):
                 voice.say(line)
+            if isinstance(voice, Silence):  # the page has no other address
+                print(address, file=sys.stderr, flush=True)
             voice.say(f"open    {address}   (Ctrl-C ends it)")
             if order.open:
                 webbrowser.open(address)
-            process.serve(process.server(page, secret, voice.say), listening)
+            process.serve(process.server(page, secret, voice.say, order.host), listening)
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)

@@ -73,10 +73,18 @@ class Gate:
         app: the application.
         secret: the first part of every path.
         tell: shows one line about an error inside.
+        host: the address that the server listens on.
     """
 
-    def __init__(self, app: App, secret: str, tell: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        secret: str,
+        tell: Callable[[str], None] | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.app, self.secret = app, secret
+        self.hosts = HOSTS | {f"[{host}]" if ":" in host else host.lower()}
         self.tell = tell or _stderr
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +128,7 @@ class Gate:
         }
         host = headers.get("host", "").strip().lower()
         name = host if host.endswith("]") else re.sub(r":\d*$", "", host)
-        if name not in HOSTS:
+        if name not in self.hosts:
             raise _Refused("the host name is another")
         origin = headers.get("origin")
         if origin is not None and origin.lower() != f"http://{host}":

@@ -73,16 +73,19 @@ def new_secret() -> str:
     return secrets.token_urlsafe(18)
 
 
-def server(page: Page, secret: str, tell: Callable[[str], None] | None = None) -> Server:
+def server(
+    page: Page, secret: str, tell: Callable[[str], None] | None = None, host: str = "127.0.0.1"
+) -> Server:
     """Return a server of a page.
 
     Args:
         page: what it is about.
         secret: the first part of every path.
         tell: shows a line about an error inside.
+        host: the address that it listens on.
     """
     config = uvicorn.Config(
-        Gate(router(page), secret, tell),  # pyright: ignore[reportArgumentType]
+        Gate(router(page), secret, tell, host),  # pyright: ignore[reportArgumentType]
         http="auto",
         ws="none",
         lifespan="off",
