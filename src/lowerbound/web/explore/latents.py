@@ -14,6 +14,7 @@ from lowerbound.errors import LowerboundError, UsageError
 _MOST = 12  # sliders
 _FEW = 64  # latents of a picture; of more, one alone hardly changes it
 _LOOKED_AT = 20_000
+_DIRECTED = 1_000  # rows that give the main directions
 _GENES = 30  # of a cell that are told
 _REACH = 1.5  # how far a slider reaches beyond the range of 96 % of the rows
 
@@ -44,10 +45,16 @@ def described(model: Any, sample: Any, z: Floats, seed: int) -> dict[str, Any]:
         else:
             sliders = _single(model.latent_meanings(sample, most=_MOST), some - centre)
     except LowerboundError as error:
-        return {"refused": error.message, "sliders": [], "centre": []}
+        return _none(error.message)
+    except (RuntimeError, ValueError):  # codes: there is nothing between two of them
+        return _none("the latents of this model cannot be moved one by one")
     if not sliders:
-        return {"refused": "no latent is in use", "sliders": [], "centre": []}
+        return _none("no latent is in use")
     return {"centre": centre.tolist(), "sliders": sliders}
+
+
+def _none(why: str) -> dict[str, Any]:
+    return {"refused": why, "sliders": [], "centre": []}
 
 
 def _single(meanings: Sequence[Any], offsets: Floats) -> list[dict[str, Any]]:
@@ -73,10 +80,11 @@ def _single(meanings: Sequence[Any], offsets: Floats) -> list[dict[str, Any]]:
 
 def _directions(offsets: Floats) -> list[dict[str, Any]]:
     """Return a slider for each of the main directions of all latents together."""
-    _, sizes, axes = np.linalg.svd(offsets[:4_000], full_matrices=False)
+    some = offsets[:: max(1, len(offsets) // _DIRECTED)]
+    _, sizes, axes = np.linalg.svd(some, full_matrices=False)
     found = []
     for rank, axis in enumerate(axes[:_MOST]):
-        spread = float(sizes[rank] / np.sqrt(min(len(offsets), 4_000)))
+        spread = float(sizes[rank] / np.sqrt(len(some)))
         if spread < 1e-9:
             break
         found.append(

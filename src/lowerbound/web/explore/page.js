@@ -432,6 +432,7 @@ function mark() {
 
 async function choose(at) {
   await show(await (await ask("row?at=" + at)).json());
+  if (matchMedia("(max-width: 62rem)").matches) $("panel").scrollIntoView({ block: "start" });
 }
 
 async function show(row) {

@@ -19,6 +19,7 @@ _NEIGHBOURS = 15
 _EPOCHS = 200
 _BESIDE = 5  # fitted rows that another row is placed among
 _DIRECTIONS = 50  # directions of the latents that distances are measured in
+_WIDE, _FEWER = 256, 2_000  # latents of which fewer rows give the directions, and how many
 _GROUP = 64  # fitted rows of which the nearest is found first
 _AT_ONCE = 256  # rows whose distances to all fitted rows are held
 _PROJECTED = 1 << 16
@@ -89,7 +90,8 @@ def _parts(rows: int, size: int) -> list[slice]:
 
 def _directions(z: Floats, seed: int) -> tuple[Floats, Floats, NDArray[np.float64]]:
     """Return the mean of latents, their main directions, and the share of variance of each."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(z))[:FITTED])
+    most = FITTED if z.shape[1] <= _WIDE else _FEWER
+    rows = np.sort(np.random.default_rng(seed).permutation(len(z))[:most])
     some = np.asarray(z[rows], np.float64)
     centre = some.mean(0)
     _, sizes, axes = np.linalg.svd(some - centre, full_matrices=False)
