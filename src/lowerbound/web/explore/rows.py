@@ -118,13 +118,13 @@ def prepare(model: Any, given: Any, order: Order, folder: Path, progress: Progre
     wanted = min(given.rows, order.most or MOST)
     if given.rows < 1:
         raise DataError("E013", f"{given.origin} has no rows", fix="give data with rows")
+    if model.holds == "pictures":
+        wanted = min(wanted, max(1, _MOST_PIXELS // given.first(1).pixels.nbytes))
     with _Files(folder, model) as files:
         for part in _drawn(given, wanted, order.seed):
             files.add(part)
             share = files.count / wanted
             progress(0.7 * share, f"scored {files.count:,} of {wanted:,} rows")
-            if files.full:
-                break
     n, width = files.count, files.width
     z = np.memmap(folder / "latents.f32", np.float32, "r", shape=(n, width))
     placed = plane(z, order.by, order.seed, lambda s: progress(0.7 + 0.28 * s, "drawing the map"))
@@ -192,7 +192,6 @@ class _Files:
         self.count = self.width = 0
         self.shape: tuple[int, ...] = ()
         self.dtype = ""
-        self.full = False
         self.notes: dict[str, None] = {}
         self.chosen: Sequence[str] | None = None  # genes that cells can be coloured by
         self._writers: dict[str, _Arrow] = {}
@@ -225,9 +224,6 @@ class _Files:
                 self._writers[name] = _Arrow(self.folder / f"{name}.arrow", table)
             self._writers[name].add(table)
         self.count += frame.rows
-        if self.shape:
-            size = int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
-            self.full = self.count * size >= _MOST_PIXELS
 
     def _rows(self, frame: Any) -> pa.Table:
         """Return rows as they are kept to be scored again."""
