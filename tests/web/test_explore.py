@@ -63,10 +63,10 @@ def models(folder):
     np.save(folder / "x.npy", x)
     small = ["--recipe", "conv", "--set", "channels=[4]", "--latent", "2"]
     assert main(["fit", str(folder / "x.npy"), *small, *FAST, "--out", str(folder / "x.vae")]) == 0
-    counts = rng.poisson(np.exp(rng.normal(size=(150, 2)) @ rng.normal(size=(2, 12))))
+    counts = rng.poisson(np.exp(2 + rng.normal(size=(300, 2)) @ rng.normal(size=(2, 12))))
     sparse.save_npz(folder / "c.npz", sparse.csr_matrix(counts))
-    words = ["fit", str(folder / "c.npz"), "--recipe", "counts", *FAST]
-    assert main([*words, "--out", str(folder / "c.vae")]) == 0
+    words = ["fit", str(folder / "c.npz"), "--recipe", "counts", "--latent", "2", "-q"]
+    assert main([*words, "--preset", "fast", "--max-epochs", "40", "--out", str(folder / "c.vae")]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,11 @@ def frame(made):
 
 def key(page, name):
     return next(each.key for each in page.explored.columns if each.name == name)
+
+
+def highest(of):
+    """The number of the row with the highest score."""
+    return int(np.argmax(of.page.explored.scores["anomaly_score"].to_numpy()))
 
 
 def bits(mask):
@@ -275,7 +280,7 @@ def test_latents_draw_rows(rows):
     # The sliders of a row draw what its latents draw, also where latents have no slider.
     told = rows.at.get("api/row?at=7").facts["sliders"]
     own = rows.at.post("api/decode", {"offsets": told, "at": 7}).facts["values"]
-    drawn = rows.model.decode_latents(rows.page.explored.z[7:8]).to_pylist()[0]
+    drawn = rows.model.decode_latents(np.array(rows.page.explored.z[7:8])).to_pylist()[0]
     for each in own:
         if isinstance(drawn[each["name"]], float):
             assert float(each["value"]) == pytest.approx(drawn[each["name"]], rel=1e-4, abs=1e-4)
@@ -559,7 +564,7 @@ def test_a_column_that_changes_its_type_is_refused(tmp_path):
     assert caught.value.code == "E029"
     writer.close()
     with pa.memory_map(str(tmp_path / "a.arrow")) as file:
-        assert pa.ipc.open_file(file).read_all().to_pydict() == {"a": [1, 2, 3]}
+        assert pa.ipc.open_file(file).read_all().to_pydict() == {"a": [3]}
 
 
 def test_values_are_spelled_so_that_they_read_back():
@@ -577,7 +582,7 @@ def test_the_command_serves_until_ctrl_c(made, tmp_path):
     with Explorer(*words, XDG_CACHE_HOME=str(tmp_path)) as explorer:
         assert explorer.address.get("").status == 200
         assert "300 rows, " in explorer.text
-        assert f"kept in {tmp_path}" in explorer.text
+        assert str(tmp_path) in explorer.text
         assert explorer.address.url.startswith("http://127.0.0.1:")
         code, out = explorer.end(signal.SIGINT)
         assert (code, out.strip()) == (0, "the page has ended")
@@ -619,7 +624,7 @@ def test_the_page_in_a_browser(rows, look, width, scheme):
     assert watched.outside(rows.at.url, "blob:") == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.click("#highest tbody tr:first-child button")
-    page.wait_for_function("document.body.dataset.row === '7'")
+    page.wait_for_function(f"document.body.dataset.row === '{highest(rows)}'")
     assert "above the threshold" in page.inner_text("#view-row")
     assert ODD in page.inner_text("#view-row")
     assert watched.violations() == []
@@ -743,7 +748,7 @@ def test_without_webgl_everything_but_the_map_works(rows, look):
     page = watched.page
     assert "no WebGL" in page.inner_text("#no-map")
     page.click("#highest tbody tr:first-child button")
-    page.wait_for_function("document.body.dataset.row === '7'")
+    page.wait_for_function(f"document.body.dataset.row === '{highest(rows)}'")
     page.check("#only-flagged")
     page.wait_for_function("Number(document.body.dataset.filtered) < 300")
 

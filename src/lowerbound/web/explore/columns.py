@@ -123,7 +123,7 @@ def _kind_of(stored: pa.DataType, kind: str) -> str:
         return "category"
     if _is_number(stored) or pa.types.is_decimal(stored):
         return "number"
-    return "category"
+    return "text" if kind in ("id", "text") else "category"
 
 
 def _measured(column: Column, tables: Mapping[str, pa.Table]) -> Column:
@@ -146,7 +146,7 @@ def _measured(column: Column, tables: Mapping[str, pa.Table]) -> Column:
     counts = pc.value_counts(cells.drop_null())
     words, sizes = counts.field("values").to_pylist(), counts.field("counts").to_numpy()
     parts["distinct"] = len(words)
-    if len(words) > _MOST_LEVELS:
+    if len(words) > min(_MOST_LEVELS, max(len(cells) // 2, LEVELS)):
         return Column(**{**parts, "kind": "text"})
     order = sorted(range(len(words)), key=lambda i: (-sizes[i], words[i]))[:_SHOWN_LEVELS]
     return Column(**{**parts, "levels": [[words[i], int(sizes[i])] for i in order]})

@@ -140,7 +140,7 @@ def nearest(x: Floats, among: Floats, count: int) -> tuple[NDArray[np.int64], Fl
         found = chosen.gather(1, best // _GROUP) * _GROUP + best % _GROUP
         # The differences: squares of large latents cancel.
         exact = (padded[found] - part[:, None]).square().sum(2).sqrt()
-        exact, order = exact.sort(1, stable=True)
+        exact, order = exact.sort(stable=True, dim=1)
         places.append(found.gather(1, order).numpy())
         distances.append(exact.numpy())
     return np.concatenate(places), np.concatenate(distances)
