@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lowerbound.errors import LowerboundError, UsageError
+from lowerbound.web.explore.columns import spelled_date
 
 _MOST = 12  # sliders
 _FEW = 64  # latents of a picture; of more, one alone hardly changes it
@@ -43,7 +44,9 @@ def described(model: Any, sample: Any, z: Floats, seed: int) -> dict[str, Any]:
         if model.holds == "pictures" and z.shape[1] > _FEW:
             sliders = _directions(some - centre)
         else:
-            sliders = _single(model.latent_meanings(sample, most=_MOST), some - centre)
+            dates = {each["name"] for each in model.columns if each["kind"] == "datetime"}
+            meanings = model.latent_meanings(sample, most=_MOST)
+            sliders = _single(meanings, some - centre, dates if model.holds == "table" else ())
     except LowerboundError as error:
         return _none(error.message)
     except (RuntimeError, ValueError):  # codes: there is nothing between two of them
@@ -57,8 +60,10 @@ def _none(why: str) -> dict[str, Any]:
     return {"refused": why, "sliders": [], "centre": []}
 
 
-def _single(meanings: Sequence[Any], offsets: Floats) -> list[dict[str, Any]]:
-    """Return a slider for each latent in use."""
+def _single(
+    meanings: Sequence[Any], offsets: Floats, dates: Collection[str]
+) -> list[dict[str, Any]]:
+    """Return a slider for each latent in use; `dates` are columns whose values are seconds."""
     found = []
     for meaning in meanings:
         low, high = np.quantile(offsets[:, meaning.latent], [0.02, 0.98]) * _REACH
@@ -72,7 +77,15 @@ def _single(meanings: Sequence[Any], offsets: Floats) -> list[dict[str, Any]]:
                 "high": float(high),
                 "spread": meaning.spread,
                 "nats": meaning.nats,
-                "moves": [move._asdict() for move in meaning.moves],
+                "moves": [
+                    move._asdict()
+                    | (
+                        {end: spelled_date(getattr(move, end)) for end in ("low", "high")}
+                        if move.column in dates
+                        else {}
+                    )
+                    for move in meaning.moves
+                ],
             }
         )
     return found

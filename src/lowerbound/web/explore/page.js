@@ -157,7 +157,7 @@ function drawLegend() {
       drawing.fillStyle = colours[i];
       drawing.fillRect(i, 0, 1, 1);
     }
-    const spell = legend.kind === "date" ? date : legend.log ? (x) => (x === 0 ? "1" : "1e" + x) : short;
+    const spell = legend.kind === "date" ? date : legend.log ? (x) => (x === 0 ? "1" : "1e" + x) : (x) => short(Number(x.toPrecision(3)));
     place.append(make("span", { className: "scale" }, make("span", { textContent: spell(legend.low) }), bar, make("span", { textContent: spell(legend.high) })));
     if (legend.missing) place.append(make("span", {}, swatch(colours[STEPS]), `missing (${count(legend.missing)})`));
     return;
@@ -201,6 +201,7 @@ class Points {
       opacityBy: "density", colorBy: "valueA", backgroundColor: style("--paper"), pointColor: [style("--one")],
       pointColorActive: style("--ink"), pointColorHover: style("--ink"), lassoColor: style("--two"), lassoMinDelay: 8,
       pointSizeMouseDetection: 8, aspectRatio: 1,
+      cameraDistance: Math.max(1, canvas.clientHeight / canvas.clientWidth),
     });
     return new Points(scatter, places.subarray(0, n), places.subarray(n));
   }
