@@ -200,8 +200,8 @@ class Points {
       canvas, width: "auto", height: "auto", pointSize: size, pointSizeSelected: 2, pointOutlineWidth: 2,
       opacityBy: "density", colorBy: "valueA", backgroundColor: style("--paper"), pointColor: [style("--one")],
       pointColorActive: style("--ink"), pointColorHover: style("--ink"), lassoColor: style("--two"), lassoMinDelay: 8,
-      pointSizeMouseDetection: 8, aspectRatio: 1,
-      cameraDistance: Math.max(1, canvas.clientHeight / canvas.clientWidth),
+      pointSizeMouseDetection: 8,
+      aspectRatio: canvas.clientWidth / canvas.clientHeight, // the map fills its frame
     });
     return new Points(scatter, places.subarray(0, n), places.subarray(n));
   }
