@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 from sklearn.datasets import load_digits
 from torch.distributed.run import get_args_parser as torchrun
 
+from explorers import Explorer
 from lowerbound.cli.main import main
 from lowerbound.cli.verbs import LOWERBOUND, VERBS
 from lowerbound.cli.work import ray
@@ -217,6 +218,10 @@ def test_commands_run_one_after_the_other(page, folder, capsys, monkeypatch):
             if words[0] == "serve":  # which ends by a signal
                 with Server(*words[1:]) as server:
                     assert server.get("/readyz").status == 200
+                continue
+            if words[0] == "explore":  # too
+                with Explorer(*words[1:], "--map", "pca", "--cache", "prepared") as explorer:
+                    assert explorer.address.get("").status == 200
                 continue
             code = main([*words, *quick(words)])
             assert code == 0, f"lowerbound {shlex.join(words)}\n{capsys.readouterr().err}"

@@ -24,7 +24,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = [name for name in PROJECT["optional-dependencies"] if name != "dev"]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 # The module of a distribution with another name.
-MODULES = {"scikit-image": "skimage", "PyWavelets": "pywt", "mlflow-skinny": "mlflow"}
+MODULES = {
+    "scikit-image": "skimage",
+    "PyWavelets": "pywt",
+    "mlflow-skinny": "mlflow",
+    "umap-learn": "umap",
+}
 SMOKE = """
 import json, subprocess, sys
 import lowerbound

@@ -696,9 +696,9 @@ USAGE: dict[str, tuple[str, str]] = {
     ),
     "E270": (
         "there is no report on a model that restores pictures",
-        "A report is about rows and their scores, and a model of the recipes denoise, upscale, "
-        "inpaint and segment scores none. `lowerbound doctor M.vae` tells how well it restores "
-        "held-out pictures.",
+        "Reports, and the page of `lowerbound explore`, are about rows and their scores, and a "
+        "model of the recipes denoise, upscale, inpaint and segment scores none. `lowerbound "
+        "doctor M.vae` tells how well it restores held-out pictures.",
     ),
     "E276": (
         "a callback raised an exception",
@@ -800,6 +800,34 @@ RESOURCES: dict[str, tuple[str, str]] = {
         "the page of a report would be too large",
         "A page has at most 5 MB, so that a phone can open it. Wide tables and large pictures "
         "make large pages: report on fewer rows with -n.",
+    ),
+    "E350": (
+        "explore listens on this machine only",
+        "The page shows rows and writes files, so no other machine may reach it. From another "
+        "machine, forward a port by ssh: ssh -L 8090:127.0.0.1:PORT HOST, and open the printed "
+        "address with port 8090.",
+    ),
+    "E351": (
+        "a request is not one of the page",
+        "`lowerbound explore` answers its own page only. The secret in the address, the host name "
+        "and the origin of each request are checked, so that pages from elsewhere in the same "
+        "browser can neither read rows nor write files. Answered with the status 403.",
+    ),
+    "E352": (
+        "the folder of --cache cannot be used",
+        "Scores and map of `lowerbound explore` are kept there for the next start. The message "
+        "gives the system's reason. Without --cache, a folder of the user is used, and a "
+        "temporary one where that is not possible.",
+    ),
+    "E353": (
+        "the page does not have this row",
+        "Rows are numbered from 0 as in the data. A page of more rows than -n has only some of "
+        "them, drawn at random.",
+    ),
+    "E354": (
+        "the selection cannot be written",
+        "Select rows on the map first. The file name must end in .csv, .parquet or .jsonl, and "
+        "have no folder: files are written to the folder of --out-dir, and none is replaced.",
     ),
 }
 

@@ -99,6 +99,9 @@ VERBS: dict[str, Verb] = {
     ),
     "export": Verb(f"{_HERE}.export:export", _USE, "M.vae", "write an ONNX file, or a container"),
     "serve": Verb(f"{_HERE}.serve:serve", _USE, "M.vae", "answer requests over HTTP"),
+    "explore": Verb(
+        f"{_HERE}.explore:explore", _TRUST, "M.vae PATH", "look at a model and rows in a browser"
+    ),
     "report": Verb(
         f"{_HERE}.report:report",
         _TRUST,
@@ -166,6 +169,8 @@ LOWERBOUND = Program(
         "gate": "check",
         "drift": "check",
         "monitor": "check",
+        "map": "explore",
+        "browse": "explore",
         "eval": "evaluate",
         "explain": "error",  # its name in 0.1.0
     },

@@ -6,6 +6,7 @@
 - evaluate, compare, plot, export: measure a model and its draws, draw and export it
 - serve: answer requests over HTTP
 - report: one page about a model and rows
+- explore: a page on this machine to look at a model and rows
 - restore: denoise, upscale, inpaint and segment pictures
 - inspect: inspect, info and verify, for data and for models
 - error: describe error codes

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lowerbound.errors import LowerboundError, UsageError
+from lowerbound.web.values import Numbers, rows_at, values_of
 
 # Rows that each part looks at: together they keep a report of 100,000 rows within ten seconds.
 SCORED = {"table": 10_000, "cells": 500, "pictures": 300}
@@ -26,8 +27,6 @@ _MAP_COLUMNS = 24
 _STEPS = 7
 _CHAIN_OF_PICTURES = 8
 _FEW_LATENTS = 64  # of more, one alone hardly changes a picture
-
-Numbers = NDArray[np.float64]
 
 
 @dataclass
@@ -159,7 +158,7 @@ class _Work:
         """Score the rows."""
         found = self.found
         found.scored = self.model.score_table(frame)[0]
-        found.values = self._values(frame)
+        found.values = values_of(self.model, frame, _MAP_COLUMNS).table
 
     def explain(self, frame: Any) -> None:
         """Explain the rows with the highest scores; draw where pictures are unusual."""
@@ -173,7 +172,7 @@ class _Work:
             {"row": int(found.places[i]), **({"file": names[i]} if names else {}), **row}
             for i, row in zip(order, top, strict=True)
         ]
-        rows = _rows_at(frame, order)
+        rows = rows_at(frame, order)
         if found.holds == "pictures":
             found.heat = self.model.shown(rows), self.model.heatmaps(rows)
         elif self.model.explains:
@@ -200,14 +199,14 @@ class _Work:
         found, model = self.found, self.model
         if frame is None:
             frame = model.some(model.samples(2 * COMPARED, seed=self.seed).table, MAPPED).frame
-            found.values = self._values(frame)
+            found.values = values_of(self.model, frame, _MAP_COLUMNS).table
         else:
-            frame = _rows_at(frame, np.arange(min(MAPPED, frame.rows)))
+            frame = rows_at(frame, np.arange(min(MAPPED, frame.rows)))
         z = np.asarray(model.embed(frame), np.float64).reshape(frame.rows, -1)
         found.points, found.explained = model.plane(frame)
         if found.holds == "pictures":
             found.pictures["thumbnails"] = model.shown(frame)
-            some = _rows_at(frame, np.arange(min(_CHAIN_OF_PICTURES, frame.rows)))
+            some = rows_at(frame, np.arange(min(_CHAIN_OF_PICTURES, frame.rows)))
             found.pictures["originals"] = model.shown(some)
             found.pictures["reconstructions"] = model.shown(model.reconstruct(some))
         found.meanings = model.latent_meanings(frame)
@@ -268,58 +267,3 @@ class _Work:
     def _modelled(self) -> set[str]:
         drawn = self.found.drawn
         return set() if drawn is None else set(drawn.column_names)
-
-    def _values(self, frame: Any) -> pa.Table:
-        """Return what rows can be coloured by and named with: columns of numbers or text."""
-        if self.found.holds == "table":
-            table = self.model.canonical(frame)
-            return table.select(table.column_names[:_MAP_COLUMNS])
-        columns: dict[str, Any] = {}
-        if self.found.holds == "cells":
-            totals = np.asarray(frame.matrix.sum(1)).ravel() if hasattr(frame, "matrix") else None
-            known = frame.annotations
-            for name in known.column_names[:_MAP_COLUMNS]:
-                columns[name] = _plain(known[name])
-            if totals is not None:
-                columns["total counts"] = pa.array(totals.astype(np.float64))
-                columns |= _genes(frame.matrix.tocsr(), frame.columns, totals)
-        else:
-            pixels = self.model.shown(frame)
-            columns["brightness"] = pa.array(pixels.reshape(len(pixels), -1).mean(1))
-            if frame.labels:
-                columns["folder"] = pa.array([str(label) for label in frame.labels])
-        return pa.table(columns)
-
-
-_GENES = 8  # the most variable ones, by which cells can be coloured
-
-
-def _genes(matrix: Any, names: Sequence[str], totals: Numbers) -> dict[str, Any]:
-    """Return the log expression of the most variable genes by name."""
-    scaled = matrix.multiply(1e4 / np.maximum(totals, 1.0)[:, None]).tocsr()
-    scaled.data = np.log1p(scaled.data)
-    mean = np.asarray(scaled.mean(0)).ravel()
-    spread = np.asarray(scaled.multiply(scaled).mean(0)).ravel() - mean**2
-    chosen = np.argsort(-spread, kind="stable")[:_GENES]
-    return {f"{names[g]} (log expression)": pa.array(scaled[:, g].toarray()[:, 0].astype(float))
-            for g in chosen}  # fmt: skip
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return numbers as float64 and everything else as text."""
-    kind = column.type
-    if pa.types.is_floating(kind) or pa.types.is_integer(kind):
-        return column.cast(pa.float64())
-    words = [None if each is None else str(each) for each in column.to_pylist()]
-    return pa.chunked_array([pa.array(words, pa.string())])
-
-
-def _rows_at(frame: Any, places: NDArray[np.int64]) -> Any:
-    """Return the rows of a frame at these places, in this order."""
-    from dataclasses import replace  # noqa: PLC0415
-
-    files = tuple(frame.files[i] for i in places) if frame.files else ()
-    labels = tuple(frame.labels[i] for i in places) if frame.labels else ()
-    if frame.shape:
-        return replace(frame, pixels=frame.pixels[places], files=files, labels=labels, start=0)
-    return replace(frame.take(places), files=files, labels=labels, start=0)

@@ -51,6 +51,7 @@ def build(
 def render(found: Measured, made: Mapping[str, str]) -> str:
     """Return the page of measured numbers."""
     here = resources.files("lowerbound.web.report")
+    colours = resources.files("lowerbound.web").joinpath("colours.css")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -70,7 +71,7 @@ def render(found: Measured, made: Mapping[str, str]) -> str:
         latents=_latents(found),
         pictures=_pictures(found),
         made=_made(found, made),
-        css=here.joinpath("page.css").read_text("utf-8"),
+        css=colours.read_text("utf-8") + here.joinpath("page.css").read_text("utf-8"),
         scripts=[here.joinpath(name).read_text("utf-8") for name in ("vega.js", "page.js")],
     )
 
