@@ -66,7 +66,10 @@ def models(folder):
     counts = rng.poisson(np.exp(2 + rng.normal(size=(300, 2)) @ rng.normal(size=(2, 12))))
     sparse.save_npz(folder / "c.npz", sparse.csr_matrix(counts))
     words = ["fit", str(folder / "c.npz"), "--recipe", "counts", "--latent", "2", "-q"]
-    assert main([*words, "--preset", "fast", "--max-epochs", "40", "--out", str(folder / "c.vae")]) == 0
+    assert (
+        main([*words, "--preset", "fast", "--max-epochs", "40", "--out", str(folder / "c.vae")])
+        == 0
+    )
 
 
 @pytest.fixture(scope="module")
