@@ -53,6 +53,7 @@ def seconds(folder: Path, words: str, cache: Path) -> float:
 def parts_of_embedding(path: Path, data: Path) -> dict[str, float]:
     """Return the seconds of one core that each part of `embed` takes per million rows."""
     model, spent = load(path), dict.fromkeys(("reading", "coding", "encoder", "writing"), 0.0)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     latents: list[pa.Table] = []
 
@@ -68,6 +69,7 @@ def parts_of_embedding(path: Path, data: Path) -> dict[str, float]:
         z = timed("encoder", partial(model.embed_coded, coded))
         latents.append(pa.table({f"z{i}": z[:, i] for i in range(z.shape[1])}))
     timed("writing", lambda: write_tables(latents, data.with_name("z.parquet")))
+    torch.set_num_threads(threads)
     return {part: round(each / MANY * 1e6, 2) for part, each in spent.items()}
 
 
