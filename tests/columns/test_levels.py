@@ -168,6 +168,15 @@ def test_spellings_that_two_levels_share_are_none_of_them():
     assert close.find(["9.007199254740992e+15"], pa.float64()) == [0]
 
 
+@pytest.mark.parametrize("word", ["1e29", "-" + "9" * 31, "1e-35", "0." + "1" * 33, "1e39"])
+def test_numbers_of_more_digits_than_a_decimal_divides_are_levels_like_others(word):
+    known = Known(["a", "2", word], pa.string())
+    assert known.find([word, f" {word}", "2.0"], pa.string()) == [2, 2, 1]
+    assert Known(["a", "2"], pa.string()).find([word], pa.float64()) == [-1]
+    if "." not in word:
+        assert known.find([str(float(word))], pa.float64()) == [2]
+
+
 @pytest.mark.parametrize("word", ["2024-02-30", "24:61", "1_000", "0x10", "inf", "1e400", "", "."])
 def test_text_that_only_looks_like_a_value_is_a_text(word):
     known = Known(["1", "2024-02-28", "08:00", word], pa.string())

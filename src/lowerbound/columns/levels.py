@@ -155,7 +155,8 @@ def _any_number(word: str, kind: pa.DataType) -> object:
     exponent = small.exponent if isinstance(small.exponent, int) else 0
     if len(small.digits) + abs(exponent) > _WHOLE_DIGITS:
         return float(value)
-    return value.normalize() if value % 1 else int(value)
+    # The remainder of a division by 1 is an error where the number has more than 28 digits.
+    return int(value) if value == value.to_integral_value() else value.normalize()
 
 
 def _number(word: str, kind: pa.DataType) -> object:
