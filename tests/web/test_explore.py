@@ -761,7 +761,7 @@ def test_cells_and_pictures_in_a_browser(kind, look, request):
     of = request.getfixturevalue(kind)
     watched = look(of)
     page = watched.page
-    page.click("#highest tbody tr:first-child button")
+    page.click("#highest tbody tr:first-child td:last-child")
     page.wait_for_function("document.body.dataset.row")
     page.click("#tab-latents")
     page.wait_for_function("document.body.dataset.decoded")

@@ -415,11 +415,11 @@ function drawHighest(rows) {
   const body = $("highest").tBodies[0];
   body.replaceChildren(...rows.map((row) => {
     const button = make("button", { type: "button", className: "link", textContent: row.file || count(row.row) });
-    button.addEventListener("click", guarded(() => choose(row.at)));
     const line = make("tr", {},
       make("td", {}, button),
       make("td", { className: "num", textContent: score(row.anomaly_score) }),
       make("td", { className: "num", textContent: pValue(row.p_value) }));
+    line.addEventListener("click", guarded(() => choose(row.at)));
     line.classList.toggle("flagged", row.is_anomaly);
     line.dataset.at = row.at;
     return line;
