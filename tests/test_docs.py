@@ -199,7 +199,8 @@ def quick(words):
     narrow = ["--set", "width=8"] if restoring & set(words) else []
     if "photos/" in words and "--recipe" not in words:
         narrow = ["--set", "channels=4"]
-    return ["--max-epochs", "2", "--time-limit", "0.1", *narrow]
+    soon = [] if "--time-limit" in words else ["--time-limit", "0.1"]
+    return ["--max-epochs", "2", *soon, *narrow]
 
 
 def by_time(page):

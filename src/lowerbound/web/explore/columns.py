@@ -364,8 +364,8 @@ def _categories(every: pa.ChunkedArray, chosen: pa.ChunkedArray) -> tuple[float,
     if not moves:
         return None
     top = max(moves, key=lambda level: abs(moves[level]))
-    told = (f"{top}: {shares.get(top, 0.0):.0%}" for shares in both)
-    return sum(abs(move) for move in moves.values()) / 2, *told
+    first, second = (f"{top}: {shares.get(top, 0.0):.0%}" for shares in both)
+    return sum(abs(move) for move in moves.values()) / 2, first, second
 
 
 def _short(value: float) -> Any:

@@ -180,9 +180,9 @@ class Sliders:
         """Return the genes that differ most from the cell in the middle."""
         if self._middle is None:
             self._middle = self.model.decode_latents(self.centre[None])
-        names = decoded.column_names
+        usual, names = self._middle, decoded.column_names
         now = np.array([float(decoded[name][0].as_py() or 0) for name in names])
-        middle = np.array([float(self._middle[name][0].as_py() or 0) for name in names])
+        middle = np.array([float(usual[name][0].as_py() or 0) for name in names])
         change = np.log2((now + 0.1) / (middle + 0.1))
         weight = np.abs(change) * np.sqrt(np.maximum(now, middle))
         order = np.argsort(-weight, kind="stable")[:_GENES]
