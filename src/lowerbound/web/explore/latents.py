@@ -178,9 +178,9 @@ class Sliders:
 
     def _genes(self, decoded: pa.Table) -> list[dict[str, Any]]:
         """Return the genes that differ most from the cell in the middle."""
-        if self._middle is None:
-            self._middle = self.model.decode_latents(self.centre[None])
         usual, names = self._middle, decoded.column_names
+        if usual is None:
+            self._middle = usual = self.model.decode_latents(self.centre[None])
         now = np.array([float(decoded[name][0].as_py() or 0) for name in names])
         middle = np.array([float(usual[name][0].as_py() or 0) for name in names])
         change = np.log2((now + 0.1) / (middle + 0.1))
