@@ -13,6 +13,7 @@ import commands
 import lowerbound
 from lowerbound import VAE
 from lowerbound.cli import main
+from lowerbound.coding.context import Context, Factor
 from lowerbound.coding.counts import CountsCoding
 from lowerbound.coding.tables import TableCoding
 from lowerbound.errors import DataError, ResourceError, UsageError
@@ -148,7 +149,7 @@ def test_several_files_of_cells_are_no_table(here):
 
 
 def test_the_batch_of_a_cell_is_given_to_the_model(here, capsys):
-    batch = ["--types", "site=batch"]
+    batch = ["--batch", "site"]
     assert main.main(["fit", "pbmc.h5ad", *FIT, *batch, "--out", "m.vae"]) == 0
     model = lowerbound.Model.load("m.vae")
     assert model.coding.arguments() == {"features": GENES, "batches": 2}
@@ -178,13 +179,10 @@ def test_a_column_of_a_table_can_be_the_batch(here):
     frame["run"] = np.arange(CELLS) % 4
     found = VAE(recipe="counts", preset="fast", max_epochs=1, types={"run": "batch"}).fit(frame)
     assert "run" not in [group.column for group in found.trained_.coding.groups]
-    assert found.trained_.coding.batches == {"0": 20, "1": 20, "2": 20, "3": 20}
-    for types, told in [
-        ({"run": "id"}, "run=id"),
-        ({"run": "batch", "gene0": "batch"}, "only one"),
-    ]:
-        with pytest.raises(UsageError, match=told):
-            VAE(recipe="counts", types=types).fit(frame)
+    (run,) = found.trained_.coding.covariates.factors
+    assert run.levels == {"0": 20, "1": 20, "2": 20, "3": 20}
+    with pytest.raises(UsageError, match="run=id"):
+        VAE(recipe="counts", types={"run": "id"}).fit(frame)
     with pytest.raises(DataError, match="'runs' is missing"):
         VAE(recipe="counts", types={"runs": "batch"}).fit(frame)
 
@@ -253,7 +251,7 @@ def test_too_many_missing_genes_are_counted_and_none_is_renamed(coding):
 
 
 def test_no_gene_is_proposed_for_a_missing_batch():
-    coding = CountsCoding(NAMES, "batch", {"a": 5, "b": 5})
+    coding = CountsCoding(NAMES, Context((Factor("batch", {"a": 5, "b": 5}),)))
     with pytest.raises(DataError) as caught:
         coding.encode(read(some_cells(NAMES, site=False)))
     assert caught.value.fix == "add the column 'batch'"

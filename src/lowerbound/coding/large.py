@@ -44,7 +44,7 @@ def fitted(
     drop: Sequence[str],
     transform: str,
 ) -> Streamable:
-    """Return the coding of a table: from a sample of its rows, or of counts from their batches.
+    """Return the coding of a table: from a sample of its rows, or of counts from their covariates.
 
     Raises:
         UsageError: as the coding's `fit`.
@@ -106,7 +106,7 @@ def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[St
     if isinstance(coding, CountsCoding):
         counts = (p for p in parts() if isinstance(p, Sparse))
         kept, digest = sparse.store(counts, (rows, len(coding.names)))
-        coding = coding if kept.context is None else coding.with_depths(kept.context)
+        coding = coding if kept.context is None else coding.with_profiles(kept.context)
     else:
         x = (p.x.numpy() for p in parts() if isinstance(p, Dense))
         kept, digest = dense.store(x, (rows, len(coding.schema.parts)), seed)

@@ -72,7 +72,7 @@ def from_anndata(
     """
     matrix, names, notes = _chosen(data, origin)
     part = slice(0, data.n_obs if rows is None else rows)
-    frame = _rows(data, matrix, names, part, origin, strict)
+    frame = _rows(_with_whole_numbers(data.obs), matrix, names, part, origin, strict)
     return replace(frame, notes=(*notes, *frame.notes), total=data.n_obs)
 
 
@@ -110,7 +110,7 @@ def stream(
             matrix = _counts(cells)[1]
             for start in range(0, rows, PART):
                 part = slice(start, min(start + PART, rows))
-                yield _rows(cells, matrix, names, part, path.name)
+                yield _rows(cells.obs, matrix, names, part, path.name)
 
     return Stream(tuple(names), rows, frames, origin=origin, notes=tuple(notes), bytes=size)
 
@@ -148,10 +148,9 @@ class _Stored:
             )
         genes = io.read_elem(group["var"]).index
         x = _matrix(group["X"]) if "X" in group else None
-        obs = io.read_elem(group["obs"])
-        # Of all cells, so that every part of a stream has the same labels.
-        labels = [_is_label(obs.iloc[:, place]) for place in range(obs.shape[1])]
-        return cls(obs.loc[:, labels], genes, x, layers, raw)
+        # By all cells, so that every part of a stream has annotations of the same types.
+        obs = _with_whole_numbers(io.read_elem(group["obs"]))
+        return cls(obs, genes, x, layers, raw)
 
     @property
     def n_obs(self) -> int:
@@ -181,34 +180,42 @@ def _chosen(data: Any, origin: str) -> tuple[Any, list[str], list[str]]:
 
 
 def _rows(  # noqa: PLR0913, PLR0917 - the matrix and its names
-    data: Any, matrix: Any, names: list[str], part: slice, origin: str, strict: bool = True
+    obs: Any, matrix: Any, names: list[str], part: slice, origin: str, strict: bool = True
 ) -> Matrix:
     """Read consecutive cells."""
     sparse = importlib.import_module("scipy.sparse")
     frame = from_sparse(sparse.csr_matrix(matrix[part]), names, origin, strict=strict)
-    return replace(frame, native=ArrowNative(), obs=_labels(data.obs[part]))
+    return replace(frame, native=ArrowNative(), obs=_annotations(obs[part]))
 
 
-def _labels(obs: Any) -> pa.Table:
-    """Return the annotations of the cells as text, except numbers with a fraction."""
+def _annotations(obs: Any) -> pa.Table:
+    """Return the annotations of cells: measurements as float64, all others as text."""
     kept = {}
     for name, column in obs.items():
-        if not _is_label(column):
+        if column.dtype.kind == "f":
+            values = column.to_numpy(np.float64, na_value=np.nan)
+            kept[str(name)] = pa.array(values, from_pandas=True)
             continue
-        spell = _whole_text if column.dtype.kind == "f" else str
         pairs = zip(column, column.isna(), strict=True)
-        words = [None if missing else spell(value) for value, missing in pairs]
+        words = [None if missing else str(value) for value, missing in pairs]
         kept[str(name)] = pa.array(words, pa.string()).dictionary_encode()
     return pa.table(kept)
 
 
-def _is_label(column: Any) -> bool:
-    """Return whether an annotation can name groups of cells: it is not a measurement."""
-    return column.dtype.kind != "f" or bool((column.dropna() % 1 == 0).all())
+def _with_whole_numbers(obs: Any) -> Any:
+    """Return annotations in which floats that are all whole are integers.
+
+    They may name groups of cells, as 1.0 and 2.0 do where a column has gaps.
+    """
+    made = obs.copy(deep=False)
+    for name, column in obs.items():
+        if column.dtype.kind == "f" and _is_whole(column.dropna()):
+            made[name] = column.astype("Int64")
+    return made
 
 
-def _whole_text(value: float) -> str:
-    return str(int(value))
+def _is_whole(values: Any) -> bool:
+    return bool(((values % 1 == 0) & (values.abs() < 1 << 53)).all())
 
 
 def _counts(data: Any) -> tuple[str, Any, Any]:

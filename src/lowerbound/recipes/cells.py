@@ -23,7 +23,7 @@ from lowerbound.recipes.record import Recipe, Suggestion
 
 
 class LibraryStart(nn.Module):
-    """The first state of a count model: its context, which is log library size and one-hot batch.
+    """The first state of a count model: its context, log library size and then covariates.
 
     Without a context, the training rows' mean context is used.
     """
@@ -47,8 +47,36 @@ class CountsDecoder(nn.Module):
         self.net = net
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
-        """Return (B, width + 1): net of [one-hot batch, z], then the log library size."""
+        """Return (B, width + 1): net of [covariates, z], then the log library size."""
         return torch.cat([self.net(torch.cat([h[:, 1:], z], 1)), h[:, :1]], 1)
+
+
+class ConditionalEncoder(nn.Module):
+    """Encoder (x, context) -> [features], which reads the covariates beside the counts.
+
+    A posterior that knows the batch need not tell it from the counts, and the latents are freer
+    of it.
+
+    Args:
+        reader: of the counts.
+        sizes: widths from the counts to the features.
+        covariates: the numbers of the context behind the log library size.
+    """
+
+    def __init__(self, reader: nn.Module, sizes: Sequence[int], covariates: int) -> None:
+        super().__init__()
+        self.reader, self.net = reader, trunk(sizes)
+        # Added to the first layer, since a copy of all counts beside them would take longer.
+        self.covariates = nn.Linear(covariates, sizes[1], bias=False)
+
+    def forward(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Return the one feature tensor."""
+        assert context is not None, "this encoder reads a context"
+        first, *others = self.net
+        features = first(self.reader(x)) + self.covariates(context[:, 1:].contiguous())
+        for layer in others:
+            features = layer(features)
+        return [features]
 
 
 class AllButLast(nn.Module):
@@ -79,10 +107,11 @@ def counts(
     likelihood: str = "nb",
     batches: int = 0,
     components: int = 0,
+    conditional_encoder: bool = False,
 ) -> LatentModel:
-    """A VAE for counts with a library size, such as single cells: p(x | z, library size).
+    """A VAE for counts with a library size, such as single cells: p(x | z, library, covariates).
 
-    Each gene has its own dispersion. The context is [log library size, one-hot batch].
+    Each gene has its own dispersion. The context is [log library size, covariates].
 
     References:
         Lopez et al., "Deep generative modeling for single-cell transcriptomics", 2018,
@@ -93,8 +122,11 @@ def counts(
         latent: size of z.
         hidden: widths of the encoder's layers; the decoder mirrors them.
         likelihood: "nb", "zinb" or "poisson".
-        batches: number of experimental batches in the context.
+        batches: numbers of the covariates in the context: one for each level of a batch, and one
+            for each covariate of numbers.
         components: components of a mixture prior fitted after training; 0 is N(0, I).
+        conditional_encoder: whether the encoder reads the covariates, too. A fit sets it; models
+            of versions before 1.0 give them to the decoder alone.
     """
     choice("likelihood", likelihood, dict.fromkeys(["nb", "zinb", "poisson"]))
     hidden = list(hidden)
@@ -106,8 +138,12 @@ def counts(
         Plain(nn.Linear(hidden[-1], 2 * latent)),
         CountsDecoder(trunk([batches + latent, *hidden[::-1]])),
     )
+    if batches and conditional_encoder:
+        encoder: nn.Module = ConditionalEncoder(reader, [features, *hidden], batches)
+    else:
+        encoder = Single(nn.Sequential(reader, trunk([features, *hidden])))
     return LatentModel(
-        Single(nn.Sequential(reader, trunk([features, *hidden]))),
+        encoder,
         [level],
         LibraryConditional(AllButLast(nn.Linear(hidden[0], family.numbers(features))), family),
         LibraryStart(1 + batches),
@@ -135,6 +171,7 @@ def _draw_totals(
 COUNTS = Recipe(
     counts,
     lambda settings: CountsCoding,
+    arguments={"conditional_encoder": True},
     explains=False,
     sparse=True,
     suits=_suits,

@@ -62,6 +62,7 @@ from lowerbound.training.plan import (
     device_of,
     objective_settings,
     optimiser_of,
+    with_covariates,
 )
 from lowerbound.training.refit_prior import refit_is_tried, refit_prior
 from lowerbound.training.second_stage import RATE, TIME, FrozenElbo, unfrozen
@@ -98,6 +99,8 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     preset: str | None = None,
     latent: int | str | None = None,
     types: Mapping[str, str] | None = None,
+    batch: str | Sequence[str] = (),
+    covariates: str | Sequence[str] = (),
     drop: Sequence[str] = (),
     transform: str | None = None,
     alarm_rate: float | str | None = None,
@@ -129,6 +132,9 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         preset: "fast", "balanced" or "best".
         latent: size of z; None chooses a generous size, "auto" the number of dimensions in use.
         types: kinds of columns by name, in place of the inferred ones.
+        batch: columns of levels that the model is conditional on, such as the donor of a cell;
+            for the recipe counts. They are not modelled themselves.
+        covariates: columns of numbers that the model is conditional on.
         drop: columns to leave out.
         transform: scaling of numeric columns: "blend", "standard" or "quantile".
         alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%". If the
@@ -166,6 +172,8 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     """
     named, began = locals(), time.monotonic()
     chosen = {name: named[name] for name in _FIELDS if named[name] not in (None, ())}
+    if batch or covariates:
+        chosen["types"] = with_covariates(types or {}, batch, covariates)
     given, suits = _given(data, recipe, targets, chosen)
     more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lowerbound.cli import inputs
+from lowerbound.cli import inputs, parsing
 from lowerbound.cli.flags import (
     Columns,
     Data,
@@ -55,6 +55,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     time_limit: Seconds = None,
     alarm_rate: Share = None,
     types: Types = (),
+    batch: Columns = (),
+    covariate: Columns = (),
     drop: Columns = (),
     rename: Renames = (),
     size: Pixels = None,
@@ -98,7 +100,10 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
             enough to save the best model within it.
         alarm_rate: the share of normal rows that may be flagged, such as 0.1% (default 1%).
         types: the kind of a column, in place of the inferred one; repeat it, or use commas. For
-            counts only COLUMN=batch: the experiment that a row is from.
+            counts only COLUMN=batch and COLUMN=covariate, as by the next two flags.
+        batch: for counts: a column with the experiment, donor or protocol of a row, which the
+            latent numbers need not describe; repeat it for more.
+        covariate: for counts: the same for a column of numbers, such as pct_mito.
         drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
         size: scale each picture to cover N x N (or HxW) pixels, and crop its centre.
@@ -133,6 +138,9 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     """
     flags = {name: value for name, value in locals().items() if name not in _OWN}
     work = import_module("lowerbound.cli.work.fit")  # imports torch: --help does not wait
+    if batch or covariate:
+        kinds = parsing.pairs(types, "--types", "zip=categorical", commas=True)
+        types = work.with_covariates(kinds, batch, covariate)
 
     fields = {
         "recipe": recipe,
