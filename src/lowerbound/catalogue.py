@@ -717,6 +717,23 @@ USAGE: dict[str, tuple[str, str]] = {
         "TensorBoard or MLflow could not open the folder or its database. The message gives "
         "their reason. Choose another folder, or leave out --track.",
     ),
+    "E279": (
+        "a batch does not say which column it is of",
+        "A model may be conditional on several columns, or on none. Name the column: "
+        "--batch donor=a, or batch={'donor': 'a'} in Python. `lowerbound info M.vae` lists the "
+        "columns.",
+    ),
+    "E280": (
+        "a group of cells is empty, or compared with itself",
+        "`differential` compares the cells whose annotation has one value with those of another, "
+        "or with all others. The message lists the values of the annotation.",
+    ),
+    "E281": (
+        "the genes or the counts that are asked for are not in the data",
+        "--layer names a layer of an AnnData with raw counts. --genes is hvg:N, the name of a "
+        "truth-valued column of `var` such as highly_variable, or a file with one name on each "
+        "line.",
+    ),
 }
 
 

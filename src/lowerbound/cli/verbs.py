@@ -73,6 +73,14 @@ VERBS: dict[str, Verb] = {
         "write each row as the model expects it",
         True,
     ),
+    "differential": Verb(
+        f"{_HERE}.differential:differential",
+        _USE,
+        "M.vae PATH",
+        "find the genes that differ between cells",
+        True,
+        " --groupby COLUMN --group LEVEL",
+    ),
     "denoise": Verb(
         f"{_HERE}.restore:denoise", _USE, "M.vae PATH", "remove the noise from pictures", True
     ),

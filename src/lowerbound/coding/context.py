@@ -85,7 +85,7 @@ class Factor:
     @staticmethod
     def look(column: pa.ChunkedArray, name: str) -> tuple[str, Counter[str]]:
         """Return the type of one part of a column, and the number of rows of each value."""
-        codes, words = _levels_of(column, name)
+        codes, words = levels_of(column, name)
         rows = np.bincount(codes[codes >= 0], minlength=len(words)).tolist()
         return str(declared(column.type)), Counter(dict(zip(words, rows, strict=True)))
 
@@ -103,7 +103,7 @@ class Factor:
     def encode(self, column: pa.ChunkedArray) -> CodedCovariate:
         """Return the share of each level in each row."""
         known = Known(list(self.levels), pa.string())
-        places, words = _levels_of(column, self.name)
+        places, words = levels_of(column, self.name)
         codes = torch.tensor([*known.find(words, pa.string()), -1])[torch.tensor(places)]
         rows = torch.cat([torch.eye(self.width), self.usual[None]])
         return CodedCovariate(rows[codes], unseen=int((codes < 0).sum()))
@@ -428,7 +428,7 @@ def annotation(frame: Whole, name: str, others: Sequence[str] = ()) -> pa.Chunke
     )
 
 
-def _levels_of(column: pa.ChunkedArray, name: str) -> Levels:
+def levels_of(column: pa.ChunkedArray, name: str) -> Levels:
     """Return the values of a column as text, and the code of each row."""
     column = computable(column)
     if pa.types.is_dictionary(column.type):

@@ -21,7 +21,7 @@ from lowerbound.coding.rows import Sparse
 from lowerbound.columns.arrow import floats, is_number, listed, plain
 from lowerbound.columns.numbers import Count, Numeric
 from lowerbound.columns.schema import matched, no_column
-from lowerbound.errors import DataError, UsageError, each_of
+from lowerbound.errors import DataError, UsageError, each_of, nearest
 from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.pictures.options import ANY, Wanted
 from lowerbound.noise import derive
@@ -194,6 +194,25 @@ class CountsCoding:
         """The number of columns, and of the numbers of covariates where there are any."""
         width = self.covariates.width
         return {"features": len(self.names), **({"batches": width} if width else {})}
+
+    def places(self, genes: Sequence[str] | None) -> list[int]:
+        """Return the positions of genes, in their order; of all genes for None.
+
+        Raises:
+            UsageError: E243 for a gene that the model does not have.
+        """
+        if genes is None:
+            return list(range(len(self.names)))
+        known = {name: place for place, name in enumerate(self.names)}
+        unknown = [gene for gene in genes if gene not in known]
+        if unknown:
+            near = nearest(unknown[0], self.names)
+            raise UsageError(
+                "E243",
+                f"the model has no gene {listed(unknown)}",
+                fix=f"did you mean {near!r}?" if near else "lowerbound info M.vae --json has all",
+            )
+        return [known[gene] for gene in genes]
 
     def wanted(self) -> Wanted:
         """The defaults: rows are not images."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,7 @@ _BY_GENE = (
 )
 PART = 1 << 12  # cells in one part of a stream
 _LOOKED_AT = 1000  # cells that tell whether a matrix holds counts
+_CHUNK = 1 << 18  # values of a layer that are stored together
 
 
 def is_anndata(data: object) -> bool:
@@ -266,6 +267,62 @@ def with_embedding(source: Path, z: NDArray[np.floating]) -> Callable[[BinaryIO]
             io.write_elem(opened["obsm"], EMBEDDING, z)
 
     return write
+
+
+def with_layers(
+    source: Path, genes: Sequence[str], blocks: Iterable[Mapping[str, NDArray[np.floating]]]
+) -> Callable[[BinaryIO], None]:
+    """Return a writer of a copy of an .h5ad file with further layers, block by block.
+
+    Genes of the file that are not among `genes` are NaN in the layers.
+
+    Args:
+        source: the file that the cells are from; nothing else of it changes.
+        genes: the names of the columns of the blocks.
+        blocks: consecutive cells: (cells, genes) by the name of the layer.
+
+    Raises:
+        DataError: E031 where no gene of the blocks has a column in X.
+    """
+    h5py, io = library("h5py", *NEEDS), importlib.import_module("anndata.io")
+
+    def write(file: BinaryIO) -> None:
+        with readable(source), source.open("rb") as given:
+            shutil.copyfileobj(given, file)
+        file.flush()
+        with h5py.File(file, "r+") as opened:
+            names, _ = _unique([str(gene) for gene in io.read_elem(opened["var"]).index])
+            known = {name: place for place, name in enumerate(names)}
+            own = [place for place, gene in enumerate(genes) if gene in known]
+            if not own:
+                raise DataError(
+                    "E031",
+                    f"none of the genes is in X of {place(source)}, beside which layers lie",
+                    fix="choose an --out that ends in .parquet",
+                )
+            at = np.array([known[genes[place]] for place in own])
+            layers = opened.require_group("layers")
+            layers.attrs.update({"encoding-type": "dict", "encoding-version": "0.1.0"})
+            shape, start = (len(io.read_elem(opened["obs"])), len(names)), 0
+            for block in blocks:
+                for name, values in block.items():
+                    dataset = layers.get(name) if start else _new_layer(layers, name, shape)
+                    wide = np.full((len(values), len(names)), np.nan, np.float32)
+                    wide[:, at] = values[:, own]
+                    dataset[start : start + len(wide)] = wide
+                start += len(next(iter(block.values())))
+
+    return write
+
+
+def _new_layer(layers: Any, name: str, shape: tuple[int, int]) -> Any:
+    """Return an empty layer, in place of one of that name."""
+    if name in layers:
+        del layers[name]
+    chunks = (max(1, min(shape[0], _CHUNK // max(shape[1], 1))), shape[1])
+    made = layers.create_dataset(name, shape, "f4", chunks=chunks, compression="lzf")
+    made.attrs.update({"encoding-type": "array", "encoding-version": "0.2.0"})
+    return made
 
 
 @contextmanager
