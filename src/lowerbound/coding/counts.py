@@ -75,11 +75,13 @@ class CountsCoding:
         covariates: what the counts are conditional on besides their total.
         profiles: levels, totals and numbers of training rows; None for models of versions
             before 1.0, which do not know them.
+        layer: the layer of an AnnData with the counts; "" chooses it.
     """
 
     names: tuple[str, ...]
     covariates: Context = Context()
     profiles: tuple[Profile, ...] | None = None
+    layer: str = ""
 
     @classmethod
     def fit(
@@ -92,6 +94,7 @@ class CountsCoding:
             DataError: E031 where one is missing, E033 where it has no value, and as `encode`.
         """
         coding = cls.seen([frame], frame.names, types=types, drop=drop)
+        coding = replace(coding, layer=frame.layer)
         context = coding.encode(frame).rows.take(torch.arange(frame.rows)).context
         return coding if context is None else coding.with_profiles(context)
 
@@ -163,7 +166,8 @@ class CountsCoding:
         if "covariates" in document:
             kept = document.get("profiles")
             profiles = None if kept is None else tuple(Profile.restored(each) for each in kept)
-            return cls(names, Context.restored(document["covariates"]), profiles)
+            context = Context.restored(document["covariates"])
+            return cls(names, context, profiles, document.get("layer", ""))
         batches, depths = document.get("batches"), document.get("depths")
         batch = Factor(document.get("batch", ""), batches or {}, document.get("dtype", "string"))
         context = Context((batch,) if batches else ())
@@ -215,8 +219,8 @@ class CountsCoding:
         return [known[gene] for gene in genes]
 
     def wanted(self) -> Wanted:
-        """The defaults: rows are not images."""
-        return ANY
+        """The layer that the counts are read from."""
+        return replace(ANY, layer=self.layer)
 
     def encode(self, frame: Whole) -> Coded:
         """Return the counts with log library size and the covariates as context.
@@ -446,6 +450,8 @@ class CountsCoding:
         """Return the columns' names, the covariates and the contexts of training rows."""
         document: dict[str, Any] = {"coding": "counts", "names": list(self.names)}
         document["covariates"] = self.covariates.documents()
+        if self.layer:
+            document["layer"] = self.layer
         if self.profiles is not None:
             document["profiles"] = [each.as_values() for each in self.profiles]
         return document

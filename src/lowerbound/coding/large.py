@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeGuard
 
 import numpy as np
@@ -51,7 +52,8 @@ def fitted(
         DataError: as the coding's `fit`; of damage within a file, once it is met.
     """
     if issubclass(kind, CountsCoding):
-        return kind.seen(stream.parts(), stream.names, types=types, drop=drop)
+        coding = kind.seen(stream.parts(), stream.names, types=types, drop=drop)
+        return replace(coding, layer=stream.layer)
     return kind.fit(seen_of(stream, seed), types=types, drop=drop, transform=transform)
 
 

@@ -256,6 +256,7 @@ class _CountsDocument(_Part):
     coding: Literal["counts"]
     names: list[str] = Field(min_length=1, max_length=MOST_LISTED)
     covariates: list[Annotated[_Factor | _Measure, Field(discriminator="kind")]] = []
+    layer: str = Field(default="", max_length=200)
     profiles: list[_Profile] | None = Field(default=None, min_length=1, max_length=MOST_LISTED)
     batch: str = ""
     batches: dict[str, Rows] | None = None

@@ -59,6 +59,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     covariate: Columns = (),
     drop: Columns = (),
     rename: Renames = (),
+    layer: Name = None,
+    genes: Names = (),
     size: Pixels = None,
     on_bad_file: Policy = None,
     targets: Place = None,
@@ -106,6 +108,11 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         covariate: for counts: the same for a column of numbers, such as pct_mito.
         drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
+        layer: for an AnnData: the layer with the raw counts; by default counts, X or raw.X, the
+            first that holds counts.
+        genes: for counts: the genes to model: hvg:2000 for that many variable ones by scanpy,
+            highly_variable or another such column of var, a gene, or a file with one on each
+            line. The model then reads only these. By default all genes.
         size: scale each picture to cover N x N (or HxW) pixels, and crop its centre.
         on_bad_file: skip leaves out all unreadable pictures, fail stops at the first; by default
             up to 1 % are left out and named.
@@ -158,14 +165,14 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         "device": device,
         "precision": precision,
     }
-    wanted = inputs.wanted(size, on_bad_file)
+    wanted = inputs.wanted(size, on_bad_file, layer)
     choosing = import_module("lowerbound.cli.choose_recipe")
     frame, usual = choosing.NOTHING if recipe else choosing.suited(data, rename, wanted, fields)
     plan = work.plan_from(fields, config, usual.plan)
     if print_config:
         text = work.as_toml(plan)
         return Result({"config": text}, text=text)
-    inputs.refuse_flags(plan.recipe, wanted, targets)
+    inputs.refuse_flags(plan.recipe, wanted, targets, data)
     named = out is not None or isinstance(data, str | os.PathLike)
     place = Path(out or _default(data)) if named else None
     output = work.output_at(place, overwrite, resume, paths.named_in(data, targets))
@@ -177,6 +184,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         frame = inputs.opened(data, rename, wanted, plan.recipe, targets)
     elif usual.plan:
         voice.say(choosing.spell_choice(plan, usual.reason))
+    if genes:
+        frame = import_module("lowerbound.files.genes").of_genes(frame, data, genes, plan.types)
     if clustered is not None:
         return clustered.fit(data, flags, processes, voice)
     if dry_run:
