@@ -9,6 +9,8 @@
 - drift, check: tests of new rows against held-out ones; the gate of a pipeline
 - explain: the columns that make a row's score high
 - counterfactual: the nearest usual row of an unusual one
+- expression, differential, predictive_checks: rates of counts, the genes that differ between
+  groups of cells, and whether drawn counts are like the real ones
 - evaluate, metrics: estimates of log p(x)
 - completion: fill gaps, by the VAE, its chain of columns, or both
 - rules: the dependencies that drawn and filled rows keep, in words
