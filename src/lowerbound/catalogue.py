@@ -734,6 +734,12 @@ USAGE: dict[str, tuple[str, str]] = {
         "truth-valued column of `var` such as highly_variable, or a file with one name on each "
         "line.",
     ),
+    "E282": (
+        "a new batch has too few cells to learn it from",
+        "`embed --adapt` learns the weights of each new level of a batch from its cells. Leave "
+        "out the cells of small batches, or embed without --adapt: they then get the mean over the "
+        "batches that are known.",
+    ),
 }
 
 

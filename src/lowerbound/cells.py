@@ -17,7 +17,9 @@ import numpy as np
 
 from lowerbound.files import anndata
 from lowerbound.files.genes import of_genes
+from lowerbound.tasks.labels import LEVEL, NEIGHBOURS, transferred
 from lowerbound.tasks.trained import Expression, Model
+from lowerbound.training.adapt import STEPS, adapted
 from lowerbound.training.fit import fit as _fit
 
 if TYPE_CHECKING:
@@ -25,7 +27,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 EMBEDDING, SCORE, EXPRESSION = anndata.EMBEDDING, "lowerbound_score", "expression"
-__all__ = ["annotate", "differential_expression", "expression", "fit"]
+__all__ = [
+    "adapt",
+    "annotate",
+    "differential_expression",
+    "expression",
+    "fit",
+    "transfer_labels",
+]
 
 
 def fit(
@@ -88,6 +97,57 @@ def annotate(model: Model, adata: AnnData, *, copy: bool = False) -> AnnData | N
     cells.obsm[EMBEDDING] = model.embed_coded(coded)
     cells.obs[SCORE] = model.score_coded(coded)
     return made if copy else None
+
+
+def adapt(model: Model, adata: AnnData, *, steps: int = STEPS, seed: int = 0) -> Model:
+    """Return a model that also knows the batches of new cells, which it learns from them alone.
+
+    Embeddings and scores of cells of the batches that `model` knows stay as they are.
+
+    Args:
+        model: a model of counts with batches.
+        adata: the new cells.
+        steps: steps of training.
+        seed: seed of the order of the cells and of the draws.
+
+    Raises:
+        DataError: E282 for a new batch with too few cells.
+    """
+    return adapted(model, anndata.rna_of(adata), steps=steps, seed=seed)
+
+
+def transfer_labels(
+    model: Model,
+    reference: AnnData,
+    query: AnnData,
+    label: str,
+    *,
+    neighbours: int = NEIGHBOURS,
+    level: float = LEVEL,
+) -> None:
+    """Write labels of new cells, from their nearest labelled neighbours in latent space.
+
+    ``query.obs[label]`` has the likeliest label, or a missing value for none of these:
+    cells that are further from the labelled ones than all but a share `level` of these are from
+    each other. ``f"{label}_probability"`` and ``f"{label}_p_value"`` stand beside it.
+
+    Args:
+        model: a model of counts.
+        reference: labelled cells, such as those of the fit.
+        query: cells to label.
+        label: the column of ``reference.obs``.
+        neighbours: number of neighbours.
+        level: share of cells like the labelled ones that get no label.
+    """
+    known, cells = anndata.rna_of(reference), anndata.rna_of(query)
+    labels = known.obs[label].astype(object)
+    labels = labels.where(labels.notna(), None).to_numpy()
+    found = transferred(
+        model.embed(known), labels, model.embed(cells), neighbours=neighbours, level=level
+    )
+    cells.obs[label] = found.label
+    cells.obs[f"{label}_probability"] = found.probability
+    cells.obs[f"{label}_p_value"] = found.p_value
 
 
 def expression(  # noqa: PLR0913 - independent options, all with defaults

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from torch import Tensor
 
@@ -26,7 +26,8 @@ from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.pictures.options import ANY, Wanted
 from lowerbound.noise import derive
 
-ABSENT = 0.1  # share of the model's genes that may be missing from new cells, and are taken as 0
+ABSENT = 0.1  # share of the model's genes that may be missing from new cells
+_MOST_LOST = 0.99  # share of the counts of training that missing genes are taken to have at most
 TOTAL = "total"  # the name of the row's total in conditions of samples
 DEPTHS = 4096  # totals that a model keeps, of all profiles together
 MOST = 2**24  # largest count that float32 holds exactly with all smaller ones
@@ -76,12 +77,15 @@ class CountsCoding:
         profiles: levels, totals and numbers of training rows; None for models of versions
             before 1.0, which do not know them.
         layer: the layer of an AnnData with the counts; "" chooses it.
+        shares: of each gene in all counts of training, to complete the total of a row that lacks
+            some genes; () for models of versions before 1.0.
     """
 
     names: tuple[str, ...]
     covariates: Context = Context()
     profiles: tuple[Profile, ...] | None = None
     layer: str = ""
+    shares: tuple[float, ...] = ()
 
     @classmethod
     def fit(
@@ -94,9 +98,11 @@ class CountsCoding:
             DataError: E031 where one is missing, E033 where it has no value, and as `encode`.
         """
         coding = cls.seen([frame], frame.names, types=types, drop=drop)
-        coding = replace(coding, layer=frame.layer)
-        context = coding.encode(frame).rows.take(torch.arange(frame.rows)).context
-        return coding if context is None else coding.with_profiles(context)
+        rows = coding.encode(frame).rows
+        assert isinstance(rows, Sparse), "counts are stored as a sparse matrix"
+        assert rows.context is not None, "counts have a context"
+        coding = replace(coding, layer=frame.layer).with_shares(rows.matrix.sum(0))
+        return coding.with_profiles(rows.context)
 
     @classmethod
     def seen(
@@ -130,6 +136,16 @@ class CountsCoding:
         context = Context.seen(kinds, parts)
         left = {*matched(drop, names, "drop"), *kinds}
         return cls(tuple(n for n in names if n not in left), context)
+
+    def with_shares(self, sums: ArrayLike) -> CountsCoding:
+        """Return the coding with the share of each gene in the counts of training.
+
+        Args:
+            sums: (genes,) the counts of each gene in all training rows together.
+        """
+        each = np.asarray(sums, np.float64).ravel()
+        shares = each / max(each.sum(), 1.0)
+        return replace(self, shares=tuple(float(f"{share:.4g}") for share in shares))
 
     def with_profiles(self, context: Tensor) -> CountsCoding:
         """Return the coding with the contexts of training rows, to draw rows of such contexts.
@@ -167,7 +183,8 @@ class CountsCoding:
             kept = document.get("profiles")
             profiles = None if kept is None else tuple(Profile.restored(each) for each in kept)
             context = Context.restored(document["covariates"])
-            return cls(names, context, profiles, document.get("layer", ""))
+            shares = tuple(map(float, document.get("shares", ())))
+            return cls(names, context, profiles, document.get("layer", ""), shares)
         batches, depths = document.get("batches"), document.get("depths")
         batch = Factor(document.get("batch", ""), batches or {}, document.get("dtype", "string"))
         context = Context((batch,) if batches else ())
@@ -225,7 +242,9 @@ class CountsCoding:
     def encode(self, frame: Whole) -> Coded:
         """Return the counts with log library size and the covariates as context.
 
-        Genes that are missing from `frame`, at most a tenth, are taken as 0 and counted in a note.
+        Genes that are missing from `frame`, at most a tenth, are NaN, which a likelihood leaves
+        out, and counted in a note. The library size is then that of the other genes, divided by
+        their share in the counts of training.
 
         Raises:
             DataError: E031 for more missing columns, E073 for values that are no counts.
@@ -241,11 +260,14 @@ class CountsCoding:
         matrix = sparse.csr_matrix((found.data, known[found.indices], found.indptr), shape=shape)
         _check_counts(matrix, frame, self.names)
         totals = np.asarray(matrix.sum(1)).ravel()
-        context = torch.from_numpy(np.log(np.maximum(totals, 1.0)).astype(np.float32))[:, None]
+        absent = tuple(np.flatnonzero(~there).tolist())
+        lost = min(sum(self.shares[i] for i in absent if self.shares), _MOST_LOST)
+        logs = np.log(np.maximum(totals, 1.0)) - np.log1p(-lost)
+        context = torch.from_numpy(logs.astype(np.float32))[:, None]
         others = self.covariates.encode(frame, self.names)
         nothing = np.zeros(len(totals))
         return Coded(
-            Sparse(matrix, torch.cat([context, others.values], 1)),
+            Sparse(matrix, torch.cat([context, others.values], 1), absent),
             lambda: nothing,
             nothing,
             unseen=others.unseen,
@@ -263,7 +285,7 @@ class CountsCoding:
             f"{frame.origin}"
         )
         if len(absent) <= ABSENT * len(self.names):
-            return f"{message}; they are taken as 0: {listed(absent)}"
+            return f"{message}; the likelihood leaves them out: {listed(absent)}"
         raise DataError(
             "E031",
             f"{message}: {listed(absent)}; {frame.origin} has {listed(list(frame.names), 3)}",
@@ -452,6 +474,8 @@ class CountsCoding:
         document["covariates"] = self.covariates.documents()
         if self.layer:
             document["layer"] = self.layer
+        if self.shares:
+            document["shares"] = list(self.shares)
         if self.profiles is not None:
             document["profiles"] = [each.as_values() for each in self.profiles]
         return document

@@ -150,6 +150,39 @@ def counts(
     )
 
 
+def with_covariates(model: LatentModel, wide: LatentModel, mix: Tensor) -> list[nn.Parameter]:
+    """Give a model with further numbers in its context the weights of a trained one.
+
+    Args:
+        model: the trained model.
+        wide: one of the same arguments except more `batches`, whose weights are replaced.
+        mix: (new, old) each number of the new context as a sum of those of the old one: its
+            weights begin as this sum.
+
+    Returns:
+        The parameters of `wide` whose first columns are the weights of the covariates.
+    """
+    old, count = model.state_dict(), mix.shape[1]
+    covariates = [name for name in (_OF_DECODER, _OF_ENCODER) if name in old]
+    new = {name: weights.clone() for name, weights in old.items()}
+    for name in covariates:
+        own, others = old[name][:, :count], old[name][:, count:]
+        new[name] = torch.cat([own @ mix.T.to(own), others], 1)
+    usual = torch.zeros(1 + len(mix))
+    usual[0] = old[_USUAL][0]
+    for place, each in enumerate(mix):
+        known = (each == 1).nonzero()
+        usual[1 + place] = old[_USUAL][1 + known[0]] if len(known) else 0.0
+    wide.load_state_dict({**new, _USUAL: usual})
+    named = dict(wide.named_parameters())
+    return [named[name] for name in covariates]
+
+
+# The weights whose first columns are of the covariates.
+_OF_DECODER, _OF_ENCODER = "levels.0.advance.net.0.weight", "encoder.covariates.weight"
+_USUAL = "start.usual"  # the mean context of training rows
+
+
 def _suits(frame: Whole, chosen: Mapping[str, object]) -> Suggestion | None:
     """Suggest the recipe for sparse matrices of whole numbers."""
     return Suggestion({}, "raw counts of cells") if frame.holds_counts else None

@@ -257,6 +257,7 @@ class _CountsDocument(_Part):
     names: list[str] = Field(min_length=1, max_length=MOST_LISTED)
     covariates: list[Annotated[_Factor | _Measure, Field(discriminator="kind")]] = []
     layer: str = Field(default="", max_length=200)
+    shares: list[Share] = Field(default=[], max_length=MOST_LISTED)
     profiles: list[_Profile] | None = Field(default=None, min_length=1, max_length=MOST_LISTED)
     batch: str = ""
     batches: dict[str, Rows] | None = None
@@ -270,6 +271,12 @@ class _CountsDocument(_Part):
             raise ValueError("names must be distinct")
         if self.batches and not self.batch:
             raise ValueError("the column of batches must have a name")
+        return self
+
+    @model_validator(mode="after")
+    def _shared(self) -> _CountsDocument:
+        if len(self.shares) not in (0, len(self.names)):
+            raise ValueError("shares must be of the names")
         return self
 
     @model_validator(mode="after")

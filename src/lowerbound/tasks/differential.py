@@ -190,7 +190,7 @@ def observed(rows: Rows, at: At) -> Observed:
     """Return what was counted in cells."""
     total, above, seen = 0.0, 0.0, 0
     for batch, real in tiles(rows, tile_of(rows, TILE, ONCE)):
-        x = batch.x[:real].double()
+        x = batch.x[:real].double().nan_to_num(0.0)  # genes that the cells do not have
         size = x.sum(1, keepdim=True).clamp_min(1)
         scaled = at.chosen(x) * ((at.library or size) / size)
         total = total + scaled.sum(0).numpy()
