@@ -737,8 +737,8 @@ USAGE: dict[str, tuple[str, str]] = {
     "E282": (
         "a new batch has too few cells to learn it from",
         "`embed --adapt` learns the weights of each new level of a batch from its cells. Leave "
-        "out the cells of small batches, or embed without --adapt: they then get the mean over the "
-        "batches that are known.",
+        "out the cells of small batches, or embed without --adapt: they then get the mean over "
+        "the batches that are known.",
     ),
 }
 

@@ -29,6 +29,8 @@ from lowerbound.nn.trace import Trace, posterior_mean, replay
 from lowerbound.tasks import differential
 from lowerbound.tasks.differential import Comparison, changes, expected_false_discoveries
 from lowerbound.tasks.expression import At, expression
+from lowerbound.tasks.labels import transferred
+from lowerbound.training.adapt import adapted
 
 GENES, CHANGED, CELLS = 60, 12, 600
 FOLD = 4.0
@@ -496,3 +498,112 @@ def test_rates_of_dense_rows_are_those_of_sparse_ones(model):
     at = model.decoded_at("oslo", None)
     one, other = (expression(model.model, each, at, draws=2) for each in (rows, dense))
     assert torch.equal(one.mean, other.mean)
+
+
+# --- new cells -----------------------------------------------------------------------------------
+
+
+def test_missing_genes_are_left_out_and_the_total_is_completed(model):
+    cells = made(4, 60)
+    few = cells[:, [j for j in range(GENES) if j not in (20, 21, 22)]].copy()
+    whole, coded = model.encode(cells)[1], model.encode(few)[1]
+    x, context = coded.rows.take(torch.arange(60))
+    assert x.isnan().sum(1).tolist() == [3] * 60
+    kept = 1 - sum(model.coding.shares[20:23])
+    expected = np.log(few.X.sum(1).A1 if hasattr(few.X.sum(1), "A1") else few.X.sum(1))
+    np.testing.assert_allclose(
+        context[:, 0], np.asarray(expected).ravel() - np.log(kept), rtol=1e-5
+    )
+    full = whole.rows.take(torch.arange(60)).context
+    assert (context[:, 0] - full[:, 0]).abs().mean() < 0.02
+    # The density of the others: the sum of log p over the genes that are there.
+    z = torch.zeros(60, model.latent)
+    with torch.no_grad():
+        px = model.model(None, Trace(replay({"z": z}), 60), context)
+        cell = px.log_prob_cells(x)
+        assert (cell[:, 20:23] == 0).all()
+        torch.testing.assert_close(px.log_prob(x), cell.sum(1))
+    assert np.isfinite(model.anomaly_score(few)).all()
+    scores = model.anomaly_score(cells)
+    assert np.corrcoef(scores, model.anomaly_score(few))[0, 1] > 0.9
+    assert np.isfinite(model.differential_expression(few, "kind", "B")["mean1"].to_numpy()).all()
+
+
+def far_away(seed, cells=200):
+    """Cells from a third site, where other genes are shifted."""
+    new = made(seed, cells)
+    shifted = new.X.toarray()
+    shifted[:, 20:30] = np.random.default_rng(seed).poisson(3.0 * shifted[:, 20:30] + 1)
+    new.X = sp.csr_matrix(shifted.astype(np.float32))
+    new.obs["site"] = "nairobi"
+    return new
+
+
+def test_a_new_batch_is_learned_and_nothing_else_moves(model, tmp_path):
+    old, new = made(5, 100), far_away(6)
+    said = []
+    other = adapted(model, new, say=said.append)
+    assert "site = nairobi" in said[0]
+    assert list(other.coding.covariates.factors[0].levels) == ["lima", "oslo", "nairobi"]
+    np.testing.assert_array_equal(other.embed(old), model.embed(old))
+    np.testing.assert_allclose(other.anomaly_score(old), model.anomaly_score(old), rtol=1e-4)
+    changed = [
+        (name, value)
+        for name, value in other.model.state_dict().items()
+        if not torch.equal(value, model.model.state_dict()[name])
+        if value.shape == model.model.state_dict()[name].shape
+    ]
+    assert changed == []
+    test = far_away(7)
+    assert other.anomaly_score(test).mean() < model.anomaly_score(test).mean() - 1
+    again = adapted(model, new)
+    np.testing.assert_array_equal(again.embed(test), other.embed(test))
+    kept = lowerbound.load(other.save(tmp_path / "adapted.vae"))
+    np.testing.assert_array_equal(kept.embed(test), other.embed(test))
+    assert set(kept.sample(30, where={"site": "nairobi"})["site"].to_pylist()) == {"nairobi"}
+    assert adapted(model, old) is model
+    few = far_away(8, 5)
+    with pytest.raises(DataError) as error:
+        lowerbound.cells.adapt(model, few)
+    assert error.value.code == "E282"
+
+
+def test_embed_adapts_to_new_batches(here, capsys):
+    far_away(6, 60).write_h5ad("new.h5ad")
+    words = ["embed", "m.vae", "new.h5ad", "--out"]
+    assert main([*words, "plain.npy", "-q"]) == 0
+    assert main([*words, "mapped.npy", "--adapt"]) == 0
+    assert "nairobi" in capsys.readouterr().err
+    assert (np.load("plain.npy") != np.load("mapped.npy")).any()
+
+
+def test_labels_are_those_of_neighbours_or_none():
+    rng = np.random.default_rng(0)
+    centres = np.array([[0.0, 0.0], [6.0, 0.0]])
+    kind = rng.integers(0, 2, 400)
+    cells, labels = centres[kind] + rng.normal(size=(400, 2)), np.array(["B", "T"], object)[kind]
+    labels[:20] = None
+    other = rng.integers(0, 2, 1000)
+    query = np.concatenate([centres[other] + rng.normal(size=(1000, 2)), [[3.0, 30.0]] * 5])
+    found = transferred(cells, labels, query)
+    assert (found.label[-5:] == None).all()  # noqa: E711
+    named = found.label[:1000] != None  # noqa: E711
+    assert (named.mean() - 0.95) < 0.03
+    assert named.mean() > 0.9
+    right = found.label[:1000][named] == np.array(["B", "T"], object)[other][named]
+    assert right.mean() > 0.98
+    sure = found.probability[:1000][named]
+    assert right.mean() == pytest.approx(sure.mean(), abs=0.03)
+
+
+def test_labels_are_written_beside_new_cells(model):
+    reference, query = made(0), made(9, 80)
+    truth = query.obs["kind"].to_numpy().copy()
+    strange = query.X.toarray()
+    strange[:10] = strange[:10, ::-1]
+    query.X = sp.csr_matrix(strange)
+    lowerbound.cells.transfer_labels(model, reference, query, "kind")
+    found = query.obs["kind"].to_numpy()
+    known = np.array([label is not None for label in found[10:]])
+    assert (found[10:][known] == truth[10:][known]).mean() > 0.95
+    assert query.obs["kind_p_value"].iloc[:10].mean() < query.obs["kind_p_value"].iloc[10:].mean()
