@@ -173,6 +173,7 @@ RECIPES = {
     **{f"table {s}": _table(s) for s in ("gaussian", "student", "laplace")},
     **{f"counts {s}": _counts(s) for s in ("nb", "zinb", "poisson")},
     "counts of batches": _counts("nb", batch_rows, batches=3),
+    "counts learned library": _counts("nb", batch_rows, batches=3, library="learned"),
     "counts with covariates": _counts("zinb", batch_rows, batches=3, conditional_encoder=True),
     **{
         f"iaf {s}": _vector("iaf", flows=2, flow_hidden=[8], kind=s)

@@ -13,6 +13,7 @@ from lowerbound.files.data import Whole
 from lowerbound.nn.distributions.base import Observed, sample
 from lowerbound.nn.distributions.counts import sample_of_total
 from lowerbound.nn.distributions.families import Conditional
+from lowerbound.nn.distributions.learned_library import IntegratedLibrary, LearnedLibraryCounts
 from lowerbound.nn.distributions.table_rows import LibraryCounts
 from lowerbound.nn.latents.posteriors import Plain
 from lowerbound.nn.latents.priors import Mixture, StandardNormal
@@ -92,6 +93,33 @@ class AllButLast(nn.Module):
         return self.net(h[:, :-1].contiguous())
 
 
+class CovariatesDecoder(CountsDecoder):
+    """Decoder (context, z) -> [hidden, covariates], for a library size that is not given."""
+
+    def forward(self, h: Tensor, z: Tensor) -> Tensor:
+        """Return (B, width + covariates)."""
+        return torch.cat([self.net(torch.cat([h[:, 1:], z], 1)), h[:, 1:]], 1)
+
+
+class LearnedLibraryConditional(Conditional):
+    """p(x | h, covariates), whose library size is integrated out.
+
+    Args:
+        net: module from the hidden features to the numbers of the family.
+        family: of the counts.
+        width: number of hidden features; the covariates stand behind them.
+    """
+
+    def __init__(self, net: nn.Module, family: LearnedLibraryCounts, width: int) -> None:
+        super().__init__(net, family)
+        self.width = width
+
+    def forward(self, h: Tensor, *context: Tensor) -> Distribution:
+        """Return the distribution of the counts of all genes."""
+        covariates = h[:, self.width :]
+        return super().forward(h[:, : self.width].contiguous(), covariates, *context)
+
+
 class LibraryConditional(Conditional):
     """p(x | h, library), with the last feature of the state, log library size, for the family."""
 
@@ -100,7 +128,7 @@ class LibraryConditional(Conditional):
         return super().forward(h, h[:, -1:], *context)
 
 
-def counts(
+def counts(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
     features: int,
     latent: int = 10,
     hidden: Sequence[int] = (128,),
@@ -108,6 +136,7 @@ def counts(
     batches: int = 0,
     components: int = 0,
     conditional_encoder: bool = False,
+    library: str = "given",
 ) -> LatentModel:
     """A VAE for counts with a library size, such as single cells: p(x | z, library, covariates).
 
@@ -127,27 +156,34 @@ def counts(
         components: components of a mixture prior fitted after training; 0 is N(0, I).
         conditional_encoder: whether the encoder reads the covariates, too. A fit sets it; models
             of versions before 1.0 give them to the decoder alone.
+        library: "given": the total of a row is known, and the model is of its composition;
+            "learned": it has a log-normal distribution that depends on the covariates and is
+            integrated out, so that the model is of the total, too (slower).
     """
     choice("likelihood", likelihood, dict.fromkeys(["nb", "zinb", "poisson"]))
+    learned = choice("library", library, {"given": False, "learned": True})
     hidden = list(hidden)
     reader = MappedReader(torch.ones(features), 0.0, True, FilledReader(features, False))
-    family = LibraryCounts(features, likelihood)
+    decoder = CovariatesDecoder if learned else CountsDecoder
     level = Level(
         "z",
         Mixture(components, latent) if components else StandardNormal(latent),
         Plain(nn.Linear(hidden[-1], 2 * latent)),
-        CountsDecoder(trunk([batches + latent, *hidden[::-1]])),
+        decoder(trunk([batches + latent, *hidden[::-1]])),
     )
     if batches and conditional_encoder:
         encoder: nn.Module = ConditionalEncoder(reader, [features, *hidden], batches)
     else:
         encoder = Single(nn.Sequential(reader, trunk([features, *hidden])))
-    return LatentModel(
-        encoder,
-        [level],
-        LibraryConditional(AllButLast(nn.Linear(hidden[0], family.numbers(features))), family),
-        LibraryStart(1 + batches),
-    )
+    family: LibraryCounts = LibraryCounts(features, likelihood)
+    if learned:
+        family = LearnedLibraryCounts(features, likelihood, batches)
+        net: nn.Module = nn.Linear(hidden[0], family.numbers(features))
+        likely: Conditional = LearnedLibraryConditional(net, family, hidden[0])
+    else:
+        net = nn.Linear(hidden[0], family.numbers(features))
+        likely = LibraryConditional(AllButLast(net), family)
+    return LatentModel(encoder, [level], likely, LibraryStart(1 + batches))
 
 
 def with_covariates(model: LatentModel, wide: LatentModel, mix: Tensor) -> list[nn.Parameter]:
@@ -197,8 +233,10 @@ def _draw_totals(
     """Draw counts that add up to the library size of their row."""
     if context is None:
         return sample(px, source)
-    assert isinstance(px, Observed), "the likelihood of a row of counts"
-    return sample_of_total(px.cells, context[:, 0].exp().round(), source, given)
+    cells = px.cells if isinstance(px, Observed) else px
+    if isinstance(cells, IntegratedLibrary):
+        cells = cells.drawn(source)
+    return sample_of_total(cells, context[:, 0].exp().round(), source, given)
 
 
 COUNTS = Recipe(

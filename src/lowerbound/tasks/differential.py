@@ -17,7 +17,6 @@ from lowerbound.coding.rows import Batch, Rows, tile_of, tiles
 from lowerbound.columns.arrow import listed
 from lowerbound.errors import UsageError, nearest
 from lowerbound.files.data import Columnar, Data
-from lowerbound.nn.distributions.counts import log_rates
 from lowerbound.nn.trace import Trace, from_posterior, replay
 from lowerbound.tasks.expression import At
 from lowerbound.tasks.finite import using
@@ -137,8 +136,8 @@ def _rates(model: nn.Module, batch: Batch, at: At, source: torch.Generator) -> T
     trace = Trace(from_posterior(noise.Stream(source)), len(batch.x), decode=False)
     model(batch.x, trace, batch.context)
     z = {name: site.z for name, site in trace.sites.items()}
-    px = model(None, Trace(replay(z), len(batch.x)), at.context(batch.context))
-    return at.chosen(log_rates(px)).exp()
+    context = at.context(batch.context)
+    return at.rates(model(None, Trace(replay(z), len(batch.x)), context), context)
 
 
 def _summary(ratios: NDArray[np.float32], rates: NDArray[np.float64], test: Comparison) -> Changes:

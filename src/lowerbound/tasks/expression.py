@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from lowerbound import noise
 from lowerbound.coding.context import Context
@@ -71,6 +72,11 @@ class At:
             library = torch.full_like(library, math.log(self.library))
         return torch.cat([library, made], 1)
 
+    def rates(self, px: Distribution, context: Tensor) -> Tensor:
+        """Return the rates of the chosen genes, which add up to the library size of a context."""
+        shares = log_rates(px).log_softmax(1)
+        return self.chosen(shares + context[:, :1]).exp()
+
     def chosen(self, rates: Tensor) -> Tensor:
         """Return the rates of the chosen genes."""
         return rates if self.genes is None else rates[:, list(self.genes)]
@@ -107,7 +113,7 @@ def expression(model: nn.Module, rows: Rows, at: At, *, draws: int = 25, seed: i
         mean = squares = torch.zeros((), device=batch.x.device)
         for number, z in enumerate(posterior_draws(model, batch, draws, seed), 1):
             px = model(None, Trace(replay(z), len(batch.x)), context)
-            rate = at.chosen(log_rates(px)).exp()
+            rate = at.rates(px, context)
             # Welford, "Note on a method for calculating corrected sums of squares", 1962.
             change = rate - mean
             mean = mean + change / number

@@ -27,6 +27,7 @@ from lowerbound.files.data import ArrowNative, Columnar, Data, Whole
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
 from lowerbound.nn.distributions.chains import Chain
+from lowerbound.nn.distributions.learned_library import LearnedLibraryCounts
 from lowerbound.nn.distributions.table_rows import Table
 from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.latents.importance import ImportanceProposal
@@ -568,7 +569,7 @@ def _fit(plan: Plan, inputs: FitInputs, stage: str, share: float = 1.0) -> Fitte
 
     mixture_priors.start_from(model.levels[0].get_submodule("prior"), first)
     for each in model.modules():
-        if isinstance(each, Table):
+        if isinstance(each, Table | LearnedLibraryCounts):
             each.start_from(first)
     budget, optimiser = budget_of(plan), _optimiser(plan, inputs.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
