@@ -5,7 +5,7 @@
 >>> adata = anndata.AnnData(counts)
 >>> model = fit(adata, preset="fast", max_epochs=1)
 >>> adata.obsm["X_lowerbound"].shape, adata.obs["lowerbound_score"].shape
-((200, 8), (200,))
+((200, 5), (200,))
 """
 
 from __future__ import annotations

@@ -74,6 +74,28 @@ def test_the_estimator_takes_anndata(here):
     assert list(model.feature_names_in_) == [f"gene{j}" for j in range(GENES)]
 
 
+def test_a_layer_is_chosen_and_remembered(here, capsys):
+    given = cells()
+    given.layers["spliced"] = given.X.copy()
+    given.X = given.X.log1p()
+    given.write_h5ad("layers.h5ad")
+    fit = ["fit", "layers.h5ad", *FIT, "--out", "m.vae", "--layer"]
+    assert main.main([*fit, "splice"]) == 3
+    told = capsys.readouterr().err
+    assert "E281" in told
+    assert "--layer spliced" in told
+    assert main.main([*fit, "spliced"]) == 0
+    model = lowerbound.load("m.vae")
+    np.testing.assert_array_equal(model.embed("layers.h5ad"), model.embed(given))
+    np.testing.assert_array_equal(model.embed(given.copy()), model.embed(given))
+    np.save("x.npy", cells().X.toarray())
+    assert main.main(["fit", "x.npy", *FIT, "--layer", "spliced", "--out", "n.vae"]) == 2
+    assert "E236" in capsys.readouterr().err
+    plain = cells()
+    with pytest.raises(DataError, match="no layer 'spliced'"):
+        model.embed(plain)
+
+
 def test_which_counts_are_read(here):
     plain = read(cells())
     assert plain.notes == ()
@@ -259,6 +281,32 @@ def test_no_gene_is_proposed_for_a_missing_batch():
     with pytest.raises(DataError) as caught:
         coding.encode(table)
     assert "BATF" not in str(caught.value)
+
+
+def test_inspect_says_what_annotations_look_like(here):
+    given = cells()
+    rng = np.random.default_rng(0)
+    given.obs["louvain"] = pd.Categorical(rng.choice(["B", "T", "NK"], CELLS))
+    given.obs["pct_mito"] = rng.gamma(2.0, 2.0, CELLS)
+    given.obs["n_genes"] = rng.integers(0, 10**6, CELLS).astype(float)
+    given.obs["barcode"] = [f"AAC{i}" for i in range(CELLS)]
+    given.obs["one"] = "x"
+    given.write_h5ad("told.h5ad")
+    result = commands.inspect("told.h5ad")
+    found = {each["name"]: each for each in result.facts["annotations"]}
+    looks = {
+        name: (each["kind"], each["looks_like"], each["flag"]) for name, each in found.items()
+    }
+    assert looks == {
+        "site": ("levels", "batch", "--batch site"),
+        "louvain": ("levels", "label", "--groupby louvain"),
+        "pct_mito": ("number", "covariate", "--covariate pct_mito"),
+        "n_genes": ("name", "", ""),
+        "barcode": ("name", "", ""),
+        "one": ("levels", "", ""),
+    }
+    assert result.next == "lowerbound fit told.h5ad --recipe counts --batch site"
+    assert result.sheet.rows[0] == ("site", "levels", "2: 'a', 'b'", "batch: --batch site")
 
 
 def test_inspect_lists_the_few_values_that_are_not_counts(here):

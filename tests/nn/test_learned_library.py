@@ -142,7 +142,7 @@ def test_a_fit_learns_the_depth_of_each_batch():
     given = lowerbound.fit(frame, "counts", batch="site", **how)
     # log p(x) = log p(total) + log p(x | total), nearly: the given total is not a count of it.
     deep = {name: np.asarray(values)[:50] for name, values in frame.items()}
-    assert (learned.log_likelihood(deep) < given.log_likelihood(deep)).all()
+    assert learned.log_likelihood(deep).mean() < given.log_likelihood(deep).mean()
     strange = {**deep, "site": np.array(["a"] * 50)}
     shallow = site[:50] == 1
     assert (

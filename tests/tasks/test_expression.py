@@ -568,6 +568,15 @@ def test_a_new_batch_is_learned_and_nothing_else_moves(model, tmp_path):
     assert error.value.code == "E282"
 
 
+def test_a_batch_whose_library_is_learned_is_adapted_to():
+    how = {"preset": "fast", "max_epochs": 2, "latent": 2, "device": "cpu"}
+    learned = {"settings": {"library": "learned"}}
+    model = lowerbound.fit(made(0, 200), "counts", batch="site", **learned, **how)
+    other = adapted(model, far_away(6, 60), steps=20)
+    assert other.model.likelihood.family.weight.shape == (2, 3)
+    np.testing.assert_array_equal(other.embed(made(5, 20)), model.embed(made(5, 20)))
+
+
 def test_embed_adapts_to_new_batches(here, capsys):
     far_away(6, 60).write_h5ad("new.h5ad")
     words = ["embed", "m.vae", "new.h5ad", "--out"]

@@ -199,7 +199,7 @@ def with_covariates(model: LatentModel, wide: LatentModel, mix: Tensor) -> list[
         The parameters of `wide` whose first columns are the weights of the covariates.
     """
     old, count = model.state_dict(), mix.shape[1]
-    covariates = [name for name in (_OF_DECODER, _OF_ENCODER) if name in old]
+    covariates = [name for name in _OF_COVARIATES if name in old]
     new = {name: weights.clone() for name, weights in old.items()}
     for name in covariates:
         own, others = old[name][:, :count], old[name][:, count:]
@@ -215,7 +215,11 @@ def with_covariates(model: LatentModel, wide: LatentModel, mix: Tensor) -> list[
 
 
 # The weights whose first columns are of the covariates.
-_OF_DECODER, _OF_ENCODER = "levels.0.advance.net.0.weight", "encoder.covariates.weight"
+_OF_COVARIATES = (
+    "levels.0.advance.net.0.weight",
+    "encoder.covariates.weight",
+    "likelihood.family.weight",
+)
 _USUAL = "start.usual"  # the mean context of training rows
 
 
