@@ -2,12 +2,12 @@
 
     LOWERBOUND_DATA=folder python benchmarks/differential_expression.py
 
-Blood cells (pbmc3k, its genes of the most counts) are put into two groups at random. In each group
-a part of the counts of some genes is removed by binomial thinning, so that it is known which genes
-differ, and by how much; in the sets "null" none does. A model of counts is fitted to all cells, and
-`differential_expression` and tests of the log-normalised counts (Welch's t-test and Wilcoxon's rank
-sum test, the two that scanpy offers, here by scipy) list the genes at a false discovery
-rate of 5 %: by posterior error probabilities here, by Benjamini & Hochberg there. Writes
+Blood cells (pbmc3k, its genes of the most counts) are put into two groups at random. In each
+group a part of the counts of some genes is removed by binomial thinning, so that it is known which
+genes differ, and by how much; in the sets "null" none does. A model of counts is fitted to all
+cells, and `differential_expression` and tests of the log-normalised counts (Welch's t-test and
+Wilcoxon's rank sum test, the two that scanpy offers, here by scipy) list the genes at a false
+discovery rate of 5 %: by posterior error probabilities here, by Benjamini & Hochberg there. Writes
 benchmarks/results/differential_expression.json.
 """
 
