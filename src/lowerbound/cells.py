@@ -66,7 +66,7 @@ def fit(
         ``obs["lowerbound_score"]``.
 
     Raises:
-        UsageError, DataError: as `lowerbound.fit`; DataError E281 for an unknown layer or gene.
+        UsageError, DataError: as `lowerbound.fit`; DataError E045 for an unknown layer or gene.
     """
     cells = anndata.rna_of(adata)
     given = anndata.from_anndata(cells, layer=layer or "")
@@ -111,7 +111,7 @@ def adapt(model: Model, adata: AnnData, *, steps: int = STEPS, seed: int = 0) ->
         seed: seed of the order of the cells and of the draws.
 
     Raises:
-        DataError: E282 for a new batch with too few cells.
+        DataError: E046 for a new batch with too few cells.
     """
     return adapted(model, anndata.rna_of(adata), steps=steps, seed=seed)
 

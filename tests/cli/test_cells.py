@@ -82,7 +82,7 @@ def test_a_layer_is_chosen_and_remembered(here, capsys):
     fit = ["fit", "layers.h5ad", *FIT, "--out", "m.vae", "--layer"]
     assert main.main([*fit, "splice"]) == 3
     told = capsys.readouterr().err
-    assert "E281" in told
+    assert "E045" in told
     assert "--layer spliced" in told
     assert main.main([*fit, "spliced"]) == 0
     model = lowerbound.load("m.vae")

@@ -104,7 +104,7 @@ def from_anndata(
     holds whole numbers; else raw.X where that does. Where none does, X is taken as it is.
 
     Raises:
-        DataError: E013, E030 if `strict`, E040 or E042; E281 for an unknown layer.
+        DataError: E013, E030 if `strict`, E040 or E042; E045 for an unknown layer.
     """
     matrix, names, notes = _chosen(data, origin, layer)
     part = slice(0, data.n_obs if rows is None else rows)
@@ -169,13 +169,13 @@ def marked(data: object, column: str) -> list[str]:
         column: of `var`, such as "highly_variable".
 
     Raises:
-        DataError: E281 where there is no such column.
+        DataError: E045 where there is no such column.
     """
     var = data.var if is_anndata(data) else _var_of(Path(os.fsdecode(data)))  # pyright: ignore
     if column not in var.columns or var[column].dtype.kind != "b":
         known = [str(name) for name in var.columns if var[name].dtype.kind == "b"]
         raise DataError(
-            "E281",
+            "E045",
             f"var has no truth-valued column {column!r}; it has {listed(known) or 'none'}",
             fix="scanpy.pp.highly_variable_genes(adata) makes one, or --genes hvg:2000",
         )
@@ -293,7 +293,7 @@ def _counts(data: Any, origin: str, layer: str) -> tuple[str, Any, Any]:
         known = [str(name) for name in data.layers]
         near = nearest(layer, known)
         raise DataError(
-            "E281",
+            "E045",
             f"{origin} has no layer {layer!r}; its layers are {listed(known) or 'none'}",
             fix=f"--layer {near}" if near else "leave it out: X is read if it holds counts",
             layer=layer,

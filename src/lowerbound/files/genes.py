@@ -28,8 +28,8 @@ def of_genes(
         keep: columns that stay as well, such as the batch in a table.
 
     Raises:
-        DataError: E281 for a gene or a column of `var` that is not there, or a file without names.
-        UsageError: E281 for a number of variable genes out of range.
+        DataError: E045 for a gene or a column of `var` that is not there, or a file without names.
+        UsageError: E240 for a number of variable genes out of range, E236 for those of a table.
         ResourceError: E310 for variable genes without scanpy.
     """
     words = [genes] if isinstance(genes, str) else list(map(str, genes))
@@ -40,7 +40,7 @@ def of_genes(
     if unknown or not names:
         near = nearest(unknown[0], list(known)) if unknown else None
         raise DataError(
-            "E281",
+            "E045",
             f"{len(unknown):,} of {len(names):,} genes are not in {given.origin}: "
             f"{listed(unknown)}",
             fix=f"did you mean {near!r}?" if near else "give genes that the data have",
@@ -74,7 +74,7 @@ def _listed(path: Path) -> list[str]:
     names = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not names:
         raise DataError(
-            "E281", f"{place(path)} names no genes", fix="write one name on each line, as UTF-8"
+            "E045", f"{place(path)} names no genes", fix="write one name on each line, as UTF-8"
         )
     return names
 
@@ -88,7 +88,7 @@ def _variable(given: Data, number: str) -> list[str]:
     """Return the most variable genes of log-normalised counts, by scanpy."""
     if not number.isdecimal() or not 0 < int(number) <= len(given.names):
         raise UsageError(
-            "E281",
+            "E240",
             f"--genes {VARIABLE}{number} must name a number of genes from 1 to "
             f"{len(given.names):,}, those of {given.origin}",
             fix=f"--genes {VARIABLE}{min(2000, len(given.names))}",
@@ -96,7 +96,7 @@ def _variable(given: Data, number: str) -> list[str]:
     scanpy, whole = _scanpy(), given.whole()
     if not isinstance(whole, Matrix):
         raise UsageError(
-            "E281",
+            "E236",
             f"{given.origin} is a table: the most variable genes are computed of an AnnData",
             fix="--genes FILE, with one name on each line",
         )

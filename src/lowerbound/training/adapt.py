@@ -57,7 +57,7 @@ def adapted(
 
     Raises:
         UsageError: E246 for a model that is not of counts.
-        DataError: E282 for a new level with too few cells.
+        DataError: E046 for a new level with too few cells.
     """
     coding = model.counts_coding
     frame = read(data, wanted=coding.wanted())
@@ -132,7 +132,7 @@ def _with_new(factor: Factor, frame: Whole, genes: tuple[str, ...]) -> Factor:
     if few:
         word, rows = next(iter(few.items()))
         raise DataError(
-            "E282",
+            "E046",
             f"{frame.origin} has {rows} cells of the new level {word!r} of {factor.name}, and it "
             f"takes {FEWEST} at least to learn it",
             fix="leave these cells out, or embed without --adapt",
