@@ -4,6 +4,8 @@ import anndata
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 import torch
@@ -63,7 +65,7 @@ def made(seed=0, cells=CELLS):
 
 def fitted():
     return lowerbound.fit(
-        made(), "counts", batch="site", latent=4, preset="fast", max_epochs=40, device="cpu"
+        made(), "counts", batch="site", latent=4, preset="fast", max_epochs=200, device="cpu"
     )
 
 
@@ -199,7 +201,7 @@ def test_layers_are_written_into_a_copy_of_the_file(here, model):
     assert np.isfinite(layer[:, [1, 3]]).all()
     assert np.isnan(np.delete(layer, [1, 3], 1)).all()
     assert main([*few, "--library", "own", "--out", "few.parquet"]) == 0
-    names = pa.parquet.read_table("few.parquet").column_names
+    names = pq.read_table("few.parquet").column_names
     assert names == ["row", "gene3", "gene1", "gene3_sd", "gene1_sd"]
     assert main([*words, "--out", "again.h5ad", "--seed", "3"]) == 0
     again = ["reconstruct", "m.vae", "again.h5ad", *words[3:], "--out", "twice.h5ad"]
@@ -234,9 +236,7 @@ def test_the_expected_false_discovery_rate_is_the_mean_error_of_the_list():
 
 def found_in(table, rate=0.05):
     return set(
-        table.filter(pa.compute.less_equal(table["false_discovery_rate"], rate))[
-            "gene"
-        ].to_pylist()
+        table.filter(pc.less_equal(table["false_discovery_rate"], rate))["gene"].to_pylist()
     )
 
 

@@ -175,12 +175,12 @@ def counts(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
         encoder: nn.Module = ConditionalEncoder(reader, [features, *hidden], batches)
     else:
         encoder = Single(nn.Sequential(reader, trunk([features, *hidden])))
-    family: LibraryCounts = LibraryCounts(features, likelihood)
     if learned:
-        family = LearnedLibraryCounts(features, likelihood, batches)
-        net: nn.Module = nn.Linear(hidden[0], family.numbers(features))
-        likely: Conditional = LearnedLibraryConditional(net, family, hidden[0])
+        own = LearnedLibraryCounts(features, likelihood, batches)
+        net = nn.Linear(hidden[0], own.numbers(features))
+        likely: Conditional = LearnedLibraryConditional(net, own, hidden[0])
     else:
+        family = LibraryCounts(features, likelihood)
         net = nn.Linear(hidden[0], family.numbers(features))
         likely = LibraryConditional(AllButLast(net), family)
     return LatentModel(encoder, [level], likely, LibraryStart(1 + batches))
