@@ -67,6 +67,13 @@ def batch_rows(n: int) -> tuple[Tensor, Tensor]:
     return x, torch.cat([total, batch, torch.randn(n, 1, generator=source)], 1)
 
 
+def label_rows(n: int) -> tuple[Tensor, Tensor]:
+    """n -> n rows of counts with a covariate of numbers, and one of two labels or none."""
+    x, context = batch_rows(n)
+    labels = context[:, 1:3] * (torch.arange(n) % 3 > 0)[:, None]
+    return x, torch.cat([context[:, :1], context[:, 3:], labels], 1)
+
+
 SIZE = (5, 4)  # of a picture: neither side can be halved twice
 
 
@@ -173,6 +180,7 @@ RECIPES = {
     **{f"table {s}": _table(s) for s in ("gaussian", "student", "laplace")},
     **{f"counts {s}": _counts(s) for s in ("nb", "zinb", "poisson")},
     "counts of batches": _counts("nb", batch_rows, batches=3),
+    "counts with labels": _counts("nb", label_rows, batches=1, labels=2),
     "counts learned library": _counts("nb", batch_rows, batches=3, library="learned"),
     "counts with covariates": _counts("zinb", batch_rows, batches=3, conditional_encoder=True),
     **{

@@ -33,6 +33,7 @@ __all__ = [
     "differential_expression",
     "expression",
     "fit",
+    "label",
     "transfer_labels",
 ]
 
@@ -43,6 +44,7 @@ def fit(
     layer: str | None = None,
     batch: str | Sequence[str] = (),
     covariates: str | Sequence[str] = (),
+    labels: str | None = None,
     genes: str | Sequence[str] | None = None,
     copy: bool = False,
     **options: Any,
@@ -55,6 +57,7 @@ def fit(
             holds counts.
         batch: columns of `obs` of levels that the model is conditional on, such as the donor.
         covariates: columns of `obs` of numbers that it is conditional on.
+        labels: a column of `obs` with labels that some cells have; see `label`.
         genes: the genes to model: "hvg:2000" for the most variable ones by scanpy, the name of a
             truth-valued column of `var` such as "highly_variable", or names; None for all.
         copy: leave `adata` as it is, and write into a copy.
@@ -73,7 +76,8 @@ def fit(
     if genes is not None:
         given = of_genes(given, cells, genes)
     recipe = options.pop("recipe", "counts")
-    model = _fit(given, recipe, batch=batch, covariates=covariates, **options)
+    how = {"batch": batch, "covariates": covariates, "labels": labels}
+    model = _fit(given, recipe, **how, **options)
     if copy:
         return model, annotate(model, adata, copy=True)
     annotate(model, adata)
@@ -114,6 +118,29 @@ def adapt(model: Model, adata: AnnData, *, steps: int = STEPS, seed: int = 0) ->
         DataError: E046 for a new batch with too few cells.
     """
     return adapted(model, anndata.rna_of(adata), steps=steps, seed=seed)
+
+
+def label(model: Model, adata: AnnData, *, draws: int = 25, copy: bool = False) -> AnnData | None:
+    """Write the likeliest label of every cell by a model that was fitted with `labels`.
+
+    It is in ``obs["lowerbound_label"]``, its probability in
+    ``obs["lowerbound_label_probability"]``.
+
+    Args:
+        model: a model of counts that learned labels.
+        adata: the cells.
+        draws: draws from the posterior of each cell.
+        copy: leave `adata` as it is, and return a copy with the results.
+
+    Returns:
+        The copy, or None.
+    """
+    made = adata.copy() if copy else adata
+    cells = anndata.rna_of(made)
+    found = model.label_probabilities(cells, draws=draws)
+    cells.obs["lowerbound_label"] = found["label"].to_pylist()
+    cells.obs["lowerbound_label_probability"] = found["probability"].to_numpy()
+    return made if copy else None
 
 
 def transfer_labels(

@@ -69,6 +69,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         batch: names of columns of levels that the model is conditional on, such as the donor of
             a cell; for the recipe counts.
         covariates: names of columns of numbers that the model is conditional on.
+        labels: name of a column of labels that some rows have, see `lowerbound.fit`.
         drop: names of columns to leave out.
         scaling: scaling of numbers: "standard", "quantile", or "blend" (the mean of both).
         alarm_rate: share of normal rows that `predict` may label as outliers.
@@ -105,6 +106,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         types: Mapping[str, str] | None = None,
         batch: str | Sequence[str] | None = None,
         covariates: str | Sequence[str] | None = None,
+        labels: str | None = None,
         drop: Sequence[str] | None = None,
         scaling: str = Plan.transform,
         alarm_rate: float | str = Plan.alarm_rate,
@@ -123,6 +125,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.types = types
         self.batch = batch
         self.covariates = covariates
+        self.labels = labels
         self.drop = drop
         self.scaling = scaling
         self.alarm_rate = alarm_rate
@@ -431,10 +434,11 @@ def plan_of(parameters: Mapping[str, Any]) -> Plan:
             raise UsageError("E245", message, fix=f"leave out {name} for its default")
     drop = chosen.pop("drop")
     given = [chosen.pop(name) for name in ("batch", "covariates")]
+    labels = chosen.pop("labels")
     types = {str(name): kind for name, kind in (chosen.pop("types") or {}).items()}
     return Plan(
         settings={name: _plain(v) for name, v in (chosen.pop("settings") or {}).items()},
-        types=with_covariates(types, *(() if names is None else names for names in given)),
+        types=with_covariates(types, given[0] or (), given[1] or (), labels),
         drop=(drop,) if isinstance(drop, str) else tuple(map(str, () if drop is None else drop)),
         transform=chosen.pop("scaling"),
         seed=seed_of(chosen.pop("random_state")),
@@ -487,6 +491,7 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "types": (_one_of(_NOTHING, Mapping), "a dict of columns and kinds"),
     "batch": (_one_of(_NOTHING, Sequence, np.ndarray), "a column name, or a list of them"),
     "covariates": (_one_of(_NOTHING, Sequence, np.ndarray), "a column name, or a list of them"),
+    "labels": (_one_of(_NOTHING, str), "a column name or None"),
     "drop": (_one_of(_NOTHING, Sequence, np.ndarray), "a list of column names"),
     "latent": (_one_of(_NOTHING, str, Integral), 'a whole number, "auto" or None'),
     "alarm_rate": (_one_of(str, Real), 'a number or "0.1%"'),

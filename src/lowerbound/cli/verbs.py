@@ -64,6 +64,13 @@ VERBS: dict[str, Verb] = {
     "embed": Verb(
         f"{_HERE}.embed:embed", _USE, "M.vae PATH", "write a few latent numbers for each row", True
     ),
+    "label": Verb(
+        f"{_HERE}.label:label",
+        _USE,
+        "M.vae PATH",
+        "give cells the labels that the model learned",
+        True,
+    ),
     "sample": Verb(f"{_HERE}.sample:sample", _USE, "M.vae", "draw new rows or pictures", True),
     "impute": Verb(f"{_HERE}.impute:impute", _USE, "M.vae PATH", "fill in missing values", True),
     "reconstruct": Verb(

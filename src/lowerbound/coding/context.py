@@ -32,6 +32,7 @@ from lowerbound.errors import DataError, UsageError, nearest
 from lowerbound.files.data import Whole
 
 BATCH, COVARIATE = "batch", "covariate"  # the kinds of columns that declare them
+LABEL = "label"  # the kind of a column of labels
 
 
 class CodedCovariate(NamedTuple):
@@ -102,11 +103,15 @@ class Factor:
 
     def encode(self, column: pa.ChunkedArray) -> CodedCovariate:
         """Return the share of each level in each row."""
-        known = Known(list(self.levels), pa.string())
-        places, words = levels_of(column, self.name)
-        codes = torch.tensor([*known.find(words, pa.string()), -1])[torch.tensor(places)]
+        codes = self.codes(column)
         rows = torch.cat([torch.eye(self.width), self.usual[None]])
         return CodedCovariate(rows[codes], unseen=int((codes < 0).sum()))
+
+    def codes(self, column: pa.ChunkedArray) -> Tensor:
+        """Return the index of the level of each row, (n,); -1 for unknown and missing ones."""
+        known = Known(list(self.levels), pa.string())
+        places, words = levels_of(column, self.name)
+        return torch.tensor([*known.find(words, pa.string()), -1])[torch.tensor(places)]
 
     def decode(self, values: Tensor) -> pa.Array:
         """Return the level of each row, in the type of the column."""
@@ -235,6 +240,7 @@ class Measure:
 
 Covariate = Factor | Measure
 _KINDS: dict[str, type[Factor] | type[Measure]] = {BATCH: Factor, COVARIATE: Measure}
+_LOOKED = {**_KINDS, LABEL: Factor}
 
 
 class CodedContext(NamedTuple):
@@ -268,7 +274,7 @@ class Context:
         """Return the covariates of rows.
 
         Args:
-            kinds: "batch" or "covariate" by the name of a column.
+            kinds: "batch", "label" (also a factor) or "covariate" by the name of a column.
             parts: the rows, which are not looked at where there is no covariate.
 
         Raises:
@@ -278,8 +284,8 @@ class Context:
         looked: dict[str, list[Any]] = {name: [] for name in kinds}
         for part in parts if kinds else ():
             for name, kind in kinds.items():
-                looked[name].append(_KINDS[kind].look(annotation(part, name), name))
-        made = [_KINDS[kind].of(name, looked[name]) for name, kind in kinds.items()]
+                looked[name].append(_LOOKED[kind].look(annotation(part, name), name))
+        made = [_LOOKED[kind].of(name, looked[name]) for name, kind in kinds.items()]
         return cls(tuple(made))
 
     @classmethod
@@ -447,6 +453,6 @@ def _without_values(name: str, kind: str) -> DataError:
     return DataError(
         "E033",
         f"column {name!r} cannot be the {kind}: no row has a value",
-        fix=f"choose another column: --{kind} COLUMN, or leave it out",
+        fix="choose another column, or leave it out",
         column=name,
     )

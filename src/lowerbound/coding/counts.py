@@ -15,7 +15,7 @@ from scipy import sparse
 from torch import Tensor
 
 from lowerbound.coding.base import Coded, Conditions, Group, table_of
-from lowerbound.coding.context import Context, Factor, split_kinds
+from lowerbound.coding.context import LABEL, Context, Factor, split_kinds
 from lowerbound.coding.filling import filled
 from lowerbound.coding.rows import Sparse
 from lowerbound.columns.arrow import floats, is_number, listed, plain
@@ -79,6 +79,7 @@ class CountsCoding:
         layer: the layer of an AnnData with the counts; "" chooses it.
         shares: of each gene in all counts of training, to complete the total of a row that lacks
             some genes; () for models of versions before 1.0.
+        labels: the column of labels that the model describes beside the counts, and its levels.
     """
 
     names: tuple[str, ...]
@@ -86,6 +87,7 @@ class CountsCoding:
     profiles: tuple[Profile, ...] | None = None
     layer: str = ""
     shares: tuple[float, ...] = ()
+    labels: Factor | None = None
 
     @classmethod
     def fit(
@@ -118,24 +120,31 @@ class CountsCoding:
         Args:
             parts: the rows.
             names: of the columns.
-            types: the declared kinds of columns, all of which are covariates.
+            types: the declared kinds of columns, all of which are covariates or labels.
             drop: names to leave out.
 
         Raises:
-            UsageError: E249 for `types` other than covariates, E203 for an unknown name.
+            UsageError: E249 for `types` other than covariates and one column of labels, E203 for
+                an unknown name.
             DataError: E031 where one is missing, E033 where it has no value.
         """
         kinds, others = split_kinds(types)
-        if others:
+        labels = {name: kind for name, kind in others.items() if kind == LABEL}
+        others = {name: kind for name, kind in others.items() if kind != LABEL}
+        if others or len(labels) > 1:
+            wrong = listed([f"{n}={k}" for n, k in (others or labels).items()])
             raise UsageError(
                 "E249",
-                "the recipe counts knows the kinds batch and covariate only, since all other "
-                f"columns are counts: not {listed([f'{n}={k}' for n, k in others.items()])}",
-                fix="--batch COLUMN, --covariate COLUMN, or leave it out",
+                "the recipe counts knows the kinds batch, covariate and one label only, since all "
+                f"other columns are counts: not {wrong}",
+                fix="--batch COLUMN, --covariate COLUMN, --labels COLUMN, or leave it out",
             )
-        context = Context.seen(kinds, parts)
-        left = {*matched(drop, names, "drop"), *kinds}
-        return cls(tuple(n for n in names if n not in left), context)
+        found = Context.seen({**kinds, **labels}, parts).covariates
+        left = {*matched(drop, names, "drop"), *kinds, *labels}
+        label = found[-1] if labels else None
+        assert label is None or isinstance(label, Factor), "labels are levels"
+        context = Context(found[: len(kinds)])
+        return cls(tuple(n for n in names if n not in left), context, labels=label)
 
     def with_shares(self, sums: ArrayLike) -> CountsCoding:
         """Return the coding with the share of each gene in the counts of training.
@@ -184,7 +193,9 @@ class CountsCoding:
             profiles = None if kept is None else tuple(Profile.restored(each) for each in kept)
             context = Context.restored(document["covariates"])
             shares = tuple(map(float, document.get("shares", ())))
-            return cls(names, context, profiles, document.get("layer", ""), shares)
+            label = document.get("labels")
+            own = None if label is None else Context.restored([label]).factors[0]
+            return cls(names, context, profiles, document.get("layer", ""), shares, own)
         batches, depths = document.get("batches"), document.get("depths")
         batch = Factor(document.get("batch", ""), batches or {}, document.get("dtype", "string"))
         context = Context((batch,) if batches else ())
@@ -213,8 +224,9 @@ class CountsCoding:
 
     def arguments(self) -> dict[str, Any]:
         """The number of columns, and of the numbers of covariates where there are any."""
-        width = self.covariates.width
-        return {"features": len(self.names), **({"batches": width} if width else {})}
+        sizes = {"batches": self.covariates.width}
+        sizes["labels"] = 0 if self.labels is None else self.labels.width
+        return {"features": len(self.names), **{n: size for n, size in sizes.items() if size}}
 
     def places(self, genes: Sequence[str] | None) -> list[int]:
         """Return the positions of genes, in their order; of all genes for None.
@@ -266,8 +278,9 @@ class CountsCoding:
         context = torch.from_numpy(logs.astype(np.float32))[:, None]
         others = self.covariates.encode(frame, self.names)
         nothing = np.zeros(len(totals))
+        context = torch.cat([context, others.values, self.given_labels(frame)], 1)
         return Coded(
-            Sparse(matrix, torch.cat([context, others.values], 1), absent),
+            Sparse(matrix, context, absent),
             lambda: nothing,
             nothing,
             unseen=others.unseen,
@@ -275,6 +288,13 @@ class CountsCoding:
             missing=others.missing,
             notes=notes,
         )
+
+    def given_labels(self, frame: Whole) -> Tensor:
+        """Return 1 for the label of each row, (n, labels); rows without a known one have 0s."""
+        if self.labels is None or self.labels.name not in frame.annotations.column_names:
+            return torch.zeros(frame.rows, 0 if self.labels is None else self.labels.width)
+        rows = torch.cat([torch.eye(self.labels.width), torch.zeros(1, self.labels.width)])
+        return rows[self.labels.codes(frame.annotations[self.labels.name])]
 
     def _absent(self, there: NDArray[np.bool_], frame: Whole) -> str:
         """Return a note on missing genes, or raise E031 if they are too many."""
@@ -356,7 +376,8 @@ class CountsCoding:
                 if total is None:
                     totals[own] = np.asarray(profile.totals, np.int64)[chosen]
         logs = torch.from_numpy(np.log(np.maximum(totals, 1.0)).astype(np.float32))[:, None]
-        return torch.cat([logs, self.covariates.imposed(made, asked)], 1)
+        none = torch.zeros(n, 0 if self.labels is None else self.labels.width)
+        return torch.cat([logs, self.covariates.imposed(made, asked), none], 1)
 
     def _total(self, asked: Mapping[str, float]) -> float | None:
         """Return the total that is asked, if any: a covariate may have that name."""
@@ -476,6 +497,8 @@ class CountsCoding:
             document["layer"] = self.layer
         if self.shares:
             document["shares"] = list(self.shares)
+        if self.labels is not None:
+            document["labels"] = self.labels.document()
         if self.profiles is not None:
             document["profiles"] = [each.as_values() for each in self.profiles]
         return document

@@ -13,14 +13,17 @@ from lowerbound.files.data import Whole
 from lowerbound.nn.distributions.base import Observed, sample
 from lowerbound.nn.distributions.counts import sample_of_total
 from lowerbound.nn.distributions.families import Conditional
+from lowerbound.nn.distributions.labelled import Labelled
 from lowerbound.nn.distributions.learned_library import IntegratedLibrary, LearnedLibraryCounts
 from lowerbound.nn.distributions.table_rows import LibraryCounts
 from lowerbound.nn.latents.posteriors import Plain
 from lowerbound.nn.latents.priors import Mixture, StandardNormal
 from lowerbound.nn.model import LatentModel, Level
-from lowerbound.nn.networks.mlp import FilledReader, MappedReader, Single, trunk
+from lowerbound.nn.networks.mlp import MLP, FilledReader, MappedReader, Single, trunk
 from lowerbound.recipes.choosing import choice
 from lowerbound.recipes.record import Recipe, Suggestion
+
+HEAD = 32  # hidden units of the network of labels
 
 
 class LibraryStart(nn.Module):
@@ -128,6 +131,66 @@ class LibraryConditional(Conditional):
         return super().forward(h, h[:, -1:], *context)
 
 
+class WithoutLabels(nn.Module):
+    """An encoder that does not see the labels, which are the last numbers of the context.
+
+    Args:
+        inner: the encoder.
+        labels: number of labels.
+    """
+
+    def __init__(self, inner: nn.Module, labels: int) -> None:
+        super().__init__()
+        self.inner, self.labels = inner, labels
+
+    def forward(self, x: Tensor, context: Tensor | None) -> list[Tensor]:
+        """Return the features of each level."""
+        return self.inner(x, None if context is None else context[:, : -self.labels])
+
+
+class LabelledDecoder(nn.Module):
+    """Decoder (context, z) -> [the state of another decoder, z, labels].
+
+    Args:
+        inner: the decoder, which does not see the labels.
+        labels: number of labels, the last numbers of the context.
+    """
+
+    def __init__(self, inner: nn.Module, labels: int) -> None:
+        super().__init__()
+        self.inner, self.labels = inner, labels
+
+    def forward(self, h: Tensor, z: Tensor) -> Tensor:
+        """Return the next state."""
+        own = self.inner(h[:, : -self.labels], z)
+        return torch.cat([own, z, h[:, -self.labels :]], 1)
+
+
+class LabelledConditional(nn.Module):
+    """p(x, y | z, context) of counts x and a label y, if the row has one.
+
+    Args:
+        inner: p(x | h).
+        latent: size of z.
+        labels: number of labels.
+    """
+
+    def __init__(self, inner: nn.Module, latent: int, labels: int) -> None:
+        super().__init__()
+        self.inner, self.head = inner, MLP([latent, HEAD, labels])
+        self.sizes = latent, labels
+
+    def forward(self, h: Tensor) -> Labelled:
+        """Return the joint distribution."""
+        latent, labels = self.sizes
+        own, z, given = h.split([h.shape[1] - latent - labels, latent, labels], 1)
+        return Labelled(self.inner(own.contiguous()), self.logits(z), given)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Return unnormalised log p(y | z), (B, labels)."""
+        return self.head(z.contiguous()).float()
+
+
 def counts(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model file holds
     features: int,
     latent: int = 10,
@@ -137,6 +200,7 @@ def counts(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
     components: int = 0,
     conditional_encoder: bool = False,
     library: str = "given",
+    labels: int = 0,
 ) -> LatentModel:
     """A VAE for counts with a library size, such as single cells: p(x | z, library, covariates).
 
@@ -159,6 +223,9 @@ def counts(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
         library: "given": the total of a row is known, and the model is of its composition;
             "learned": it has a log-normal distribution that depends on the covariates and is
             integrated out, so that the model is of the total, too (slower).
+        labels: number of labels, of which a row may have one: the last numbers of the context.
+            The model is then of counts and label together, p(x | z) p(y | z), and a row without
+            a label has p(x | z).
     """
     choice("likelihood", likelihood, dict.fromkeys(["nb", "zinb", "poisson"]))
     learned = choice("library", library, {"given": False, "learned": True})
@@ -183,7 +250,12 @@ def counts(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model fi
         family = LibraryCounts(features, likelihood)
         net = nn.Linear(hidden[0], family.numbers(features))
         likely = LibraryConditional(AllButLast(net), family)
-    return LatentModel(encoder, [level], likely, LibraryStart(1 + batches))
+    likelihood_of: nn.Module = likely
+    if labels:
+        encoder = WithoutLabels(encoder, labels)
+        level.advance = LabelledDecoder(level.advance, labels)
+        likelihood_of = LabelledConditional(likely, latent, labels)
+    return LatentModel(encoder, [level], likelihood_of, LibraryStart(1 + batches + labels))
 
 
 def with_covariates(model: LatentModel, wide: LatentModel, mix: Tensor) -> list[nn.Parameter]:
@@ -199,13 +271,13 @@ def with_covariates(model: LatentModel, wide: LatentModel, mix: Tensor) -> list[
         The parameters of `wide` whose first columns are the weights of the covariates.
     """
     old, count = model.state_dict(), mix.shape[1]
-    covariates = [name for name in _OF_COVARIATES if name in old]
+    covariates = [name for name in old if name.replace("inner.", "") in _OF_COVARIATES]
     new = {name: weights.clone() for name, weights in old.items()}
     for name in covariates:
         own, others = old[name][:, :count], old[name][:, count:]
         new[name] = torch.cat([own @ mix.T.to(own), others], 1)
-    usual = torch.zeros(1 + len(mix))
-    usual[0] = old[_USUAL][0]
+    usual = torch.zeros(1 + len(mix) + len(old[_USUAL]) - 1 - count)
+    usual[0], usual[1 + len(mix) :] = old[_USUAL][0], old[_USUAL][1 + count :]
     for place, each in enumerate(mix):
         known = (each == 1).nonzero()
         usual[1 + place] = old[_USUAL][1 + known[0]] if len(known) else 0.0
@@ -237,6 +309,7 @@ def _draw_totals(
     """Draw counts that add up to the library size of their row."""
     if context is None:
         return sample(px, source)
+    px = px.rows if isinstance(px, Labelled) else px
     cells = px.cells if isinstance(px, Observed) else px
     if isinstance(cells, IntegratedLibrary):
         cells = cells.drawn(source)

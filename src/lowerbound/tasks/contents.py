@@ -258,6 +258,7 @@ class _CountsDocument(_Part):
     covariates: list[Annotated[_Factor | _Measure, Field(discriminator="kind")]] = []
     layer: str = Field(default="", max_length=200)
     shares: list[Share] = Field(default=[], max_length=MOST_LISTED)
+    labels: _Factor | None = None
     profiles: list[_Profile] | None = Field(default=None, min_length=1, max_length=MOST_LISTED)
     batch: str = ""
     batches: dict[str, Rows] | None = None

@@ -1,12 +1,20 @@
-"""Transfer labels from labelled cells to others, by their neighbours in latent space."""
+"""Labels of cells: by a model that learned some, or by labelled neighbours in latent space."""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from torch import Tensor, nn
+
+from lowerbound.coding.rows import Batch, Rows
+from lowerbound.tasks.expression import posterior_draws
+from lowerbound.tasks.finite import using
+from lowerbound.tasks.metrics import ONCE, TILE, by_tiles
 
 NEIGHBOURS = 15
 LEVEL = 0.05  # p-value at or below which a cell has none of the labels
@@ -67,3 +75,64 @@ def transferred(
     label = levels[best].astype(object)
     label[p <= level] = None
     return Transferred(label, votes[np.arange(len(query)), best], p)
+
+
+BINS = 10  # of probabilities, in which the calibration error is measured
+
+
+def label_logits(model: nn.Module, rows: Rows, draws: int = 25, seed: int = 0) -> Tensor:
+    """Return log p(y | z) before normalisation for draws of z, (n, draws, labels).
+
+    Args:
+        model: a model of counts that learned labels.
+        rows: the cells.
+        draws: draws of z from the posterior of each cell.
+        seed: seed of the draws.
+    """
+    head: Any = model.get_submodule("likelihood")
+
+    def work(batch: Batch) -> Tensor:
+        found = posterior_draws(model, batch, draws, seed)
+        return torch.stack([head.logits(z["z"]) for z in found], 1)
+
+    with using(model):
+        return by_tiles(model, rows, work, TILE, ONCE)
+
+
+def probabilities(logits: Tensor, temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return the probability of each label, (n, labels): the mean over draws of z."""
+    return (logits.double() / temperature).softmax(-1).mean(1).numpy()
+
+
+def tempered(logits: Tensor, labels: NDArray[np.int64]) -> float:
+    """Return the temperature that gives held-out labels the largest likelihood.
+
+    References:
+        Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks", 2017,
+        https://arxiv.org/abs/1706.04599
+
+    Args:
+        logits: (n, draws, labels) of the held-out cells.
+        labels: (n,) their labels, from 0.
+    """
+
+    def nats(log_temperature: float) -> float:
+        p = probabilities(logits, float(np.exp(log_temperature)))
+        return -float(np.log(p[np.arange(len(labels)), labels].clip(1e-12)).mean())
+
+    return float(np.exp(minimize_scalar(nats, bounds=(-2.0, 2.0), method="bounded").x))
+
+
+def calibration_error(p: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Return the expected calibration error of the likeliest labels, from 0 to 1.
+
+    It is the distance of confidence and accuracy, averaged over `BINS` of equally many cells.
+
+    Args:
+        p: (n, labels) probabilities.
+        labels: (n,) the labels, from 0.
+    """
+    sure, right = p.max(1), p.argmax(1) == labels
+    parts = np.array_split(np.argsort(sure, kind="stable"), min(BINS, len(sure)))
+    far = [abs(sure[part].mean() - right[part].mean()) * len(part) for part in parts]
+    return float(sum(far) / len(sure))

@@ -40,6 +40,7 @@ from lowerbound.tasks.evaluate import Evaluation
 from lowerbound.tasks.explain import explained
 from lowerbound.tasks.expression import At, expression
 from lowerbound.tasks.finite import finite
+from lowerbound.tasks.labels import label_logits, probabilities
 from lowerbound.tasks.latent_meaning import LatentMeaning, latent_meanings
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
 from lowerbound.tasks.plots import Plots, plane
@@ -825,6 +826,43 @@ class Model(TrainedState):
         )
         order = np.lexsort([-np.abs(found.lfc), -found.probability])
         return table.take(pa.array(order))
+
+    def label_probabilities(self, data: object, *, draws: int = 25, seed: int = 0) -> pa.Table:
+        """Return the probability of each label for every cell, by a model that learned labels.
+
+        They are the mean over draws of z from the posterior of the cell, which does not see its
+        label, at the temperature that the held-out labelled cells of the fit have chosen.
+
+        Args:
+            data: cells: a path, an AnnData, a data frame, ...
+            draws: draws of z for each cell.
+            seed: seed of the draws.
+
+        Returns:
+            A row per cell: label, the likeliest, probability, and a column for each label.
+
+        Raises:
+            UsageError: E246 for a model without labels.
+        """
+        return self.label_probabilities_coded(self.encode(data)[1], draws, seed)
+
+    def label_probabilities_coded(self, coded: Coded, draws: int = 25, seed: int = 0) -> pa.Table:
+        """Return the probabilities of the labels of rows that are coded already."""
+        labels = self.counts_coding.labels
+        if labels is None:
+            raise UsageError(
+                "E246",
+                "the model learned no labels",
+                fix="lowerbound fit CELLS.h5ad --labels COLUMN",
+            )
+        temperature = self.facts.get("labels", {}).get("temperature", 1.0)
+        logits = label_logits(self.model, coded.rows, draws, seed)
+        p = finite(probabilities(logits, temperature), "probabilities")
+        levels = list(labels.levels)
+        label = labels.decode(torch.from_numpy(p))
+        columns = {"label": label, "probability": p.max(1)}
+        columns |= {level: p[:, place] for place, level in enumerate(levels)}
+        return pa.table(columns)
 
     def predictive_checks(self, data: object, *, draws: int = 10, seed: int = 0) -> pa.Table:
         """Compare counts with counts that the model draws for the same cells.

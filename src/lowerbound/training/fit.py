@@ -18,6 +18,7 @@ from lowerbound import noise
 from lowerbound._version import __version__
 from lowerbound.coding import large
 from lowerbound.coding.base import Coded, Coding
+from lowerbound.coding.counts import CountsCoding
 from lowerbound.coding.pairs import read_pairs
 from lowerbound.coding.rows import Rows, fingerprint, subset, tile_of, tiles
 from lowerbound.coding.tables import TableCoding
@@ -39,6 +40,7 @@ from lowerbound.recipes.hierarchies import halved
 from lowerbound.recipes.record import TELLS_OF_GAPS, CodingMaker
 from lowerbound.recipes.tables import row_model
 from lowerbound.tasks import latent_use, metrics
+from lowerbound.tasks.labels import calibration_error, label_logits, probabilities, tempered
 from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.tasks.scoring import levels_lacking
 from lowerbound.tasks.trained import Model
@@ -102,6 +104,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     types: Mapping[str, str] | None = None,
     batch: str | Sequence[str] = (),
     covariates: str | Sequence[str] = (),
+    labels: str | None = None,
     drop: Sequence[str] = (),
     transform: str | None = None,
     alarm_rate: float | str | None = None,
@@ -136,6 +139,9 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         batch: columns of levels that the model is conditional on, such as the donor of a cell;
             for the recipe counts. They are not modelled themselves.
         covariates: columns of numbers that the model is conditional on.
+        labels: a column of labels, such as cell types, that only some rows need to have: the
+            model learns to tell them, and `Model.label_probabilities` gives them to all rows; for
+            the recipe counts.
         drop: columns to leave out.
         transform: scaling of numeric columns: "blend", "standard" or "quantile".
         alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%". If the
@@ -173,8 +179,8 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     """
     named, began = locals(), time.monotonic()
     chosen = {name: named[name] for name in _FIELDS if named[name] not in (None, ())}
-    if batch or covariates:
-        chosen["types"] = with_covariates(types or {}, batch, covariates)
+    if batch or covariates or labels is not None:
+        chosen["types"] = with_covariates(types or {}, batch, covariates, labels)
     given, suits = _given(data, recipe, targets, chosen)
     more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
@@ -365,7 +371,37 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     fitted = _with_proposal(plan, fitted._replace(model=model, arguments=arguments), inputs)
     fitted = _with_rows(plan, fitted, inputs)
     # After the refit, whose forecast is rough: the rows that remain absorb its error.
-    return calibrated(plan, frame, _limited(plan, inputs, fitted), fitted)
+    model = calibrated(plan, frame, _limited(plan, inputs, fitted), fitted)
+    return _with_calibrated_labels(model, inputs)
+
+
+def _with_calibrated_labels(model: Model, inputs: FitInputs) -> Model:
+    """Choose the temperature of label probabilities by labelled held-out rows, if any."""
+    coding = inputs.coding
+    if not isinstance(coding, CountsCoding) or coding.labels is None:
+        return model
+    rows = subset(inputs.coded.rows, inputs.split.calibration)
+    given = torch.cat([rows.take(part).context for part in _pieces(len(rows))])
+    given = given[:, -coding.labels.width :]
+    known = given.any(1).nonzero()[:, 0]
+    if not len(known):
+        return model
+    logits = label_logits(model.model, subset(rows, known))
+    codes = given[known].argmax(1).numpy()
+    temperature = tempered(logits, codes)
+    p = probabilities(logits, temperature)
+    model.facts["labels"] = {
+        "temperature": temperature,
+        "rows": len(known),
+        "accuracy": float((p.argmax(1) == codes).mean()),
+        "calibration_error": calibration_error(p, codes),
+    }
+    return model
+
+
+def _pieces(n: int) -> Sequence[Tensor]:
+    """Return the indices of n rows in parts, which are dense one at a time."""
+    return torch.arange(n).split(256)
 
 
 def _limited(plan: Plan, inputs: FitInputs, fitted: Fitted) -> FitInputs:

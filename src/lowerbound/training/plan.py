@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lowerbound.coding.context import BATCH, COVARIATE
+from lowerbound.coding.context import BATCH, COVARIATE, LABEL
 from lowerbound.errors import UsageError, nearest
 from lowerbound.recipes import Recipe, find
 from lowerbound.tasks.objective_settings import OBJECTIVE, complete
@@ -158,7 +158,10 @@ class Plan:
 
 
 def with_covariates(
-    types: Mapping[str, str], batch: str | Sequence[str], covariates: str | Sequence[str]
+    types: Mapping[str, str],
+    batch: str | Sequence[str],
+    covariates: str | Sequence[str],
+    labels: str | None = None,
 ) -> dict[str, str]:
     """Return kinds of columns that include those of covariates.
 
@@ -166,12 +169,14 @@ def with_covariates(
         types: kinds by the name of the column.
         batch: the columns of levels that the model is conditional on.
         covariates: the columns of numbers.
+        labels: the column of labels that is modelled beside the counts; None for none.
 
     Raises:
         UsageError: E236 for a column that is declared twice.
     """
     kinds = dict(types)
-    for kind, names in ((BATCH, batch), (COVARIATE, covariates)):
+    own = () if labels is None else (labels,)
+    for kind, names in ((BATCH, batch), (COVARIATE, covariates), (LABEL, own)):
         for name in (names,) if isinstance(names, str) else map(str, names):
             if kinds.setdefault(name, kind) != kind:
                 raise UsageError(

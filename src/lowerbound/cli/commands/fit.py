@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from lowerbound.cli import inputs, parsing
 from lowerbound.cli.flags import (
+    Column,
     Columns,
     Data,
     File,
@@ -57,6 +58,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     types: Types = (),
     batch: Columns = (),
     covariate: Columns = (),
+    labels: Column = None,
     drop: Columns = (),
     rename: Renames = (),
     layer: Name = None,
@@ -106,6 +108,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         batch: for counts: a column with the experiment, donor or protocol of a row, which the
             latent numbers need not describe; repeat it for more.
         covariate: for counts: the same for a column of numbers, such as pct_mito.
+        labels: for counts: a column of labels that some rows have, such as cell types; the model
+            learns to tell them, and `lowerbound label` gives them to all.
         drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
         layer: for an AnnData: the layer with the raw counts; by default counts, X or raw.X, the
@@ -145,9 +149,9 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     """
     flags = {name: value for name, value in locals().items() if name not in _OWN}
     work = import_module("lowerbound.cli.work.fit")  # imports torch: --help does not wait
-    if batch or covariate:
+    if batch or covariate or labels is not None:
         kinds = parsing.pairs(types, "--types", "zip=categorical", commas=True)
-        types = work.with_covariates(kinds, batch, covariate)
+        types = work.with_covariates(kinds, batch, covariate, labels)
 
     fields = {
         "recipe": recipe,
