@@ -26,6 +26,7 @@ from lowerbound.nn.distributions.counts import (
 )
 from lowerbound.nn.trace import Trace, posterior_mean, replay
 from lowerbound.tasks.trained import restored
+from lowerbound.training.fit import default_latent
 from lowerbound.training.plan import Plan
 
 GENES, CELLS = 12, 500
@@ -476,3 +477,9 @@ def test_other_distributions_have_no_given_total():
     with pytest.raises(LowerboundError) as error:
         rates(torch.distributions.Normal(0.0, 1.0), torch.Generator())
     assert error.value.code == "E246"
+
+
+def test_models_of_many_genes_have_few_latents_by_default():
+    most = recipes.RECIPES["counts"].most_latents
+    assert [default_latent({"features": n}, most) for n in (12, 100, 14_000)] == [6, 30, 30]
+    assert default_latent({"features": 14_000}) == 128

@@ -324,4 +324,5 @@ COUNTS = Recipe(
     sparse=True,
     suits=_suits,
     draw=_draw_totals,
+    most_latents=30,
 )

@@ -82,7 +82,6 @@ from lowerbound.training.tracking import Tracking, checked_stores, tracking
 from lowerbound.training.units import spell_seconds
 
 CONTEXT_ROWS = 20_000
-LATENT_LIMIT = 128
 LEAST_TRAINING = 0.5  # seconds of training even if a time limit is already used up
 CLIP = 5.0  # limit on the gradient's norm, times the square root of the number of columns
 
@@ -519,10 +518,15 @@ def _configuration(plan: Plan, frame: Data, coded: Coded) -> dict[str, Any]:
     }
 
 
-def default_latent(arguments: Mapping[str, Any]) -> int:
-    """Return a generous size of z: the number of coded columns to the power 3/4, from 2 to 128."""
+def default_latent(arguments: Mapping[str, Any], most: int = Recipe.most_latents) -> int:
+    """Return a generous size of z: the number of coded columns to the power 3/4, from 2 to `most`.
+
+    Args:
+        arguments: the arguments of the recipe that the data determine.
+        most: the recipe's largest default.
+    """
     width = len(arguments["sizes"]) if "sizes" in arguments else arguments["features"]
-    return min(width, max(2, min(LATENT_LIMIT, round(width**0.75))))
+    return min(width, max(2, min(most, round(width**0.75))))
 
 
 def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
@@ -569,7 +573,7 @@ def _decided(recipe: Recipe, coding: Coding) -> dict[str, Any]:
 def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the argument for the size of z: `latent`, or `latents` with one size per level."""
     latent = plan.latent if isinstance(plan.latent, int) else None
-    known = plan.recipe.parameters
+    known, most = plan.recipe.parameters, plan.recipe.most_latents
     if "features" not in known and "sizes" not in known:  # images: the recipe's own default
         if "latent" not in known:
             return {} if latent is None else {"latent": latent}  # the recipe will refuse it
@@ -577,7 +581,7 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if "latents" not in known and "latent" not in known:
         return {} if latent is None else {"latent": latent}
     if "latents" not in known:
-        return {"latent": latent or arguments.get("latent") or default_latent(arguments)}
+        return {"latent": latent or arguments.get("latent") or default_latent(arguments, most)}
     if latent and "latents" in arguments:
         raise UsageError(
             "E236",
@@ -585,7 +589,7 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
             fix="give only one of them",
         )
     given = arguments.get("latents")
-    halves = halved(latent or default_latent(arguments), len(arguments["hidden"]))
+    halves = halved(latent or default_latent(arguments, most), len(arguments["hidden"]))
     return {"latents": list(given or halves)}
 
 
