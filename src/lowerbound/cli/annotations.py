@@ -54,7 +54,7 @@ def annotation(name: str, column: pa.ChunkedArray) -> Annotation:
     """Describe one annotation by its name and its values."""
     if pa.types.is_floating(column.type):
         return _number(name, column.drop_null().to_numpy())
-    levels = labels_of(column)
+    levels = sorted(labels_of(column))
     if len(levels) > MOST_LEVELS and all(level.lstrip("-").isdecimal() for level in levels):
         return _number(name, np.array([float(level) for level in levels]))
     told = f"{len(levels):,}: {listed(levels, 3)}"
