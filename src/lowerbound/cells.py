@@ -106,7 +106,7 @@ def annotate(model: Model, adata: AnnData, *, copy: bool = False) -> AnnData | N
 def adapt(model: Model, adata: AnnData, *, steps: int = STEPS, seed: int = 0) -> Model:
     """Return a model that also knows the batches of new cells, which it learns from them alone.
 
-    Embeddings and scores of cells of the batches that `model` knows stay as they are.
+    Embeddings of cells of the batches that `model` knows stay as they are, to the bit.
 
     Args:
         model: a model of counts with batches.

@@ -39,7 +39,7 @@ def adapted(
 
     Only the weights of the new levels are trained, on these cells, by the ELBO. Embeddings of
     cells of the levels that the model knew are bit-equal to those of the model before, and their
-    scores are the same up to rounding.
+    scores are the same up to the error of their draws.
 
     References:
         Lotfollahi et al., "Mapping single-cell data to reference atlases by transfer learning",
