@@ -174,8 +174,11 @@ def _read_files(
     found: paths.Found, name: str, rows: int | None, *, strict: bool = True, layer: str = ""
 ) -> Whole:
     kind, notes = _kind_of(found)
-    reader = _LENIENT[kind] if not strict and kind in _LENIENT else _READERS[kind]
-    frame = partial(reader, layer=layer)(found, rows) if kind in _LAYERED else reader(found, rows)
+    lenient = not strict and kind in _LENIENT
+    if kind in _LAYERED:
+        frame = _LAYERED[kind](found, rows, strict=strict, layer=layer)
+    else:
+        frame = _LENIENT[kind](found, rows) if lenient else _READERS[kind](found, rows)
     return replace(frame, origin=name, notes=(*notes, *frame.notes))
 
 
@@ -280,7 +283,9 @@ def _read_cells(
     return anndata.read_file(_only(found, "AnnData", fix), rows, strict=strict, layer=layer)
 
 
-def _read_zarr(found: paths.Found, rows: int | None, *, layer: str = "") -> Whole:
+def _read_zarr(
+    found: paths.Found, rows: int | None, *, strict: bool = True, layer: str = ""
+) -> Whole:
     return zarr.read_store(found.files[0], rows, layer)
 
 
@@ -305,17 +310,15 @@ _READERS: dict[str, Callable[[paths.Found, int | None], Whole]] = {
     "text": _read_text,
     **{kind: partial(_read_sharded, kind) for kind in _SHARDED},
     "array": _read_array,
-    "cells": _read_cells,
-    "zarr": _read_zarr,
 }
-_LAYERED = ("cells", "zarr")  # kinds of files that may have several matrices
+# Those that may hold several matrices of counts.
+_LAYERED: dict[str, Callable[..., Whole]] = {"cells": _read_cells, "zarr": _read_zarr}
 
 # Those that describe what others refuse.
 _LENIENT: dict[str, Callable[[paths.Found, int | None], Whole]] = {
     "text": partial(_read_text, strict=False),
     **{kind: partial(_read_sharded, kind, strict=False) for kind in _SHARDED},
     "array": partial(_read_array, strict=False),
-    "cells": partial(_read_cells, strict=False),
 }
 
 
