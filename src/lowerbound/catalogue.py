@@ -280,14 +280,15 @@ DATA: dict[str, tuple[str, str]] = {
     ),
     "E082": (
         "there is no picture at this path",
-        "A folder of pictures must contain PNG, JPEG, WebP, TIFF or BMP files, in itself or in "
-        "subfolders. They are recognised by their suffix; names that begin with a dot are "
+        "A folder of pictures must contain PNG, JPEG, WebP, TIFF, BMP or GIF files, in itself or "
+        "in subfolders. They are recognised by their suffix; names that begin with a dot are "
         "ignored.",
     ),
     "E083": (
         "a file cannot be read as a picture",
-        "It is truncated or damaged, or its content is not PNG, JPEG, WebP, TIFF or BMP, whatever "
-        "its suffix. Pixels must have 8 bits per channel; grey pictures may have 16.",
+        "It is truncated or damaged, or its content is not PNG, JPEG, WebP, TIFF, BMP or GIF, "
+        "whatever its suffix. Pixels must have 8 bits per channel; grey pictures may have 16, or "
+        "floating-point numbers from 0 to 1, and nothing tells the black and white of others.",
     ),
     "E084": (
         "too many pictures cannot be read",

@@ -171,6 +171,43 @@ def test_sixteen_bits_come_out_as_sixteen_bits(call):
     assert page.shape == (48, 48, 1)
 
 
+def test_twelve_bits_in_16_have_their_own_white(call):
+    flat = shades(48, 48)[..., :1]
+    deep = np.rint(flat[..., 0] * (4095 / 255)).astype(np.uint16)
+    write(call.folder / "deep/0.png", deep)
+    write(call.folder / "flat/0.png", flat[..., 0])
+    for name in ("deep", "flat"):
+        call("denoise", "denoise.vae", name, "--out", f"made_{name}")
+    page = decode(call.folder / "made_deep/0.png")
+    assert page.dtype == np.uint16
+    assert page.max() <= 4095
+    again = decode(call.folder / "made_flat/0.png")
+    assert np.abs(page / 4095 - again / 255).max() < 0.005  # the rounding of 8 bits
+    model = Model.load(call.folder / "denoise.vae")
+    full = (flat.astype(np.uint16)) * 257
+    one, other = model.restore(full).result, model.restore(flat).result
+    assert np.abs(one / 65535 - other / 255).max() < 0.003
+
+
+def test_pairs_have_one_white(call):
+    for name, factor in (("noisy", 16), ("clean", 4)):
+        for i in range(3):
+            page = shades(40, 40, i)[..., 0].astype(np.uint16) * factor
+            write(call.folder / name / f"{i}.png", page)
+    words = ["fit", "noisy", "--targets", "clean", "--recipe", "denoise", *SMALL]
+    call(*words, "--out", "pairs.vae")
+    assert Model.load("pairs.vae").coding.white == 4095
+    assert commands.info("pairs.vae").facts["recipe"] == "denoise"
+
+
+def test_only_the_first_page_is_restored_and_that_is_said(call):
+    pages = [Image.fromarray(shades(20, 20, i)) for i in range(3)]
+    (call.folder / "some").mkdir()
+    pages[0].save(call.folder / "some/a.tif", save_all=True, append_images=pages[1:])
+    facts = commands.denoise("denoise.vae", "some")
+    assert any("2 frames more left out" in note for note in facts.notes)
+
+
 def test_a_python_caller_gets_arrays(call):
     result = commands.denoise("denoise.vae", "grey/0.png", flags=Common(draws=1))
     (page,) = result.table
@@ -201,7 +238,7 @@ def test_what_cannot_be_read_is_counted_or_refused(call):
     assert told["code"] == "E084"
     assert not (call.folder / "made").exists()
     facts = call("denoise", "denoise.vae", "some", "--out", "made", "--on-bad-file", "skip")
-    assert facts["skipped"] == ["1.png"]
+    assert [each["file"] for each in facts["unreadable"]] == ["1.png"]
     assert call("denoise", "denoise.vae", "some", "--out", "m", "--on-bad-file", "fail", code=3)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,14 @@ from lowerbound.columns.arrow import listed
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.data import ImagePairs, Whole
 from lowerbound.files.pictures import image_file
+from lowerbound.files.pictures.bad_files import alone
 from lowerbound.files.pictures.folders import (
     Listing,
     Pictures,
     Survey,
     decoded,
     gather,
+    highest_value,
     pictures_in,
     survey,
 )
@@ -81,6 +83,7 @@ class PairCoding(WithoutContext):
         scale: the size of the target over that of the input.
         settings: the settings of the recipe that define the input made from clean images.
         classes: the code in the mask files of each class, in order; () where there are none.
+        white: the value of white in input files of 16 bits; None where there were none.
     """
 
     restoration: Restoration
@@ -88,6 +91,7 @@ class PairCoding(WithoutContext):
     scale: int
     settings: Mapping[str, Any]
     classes: tuple[int, ...] = ()
+    white: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,7 +105,7 @@ class PairCoding(WithoutContext):
 
     def wanted(self) -> Wanted:
         """The defaults: such a model reads images of any size."""
-        return ANY
+        return replace(ANY, white=self.white)
 
     @property
     def gaps(self) -> bool:
@@ -175,6 +179,7 @@ class PairCoding(WithoutContext):
             "scale": self.scale,
             "settings": dict(self.settings),
             "classes": list(self.classes),
+            **({} if self.white is None else {"white": self.white}),
         }
 
     @classmethod
@@ -186,6 +191,7 @@ class PairCoding(WithoutContext):
             int(document["scale"]),
             dict(document["settings"]),
             _with_rgb(document["classes"]),
+            document.get("white"),
         )
 
 
@@ -260,14 +266,14 @@ class PairsFor:
         used = {k: v for k, v in self.settings.items() if k in ("noise", "scale")}
         if frame.targets is not None:
             _check_sizes(frame.files, frame.pictures, frame.targets, scale)
-        return PairCoding(self.restoration, channels, scale, used, classes)
+        return PairCoding(self.restoration, channels, scale, used, classes, frame.white)
 
 
 def _no_pictures(frame: Whole, recipe: str) -> DataError:
     return DataError(
         "E076",
         f"{frame.origin} is not a folder of pictures, which the recipe {recipe} needs",
-        fix="give a folder of PNG, JPEG, WebP, TIFF or BMP files",
+        fix="give a folder of PNG, JPEG, WebP, TIFF, BMP or GIF files",
     )
 
 
@@ -362,24 +368,31 @@ def read_pairs(
     """
     listing = pictures_in(data)
     if targets is None:
-        found = gather(listing, on_bad_file=on_bad_file)
-        return _pairs(listing, found, None)
+        policy = alone(len(listing.files), on_bad_file)
+        return _pairs(listing, gather(listing, on_bad_file=policy), None)
     listing, wanted = matched(listing, pictures_in(targets))
-    given = gather(listing, on_bad_file="fail")
-    if not restoration.masks:
-        channels = given.shapes[0][2]
-        return _pairs(listing, given, gather(wanted, channels=channels, on_bad_file="fail"))
-    seen = survey(wanted, "fail")
-    _check_deep(seen)
-    return _pairs(listing, given, decoded(seen))
+    seen, of_targets = survey(listing, "fail"), survey(wanted, "fail")
+    if restoration.masks:
+        _check_deep(of_targets)
+        return _pairs(listing, decoded(seen), decoded(of_targets))
+    # One white for both halves: what is made has the grey levels of what is given.
+    highest = highest_value(seen, of_targets)
+    white = None if highest is None else image_file.white_for(highest)
+    given = decoded(seen, white=white)
+    channels = given.shapes[0][2]
+    return _pairs(listing, given, decoded(of_targets, channels=channels, white=white))
 
 
 def _check_deep(seen: Survey) -> None:
-    """Raise an error for 16-bit masks with classes that 8 bits cannot distinguish."""
-    deep = [path for path, h in zip(seen.listing.files, seen.headers, strict=True) if h.deep]
-    for path in deep:
+    """Raise an error for masks of 16 bits with classes that 8 bits cannot distinguish."""
+    highest = highest_value(seen)
+    white = None if highest is None else image_file.white_for(highest)
+    for path, header in zip(seen.listing.files, seen.headers, strict=True):
+        if not (header.deep or header.real):
+            continue
         levels = np.unique(image_file.decode(path, 1))
-        if len(np.unique(image_file.bytes_of(levels))) < len(levels):
+        top = white if header.deep and white is not None else image_file.WHITES[-1]
+        if len(np.unique(image_file.bytes_of(levels, top))) < len(levels):
             raise DataError(
                 "E088",
                 f"the mask {path.name} has {len(levels)} grey levels of 16 bits, and some of them "
@@ -399,6 +412,8 @@ def _pairs(listing: Listing, given: Pictures, targets: Pictures | None) -> Image
         total=len(given),
         files=tuple(given.names),
         labels=tuple(given.labels),
+        unreadable=given.unreadable,
+        white=given.white,
     )
 
 

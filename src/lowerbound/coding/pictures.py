@@ -43,6 +43,7 @@ class PictureCoding(WithoutContext):
         kind: of the coded values: "bits" (0 and 1), "codes" (0 to 255) or "grey" ([0, 1]).
         scale: raw values are coded ones times this: 255 for grey levels of 8 bits.
         gaps: whether any training pixel was missing.
+        white: the value of white in files of 16 bits; None where there were none.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +51,7 @@ class PictureCoding(WithoutContext):
     kind: str
     scale: float
     gaps: bool
+    white: int | None = None
 
     forced: ClassVar[str | None] = None  # the kind that the likelihood asks for
 
@@ -69,9 +71,11 @@ class PictureCoding(WithoutContext):
                 "--types and --drop do not apply to images, which have no columns",
                 fix="leave them out",
             )
-        found = range_of(_images(frame, ()).pixels)
+        images = _images(frame, ())
+        found = range_of(images.pixels)
         kind, scale = _kind(found, cls.forced, frame.origin)
-        return PictureCoding(frame.shape, _is_last(frame.shape), kind, scale, found.missing > 0)
+        last, gaps = _is_last(frame.shape), found.missing > 0
+        return PictureCoding(frame.shape, last, kind, scale, gaps, images.white)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -92,7 +96,7 @@ class PictureCoding(WithoutContext):
     def wanted(self) -> Wanted:
         """Pictures in files are brought to the size and the colours of the model's."""
         channels, height, width = self._coded_shape()
-        return Wanted((height, width), channels if channels in (1, 3) else None)
+        return Wanted((height, width), channels if channels in (1, 3) else None, white=self.white)
 
     def encode(self, frame: Whole) -> Coded:
         """Return the pictures as (n, C, H, W); a table may hold them, one column per cell.
@@ -206,6 +210,7 @@ class PictureCoding(WithoutContext):
             "kind": self.kind,
             "scale": self.scale,
             "gaps": self.gaps,
+            **({} if self.white is None else {"white": self.white}),
         }
 
     @classmethod
@@ -217,6 +222,7 @@ class PictureCoding(WithoutContext):
             str(document["kind"]),
             float(document["scale"]),
             bool(document["gaps"]),
+            document.get("white"),
         )
 
 

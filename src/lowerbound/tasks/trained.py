@@ -513,7 +513,8 @@ class Model(TrainedState):
             The estimates by name, such as elbo, distortion, rate and iw_nll.
         """
         evaluation = Evaluation(self, samples, ais)
-        evaluation.add(self.encode(data)[1])
+        frame, coded = self.encode(data)
+        evaluation.add(coded, frame.classes)
         return evaluation.report()
 
     def compare(

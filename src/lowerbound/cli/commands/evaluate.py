@@ -13,11 +13,20 @@ from lowerbound.cli.outputs import Clock, spell_flags, spell_path, walked
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Remarks, Result, Sheet
 
+LABELS = 30  # labels that are printed; --json has all
+
 
 def _in_use(report: dict[str, Any]) -> tuple[str, str, str]:
     coded = "prior" in report
     what = "codes in use" if coded else "latent dimensions in use"
     return "active", f"{report['active_units']} of {report['latent']}", what
+
+
+def _by_label(found: dict[str, Any]) -> Sheet | None:
+    """Return the likelihood of the rows of each label."""
+    rows = [(name, f"{each['rows']:,}", f"{each['iw_nll']:.4f}") for name, each in found.items()]
+    heads = ("label", "rows", "IW-NLL")
+    return Sheet(heads, rows[:LABELS], "rows of each label", right=heads[1:]) if rows else None
 
 
 def evaluate(
@@ -54,10 +63,10 @@ def evaluate(
     clock = Clock()
     trained = load(model)
     given = walk_for(trained, data, rename, on_bad_file)
-    evaluating, remarks = import_module("lowerbound.tasks.evaluate"), Remarks(given.notes)
+    evaluating, remarks = import_module("lowerbound.tasks.evaluate"), Remarks(given)
     evaluation = evaluating.Evaluation(trained, draws, ais)
-    for _, coded in walked(given, trained, voice):
-        evaluation.add(coded)
+    for frame, coded in walked(given, trained, voice):
+        evaluation.add(coded, frame.classes)
         remarks.add(coded)
     report = evaluation.report()
     rows = [
@@ -85,6 +94,7 @@ def evaluate(
         lines=[f"{report['rows']:,} rows, {clock():.1f} s; nats per row of the raw values"],
         notes=remarks.lines,
         sheet=Sheet(("measure", "value", "meaning"), rows, right=("value",)),
+        details=_by_label(report.get("labels", {})),
         next=f"lowerbound doctor {spell_path(model, 'M.vae')} {spell_path(data)}"
         + spell_flags(rename=rename, on_bad_file=on_bad_file),
     )

@@ -25,7 +25,7 @@ from lowerbound.cli.outputs import (
 )
 from lowerbound.cli.plans import as_toml, plan_from
 from lowerbound.cli.progress import Voice
-from lowerbound.cli.result import Result
+from lowerbound.cli.result import Result, left_out
 from lowerbound.coding.pairs import PairCoding
 from lowerbound.coding.rows import subset
 from lowerbound.coding.tables import Coding
@@ -402,6 +402,7 @@ def _facts(trained: Model, frame: Data) -> dict[str, Any]:
         "health": facts["health"],
         "alarm": trained.alarm._asdict(),
         "notes": list(frame.notes),
+        **left_out(frame),
     }
 
 

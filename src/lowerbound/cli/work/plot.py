@@ -90,7 +90,7 @@ def _given(trained: Model, data: Any, on_bad_file: str | None) -> tuple[Rows | N
     if data is None:
         return None, Remarks()
     frame, coded = trained.encode(open_for(trained, data, on_bad_file=on_bad_file))
-    return coded.rows, Remarks.of(frame.notes, coded)
+    return coded.rows, Remarks.of(frame, coded)
 
 
 def _frame_of(trained: Model, shape: str | None) -> tuple[tuple[int, int, int], float]:

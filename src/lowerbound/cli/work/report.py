@@ -14,7 +14,7 @@ from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import explain_flag, load
 from lowerbound.cli.outputs import Clock, check_apart, spell_bytes, spell_flags, spell_path
 from lowerbound.cli.places import check_replaces_no_input
-from lowerbound.cli.result import Result
+from lowerbound.cli.result import Result, left_out
 from lowerbound.errors import ResourceError, UsageError
 from lowerbound.files.write import atomic_write, check_place
 
@@ -80,6 +80,7 @@ def report(model: Any, data: Any, order: Order, out: str | None, overwrite: bool
         "bytes": len(html),
         "skipped": measured.skipped,
         "seconds": clock(),
+        **left_out(rows),
     }
     lines = [told["headline"]]
     if measured.scored is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lowerbound.coding.crops import shares
 from lowerbound.coding.pairs import matched, packed_colours
 from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.files.pictures import folders, image_file
-from lowerbound.files.pictures.bad_files import Tally, counted
+from lowerbound.files.pictures.bad_files import Tally, alone, counted
 from lowerbound.files.write_folder import atomic_folder
 from lowerbound.tasks.restore_picture import Draws, Page, Pages, classes_of, masks_of, restore_page
 from lowerbound.tasks.trained import Model
@@ -36,11 +36,13 @@ class Order:
         how: the numbers of draws, and their seed.
         on_bad_file: "auto", "skip" or "fail".
         mask: a path to the masks of the holes, or None.
+        white: the value of white in pictures of 16 bits; None where there are none.
     """
 
     how: Draws
     on_bad_file: str
     mask: Any = None
+    white: int | None = None
 
 
 def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> Path:
@@ -60,17 +62,26 @@ def run(trained: Model, data: Any, order: Order, target: Path | None, overwrite:
     """Restore the pictures at `data`: write a folder, or return arrays if `target` is None."""
     clock = Clock()
     listing, holes = _inputs(data, order.mask)
-    alone = len(listing.files) == 1 and order.on_bad_file == "auto"
-    tally = Tally(len(listing.files), "fail" if alone else order.on_bad_file)
+    tally = Tally(len(listing.files), alone(len(listing.files), order.on_bad_file))
+    seen = folders.survey(listing, "skip")
+    order = replace(order, white=_white(trained, seen))
     names = places.names_of(listing.names, len(listing.files))
     pages = _pages(trained, listing, names, holes, order, tally)
     if target is None:
         made = [made for _, _, made in pages]
-        return _told(trained, [each.doubt for each in made], tally, clock(), None, made)
+        doubts = [each.doubt for each in made]
+        return _told(trained, doubts, (tally, seen.notes), clock(), None, made)
     _check_names(names, order.how.draws)
     with atomic_folder(target, overwrite) as folder:
-        doubts = _written(folder, pages, classes_of(trained))
-    return _told(trained, doubts, tally, clock(), target)
+        doubts = _written(folder, pages, order.white, classes_of(trained))
+    return _told(trained, doubts, (tally, seen.notes), clock(), target)
+
+
+def _white(trained: Model, seen: folders.Survey) -> int | None:
+    """Return the value of white in pictures of 16 bits: the model's, or that of these pictures."""
+    highest = folders.highest_value(seen)
+    known = trained.coding.wanted().white
+    return known or (None if highest is None else image_file.white_for(highest))
 
 
 def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
@@ -82,9 +93,13 @@ def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
 
 
 def _written(
-    folder: Path, pages: Iterator[tuple[str, Page, Pages]], classes: NDArray[np.int64]
+    folder: Path,
+    pages: Iterator[tuple[str, Page, Pages]],
+    white: int | None,
+    classes: NDArray[np.int64],
 ) -> list[float]:
     """Write all pictures and the overview of the first few; return their uncertainties."""
+    top = white or image_file.WHITES[-1]
     doubts, rows = [], []
     for name, given, made in pages:
         _write(folder, name, made)
@@ -92,7 +107,8 @@ def _written(
         if len(rows) < SHOWN:
             result, *draws = (_visible(p, classes) for p in (made.result, *made.draws))
             row = (given, result, made.uncertainty, *draws)
-            rows.append([drawing.thumbnail(page, SIDE) for page in row])
+            shown = [image_file.bytes_of(page, top) for page in row]
+            rows.append([drawing.thumbnail(page, SIDE) for page in shown])
     sheet = drawing.grid(np.stack([page for row in rows for page in row]), len(rows[0]))
     _save(folder / folders.OVERVIEW, sheet)
     return doubts
@@ -128,7 +144,7 @@ def _pages(
                 raise
             tally.add(listing.names[i], error)
             continue
-        yield names[i], given, restore_page(trained, given, order.how, hole)
+        yield names[i], given, restore_page(trained, given, order.how, hole, order.white)
     tally.check()
 
 
@@ -182,18 +198,19 @@ def _check_names(names: Sequence[str], draws: int) -> None:
 def _told(
     trained: Model,
     doubts: list[float],
-    tally: Tally,
+    left: tuple[Tally, Sequence[str]],
     seconds: float,
     target: Path | None,
     made: list[Pages] | None = None,
 ) -> Result:
     """Return the result of a restoration: the number of pictures, and their uncertainty."""
+    tally, notes = left
     doubt, classes = float(np.mean(doubts)), masks_of(trained)
     unit = "nats per pixel" if classes else "grey levels of 8 bits"
     what = "mean entropy" if classes else "mean uncertainty"
     facts = {
         "pictures": len(doubts),
-        "skipped": [bad.name for bad in tally.bad],
+        "unreadable": [{"file": name, "reason": why} for name, why in tally.unreadable],
         "uncertainty": doubt,
         "unit": unit,
         "seconds": seconds,
@@ -202,6 +219,6 @@ def _told(
         facts,
         table=made,
         lines=[f"{counted(len(doubts), 'picture')}, {what} {doubt:.3g} {unit}, {seconds:.1f} s"],
-        notes=tally.notes,
+        notes=[*tally.notes, *notes],
         path=target,
     )

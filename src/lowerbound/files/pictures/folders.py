@@ -19,7 +19,7 @@ from lowerbound.files import scratch
 from lowerbound.files.modality import PICTURES
 from lowerbound.files.parallel import in_order
 from lowerbound.files.pictures import image_file
-from lowerbound.files.pictures.bad_files import Tally, counted, reason_of
+from lowerbound.files.pictures.bad_files import Tally, Unreadable, counted
 
 KINDS = 5  # of other files that are named
 # Written next to restored pictures: a sheet of the first few, and folders of maps and draws.
@@ -178,18 +178,23 @@ class Pictures(Sequence[NDArray[np.uint8]]):
         shapes: (H, W, C) of each picture.
         names: of the files, relative to their folder.
         labels: the sub-folders that they are in.
+        unreadable: the files that were left out, and why.
         notes: notes for the user.
+        white: the value of white in those of 16 bits; None where there are none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - columns of one list of files
         self,
         store: NDArray[np.uint8],
         shapes: list[tuple[int, int, int]],
         names: list[str],
         labels: list[str],
+        unreadable: Unreadable,
         notes: list[str],
+        white: int | None,
     ) -> None:
         self.shapes, self.names, self.labels, self.notes = shapes, names, labels, notes
+        self.unreadable, self.white = unreadable, white
         self._store = store
         self._starts = np.concatenate([[0], np.cumsum([h * w * c for h, w, c in shapes])])
 
@@ -249,9 +254,16 @@ class Survey:
         return Counter((h.height, h.width) for h in self.headers)
 
     @property
-    def bad(self) -> list[tuple[str, str]]:
-        """The name of every file that cannot be read, and why."""
-        return [(bad.name, reason_of(bad.error)) for bad in self.tally.bad]
+    def notes(self) -> list[str]:
+        """Notes about frames and pages that are not read."""
+        several = [h.frames for h in self.headers if h.frames > 1]
+        if not several:
+            return []
+        rest = counted(sum(several) - len(several), "frame")
+        return [
+            f"{counted(len(several), 'file')} with several frames or pages: the first of each is "
+            f"read, {rest} more left out; save them as files of their own to use them"
+        ]
 
 
 def survey(listing: Listing, on_bad_file: str = "auto") -> Survey:
@@ -270,12 +282,49 @@ def survey(listing: Listing, on_bad_file: str = "auto") -> Survey:
     return Survey(listing.chosen(kept), headers, tally)
 
 
+def examined(seen: Survey, most: int | None = None) -> int:
+    """Decode pictures at their lowest resolution; count the broken ones in the survey's tally.
+
+    Args:
+        seen: the headers.
+        most: number of pictures to decode, evenly spaced; None decodes all.
+
+    Returns:
+        The number of pictures that were decoded.
+    """
+    total = len(seen.headers)
+    count = total if most is None else min(total, most)
+    chosen = np.unique(np.linspace(0, max(0, total - 1), count).astype(int)).tolist()
+    for i, found in in_order(image_file.check, [seen.listing.files[i] for i in chosen]):
+        if isinstance(found, LowerboundError):
+            seen.tally.add(seen.listing.names[chosen[i]], found)
+    return len(chosen)
+
+
+def highest_value(*surveys: Survey) -> int | None:
+    """Return the highest value of all grey pictures of 16 bits; None where there are none.
+
+    Nothing in such a file tells how many of its bits a camera has used. One white for a whole
+    folder keeps its pictures comparable.
+    """
+    deep = [
+        path
+        for seen in surveys
+        for path, h in zip(seen.listing.files, seen.headers, strict=True)
+        if h.deep
+    ]
+    # Unreadable ones are counted when they are decoded.
+    found = [n for _, n in in_order(image_file.highest, deep) if isinstance(n, int)]
+    return max(found, default=None)
+
+
 def gather(
     listing: Listing,
     *,
     channels: int | None = None,
     on_bad_file: str = "auto",
     resize: tuple[int, int] | None = None,
+    white: int | None = None,
 ) -> Pictures:
     """Decode the pictures of a listing, in parallel and in its order, to 8 bits.
 
@@ -289,19 +338,37 @@ def gather(
             leaves out any number, "fail" stops at the first.
         resize: (height, width): every picture is scaled to cover it, then cut around its middle;
             None keeps their sizes.
+        white: as of `decoded`.
 
     Raises:
         DataError: E083 or E085 for an unreadable file, E084 where there are too many of them.
         ResourceError: E301 where the pixels fit neither into memory nor on the disk.
     """
-    return decoded(survey(listing, on_bad_file), channels=channels, resize=resize)
+    seen = survey(listing, on_bad_file)
+    return decoded(seen, channels=channels, resize=resize, white=white)
 
 
 def decoded(
-    seen: Survey, *, channels: int | None = None, resize: tuple[int, int] | None = None
+    seen: Survey,
+    *,
+    channels: int | None = None,
+    resize: tuple[int, int] | None = None,
+    white: int | None = None,
 ) -> Pictures:
-    """Decode the pictures whose headers were read, as `gather` does."""
+    """Decode the pictures whose headers were read, as `gather` does.
+
+    Args:
+        seen: the headers.
+        channels: as of `gather`.
+        resize: as of `gather`.
+        white: the value of white in grey pictures of 16 bits; None chooses the least of 8, 10,
+            12, 14 or 16 bits that holds the values of all of them.
+    """
     seen.tally.check()
+    highest = highest_value(seen)
+    usual = None if highest is None else image_file.white_for(highest)
+    white = white or usual
+    top = white or image_file.WHITES[-1]
     deepest = channels or seen.channels
     shapes = [(*(resize or (h.height, h.width)), deepest) for h in seen.headers]
     store = scratch.room(sum(h * w * c for h, w, c in shapes))
@@ -309,8 +376,9 @@ def decoded(
     def pixels(i: int) -> NDArray[np.uint8]:
         path = seen.listing.files[i]
         if resize is not None:
-            return image_file.fitted(path, resize, deepest)
-        found = image_file.bytes_of(image_file.decode(path, deepest))
+            return image_file.fitted(path, resize, deepest, top)
+        whole = image_file.WHITES[-1] if seen.headers[i].real else top
+        found = image_file.bytes_of(image_file.decode(path, deepest), whole)
         if found.shape != shapes[i]:
             raise files.refusal(path, FileNotFoundError(2, "it changed"))
         return found
@@ -325,20 +393,39 @@ def decoded(
         kept.append(i)
     seen.tally.check()
     left = seen.listing.chosen(kept)
-    notes = [*left.notes, *seen.tally.notes, *_remarks([seen.headers[i] for i in kept], resize)]
-    return Pictures(store, [shapes[i] for i in kept], left.names, left.labels, notes)
+    headers = [seen.headers[i] for i in kept]
+    notes = [
+        *left.notes,
+        *seen.tally.notes,
+        *replace(seen, headers=headers).notes,
+        *_of_depth(headers, highest, top),
+        *_of_size(headers, resize),
+    ]
+    unreadable = seen.tally.unreadable
+    sizes = [shapes[i] for i in kept]
+    # Where every picture has 8 bits, nothing was decided about white.
+    known = white if usual is not None else None
+    return Pictures(store, sizes, left.names, left.labels, unreadable, notes, known)
 
 
-def _remarks(headers: list[image_file.Header], resize: tuple[int, int] | None) -> list[str]:
-    """Return notes on changes that decoding made."""
-    frames, deep = (sum(getattr(h, name) for h in headers) for name in ("frames", "deep"))
+def _of_depth(headers: list[image_file.Header], highest: int | None, white: int) -> list[str]:
+    """Return notes on pictures that became 8 bits."""
+    deep, real = (sum(getattr(h, name) for h in headers) for name in ("deep", "real"))
     notes = []
-    if frames:
-        notes.append(
-            f"{counted(frames, 'picture')} with several frames or pages: the first is taken"
-        )
     if deep:
-        notes.append(f"{counted(deep, 'picture')} of 16 bits: rounded to 8")
+        full = white == image_file.WHITES[-1]
+        told = "" if full else f" with values up to {highest:,}: white is {white:,}"
+        notes.append(f"{counted(deep, 'picture')} of 16 bits{told}: rounded to 8")
+    if deep and highest is not None and highest > white:
+        notes.append(f"values above {white:,}, the white of the training pictures, become white")
+    if real:
+        notes.append(f"{counted(real, 'picture')} of floating-point numbers: rounded to 8 bits")
+    return notes
+
+
+def _of_size(headers: list[image_file.Header], resize: tuple[int, int] | None) -> list[str]:
+    """Return notes on pictures that were scaled."""
+    notes = []
     if resize is not None:
         height, width = resize
         scaled = sum((h.height, h.width) != resize for h in headers)

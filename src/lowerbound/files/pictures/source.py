@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lowerbound.files.arrays import PictureNative
 from lowerbound.files.data import Images
+from lowerbound.files.pictures.bad_files import alone
 from lowerbound.files.pictures.folders import Survey, decoded, pictures_in, survey
 from lowerbound.files.pictures.options import Wanted
 
@@ -27,12 +28,10 @@ def read(
     """
     listing = pictures_in(data)
     total = len(listing.files)
-    # Of a single file, the reason is worth more than a count.
-    policy = "fail" if total == 1 and wanted.on_bad_file == "auto" else wanted.on_bad_file
-    seen = survey(listing.first(rows), policy)
+    seen = survey(listing.first(rows), alone(total, wanted.on_bad_file))
     seen.tally.check()
     size, notes = _size(seen, wanted)
-    found = decoded(seen, channels=wanted.channels, resize=size)
+    found = decoded(seen, channels=wanted.channels, resize=size, white=wanted.white)
     pixels = found.stacked()
     if pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
@@ -45,6 +44,8 @@ def read(
         total=total,
         files=tuple(found.names),
         labels=tuple(found.labels),
+        unreadable=found.unreadable,
+        white=found.white,
     )
 
 

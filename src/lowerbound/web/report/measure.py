@@ -286,7 +286,9 @@ class _Work:
         else:
             pixels = self.model.shown(frame)
             columns["brightness"] = pa.array(pixels.reshape(len(pixels), -1).mean(1))
-            if frame.labels:
+            if frame.classes:
+                columns["label"] = pa.array(frame.classes)
+            elif frame.labels:
                 columns["folder"] = pa.array([str(label) for label in frame.labels])
         return pa.table(columns)
 
