@@ -320,6 +320,12 @@ DATA: dict[str, tuple[str, str]] = {
         "A mask or a clean picture must have the height and width of its picture; a target of "
         "`upscale` must be larger by the scale of the model.",
     ),
+    "E090": (
+        "these are not latents of this model",
+        "`lowerbound decode` reads what `lowerbound encode` has written with the same model: one "
+        ".npy file of floats for each picture, (latent, height, width), and latents.json with "
+        "their sizes. Latents of another model, even of the same shape, mean something else.",
+    ),
 }
 
 
@@ -571,7 +577,8 @@ USAGE: dict[str, tuple[str, str]] = {
     "E247": (
         "the model was fitted for another task",
         "denoise, upscale, inpaint and segment each need a model fitted by `lowerbound fit "
-        "--recipe` with the recipe of the same name, and these models serve no other task.",
+        "--recipe` with the recipe of the same name, and encode and decode one of the recipe "
+        "autoencoder; these models serve no other task.",
     ),
     "E248": (
         "an adversarial term needs a model of pictures",

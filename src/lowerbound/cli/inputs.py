@@ -71,9 +71,9 @@ def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
         UsageError: E236.
     """
     restores = recipe.restoration is not None
-    if targets is not None and not restores:
+    if targets is not None and not (restores and recipe.restoration.paired):
         known = import_module("lowerbound.recipes").RECIPES.items()
-        names = [name for name, each in known if each.restoration is not None]
+        names = [name for name, each in known if each.restoration and each.restoration.paired]
         raise UsageError(
             "E236",
             f"--targets is for {', '.join(names)}, not for {recipe.name}",

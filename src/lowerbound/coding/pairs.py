@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -63,6 +63,9 @@ class Restoration:
     told: Callable[[Mapping[str, Any]], str]
     scale: Callable[[Mapping[str, Any]], int] = _same
 
+    paired: ClassVar[bool] = True  # whether one picture is made of another
+    does: ClassVar[str] = "restores pictures"
+
     @property
     def masks(self) -> bool:
         """True if the targets are masks, whose colours are classes."""
@@ -71,6 +74,16 @@ class Restoration:
     def use(self, model: str = "M.vae", data: str = "PICTURES") -> str:
         """Return the command that uses such a model."""
         return f"lowerbound {self.command} {model} {data} --out FOLDER"
+
+
+class Autoencoding(Restoration):
+    """The task of a model that turns pictures of any size into maps of latents, and back.
+
+    What it is given of a picture is only its size.
+    """
+
+    paired = False
+    does = "encodes pictures"
 
 
 @dataclass(frozen=True)
@@ -128,8 +141,8 @@ class PairCoding(WithoutContext):
         if not isinstance(frame, ImagePairs):
             raise UsageError(
                 "E247",
-                f"a model that was fitted to {self.restoration.command} makes pictures of given "
-                "ones, and does nothing else",
+                f"a model that was fitted to {self.restoration.command} {self.restoration.does}, "
+                "and does nothing else",
                 fix=self.restoration.use(),
             )
         given, wanted = frame.pictures, frame.targets
@@ -263,7 +276,7 @@ class PairsFor:
                 )
             classes = _classes(frame.targets)
         scale = self.restoration.scale(self.settings)
-        used = {k: v for k, v in self.settings.items() if k in ("noise", "scale")}
+        used = {k: v for k, v in self.settings.items() if k in ("noise", "scale", "downscale")}
         if frame.targets is not None:
             _check_sizes(frame.files, frame.pictures, frame.targets, scale)
         return PairCoding(self.restoration, channels, scale, used, classes, frame.white)
@@ -365,11 +378,19 @@ def read_pairs(
     Raises:
         DataError: E082 to E085 for pictures that are not there or cannot be read, E087 for
             targets that do not belong to them.
+        UsageError: E236 for targets of a task that has none.
     """
     listing = pictures_in(data)
     if targets is None:
         policy = alone(len(listing.files), on_bad_file)
         return _pairs(listing, gather(listing, on_bad_file=policy), None)
+    if not restoration.paired:
+        raise UsageError(
+            "E236",
+            f"--targets does not apply to a model that {restoration.does}: what it makes of a "
+            "picture is the picture",
+            fix="leave --targets out",
+        )
     listing, wanted = matched(listing, pictures_in(targets))
     seen, of_targets = survey(listing, "fail"), survey(wanted, "fail")
     if restoration.masks:

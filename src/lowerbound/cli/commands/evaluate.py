@@ -12,6 +12,7 @@ from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, spell_flags, spell_path, walked
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Remarks, Result, Sheet
+from lowerbound.errors import UsageError
 
 LABELS = 30  # labels that are printed; --json has all
 
@@ -42,7 +43,8 @@ def evaluate(
 ) -> Result:
     """Measure how well a model fits rows: the ELBO, and a tighter bound on log p(rows).
 
-    All numbers are nats per row of the raw values; compare models by iw_nll, lower is better.
+    All numbers are nats per row of the raw values; compare models by iw_nll, lower is better. For
+    a model of the recipe autoencoder, measure decoded pictures (PSNR, dB) and bits per pixel.
 
     Examples:
         lowerbound evaluate fraud.vae held_out.csv
@@ -62,6 +64,16 @@ def evaluate(
     draws = None if samples is None else parsing.at_least(samples, 1, "--samples")
     clock = Clock()
     trained = load(model)
+    if trained.encodes:
+        if samples is not None or ais:
+            raise UsageError(
+                "E236",
+                "--samples and --ais do not apply to a model that encodes pictures: its pictures "
+                "are decoded once",
+                fix="leave them out",
+            )
+        work = import_module("lowerbound.cli.work.autoencode")
+        return work.evaluate(model, trained, data, on_bad_file)
     given = walk_for(trained, data, rename, on_bad_file)
     evaluating, remarks = import_module("lowerbound.tasks.evaluate"), Remarks(given)
     evaluation = evaluating.Evaluation(trained, draws, ais)

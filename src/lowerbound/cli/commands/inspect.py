@@ -309,6 +309,7 @@ def info(model: ModelPath, /) -> Result:
         "objective": facts.get("objective"),
         "engine": facts.get("engine"),
         "health": facts.get("health", {}),
+        **({"decoded": facts["decoded"]} if "decoded" in facts else {}),
         "rules": facts.get("rules", []),
     }
     latent = _latent(config["arguments"], found["health"])

@@ -103,7 +103,7 @@ def _frame_of(trained: Model, shape: str | None) -> tuple[tuple[int, int, int], 
         raise UsageError(
             "E247",
             f"plot needs a generative model of pictures, and the recipe "
-            f"{trained.recipe.name!r} only restores given pictures",
+            f"{trained.recipe.name!r} only {restoration.does}",
             fix=restoration.use(),
         )
     cells = sum(len(group.parts) for group in trained.coding.groups)

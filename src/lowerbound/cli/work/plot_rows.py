@@ -48,11 +48,11 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
     check_replaces_no_input(target, data)
     figures = optional.library("matplotlib.figure", "plots need", "plots")
     trained = load(model)
-    if trained.command:
+    if trained.recipe.restoration is not None:
         raise UsageError(
             "E247",
             f"plots of rows need their scores, and a model of the recipe {trained.recipe.name!r} "
-            "restores pictures",
+            f"{trained.recipe.restoration.does}",
             fix=f"lowerbound {trained.command} M.vae PICTURES --out made",
         )
     rows = walk_for(trained, data, order.rename, order.on_bad_file)

@@ -112,9 +112,9 @@ def measure(
     if model.command:
         raise UsageError(
             "E270",
-            f"there is no report on a model that restores pictures, as by `lowerbound "
-            f"{model.command}`",
-            fix="lowerbound doctor M.vae tells how well it restores held-out pictures",
+            f"there is no report on a model that {model.recipe.restoration.does}, as by "
+            f"`lowerbound {model.command}`",
+            fix="lowerbound doctor M.vae tells how well it does so with held-out pictures",
         )
     found = Measured(model, model.holds)
     work = _Work(found, seed)
