@@ -703,10 +703,9 @@ USAGE: dict[str, tuple[str, str]] = {
         "with --debug, and the output of `lowerbound doctor --json`. The data are not needed.",
     ),
     "E270": (
-        "there is no report on a model that restores pictures",
-        "A report is about rows and their scores, and a model of the recipes denoise, upscale, "
-        "inpaint and segment scores none. `lowerbound doctor M.vae` tells how well it restores "
-        "held-out pictures.",
+        "a report on a model that restores pictures needs picture files",
+        "Such a report shows some pictures before and after, with the detail that the model is "
+        "least sure of. They are read from a folder or from picture files.",
     ),
     "E276": (
         "a callback raised an exception",

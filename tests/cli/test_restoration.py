@@ -14,6 +14,7 @@ from lowerbound.cli.commands.restore import Common
 from lowerbound.cli.main import main
 from lowerbound.errors import UsageError
 from lowerbound.files.pictures.image_file import decode
+from lowerbound.tasks import before_after
 from lowerbound.training import split
 from picture_files import shades
 
@@ -138,6 +139,47 @@ def test_a_plot_is_refused_by_a_model_that_needs_pictures(call):
         "E247",
         "lowerbound denoise M.vae PICTURES --out FOLDER",
     )
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_pictures_before_and_after_are_drawn(call, name):
+    facts = call("plot", f"{name}.vae", "before-after", "photos", "-n", "3", "--out", "b.png")
+    assert facts["pictures"] == 3
+    assert decode(call.folder / "b.png").shape == (3 * 194 + 2, 6 * 194 + 2, 3)
+    told = call("plot", f"{name}.vae", "before-after", "photos", "--out", "b.gif", code=2)
+    assert told["code"] == "E222"
+
+
+def test_what_is_shown_is_what_the_command_makes():
+    """Of pictures that are not cut, before and after and their details."""
+    box = before_after.Box(10, 20, 16)
+    page = shades(40, 60)
+    given = before_after.Shown("a", page, page, page[..., :1], box, "")
+    whole, detail = given.whole, given.detail
+    assert np.array_equal(detail[0], page[10:26, 20:36])
+    assert detail[2].shape == (16, 16, 3)
+    assert (whole[0][10, 20:36] == (230, 30, 20)).all()
+    inside = np.s_[11:25, 21:35]
+    assert np.array_equal(whole[0][inside], page[inside])
+    assert np.array_equal(given.given, page)  # nothing is drawn into it
+
+
+def test_a_detail_is_where_the_doubt_is(call):
+    model = Model.load("denoise.vae")
+    page = decode(call.folder / "photos/b/1.jpg")
+    made = before_after.shown(model, "1", page)
+    assert np.array_equal(made.made, model.restore(page).result)
+    top, left, side = made.box
+    mean = made.doubt[top : top + side, left : left + side].mean()
+    assert mean >= made.doubt.mean()
+    filled = before_after.shown(Model.load("inpaint.vae"), "1", page)
+    hole = (filled.given != page).any(-1)
+    assert 0 < hole.mean() < 0.9
+    assert np.array_equal(
+        filled.made[~hole & (page != 0).all(-1)], page[~hole & (page != 0).all(-1)]
+    )
+    large = before_after.shown(Model.load("upscale.vae"), "1", page)
+    assert large.given.shape == large.made.shape == (128, 160, 3)
 
 
 def test_given_pairs_are_not_said_to_be_made(call, capsys):

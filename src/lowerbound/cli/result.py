@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from lowerbound.coding.tables import Coded
@@ -74,11 +74,20 @@ _TALLIES = {
 }
 
 
-def left_out(given: Data | None) -> dict[str, Any]:
+def left_out(given: _Given | None) -> dict[str, Any]:
     """Return the picture files that cannot be read, as facts; nothing for other data."""
     if given is None or given.unreadable is None:
         return {}
     return {"unreadable": [{"file": name, "reason": why} for name, why in given.unreadable]}
+
+
+class _Given(Protocol):
+    """Data whose reader counts the files that cannot be read."""
+
+    @property
+    def unreadable(self) -> Sequence[tuple[str, str]] | None:
+        """The files that were left out, and why; None if the data are no picture files."""
+        ...
 
 
 class Remarks:

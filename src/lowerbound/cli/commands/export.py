@@ -55,10 +55,9 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
     pictures from 0 to 1 to latents (and their standard deviations), and latents to pictures.
 
     Examples:
-        lowerbound export fraud.vae --onnx fraud.onnx
         lowerbound export fraud.vae --onnx fraud.onnx --check new.csv
         lowerbound export fraud.vae --docker service
-        lowerbound export photos.vae --onnx-encoder encoder.onnx --onnx-decoder decoder.onnx
+        lowerbound export photos.vae --onnx-encoder e.onnx --onnx-decoder d.onnx
 
     Args:
         model: a folder that `lowerbound fit` saved.

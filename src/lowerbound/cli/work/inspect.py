@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lowerbound.cli.outputs import Clock, spell_path
-from lowerbound.cli.result import Result, Sheet
+from lowerbound.cli.result import Result, Sheet, left_out
 from lowerbound.files.pictures.bad_files import counted, too_many
 from lowerbound.files.pictures.folders import (
     Survey,
@@ -40,7 +40,7 @@ def inspect(
         "origin": text,
         "rows": total,
         "readable": total - len(bad),
-        "unreadable": [{"file": name, "reason": why} for name, why in bad],
+        **left_out(seen.tally),
         "decoded": looked,
         "sizes": _sizes(seen),
         "channels": seen.channels,

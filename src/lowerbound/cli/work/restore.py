@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lowerbound.cli import places
 from lowerbound.cli.outputs import Clock
-from lowerbound.cli.result import Result
+from lowerbound.cli.result import Result, left_out
 from lowerbound.cli.work import drawing
 from lowerbound.coding.crops import shares
 from lowerbound.coding.pairs import matched, packed_colours
@@ -210,7 +210,7 @@ def _told(
     what = "mean entropy" if classes else "mean uncertainty"
     facts = {
         "pictures": len(doubts),
-        "unreadable": [{"file": name, "reason": why} for name, why in tally.unreadable],
+        **left_out(tally),
         "uncertainty": doubt,
         "unit": unit,
         "seconds": seconds,
