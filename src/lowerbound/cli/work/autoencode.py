@@ -17,7 +17,7 @@ from lowerbound.cli import parsing, places
 from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, check_apart, spell_path
 from lowerbound.cli.progress import Voice
-from lowerbound.cli.result import Result, Sheet
+from lowerbound.cli.result import Result, Sheet, left_out
 from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.files import paths
 from lowerbound.files.array_files import read_npy
@@ -91,12 +91,6 @@ class Readable:
         grey = [f"{counted(lost, 'picture')} in colour became grey, as the model's are"]
         return [*self.listing.notes, *self.tally.notes, *self.seen.notes, *(grey if lost else [])]
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """The files that cannot be read."""
-        left = self.tally.unreadable
-        return {"unreadable": [{"file": name, "reason": why} for name, why in left]}
-
 
 def encode(  # noqa: PLR0913, PLR0917 - the arguments are the command's flags
     model: Any, data: Any, on_bad_file: str | None, out: Any, overwrite: bool, voice: Voice
@@ -146,7 +140,7 @@ def encode(  # noqa: PLR0913, PLR0917 - the arguments are the command's flags
         "downscale": sizes.downscale,
         "bits_per_pixel": rate,
         "seconds": clock(),
-        **given.facts,
+        **left_out(given.tally),
     }
     return Result(
         facts,
@@ -346,7 +340,7 @@ def evaluate(model: Any, trained: Model, data: Any, on_bad_file: str | None) -> 
         ("rate", f"{report['bits_per_pixel']:.4f}", "bits per pixel: KL of posterior from prior"),
     ]
     return Result(
-        {**report, "seconds": clock(), **given.facts},
+        {**report, "seconds": clock(), **left_out(given.tally)},
         lines=[f"{counted(len(decibels), 'picture')}, {clock():.1f} s"],
         notes=given.notes,
         sheet=Sheet(("measure", "value", "meaning"), rows, right=("value",)),
