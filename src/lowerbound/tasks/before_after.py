@@ -5,7 +5,7 @@ Each is shown as a whole and in the detail that the model is least sure of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -123,19 +123,17 @@ def examples(
     good = [i for i, name in enumerate(seen.listing.names) if name not in bad]
     order = np.random.default_rng(noise.derive("before and after", seed) % (1 << 32))
     chosen = np.sort(order.choice(good, min(count, len(good)), replace=False)).tolist()
-    highest = folders.highest_value(seen)
-    usual = None if highest is None else image_file.white_for(highest)
-    white = trained.coding.wanted().white or usual
-    shown = list(_each(trained, seen.listing.chosen(chosen), white, seed))
+    whites = seen.whites(trained.coding.wanted().white)
+    made = list(_each(trained, seen.listing.chosen(chosen), whites, seed))
     notes = [*listing.notes, *seen.tally.notes, *seen.notes]
-    return Examples(shown, listing.origin, len(listing.files), notes, seen.tally.unreadable)
+    return Examples(made, listing.origin, len(listing.files), notes, seen.tally.unreadable)
 
 
 def _each(
-    trained: TrainedState, listing: folders.Listing, white: int | None, seed: int
+    trained: TrainedState, listing: folders.Listing, whites: Mapping[str, int | None], seed: int
 ) -> Iterator[Shown]:
     for path, name in zip(listing.files, listing.names, strict=True):
-        yield shown(trained, name, middle(image_file.decode(path), SIDE), white, seed)
+        yield shown(trained, name, middle(image_file.decode(path), SIDE), whites[name], seed)
 
 
 def middle(page: Page, side: int) -> Page:

@@ -72,16 +72,14 @@ class Readable:
 
     def __iter__(self) -> Iterator[Given]:
         """Yield the pictures in order; count the unreadable ones."""
-        highest = folders.highest_value(self.seen)
-        usual = None if highest is None else image_file.white_for(highest)
-        white = self.trained.coding.wanted().white or usual
+        whites = self.seen.whites(self.trained.coding.wanted().white)
         for path, name in zip(self.listing.files, self.listing.names, strict=True):
             try:
                 page = image_file.decode(path, self.channels)
             except LowerboundError as error:
                 self.tally.add(name, error)
                 continue
-            yield Given(name, page, None if page.dtype == np.uint8 else white)
+            yield Given(name, page, whites.get(name))
         self.tally.check()
 
     @property

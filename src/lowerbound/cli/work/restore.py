@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +36,22 @@ class Order:
         how: the numbers of draws, and their seed.
         on_bad_file: "auto", "skip" or "fail".
         mask: a path to the masks of the holes, or None.
-        white: the value of white in pictures of 16 bits; None where there are none.
+        whites: the value of white of each picture of 16 bits, by its name.
     """
 
     how: Draws
     on_bad_file: str
     mask: Any = None
-    white: int | None = None
+    whites: Mapping[str, int | None] = field(default_factory=dict)
+
+
+class _Restored(NamedTuple):
+    """A picture, what was made of it, its name in the output, and the white of 16 bits."""
+
+    name: str
+    given: Page
+    made: Pages
+    white: int
 
 
 def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> Path:
@@ -64,24 +73,17 @@ def run(trained: Model, data: Any, order: Order, target: Path | None, overwrite:
     listing, holes = _inputs(data, order.mask)
     tally = Tally(len(listing.files), alone(len(listing.files), order.on_bad_file))
     seen = folders.survey(listing, "skip")
-    order = replace(order, white=_white(trained, seen))
+    order = replace(order, whites=seen.whites(trained.coding.wanted().white))
     names = places.names_of(listing.names, len(listing.files))
     pages = _pages(trained, listing, names, holes, order, tally)
     if target is None:
-        made = [made for _, _, made in pages]
+        made = [each.made for each in pages]
         doubts = [each.doubt for each in made]
         return _told(trained, doubts, (tally, seen.notes), clock(), None, made)
     _check_names(names, order.how.draws)
     with atomic_folder(target, overwrite) as folder:
-        doubts = _written(folder, pages, order.white, classes_of(trained))
+        doubts = _written(folder, pages, classes_of(trained))
     return _told(trained, doubts, (tally, seen.notes), clock(), target)
-
-
-def _white(trained: Model, seen: folders.Survey) -> int | None:
-    """Return the value of white in pictures of 16 bits: the model's, or that of these pictures."""
-    highest = folders.highest_value(seen)
-    known = trained.coding.wanted().white
-    return known or (None if highest is None else image_file.white_for(highest))
 
 
 def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
@@ -92,22 +94,16 @@ def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
     return np.rint(place * (255 / (len(classes) - 1))).astype(np.uint8)[..., None]
 
 
-def _written(
-    folder: Path,
-    pages: Iterator[tuple[str, Page, Pages]],
-    white: int | None,
-    classes: NDArray[np.int64],
-) -> list[float]:
+def _written(folder: Path, pages: Iterator[_Restored], classes: NDArray[np.int64]) -> list[float]:
     """Write all pictures and the overview of the first few; return their uncertainties."""
-    top = white or image_file.WHITES[-1]
     doubts, rows = [], []
-    for name, given, made in pages:
+    for name, given, made, white in pages:
         _write(folder, name, made)
         doubts.append(made.doubt)
         if len(rows) < SHOWN:
             result, *draws = (_visible(p, classes) for p in (made.result, *made.draws))
             row = (given, result, made.uncertainty, *draws)
-            shown = [image_file.bytes_of(page, top) for page in row]
+            shown = [image_file.bytes_of(page, white) for page in row]
             rows.append([drawing.thumbnail(page, SIDE) for page in shown])
     sheet = drawing.grid(np.stack([page for row in rows for page in row]), len(rows[0]))
     _save(folder / folders.OVERVIEW, sheet)
@@ -133,7 +129,7 @@ def _pages(
     holes: Sequence[Path] | None,
     order: Order,
     tally: Tally,
-) -> Iterator[tuple[str, Page, Pages]]:
+) -> Iterator[_Restored]:
     """Restore pictures one at a time, so that only one is in memory."""
     for i, path in enumerate(listing.files):
         try:
@@ -144,7 +140,9 @@ def _pages(
                 raise
             tally.add(listing.names[i], error)
             continue
-        yield names[i], given, restore_page(trained, given, order.how, hole, order.white)
+        white = order.whites.get(listing.names[i])
+        made = restore_page(trained, given, order.how, hole, white)
+        yield _Restored(names[i], given, made, white or image_file.WHITES[-1])
     tally.check()
 
 

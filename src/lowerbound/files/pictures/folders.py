@@ -253,6 +253,20 @@ class Survey:
         """The number of pictures of each (height, width)."""
         return Counter((h.height, h.width) for h in self.headers)
 
+    def whites(self, known: int | None = None) -> dict[str, int | None]:
+        """Return the value of white of each picture by its name; None for those of 8 bits.
+
+        Args:
+            known: that of grey pictures of 16 bits, where a model or the user tells it.
+        """
+        highest = highest_value(self) if known is None else None
+        usual = known if highest is None else image_file.white_for(highest)
+        full = image_file.WHITES[-1]  # of floating-point numbers, which come as 16 bits
+        return {
+            name: full if header.real else usual if header.deep else None
+            for name, header in zip(self.listing.names, self.headers, strict=True)
+        }
+
     @property
     def notes(self) -> list[str]:
         """Notes about frames and pages that are not read."""
