@@ -363,7 +363,7 @@ BROKEN = {
     "eps.png": ("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "E083", "none of PNG"),
     "negative.tif": (packed(GREY.astype(np.int32) - 50, "TIFF"), "E083", "from -50 to"),
     "nan.tif": (packed(np.full((4, 4), np.nan, np.float32), "TIFF"), "E083", "NaN"),
-    "truncated.gif": (packed(PIXELS, "GIF")[:400], "E083", "cut short"),
+    "truncated.gif": (packed(PIXELS, "GIF")[: -len(packed(PIXELS, "GIF")) // 8], "E083", "short"),
     "pdf.jpg": ("%PDF-1.7", "E083", "PDF"),
     **{name: (content, "E085", "64,000,000") for name, content in BOMBS.items()},
 }
