@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import commands
 import lowerbound
@@ -322,6 +323,28 @@ def test_twelve_bits_in_16_are_learned_and_scored_with_one_white(call):
     assert coding.white == coding.wanted().white == 4095
     grey = read(call.folder / "dark.png", wanted=coding.wanted())
     assert (grey.pixels == 56).all()
+
+
+def test_a_model_of_all_frames_reads_all_frames_ever_after(call):
+    for i in range(4):
+        pages = [Image.fromarray(shades(16, 16, 3 * i + j)) for j in range(3)]
+        (call.folder / "stacks").mkdir(exist_ok=True)
+        path = call.folder / "stacks" / f"{i}.tif"
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    told = call("inspect", "stacks")
+    assert (told["rows"], told["frames"]) == (4, 4)
+    assert any("8 frames more left out" in note for note in commands.inspect("stacks").notes)
+    told = commands.inspect("stacks", all_frames=True)
+    assert told.facts["rows"] == 12
+    assert told.next == "lowerbound fit stacks --all-frames"
+    told = call("fit", "stacks", "--all-frames", *QUICK, "--out", "all.vae")
+    assert told["rows"] == 12
+    call("score", "all.vae", "stacks", "--out", "s.csv")
+    assert [row["file"] for row in rows("s.csv")][:4] == [
+        "0.tif#0", "0.tif#1", "0.tif#2", "1.tif#0"
+    ]  # fmt: skip
+    call("score", "m.vae", "stacks", "--out", "first.csv")
+    assert len(rows("first.csv")) == 4
 
 
 def test_what_comes_next_is_for_pictures(call):

@@ -250,6 +250,23 @@ def test_only_the_first_page_is_restored_and_that_is_said(call):
     assert any("2 frames more left out" in note for note in facts.notes)
 
 
+def test_a_model_of_all_frames_restores_all_frames(call):
+    for i in range(3):
+        pages = [Image.fromarray(shades(40, 40, 2 * i + j)) for j in range(2)]
+        (call.folder / "stacks").mkdir(exist_ok=True)
+        path = call.folder / "stacks" / f"{i}.tif"
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    words = ["fit", "stacks", "--all-frames", "--recipe", "denoise", *SMALL]
+    call(*words, "--out", "all.vae")
+    assert call("denoise", "all.vae", "stacks", "--out", "made")["pictures"] == 6
+    names = [f"{i}.tif#{j}.png" for i in range(3) for j in range(2)]
+    assert sorted(os.listdir("made")) == [*names, "_overview.png", "uncertainty"]
+    facts = call("plot", "all.vae", "before-after", "stacks", "-n", "9", "--out", "b.png")
+    assert facts["pictures"] == 6
+    told = call(*words, "--targets", "stacks", "--out", "other.vae", code=2)
+    assert told["code"] == "E236"
+
+
 def test_a_python_caller_gets_arrays(call):
     result = commands.denoise("denoise.vae", "grey/0.png", flags=Common(draws=1))
     (page,) = result.table

@@ -217,6 +217,38 @@ def test_of_several_frames_or_pages_the_first_is_taken(tmp_path):
     assert any("3 files with several frames" in note and "3 frames more" in note for note in notes)
 
 
+def test_all_frames_are_pictures_where_that_is_asked(tmp_path):
+    shadow = (10, 200, 90)
+    frames = [Image.fromarray(np.full((8, 8, 3), shade, np.uint8)) for shade in shadow]
+    for name, kind in (("a.png", "PNG"), ("b.webp", "WEBP"), ("c.tif", "TIFF"), ("d.gif", "GIF")):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        content = packed_image(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        put(tmp_path / name, content)
+    put(tmp_path / "e.png", packed(np.full((8, 8, 3), 7, np.uint8)))
+    found = gather(pictures_in(tmp_path), all_frames=True)
+    assert [int(page[0, 0, 0]) for page in found] == [*shadow * 4, 7]
+    assert found.names[:4] == ["a.png#0", "a.png#1", "a.png#2", "b.webp#0"]
+    assert found.names[-1] == "e.png"
+    assert not any("left out" in note for note in found.notes)
+    frame = read(tmp_path, wanted=Wanted(all_frames=True))
+    assert (frame.rows, frame.total, frame.all_frames) == (13, 13, True)
+    assert read(tmp_path, 5, wanted=Wanted(all_frames=True)).files[-1] == "b.webp#1"
+    (tmp_path / "f.png").write_bytes(b"no picture")
+    seen = survey(pictures_in(tmp_path), "skip", all_frames=True)
+    assert (seen.tally.total, len(seen.headers)) == (14, 13)
+    assert folders.examined(seen) == 13
+
+
+def test_frames_may_be_of_several_kinds_and_sizes(tmp_path):
+    first, *rest = [Image.fromarray(x) for x in (DEEP, PIXELS[:20], GREY)]
+    first.save(tmp_path / "a.tif", save_all=True, append_images=rest)
+    found = gather(pictures_in(tmp_path), all_frames=True)
+    assert found.shapes == [(*GREY.shape, 3), (20, GREY.shape[1], 3), (*GREY.shape, 3)]
+    assert np.array_equal(found[0][..., 0], GREY)
+    assert np.array_equal(found[1], PIXELS[:20])
+    assert np.array_equal(found[2][..., 0], GREY)
+
+
 def test_gifs_are_pictures(tmp_path):
     frames = [Image.fromarray(np.full((8, 8, 3), shade, np.uint8)) for shade in (10, 200, 90)]
     moving = packed_image(frames[0], "GIF", save_all=True, append_images=frames[1:])

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from lowerbound.tasks.trained import Model
 
 
-def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
-    """Read --size and --on-bad-file.
+def wanted(
+    size: object = None, on_bad_file: str | None = None, all_frames: bool = False
+) -> Wanted:
+    """Read --size, --on-bad-file and --all-frames.
 
     Raises:
         UsageError: E231 for an invalid size, E241 for an unknown policy.
     """
     chosen = None if size is None else parsing.size(size, "--size")
-    return Wanted(chosen, on_bad_file=_policy(on_bad_file))
+    return Wanted(chosen, on_bad_file=_policy(on_bad_file), all_frames=all_frames)
 
 
 def wanted_by(trained: Model, on_bad_file: str | None = None) -> Wanted:
@@ -104,4 +106,5 @@ def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | N
             fix="give a folder of pictures, a list of picture files, or a torch Dataset of pairs",
         )
     pairs = import_module("lowerbound.coding.pairs")  # imports torch: --help does not wait
-    return pairs.read_pairs(data, targets, recipe.restoration, how.on_bad_file)
+    task = recipe.restoration
+    return pairs.read_pairs(data, targets, task, how.on_bad_file, how.all_frames)

@@ -97,6 +97,7 @@ class PairCoding(WithoutContext):
         settings: the settings of the recipe that define the input made from clean images.
         classes: the code in the mask files of each class, in order; () where there are none.
         white: the value of white in input files of 16 bits; None where there were none.
+        all_frames: whether each frame or page of a file is a picture of its own.
     """
 
     restoration: Restoration
@@ -105,6 +106,7 @@ class PairCoding(WithoutContext):
     settings: Mapping[str, Any]
     classes: tuple[int, ...] = ()
     white: int | None = None
+    all_frames: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -118,7 +120,7 @@ class PairCoding(WithoutContext):
 
     def wanted(self) -> Wanted:
         """The defaults: such a model reads images of any size."""
-        return replace(ANY, white=self.white)
+        return replace(ANY, white=self.white, all_frames=self.all_frames)
 
     @property
     def gaps(self) -> bool:
@@ -193,6 +195,7 @@ class PairCoding(WithoutContext):
             "settings": dict(self.settings),
             "classes": list(self.classes),
             **({} if self.white is None else {"white": self.white}),
+            **({"all_frames": True} if self.all_frames else {}),
         }
 
     @classmethod
@@ -205,6 +208,7 @@ class PairCoding(WithoutContext):
             dict(document["settings"]),
             _with_rgb(document["classes"]),
             document.get("white"),
+            bool(document.get("all_frames")),
         )
 
 
@@ -279,7 +283,8 @@ class PairsFor:
         used = {k: v for k, v in self.settings.items() if k in ("noise", "scale", "downscale")}
         if frame.targets is not None:
             _check_sizes(frame.files, frame.pictures, frame.targets, scale)
-        return PairCoding(self.restoration, channels, scale, used, classes, frame.white)
+        read_as = frame.white, frame.all_frames
+        return PairCoding(self.restoration, channels, scale, used, classes, *read_as)
 
 
 def _no_pictures(frame: Whole, recipe: str) -> DataError:
@@ -364,6 +369,7 @@ def read_pairs(
     targets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
     restoration: Restoration,
     on_bad_file: str = "auto",
+    all_frames: bool = False,
 ) -> ImagePairs:
     """Read pictures of any sizes, and the target of each, if targets are given.
 
@@ -374,16 +380,25 @@ def read_pairs(
         restoration: the task that the pairs are for.
         on_bad_file: "auto", "skip" or "fail", as of `folders.gather`; of pairs, neither half is
             left out: the first that cannot be read is an error.
+        all_frames: take each frame or page of a file as a picture; not with targets.
 
     Raises:
         DataError: E082 to E085 for pictures that are not there or cannot be read, E087 for
             targets that do not belong to them.
-        UsageError: E236 for targets of a task that has none.
+        UsageError: E236 for targets of a task that has none, or of all frames.
     """
     listing = pictures_in(data)
     if targets is None:
         policy = alone(len(listing.files), on_bad_file)
-        return _pairs(listing, gather(listing, on_bad_file=policy), None)
+        found = gather(listing, on_bad_file=policy, all_frames=all_frames)
+        return replace(_pairs(listing, found, None), all_frames=all_frames)
+    if all_frames:
+        raise UsageError(
+            "E236",
+            "--all-frames and --targets cannot be combined: pictures and targets are matched by "
+            "the names of their files",
+            fix="save the frames as files of their own",
+        )
     if not restoration.paired:
         raise UsageError(
             "E236",

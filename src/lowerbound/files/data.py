@@ -376,10 +376,12 @@ class Images(Whole):
     Attributes:
         pixels: (n, H, W), (n, H, W, C) or (n, C, H, W); NaN is missing.
         white: the value of white in files of 16 bits that were rounded to 8; None without any.
+        all_frames: whether each frame or page of a file is an image of its own.
     """
 
     pixels: NDArray[Any]
     white: int | None = field(default=None, kw_only=True)
+    all_frames: bool = field(default=False, kw_only=True)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -440,11 +442,13 @@ class ImagePairs(Whole):
         pictures: (H, W, C) each.
         targets: the target of each image; None where it is derived from the image.
         white: as of `Images`.
+        all_frames: as of `Images`.
     """
 
     pictures: Sequence[NDArray[Any]]
     targets: Sequence[NDArray[Any]] | None = None
     white: int | None = field(default=None, kw_only=True)
+    all_frames: bool = field(default=False, kw_only=True)
 
     examples: ClassVar[str] = "crops"
 

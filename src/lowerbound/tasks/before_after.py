@@ -116,24 +116,26 @@ def examples(
             fix="lowerbound plot M.vae reconstructions DATA --out reconstructions.png",
         )
     listing = folders.pictures_in(data)
-    seen = folders.survey(listing, alone(len(listing.files), on_bad_file))
+    how, policy = trained.coding.wanted(), alone(len(listing.files), on_bad_file)
+    seen = folders.survey(listing, policy, how.all_frames)
     folders.examined(seen)
     seen.tally.check()
     bad = {name for name, _ in seen.tally.unreadable}
     good = [i for i, name in enumerate(seen.listing.names) if name not in bad]
     order = np.random.default_rng(noise.derive("before and after", seed) % (1 << 32))
     chosen = np.sort(order.choice(good, min(count, len(good)), replace=False)).tolist()
-    whites = seen.whites(trained.coding.wanted().white)
+    whites = seen.whites(how.white)
     made = list(_each(trained, seen.listing.chosen(chosen), whites, seed))
     notes = [*listing.notes, *seen.tally.notes, *seen.notes]
-    return Examples(made, listing.origin, len(listing.files), notes, seen.tally.unreadable)
+    return Examples(made, listing.origin, seen.tally.total, notes, seen.tally.unreadable)
 
 
 def _each(
     trained: TrainedState, listing: folders.Listing, whites: Mapping[str, int | None], seed: int
 ) -> Iterator[Shown]:
-    for path, name in zip(listing.files, listing.names, strict=True):
-        yield shown(trained, name, middle(image_file.decode(path), SIDE), whites[name], seed)
+    for name, (path, number) in zip(listing.names, listing.places, strict=True):
+        page = middle(image_file.decode(path, page=number), SIDE)
+        yield shown(trained, name, page, whites[name], seed)
 
 
 def middle(page: Page, side: int) -> Page:

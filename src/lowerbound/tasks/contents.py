@@ -259,6 +259,7 @@ class _PicturesDocument(_Part):
     scale: float
     gaps: bool
     white: White = None
+    all_frames: bool = False
 
     @model_validator(mode="after")
     def _held(self) -> _PicturesDocument:
@@ -277,6 +278,7 @@ class _PairsDocument(_Part):
     settings: dict[str, JsonValue]
     classes: list[Annotated[int, Field(ge=0, lt=1 << 25)]]
     white: White = None
+    all_frames: bool = False
 
     @model_validator(mode="after")
     def _ascending(self) -> _PairsDocument:

@@ -22,7 +22,7 @@ from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.files import paths
 from lowerbound.files.array_files import read_npy
 from lowerbound.files.pictures import folders, image_file
-from lowerbound.files.pictures.bad_files import POLICIES, Tally, alone, counted
+from lowerbound.files.pictures.bad_files import POLICIES, alone, counted
 from lowerbound.files.write import atomic_write, check_place
 from lowerbound.files.write_folder import atomic_folder, check_folder
 from lowerbound.tasks import autoencode
@@ -64,18 +64,18 @@ class Readable:
     def __post_init__(self) -> None:
         policy = self.on_bad_file or POLICIES[0]
         parsing.one_of(policy, POLICIES, "--on-bad-file")
-        self.listing = folders.pictures_in(self.data)
-        self.count = len(self.listing.files)
-        self.tally = Tally(self.count, alone(self.count, policy))
-        self.seen = folders.survey(self.listing, "skip")
+        listing, how = folders.pictures_in(self.data), self.trained.coding.wanted()
+        policy = alone(len(listing.files), policy)
+        self.seen = folders.survey(listing, policy, how.all_frames)
+        self.tally, self.names = self.seen.tally, self.seen.listing.names
         self.channels = autoencode.sizes_of(self.trained).channels
 
     def __iter__(self) -> Iterator[Given]:
         """Yield the pictures in order; count the unreadable ones."""
         whites = self.seen.whites(self.trained.coding.wanted().white)
-        for path, name in zip(self.listing.files, self.listing.names, strict=True):
+        for name, (path, number) in zip(self.names, self.seen.listing.places, strict=True):
             try:
-                page = image_file.decode(path, self.channels)
+                page = image_file.decode(path, self.channels, number)
             except LowerboundError as error:
                 self.tally.add(name, error)
                 continue
@@ -87,7 +87,8 @@ class Readable:
         """Notes about files that were left out, and about colours that were lost."""
         lost = sum(header.channels > self.channels for header in self.seen.headers)
         grey = [f"{counted(lost, 'picture')} in colour became grey, as the model's are"]
-        return [*self.listing.notes, *self.tally.notes, *self.seen.notes, *(grey if lost else [])]
+        listing = self.seen.listing
+        return [*listing.notes, *self.tally.notes, *self.seen.notes, *(grey if lost else [])]
 
 
 def encode(  # noqa: PLR0913, PLR0917 - the arguments are the command's flags
@@ -98,8 +99,9 @@ def encode(  # noqa: PLR0913, PLR0917 - the arguments are the command's flags
     trained = load(model)
     sizes = autoencode.sizes_of(trained)
     given = Readable(trained, data, on_bad_file)
-    names = [f"{name[:-4]}.npy" for name in places.names_of(given.listing.names, given.count)]
-    files = dict(zip(given.listing.names, names, strict=True))
+    count = len(given.names)
+    names = [f"{name[:-4]}.npy" for name in places.names_of(given.names, count)]
+    files = dict(zip(given.names, names, strict=True))
     entries: dict[str, dict[str, Any]] = {}
     bits = pixels = 0.0
 
@@ -111,7 +113,7 @@ def encode(  # noqa: PLR0913, PLR0917 - the arguments are the command's flags
             bits, pixels = bits + found.bits, pixels + height * width
             file = files[each.name]
             entries[file] = {"height": height, "width": width, "white": each.white}
-            voice.show((number + 1) / given.count, f"{number + 1:,} of {given.count:,} pictures")
+            voice.show((number + 1) / count, f"{number + 1:,} of {count:,} pictures")
             yield file, found
 
     table = None

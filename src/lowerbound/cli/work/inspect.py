@@ -25,16 +25,19 @@ LISTED = 5
 
 
 def inspect(
-    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], full: bool, clock: Clock
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    full: bool,
+    clock: Clock,
+    all_frames: bool = False,
 ) -> Result:
     """Read the header of every picture and decode all of them, or many of very many."""
     listing = pictures_in(data)
     text = os.fspath(data) if isinstance(data, str | os.PathLike) else listing.origin
-    seen = survey(listing, "skip")
+    seen = survey(listing, "skip", all_frames)
     looked = examined(seen, None if full else DECODED)
     seen.tally.check()
     bad, every = seen.tally.unreadable, looked == len(seen.headers)
-    total, labels = len(listing.files), Counter(listing.labels)
+    total, labels = seen.tally.total, Counter(listing.labels)
     highest = highest_value(seen)
     facts = {
         "origin": text,
@@ -71,6 +74,7 @@ def inspect(
         notes=_notes(seen, facts),
         sheet=Sheet(("file", "why it cannot be read"), bad[: 4 * LISTED]) if bad else None,
         next=f"lowerbound fit {spell_path(text)}"
+        + " --all-frames" * all_frames
         + " --on-bad-file skip" * too_many(len(bad), total),
     )
 

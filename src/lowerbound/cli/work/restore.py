@@ -71,11 +71,11 @@ def run(trained: Model, data: Any, order: Order, target: Path | None, overwrite:
     """Restore the pictures at `data`: write a folder, or return arrays if `target` is None."""
     clock = Clock()
     listing, holes = _inputs(data, order.mask)
-    tally = Tally(len(listing.files), alone(len(listing.files), order.on_bad_file))
-    seen = folders.survey(listing, "skip")
-    order = replace(order, whites=seen.whites(trained.coding.wanted().white))
-    names = places.names_of(listing.names, len(listing.files))
-    pages = _pages(trained, listing, names, holes, order, tally)
+    how, policy = trained.coding.wanted(), alone(len(listing.files), order.on_bad_file)
+    seen = folders.survey(listing, policy, how.all_frames)
+    tally, order = seen.tally, replace(order, whites=seen.whites(how.white))
+    names = places.names_of(seen.listing.names, len(seen.headers))
+    pages = _pages(trained, seen, names, holes, order)
     if target is None:
         made = [each.made for each in pages]
         doubts = [each.doubt for each in made]
@@ -110,31 +110,31 @@ def _written(folder: Path, pages: Iterator[_Restored], classes: NDArray[np.int64
     return doubts
 
 
-def _inputs(data: Any, mask: Any) -> tuple[folders.Listing, list[Path] | None]:
-    """List the pictures, and the masks of their holes in the same order."""
+def _inputs(data: Any, mask: Any) -> tuple[folders.Listing, Mapping[Path, Path] | None]:
+    """List the pictures, and the mask of the holes of each."""
     listing = folders.pictures_in(data)
     if mask is None:
         return listing, None
     masks = folders.pictures_in(mask)
     if len(masks.files) == 1:
-        return listing, masks.files * len(listing.files)
+        return listing, dict.fromkeys(listing.files, masks.files[0])
     listing, masks = matched(listing, masks)
-    return listing, masks.files
+    return listing, dict(zip(listing.files, masks.files, strict=True))
 
 
 def _pages(
     trained: Model,
-    listing: folders.Listing,
+    seen: folders.Survey,
     names: Sequence[str],
-    holes: Sequence[Path] | None,
+    holes: Mapping[Path, Path] | None,
     order: Order,
-    tally: Tally,
 ) -> Iterator[_Restored]:
     """Restore pictures one at a time, so that only one is in memory."""
-    for i, path in enumerate(listing.files):
+    tally, listing = seen.tally, seen.listing
+    for i, (path, page) in enumerate(listing.places):
         try:
-            given = image_file.decode(path)
-            hole = None if holes is None else _hole(holes[i], given)
+            given = image_file.decode(path, page=page)
+            hole = None if holes is None else _hole(holes[path], given)
         except LowerboundError as error:
             if error.code == "E089" and tally.policy != "skip":  # readable, but sizes differ
                 raise

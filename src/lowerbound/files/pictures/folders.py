@@ -38,6 +38,7 @@ class Listing:
         labels: the sub-folder that each file is in, "" at the root.
         others: the number of files of other kinds in the same folders, by suffix.
         origin: the name of the pictures in messages.
+        pages: the frame or page of each file; () where each is the first.
     """
 
     root: Path
@@ -46,6 +47,12 @@ class Listing:
     labels: list[str]
     others: dict[str, int] = field(default_factory=dict)
     origin: str = "the pictures"
+    pages: Sequence[int] = ()
+
+    @property
+    def places(self) -> list[tuple[Path, int]]:
+        """The file of each picture, and its frame or page."""
+        return list(zip(self.files, self.pages or [0] * len(self.files), strict=True))
 
     @property
     def ignored(self) -> int:
@@ -59,8 +66,24 @@ class Listing:
     def chosen(self, index: Iterable[int]) -> Listing:
         """Return the pictures at these places, in this order."""
         places = list(index)
-        parts = ([column[i] for i in places] for column in (self.files, self.names, self.labels))
-        return replace(self, **dict(zip(("files", "names", "labels"), parts, strict=True)))
+        columns = ("files", "names", "labels", *(("pages",) if self.pages else ()))
+        return replace(
+            self, **{name: [getattr(self, name)[i] for i in places] for name in columns}
+        )
+
+    def expanded(self, counts: Sequence[int]) -> Listing:
+        """Return a picture for each frame or page of the files, of which there are `counts`."""
+        index = [i for i, count in enumerate(counts) for _ in range(count)]
+        if max(counts, default=0) <= 1:
+            return self.chosen(index)
+        pages = [page for count in counts for page in range(count)]
+        names = [
+            f"{self.names[i]}#{page:0{len(str(counts[i] - 1))}d}"
+            if counts[i] > 1
+            else self.names[i]
+            for i, page in zip(index, pages, strict=True)
+        ]
+        return replace(self.chosen(index), names=names, pages=pages)
 
     @property
     def notes(self) -> list[str]:
@@ -276,24 +299,34 @@ class Survey:
         rest = counted(sum(several) - len(several), "frame")
         return [
             f"{counted(len(several), 'file')} with several frames or pages: the first of each is "
-            f"read, {rest} more left out; save them as files of their own to use them"
+            f"read, {rest} more left out (a fit with --all-frames takes each as a picture)"
         ]
 
 
-def survey(listing: Listing, on_bad_file: str = "auto") -> Survey:
+def survey(listing: Listing, on_bad_file: str = "auto", all_frames: bool = False) -> Survey:
     """Read the header of every picture; nothing is decoded.
+
+    Args:
+        listing: the files.
+        on_bad_file: as of `gather`.
+        all_frames: take each frame or page of a file as a picture, called ``name#0`` and so on.
 
     Raises:
         DataError: E083 or E085 at the first unreadable file where `on_bad_file` is "fail".
     """
-    tally, kept, headers = Tally(len(listing.files), on_bad_file), [], []
-    for i, found in in_order(image_file.header, listing.files):
+    tally = Tally(len(listing.files), on_bad_file)
+    counts: list[int] = []
+    headers: list[image_file.Header] = []
+    read = image_file.headers if all_frames else lambda path: [image_file.header(path)]
+    for i, found in in_order(read, listing.files):
         if isinstance(found, LowerboundError):
             tally.add(listing.names[i], found)
-        else:
-            kept.append(i)
-            headers.append(found)
-    return Survey(listing.chosen(kept), headers, tally)
+            counts.append(0)
+            continue
+        counts.append(len(found))
+        headers += found
+    tally.total += sum(max(0, count - 1) for count in counts)
+    return Survey(listing.expanded(counts), headers, tally)
 
 
 def examined(seen: Survey, most: int | None = None) -> int:
@@ -309,7 +342,8 @@ def examined(seen: Survey, most: int | None = None) -> int:
     total = len(seen.headers)
     count = total if most is None else min(total, most)
     chosen = np.unique(np.linspace(0, max(0, total - 1), count).astype(int)).tolist()
-    for i, found in in_order(image_file.check, [seen.listing.files[i] for i in chosen]):
+    places = seen.listing.places
+    for i, found in in_order(lambda i: image_file.check(*places[i]), chosen):
         if isinstance(found, LowerboundError):
             seen.tally.add(seen.listing.names[chosen[i]], found)
     return len(chosen)
@@ -322,13 +356,13 @@ def highest_value(*surveys: Survey) -> int | None:
     folder keeps its pictures comparable.
     """
     deep = [
-        path
+        place
         for seen in surveys
-        for path, h in zip(seen.listing.files, seen.headers, strict=True)
+        for place, h in zip(seen.listing.places, seen.headers, strict=True)
         if h.deep
     ]
-    # Unreadable ones are counted when they are decoded.
-    found = [n for _, n in in_order(image_file.highest, deep) if isinstance(n, int)]
+    found = in_order(lambda place: image_file.highest(*place), deep)
+    found = [n for _, n in found if isinstance(n, int)]  # others are counted when decoded
     return max(found, default=None)
 
 
@@ -339,6 +373,7 @@ def gather(
     on_bad_file: str = "auto",
     resize: tuple[int, int] | None = None,
     white: int | None = None,
+    all_frames: bool = False,
 ) -> Pictures:
     """Decode the pictures of a listing, in parallel and in its order, to 8 bits.
 
@@ -353,12 +388,13 @@ def gather(
         resize: (height, width): every picture is scaled to cover it, then cut around its middle;
             None keeps their sizes.
         white: as of `decoded`.
+        all_frames: as of `survey`.
 
     Raises:
         DataError: E083 or E085 for an unreadable file, E084 where there are too many of them.
         ResourceError: E301 where the pixels fit neither into memory nor on the disk.
     """
-    seen = survey(listing, on_bad_file)
+    seen = survey(listing, on_bad_file, all_frames)
     return decoded(seen, channels=channels, resize=resize, white=white)
 
 
@@ -386,13 +422,14 @@ def decoded(
     deepest = channels or seen.channels
     shapes = [(*(resize or (h.height, h.width)), deepest) for h in seen.headers]
     store = scratch.room(sum(h * w * c for h, w, c in shapes))
+    places = seen.listing.places
 
     def pixels(i: int) -> NDArray[np.uint8]:
-        path = seen.listing.files[i]
+        path, page = places[i]
         if resize is not None:
-            return image_file.fitted(path, resize, deepest, top)
+            return image_file.fitted(path, resize, deepest, top, page)
         whole = image_file.WHITES[-1] if seen.headers[i].real else top
-        found = image_file.bytes_of(image_file.decode(path, deepest), whole)
+        found = image_file.bytes_of(image_file.decode(path, deepest, page), whole)
         if found.shape != shapes[i]:
             raise files.refusal(path, FileNotFoundError(2, "it changed"))
         return found

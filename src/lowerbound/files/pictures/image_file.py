@@ -87,28 +87,54 @@ def header(path: Path) -> Header:
             E085 for one that is too large.
     """
     with _opened(path) as image:
-        width, height = image.size
-        # Of TIFF, pillow swaps height and width itself.
-        if image.format != "TIFF" and _orientation(image) in _TURNED:
-            height, width = width, height
-        mode, channels = image.mode, _channels(image)
-        # The further frames of MPO are previews and other views of one photograph.
-        frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-        return Header(height, width, channels, mode in _DEEP, mode == "F", frames)
+        found = _header(image)  # before the count, which may go through all frames
+        return found._replace(frames=_frames(image))
 
 
-def check(path: Path) -> None:
+def headers(path: Path) -> list[Header]:
+    """Read the header of each frame or page of a file, as if it were a file of its own.
+
+    Raises:
+        DataError: as `header`.
+    """
+    with _opened(path) as image:
+        found = []
+        for page in range(_frames(image)):
+            image.seek(page)
+            _check_size(image.size, path)
+            found.append(_header(image))
+        return found
+
+
+def _frames(image: Image.Image) -> int:
+    """Return the number of frames; those of MPO are previews and views of one photograph."""
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+
+
+def _header(image: Image.Image) -> Header:
+    width, height = image.size
+    # Of TIFF, pillow swaps height and width itself.
+    if image.format != "TIFF" and _orientation(image) in _TURNED:
+        height, width = width, height
+    return Header(height, width, _channels(image), image.mode in _DEEP, image.mode == "F", 1)
+
+
+def check(path: Path, page: int = 0) -> None:
     """Check that a picture can be decoded to its end, at its lowest resolution.
+
+    Args:
+        path: of the file.
+        page: of its frames or pages.
 
     Raises:
         DataError: as `header`, and E083 where the file is cut short or damaged.
     """
-    with _opened(path) as image:
+    with _opened(path, page) as image:
         image.draft(None, (1, 1))
         _array(_upright(image), None)
 
 
-def highest(path: Path) -> int:
+def highest(path: Path, page: int = 0) -> int:
     """Return the highest value of a grey picture of 16 bits.
 
     The values of a TIFF file that states its 12 bits, or that 0 is white, reach 65535.
@@ -116,7 +142,7 @@ def highest(path: Path) -> int:
     Raises:
         DataError: as `header`.
     """
-    with _opened(path) as image:
+    with _opened(path, page) as image:
         image.load()
         tags = getattr(image, "tag_v2", {})
         if image.mode not in _DEEP or tags.get(_BITS) == (12,) or tags.get(_PHOTOMETRIC) == 0:
@@ -133,16 +159,17 @@ def white_for(value: int) -> int:
     return next(white for white in WHITES if white >= min(value, _FULL))
 
 
-def decode(path: Path, channels: int | None = None) -> NDArray[Any]:
+def decode(path: Path, channels: int | None = None, page: int = 0) -> NDArray[Any]:
     """Return the pixels of a picture, rotated by its EXIF tag, with transparency on white.
 
-    Palettes, 1-bit, CMYK and the like become grey or RGB; of several frames or pages the first
-    is taken. Colours of 16 bits per channel come as 8 bits, and floating-point numbers from 0 to 1
-    as 16 bits; those of another range are refused, because nothing tells their black and white.
+    Palettes, 1-bit, CMYK and the like become grey or RGB. Colours of 16 bits per channel come as
+    8 bits, and floating-point numbers from 0 to 1 as 16 bits; those of another range are refused,
+    because nothing tells their black and white.
 
     Args:
         path: a PNG, JPEG, WebP, TIFF, BMP or GIF file.
         channels: 1 or 3; None gives what the file has: 1 where it is grey, else 3.
+        page: of the frames or pages of the file.
 
     Returns:
         (H, W, C) uint8, or uint16 for grey pictures of 16 bits or of floating-point numbers.
@@ -150,12 +177,12 @@ def decode(path: Path, channels: int | None = None) -> NDArray[Any]:
     Raises:
         DataError: as `header`.
     """
-    with _opened(path) as image:
+    with _opened(path, page) as image:
         return _array(_upright(image), channels)
 
 
 def fitted(
-    path: Path, size: tuple[int, int], channels: int, white: int = _FULL
+    path: Path, size: tuple[int, int], channels: int, white: int = _FULL, page: int = 0
 ) -> NDArray[np.uint8]:
     """Return a picture in 8 bits, scaled to cover `size` and cut around its middle.
 
@@ -164,6 +191,7 @@ def fitted(
         size: (height, width) of the result.
         channels: 1 or 3.
         white: the value of white of pixels of 16 bits.
+        page: of the frames or pages of the file.
 
     Returns:
         (height, width, channels) uint8.
@@ -172,7 +200,7 @@ def fitted(
         DataError: as `header`.
     """
     height, width = size
-    with _opened(path) as image:
+    with _opened(path, page) as image:
         # A JPEG is decoded at a half, a quarter or an eighth where that leaves twice the size.
         side = 2 * max(size)
         image.draft(None, (side, side))
@@ -280,7 +308,7 @@ def _page(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, page: int = 0) -> Iterator[Image.Image]:
     """Open a picture whose header is within the limits, and turn failures into our errors."""
     check_plain(path)
     with readable(path), path.open("rb") as file:
@@ -289,6 +317,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 _check_webp(file, path)
                 with Image.open(file, formats=FORMATS) as image:
                     _check_size(image.size, path)
+                    if page:
+                        image.seek(page)
+                        _check_size(image.size, path)
                     yield image
         except LowerboundError:
             raise
@@ -429,6 +460,8 @@ def _real(image: Image.Image) -> NDArray[np.uint16]:
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
     if low < 0 or high > 1:
         raise _OutOfRange(f"its floating-point pixels go from {low:.3g} to {high:.3g}")
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # 0 is white
+        values = 1 - values
     return np.rint(values * np.float64(_FULL)).astype(np.uint16)[..., None]
 
 

@@ -16,12 +16,14 @@ class Wanted:
             none.
         white: the value of white in grey pictures of 16 bits; None chooses the least of 8, 10,
             12, 14 or 16 bits that holds the values of all of them.
+        all_frames: take each frame or page of a file as a picture, and not only the first.
     """
 
     size: tuple[int, int] | None = None
     channels: int | None = None
     on_bad_file: str = "auto"
     white: int | None = None
+    all_frames: bool = False
 
 
 ANY = Wanted()

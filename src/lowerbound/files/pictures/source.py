@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lowerbound.files.arrays import PictureNative
 from lowerbound.files.data import Images
@@ -28,7 +29,11 @@ def read(
     """
     listing = pictures_in(data)
     total = len(listing.files)
-    seen = survey(listing.first(rows), alone(total, wanted.on_bad_file))
+    policy = alone(total, wanted.on_bad_file)
+    seen = survey(listing.first(rows), policy, wanted.all_frames)
+    if wanted.all_frames:
+        total = seen.tally.total if rows is None else total
+        seen = replace(seen, listing=seen.listing.first(rows), headers=seen.headers[:rows])
     seen.tally.check()
     size, notes = _size(seen, wanted)
     found = decoded(seen, channels=wanted.channels, resize=size, white=wanted.white)
@@ -46,6 +51,7 @@ def read(
         labels=tuple(found.labels),
         unreadable=found.unreadable,
         white=found.white,
+        all_frames=wanted.all_frames,
     )
 
 
