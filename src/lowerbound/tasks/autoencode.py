@@ -252,6 +252,6 @@ def quality(model: nn.Module, rows: Rows) -> Quality:
             guesses = mean[:real], again
             squares += torch.stack([(guess - x).double().square().sum() for guess in guesses])
             pixels += x.numel()
-    after, small = (-10 * (squares / pixels).log10()).tolist()
+    after, enlarged = (-10 * (squares / pixels).log10()).tolist()
     places = pixels / rows.take(torch.zeros(1, dtype=torch.long)).x.shape[1]
-    return Quality(after, small, nats / math.log(2) / places)
+    return Quality(after, enlarged, nats / math.log(2) / places)
