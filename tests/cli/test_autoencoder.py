@@ -32,7 +32,7 @@ def models(root):
         write(root / f"grey/{i}.png", shades(48, 64, i)[..., 0])
     for name, data, more in (
         ("colours", "photos", ["--set", "downscale=4"]),
-        ("grey", "grey", ["--set", "latent=2"]),
+        ("grey", "grey", ["--latent", "2"]),
     ):
         words = ["fit", str(root / data), *SMALL, *more, "-q"]
         with pytest.MonkeyPatch.context() as patch:

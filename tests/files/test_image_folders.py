@@ -232,7 +232,7 @@ def test_all_frames_are_pictures_where_that_is_asked(tmp_path):
     assert not any("left out" in note for note in found.notes)
     frame = read(tmp_path, wanted=Wanted(all_frames=True))
     assert (frame.rows, frame.total, frame.all_frames) == (13, 13, True)
-    assert read(tmp_path, 5, wanted=Wanted(all_frames=True)).files[-1] == "b.webp#1"
+    assert read(tmp_path, rows=5, wanted=Wanted(all_frames=True)).files[-1] == "b.webp#1"
     (tmp_path / "f.png").write_bytes(b"no picture")
     seen = survey(pictures_in(tmp_path), "skip", all_frames=True)
     assert (seen.tally.total, len(seen.headers)) == (14, 13)
