@@ -89,8 +89,10 @@ def sizes_of(trained: TrainedState) -> Sizes:
             f"a model of the recipe {trained.recipe.name!r} has no maps of latents",
             fix="lowerbound fit PICTURES --recipe autoencoder --out M.vae",
         )
+    usual = {name: each.default for name, each in trained.recipe.parameters.items()}
+    chosen = {**usual, **trained.arguments}
     channels, latent, downscale, depth = (
-        int(trained.arguments[name]) for name in ("channels", "latent", "downscale", "depth")
+        int(chosen[name]) for name in ("channels", "latent", "downscale", "depth")
     )
     return Sizes(channels, latent, downscale, reach(depth, downscale))
 
