@@ -99,6 +99,12 @@ def test_larger_pictures(call):
     assert "--scale 2" in told["hint"]
 
 
+def test_a_scale_that_was_not_set_is_the_usual_one(call):
+    call("fit", "grey", "--recipe", "upscale", *SMALL, "--out", "usual.vae")
+    call("upscale", "usual.vae", "grey/0.png", "--out", "large")
+    assert decode(call.folder / "large/0.png").shape == (160, 120, 1)
+
+
 def test_holes_are_filled_and_nothing_else_changes(call):
     hole = np.zeros((50, 50), np.uint8)
     hole[10:20, 5:40] = 255

@@ -112,7 +112,7 @@ def _averaged(found: Restored) -> Restored:
 
 
 def _restored(trained: TrainedState, given: torch.Tensor, how: Draws) -> Restored:
-    scale = int(trained.arguments.get("scale", 1))
+    scale = int(trained.coding.document()["scale"])  # arguments hold what was set
     found = restore.restore(
         trained.model,
         given,

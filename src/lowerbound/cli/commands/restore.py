@@ -90,7 +90,7 @@ def upscale(
         flags: see `Common`.
     """
     trained = _load_for(model, "upscale")
-    known = int(trained.arguments["scale"])
+    known = int(trained.coding.document()["scale"])
     if scale is not None and parsing.at_least(scale, 2, "--scale") != known:
         raise UsageError(
             "E247",
