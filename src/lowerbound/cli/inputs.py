@@ -72,8 +72,8 @@ def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
     Raises:
         UsageError: E236.
     """
-    restores = recipe.restoration is not None
-    if targets is not None and not (restores and recipe.restoration.paired):
+    task = recipe.restoration
+    if targets is not None and (task is None or not task.paired):
         known = import_module("lowerbound.recipes").RECIPES.items()
         names = [name for name, each in known if each.restoration and each.restoration.paired]
         raise UsageError(
@@ -81,7 +81,7 @@ def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
             f"--targets is for {', '.join(names)}, not for {recipe.name}",
             fix=f"--recipe {names[-1]} --targets MASKS, or leave it out",
         )
-    if how.size is not None and restores:
+    if how.size is not None and task is not None:
         raise UsageError(
             "E236",
             f"--size does not apply to {recipe.name}, which uses crops of pictures of any size",

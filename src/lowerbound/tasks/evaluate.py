@@ -83,7 +83,8 @@ class Evaluation:
         jacobian = torch.from_numpy(coded.log_jacobian.copy())
         self.jacobian.add(jacobian)
         names, first = np.unique(np.sort(labels), return_index=True)
-        nll = -(weighted.log_p + jacobian)[np.argsort(labels, kind="stable")]
+        order = torch.from_numpy(np.argsort(labels, kind="stable"))
+        nll = -(weighted.log_p + jacobian)[order]
         for name, some in zip(names.tolist(), np.split(nll.numpy(), first[1:]), strict=False):
             self._labelled.setdefault(name, Moments()).add(torch.from_numpy(some))
         if model.rows is not None:
