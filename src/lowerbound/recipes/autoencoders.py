@@ -28,8 +28,8 @@ from lowerbound.recipes.restoration import REACH, of_shares
 
 DOWNSCALE = 8
 _DOWNSCALES = (2, 4, 8, 16)
-# At weight 1 the latents' noise takes 2 % of the squared error, and in a short fit some channels
-# stay unused. The likelihood learns its sigma, so that the weight need not follow the error.
+# A small weight of the KL, as in latent diffusion. The likelihood learns its sigma, so that the
+# weight need not follow the error. Not measured against weight 1.
 _BETA = 0.1
 
 
