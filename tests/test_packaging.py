@@ -194,4 +194,5 @@ def test_each_extra_installs_on_its_own(tmp_path, extra):
     for text in PROJECT["optional-dependencies"][extra]:
         name = Requirement(text).name
         module = MODULES.get(name, name.replace("-", "_"))
-        done(own, "-c", f"import lowerbound, {module}", cwd=tmp_path)
+        told = done(own, "-c", f"import lowerbound, {module}; print('ok')", cwd=tmp_path)
+        assert told.strip().endswith("ok"), name

@@ -66,7 +66,10 @@ def test_a_notebook_runs_from_top_to_bottom(guide, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
     made = notebooks.notebook(guide, quick)
     where = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(made, timeout=1200, kernel_name="python3", resources=where).execute()
+    done = NotebookClient(made, timeout=1200, kernel_name="python3", resources=where).execute()
+    cells = [cell for cell in done.cells if cell.cell_type == "code"]
+    assert cells
+    assert all(cell.execution_count for cell in cells)
 
 
 class Page(HTMLParser):

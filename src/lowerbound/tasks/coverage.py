@@ -12,7 +12,7 @@ INSIDE = 0.8  # probability of the central interval whose coverage is measured
 
 
 class ColumnCoverage(NamedTuple):
-    """How often the hidden values of one column are as the model expects.
+    """The coverage of one column: the share of hidden values within the predicted range.
 
     Attributes:
         column: its name.

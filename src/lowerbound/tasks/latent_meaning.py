@@ -35,7 +35,7 @@ class Move(NamedTuple):
 
 
 class LatentMeaning(NamedTuple):
-    """What a latent dimension stands for.
+    """A latent dimension and the columns that change with it.
 
     Attributes:
         latent: its index.

@@ -132,7 +132,7 @@ class TrainedState:
 
     @property
     def holds(self) -> str:
-        """What the model is of: "table", "cells" (counts) or "pictures"."""
+        """The kind of data: "table", "cells" (counts) or "pictures"."""
         if self.coding.shape or self.recipe.restoration:
             return "pictures"
         return "cells" if "names" in self.coding.document() else "table"

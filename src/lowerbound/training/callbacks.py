@@ -16,7 +16,7 @@ STAGES = {"first": "model"}  # the names that callbacks see, where they are not 
 
 
 class TrainingCheck(NamedTuple):
-    """What a callback is called with: one check on the held-out rows.
+    """The argument of a callback: the results of one check on the held-out rows.
 
     Attributes:
         stage: what is trained: "model"; "narrow", the model again with fewer latents; "priors" of

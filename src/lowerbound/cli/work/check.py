@@ -18,7 +18,7 @@ _SHOWN = 8  # columns with the largest drift
 
 
 class Reading(NamedTuple):
-    """How rows are read.
+    """Options for reading the rows.
 
     Attributes:
         rename: THEIRS=OURS pairs.

@@ -17,7 +17,7 @@ _REASONS = 5
 
 
 class Rows:
-    """What the page asks about single rows.
+    """Scores, reasons and changes of single rows.
 
     Args:
         model: a `lowerbound.Model`.

@@ -1,4 +1,4 @@
-"""Which requests are answered: those of the page itself, on this machine.
+"""Access control: only requests of the page itself, from this machine, are answered.
 
 A page from elsewhere, opened in the same browser, can send requests to this machine. It does not
 know the secret in the path, its host name is another, and so is its origin.

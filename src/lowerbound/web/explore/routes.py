@@ -54,7 +54,7 @@ Save = Callable[[Iterable[pa.Table], Path], Path]
 
 @dataclass(frozen=True)
 class Page:
-    """What a page is about.
+    """The model, the rows and the settings of a page.
 
     Attributes:
         model: a `lowerbound.Model`.
