@@ -25,7 +25,7 @@ LIMITS = Limits(body=1000, rows=5, depth=4)
 
 def read(value, kind=requests.JSON):
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return requests.table_of(body, kind, COLUMNS, LIMITS)
+    return requests.as_table(requests.rows_of(body, kind, COLUMNS, LIMITS))
 
 
 def problems(value):
@@ -59,7 +59,7 @@ def test_of_many_problems_the_first_are_listed_and_all_are_counted():
     body = json.dumps([{f"name{i}{j}": 0 for j in range(3)} for i in range(900)]).encode()
     began = time.perf_counter()
     with pytest.raises(UsageError) as caught:
-        requests.table_of(body, requests.JSON, COLUMNS, limits)
+        requests.rows_of(body, requests.JSON, COLUMNS, limits)
     assert time.perf_counter() - began < 5
     assert len(caught.value.details["problems"]) == requests.MOST_PROBLEMS
     assert caught.value.details["count"] == 900 * 5
@@ -94,6 +94,32 @@ def test_strict_json_is_what_json_is(value):
         return
     strange = any(word in text for word in ("NaN", "Infinity"))
     assert strange or found == json.loads(text)
+
+
+_NUMBER = st.none() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, width=64)
+
+
+@given(st.lists(st.lists(_NUMBER.filter(lambda v: v is None or abs(v) < 1e300), min_size=1)))
+def test_numbers_of_several_requests_are_those_of_each(parts):
+    def column(values):
+        return requests.column_of("a", values, requests.Problems())
+
+    alone = [requests.JsonRows({"a": column(values)}, len(values)) for values in parts]
+    if not alone:
+        return
+    together = requests.JsonRows.joined(alone)
+    assert together.num_rows == sum(map(len, parts))
+    found = together.table["a"].to_pylist()
+    wanted = [v for rows in alone for v in rows.table["a"].to_pylist()]
+    as_floats = [None if v is None else float(v) for v in wanted]
+    assert [None if v is None else float(v) for v in found] == as_floats
+
+
+def test_text_that_cannot_be_stored_is_a_problem():
+    problems = requests.Problems()
+    requests.column_of("a", ["fine", "\ud800"], problems)
+    requests.column_of("b", [1.0, 10**400], problems)
+    assert problems.total == 2
 
 
 def test_depth_and_brackets_in_texts_do_not_count():

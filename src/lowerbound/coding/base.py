@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lowerbound.coding.augmentations import View
 from lowerbound.coding.rows import Rows, subset
+from lowerbound.columns.base import NO_ROWS
 from lowerbound.files.data import Whole
 from lowerbound.files.pictures.options import Wanted
 
@@ -38,6 +39,8 @@ class Coded:
         shuffled: whether the rows are in random order already.
         groups: the coded columns of each raw column, whose value is missing if all are NaN; None
             where rows have no columns.
+        odd: the numbers of the rows, rising, that `unseen`, `clipped` and notes on values are
+            about; only for rows of tables.
     """
 
     rows: Rows
@@ -53,6 +56,7 @@ class Coded:
     digest: str = ""
     shuffled: bool = False
     groups: Sequence[Sequence[int]] | None = None
+    odd: NDArray[np.int64] = field(default_factory=lambda: NO_ROWS)
 
     @property
     def missing_share(self) -> float:

@@ -150,6 +150,7 @@ class TableCoding(WithoutContext):
             missing=coded.missing,
             notes=(*frame.notes, *coded.notes),
             groups=[group.parts for group in self.groups],
+            odd=coded.odd,
         )
 
     def problems(self, frame: Whole) -> list[LowerboundError]:

@@ -243,6 +243,10 @@ def rewrapped(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
     """Return a column as one chunk without wrappers; strings become a dictionary."""
+    if len(column) <= _FEW and column.type in (pa.string(), pa.large_string()):
+        texts = [None if text in MISSING_TEXT else text for text in column.to_pylist()]
+        if _all_plain([text for text in texts if text is not None]):
+            return _few_words(texts)
     column = computable(column)
     if pa.types.is_dictionary(column.type):
         inner = column.type.value_type
@@ -269,10 +273,18 @@ def _single(array: Any) -> pa.DictionaryArray:
     return array
 
 
+def _few_words(texts: list[str | None]) -> pa.DictionaryArray:
+    """Return few words as a dictionary, in the order in which they first occur."""
+    place: dict[str, int] = {}
+    codes = [None if text is None else place.setdefault(text, len(place)) for text in texts]
+    words = pa.array(list(place), pa.large_string())
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), words)
+
+
 def _without_blanks(cells: pa.DictionaryArray) -> pa.DictionaryArray:
     """Replace words for missing values by nulls, and drop unused levels."""
     words = cells.dictionary.cast(pa.large_string())
-    if len(cells) <= _FEW and not cells.null_count and _all_plain(words):
+    if len(cells) <= _FEW and not cells.null_count and _all_plain(words.to_pylist()):
         used = set(cells.indices.to_pylist())
         if len(used) == len(words):  # nothing to do, as for most columns of one row
             return pa.DictionaryArray.from_arrays(cells.indices.cast(pa.int32()), words)
@@ -293,11 +305,10 @@ _FEW = 64  # rows up to which Python is faster than the functions of Arrow
 _BARE = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # begins and ends with what is surely no space
 
 
-def _all_plain(words: pa.Array) -> bool:
+def _all_plain(words: Sequence[str | None]) -> bool:
     """Return whether words are neither blank nor missing, nor change when they are trimmed."""
     return all(
-        word is not None and word not in MISSING_TEXT and _BARE.fullmatch(word)
-        for word in words.to_pylist()
+        word is not None and word not in MISSING_TEXT and _BARE.fullmatch(word) for word in words
     )
 
 
@@ -315,6 +326,8 @@ def missing(column: pa.ChunkedArray, words: Sequence[str] = MISSING_TEXT) -> pa.
 
 
 def _indices(cells: pa.DictionaryArray) -> np.ndarray:
+    if not cells.indices.null_count:
+        return np.asarray(cells.indices).astype(np.int64)
     return np.asarray(cells.indices.cast(pa.int64()).fill_null(-1))
 
 
@@ -336,7 +349,9 @@ def levels(cells: pa.Array, column: str) -> Levels:
         cells = pc.add(cells, pa.scalar(0.0, cells.type))  # -0.0 is 0.0
     try:
         cells = cells.dictionary_encode()  # nothing to do for a dictionary
-        return Levels(_indices(cells), cells.dictionary.cast(pa.large_string()).to_pylist())
+        words = cells.dictionary
+        words = words if words.type == pa.large_string() else words.cast(pa.large_string())
+        return Levels(_indices(cells), words.to_pylist())
     except pa.ArrowNotImplementedError as error:
         raise nested(column, cells.type) from error
 
@@ -404,7 +419,9 @@ def floats(cells: pa.Array, column: str, like: pa.DataType | None = None) -> np.
             values = values * (nanoseconds(kind) / nanoseconds(like))
     elif pa.types.is_null(kind):
         values = np.full(len(cells), np.nan)
-    elif pa.types.is_decimal(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        values = _numpy(cells)
+    elif pa.types.is_decimal(kind):
         values = _numpy(cells.cast(pa.float64(), safe=False))
     else:
         raise DataError(

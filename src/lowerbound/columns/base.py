@@ -96,13 +96,25 @@ def _between_knots(x: np.ndarray, xs: Sequence[float], ys: Sequence[float]) -> n
     return y0 + (x - x0) * (y1 - y0) / np.maximum(x1 - x0, 1e-300)
 
 
+NO_ROWS = np.zeros(0, np.int64)
+
+
 class Tally(NamedTuple):
-    """Counts of unusual values of one column found while it was coded."""
+    """Counts of unusual values of one column found while it was coded.
+
+    Attributes:
+        missing: values that are missing.
+        unseen: values that training has not seen.
+        clipped: values beyond the range of the coding.
+        note: a remark for the user.
+        rows: the rows that `unseen`, `clipped` and `note` are about.
+    """
 
     missing: int = 0
     unseen: int = 0
     clipped: int = 0
     note: str = ""
+    rows: np.ndarray = NO_ROWS
 
 
 class Asked(NamedTuple):

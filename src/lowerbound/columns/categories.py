@@ -86,7 +86,8 @@ class Category(Column):
         table = np.where(strange, 0.0 if offset else np.nan, found + offset)
         table[-1] = np.nan  # of code -1, missing
         out[:, 0] = table[codes]
-        return Tally(int((codes < 0).sum()), unseen=int(strange[codes].sum()))
+        new = np.flatnonzero(strange[codes])
+        return Tally(int((codes < 0).sum()), unseen=len(new), rows=new)
 
     def canonical(self, cells: pa.Array) -> pa.Array:
         """Return the levels in the spelling of training; unseen ones as they are written."""

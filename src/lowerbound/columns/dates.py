@@ -331,7 +331,8 @@ class Datetime(Column):
             for code, moment in enumerate(self.atoms):
                 atom[moments == moment] = code
             out[:, -1] = np.where(missing, np.nan, atom)
-        return Tally(int(missing.sum()), clipped=int((outside & ~gone).sum()))
+        odd = np.flatnonzero(outside & ~gone)
+        return Tally(int(missing.sum()), clipped=len(odd), rows=odd)
 
     def decode(self, values: np.ndarray, *, bounded: bool = False) -> pa.Array:
         """Return moments, in the middle of the hour if the position within it varied."""

@@ -352,7 +352,8 @@ class Numeric(Column):
             return Tally(missing)
         clipped = int(np.count_nonzero(far > LIMIT))
         out[:, 0] = np.clip(scores, -LIMIT, LIMIT) if clipped else scores
-        return Tally(missing, clipped=clipped, note=self._unit_note(far))
+        odd = np.flatnonzero(far > _FAR)
+        return Tally(missing, clipped=clipped, note=self._unit_note(far), rows=odd)
 
     def _score(self, raw: np.ndarray) -> np.ndarray:
         if self.kind == "positive":

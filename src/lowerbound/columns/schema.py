@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lowerbound.columns import hints
 from lowerbound.columns.arrow import BadValues, declared, labels_of, listed, pc, plain, snippet
-from lowerbound.columns.base import Column, Kind, Part, Tally
+from lowerbound.columns.base import NO_ROWS, Column, Kind, Part, Tally
 from lowerbound.columns.categories import Category
 from lowerbound.columns.date_formats import is_format
 from lowerbound.columns.dates import Datetime
@@ -64,6 +64,7 @@ class Encoded:
         clipped: per column, the number of values outside the range of the coding.
         missing: per column, the number of missing values.
         notes: remarks for the user, such as a suspected change of unit.
+        odd: the numbers of the rows, rising, that `unseen`, `clipped` and `notes` are about.
     """
 
     values: np.ndarray
@@ -71,6 +72,13 @@ class Encoded:
     clipped: dict[str, int] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    odd: np.ndarray = field(default_factory=lambda: NO_ROWS)
+
+
+def _rows_of(tallies: Iterable[Tally]) -> np.ndarray:
+    """Return the rows that any of the tallies is about, rising."""
+    rows = [tally.rows for tally in tallies if len(tally.rows)]
+    return np.unique(np.concatenate(rows)) if rows else NO_ROWS
 
 
 class Asked(NamedTuple):
@@ -189,6 +197,7 @@ class Schema(BaseModel):
             clipped={name: t.clipped for name, t in tallies.items() if t.clipped},
             missing={name: t.missing for name, t in tallies.items() if t.missing},
             notes=tuple(notes),
+            odd=_rows_of(tallies.values()),
         )
 
     def problems(self, table: pa.Table) -> list[DataError]:

@@ -79,14 +79,15 @@ def threads(count: int) -> Iterator[None]:
     if count == before:
         yield
         return
-    _set_threads(count)
+    set_threads(count)
     try:
         yield
     finally:
-        _set_threads(before)
+        set_threads(before)
 
 
-def _set_threads(count: int) -> None:
+def set_threads(count: int) -> None:
+    """Use `count` torch threads in the calling thread from now on, and in no other thread."""
     for set_number in _thread_setters():
         set_number(count)
     if torch.get_num_threads() != count:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import signal
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import uvicorn
 
@@ -16,6 +14,7 @@ from lowerbound.errors import ResourceError
 from lowerbound.web.explore.gate import Gate
 from lowerbound.web.explore.routes import Page, router
 from lowerbound.web.server.settings import is_loopback
+from lowerbound.web.signals import handled
 
 
 class Server(uvicorn.Server):
@@ -24,20 +23,8 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:  # pyright: ignore
         """Handle SIGINT and SIGTERM in the event loop, where the process allows it."""
-        loop = asyncio.get_running_loop()
-        handled: list[Any] = []
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                loop.add_signal_handler(number, self.end)
-                handled.append(number)
-            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or another thread
-                with contextlib.suppress(ValueError):
-                    signal.signal(number, lambda *_: loop.call_soon_threadsafe(self.end))
-        try:
+        with handled({"SIGINT": self.end, "SIGTERM": self.end}):
             yield
-        finally:
-            for number in handled:
-                loop.remove_signal_handler(number)
 
     def end(self) -> None:
         """Stop serving; at once if it is asked a second time."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
+from lowerbound.tasks.parts import set_threads
+
 T = TypeVar("T")
 
 SMALL = 256  # rows of a request up to which it shares a pass with others
@@ -46,7 +48,9 @@ class Compute:
     """
 
     def __init__(self) -> None:
-        self._shared = ThreadPoolExecutor(1, "lowerbound-pass")
+        # Products of few rows take longer on two threads, which would wait for each other while
+        # the event loop needs the processor.
+        self._shared = ThreadPoolExecutor(1, "lowerbound-pass", set_threads, (1,))
         self._single = ThreadPoolExecutor(1, "lowerbound-work")
         self._waiting: deque[Job] = deque()
         self._runner: asyncio.Task[None] | None = None

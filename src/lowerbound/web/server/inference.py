@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
 from fastapi import APIRouter, Request
 
 from lowerbound._version import __version__
@@ -18,7 +17,9 @@ from lowerbound.web.server.requests import (
     NUMBERS,
     SIMILAR,
     Columns,
+    JsonRows,
     Problems,
+    Values,
     check_rows,
     column_of,
     invalid,
@@ -140,15 +141,15 @@ def infer_routes(router: APIRouter, service: Service) -> None:
         if kind != JSON:
             raise invalid([{"problem": "it must be JSON"}])
         asked = Inference(body, served.columns, service.limits)
-        exchange.rows = asked.table.num_rows
+        exchange.rows = asked.rows.num_rows
 
-        def together(tables: Any) -> Any:
+        def together(requests: Any) -> Any:
             service.metrics.passes.inc()
-            return served.score(tables, "likelihood")
+            return served.score(requests, "likelihood")
 
         key = (served.digest, "score", "likelihood")
         found, facts = await service.compute.together(
-            key, together, asked.table, asked.table.num_rows
+            key, together, asked.rows, asked.rows.num_rows
         )
         service.count(found, facts)
         outputs = [
@@ -195,7 +196,7 @@ class Inference:
 
     Attributes:
         id: that the client chose, or "".
-        table: the rows.
+        rows: the rows.
         outputs: names of the outputs to return.
 
     Raises:
@@ -216,7 +217,7 @@ class Inference:
             problems.add("id must be text of at most 128 characters")
         self.id = given
         self.outputs = self._outputs(document.get("outputs"), problems)
-        self.table = self._rows(document.get("inputs"), columns, problems, limits)
+        self.rows = self._rows(document.get("inputs"), columns, problems, limits)
 
     @staticmethod
     def _outputs(given: Any, problems: Problems) -> list[str]:
@@ -232,11 +233,11 @@ class Inference:
         return known
 
     @staticmethod
-    def _rows(given: Any, columns: Columns, problems: Problems, limits: Limits) -> pa.Table:
+    def _rows(given: Any, columns: Columns, problems: Problems, limits: Limits) -> JsonRows:
         if not isinstance(given, list) or not given:
             problems.add("inputs must be an array with one tensor for each column")
             problems.raise_any()
-        found: dict[str, pa.Array] = {}
+        found: dict[str, Values] = {}
         lengths = set()
         for number, tensor in enumerate(given, 1):
             name, values = _tensor(tensor, number, columns, problems)
@@ -256,7 +257,7 @@ class Inference:
             if name not in found:
                 problems.add("the input is missing", column=name)
         problems.raise_any()
-        return pa.table(found)
+        return JsonRows(found, max(lengths))
 
 
 def _tensor(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
-import signal
 import socket
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
@@ -21,6 +20,7 @@ from lowerbound.web.server.pages import pages
 from lowerbound.web.server.routes import Api, Service, health, version_1
 from lowerbound.web.server.served import Holder
 from lowerbound.web.server.settings import Settings, read_token
+from lowerbound.web.signals import handled
 
 _SWITCH = 0.0005  # seconds after which a thread of Python lets another run
 
@@ -53,38 +53,28 @@ class Server(uvicorn.Server):
         guard: the application.
         holder: of the model.
         log: the log.
+        ready: called once signals are handled.
     """
 
-    def __init__(self, config: uvicorn.Config, guard: Guard, holder: Holder, log: Log) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        guard: Guard,
+        holder: Holder,
+        log: Log,
+        ready: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self.guard, self.holder, self.log = guard, holder, log
+        self.guard, self.holder, self.log, self.ready = guard, holder, log, ready
         self._loading: asyncio.Task[None] | None = None
         self._again = False
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:  # pyright: ignore
         """Handle signals in the event loop: SIGTERM and SIGINT drain, SIGHUP loads the model."""
-        loop = asyncio.get_running_loop()
-        handled: list[Any] = []
-        for name, handler in (
-            ("SIGTERM", self._end),
-            ("SIGINT", self._end),
-            ("SIGHUP", self._load),
-        ):
-            number = getattr(signal, name, None)
-            if number is None:
-                continue
-            try:
-                loop.add_signal_handler(number, handler)
-                handled.append(number)
-            except (NotImplementedError, RuntimeError, ValueError):  # Windows, or no main thread
-                with contextlib.suppress(ValueError):
-                    signal.signal(number, lambda *_, act=handler: loop.call_soon_threadsafe(act))
-        try:
+        with handled({"SIGTERM": self._end, "SIGINT": self._end, "SIGHUP": self._load}):
+            self.ready()
             yield
-        finally:
-            for number in handled:
-                loop.remove_signal_handler(number)
 
     def _end(self) -> None:
         if self.should_exit:
@@ -150,11 +140,17 @@ def serve(settings: Settings, listening: socket.socket, holder: Holder, log: Log
         timeout_keep_alive=max(5, int(limits.silence)),
         timeout_graceful_shutdown=max(1, round(limits.drain)),
     )
-    server = Server(config, guard, holder, log)
+
+    def ready() -> None:
+        port = listening.getsockname()[1]
+        log("listening", pid=os.getpid(), port=port, model=_model(holder))
+
+    server = Server(config, guard, holder, log, ready)
+    gc.collect()
+    gc.freeze()  # the modules and the model stay: looking through them takes a tenth of a request
     # The thread that computes otherwise keeps the event loop waiting for 5 ms at a time.
     sys.setswitchinterval(_SWITCH)
     guard.metrics.loads.labels("loaded").inc()
-    log("listening", pid=os.getpid(), port=listening.getsockname()[1], model=_model(holder))
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(server.serve([listening]))
     assert guard.service is not None, "the application is complete"

@@ -9,8 +9,9 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -211,7 +212,7 @@ def media_type(headers: Mapping[str, str]) -> str:
     )
 
 
-def table_of(body: bytes, kind: str, columns: Columns, limits: Limits) -> pa.Table:
+def rows_of(body: bytes, kind: str, columns: Columns, limits: Limits) -> JsonRows | pa.Table:
     """Read the rows of a body.
 
     Args:
@@ -242,6 +243,11 @@ def table_of(body: bytes, kind: str, columns: Columns, limits: Limits) -> pa.Tab
             [_absent(name, spare if i < SIMILAR else ()) for i, name in enumerate(absent)]
         )
     return table
+
+
+def as_table(rows: JsonRows | pa.Table) -> pa.Table:
+    """Return rows as an Arrow table."""
+    return rows.table if isinstance(rows, JsonRows) else rows
 
 
 def check_rows(rows: int, limits: Limits) -> None:
@@ -373,7 +379,7 @@ class Problems:
             raise invalid(self.first, self.total)
 
 
-def _from_json(body: bytes, columns: Columns, limits: Limits) -> pa.Table:
+def _from_json(body: bytes, columns: Columns, limits: Limits) -> JsonRows:
     document = parse_json(body, limits.depth, limits.rows + limits.depth)
     problems = Problems()
     if isinstance(document, _Repeated):
@@ -396,7 +402,7 @@ def _from_json(body: bytes, columns: Columns, limits: Limits) -> pa.Table:
     dicts = [row if isinstance(row, dict) else {} for row in rows]
     found = {name: column_of(name, [row.get(name) for row in dicts], problems) for name in names}
     problems.raise_any()
-    return pa.table(found)
+    return JsonRows(found, len(rows))
 
 
 def _names(names: Sequence[str] | Mapping[str, Any]) -> str:
@@ -432,7 +438,66 @@ def _row_names(rows: Sequence[Any], columns: Columns, problems: Problems) -> lis
     return list(names)
 
 
-def column_of(name: str, values: list[Any], problems: Problems) -> pa.Array:
+class Values(NamedTuple):
+    """The values of a column of JSON.
+
+    Attributes:
+        kind: of all values that are not None: "null" if there are none, "bool", "int", "float" or
+            "text". Values of several kinds are text, as in a CSV file.
+        values: of this kind, or None.
+    """
+
+    kind: str
+    values: list[Any]
+
+    def array(self) -> pa.Array:
+        """Return the values as an Arrow array."""
+        return pa.array(self.values, _TYPES[self.kind])
+
+
+_TYPES = {
+    "null": pa.null(),
+    "bool": pa.bool_(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "text": pa.string(),
+}
+
+
+class JsonRows:
+    """Rows of JSON that are no table yet.
+
+    To make a table of one row takes as long as a third of its score; a pass makes one of the rows
+    of all its requests.
+
+    Args:
+        columns: the values by name.
+        rows: the number of rows.
+    """
+
+    def __init__(self, columns: Mapping[str, Values], rows: int) -> None:
+        self.columns, self.num_rows = columns, rows
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The rows as an Arrow table."""
+        return pa.table({name: column.array() for name, column in self.columns.items()})
+
+    @staticmethod
+    def joined(parts: Sequence[JsonRows]) -> JsonRows:
+        """Return rows of several requests, whose columns are of equal kinds, or all numbers."""
+        columns = {}
+        for name in parts[0].columns:
+            kinds = {part.columns[name].kind for part in parts} - {"null"}
+            kind = "float" if len(kinds) > 1 else next(iter(kinds), "null")
+            values = [v for part in parts for v in part.columns[name].values]
+            if len(kinds) > 1:
+                values = [None if v is None else float(v) for v in values]
+            columns[name] = Values(kind, values)
+        return JsonRows(columns, sum(part.num_rows for part in parts))
+
+
+def column_of(name: str, values: list[Any], problems: Problems) -> Values:
     """Return the values of a column, and note those that are none."""
     types = set(map(type, values))
     odd = types - {int, float, str, bool, type(None)}
@@ -441,13 +506,13 @@ def column_of(name: str, values: list[Any], problems: Problems) -> pa.Array:
         for number, told in found:
             problems.add(told, number, name)
         if found:
-            return pa.nulls(len(values))
+            return Values("null", [None] * len(values))
     types.discard(type(None))
     try:
         return _typed(types, values)
-    except (OverflowError, ValueError, pa.ArrowException):  # 10 ** 400, a lone surrogate
+    except (OverflowError, ValueError):  # 10 ** 400, a lone surrogate
         problems.add("a value is no number and no text that can be stored", None, name)
-        return pa.nulls(len(values))
+        return Values("null", [None] * len(values))
 
 
 def _no_value(value: Any) -> str:
@@ -461,19 +526,21 @@ def _no_value(value: Any) -> str:
     return "the value must be a number, text, true, false or null"
 
 
-def _typed(types: set[type], values: list[Any]) -> pa.Array:
+def _typed(types: set[type], values: list[Any]) -> Values:
     if not types:
-        return pa.nulls(len(values))
+        return Values("null", values)
     if types == {bool}:
-        return pa.array(values, pa.bool_())
+        return Values("bool", values)
     if types <= {int, float}:
         small = float not in types and all(v is None or -(2**63) <= v < 2**63 for v in values)
-        if not small:
-            values = [None if v is None else float(v) for v in values]
-            return pa.array(values, pa.float64())
-        return pa.array(values, pa.int64())
-    # Values of several types are text, as in a CSV file.
-    return pa.array([None if v is None else _spelled(v) for v in values], pa.string())
+        if small:
+            return Values("int", values)
+        return Values("float", [None if v is None else float(v) for v in values])
+    texts = [None if v is None else _spelled(v) for v in values]
+    for text in texts:
+        if text is not None and not text.isascii():
+            text.encode()  # a lone surrogate is an error
+    return Values("text", texts)
 
 
 def _spelled(value: Any) -> str:

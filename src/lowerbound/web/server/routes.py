@@ -18,13 +18,14 @@ from lowerbound.web.server.guard import Exchange, Guard, Log, Metrics
 from lowerbound.web.server.requests import (
     JSON,
     Problems,
+    as_table,
     check_rows,
     invalid,
     media_type,
     parse_json,
-    table_of,
+    rows_of,
 )
-from lowerbound.web.server.served import Holder, Served, remarks
+from lowerbound.web.server.served import Given, Holder, Served, remarks
 from lowerbound.web.server.settings import Limits, Settings
 
 IN_THREAD = 65_536  # bytes of a body from which it is read in a thread
@@ -102,7 +103,7 @@ class Service:
 
     async def rows(
         self, request: Request, most: int | None = None
-    ) -> tuple[Exchange, Served, pa.Table, str]:
+    ) -> tuple[Exchange, Served, Given, str]:
         """Read the rows of a request.
 
         Args:
@@ -116,18 +117,25 @@ class Service:
         body, kind = await self.body(request)
         read = (body, kind, served.columns, self.limits)
         if len(body) > IN_THREAD or kind != JSON:
-            table = await self.compute.alone(table_of, *read)
+            rows = await self.compute.alone(rows_of, *read)
         else:
-            table = table_of(*read)
-        if most is not None and table.num_rows > most:
+            rows = rows_of(*read)
+        if most is not None and rows.num_rows > most:
             raise ResourceError(
                 "E322",
-                f"this takes {most:,} rows at a time, got {table.num_rows:,}",
+                f"this takes {most:,} rows at a time, got {rows.num_rows:,}",
                 fix="send the rows in several requests",
                 limit=most,
             )
-        exchange.rows = table.num_rows
-        return exchange, served, table, kind
+        exchange.rows = rows.num_rows
+        return exchange, served, rows, kind
+
+    async def table(
+        self, request: Request, most: int | None = None
+    ) -> tuple[Served, pa.Table, str]:
+        """Read the rows of a request as a table: the model, the table, and the format."""
+        _, served, rows, kind = await self.rows(request, most)
+        return served, as_table(rows), kind
 
     def answer(
         self,
@@ -223,9 +231,9 @@ def version_1(service: Service) -> APIRouter:
 
     @router.post("/embed", summary="A few latent numbers for each row", openapi_extra=ROWS)
     async def embed(request: Request) -> Response:
-        _, served, table, kind = await service.rows(request)
+        _, served, rows, kind = await service.rows(request)
         key = (served.digest, "embed")
-        vectors = await service.compute.together(key, served.embed, table, table.num_rows)
+        vectors = await service.compute.together(key, served.embed, rows, rows.num_rows)
         found = pa.table({f"z{i}": vectors[:, i] for i in range(vectors.shape[1])})
         return service.answer(request, served, found, kind, {})
 
@@ -235,7 +243,7 @@ def version_1(service: Service) -> APIRouter:
         draws: Copies = None,
         seed: Seed = 0,
     ) -> Response:
-        _, served, table, kind = await service.rows(request)
+        served, table, kind = await service.table(request)
         check_rows(table.num_rows * (draws or 1), limits)
 
         def work() -> pa.Table:
@@ -275,8 +283,9 @@ def score_routes(router: APIRouter, service: Service) -> None:
 
     async def scored(request: Request, explain: int, by: str, most: int | None = None) -> Response:
         most = limits.explained if explain else most
-        _, served, table, kind = await service.rows(request, most)
+        _, served, rows, kind = await service.rows(request, most)
         if explain:
+            table = as_table(rows)
 
             def work() -> tuple[pa.Table, dict[str, Any]]:
                 found, coded = served.model.score_table(table, by=by, explain=explain)
@@ -286,11 +295,11 @@ def score_routes(router: APIRouter, service: Service) -> None:
         else:
             key = (served.digest, "score", by)
 
-            def together(tables: Any) -> Any:
+            def together(requests: Any) -> Any:
                 service.metrics.passes.inc()
-                return served.score(tables, by)
+                return served.score(requests, by)
 
-            found, facts = await service.compute.together(key, together, table, table.num_rows)
+            found, facts = await service.compute.together(key, together, rows, rows.num_rows)
         service.count(found, facts)
         threshold = served.model.scoring(by).alarm.threshold
         return service.answer(request, served, found, kind, {"threshold": threshold, **facts})
@@ -316,7 +325,7 @@ def score_routes(router: APIRouter, service: Service) -> None:
         openapi_extra=ROWS,
     )
     async def counterfactual(request: Request) -> Response:
-        _, served, table, kind = await service.rows(request, limits.changed)
+        served, table, kind = await service.table(request, limits.changed)
 
         def work() -> tuple[pa.Table, list[tuple[str, ...]]]:
             return served.model.counterfactual_table(table)

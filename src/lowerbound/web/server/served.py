@@ -14,9 +14,11 @@ import pyarrow as pa
 
 from lowerbound.errors import LowerboundError, UsageError
 from lowerbound.tasks.trained import Model, load
-from lowerbound.web.server.requests import NUMBERS, Columns, invalid
+from lowerbound.web.server.requests import NUMBERS, Columns, JsonRows, as_table, invalid
 
-_PLAIN = (pa.int64(), pa.float64(), pa.null())  # types of numbers in JSON
+_NUMBERS = ("int", "float", "null")  # kinds of values of columns of numbers in JSON
+
+Given = JsonRows | pa.Table  # the rows of a request
 
 
 class Scores(NamedTuple):
@@ -83,35 +85,35 @@ class Served:
         row = {name: drawn.get(name) for name in self.columns.known}
         return {name: _plain(value) for name, value in row.items()}
 
-    def score(self, tables: Sequence[pa.Table], by: str = "likelihood") -> list[Any]:
+    def score(self, requests: Sequence[Given], by: str = "likelihood") -> list[Any]:
         """Score the rows of several requests in one pass.
 
         Args:
-            tables: the rows of each request.
+            requests: the rows of each request.
             by: the measure, as of `Model.score`.
 
         Returns:
             `Scores` of each request, bit-equal to those of the request alone; or its error.
         """
         return self._in_groups(
-            tables,
+            requests,
             lambda some: self._scored_together(some, by),
-            lambda table: self._scored(table, by),
+            lambda rows: self._scored(as_table(rows), by),
         )
 
     def _in_groups(
         self,
-        tables: Sequence[pa.Table],
-        together: Callable[[Sequence[pa.Table]], Sequence[Any]],
-        single: Callable[[pa.Table], Any],
+        requests: Sequence[Given],
+        together: Callable[[Sequence[Given]], Sequence[Any]],
+        single: Callable[[Given], Any],
     ) -> list[Any]:
-        """Return the results of several tables, computed together where their types allow it."""
+        """Return the results of requests, computed together where the types of rows allow it."""
         groups: dict[Any, list[int]] = {}
-        for i, table in enumerate(tables):
-            groups.setdefault(self._layout(table), []).append(i)
-        found: list[Any] = [None] * len(tables)
+        for i, rows in enumerate(requests):
+            groups.setdefault(self._layout(rows), []).append(i)
+        found: list[Any] = [None] * len(requests)
         for places in groups.values():
-            some = [tables[i] for i in places]
+            some = [requests[i] for i in places]
             made: Sequence[Any] | None = None
             if len(some) > 1:
                 try:
@@ -119,30 +121,35 @@ class Served:
                 except LowerboundError:  # of one of them: then each on its own
                     made = None
             if made is None:
-                made = [single(table) for table in some]
+                made = [single(rows) for rows in some]
             for i, result in zip(places, made, strict=True):
                 found[i] = result
         return found
 
-    def _layout(self, table: pa.Table) -> frozenset[tuple[str, str]]:
+    def _layout(self, rows: Given) -> frozenset[tuple[str, str]]:
         """Return the names and types of columns; those of numbers in JSON are one type.
 
         A number is coded as float64 whether it came as 3 or as 3.0.
         """
         kinds = self.columns.known
-        return frozenset(
-            (name, "number" if kinds.get(name) in NUMBERS and kind in _PLAIN else str(kind))
-            for name, kind in zip(table.column_names, table.schema.types, strict=True)
-        )
+        if isinstance(rows, JsonRows):
+            return frozenset(
+                (name, "number" if kinds[name] in NUMBERS and kind in _NUMBERS else kind)
+                for name, (kind, _) in rows.columns.items()
+            )
+        types = zip(rows.column_names, rows.schema.types, strict=True)
+        return frozenset((name, str(kind)) for name, kind in types)
 
-    def _scored_together(self, tables: Sequence[pa.Table], by: str) -> list[Any]:
-        found, coded = self.model.score_table(joined(tables), by=by)
-        noted = bool(remarks(coded))
+    def _scored_together(self, requests: Sequence[Given], by: str) -> list[Any]:
+        found, coded = self.model.score_table(joined(requests), by=by)
         parts, start = [], 0
-        for table in tables:
-            facts = remarks(self.model.encode(table)[1]) if noted else {}
-            parts.append(Scores(found.slice(start, table.num_rows), facts))
-            start += table.num_rows
+        for rows in requests:
+            end = start + rows.num_rows
+            odd = any(start <= row < end for row in coded.odd)
+            # What is said of a request is about its own rows, so they are coded alone.
+            facts = remarks(self.model.encode(as_table(rows))[1]) if odd else {}
+            parts.append(Scores(found.slice(start, rows.num_rows), facts))
+            start = end
         return parts
 
     def _scored(self, table: pa.Table, by: str) -> Any:
@@ -152,20 +159,22 @@ class Served:
             return self.all_problems(table, error)
         return Scores(found, remarks(coded))
 
-    def embed(self, tables: Sequence[pa.Table]) -> list[Any]:
+    def embed(self, requests: Sequence[Given]) -> list[Any]:
         """Embed the rows of several requests in one pass.
 
         Args:
-            tables: the rows of each request.
+            requests: the rows of each request.
 
         Returns:
             (n, latent) of each request, or its error.
         """
-        return self._in_groups(tables, self._embedded_together, self._embedded)
+        return self._in_groups(
+            requests, self._embedded_together, lambda rows: self._embedded(as_table(rows))
+        )
 
-    def _embedded_together(self, tables: Sequence[pa.Table]) -> list[Any]:
-        ends = np.cumsum([table.num_rows for table in tables])
-        return np.split(self.model.embed(joined(tables)), ends[:-1])
+    def _embedded_together(self, requests: Sequence[Given]) -> list[Any]:
+        ends = np.cumsum([rows.num_rows for rows in requests])
+        return np.split(self.model.embed(joined(requests)), ends[:-1])
 
     def _embedded(self, table: pa.Table) -> Any:
         try:
@@ -195,10 +204,14 @@ class Served:
         )
 
 
-def joined(tables: Sequence[pa.Table]) -> pa.Table:
-    """Return the rows of tables of one layout, one after the other."""
-    names = tables[0].column_names
-    return pa.concat_tables([t.select(names) for t in tables], promote_options="permissive")
+def joined(requests: Sequence[Given]) -> pa.Table:
+    """Return the rows of requests of one layout, one after the other."""
+    of_json = [rows for rows in requests if isinstance(rows, JsonRows)]
+    if len(of_json) == len(requests):
+        return JsonRows.joined(of_json).table
+    names = as_table(requests[0]).column_names
+    tables = [as_table(rows).select(names) for rows in requests]
+    return pa.concat_tables(tables, promote_options="permissive")
 
 
 def remarks(coded: Any) -> dict[str, Any]:
