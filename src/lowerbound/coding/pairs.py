@@ -33,7 +33,7 @@ from lowerbound.files.pictures.folders import (
     pictures_in,
     survey,
 )
-from lowerbound.files.pictures.options import ANY, Wanted
+from lowerbound.files.pictures.options import ANY, FULL, Wanted
 
 CROP = 64  # pixels of a crop
 SMALL_CROP = 24  # pixels of an input crop for enlarging: the target is up to four times as large
@@ -194,7 +194,7 @@ class PairCoding(WithoutContext):
             "scale": self.scale,
             "settings": dict(self.settings),
             "classes": list(self.classes),
-            **({} if self.white is None else {"white": self.white}),
+            "white": self.white,
             **({"all_frames": True} if self.all_frames else {}),
         }
 
@@ -207,7 +207,7 @@ class PairCoding(WithoutContext):
             int(document["scale"]),
             dict(document["settings"]),
             _with_rgb(document["classes"]),
-            document.get("white"),
+            document.get("white", FULL),  # models of earlier versions took all 16 bits
             bool(document.get("all_frames")),
         )
 
@@ -427,7 +427,7 @@ def _check_deep(seen: Survey) -> None:
         if not (header.deep or header.real):
             continue
         levels = np.unique(image_file.decode(path, 1))
-        top = white if header.deep and white is not None else image_file.WHITES[-1]
+        top = white if header.deep and white is not None else FULL
         if len(np.unique(image_file.bytes_of(levels, top))) < len(levels):
             raise DataError(
                 "E088",

@@ -22,7 +22,7 @@ from lowerbound.columns.schema import no_column
 from lowerbound.errors import DataError, UsageError, each_of
 from lowerbound.files.data import Images, Table, Whole
 from lowerbound.files.pictures.columns import as_table, cell_names, pixels_of
-from lowerbound.files.pictures.options import Wanted
+from lowerbound.files.pictures.options import FULL, Wanted
 from lowerbound.files.pictures.ranges import Range, range_of, seen_per_row
 from lowerbound.files.read import read
 
@@ -214,7 +214,7 @@ class PictureCoding(WithoutContext):
             "kind": self.kind,
             "scale": self.scale,
             "gaps": self.gaps,
-            **({} if self.white is None else {"white": self.white}),
+            "white": self.white,
             **({"all_frames": True} if self.all_frames else {}),
         }
 
@@ -227,7 +227,7 @@ class PictureCoding(WithoutContext):
             str(document["kind"]),
             float(document["scale"]),
             bool(document["gaps"]),
-            document.get("white"),
+            document.get("white", FULL),  # models of earlier versions took all 16 bits
             bool(document.get("all_frames")),
         )
 

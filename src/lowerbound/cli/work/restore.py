@@ -20,6 +20,7 @@ from lowerbound.coding.pairs import matched, packed_colours
 from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.files.pictures import folders, image_file
 from lowerbound.files.pictures.bad_files import Tally, alone, counted
+from lowerbound.files.pictures.options import FULL
 from lowerbound.files.write_folder import atomic_folder
 from lowerbound.tasks.restore_picture import Draws, Page, Pages, classes_of, masks_of, restore_page
 from lowerbound.tasks.trained import Model
@@ -142,7 +143,7 @@ def _pages(
             continue
         white = order.whites.get(listing.names[i])
         made = restore_page(trained, given, order.how, hole, white)
-        yield _Restored(names[i], given, made, white or image_file.WHITES[-1])
+        yield _Restored(names[i], given, made, white or FULL)
     tally.check()
 
 

@@ -20,6 +20,7 @@ from lowerbound.files.modality import PICTURES
 from lowerbound.files.parallel import in_order
 from lowerbound.files.pictures import image_file
 from lowerbound.files.pictures.bad_files import Tally, Unreadable, counted
+from lowerbound.files.pictures.options import FULL
 
 KINDS = 5  # of other files that are named
 # Written next to restored pictures: a sheet of the first few, and folders of maps and draws.
@@ -284,9 +285,8 @@ class Survey:
         """
         highest = highest_value(self) if known is None else None
         usual = known if highest is None else image_file.white_for(highest)
-        full = image_file.WHITES[-1]  # of floating-point numbers, which come as 16 bits
         return {
-            name: full if header.real else usual if header.deep else None
+            name: FULL if header.real else usual if header.deep else None
             for name, header in zip(self.listing.names, self.headers, strict=True)
         }
 
@@ -418,7 +418,7 @@ def decoded(
     highest = highest_value(seen)
     usual = None if highest is None else image_file.white_for(highest)
     white = white or usual
-    top = white or image_file.WHITES[-1]
+    top = white or FULL
     deepest = channels or seen.channels
     shapes = [(*(resize or (h.height, h.width)), deepest) for h in seen.headers]
     store = scratch.room(sum(h * w * c for h, w, c in shapes))
@@ -428,7 +428,7 @@ def decoded(
         path, page = places[i]
         if resize is not None:
             return image_file.fitted(path, resize, deepest, top, page)
-        whole = image_file.WHITES[-1] if seen.headers[i].real else top
+        whole = FULL if seen.headers[i].real else top
         found = image_file.bytes_of(image_file.decode(path, deepest, page), whole)
         if found.shape != shapes[i]:
             raise files.refusal(path, FileNotFoundError(2, "it changed"))
@@ -464,7 +464,7 @@ def _of_depth(headers: list[image_file.Header], highest: int | None, white: int)
     deep, real = (sum(getattr(h, name) for h in headers) for name in ("deep", "real"))
     notes = []
     if deep:
-        full = white == image_file.WHITES[-1]
+        full = white == FULL
         told = "" if full else f" with values up to {highest:,}: white is {white:,}"
         notes.append(f"{counted(deep, 'picture')} of 16 bits{told}: rounded to 8")
     if deep and highest is not None and highest > white:

@@ -21,13 +21,13 @@ from lowerbound.columns.arrow import place, snippet
 from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.files.paths import check_plain, magic, readable
 from lowerbound.files.pictures import quiet
+from lowerbound.files.pictures.options import FULL
 from lowerbound.files.write import atomic_write
 
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MOST_PIXELS = 64_000_000  # of a picture: 64 Mpx
 MOST_WEBP = 2**28  # bytes: its decoder takes the whole file into memory
-WHITES = (255, 1023, 4095, 16383, 65535)  # white of 8, 10, 12, 14 and 16 bits
-_FULL = WHITES[-1]
+WHITES = (255, 1023, 4095, 16383, FULL)  # white of 8, 10, 12, 14 and 16 bits
 _RESCALE = (
     "scale all pictures by one factor, to whole numbers up to 65535 or to floats from 0 to 1"
 )
@@ -146,7 +146,7 @@ def highest(path: Path, page: int = 0) -> int:
         image.load()
         tags = getattr(image, "tag_v2", {})
         if image.mode not in _DEEP or tags.get(_BITS) == (12,) or tags.get(_PHOTOMETRIC) == 0:
-            return _FULL
+            return FULL
         return int(np.asarray(image).max(initial=0))
 
 
@@ -156,7 +156,7 @@ def white_for(value: int) -> int:
     >>> white_for(4000), white_for(65535)
     (4095, 65535)
     """
-    return next(white for white in WHITES if white >= min(value, _FULL))
+    return next(white for white in WHITES if white >= min(value, FULL))
 
 
 def decode(path: Path, channels: int | None = None, page: int = 0) -> NDArray[Any]:
@@ -182,7 +182,7 @@ def decode(path: Path, channels: int | None = None, page: int = 0) -> NDArray[An
 
 
 def fitted(
-    path: Path, size: tuple[int, int], channels: int, white: int = _FULL, page: int = 0
+    path: Path, size: tuple[int, int], channels: int, white: int = FULL, page: int = 0
 ) -> NDArray[np.uint8]:
     """Return a picture in 8 bits, scaled to cover `size` and cut around its middle.
 
@@ -204,7 +204,7 @@ def fitted(
         # A JPEG is decoded at a half, a quarter or an eighth where that leaves twice the size.
         side = 2 * max(size)
         image.draft(None, (side, side))
-        top = _FULL if image.mode == "F" else white
+        top = FULL if image.mode == "F" else white
         whole = Image.fromarray(_page(bytes_of(_array(_upright(image), channels), top)))
         scale = min(whole.height / height, whole.width / width)
         h, w = height * scale, width * scale
@@ -214,7 +214,7 @@ def fitted(
         return np.asarray(small).reshape(height, width, channels)
 
 
-def bytes_of(pixels: NDArray[Any], white: int = _FULL) -> NDArray[np.uint8]:
+def bytes_of(pixels: NDArray[Any], white: int = FULL) -> NDArray[np.uint8]:
     """Return pixels of 16 bits as the nearest of 8 bits; those of 8 bits as they are.
 
     Args:
@@ -462,7 +462,7 @@ def _real(image: Image.Image) -> NDArray[np.uint16]:
         raise _OutOfRange(f"its floating-point pixels go from {low:.3g} to {high:.3g}")
     if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # 0 is white
         values = 1 - values
-    return np.rint(values * np.float64(_FULL)).astype(np.uint16)[..., None]
+    return np.rint(values * np.float64(FULL)).astype(np.uint16)[..., None]
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+FULL = 65535  # white, where all of 16 bits are in use
+
 
 @dataclass(frozen=True)
 class Wanted:
