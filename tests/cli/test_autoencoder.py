@@ -119,6 +119,10 @@ def test_sixteen_bits_come_back_as_sixteen(call):
     page, flat = (decode(call.folder / f"{name}_made/0.png") for name in ("deep", "flat"))
     assert page.dtype == np.uint16
     assert np.abs(page / 4095 - flat / 255).max() < 0.01
+    call("encode", "colours.vae", "deep", "--out", "coloured")
+    call("decode", "colours.vae", "coloured", "--out", "coloured_made")
+    coloured = decode(call.folder / "coloured_made/0.png")
+    assert (coloured.dtype, coloured.shape) == (np.uint8, (48, 48, 3))
 
 
 def test_what_is_known_of_such_a_model(call):
@@ -182,6 +186,10 @@ def test_what_is_no_latents_of_the_model_is_refused(call):
         assert not (call.folder / "made").exists()
 
     refused("another model", "colours.vae")
+    whole = np.load("latents/0.npy")
+    np.save("latents/0.npy", whole[:, :3])
+    refused("48 x 64 pixels")
+    np.save("latents/0.npy", whole)
     (call.folder / "latents/latents.json").write_text("{}")
     refused("damaged")
     (call.folder / "latents/latents.json").unlink()

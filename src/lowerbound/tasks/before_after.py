@@ -128,10 +128,10 @@ def examples(
     seen = folders.survey(listing, policy, how.all_frames)
     folders.examined(seen)
     seen.tally.check()
-    bad = {name for name, _ in seen.tally.unreadable}
-    good = [i for i, name in enumerate(seen.listing.names) if name not in bad]
+    seen = seen.readable
+    total = len(seen.headers)
     order = np.random.default_rng(noise.derive("before and after", seed) % (1 << 32))
-    chosen = np.sort(order.choice(good, min(count, len(good)), replace=False)).tolist()
+    chosen = np.sort(order.choice(total, min(count, total), replace=False)).tolist()
     whites = seen.whites(how.white)
     made = list(_each(trained, seen.listing.chosen(chosen), whites, seed))
     notes = [*listing.notes, *seen.tally.notes, *seen.notes]

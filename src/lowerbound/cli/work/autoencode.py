@@ -112,7 +112,8 @@ def encode(  # noqa: PLR0913, PLR0917 - the arguments are the command's flags
             height, width = each.page.shape[:2]
             bits, pixels = bits + found.bits, pixels + height * width
             file = files[each.name]
-            entries[file] = {"height": height, "width": width, "white": each.white}
+            white = each.white if sizes.channels == 1 else None  # PNG has no colours of 16 bits
+            entries[file] = {"height": height, "width": width, "white": white}
             voice.show((number + 1) / count, f"{number + 1:,} of {count:,} pictures")
             yield file, found
 
@@ -222,14 +223,14 @@ def decode(model: Any, data: Any, out: Any, overwrite: bool, voice: Voice) -> Re
         check_apart(out, data)
     target = None if out is None else check_folder(out, overwrite)
     trained = load(model)
-    autoencode.sizes_of(trained)
+    step = autoencode.sizes_of(trained).downscale
     files, index = _maps(data, _digest(model))
     count, made = 0, []
 
     def pages() -> Iterator[tuple[str, Page]]:
         nonlocal count
         for number, path in enumerate(files):
-            for name, z, size, white in _entries(path, files[path], index):
+            for name, z, size, white in _entries(path, files[path], index, step):
                 count += 1
                 yield name, autoencode.decode_page(trained, z, size, white)
             voice.show((number + 1) / len(files), f"{number + 1:,} of {len(files):,} files")
@@ -303,12 +304,24 @@ def _index(path: Path, digest: str | None) -> Mapping[str, Any]:
     return pictures
 
 
-def _entries(path: Path, name: str, index: Mapping[str, Any]) -> Iterator[Entry]:
-    """Yield the maps of one file."""
+def _entries(path: Path, name: str, index: Mapping[str, Any], step: int) -> Iterator[Entry]:
+    """Yield the maps of one file.
+
+    Raises:
+        DataError: E090 for a map of another size than latents.json tells.
+    """
     stem, known = str(PurePosixPath(name).with_suffix("")), index.get(name)
     size = None if known is None else (known["height"], known["width"])
     white = None if known is None else known["white"]
     z = read_npy(path)
+    if size is not None and z.shape[-2:] != tuple(-(-side // step) for side in size):
+        raise DataError(
+            "E090",
+            f"{path} has the shape {list(z.shape)}, and {INDEX} tells of a picture of {size[0]} x "
+            f"{size[1]} pixels",
+            fix=f"encode the pictures again, or remove {INDEX}",
+            path=str(path),
+        )
     if z.ndim != 4:
         yield Entry(f"{stem}.png", z, size, white)
         return

@@ -33,10 +33,12 @@ def inspect(
     """Read the header of every picture and decode all of them, or many of very many."""
     listing = pictures_in(data)
     text = os.fspath(data) if isinstance(data, str | os.PathLike) else listing.origin
-    seen = survey(listing, "skip", all_frames)
+    # Of a single file, the error itself says how to repair it.
+    seen = survey(listing, "fail" if len(listing.files) == 1 else "skip", all_frames)
     looked = examined(seen, None if full else DECODED)
     seen.tally.check()
-    bad, every = seen.tally.unreadable, looked == len(seen.headers)
+    every, seen = looked == len(seen.headers), seen.readable
+    bad = seen.tally.unreadable
     total, labels = seen.tally.total, Counter(listing.labels)
     highest = highest_value(seen)
     facts = {

@@ -277,6 +277,17 @@ class Survey:
         """The number of pictures of each (height, width)."""
         return Counter((h.height, h.width) for h in self.headers)
 
+    @property
+    def readable(self) -> Survey:
+        """The pictures that are not in the tally of the unreadable."""
+        bad = {name for name, _ in self.tally.unreadable}
+        kept = [i for i, name in enumerate(self.listing.names) if name not in bad]
+        return replace(
+            self,
+            listing=self.listing.chosen(kept),
+            headers=[self.headers[i] for i in kept],
+        )
+
     def whites(self, known: int | None = None) -> dict[str, int | None]:
         """Return the value of white of each picture by its name; None for those of 8 bits.
 

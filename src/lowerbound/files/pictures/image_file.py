@@ -147,6 +147,7 @@ def highest(path: Path, page: int = 0) -> int:
         tags = getattr(image, "tag_v2", {})
         if image.mode not in _DEEP or tags.get(_BITS) == (12,) or tags.get(_PHOTOMETRIC) == 0:
             return FULL
+        _deep(image)  # raises for values of more than 16 bits: the file is unreadable
         return int(np.asarray(image).max(initial=0))
 
 
@@ -394,7 +395,8 @@ def _reason(error: BaseException) -> str:
     told = str(error).strip()
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
-    if "truncated" in told.lower() or isinstance(error, EOFError):
+    short = "truncated", "missing dimensions"  # TIFF has its sizes at the end, or anywhere
+    if any(word in told.lower() for word in short) or isinstance(error, EOFError):
         return "it is cut short"
     return snippet(told.splitlines()[0] if told else type(error).__name__, 80)[1:-1]
 
@@ -416,6 +418,9 @@ def _channels(image: Image.Image) -> int:
     """Return 1 for grey pictures, also those by a palette of greys, and else 3."""
     if image.mode in _GREY:
         return 1
+    if image.format == "GIF" and image.tell():  # pillow gives colours to all but the first frame
+        seen = np.asarray(_on_white(image).convert("RGB"))
+        return 1 if (seen == seen[..., :1]).all() else 3
     if image.mode != "P" or image.palette is None:
         return 3
     colours = np.frombuffer(image.palette.tobytes(), np.uint8)

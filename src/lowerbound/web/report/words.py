@@ -44,10 +44,10 @@ def verdict(found: Measured) -> dict[str, Any]:
     told = []
     if found.model.command:  # its rows are crops, and it has no scores
         told.append(
-            f"It learned from crops of the pictures of {facts.get('origin', 'a folder')}, for "
-            f"`lowerbound {found.model.command}`."
+            f"It learned from crops of the pictures of {facts.get('origin', 'a folder')}, for the "
+            f"command lowerbound {found.model.command}."
         )
-        told += [line.removeprefix("OK: ") for line in health.get("lines", [])[-1:]]
+        told += [_begun(line.removeprefix("OK: ")) for line in health.get("lines", [])[-1:]]
     elif rows:
         columns = f" with {len(found.model.columns):,} columns" if found.model.columns else ""
         told.append(
@@ -88,7 +88,7 @@ def verdict(found: Measured) -> dict[str, Any]:
         "state": state,
         "headline": headline,
         "told": told,
-        "doubt": doubts[0].partition(": ")[2] if doubts else "",
+        "doubt": _begun(doubts[0].partition(": ")[2]) if doubts else "",
         "lines": lines,
     }
 
@@ -110,15 +110,24 @@ def looked_at(found: Measured) -> str:
     )
 
 
-def restored(found: Measured) -> str:
-    """Return what the pictures before and after show."""
+def _begun(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def shown(found: Measured) -> str:
+    """Return how many pictures are shown before and after."""
     assert found.examples is not None, "pictures are of data"
     seen, total = len(found.examples.shown), found.total
     told = f"{seen:,} of {total:,} pictures" if seen < total else f"All {seen:,} pictures"
+    return f"{told} of {found.origin}"
+
+
+def restored(found: Measured) -> str:
+    """Return what the pictures before and after show."""
     third = "how far it is off" if found.model.encodes else "how unsure the model is"
     how = "decoded from its latents" if found.model.encodes else "as the model makes it"
     return (
-        f"{told} of {found.origin}: each as given, {how}, and {third} (brighter is more). Below, "
+        f"{shown(found)}: each as given, {how}, and {third} (brighter is more). Below, "
         "the outlined detail, where this is most."
     )
 
