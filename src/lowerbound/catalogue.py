@@ -584,8 +584,8 @@ USAGE: dict[str, tuple[str, str]] = {
         "an adversarial term needs a model of pictures",
         "--set adversarial=0.3 trains a discriminator on patches of pictures. It needs pictures "
         "of at least 8 x 8 pixels, one of the recipes conv, conv_ladder, nvae, vqvae and vqvae2, "
-        "and one draw of the latents per picture. Models that restore pictures are excluded, "
-        "because the term would raise their error.",
+        "and one draw of the latents per picture. Models that restore or encode pictures are "
+        "excluded, because the term would raise their error.",
     ),
     "E249": (
         "an argument does not apply to this model or data",
@@ -666,7 +666,7 @@ USAGE: dict[str, tuple[str, str]] = {
     "E262": (
         "the model cannot be served",
         "Requests are rows of a table, as JSON, CSV or Arrow. Models of pictures, and those that "
-        "restore pictures, are used from the command line or from Python.",
+        "restore or encode them, are used from the command line or from Python.",
     ),
     "E263": (
         "the body of a request cannot be used",

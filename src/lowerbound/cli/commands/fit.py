@@ -113,7 +113,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         recipe: table (the default), gaussian, beta, sigma, iaf, ladder, binary or counts;
             conv, conv_ladder (the default there), nvae, vqvae or vqvae2 for pictures: a folder of
             them, or an array (n, height, width) with or without channels; denoise, upscale,
-            inpaint or segment for a model that restores pictures of any size.
+            inpaint or segment for a model that restores pictures of any size, autoencoder for
+            one that encodes them.
         settings: a setting of the recipe or of the objective; repeat it for more.
         latent: dimensions of the latent space, or auto to keep only those in use.
         transform: scaling of numbers: blend (the default), standard or quantile.
