@@ -257,6 +257,8 @@ def test_inspect_tells_of_a_folder(call):
     shutil.rmtree("photos/even")
     shutil.rmtree("photos/odd")
     os.remove("photos/deep.png")
+    assert call("inspect", "photos/", code=3)["code"] == "E083"  # of one, its own error
+    spoil(call.folder / "photos", 2)
     assert call("inspect", "photos/", code=3)["code"] == "E084"
 
 

@@ -334,6 +334,31 @@ def test_full_16_bits_become_8_as_ever():
     assert np.array_equal(image_file.bytes_of(every), as_ever)
 
 
+def test_frames_of_a_grey_animation_are_grey(tmp_path):
+    frames = [Image.fromarray(np.full((6, 6), level, np.uint8)) for level in (40, 90, 200)]
+    frames[1].putpixel((2, 3), 255)
+    frames[0].save(tmp_path / "grey.gif", save_all=True, append_images=frames[1:])
+    seen = survey(pictures_in(tmp_path), all_frames=True)
+    assert [header.channels for header in seen.headers] == [1, 1, 1]
+    found = gather(pictures_in(tmp_path), all_frames=True)
+    for page, frame in zip(found, frames, strict=True):
+        assert np.array_equal(page[..., 0], np.asarray(frame))
+    coloured = [*frames, Image.fromarray(np.full((6, 6, 3), (9, 90, 200), np.uint8))]
+    coloured[0].save(tmp_path / "grey.gif", save_all=True, append_images=coloured[1:])
+    seen = survey(pictures_in(tmp_path), all_frames=True)
+    assert [header.channels for header in seen.headers] == [1, 1, 1, 3]
+
+
+def test_pictures_that_no_decoding_bears_out_are_not_described(tmp_path):
+    put(tmp_path / "0.png", packed(PIXELS[..., 0].astype(np.uint16)))
+    put(tmp_path / "1.tif", packed(PIXELS[..., 0].astype(np.float32), "TIFF"))
+    seen = survey(pictures_in(tmp_path), "skip")
+    folders.examined(seen)
+    assert [header.real for header in seen.headers] == [False, True]
+    assert [header.deep for header in seen.readable.headers] == [True]
+    assert seen.readable.listing.names == ["0.png"]
+
+
 # --- one count -----------------------------------------------------------------------------
 
 
