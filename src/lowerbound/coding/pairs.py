@@ -143,7 +143,7 @@ class PairCoding(WithoutContext):
         if not isinstance(frame, ImagePairs):
             raise UsageError(
                 "E247",
-                f"a model that was fitted to {self.restoration.command} {self.restoration.does}, "
+                f"a model for `lowerbound {self.restoration.command}` {self.restoration.does}, "
                 "and does nothing else",
                 fix=self.restoration.use(),
             )

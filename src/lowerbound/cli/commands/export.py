@@ -77,7 +77,9 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
         others = {"--onnx": onnx, "--check": check, "--onnx-encoder": onnx_encoder}
         return _docker(model, docker, overwrite, {**others, "--onnx-decoder": onnx_decoder})
     if onnx_encoder is not None or onnx_decoder is not None:
-        return _halves(model, (onnx_encoder, onnx_decoder), overwrite, {"--onnx": onnx})
+        return _halves(
+            model, (onnx_encoder, onnx_decoder), overwrite, {"--onnx": onnx, "--check": check}
+        )
     samples = parsing.at_least(samples, 1, "--samples")
     seed = parsing.at_least(seed, 0, "--seed")
     clock, target = Clock(), _target(onnx, overwrite, check)

@@ -322,6 +322,13 @@ def _entries(path: Path, name: str, index: Mapping[str, Any], step: int) -> Iter
             fix=f"encode the pictures again, or remove {INDEX}",
             path=str(path),
         )
+    if z.ndim and not len(z):
+        raise DataError(
+            "E090",
+            f"{path} contains no latents: its shape is {list(z.shape)}",
+            fix="lowerbound encode M.vae PICTURES --out LATENTS",
+            path=str(path),
+        )
     if z.ndim != 4:
         yield Entry(f"{stem}.png", z, size, white)
         return
