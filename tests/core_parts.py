@@ -147,6 +147,7 @@ def encode(u: Tensor) -> Distribution:
 
 PRIORS: dict[str, Callable[[], nn.Module]] = {
     "standard normal": lambda: priors.StandardNormal(2),
+    "standard normal of maps": lambda: priors.StandardNormalMap(2),
     "learned": lambda: randomise(priors.LearnedNormal(2), "learned"),
     "mixture": lambda: randomise(priors.Mixture(3, 2), "mixture", 0.8),
     "vamp": lambda: randomise(mixture_priors.Vamp(encode, 3, [4]), "vamp", 0.8),

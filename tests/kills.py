@@ -5,6 +5,7 @@
     python tests/kills.py disk 10 FOLDER        # `lowerbound fit tx.parquet --out m.vae`
     python tests/kills.py stream 10 FOLDER      # the same where the file is not held
     python tests/kills.py stream 10 FOLDER 20   # fits of 20 epochs instead of 60
+    python tests/kills.py pictures 10 FOLDER    # `lowerbound fit photos --recipe autoencoder`
     python tests/kills.py memory,disk 10 FOLDER # one after the other, with one import
 
 Every second kill happens inside a commit, at a random system call that leaves a trace on the
@@ -28,15 +29,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import Image
 
 from lowerbound import noise, recipes
 from lowerbound.cli import main as cli
-from lowerbound.coding import large
+from lowerbound.coding import large, pairs
 from lowerbound.coding.rows import Dense
 from lowerbound.files import data
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
 from lowerbound.nn.objectives.elbo import Elbo, Ramp
+from lowerbound.training import split
 from lowerbound.training.engine import loop, run_folder
 from lowerbound.training.engine.checkpoints import OnDisk
 from lowerbound.training.engine.engine import Engine
@@ -174,6 +177,33 @@ class Streamed(Disk):
         super().run()
 
 
+class OfPictures(Disk):
+    """An autoencoder of a folder of pictures, whose crops and noise are drawn at every step."""
+
+    def __init__(self, home, epochs):
+        super().__init__(home, epochs)
+        rng = np.random.default_rng(0)
+        (home / "photos").mkdir()
+        for i in range(8):
+            pixels = rng.integers(0, 255, (40 + i, 50, 3), np.uint8)
+            Image.fromarray(pixels).save(home / f"photos/{i}.png")
+
+    def run(self):
+        split.HELD_CROPS, pairs.EPOCH = 8, 160
+        small = ["--recipe", "autoencoder", "--set", "width=2", "--set", "downscale=2"]
+        words = ["fit", str(self.home / "photos"), "--out", str(self.out), *small, "-q"]
+        assert cli.main([*words, "--max-epochs", self.epochs]) == 0
+
+
+KINDS = {
+    "memory": Memory,
+    "compiled": Compiled,
+    "disk": Disk,
+    "stream": Streamed,
+    "pictures": OfPictures,
+}
+
+
 def imported_once():
     """Import what every child would import."""
     for name in ("parser", "commands.fit", "work.fit"):
@@ -240,9 +270,7 @@ def killed(kind, kills, home, epochs):
     """Kill trainings of one kind, and print what became of them."""
     os.environ["XDG_CACHE_HOME"] = str(home / "cache")
     home.mkdir(parents=True, exist_ok=True)
-    job = {"memory": Memory, "compiled": Compiled, "disk": Disk, "stream": Streamed}[kind](
-        home, epochs
-    )
+    job = KINDS[kind](home, epochs)
     job.clear()
     began = time.monotonic()
     os.waitpid(child(job), 0)

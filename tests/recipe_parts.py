@@ -154,6 +154,17 @@ def _restorer(recipe: str, wanted: str = "", given: int = 16, **arguments: Any) 
     return Sample(recipe, {**small, **arguments}, pairs(wanted, given), 1)
 
 
+def sized(n: int) -> tuple[Tensor, Tensor]:
+    """n -> n pictures, (n, 1, 8, 8), and a context that tells the size of their latents."""
+    x = torch.rand(n, 1, 8, 8, generator=noise.generator("sized"))
+    return x, x.new_zeros(n, 0, 2, 2)
+
+
+def _autoencoder(likelihood: str) -> Sample:
+    small = {"channels": 1, "downscale": 4, "width": 4, "latent": 2}
+    return Sample("autoencoder", {**small, "likelihood": likelihood}, sized, 1)
+
+
 COLOURS = "conv logistic_mixture of colours"
 RECIPES = {
     "gaussian": _vector("gaussian"),
@@ -197,6 +208,8 @@ RECIPES = {
     "upscale": _restorer("upscale", scale=2, given=8, likelihood="shared"),
     "inpaint": _restorer("inpaint", "holes", likelihood="shared"),
     "segment": _restorer("segment", "classes", classes=2),
+    "autoencoder": _autoencoder("shared"),
+    "autoencoder optimal": _autoencoder("optimal"),
     "vqvae2": _codes("vqvae2", "bits"),
     "vqvae2 of colours": _codes("vqvae2", "logistic_mixture", 3, levels=3, prior="uniform"),
 }
@@ -208,7 +221,8 @@ FOLLOWING = {n for n in QUANTISED if n not in ("vqvae gradient", "vqvae simvq", 
 RESTORING = {
     n for n, s in RECIPES.items() if s.recipe in ("denoise", "upscale", "inpaint", "segment")
 }
-WHOLE_BATCH = {"sigma optimal", "conv optimal", "denoise optimal", "ladder", "halved twice"}
+WHOLE_BATCH = {"sigma optimal", "conv optimal", "denoise optimal", "autoencoder optimal"}
+WHOLE_BATCH |= {"ladder", "halved twice"}
 WHOLE_BATCH |= {"ladder of normalised heads", *TOWERS, *FOLLOWING}
 # A posterior depends on an earlier draw.
 HIERARCHIES_OF_CODES = {name for name in RECIPES if name.startswith("vqvae2")}

@@ -280,14 +280,15 @@ DATA: dict[str, tuple[str, str]] = {
     ),
     "E082": (
         "there is no picture at this path",
-        "A folder of pictures must contain PNG, JPEG, WebP, TIFF or BMP files, in itself or in "
-        "subfolders. They are recognised by their suffix; names that begin with a dot are "
+        "A folder of pictures must contain PNG, JPEG, WebP, TIFF, BMP or GIF files, in itself or "
+        "in subfolders. They are recognised by their suffix; names that begin with a dot are "
         "ignored.",
     ),
     "E083": (
         "a file cannot be read as a picture",
-        "It is truncated or damaged, or its content is not PNG, JPEG, WebP, TIFF or BMP, whatever "
-        "its suffix. Pixels must have 8 bits per channel; grey pictures may have 16.",
+        "It is truncated or damaged, or its content is not PNG, JPEG, WebP, TIFF, BMP or GIF, "
+        "whatever its suffix. Pixels must have 8 bits per channel; grey pictures may have 16, or "
+        "floating-point numbers from 0 to 1, and nothing tells the black and white of others.",
     ),
     "E084": (
         "too many pictures cannot be read",
@@ -318,6 +319,12 @@ DATA: dict[str, tuple[str, str]] = {
         "the size of a target does not match its picture",
         "A mask or a clean picture must have the height and width of its picture; a target of "
         "`upscale` must be larger by the scale of the model.",
+    ),
+    "E090": (
+        "these are not latents of this model",
+        "`lowerbound decode` reads what `lowerbound encode` has written with the same model: one "
+        ".npy file of floats for each picture, (latent, height, width), and latents.json with "
+        "their sizes. Latents of another model, even of the same shape, mean something else.",
     ),
 }
 
@@ -570,14 +577,15 @@ USAGE: dict[str, tuple[str, str]] = {
     "E247": (
         "the model was fitted for another task",
         "denoise, upscale, inpaint and segment each need a model fitted by `lowerbound fit "
-        "--recipe` with the recipe of the same name, and these models serve no other task.",
+        "--recipe` with the recipe of the same name, and encode and decode one of the recipe "
+        "autoencoder; these models serve no other task.",
     ),
     "E248": (
         "an adversarial term needs a model of pictures",
         "--set adversarial=0.3 trains a discriminator on patches of pictures. It needs pictures "
         "of at least 8 x 8 pixels, one of the recipes conv, conv_ladder, nvae, vqvae and vqvae2, "
-        "and one draw of the latents per picture. Models that restore pictures are excluded, "
-        "because the term would raise their error.",
+        "and one draw of the latents per picture. Models that restore or encode pictures are "
+        "excluded, because the term would raise their error.",
     ),
     "E249": (
         "an argument does not apply to this model or data",
@@ -658,7 +666,7 @@ USAGE: dict[str, tuple[str, str]] = {
     "E262": (
         "the model cannot be served",
         "Requests are rows of a table, as JSON, CSV or Arrow. Models of pictures, and those that "
-        "restore pictures, are used from the command line or from Python.",
+        "restore or encode them, are used from the command line or from Python.",
     ),
     "E263": (
         "the body of a request cannot be used",
@@ -695,10 +703,11 @@ USAGE: dict[str, tuple[str, str]] = {
         "with --debug, and the output of `lowerbound doctor --json`. The data are not needed.",
     ),
     "E270": (
-        "there is no report on a model that restores pictures",
-        "Reports, and the page of `lowerbound explore`, are about rows and their scores, and a "
-        "model of the recipes denoise, upscale, inpaint and segment scores none. `lowerbound "
-        "doctor M.vae` tells how well it restores held-out pictures.",
+        "a model that restores or encodes pictures has no rows with scores to show",
+        "`lowerbound report` on a model of the recipes denoise, upscale, inpaint, segment and "
+        "autoencoder shows some pictures before and after; it reads them from a folder or from "
+        "picture files. The page of `lowerbound explore` is about rows and their scores, and "
+        "these models score none.",
     ),
     "E276": (
         "a callback raised an exception",

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import commands
 import lowerbound
@@ -13,6 +14,7 @@ import zoo
 from lowerbound.cli.commands.doctor import doctor
 from lowerbound.cli.main import main
 from lowerbound.files.pictures import image_file
+from lowerbound.files.read import read
 from picture_files import packed, shades
 
 N = 24
@@ -241,9 +243,10 @@ def test_inspect_tells_of_a_folder(call):
     (call.folder / "photos" / "notes.txt").write_text("words")
     told = call("inspect", "photos/")
     assert (told["rows"], told["readable"], told["channels"]) == (N + 2, N + 1, 3)
-    assert told["bad"] == [{"file": "broken0.jpg", "reason": "it is cut short"}]
+    assert told["unreadable"] == [{"file": "broken0.jpg", "reason": "it is cut short"}]
     assert told["ignored"] == {".txt": 1}
     assert told["labels"] == {"even": 12, "odd": 12, "": 2}
+    assert not told["labelled"]
     assert told["sizes"][0]["width"] == 48
     assert (told["deep"], told["grey"]) == (1, 1)
     then = "lowerbound fit photos/ --on-bad-file skip"  # or it would be refused
@@ -254,7 +257,96 @@ def test_inspect_tells_of_a_folder(call):
     shutil.rmtree("photos/even")
     shutil.rmtree("photos/odd")
     os.remove("photos/deep.png")
+    assert call("inspect", "photos/", code=3)["code"] == "E083"  # of one, its own error
+    spoil(call.folder / "photos", 2)
     assert call("inspect", "photos/", code=3)["code"] == "E084"
+
+
+def test_folders_are_labels_in_all_results(call):
+    assert call("inspect", "photos/")["labelled"]
+    assert "labels, by their folders: even (12), odd (12)" in commands.inspect("photos/").lines
+    for verb in ("score", "embed"):
+        call(verb, "m.vae", "photos/", "--out", f"{verb}.csv")
+        found = rows(f"{verb}.csv")
+        assert all(row["label"] == row["file"].split("/")[0] for row in found)
+    told = call("evaluate", "m.vae", "photos/", "--samples", "2")
+    each = told["labels"]
+    assert {name: part["rows"] for name, part in each.items()} == {"even": 12, "odd": 12}
+    mean = sum(part["rows"] * part["iw_nll"] for part in each.values()) / N
+    assert mean == pytest.approx(told["iw_nll"], rel=1e-5)
+    plot = ["plot", "m.vae", "embedding", "photos/", "--color", "label", "--out", "map.svg"]
+    assert call(*plot)["rows"] == N
+    (call.folder / "photos" / "root.png").write_bytes(packed(shades()))
+    call("score", "m.vae", "photos/", "--out", "mixed.csv")
+    assert "label" not in rows("mixed.csv")[0]  # as one has none
+
+
+def test_all_commands_count_the_same_unreadable_files(call):
+    spoil(call.folder / "photos" / "odd", 2)
+    (call.folder / "photos" / "odd" / "range.tif").write_bytes(
+        packed(shades()[..., 0].astype(np.float32), "TIFF")
+    )
+    skip = ("--on-bad-file", "skip")
+    wanted = call("inspect", "photos/")["unreadable"]
+    assert [each["file"] for each in wanted] == [
+        "odd/broken0.jpg", "odd/broken1.jpg", "odd/range.tif"
+    ]  # fmt: skip
+    assert call("fit", "photos/", *QUICK, "--out", "new.vae", *skip)["unreadable"] == wanted
+    for verb, more in READERS.items():
+        kind = ["reconstructions"] if verb == "plot" else []
+        flags = [word.replace("rows.csv", f"{verb}.csv") for word in more]
+        assert call(verb, "m.vae", *kind, "photos/", *flags, *skip)["unreadable"] == wanted, verb
+    report = call("report", "m.vae", "photos/", "--out", "r.html", *skip)
+    assert report["unreadable"] == wanted
+
+
+def test_twelve_bits_in_16_are_learned_and_scored_with_one_white(call):
+    for i in range(6):
+        deep = np.rint(shades(16, 16, i)[..., 0] * (4095 / 255)).astype(np.uint16)
+        path = call.folder / "deep" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(packed(deep))
+        path = call.folder / "flat" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(packed(shades(16, 16, i)[..., 0]))
+    told = call("inspect", "deep")
+    assert (told["deep"], told["white"]) == (6, 4095)
+    told = call("fit", "deep", *QUICK, "--out", "deep.vae")
+    assert any("white is 4,095" in note for note in told["notes"])
+    for name in ("deep", "flat"):
+        call("score", "deep.vae", name, "--out", f"{name}.csv")
+    deep, flat = (
+        [float(row["anomaly_score"]) for row in rows(f"{name}.csv")] for name in ("deep", "flat")
+    )
+    assert deep == pytest.approx(flat)  # the same pictures, in 12 and in 8 bits
+    dark = np.full((16, 16), 900, np.uint16)
+    (call.folder / "dark.png").write_bytes(packed(dark))
+    coding = lowerbound.load("deep.vae").coding
+    assert coding.white == coding.wanted().white == 4095
+    grey = read(call.folder / "dark.png", wanted=coding.wanted())
+    assert (grey.pixels == 56).all()
+
+
+def test_a_model_of_all_frames_reads_all_frames_ever_after(call):
+    for i in range(4):
+        pages = [Image.fromarray(shades(16, 16, 3 * i + j)) for j in range(3)]
+        (call.folder / "stacks").mkdir(exist_ok=True)
+        path = call.folder / "stacks" / f"{i}.tif"
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    told = call("inspect", "stacks")
+    assert (told["rows"], told["frames"]) == (4, 4)
+    assert any("8 frames more left out" in note for note in commands.inspect("stacks").notes)
+    told = commands.inspect("stacks", all_frames=True)
+    assert told.facts["rows"] == 12
+    assert told.next == "lowerbound fit stacks --all-frames"
+    told = call("fit", "stacks", "--all-frames", *QUICK, "--out", "all.vae")
+    assert told["rows"] == 12
+    call("score", "all.vae", "stacks", "--out", "s.csv")
+    assert [row["file"] for row in rows("s.csv")][:4] == [
+        "0.tif#0", "0.tif#1", "0.tif#2", "1.tif#0"
+    ]  # fmt: skip
+    call("score", "m.vae", "stacks", "--out", "first.csv")
+    assert len(rows("first.csv")) == 4
 
 
 def test_what_comes_next_is_for_pictures(call):

@@ -14,6 +14,7 @@ from lowerbound.cli.commands.restore import Common
 from lowerbound.cli.main import main
 from lowerbound.errors import UsageError
 from lowerbound.files.pictures.image_file import decode
+from lowerbound.tasks import before_after
 from lowerbound.training import split
 from picture_files import shades
 
@@ -98,6 +99,12 @@ def test_larger_pictures(call):
     assert "--scale 2" in told["hint"]
 
 
+def test_a_scale_that_was_not_set_is_the_usual_one(call):
+    call("fit", "grey", "--recipe", "upscale", *SMALL, "--out", "usual.vae")
+    call("upscale", "usual.vae", "grey/0.png", "--out", "large")
+    assert decode(call.folder / "large/0.png").shape == (160, 120, 1)
+
+
 def test_holes_are_filled_and_nothing_else_changes(call):
     hole = np.zeros((50, 50), np.uint8)
     hole[10:20, 5:40] = 255
@@ -140,6 +147,47 @@ def test_a_plot_is_refused_by_a_model_that_needs_pictures(call):
     )
 
 
+@pytest.mark.parametrize("name", MORE)
+def test_pictures_before_and_after_are_drawn(call, name):
+    facts = call("plot", f"{name}.vae", "before-after", "photos", "-n", "3", "--out", "b.png")
+    assert facts["pictures"] == 3
+    assert decode(call.folder / "b.png").shape == (3 * 194 + 2, 6 * 194 + 2, 3)
+    told = call("plot", f"{name}.vae", "before-after", "photos", "--out", "b.gif", code=2)
+    assert told["code"] == "E222"
+
+
+def test_what_is_shown_is_what_the_command_makes():
+    """Of pictures that are not cut, before and after and their details."""
+    box = before_after.Box(10, 20, 16)
+    page = shades(40, 60)
+    given = before_after.Shown("a", page, page, page[..., :1], box, "")
+    whole, detail = given.whole, given.detail
+    assert np.array_equal(detail[0], page[10:26, 20:36])
+    assert detail[2].shape == (16, 16, 3)
+    assert (whole[0][10, 20:36] == (230, 30, 20)).all()
+    inside = np.s_[11:25, 21:35]
+    assert np.array_equal(whole[0][inside], page[inside])
+    assert np.array_equal(given.given, page)  # nothing is drawn into it
+
+
+def test_a_detail_is_where_the_doubt_is(call):
+    model = Model.load("denoise.vae")
+    page = decode(call.folder / "photos/b/1.jpg")
+    made = before_after.shown(model, "1", page)
+    assert np.array_equal(made.made, model.restore(page).result)
+    top, left, side = made.box
+    mean = made.doubt[top : top + side, left : left + side].mean()
+    assert mean >= made.doubt.mean()
+    filled = before_after.shown(Model.load("inpaint.vae"), "1", page)
+    hole = (filled.given != page).any(-1)
+    assert 0 < hole.mean() < 0.9
+    assert np.array_equal(
+        filled.made[~hole & (page != 0).all(-1)], page[~hole & (page != 0).all(-1)]
+    )
+    large = before_after.shown(Model.load("upscale.vae"), "1", page)
+    assert large.given.shape == large.made.shape == (128, 160, 3)
+
+
 def test_given_pairs_are_not_said_to_be_made(call, capsys):
     words = ["fit", "grey", "--targets", "masks", "--recipe", "denoise", *SMALL, "--dry-run"]
     assert main(words) == 0
@@ -169,6 +217,60 @@ def test_sixteen_bits_come_out_as_sixteen_bits(call):
     page = decode(call.folder / "made/0.png")
     assert page.dtype == np.uint16
     assert page.shape == (48, 48, 1)
+
+
+def test_twelve_bits_in_16_have_their_own_white(call):
+    flat = shades(48, 48)[..., :1]
+    deep = np.rint(flat[..., 0] * (4095 / 255)).astype(np.uint16)
+    write(call.folder / "deep/0.png", deep)
+    write(call.folder / "flat/0.png", flat[..., 0])
+    for name in ("deep", "flat"):
+        call("denoise", "denoise.vae", name, "--out", f"made_{name}")
+    page = decode(call.folder / "made_deep/0.png")
+    assert page.dtype == np.uint16
+    assert page.max() <= 4095
+    again = decode(call.folder / "made_flat/0.png")
+    assert np.abs(page / 4095 - again / 255).max() < 0.005  # the rounding of 8 bits
+    model = Model.load(call.folder / "denoise.vae")
+    full = (flat.astype(np.uint16)) * 257
+    one, other = model.restore(full).result, model.restore(flat).result
+    assert np.abs(one / 65535 - other / 255).max() < 0.003
+
+
+def test_pairs_have_one_white(call):
+    for name, factor in (("noisy", 16), ("clean", 4)):
+        for i in range(3):
+            page = shades(40, 40, i)[..., 0].astype(np.uint16) * factor
+            write(call.folder / name / f"{i}.png", page)
+    words = ["fit", "noisy", "--targets", "clean", "--recipe", "denoise", *SMALL]
+    call(*words, "--out", "pairs.vae")
+    assert Model.load("pairs.vae").coding.white == 4095
+    assert commands.info("pairs.vae").facts["recipe"] == "denoise"
+
+
+def test_only_the_first_page_is_restored_and_that_is_said(call):
+    pages = [Image.fromarray(shades(20, 20, i)) for i in range(3)]
+    (call.folder / "some").mkdir()
+    pages[0].save(call.folder / "some/a.tif", save_all=True, append_images=pages[1:])
+    facts = commands.denoise("denoise.vae", "some")
+    assert any("2 frames more left out" in note for note in facts.notes)
+
+
+def test_a_model_of_all_frames_restores_all_frames(call):
+    for i in range(3):
+        pages = [Image.fromarray(shades(40, 40, 2 * i + j)) for j in range(2)]
+        (call.folder / "stacks").mkdir(exist_ok=True)
+        path = call.folder / "stacks" / f"{i}.tif"
+        pages[0].save(path, save_all=True, append_images=pages[1:])
+    words = ["fit", "stacks", "--all-frames", "--recipe", "denoise", *SMALL]
+    call(*words, "--out", "all.vae")
+    assert call("denoise", "all.vae", "stacks", "--out", "made")["pictures"] == 6
+    names = [f"{i}.tif#{j}.png" for i in range(3) for j in range(2)]
+    assert sorted(os.listdir("made")) == [*names, "_overview.png", "uncertainty"]
+    facts = call("plot", "all.vae", "before-after", "stacks", "-n", "9", "--out", "b.png")
+    assert facts["pictures"] == 6
+    told = call(*words, "--targets", "stacks", "--out", "other.vae", code=2)
+    assert told["code"] == "E236"
 
 
 def test_a_python_caller_gets_arrays(call):
@@ -201,7 +303,7 @@ def test_what_cannot_be_read_is_counted_or_refused(call):
     assert told["code"] == "E084"
     assert not (call.folder / "made").exists()
     facts = call("denoise", "denoise.vae", "some", "--out", "made", "--on-bad-file", "skip")
-    assert facts["skipped"] == ["1.png"]
+    assert [each["file"] for each in facts["unreadable"]] == ["1.png"]
     assert call("denoise", "denoise.vae", "some", "--out", "m", "--on-bad-file", "fail", code=3)
 
 

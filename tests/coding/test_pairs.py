@@ -213,6 +213,8 @@ def test_a_folder_becomes_pairs(folders):
     x, given = coded.rows.take(torch.arange(4))
     assert x.shape == given.shape == (4, 3, 64, 64)
     assert restore(coding.document(), coding.restoration) == coding
+    earlier = {k: v for k, v in coding.document().items() if k not in ("white", "all_frames")}
+    assert restore(earlier, coding.restoration).wanted().white == 65535  # white of all 16 bits
     assert find("upscale").coding({"scale": 2}).settings == {"scale": 2}
 
 

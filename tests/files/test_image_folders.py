@@ -211,9 +211,189 @@ def test_of_several_frames_or_pages_the_first_is_taken(tmp_path):
         options = {"lossless": True} if kind == "WEBP" else {}
         content = packed_image(frames[0], kind, save_all=True, append_images=frames[1:], **options)
         path = put(tmp_path / name, content)
-        assert image_file.header(path).frames
+        assert image_file.header(path).frames == 2
         assert (image_file.decode(path) == 10).all()
-    assert any("several frames" in note for note in gather(pictures_in(tmp_path)).notes)
+    notes = gather(pictures_in(tmp_path)).notes
+    assert any("3 files with several frames" in note and "3 frames more" in note for note in notes)
+
+
+def test_all_frames_are_pictures_where_that_is_asked(tmp_path):
+    shadow = (10, 200, 90)
+    frames = [Image.fromarray(np.full((8, 8, 3), shade, np.uint8)) for shade in shadow]
+    for name, kind in (("a.png", "PNG"), ("b.webp", "WEBP"), ("c.tif", "TIFF"), ("d.gif", "GIF")):
+        options = {"lossless": True} if kind == "WEBP" else {}
+        content = packed_image(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+        put(tmp_path / name, content)
+    put(tmp_path / "e.png", packed(np.full((8, 8, 3), 7, np.uint8)))
+    found = gather(pictures_in(tmp_path), all_frames=True)
+    assert [int(page[0, 0, 0]) for page in found] == [*shadow * 4, 7]
+    assert found.names[:4] == ["a.png#0", "a.png#1", "a.png#2", "b.webp#0"]
+    assert found.names[-1] == "e.png"
+    assert not any("left out" in note for note in found.notes)
+    frame = read(tmp_path, wanted=Wanted(all_frames=True))
+    assert (frame.rows, frame.total, frame.all_frames) == (13, 13, True)
+    assert read(tmp_path, rows=5, wanted=Wanted(all_frames=True)).files[-1] == "b.webp#1"
+    (tmp_path / "f.png").write_bytes(b"no picture")
+    seen = survey(pictures_in(tmp_path), "skip", all_frames=True)
+    assert (seen.tally.total, len(seen.headers)) == (14, 13)
+    assert folders.examined(seen) == 13
+
+
+def test_frames_may_be_of_several_kinds_and_sizes(tmp_path):
+    first, *rest = [Image.fromarray(x) for x in (DEEP, PIXELS[:20], GREY)]
+    first.save(tmp_path / "a.tif", save_all=True, append_images=rest)
+    found = gather(pictures_in(tmp_path), all_frames=True)
+    assert found.shapes == [(*GREY.shape, 3), (20, GREY.shape[1], 3), (*GREY.shape, 3)]
+    assert np.array_equal(found[0][..., 0], GREY)
+    assert np.array_equal(found[1], PIXELS[:20])
+    assert np.array_equal(found[2][..., 0], GREY)
+
+
+def test_gifs_are_pictures(tmp_path):
+    frames = [Image.fromarray(np.full((8, 8, 3), shade, np.uint8)) for shade in (10, 200, 90)]
+    moving = packed_image(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    for name, content in (("still.gif", packed(PIXELS, "GIF")), ("moving.gif", moving)):
+        put(tmp_path / name, content)
+    assert image_file.header(tmp_path / "still.gif")[:5] == (*GREY.shape, 3, False, False)
+    seen = np.abs(image_file.decode(tmp_path / "still.gif").astype(int) - PIXELS)
+    assert seen.mean() < 8  # a palette costs a little
+    assert image_file.header(tmp_path / "moving.gif").frames == 3
+    assert (image_file.decode(tmp_path / "moving.gif", 1) == 10).all()
+    clear = Image.fromarray(np.zeros((4, 4), np.uint8)).convert("P")
+    clear.info["transparency"] = 0
+    path = put(tmp_path / "clear.gif", packed_image(clear, "GIF", transparency=0))
+    assert (image_file.decode(path) == 255).all()
+    assert len(pictures_in(tmp_path).names) == 3
+
+
+def test_pages_of_other_kinds_do_not_spoil_the_first(tmp_path):
+    path = tmp_path / "a.tif"
+    first, *rest = [Image.fromarray(x) for x in (DEEP, PIXELS, GREY.astype(np.float32))]
+    first.save(path, save_all=True, append_images=rest)
+    head = image_file.header(path)
+    assert (head.frames, head.deep, head.channels) == (3, True, 1)
+    assert np.array_equal(image_file.decode(path)[..., 0], DEEP)
+
+
+# --- levels --------------------------------------------------------------------------------
+
+
+def test_floats_from_0_to_1_are_shares_of_white(tmp_path):
+    shares = (GREY / 255).astype(np.float32)
+    path = put(tmp_path / "a.tif", packed(shares, "TIFF"))
+    head = image_file.header(path)
+    assert (head.channels, head.deep, head.real) == (1, False, True)
+    assert np.array_equal(image_file.decode(path)[..., 0], np.rint(GREY * 257.0))
+    assert image_file.decode(path, 3).shape == PIXELS.shape
+    found = gather(pictures_in(tmp_path))
+    assert np.array_equal(found[0][..., 0], GREY)
+    assert found.white is None
+    assert any("1 picture of floating-point numbers" in note for note in found.notes)
+    assert np.array_equal(gather(pictures_in(tmp_path), resize=GREY.shape)[0][..., 0], GREY)
+
+
+def test_floats_of_another_range_are_refused_with_the_range_and_a_fix(tmp_path):
+    path = put(tmp_path / "a.tif", packed(GREY.astype(np.float32) - 3, "TIFF"))
+    with pytest.raises(DataError, match="go from -3 to") as refused:
+        image_file.decode(path)
+    assert refused.value.code == "E083"
+    assert "floats from 0 to 1" in refused.value.fix
+    assert refused.value.details["path"] == str(path)
+
+
+@pytest.mark.parametrize(("bits", "white"), [(8, 255), (10, 1023), (12, 4095), (14, 16383)])
+def test_fewer_bits_in_16_have_a_white_of_their_own(tmp_path, bits, white):
+    levels = np.rint(GREY * (white / 255)).astype(np.uint16)
+    levels[0, 0] = white
+    put(tmp_path / "a.png", packed(levels))
+    put(tmp_path / "b.tif", packed(levels // 2, "TIFF"))  # darker, in the same folder
+    found = gather(pictures_in(tmp_path))
+    assert found.white == white
+    wanted = np.rint(levels * (255 / white))
+    assert np.array_equal(found[0][..., 0], wanted)
+    assert np.abs(found[1][..., 0] - wanted / 2).max() <= 1
+    assert any(f"values up to {white:,}: white is {white:,}" in note for note in found.notes)
+    small = gather(pictures_in(tmp_path), resize=GREY.shape)
+    assert np.array_equal(small[0], found[0])
+
+
+def test_the_white_of_a_model_holds_for_new_pictures(tmp_path):
+    put(tmp_path / "a.png", packed(np.full((4, 4), 2000, np.uint16)))
+    put(tmp_path / "b.png", packed(np.full((4, 4), 1000, np.uint16)))
+    assert gather(pictures_in(tmp_path), white=4095)[0][0, 0, 0] == 125
+    bright = gather(pictures_in(tmp_path), white=1023)
+    assert (bright[0][0, 0, 0], bright[1][0, 0, 0]) == (255, 249)
+    assert any("values above 1,023" in note for note in bright.notes)
+    assert read(tmp_path, wanted=Wanted(white=16383)).white == 16383
+    assert read(tmp_path).white == 4095  # 11 bits are in 12
+
+
+def test_full_16_bits_become_8_as_ever():
+    every = np.arange(65536, dtype=np.uint16)
+    as_ever = ((every.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    assert np.array_equal(image_file.bytes_of(every), as_ever)
+
+
+def test_frames_of_a_grey_animation_are_grey(tmp_path):
+    frames = [Image.fromarray(np.full((6, 6), level, np.uint8)) for level in (40, 90, 200)]
+    frames[1].putpixel((2, 3), 255)
+    frames[0].save(tmp_path / "grey.gif", save_all=True, append_images=frames[1:])
+    seen = survey(pictures_in(tmp_path), all_frames=True)
+    assert [header.channels for header in seen.headers] == [1, 1, 1]
+    found = gather(pictures_in(tmp_path), all_frames=True)
+    for page, frame in zip(found, frames, strict=True):
+        assert np.array_equal(page[..., 0], np.asarray(frame))
+    coloured = [*frames, Image.fromarray(np.full((6, 6, 3), (9, 90, 200), np.uint8))]
+    coloured[0].save(tmp_path / "grey.gif", save_all=True, append_images=coloured[1:])
+    seen = survey(pictures_in(tmp_path), all_frames=True)
+    assert [header.channels for header in seen.headers] == [1, 1, 1, 3]
+
+
+def test_pictures_that_no_decoding_bears_out_are_not_described(tmp_path):
+    put(tmp_path / "0.png", packed(PIXELS[..., 0].astype(np.uint16)))
+    put(tmp_path / "1.tif", packed(PIXELS[..., 0].astype(np.float32), "TIFF"))
+    seen = survey(pictures_in(tmp_path), "skip")
+    folders.examined(seen)
+    assert [header.real for header in seen.headers] == [False, True]
+    assert [header.deep for header in seen.readable.headers] == [True]
+    assert seen.readable.listing.names == ["0.png"]
+
+
+# --- one count -----------------------------------------------------------------------------
+
+
+def test_the_same_files_are_unreadable_everywhere(tmp_path):
+    """Damage that only decoding finds is found by `examined` as by `gather`."""
+    whole = {name: content for name, (content, _, _) in BROKEN.items() if len(content) < 10**6}
+    for name, content in whole.items():
+        put(tmp_path / name, content)
+    for i in range(4):
+        put(tmp_path / f"good{i}.png", packed(PIXELS))
+    seen = survey(pictures_in(tmp_path), "skip")
+    folders.examined(seen)
+    found = gather(pictures_in(tmp_path), on_bad_file="skip")
+    assert sorted(seen.tally.unreadable) == sorted(found.unreadable)
+    assert {name for name, _ in found.unreadable} == set(whole)
+    frame = read(tmp_path, wanted=Wanted(on_bad_file="skip"))
+    assert frame.unreadable == found.unreadable
+    assert frame.rows == 4
+
+
+# --- labels --------------------------------------------------------------------------------
+
+
+def test_folders_are_labels_where_every_picture_is_in_one(tmp_path):
+    for name in ("cat/0.png", "cat/1.png", "dog/0.png"):
+        put(tmp_path / name, packed(PIXELS))
+    frame = read(tmp_path)
+    assert frame.classes == frame.labels == ("cat", "cat", "dog")
+    assert frame.annotations.column_names == ["label"]
+    assert frame.cut(slice(1, 3)).classes == ("cat", "dog")
+    put(tmp_path / "2.png", packed(PIXELS))
+    mixed = read(tmp_path)
+    assert mixed.labels[0] == ""
+    assert mixed.classes == ()
+    assert not mixed.annotations.column_names
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 100_000), (3, 2)])
@@ -238,7 +418,9 @@ BROKEN = {
     "text.png": ("no picture", "E083", "none of PNG"),
     "svg.png": ("<svg xmlns='http://www.w3.org/2000/svg'/>", "E083", "none of PNG"),
     "eps.png": ("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "E083", "none of PNG"),
-    "gif.png": (packed(GREY, "GIF"), "E083", "none of PNG"),
+    "negative.tif": (packed(GREY.astype(np.int32) - 50, "TIFF"), "E083", "from -50 to"),
+    "nan.tif": (packed(np.full((4, 4), np.nan, np.float32), "TIFF"), "E083", "NaN"),
+    "truncated.gif": (packed(PIXELS, "GIF")[: -len(packed(PIXELS, "GIF")) // 8], "E083", "short"),
     "pdf.jpg": ("%PDF-1.7", "E083", "PDF"),
     **{name: (content, "E085", "64,000,000") for name, content in BOMBS.items()},
 }

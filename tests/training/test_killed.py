@@ -47,6 +47,11 @@ def test_four_kills(tmp_path):
         check(each, 4)
 
 
+def test_two_kills_of_a_fit_of_crops(tmp_path):
+    (found,) = killed("pictures", 2, tmp_path, epochs=4)
+    check(found, 2)
+
+
 def test_one_kill_of_one_of_two_processes(tmp_path):
     (found,) = killed("ranks", 1, tmp_path, epochs=6)
     check(found, 1)

@@ -49,6 +49,8 @@ def test_the_values_decide_unless_the_likelihood_does(array, settings, kind, lik
     assert (coding.kind, coding.scale) == (kind, scale)
     assert coding.arguments() == {"shape": [1, 12, 12], "likelihood": likelihood, "missing": False}
     assert restore(json.loads(json.dumps(coding.document()))) == coding
+    earlier = {k: v for k, v in coding.document().items() if k not in ("white", "all_frames")}
+    assert restore(earlier).wanted().white == 65535  # as was white of all pictures of 16 bits
 
 
 @pytest.mark.parametrize("layout", ["grey", "last", "first"])

@@ -430,7 +430,7 @@ def test_the_command_refuses_before_any_work(made, tmp_path, capsys):
 
 
 def test_models_that_restore_pictures_are_refused():
-    with pytest.raises(UsageError, match="restores pictures") as caught:
+    with pytest.raises(UsageError, match="scores no rows") as caught:
         check(SimpleNamespace(command="denoise"))
     assert caught.value.code == "E270"
 

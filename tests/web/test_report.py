@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.csv as pv
 import pytest
+from PIL import Image
 from scipy import sparse
 
 import lowerbound
@@ -14,8 +15,10 @@ import zoo
 from lowerbound.cli.main import main
 from lowerbound.errors import UsageError
 from lowerbound.tasks.plots import plane
+from lowerbound.training import split
 from lowerbound.web.report import charts, page
 from lowerbound.web.report.measure import measure
+from picture_files import shades
 
 ODD = "amount <b>&\"'</script>"  # a name that must not become part of the page
 FAST = ["--preset", "fast", "--max-epochs", "3", "-q"]
@@ -177,13 +180,39 @@ def test_a_report_is_refused_before_any_work(made, tmp_path, capsys):
     assert not (tmp_path / "b.html").exists()
 
 
-def test_models_that_restore_pictures_have_no_report():
-    class Restoring:
-        command = "denoise"
-        holds = "pictures"
-
+def test_models_that_restore_pictures_are_shown_at_work(made, tmp_path, capsys):
+    for i in range(5):
+        page_file = tmp_path / f"photos/{i}.png"
+        page_file.parent.mkdir(exist_ok=True)
+        Image.fromarray(shades(50 + i, 60, i)).save(page_file)
+    (tmp_path / "photos/5.png").write_bytes(b"no picture")
+    skip = ["--on-bad-file", "skip"]
+    fit = ["fit", str(tmp_path / "photos"), "--time-limit", "0.5s", "--set", "width=4", *skip]
+    for recipe in ("denoise", "inpaint", "upscale", "autoencoder"):
+        model = tmp_path / f"{recipe}.vae"
+        small = [] if recipe == "autoencoder" else ["--set", "depth=1"]
+        words = [*fit, *small, "--recipe", recipe, "-q", "--out", str(model)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(split, "HELD_CROPS", 16)
+            assert main(words) == 0
+        capsys.readouterr()
+        html = tmp_path / f"{recipe}.html"
+        words = ["report", str(model), str(tmp_path / "photos"), *skip, "--json"]
+        assert main([*words, "--out", str(html)]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert facts["shown"] == 5
+        assert [each["file"] for each in facts["unreadable"]] == ["5.png"]
+        content = html.read_text("utf-8")
+        assert content.count('<div class="three">') == 10
+        assert content.count("<h2 id") == 3
+        told = text_of(html)
+        assert "Before and after" in told
+        assert "p-values come from" not in told
+        alone = tmp_path / f"{recipe}-alone.html"
+        assert main(["report", str(model), "--out", str(alone), "-q"]) == 0
+        assert alone.read_text("utf-8").count("<h2 id") == 2
     with pytest.raises(UsageError, match="restores pictures") as caught:
-        measure(Restoring())
+        measure(lowerbound.load(tmp_path / "denoise.vae"), np.zeros((3, 8, 8), np.uint8))
     assert caught.value.code == "E270"
 
 

@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from lowerbound.tasks.trained import Model
 
 
-def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
-    """Read --size and --on-bad-file.
+def wanted(
+    size: object = None, on_bad_file: str | None = None, all_frames: bool = False
+) -> Wanted:
+    """Read --size, --on-bad-file and --all-frames.
 
     Raises:
         UsageError: E231 for an invalid size, E241 for an unknown policy.
     """
     chosen = None if size is None else parsing.size(size, "--size")
-    return Wanted(chosen, on_bad_file=_policy(on_bad_file))
+    return Wanted(chosen, on_bad_file=_policy(on_bad_file), all_frames=all_frames)
 
 
 def wanted_by(trained: Model, on_bad_file: str | None = None) -> Wanted:
@@ -70,16 +72,16 @@ def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
     Raises:
         UsageError: E236.
     """
-    restores = recipe.restoration is not None
-    if targets is not None and not restores:
+    task = recipe.restoration
+    if targets is not None and (task is None or not task.paired):
         known = import_module("lowerbound.recipes").RECIPES.items()
-        names = [name for name, each in known if each.restoration is not None]
+        names = [name for name, each in known if each.restoration and each.restoration.paired]
         raise UsageError(
             "E236",
             f"--targets is for {', '.join(names)}, not for {recipe.name}",
             fix=f"--recipe {names[-1]} --targets MASKS, or leave it out",
         )
-    if how.size is not None and restores:
+    if how.size is not None and task is not None:
         raise UsageError(
             "E236",
             f"--size does not apply to {recipe.name}, which uses crops of pictures of any size",
@@ -104,4 +106,5 @@ def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | N
             fix="give a folder of pictures, a list of picture files, or a torch Dataset of pairs",
         )
     pairs = import_module("lowerbound.coding.pairs")  # imports torch: --help does not wait
-    return pairs.read_pairs(data, targets, recipe.restoration, how.on_bad_file)
+    task = recipe.restoration
+    return pairs.read_pairs(data, targets, task, how.on_bad_file, how.all_frames)

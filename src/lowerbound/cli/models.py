@@ -51,7 +51,7 @@ class TablesByPart:
 
     def __init__(self, trained: Model, given: Given, make: Callable[[Coded], pa.Table]) -> None:
         self.trained, self.given, self.make = trained, given, make
-        self.remarks, self.columns = Remarks(given.notes), 0
+        self.remarks, self.columns = Remarks(given), 0
 
     def tables(self, voice: Voice, *, plain: bool) -> Iterator[pa.Table]:
         """Yield the table of each part; unless `plain`, with row numbers and ids in front."""

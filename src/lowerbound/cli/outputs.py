@@ -20,7 +20,7 @@ from lowerbound.cli.verbs import VERBS
 from lowerbound.errors import DataError, ResourceError, UsageError, nearest
 from lowerbound.files import allocators
 from lowerbound.files.arrays import NumpyNative
-from lowerbound.files.data import Data, Whole
+from lowerbound.files.data import LABEL, Data, Whole
 from lowerbound.files.parallel import ahead
 from lowerbound.files.paths import named
 from lowerbound.files.pictures.columns import spread
@@ -234,7 +234,7 @@ def walked(
 
 
 def with_ids(frame: Whole, ids: Sequence[str], table: pa.Table) -> pa.Table:
-    """Prepend the rows' positions and the input's id columns to `table`."""
+    """Prepend the rows' positions, the input's id columns, files and labels to `table`."""
     numbers = np.arange(frame.start, frame.start + table.num_rows, dtype=np.int64)
     front: dict[str, Any] = {"row": pa.array(numbers)}
     known = frame.annotations
@@ -244,6 +244,8 @@ def with_ids(frame: Whole, ids: Sequence[str], table: pa.Table) -> pa.Table:
             front[f"{name} of input" if taken else name] = known[name]
     if frame.files:
         front["file"] = pa.array(frame.files)
+        if LABEL in known.column_names:
+            front[LABEL] = known[LABEL]
     columns = [*front.values(), *table.columns]
     return pa.table(columns, names=[*front, *table.column_names])
 

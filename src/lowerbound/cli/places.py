@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,7 @@ from lowerbound.cli.work import drawing
 from lowerbound.coding.pictures import PictureCoding
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.data import Data
+from lowerbound.files.modality import PICTURES
 from lowerbound.files.paths import named
 from lowerbound.files.pictures.columns import pixels_of
 from lowerbound.files.pictures.folders import pictures_in
@@ -138,10 +139,19 @@ def check_picture_target(
     return Rows(check_table_target(out, overwrite, data))
 
 
-def check_picture_folder(text: str, overwrite: bool, data: object = None) -> Path:
-    """Return the folder to write, after a check that it does not overlap with the data."""
+def check_picture_folder(
+    text: str, overwrite: bool, data: object = None, kinds: Collection[str] = PICTURES
+) -> Path:
+    """Return the folder to write, after a check that it does not overlap with the data.
+
+    Args:
+        text: its path.
+        overwrite: replace an earlier folder of results.
+        data: the input.
+        kinds: suffixes of the files that are results.
+    """
     check_apart(text, data)
-    target = check_folder(text, overwrite)
+    target = check_folder(text, overwrite, kinds)
     for path in named(data):
         source, real = Path(os.path.realpath(path)), Path(os.path.realpath(target))
         if source.is_relative_to(real) or real.is_relative_to(source):

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from lowerbound.coding.tables import Coded
     from lowerbound.errors import LowerboundError
+    from lowerbound.files.data import Data
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,35 @@ _TALLIES = {
 }
 
 
+def left_out(given: _Given | None) -> dict[str, Any]:
+    """Return the picture files that cannot be read, as facts; nothing for other data."""
+    if given is None or given.unreadable is None:
+        return {}
+    return {"unreadable": [{"file": name, "reason": why} for name, why in given.unreadable]}
+
+
+class _Given(Protocol):
+    """Data whose reader counts the files that cannot be read."""
+
+    @property
+    def unreadable(self) -> Sequence[tuple[str, str]] | None:
+        """The files that were left out, and why; None if the data are no picture files."""
+        ...
+
+
 class Remarks:
     """Notes and counts from reading and coding data part by part, as facts and as lines."""
 
-    def __init__(self, notes: Sequence[str] = ()) -> None:
+    def __init__(self, given: Data | None = None) -> None:
+        notes = () if given is None else given.notes
         self.notes = dict.fromkeys(notes)  # without repeats, in order of arrival
+        self.left_out = left_out(given)
         self.tallies: dict[str, Counter[str]] = {}
 
     @classmethod
-    def of(cls, notes: Sequence[str], coded: Coded) -> Remarks:
+    def of(cls, given: Data, coded: Coded) -> Remarks:
         """Return the notes of the data and the counts of its coded rows."""
-        remarks = cls(notes)
+        remarks = cls(given)
         remarks.add(coded)
         return remarks
 
@@ -103,7 +122,7 @@ class Remarks:
     def facts(self) -> dict[str, Any]:
         """Return plain JSON values: the notes, and the counts by column."""
         counts = {name: dict(counter) for name, counter in self.tallies.items()}
-        return {"notes": list(self.notes), **counts}
+        return {"notes": list(self.notes), **counts, **self.left_out}
 
     @property
     def lines(self) -> list[str]:

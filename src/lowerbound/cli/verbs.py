@@ -88,6 +88,12 @@ VERBS: dict[str, Verb] = {
     "segment": Verb(
         f"{_HERE}.restore:segment", _USE, "M.vae PATH", "find the class of every pixel", True
     ),
+    "encode": Verb(
+        f"{_HERE}.autoencode:encode", _USE, "M.vae PATH", "write pictures as maps of latents", True
+    ),
+    "decode": Verb(
+        f"{_HERE}.autoencode:decode", _USE, "M.vae LATENTS", "write the pictures of latents", True
+    ),
     "evaluate": Verb(
         f"{_HERE}.evaluate:evaluate", _USE, "M.vae PATH", "measure how well a model fits rows"
     ),
@@ -161,7 +167,6 @@ LOWERBOUND = Program(
         "detect": "score",
         "anomaly": "score",
         "transform": "embed",
-        "encode": "embed",
         "generate": "sample",
         "fill": "impute",
         "describe": "inspect",

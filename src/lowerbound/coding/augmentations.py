@@ -155,6 +155,22 @@ def stored(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class OnlySize:
+    """Pairs of an image and nothing but its size, for models of images of any size.
+
+    Args:
+        step: how many pixels are one step of the size; it must be a multiple of this.
+    """
+
+    step: int
+
+    def __call__(self, batch: Batch, source: torch.Generator) -> Batch:
+        """Return the pairs; given are (B, 0, H / step, W / step), which hold no number."""
+        rows, _, height, width = batch.x.shape
+        return Batch(batch.x, batch.x.new_zeros(rows, 0, height // self.step, width // self.step))
+
+
+@dataclass(frozen=True)
 class RandomHoles:
     """Pairs of the pixels in random holes of an image, and the image with these holes.
 

@@ -17,8 +17,15 @@ from lowerbound.coding.rows import Batch, Rows
 _FULL = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 
 
-def shares(pixels: NDArray) -> NDArray[np.float32]:
-    """Scale pixels of 8 or 16 bits to [0, 1]; return other pixels as they are."""
+def shares(pixels: NDArray, white: float | None = None) -> NDArray[np.float32]:
+    """Scale pixels of 8 or 16 bits to [0, 1]; return other pixels as they are.
+
+    Args:
+        pixels: numbers of any type.
+        white: the value that becomes 1, as higher ones do; None is the highest of the type.
+    """
+    if white is not None:
+        return np.minimum(pixels.astype(np.float32) / np.float32(white), np.float32(1.0))
     return pixels.astype(np.float32) / np.float32(_FULL.get(pixels.dtype, 1.0))
 
 

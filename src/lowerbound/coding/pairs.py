@@ -7,8 +7,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,16 +22,18 @@ from lowerbound.columns.arrow import listed
 from lowerbound.errors import DataError, UsageError
 from lowerbound.files.data import ImagePairs, Whole
 from lowerbound.files.pictures import image_file
+from lowerbound.files.pictures.bad_files import alone
 from lowerbound.files.pictures.folders import (
     Listing,
     Pictures,
     Survey,
     decoded,
     gather,
+    highest_value,
     pictures_in,
     survey,
 )
-from lowerbound.files.pictures.options import ANY, Wanted
+from lowerbound.files.pictures.options import ANY, FULL, Wanted
 
 CROP = 64  # pixels of a crop
 SMALL_CROP = 24  # pixels of an input crop for enlarging: the target is up to four times as large
@@ -61,6 +63,9 @@ class Restoration:
     told: Callable[[Mapping[str, Any]], str]
     scale: Callable[[Mapping[str, Any]], int] = _same
 
+    paired: ClassVar[bool] = True  # whether one picture is made of another
+    does: ClassVar[str] = "restores pictures"
+
     @property
     def masks(self) -> bool:
         """True if the targets are masks, whose colours are classes."""
@@ -69,6 +74,16 @@ class Restoration:
     def use(self, model: str = "M.vae", data: str = "PICTURES") -> str:
         """Return the command that uses such a model."""
         return f"lowerbound {self.command} {model} {data} --out FOLDER"
+
+
+class Autoencoding(Restoration):
+    """The task of a model that turns pictures of any size into maps of latents, and back.
+
+    What it is given of a picture is only its size.
+    """
+
+    paired = False
+    does = "encodes pictures"
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,8 @@ class PairCoding(WithoutContext):
         scale: the size of the target over that of the input.
         settings: the settings of the recipe that define the input made from clean images.
         classes: the code in the mask files of each class, in order; () where there are none.
+        white: the value of white in input files of 16 bits; None where there were none.
+        all_frames: whether each frame or page of a file is a picture of its own.
     """
 
     restoration: Restoration
@@ -88,6 +105,8 @@ class PairCoding(WithoutContext):
     scale: int
     settings: Mapping[str, Any]
     classes: tuple[int, ...] = ()
+    white: int | None = None
+    all_frames: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,7 +120,7 @@ class PairCoding(WithoutContext):
 
     def wanted(self) -> Wanted:
         """The defaults: such a model reads images of any size."""
-        return ANY
+        return replace(ANY, white=self.white, all_frames=self.all_frames)
 
     @property
     def gaps(self) -> bool:
@@ -124,8 +143,8 @@ class PairCoding(WithoutContext):
         if not isinstance(frame, ImagePairs):
             raise UsageError(
                 "E247",
-                f"a model that was fitted to {self.restoration.command} makes pictures of given "
-                "ones, and does nothing else",
+                f"a model for `lowerbound {self.restoration.command}` {self.restoration.does}, "
+                "and does nothing else",
                 fix=self.restoration.use(),
             )
         given, wanted = frame.pictures, frame.targets
@@ -175,6 +194,8 @@ class PairCoding(WithoutContext):
             "scale": self.scale,
             "settings": dict(self.settings),
             "classes": list(self.classes),
+            "white": self.white,
+            **({"all_frames": True} if self.all_frames else {}),
         }
 
     @classmethod
@@ -186,6 +207,8 @@ class PairCoding(WithoutContext):
             int(document["scale"]),
             dict(document["settings"]),
             _with_rgb(document["classes"]),
+            document.get("white", FULL),  # models of earlier versions took all 16 bits
+            bool(document.get("all_frames")),
         )
 
 
@@ -257,17 +280,18 @@ class PairsFor:
                 )
             classes = _classes(frame.targets)
         scale = self.restoration.scale(self.settings)
-        used = {k: v for k, v in self.settings.items() if k in ("noise", "scale")}
+        used = {k: v for k, v in self.settings.items() if k in ("noise", "scale", "downscale")}
         if frame.targets is not None:
             _check_sizes(frame.files, frame.pictures, frame.targets, scale)
-        return PairCoding(self.restoration, channels, scale, used, classes)
+        read_as = frame.white, frame.all_frames
+        return PairCoding(self.restoration, channels, scale, used, classes, *read_as)
 
 
 def _no_pictures(frame: Whole, recipe: str) -> DataError:
     return DataError(
         "E076",
         f"{frame.origin} is not a folder of pictures, which the recipe {recipe} needs",
-        fix="give a folder of PNG, JPEG, WebP, TIFF or BMP files",
+        fix="give a folder of PNG, JPEG, WebP, TIFF, BMP or GIF files",
     )
 
 
@@ -345,6 +369,7 @@ def read_pairs(
     targets: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
     restoration: Restoration,
     on_bad_file: str = "auto",
+    all_frames: bool = False,
 ) -> ImagePairs:
     """Read pictures of any sizes, and the target of each, if targets are given.
 
@@ -355,31 +380,55 @@ def read_pairs(
         restoration: the task that the pairs are for.
         on_bad_file: "auto", "skip" or "fail", as of `folders.gather`; of pairs, neither half is
             left out: the first that cannot be read is an error.
+        all_frames: take each frame or page of a file as a picture; not with targets.
 
     Raises:
         DataError: E082 to E085 for pictures that are not there or cannot be read, E087 for
             targets that do not belong to them.
+        UsageError: E236 for targets of a task that has none, or of all frames.
     """
     listing = pictures_in(data)
     if targets is None:
-        found = gather(listing, on_bad_file=on_bad_file)
-        return _pairs(listing, found, None)
+        policy = alone(len(listing.files), on_bad_file)
+        found = gather(listing, on_bad_file=policy, all_frames=all_frames)
+        return replace(_pairs(listing, found, None), all_frames=all_frames)
+    if all_frames:
+        raise UsageError(
+            "E236",
+            "--all-frames and --targets cannot be combined: pictures and targets are matched by "
+            "the names of their files",
+            fix="save the frames as files of their own",
+        )
+    if not restoration.paired:
+        raise UsageError(
+            "E236",
+            f"--targets does not apply to a model that {restoration.does}: what it makes of a "
+            "picture is the picture",
+            fix="leave --targets out",
+        )
     listing, wanted = matched(listing, pictures_in(targets))
-    given = gather(listing, on_bad_file="fail")
-    if not restoration.masks:
-        channels = given.shapes[0][2]
-        return _pairs(listing, given, gather(wanted, channels=channels, on_bad_file="fail"))
-    seen = survey(wanted, "fail")
-    _check_deep(seen)
-    return _pairs(listing, given, decoded(seen))
+    seen, of_targets = survey(listing, "fail"), survey(wanted, "fail")
+    if restoration.masks:
+        _check_deep(of_targets)
+        return _pairs(listing, decoded(seen), decoded(of_targets))
+    # One white for both halves: what is made has the grey levels of what is given.
+    highest = highest_value(seen, of_targets)
+    white = None if highest is None else image_file.white_for(highest)
+    given = decoded(seen, white=white)
+    channels = given.shapes[0][2]
+    return _pairs(listing, given, decoded(of_targets, channels=channels, white=white))
 
 
 def _check_deep(seen: Survey) -> None:
-    """Raise an error for 16-bit masks with classes that 8 bits cannot distinguish."""
-    deep = [path for path, h in zip(seen.listing.files, seen.headers, strict=True) if h.deep]
-    for path in deep:
+    """Raise an error for masks of 16 bits with classes that 8 bits cannot distinguish."""
+    highest = highest_value(seen)
+    white = None if highest is None else image_file.white_for(highest)
+    for path, header in zip(seen.listing.files, seen.headers, strict=True):
+        if not (header.deep or header.real):
+            continue
         levels = np.unique(image_file.decode(path, 1))
-        if len(np.unique(image_file.bytes_of(levels))) < len(levels):
+        top = white if header.deep and white is not None else FULL
+        if len(np.unique(image_file.bytes_of(levels, top))) < len(levels):
             raise DataError(
                 "E088",
                 f"the mask {path.name} has {len(levels)} grey levels of 16 bits, and some of them "
@@ -399,6 +448,8 @@ def _pairs(listing: Listing, given: Pictures, targets: Pictures | None) -> Image
         total=len(given),
         files=tuple(given.names),
         labels=tuple(given.labels),
+        unreadable=given.unreadable,
+        white=given.white,
     )
 
 

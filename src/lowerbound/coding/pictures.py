@@ -22,7 +22,7 @@ from lowerbound.columns.schema import no_column
 from lowerbound.errors import DataError, UsageError, each_of
 from lowerbound.files.data import Images, Table, Whole
 from lowerbound.files.pictures.columns import as_table, cell_names, pixels_of
-from lowerbound.files.pictures.options import Wanted
+from lowerbound.files.pictures.options import FULL, Wanted
 from lowerbound.files.pictures.ranges import Range, range_of, seen_per_row
 from lowerbound.files.read import read
 
@@ -43,6 +43,8 @@ class PictureCoding(WithoutContext):
         kind: of the coded values: "bits" (0 and 1), "codes" (0 to 255) or "grey" ([0, 1]).
         scale: raw values are coded ones times this: 255 for grey levels of 8 bits.
         gaps: whether any training pixel was missing.
+        white: the value of white in files of 16 bits; None where there were none.
+        all_frames: whether each frame or page of a file is a picture of its own.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +52,8 @@ class PictureCoding(WithoutContext):
     kind: str
     scale: float
     gaps: bool
+    white: int | None = None
+    all_frames: bool = False
 
     forced: ClassVar[str | None] = None  # the kind that the likelihood asks for
 
@@ -69,9 +73,12 @@ class PictureCoding(WithoutContext):
                 "--types and --drop do not apply to images, which have no columns",
                 fix="leave them out",
             )
-        found = range_of(_images(frame, ()).pixels)
+        images = _images(frame, ())
+        found = range_of(images.pixels)
         kind, scale = _kind(found, cls.forced, frame.origin)
-        return PictureCoding(frame.shape, _is_last(frame.shape), kind, scale, found.missing > 0)
+        last, gaps = _is_last(frame.shape), found.missing > 0
+        read_as = images.white, images.all_frames
+        return PictureCoding(frame.shape, last, kind, scale, gaps, *read_as)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -92,7 +99,8 @@ class PictureCoding(WithoutContext):
     def wanted(self) -> Wanted:
         """Pictures in files are brought to the size and the colours of the model's."""
         channels, height, width = self._coded_shape()
-        return Wanted((height, width), channels if channels in (1, 3) else None)
+        known = channels if channels in (1, 3) else None
+        return Wanted((height, width), known, white=self.white, all_frames=self.all_frames)
 
     def encode(self, frame: Whole) -> Coded:
         """Return the pictures as (n, C, H, W); a table may hold them, one column per cell.
@@ -206,6 +214,8 @@ class PictureCoding(WithoutContext):
             "kind": self.kind,
             "scale": self.scale,
             "gaps": self.gaps,
+            "white": self.white,
+            **({"all_frames": True} if self.all_frames else {}),
         }
 
     @classmethod
@@ -217,6 +227,8 @@ class PictureCoding(WithoutContext):
             str(document["kind"]),
             float(document["scale"]),
             bool(document["gaps"]),
+            document.get("white", FULL),  # models of earlier versions took all 16 bits
+            bool(document.get("all_frames")),
         )
 
 

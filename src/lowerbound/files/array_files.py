@@ -50,6 +50,20 @@ def read_file(path: Path, rows: int | None = None, *, strict: bool = True) -> Wh
     raise _broken(path, f"its first bytes are {head!r}")
 
 
+def read_npy(path: Path) -> np.ndarray:
+    """Read the array of an .npy file, of any shape.
+
+    Raises:
+        DataError: E002 to E004 for what is no plain file, E017 for one that is too large, E025
+            for a damaged one, E026 for one of Python objects.
+    """
+    with readable(path), path.open("rb") as file:
+        if file.read(6) != b"\x93NUMPY":
+            raise _broken(path, "its first bytes are not those of an .npy file")
+        file.seek(0)
+        return _read_npy(file, path, path.stat().st_size)
+
+
 def _broken(path: Path, why: str) -> DataError:
     return DataError(
         "E025",

@@ -41,6 +41,7 @@ class ArrowNative:
         return self
 
 
+LABEL = "label"  # the column of the classes of pictures
 PART = 1 << 16  # rows that are processed together
 PART_CELLS = 1 << 22  # values that are processed together: wide tables have fewer rows in a part
 
@@ -72,6 +73,7 @@ class Data(ABC):
         start: the index of the first row in the data that these rows are a part of.
         files: the file of each row, where each row has its own file.
         labels: the label of each row, such as the folder of its file.
+        unreadable: the files that were left out, and why; None if the data are no picture files.
     """
 
     native: Native = field(default_factory=ArrowNative)
@@ -80,6 +82,7 @@ class Data(ABC):
     start: int = 0
     files: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    unreadable: tuple[tuple[str, str], ...] | None = None
 
     examples: ClassVar[str] = "rows"  # the plural noun for what a model learns from
 
@@ -87,6 +90,11 @@ class Data(ABC):
     @abstractmethod
     def rows(self) -> int:
         """The number of rows."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The label of each row, where the rows are pictures and all have one; else ()."""
+        return ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -367,9 +375,23 @@ class Images(Whole):
 
     Attributes:
         pixels: (n, H, W), (n, H, W, C) or (n, C, H, W); NaN is missing.
+        white: the value of white in files of 16 bits that were rounded to 8; None without any.
+        all_frames: whether each frame or page of a file is an image of its own.
     """
 
     pixels: NDArray[Any]
+    white: int | None = field(default=None, kw_only=True)
+    all_frames: bool = field(default=False, kw_only=True)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The label of each image, such as its folder, where all have one; else ()."""
+        return self.labels if all(self.labels) else ()
+
+    @property
+    def annotations(self) -> pa.Table:
+        """The class of each image as the column `LABEL`, where each has one."""
+        return pa.table({LABEL: pa.array(self.classes)}) if self.classes else pa.table({})
 
     @property
     def rows(self) -> int:
@@ -419,10 +441,14 @@ class ImagePairs(Whole):
     Attributes:
         pictures: (H, W, C) each.
         targets: the target of each image; None where it is derived from the image.
+        white: as of `Images`.
+        all_frames: as of `Images`.
     """
 
     pictures: Sequence[NDArray[Any]]
     targets: Sequence[NDArray[Any]] | None = None
+    white: int | None = field(default=None, kw_only=True)
+    all_frames: bool = field(default=False, kw_only=True)
 
     examples: ClassVar[str] = "crops"
 

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from lowerbound.files.paths import VAGUE, ExistingPath, kind_by_suffix
 
-PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib")
+PICTURES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".dib"),
+    ".gif",
+)
 
 
 def means_pictures(found: ExistingPath) -> bool:

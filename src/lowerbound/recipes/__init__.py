@@ -6,6 +6,7 @@
 - hierarchies: several levels over columns: ladder
 - images, towers: pictures: conv, conv_ladder, nvae
 - codes: vector-quantised pictures: vqvae, vqvae2
+- autoencoders: pictures of any size as maps of latents: autoencoder
 - restoration: one picture given another: denoise, upscale, inpaint, segment
 - choosing, latent_parts: parts chosen by name
 """
@@ -19,6 +20,7 @@ from lowerbound.errors import UsageError
 from lowerbound.files.data import Whole
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import (
+    autoencoders,
     bits,
     cells,
     codes,
@@ -49,6 +51,7 @@ RECIPES: dict[str, Recipe] = {
         towers.NVAE,
         codes.VQVAE,
         codes.VQVAE2,
+        autoencoders.AUTOENCODER,
         restoration.DENOISE,
         restoration.UPSCALE,
         restoration.INPAINT,

@@ -109,7 +109,8 @@ class Recipe:
             and completed; the recipe then has an argument ``chain``.
         iwae_above_missing: share of missing values above which a fit uses the
             importance-weighted bound; None is never.
-        restoration: the kind of restoration, for models of one picture given another; else None.
+        restoration: the task of models of pictures of any size: one picture given another, or
+            maps of latents; None for other models.
         from_data: additional arguments that the data determine and the user cannot set.
         explains: whether scores can be explained by columns.
         sparse: whether sparse matrices are read without converting them to dense columns.

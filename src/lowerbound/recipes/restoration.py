@@ -42,7 +42,7 @@ from lowerbound.recipes.record import Recipe
 
 _SCALES = 3  # scales of the U-Net, for a receptive field of about 100 pixels
 _STRIDES = (8, 2, 4, 1)  # strides of the levels' latents, in pixels of the U-Net
-_REACH = 5.0  # bound on the means and log sigmas of latents, and on a posterior's offsets
+REACH = 5.0  # bound on the means and log sigmas of latents, and on a posterior's offsets
 FOLD = 2  # side of the square of pixels that the U-Net reads as one pixel
 # The likelihoods for values in [0, 1], the values of the pictures here.
 _LIKELIHOODS = {
@@ -59,7 +59,7 @@ def multiple_of(fold: int) -> int:
     return fold * max(_STRIDES)
 
 
-def _of_shares(likelihood: str, channels: int, missing: bool) -> tuple[Family, MappedReader]:
+def of_shares(likelihood: str, channels: int, missing: bool) -> tuple[Family, MappedReader]:
     """Return the family of a likelihood for values in [0, 1], and the reader of these values."""
     return likelihood_of(choice("likelihood", likelihood, _LIKELIHOODS), channels, missing)
 
@@ -130,8 +130,8 @@ def _level(name: str, carried: int, width: int, latent: int, stride: int) -> Lev
             last.weight.mul_(0.1)
         return nn.Sequential(nn.Conv2d(inputs, width, 1), nn.SiLU(), *pool, last)
 
-    prior = Conditional(head(state), LatentGaussian(_REACH))
-    posterior = Residual(head(state + width), _REACH)
+    prior = Conditional(head(state), LatentGaussian(REACH))
+    posterior = Residual(head(state + width), REACH)
     return Level(name, prior, posterior, FeatureUpdate(width, latent, stride, 1))
 
 
@@ -232,7 +232,7 @@ def denoise(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model f
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
         noise: noise added in training, see `lowerbound.coding.degradations.noise_of`.
     """
-    family, reader = _of_shares(likelihood, channels, False)
+    family, reader = of_shares(likelihood, channels, False)
     seen = channels * FOLD**2
     noise_of(noise)  # raises for an invalid value here rather than in the middle of a fit
     return _restorer(
@@ -271,7 +271,7 @@ def upscale(  # noqa: PLR0913, PLR0917 - what a recipe takes is what the model f
     """
     if scale not in (2, 3, 4):
         raise UsageError("E240", f"scale must be 2, 3 or 4, got {scale}", fix="--set scale=4")
-    family, reader = _of_shares(likelihood, channels, False)
+    family, reader = of_shares(likelihood, channels, False)
     enlarged = nn.Sequential(Bicubic(scale), _Folded(scale, channels))
     return _restorer(
         family,
@@ -305,7 +305,7 @@ def inpaint(
         latent: channels of z at each level.
         likelihood: "optimal", "shared" or "element" (sigma), as in `conv`.
     """
-    family, _ = _of_shares(likelihood, channels, True)
+    family, _ = of_shares(likelihood, channels, True)
     reader = MappedReader(torch.full((), 2.0), 1.0, False, FilledReader(channels, False))
     seen = (channels + 1) * FOLD**2
     return _restorer(

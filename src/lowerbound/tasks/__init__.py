@@ -22,6 +22,8 @@
 - proposals: draws of z for importance sampling
 - doctor, latent_use: diagnosis of a model
 - restore, restore_picture: denoise, upscale, inpaint and segment pictures
+- autoencode: pictures of any size as maps of latents, and back
+- before_after: pictures before and after these, with a detail and the uncertainty
 - objective_settings: the settings of the objective and their descriptions; needs no torch
 - plots, notebook: a model and rows as matplotlib axes; models and results in notebooks
 - gallery, cards: pictures of a picture model; the model card

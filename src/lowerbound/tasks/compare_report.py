@@ -49,9 +49,9 @@ def table_coding(trained: TrainedState) -> TableCoding:
     if trained.recipe.restoration is not None:
         raise UsageError(
             "E247",
-            f"compare needs a model of a table, and the recipe {trained.recipe.name!r} restores "
-            "pictures",
-            fix=f"lowerbound {trained.command} compares restored pictures with those given",
+            f"compare needs a model of a table, and the recipe {trained.recipe.name!r} "
+            f"{trained.recipe.restoration.does}",
+            fix=trained.recipe.restoration.use(),
         )
     kind = "pictures" if trained.coding.shape else "counts of cells"
     raise UsageError(

@@ -28,6 +28,7 @@ PIXELS = 1 << 26  # numbers of one picture
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[int, Field(ge=1, le=SIDE)]
+White = Annotated[int, Field(ge=1, lt=1 << 16)] | None  # of pictures of 16 bits
 
 
 class _Part(BaseModel):
@@ -257,6 +258,8 @@ class _PicturesDocument(_Part):
     kind: Literal["bits", "codes", "grey"]
     scale: float
     gaps: bool
+    white: White = None
+    all_frames: bool = False
 
     @model_validator(mode="after")
     def _held(self) -> _PicturesDocument:
@@ -274,6 +277,8 @@ class _PairsDocument(_Part):
     scale: int = Field(ge=1, le=16)
     settings: dict[str, JsonValue]
     classes: list[Annotated[int, Field(ge=0, lt=1 << 25)]]
+    white: White = None
+    all_frames: bool = False
 
     @model_validator(mode="after")
     def _ascending(self) -> _PairsDocument:

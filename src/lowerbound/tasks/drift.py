@@ -412,8 +412,8 @@ def check_scorable(trained: TrainedState) -> None:
     if trained.recipe.restoration is not None:
         raise UsageError(
             "E247",
-            f"a model of the recipe {trained.recipe.name!r} restores pictures: it has no scores "
-            "to find drift in",
+            f"a model of the recipe {trained.recipe.name!r} {trained.recipe.restoration.does}: it "
+            "has no scores to find drift in",
             fix=trained.recipe.restoration.use(),
         )
 

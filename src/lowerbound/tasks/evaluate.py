@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,12 +61,18 @@ class Evaluation:
         self.samples = samples or TIMES * trained.importance_samples
         self.distortion, self.rate, self.log_p = Moments(), Moments(), Moments()
         self.jacobian, self.chain = Moments(), Moments()
+        self._labelled: dict[str, Moments] = {}
         self._effective: list[Tensor] = []
         self._uses: list[latent_use.LatentUse] = []
         self._annealed: dict[str, Any] = {}
 
-    def add(self, coded: Coded) -> None:
-        """Add a part of the rows; the memory used is 4 bytes per row."""
+    def add(self, coded: Coded, labels: Sequence[str] = ()) -> None:
+        """Add a part of the rows; the memory used is 4 bytes per row.
+
+        Args:
+            coded: the rows.
+            labels: the label of each row, for the likelihood of each; () without labels.
+        """
         model, rows = self.trained.model, coded.rows
         start, groups = self.log_p.count, coded.groups
         bound = metrics.elbo(model, rows, start=start)
@@ -73,7 +80,13 @@ class Evaluation:
         self.distortion.add(bound.distortion)
         self.rate.add(bound.rate)
         self.log_p.add(weighted.log_p)
-        self.jacobian.add(torch.from_numpy(coded.log_jacobian.copy()))
+        jacobian = torch.from_numpy(coded.log_jacobian.copy())
+        self.jacobian.add(jacobian)
+        names, first = np.unique(np.sort(labels), return_index=True)
+        order = torch.from_numpy(np.argsort(labels, kind="stable"))
+        nll = -(weighted.log_p + jacobian)[order]
+        for name, some in zip(names.tolist(), np.split(nll.numpy(), first[1:]), strict=False):
+            self._labelled.setdefault(name, Moments()).add(torch.from_numpy(some))
         if model.rows is not None:
             self.chain.add(metrics.log_likelihood(model.rows, rows, 1, start=start).log_p)
         self._effective.append(weighted.effective_samples.float())
@@ -115,6 +128,11 @@ class Evaluation:
         if trained.coding.shape:
             cells = math.prod(trained.coding.shape)
             report["bits_per_dimension"] = metrics.bits_per_dimension(-elbo, cells)
+        if self._labelled:
+            report["labels"] = {
+                name: {"rows": each.count, "iw_nll": each.mean}
+                for name, each in sorted(self._labelled.items())
+            }
         report |= self._annealed
         finite(np.array([n for n in report.values() if isinstance(n, float)]), "estimates")
         return report

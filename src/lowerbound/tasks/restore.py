@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial, singledispatch
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -111,22 +111,71 @@ def restore(  # noqa: PLR0913 - each is a choice of the caller
         border: width of the border around a tile, pixels.
     """
     _, height, width = given.shape
-    step, edge = _rounded(tile, multiple), _rounded(border, multiple)
-    side = min(step + 2 * edge, _rounded(max(height, width) + 2 * edge, multiple))
-    around = (edge, side, edge, side)  # enough for every tile that begins inside the picture
-    padded = _mirrored(given, around)
     result: Restored | None = None
-    inner = side - 2 * edge
     with using(model) as device:
-        for top, left in _places(height, width, inner):
-            window = padded[None, :, top : top + side, left : left + side].to(device)
+        for window in windows(given, tile, border, multiple):
+            top, left, edge = window.top, window.left, window.edge
+            side = window.values.shape[-1]
             placed = PositionNoise(seed, top - edge, left - edge, side)
             trace = Trace(partial(_from_prior, placed), 1, draws)
-            each, variance = expected(model(None, trace, window))
+            each, variance = expected(model(None, trace, window.values.to(device)))
             result = result or _empty(keep, each.shape[1], height * scale, width * scale)
             _put(result, each.cpu(), variance.cpu(), (top * scale, left * scale), edge * scale)
     assert result is not None
     return result
+
+
+class Window(NamedTuple):
+    """A tile of a map, with a border around it.
+
+    Attributes:
+        values: (1, C, side, side), the tile and its border; beyond the map, it is mirrored.
+        top: top edge of the tile in the map.
+        left: left edge of the tile in the map.
+        edge: width of the border.
+    """
+
+    values: Tensor
+    top: int
+    left: int
+    edge: int
+
+
+def windows(given: Tensor, tile: int, border: int, multiple: int) -> Iterator[Window]:
+    """Yield tiles that cover a map, (C, H, W), row by row.
+
+    Args:
+        given: the map.
+        tile: height and width of a tile without its border.
+        border: width of the border around a tile.
+        multiple: the sizes of tiles and borders are rounded up to a multiple of this.
+    """
+    _, height, width = given.shape
+    step, edge = _rounded(tile, multiple), _rounded(border, multiple)
+    side = min(step + 2 * edge, _rounded(max(height, width) + 2 * edge, multiple))
+    around = (edge, side, edge, side)  # enough for every tile that begins inside the map
+    padded = _mirrored(given, around)
+    for top, left in _places(height, width, side - 2 * edge):
+        values = padded[None, :, top : top + side, left : left + side]
+        yield Window(values, top, left, edge)
+
+
+def inside(
+    made: Tensor, size: tuple[int, int], place: tuple[int, int], edge: int
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the index of a tile's values without border, and that of their place in the result.
+
+    Args:
+        made: (..., h, w) the results for one window.
+        size: (H, W) of the whole result.
+        place: (top, left) of the tile in the result.
+        edge: width of the border in `made`.
+    """
+    top, left = place
+    tall = min(made.shape[-2] - 2 * edge, size[0] - top)
+    wide = min(made.shape[-1] - 2 * edge, size[1] - left)
+    within = (..., slice(edge, edge + tall), slice(edge, edge + wide))
+    return within, (..., slice(top, top + tall), slice(left, left + wide))
 
 
 def _rounded(size: int, multiple: int) -> int:
@@ -164,16 +213,12 @@ def _put(
     result: Restored, each: Tensor, variance: Tensor, place: tuple[int, int], edge: int
 ) -> None:
     """Write a tile without its border into the result."""
-    top, left = place
     _, height, width = result.mean.shape
-    tall = min(each.shape[2] - 2 * edge, height - top)
-    wide = min(each.shape[3] - 2 * edge, width - left)
-    inside = (..., slice(edge, edge + tall), slice(edge, edge + wide))
-    here = (..., slice(top, top + tall), slice(left, left + wide))
-    draws = each[inside]
+    within, here = inside(each, (height, width), place, edge)
+    draws = each[within]
     between = draws.var(0, correction=0)
     result.mean[here] = draws.mean(0).numpy()
-    result.spread[here] = (between + variance[inside].mean(0)).sqrt().numpy()
+    result.spread[here] = (between + variance[within].mean(0)).sqrt().numpy()
     result.draws[here] = draws[: len(result.draws)].numpy()
 
 

@@ -64,15 +64,28 @@ def masks_of(trained: TrainedState) -> bool:
 
 
 def restore_page(
-    trained: TrainedState, given: Page, how: Draws, hole: NDArray[np.bool_] | None = None
+    trained: TrainedState,
+    given: Page,
+    how: Draws,
+    hole: NDArray[np.bool_] | None = None,
+    white: int | None = None,
 ) -> Pages:
     """Restore one picture, (H, W, C) of 8 or 16 bits.
 
     If the model has another number of channels, each channel of the picture is restored
     separately; a model of classes gets the mean of the channels.
+
+    Args:
+        trained: the model.
+        given: the picture.
+        how: the numbers of draws, and their seed.
+        hole: (H, W), true where a hole is; None for models of whole pictures.
+        white: the value of white of 16 bits; None is that of the training pictures.
     """
     known = int(trained.arguments["channels"])
-    x = torch.from_numpy(np.moveaxis(shares(given), -1, 0).copy())
+    deep = white or trained.coding.wanted().white or np.iinfo(np.uint16).max
+    white = deep if given.dtype == np.uint16 else np.iinfo(given.dtype).max
+    x = torch.from_numpy(np.moveaxis(shares(given, white), -1, 0).copy())
     if masks_of(trained):
         return _masks(trained, _restored(trained, _seen(x, known), how), how)
     parts = [x] if known == len(x) else [_seen(part[None], known) for part in x]
@@ -83,7 +96,7 @@ def restore_page(
     if len(found) > 1 or known != len(x):
         found = [_averaged(each) for each in found]
     joined = Restored(*(np.concatenate(part, -3) for part in zip(*found, strict=True)))
-    return _pictures(joined, given, how, hole)
+    return _pictures(joined, given, (how, hole), white)
 
 
 def _seen(x: torch.Tensor, channels: int) -> torch.Tensor:
@@ -113,9 +126,11 @@ def _restored(trained: TrainedState, given: torch.Tensor, how: Draws) -> Restore
     return found
 
 
-def _pictures(found: Restored, given: Page, how: Draws, hole: NDArray[np.bool_] | None) -> Pages:
+def _pictures(
+    found: Restored, given: Page, order: tuple[Draws, NDArray[np.bool_] | None], highest: int
+) -> Pages:
     """Return restored pictures with the bit depth of the given one."""
-    highest = np.iinfo(given.dtype).max
+    how, hole = order
 
     def page(x: NDArray[np.float32]) -> Page:
         made = np.rint(np.moveaxis(x, 0, -1).clip(0, 1) * highest).astype(given.dtype)

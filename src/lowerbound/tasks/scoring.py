@@ -39,7 +39,10 @@ def levels_lacking(recipe: Recipe, model: LatentModel) -> UsageError | None:
     """Return the error E258 if a model cannot be scored by its levels, or None if it can."""
     fix = "--by typicality"
     if recipe.restoration:
-        why = f"a model of the recipe {recipe.name!r} restores pictures and does not score them"
+        why = (
+            f"a model of the recipe {recipe.name!r} {recipe.restoration.does} and does not score "
+        )
+        why += "them"
         fix = recipe.restoration.use()
     elif recipe.first_stage:
         why = f"the latents of a {recipe.name} model are codes; continuous latents are needed"

@@ -169,9 +169,15 @@ class TrainedState:
 
     @property
     def command(self) -> str:
-        """The command that restores pictures with this model, or "" if it restores none."""
+        """The command that restores or encodes pictures of any size, or "" without one."""
         restoration = self.recipe.restoration
         return "" if restoration is None else restoration.command
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the model turns pictures of any size into maps of latents, and back."""
+        restoration = self.recipe.restoration
+        return restoration is not None and not restoration.paired
 
     @property
     def explains(self) -> bool:

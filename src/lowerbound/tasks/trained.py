@@ -26,7 +26,15 @@ from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.read import read, walk
 from lowerbound.nn.model import LatentModel
 from lowerbound.recipes import RECIPES, Recipe, find, images
-from lowerbound.tasks import building, cards, compare_report, contents, counterfactual, notebook
+from lowerbound.tasks import (
+    autoencode,
+    building,
+    cards,
+    compare_report,
+    contents,
+    counterfactual,
+    notebook,
+)
 from lowerbound.tasks import check as checking
 from lowerbound.tasks import draws as tasks
 from lowerbound.tasks import drift as drifting
@@ -493,8 +501,9 @@ class Model(TrainedState):
         Raises:
             UsageError: E247 for a model that restores nothing, E231 for a picture of another kind.
         """
-        if self.recipe.restoration is None:
-            able = [name for name, each in RECIPES.items() if each.restoration]
+        if self.recipe.restoration is None or self.encodes:
+            known = RECIPES.items()
+            able = [name for name, r in known if r.restoration and r.restoration.paired]
             raise UsageError(
                 "E247",
                 f"a model of the recipe {self.recipe.name!r} restores no pictures",
@@ -512,6 +521,48 @@ class Model(TrainedState):
         hole = None if mask is None else np.asarray(mask, bool)
         return restore_page(self, page, Draws(samples, draws, seed), hole)
 
+    def latents_of(self, picture: NDArray[Any]) -> NDArray[np.float32]:
+        """Encode one picture of any size, with a model of the recipe autoencoder.
+
+        Args:
+            picture: (H, W) or (H, W, C) of 8 or 16 bits, with the channels of the model.
+
+        Returns:
+            (latent, h, w), E[z | x], whose h and w are H and W over the downscale, rounded up.
+
+        Raises:
+            UsageError: E247 for another model, E231 for a picture of another kind.
+        """
+        page, channels = np.asarray(picture), autoencode.sizes_of(self).channels
+        page = page[..., None] if page.ndim == 2 else page
+        known = page.ndim == 3 and page.shape[-1] == channels
+        if page.dtype not in (np.uint8, np.uint16) or not known:
+            raise UsageError(
+                "E231",
+                f"picture must be (H, W, {channels}) of uint8 or uint16, got {page.dtype} of "
+                f"shape {page.shape}",
+                fix="numpy.asarray(PIL.Image.open(PATH))",
+            )
+        return autoencode.encode_page(self, page).mean
+
+    def picture_of(
+        self, latents: NDArray[Any], size: tuple[int, int] | None = None
+    ) -> NDArray[np.uint8]:
+        """Decode one map of latents, with a model of the recipe autoencoder.
+
+        Args:
+            latents: (latent, h, w), as from `latents_of`.
+            size: (height, width) of the picture, to leave out what was added to fill the map.
+
+        Returns:
+            (H, W, C) of 8 bits, E[x | z].
+
+        Raises:
+            UsageError: E247 for another model.
+            DataError: E090 for an array that does not hold latents of this model.
+        """
+        return autoencode.decode_page(self, np.asarray(latents), size)
+
     def evaluate(
         self, data: object, *, samples: int | None = None, ais: bool = False
     ) -> dict[str, Any]:
@@ -526,7 +577,8 @@ class Model(TrainedState):
             The estimates by name, such as elbo, distortion, rate and iw_nll.
         """
         evaluation = Evaluation(self, samples, ais)
-        evaluation.add(self.encode(data)[1])
+        frame, coded = self.encode(data)
+        evaluation.add(coded, frame.classes)
         return evaluation.report()
 
     def compare(

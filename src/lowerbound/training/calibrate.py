@@ -15,7 +15,7 @@ from lowerbound.coding.tables import TableCoding
 from lowerbound.files.data import Data
 from lowerbound.nn.model import LatentModel
 from lowerbound.nn.objectives.elbo import Elbo
-from lowerbound.tasks import doctor, draws, drift, restore, rules
+from lowerbound.tasks import autoencode, doctor, draws, drift, restore, rules
 from lowerbound.tasks.calibration import Calibration
 from lowerbound.tasks.completion import LATENTS
 from lowerbound.tasks.scoring import Likelihood, Scoring, by_levels, levels_lacking
@@ -58,8 +58,12 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
     learned = _some(_first(inputs.learned, inputs.checked), coded)
     valid = _first(inputs.valid, inputs.checked)
     health = doctor.examine(model, learned, valid, values_of(coding), plan.recipe.parameters)
-    if plan.recipe.restoration:
+    quality = None
+    if plan.recipe.restoration and plan.recipe.restoration.paired:
         health = _restoring(health, fitted, valid)
+    elif plan.recipe.restoration:
+        quality = autoencode.quality(model, valid)
+        health = _encoding(health, quality)
     facts = {
         "version": __version__,
         "torch": str(torch.__version__),
@@ -80,6 +84,7 @@ def calibrated(plan: Plan, frame: Data, inputs: FitInputs, fitted: Fitted) -> Mo
         "typical_nats": {}
         if typical is None
         else {group.column: float(typical[list(group.parts)].sum()) for group in columns},
+        **({} if quality is None else {"decoded": quality._asdict()}),
         "valid_elbo": health.valid_elbo,
         "latent": draws.embed(model, subset(coded.rows, index[:1])).shape[1],
         "health": health.as_dict(),
@@ -155,6 +160,17 @@ def _restoring(health: doctor.Health, fitted: Fitted, valid: Rows) -> doctor.Hea
         doubt = f"only {after - before:.2f} dB better than the given picture"
     elif not after > simple:
         doubt = "no better than a Gaussian or median filter"
+    return doctor.of_restoring(health, told, doubt)
+
+
+def _encoding(health: doctor.Health, found: autoencode.Quality) -> doctor.Health:
+    """Return `health` with the quality of decoded held-out pictures added."""
+    told = (
+        f"held-out crops are decoded to {found.psnr:.2f} dB at {found.bits_per_pixel:.3f} bits "
+        f"per pixel; made as small as their latents and enlarged, they reach "
+        f"{found.small_psnr:.2f} dB"
+    )
+    doubt = "" if found.psnr > found.small_psnr else "no better than pictures of the latents' size"
     return doctor.of_restoring(health, told, doubt)
 
 

@@ -71,7 +71,7 @@ def _refuse_blind(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     if not settings.get("adversarial") or recipe.of_pictures:
         return
     sees = [name for name, each in RECIPES.items() if each.of_pictures]
-    what = "restores pictures" if recipe.restoration else "models rows of a table"
+    what = recipe.restoration.does if recipe.restoration else "models rows of a table"
     raise UsageError(
         "E248",
         f"{spell('adversarial', settings['adversarial'])} is for models that generate pictures "
@@ -82,15 +82,20 @@ def _refuse_blind(recipe: Recipe, settings: Mapping[str, Any]) -> None:
 
 def _refuse_unconditional(recipe: Recipe, settings: Mapping[str, Any]) -> None:
     """Refuse draws of z from a prior that does not depend on the row."""
-    if not settings.get("prior_share") or recipe.restoration:
+    if not settings.get("prior_share") or _is_conditional(recipe):
         return
-    known = [name for name, each in RECIPES.items() if each.restoration]
+    known = [name for name, each in RECIPES.items() if _is_conditional(each)]
     raise UsageError(
         "E249",
         f"{spell('prior_share', settings['prior_share'])} is for recipes that restore pictures "
         f"({', '.join(known)}): the prior of {recipe.name!r} does not depend on the row",
         fix="leave prior_share out",
     )
+
+
+def _is_conditional(recipe: Recipe) -> bool:
+    """Return whether a recipe models one picture given another."""
+    return recipe.restoration is not None and recipe.restoration.paired
 
 
 def warm_up(steps: int) -> int:

@@ -45,7 +45,9 @@ def values_of(
         return _of_cells(frame, most, genes)
     pixels = model.shown(frame)
     columns: dict[str, Any] = {"brightness": pa.array(pixels.reshape(len(pixels), -1).mean(1))}
-    if frame.labels:
+    if frame.classes:
+        columns["label"] = pa.array(frame.classes)
+    elif frame.labels:
         columns["folder"] = pa.array([str(label) for label in frame.labels])
     return Values(pa.table(columns))
 

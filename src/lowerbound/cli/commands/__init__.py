@@ -8,6 +8,7 @@
 - report: one page about a model and rows
 - explore: a page on this machine to look at a model and rows
 - restore: denoise, upscale, inpaint and segment pictures
+- autoencode: encode pictures as maps of latents, and decode these
 - inspect: inspect, info and verify, for data and for models
 - error: describe error codes
 - doctor: check this computer or a model

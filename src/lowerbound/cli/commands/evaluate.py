@@ -12,12 +12,22 @@ from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, spell_flags, spell_path, walked
 from lowerbound.cli.progress import SILENT
 from lowerbound.cli.result import Remarks, Result, Sheet
+from lowerbound.errors import UsageError
+
+LABELS = 30  # labels that are printed; --json has all
 
 
 def _in_use(report: dict[str, Any]) -> tuple[str, str, str]:
     coded = "prior" in report
     what = "codes in use" if coded else "latent dimensions in use"
     return "active", f"{report['active_units']} of {report['latent']}", what
+
+
+def _by_label(found: dict[str, Any]) -> Sheet | None:
+    """Return the likelihood of the rows of each label."""
+    rows = [(name, f"{each['rows']:,}", f"{each['iw_nll']:.4f}") for name, each in found.items()]
+    heads = ("label", "rows", "IW-NLL")
+    return Sheet(heads, rows[:LABELS], "rows of each label", right=heads[1:]) if rows else None
 
 
 def evaluate(
@@ -33,7 +43,8 @@ def evaluate(
 ) -> Result:
     """Measure how well a model fits rows: the ELBO, and a tighter bound on log p(rows).
 
-    All numbers are nats per row of the raw values; compare models by iw_nll, lower is better.
+    All numbers are nats per row of the raw values; compare models by iw_nll, lower is better. For
+    a model of the recipe autoencoder, measure decoded pictures (PSNR, dB) and bits per pixel.
 
     Examples:
         lowerbound evaluate fraud.vae held_out.csv
@@ -53,11 +64,21 @@ def evaluate(
     draws = None if samples is None else parsing.at_least(samples, 1, "--samples")
     clock = Clock()
     trained = load(model)
+    if trained.encodes:
+        if samples is not None or ais:
+            raise UsageError(
+                "E236",
+                "--samples and --ais do not apply to a model that encodes pictures: its pictures "
+                "are decoded once",
+                fix="leave them out",
+            )
+        work = import_module("lowerbound.cli.work.autoencode")
+        return work.evaluate(model, trained, data, on_bad_file)
     given = walk_for(trained, data, rename, on_bad_file)
-    evaluating, remarks = import_module("lowerbound.tasks.evaluate"), Remarks(given.notes)
+    evaluating, remarks = import_module("lowerbound.tasks.evaluate"), Remarks(given)
     evaluation = evaluating.Evaluation(trained, draws, ais)
-    for _, coded in walked(given, trained, voice):
-        evaluation.add(coded)
+    for frame, coded in walked(given, trained, voice):
+        evaluation.add(coded, frame.classes)
         remarks.add(coded)
     report = evaluation.report()
     rows = [
@@ -85,6 +106,7 @@ def evaluate(
         lines=[f"{report['rows']:,} rows, {clock():.1f} s; nats per row of the raw values"],
         notes=remarks.lines,
         sheet=Sheet(("measure", "value", "meaning"), rows, right=("value",)),
+        details=_by_label(report.get("labels", {})),
         next=f"lowerbound doctor {spell_path(model, 'M.vae')} {spell_path(data)}"
         + spell_flags(rename=rename, on_bad_file=on_bad_file),
     )

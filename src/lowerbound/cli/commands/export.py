@@ -33,6 +33,8 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
     /,
     *,
     onnx: File = None,
+    onnx_encoder: File = None,
+    onnx_decoder: File = None,
     docker: Folder = None,
     check: Data = None,
     samples: Number = SAMPLES,
@@ -49,14 +51,19 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
     describes the columns and the codes of their categories as JSON. Before the file is written,
     its scores are compared with the model's on rows.
 
+    Of a model of the recipe autoencoder, encoder and decoder are written as files of their own:
+    pictures from 0 to 1 to latents (and their standard deviations), and latents to pictures.
+
     Examples:
-        lowerbound export fraud.vae --onnx fraud.onnx
         lowerbound export fraud.vae --onnx fraud.onnx --check new.csv
         lowerbound export fraud.vae --docker service
+        lowerbound export photos.vae --onnx-encoder e.onnx --onnx-decoder d.onnx
 
     Args:
         model: a folder that `lowerbound fit` saved.
         onnx: the file to write.
+        onnx_encoder: the file to write the encoder of an autoencoder to.
+        onnx_decoder: the file to write the decoder of an autoencoder to.
         docker: the folder to write, with a Dockerfile, the model and a Kubernetes deployment: the
             image runs `lowerbound serve` without root and on a read-only file system.
         check: rows to compare on, at most 10,000; by default rows drawn from the model.
@@ -67,7 +74,12 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
         overwrite: replace an earlier output.
     """
     if docker is not None:
-        return _docker(model, docker, overwrite, {"--onnx": onnx, "--check": check})
+        others = {"--onnx": onnx, "--check": check, "--onnx-encoder": onnx_encoder}
+        return _docker(model, docker, overwrite, {**others, "--onnx-decoder": onnx_decoder})
+    if onnx_encoder is not None or onnx_decoder is not None:
+        return _halves(
+            model, (onnx_encoder, onnx_decoder), overwrite, {"--onnx": onnx, "--check": check}
+        )
     samples = parsing.at_least(samples, 1, "--samples")
     seed = parsing.at_least(seed, 0, "--seed")
     clock, target = Clock(), _target(onnx, overwrite, check)
@@ -106,12 +118,49 @@ def export(  # noqa: PLR0913 - the arguments are the command's flags
     )
 
 
+def _halves(
+    model: object,
+    places: tuple[str | None, str | None],
+    overwrite: bool,
+    others: dict[str, object],
+) -> Result:
+    """Write the encoder, the decoder or both of an autoencoder."""
+    _alone("--onnx-encoder and --onnx-decoder", others)
+    clock = Clock()
+    flags = ("--onnx-encoder", "--onnx-decoder")
+    targets = [
+        None if path is None else _target(path, overwrite, None, flag)
+        for path, flag in zip(places, flags, strict=True)
+    ]
+    trained = load(model)
+    work = import_module("lowerbound.tasks.onnx.pictures")  # imports torch: --help does not wait
+    made = work.export_parts(trained, *targets, overwrite)
+    facts = {
+        name: {"path": str(part.path), "bytes": part.bytes, "largest_difference": part.largest}
+        for name, part in made.items()
+    }
+    return Result(
+        {**facts, "seconds": clock()},
+        lines=[
+            f"{name}: {spell_bytes(part.bytes)}, max |diff| {part.largest:.1g} to torch"
+            for name, part in made.items()
+        ],
+        path=next(part.path for part in made.values()),
+        next=f"lowerbound info {spell_path(model, 'M.vae')}",
+    )
+
+
+def _alone(flag: str, others: dict[str, object]) -> None:
+    """Raise an error for flags that cannot be given with another one."""
+    for name, value in others.items():
+        if value is not None:
+            told = f"{flag} and {name} cannot be combined"
+            raise UsageError("E236", told, fix=f"leave out {name}")
+
+
 def _docker(model: object, path: str, overwrite: bool, others: dict[str, object]) -> Result:
     """Write the folder of an image."""
-    for flag, value in others.items():
-        if value is not None:
-            told = f"--docker and {flag} cannot be combined"
-            raise UsageError("E236", told, fix=f"leave out {flag}")
+    _alone("--docker", others)
     check_apart(path)
     work = import_module("lowerbound.cli.work.export")  # imports torch: --help does not wait
     target = work.check_target(path, overwrite)
@@ -126,7 +175,7 @@ def _docker(model: object, path: str, overwrite: bool, others: dict[str, object]
     )
 
 
-def _target(path: str | None, overwrite: bool, data: object) -> Path:
+def _target(path: str | None, overwrite: bool, data: object, flag: str = "--onnx") -> Path:
     """Return the file to write, checked before any computation."""
     if path is None:
         fix = "--onnx model.onnx"
@@ -135,10 +184,10 @@ def _target(path: str | None, overwrite: bool, data: object) -> Path:
     if Path(path).suffix.lower() != _SUFFIX:
         raise UsageError(
             "E222",
-            f"--onnx must end in {_SUFFIX}, got {str(path)[:200]!r}",
-            fix=f"--onnx {spell_path(Path(path).with_suffix(_SUFFIX))}"
+            f"{flag} must end in {_SUFFIX}, got {str(path)[:200]!r}",
+            fix=f"{flag} {spell_path(Path(path).with_suffix(_SUFFIX))}"
             if Path(path).name
-            else "--onnx model.onnx",
+            else f"{flag} model.onnx",
             path=str(path)[:1000],
         )
     check_apart(path, data)

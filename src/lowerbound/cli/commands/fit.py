@@ -59,6 +59,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     rename: Renames = (),
     size: Pixels = None,
     on_bad_file: Policy = None,
+    all_frames: bool = False,
     targets: Place = None,
     recipe: Name = None,
     settings: Annotated[Settings, _SET] = (),
@@ -102,6 +103,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
         size: scale each picture to cover N x N (or HxW) pixels, and crop its centre.
+        all_frames: take each frame or page of a picture file as a picture, in this fit and by the
+            model ever after; by default the first is read.
         on_bad_file: skip leaves out all unreadable pictures, fail stops at the first; by default
             up to 1 % are left out and named.
         targets: for denoise, upscale, inpaint and segment: a folder with the wanted result for
@@ -110,7 +113,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         recipe: table (the default), gaussian, beta, sigma, iaf, ladder, binary or counts;
             conv, conv_ladder (the default there), nvae, vqvae or vqvae2 for pictures: a folder of
             them, or an array (n, height, width) with or without channels; denoise, upscale,
-            inpaint or segment for a model that restores pictures of any size.
+            inpaint or segment for a model that restores pictures of any size, autoencoder for
+            one that encodes them.
         settings: a setting of the recipe or of the objective; repeat it for more.
         latent: dimensions of the latent space, or auto to keep only those in use.
         transform: scaling of numbers: blend (the default), standard or quantile.
@@ -150,7 +154,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         "device": device,
         "precision": precision,
     }
-    wanted = inputs.wanted(size, on_bad_file)
+    wanted = inputs.wanted(size, on_bad_file, all_frames)
     choosing = import_module("lowerbound.cli.choose_recipe")
     frame, usual = choosing.NOTHING if recipe else choosing.suited(data, rename, wanted, fields)
     plan = work.plan_from(fields, config, usual.plan)

@@ -111,7 +111,7 @@ class _Filled:
     def __init__(self, trained: Model, given: Given, draws: int | None) -> None:
         self.trained, self.given, self.draws = trained, given, draws
         self.filled = self.left = 0
-        self.remarks = Remarks(given.notes)
+        self.remarks = Remarks(given)
 
     def tables(self, seed: int, voice: Voice) -> Iterator[pa.Table]:
         """Yield the completed rows of every part."""

@@ -46,6 +46,7 @@ def inspect(
     drop: Columns = (),
     rename: Renames = (),
     full: bool = False,
+    all_frames: bool = False,
 ) -> Result:
     """Show what each column of a table holds and what a model would do with it.
 
@@ -64,11 +65,12 @@ def inspect(
         drop: columns to leave out; repeat it, or use commas.
         rename: give a column another name.
         full: read all rows instead of the first 100,000; decode all pictures.
+        all_frames: take each frame or page of a picture file as a picture.
     """
     clock = Clock()
     if are_picture_files(data):
         surveying = import_module("lowerbound.cli.work.inspect")  # pillow, for pictures only
-        return surveying.inspect(data, full, clock)
+        return surveying.inspect(data, full, clock, all_frames)
     rows = None if full else SAMPLE
     frame = open_data(data, rename, rows=rows, strict=False)
     kinds = pairs(types, "--types", "zip=categorical", commas=True)
@@ -309,6 +311,7 @@ def info(model: ModelPath, /) -> Result:
         "objective": facts.get("objective"),
         "engine": facts.get("engine"),
         "health": facts.get("health", {}),
+        **({"decoded": facts["decoded"]} if "decoded" in facts else {}),
         "rules": facts.get("rules", []),
     }
     latent = _latent(config["arguments"], found["health"])

@@ -21,8 +21,8 @@ from lowerbound.errors import UsageError, nearest
 
 OF_ROWS = ("scores", "embedding", "real-vs-drawn", "calibration", "latents")
 OF_PICTURES = ("samples", "reconstructions", "traversal", "interpolation", "manifold", "levels")
-KINDS = (*OF_ROWS, *OF_PICTURES)
-_NEED_DATA = ("reconstructions", "interpolation", *OF_ROWS)
+KINDS = (*OF_ROWS, *OF_PICTURES, "before-after")
+_NEED_DATA = ("reconstructions", "interpolation", "before-after", *OF_ROWS)
 
 
 def plot(  # noqa: PLR0913 - the arguments are the command's flags
@@ -51,6 +51,9 @@ def plot(  # noqa: PLR0913 - the arguments are the command's flags
     (one latent at a time moves from -3 to 3); interpolation (between the first two rows of DATA);
     manifold (a map of two latents); levels (of a hierarchy: each row keeps the levels so far).
 
+    Of models that restore or encode pictures: before-after (pictures of DATA before, after, and
+    how unsure the model is, each also in the detail where this is most).
+
     Examples:
         lowerbound plot fraud.vae scores new.csv --out scores.png
         lowerbound plot fraud.vae embedding new.csv --color country --out map.svg
@@ -59,11 +62,12 @@ def plot(  # noqa: PLR0913 - the arguments are the command's flags
     Args:
         model: a folder that `lowerbound fit` saved.
         kind: scores, embedding, real-vs-drawn, calibration or latents; of pictures also samples,
-            reconstructions, traversal, interpolation, manifold or levels.
+            reconstructions, traversal, interpolation, manifold or levels; before-after.
         data: rows, for the kinds that need them: a file, a folder or a "pattern*".
         out: the file to write: .png; also .svg or .pdf for plots of rows, and .gif for a
             traversal or an interpolation.
-        n: pictures per row, and rows of pictures: 8 draws 64 samples.
+        n: pictures per row, and rows of pictures: 8 draws 64 samples, or 8 pictures before and
+            after.
         shape: height x width of a picture, such as 28x28, if the model was fitted on columns.
         temperature: scale of the prior; below 1 the pictures are closer to the typical ones.
         color: the column that the points of an embedding are coloured by; by default the score.

@@ -9,7 +9,7 @@ from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import explain_flag, load
 from lowerbound.cli.outputs import Clock, spell_flags, spell_path
 from lowerbound.cli.progress import Voice
-from lowerbound.cli.result import Result, Sheet
+from lowerbound.cli.result import Result, Sheet, left_out
 from lowerbound.tasks.check import CheckReport, Limits, spell_p
 from lowerbound.tasks.check import check as checked
 from lowerbound.training import units
@@ -71,7 +71,7 @@ def check(model: Any, data: Any, wanted: Limits, how: Reading, voice: Voice) -> 
         f"{'problem' if len(report.problems) == 1 else 'problems'}, {clock():.1f} s"
     )
     return Result(
-        {**report.as_dict(), "seconds": clock()},
+        {**report.as_dict(), "seconds": clock(), **left_out(given)},
         lines=[verdict],
         notes=report.notes,
         sheet=Sheet(("check", "result", "found"), _checks(report)),

@@ -154,7 +154,7 @@ def rows(saved: Any, data: Any, rename: Any, on_bad_file: str | None) -> Result:
         trained.alarm.high + 3 * (trained.alarm.high * (1 - trained.alarm.high) / len(p)) ** 0.5
     )
     shifted = flagged > allowed or (drift.pvalue < 1e-4 and drift.statistic > 0.1)
-    remarks = Remarks.of(given.notes, coded)
+    remarks = Remarks.of(given, coded)
     if frame.rows < given.rows:
         remarks.notes[f"{frame.rows:,} of {given.rows:,} rows, drawn at random, were checked"] = (
             None

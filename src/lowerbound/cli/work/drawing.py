@@ -47,6 +47,12 @@ def thumbnail(page: NDArray[Any], side: int) -> Grey:
     return sheet
 
 
+def enlarged(page: Grey, side: int) -> Grey:
+    """Return a picture with each pixel as a square, as large as fits into `side` pixels."""
+    factor = max(1, side // max(page.shape[:2]))
+    return page.repeat(factor, 0).repeat(factor, 1)
+
+
 def grid(pictures: Grey, columns: int) -> Grey:
     """Arrange pictures, (n, H, W, 3), in rows of `columns`; the last row is filled with white."""
     n, height, width, _ = pictures.shape

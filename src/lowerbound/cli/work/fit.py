@@ -25,7 +25,7 @@ from lowerbound.cli.outputs import (
 )
 from lowerbound.cli.plans import as_toml, plan_from
 from lowerbound.cli.progress import Voice
-from lowerbound.cli.result import Result
+from lowerbound.cli.result import Result, left_out
 from lowerbound.coding.pairs import PairCoding
 from lowerbound.coding.rows import subset
 from lowerbound.coding.tables import Coding
@@ -285,10 +285,10 @@ def _kinds(coding: Coding, frame: Data) -> str:
     if schema is None:
         return f"{len(coding.groups):,} counts"
     columns = schema["columns"]
-    left_out = {"id", "text", "constant"}
-    kinds = Counter(c["kind"] for c in columns if c["kind"] not in left_out)
+    ignored = {"id", "text", "constant"}
+    kinds = Counter(c["kind"] for c in columns if c["kind"] not in ignored)
     found = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-    others = [f"{c['name']} ({c['kind']})" for c in columns if c["kind"] in left_out]
+    others = [f"{c['name']} ({c['kind']})" for c in columns if c["kind"] in ignored]
     more = f" and {len(others) - 5} more" if len(others) > 5 else ""
     return found + (f"; ignored: {', '.join(others[:5])}{more}" if others else "")
 
@@ -402,6 +402,7 @@ def _facts(trained: Model, frame: Data) -> dict[str, Any]:
         "health": facts["health"],
         "alarm": trained.alarm._asdict(),
         "notes": list(frame.notes),
+        **left_out(frame),
     }
 
 

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lowerbound import noise
+from lowerbound.cli import parsing
 from lowerbound.cli.inputs import open_for
 from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, check_apart
 from lowerbound.cli.places import check_replaces_no_input
-from lowerbound.cli.result import Remarks, Result
+from lowerbound.cli.result import Remarks, Result, left_out
 from lowerbound.cli.work import drawing
 from lowerbound.coding.pictures import LEVELS, PictureCoding
 from lowerbound.coding.rows import Dense, Rows
 from lowerbound.errors import UsageError
+from lowerbound.files.pictures.bad_files import POLICIES
 from lowerbound.files.write import check_place
-from lowerbound.tasks import draws, gallery, latent_use
+from lowerbound.tasks import before_after, draws, gallery, latent_use
 from lowerbound.tasks.trained import Model
 
 ROWS_LOOKED_AT = 1000  # rows used to rank the latents by use
 _MOVING = ("traversal", "interpolation")
+_SIDE = 192  # pixels of a picture before and after
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
     target = check_place(target, overwrite)
     check_replaces_no_input(target, data)
     trained = load(model)
+    if order.kind == "before-after":
+        return _before_after(trained, data, order, target, overwrite, clock)
     size, highest = _frame_of(trained, order.shape)
     rows, remarks = _given(trained, data, order.on_bad_file)
     values, columns, told = _DRAW[order.kind](trained, rows, order)
@@ -85,12 +92,56 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
     return Result(facts, lines=lines, notes=remarks.lines, path=written)
 
 
+def _before_after(  # noqa: PLR0913, PLR0917 - the arguments of `plot`, and what it has made
+    trained: Model, data: Any, order: Order, target: Path, overwrite: bool, clock: Clock
+) -> Result:
+    """Draw pictures before and after in rows: whole, then in detail."""
+    policy = order.on_bad_file or POLICIES[0]
+    parsing.one_of(policy, POLICIES, "--on-bad-file")
+    if target.suffix.lower() != ".png":
+        raise UsageError(
+            "E222",
+            f"{order.kind} is not animated: {target.name} must end in .png",
+            fix=f"--out {target.with_suffix('.png')}",
+        )
+    found = before_after.examples(
+        trained, data, count=order.n, seed=order.seed, on_bad_file=policy
+    )
+    pages = [
+        drawing.thumbnail(drawing.enlarged(page, _SIDE), _SIDE)
+        for each in found.shown
+        for page in (*each.whole, *each.detail)
+    ]
+    frame = drawing.grid(np.stack(pages), len(pages) // len(found.shown))
+    written = drawing.write([frame], target, overwrite=overwrite)
+    height, width = frame.shape[:2]
+    facts = {
+        "kind": order.kind,
+        "pictures": len(found.shown),
+        "size": [width, height],
+        "seconds": clock(),
+        **left_out(found),
+    }
+    third = "error" if trained.encodes else "uncertainty"
+    return Result(
+        facts,
+        lines=[
+            f"{len(found.shown)} of {found.total:,} pictures, {width} x {height} pixels, "
+            f"{clock():.1f} s",
+            f"before, after and {third}; then the outlined detail",
+            *(f"{each.name}: {each.told}" for each in found.shown),
+        ],
+        notes=list(found.notes),
+        path=written,
+    )
+
+
 def _given(trained: Model, data: Any, on_bad_file: str | None) -> tuple[Rows | None, Remarks]:
     """Read the given pictures, if any; return them and remarks about them."""
     if data is None:
         return None, Remarks()
     frame, coded = trained.encode(open_for(trained, data, on_bad_file=on_bad_file))
-    return coded.rows, Remarks.of(frame.notes, coded)
+    return coded.rows, Remarks.of(frame, coded)
 
 
 def _frame_of(trained: Model, shape: str | None) -> tuple[tuple[int, int, int], float]:
@@ -103,7 +154,7 @@ def _frame_of(trained: Model, shape: str | None) -> tuple[tuple[int, int, int], 
         raise UsageError(
             "E247",
             f"plot needs a generative model of pictures, and the recipe "
-            f"{trained.recipe.name!r} only restores given pictures",
+            f"{trained.recipe.name!r} only {restoration.does}",
             fix=restoration.use(),
         )
     cells = sum(len(group.parts) for group in trained.coding.groups)

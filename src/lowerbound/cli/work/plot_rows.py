@@ -12,7 +12,7 @@ from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import load
 from lowerbound.cli.outputs import Clock, check_apart
 from lowerbound.cli.places import check_replaces_no_input
-from lowerbound.cli.result import Result
+from lowerbound.cli.result import Result, left_out
 from lowerbound.errors import UsageError
 from lowerbound.files.write import atomic_write, check_place
 from lowerbound.tasks.plots import Plots
@@ -48,11 +48,11 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
     check_replaces_no_input(target, data)
     figures = optional.library("matplotlib.figure", "plots need", "plots")
     trained = load(model)
-    if trained.command:
+    if trained.recipe.restoration is not None:
         raise UsageError(
             "E247",
             f"plots of rows need their scores, and a model of the recipe {trained.recipe.name!r} "
-            "restores pictures",
+            f"{trained.recipe.restoration.does}",
             fix=f"lowerbound {trained.command} M.vae PICTURES --out made",
         )
     rows = walk_for(trained, data, order.rename, order.on_bad_file)
@@ -70,7 +70,13 @@ def plot(model: Any, data: Any, order: Order, out: str | None, overwrite: bool) 
     one = order.kind != "real-vs-drawn"
     told = figure.axes[0].get_title() if one else "the given rows beside drawn ones"
     return Result(
-        {"kind": order.kind, "rows": rows.rows, "title": told, "seconds": clock()},
+        {
+            "kind": order.kind,
+            "rows": rows.rows,
+            "title": told,
+            "seconds": clock(),
+            **left_out(rows),
+        },
         lines=[f"{order.kind}: {told}, {clock():.1f} s"],
         notes=list(rows.notes),
         path=written,

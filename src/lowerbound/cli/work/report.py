@@ -10,15 +10,28 @@ from typing import Any, BinaryIO
 
 from lowerbound import bundle, optional
 from lowerbound._version import __version__
+from lowerbound.cli import parsing
 from lowerbound.cli.inputs import walk_for
 from lowerbound.cli.models import explain_flag, load
-from lowerbound.cli.outputs import Clock, check_apart, spell_bytes, spell_flags, spell_path
+from lowerbound.cli.outputs import (
+    Clock,
+    check_apart,
+    spell_bytes,
+    spell_flags,
+    spell_path,
+    spell_use,
+)
 from lowerbound.cli.places import check_replaces_no_input
-from lowerbound.cli.result import Result
+from lowerbound.cli.result import Result, left_out
 from lowerbound.errors import ResourceError, UsageError
+from lowerbound.files.data import Data
+from lowerbound.files.pictures.bad_files import POLICIES
 from lowerbound.files.write import atomic_write, check_place
+from lowerbound.tasks import before_after
+from lowerbound.tasks.trained import Model
 
 _MOST = 5_000_000  # bytes of a page
+_MOST_SHOWN = 10  # pictures before and after, which take most of a page
 
 
 @dataclass(frozen=True)
@@ -51,9 +64,7 @@ def report(model: Any, data: Any, order: Order, out: str | None, overwrite: bool
     optional.library("jinja2", "reports need", "report")
     page = import_module("lowerbound.web.report.page")
     trained = load(model)
-    rows = None
-    if data is not None:
-        rows = walk_for(trained, data, order.rename, order.on_bad_file)
+    rows = None if data is None else _given(trained, data, order)
     measured = page.measure(trained, rows, learned=order.learned, rows=order.rows, seed=order.seed)
     made = {"command": _command(model, data, order, out), "report by": f"lowerbound {__version__}"}
     if isinstance(model, str | Path):
@@ -80,6 +91,7 @@ def report(model: Any, data: Any, order: Order, out: str | None, overwrite: bool
         "bytes": len(html),
         "skipped": measured.skipped,
         "seconds": clock(),
+        **left_out(rows),
     }
     lines = [told["headline"]]
     if measured.scored is not None:
@@ -89,6 +101,9 @@ def report(model: Any, data: Any, order: Order, out: str | None, overwrite: bool
         if measured.drift is not None:
             facts["drift"] = measured.drift["scores"]["drift"]
             lines.append(page.words.drift(measured))
+    if measured.examples is not None:
+        facts["shown"] = len(measured.examples.shown)
+        lines.append(page.words.restored(measured))
     lines.append(f"{spell_bytes(len(html))}, {clock():.1f} s; open it in a browser")
     named = f"{spell_path(model, 'M.vae')} {spell_path(data)}"
     flags = spell_flags(rename=order.rename, on_bad_file=order.on_bad_file)
@@ -99,8 +114,20 @@ def report(model: Any, data: Any, order: Order, out: str | None, overwrite: bool
         path=written,
         next=f"lowerbound report {spell_path(model, 'M.vae')} NEW --out {target.name} --overwrite"
         if data is None
+        else spell_use(trained.command, spell_path(model, "M.vae"), "")
+        if trained.command
         else f"lowerbound score {named} --out scores.csv{explain_flag(trained)}{flags}",
     )
+
+
+def _given(trained: Model, data: Any, order: Order) -> Data | before_after.Examples:
+    """Return the rows; of a model that restores or encodes pictures, some before and after."""
+    if not trained.command:
+        return walk_for(trained, data, order.rename, order.on_bad_file)
+    policy = order.on_bad_file or POLICIES[0]
+    parsing.one_of(policy, POLICIES, "--on-bad-file")
+    count = {} if order.rows is None else {"count": min(order.rows, _MOST_SHOWN)}
+    return before_after.examples(trained, data, seed=order.seed, on_bad_file=policy, **count)
 
 
 def _target(out: str | None) -> Path:

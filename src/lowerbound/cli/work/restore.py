@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lowerbound.cli import places
 from lowerbound.cli.outputs import Clock
-from lowerbound.cli.result import Result
+from lowerbound.cli.result import Result, left_out
 from lowerbound.cli.work import drawing
 from lowerbound.coding.crops import shares
 from lowerbound.coding.pairs import matched, packed_colours
 from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.files.pictures import folders, image_file
-from lowerbound.files.pictures.bad_files import Tally, counted
+from lowerbound.files.pictures.bad_files import Tally, alone, counted
+from lowerbound.files.pictures.options import FULL
 from lowerbound.files.write_folder import atomic_folder
 from lowerbound.tasks.restore_picture import Draws, Page, Pages, classes_of, masks_of, restore_page
 from lowerbound.tasks.trained import Model
@@ -36,11 +37,22 @@ class Order:
         how: the numbers of draws, and their seed.
         on_bad_file: "auto", "skip" or "fail".
         mask: a path to the masks of the holes, or None.
+        whites: the value of white of each picture of 16 bits, by its name.
     """
 
     how: Draws
     on_bad_file: str
     mask: Any = None
+    whites: Mapping[str, int | None] = field(default_factory=dict)
+
+
+class _Restored(NamedTuple):
+    """A picture, what was made of it, its name in the output, and the white of 16 bits."""
+
+    name: str
+    given: Page
+    made: Pages
+    white: int
 
 
 def check_folder(out: str | os.PathLike[str], overwrite: bool, data: object) -> Path:
@@ -60,17 +72,19 @@ def run(trained: Model, data: Any, order: Order, target: Path | None, overwrite:
     """Restore the pictures at `data`: write a folder, or return arrays if `target` is None."""
     clock = Clock()
     listing, holes = _inputs(data, order.mask)
-    alone = len(listing.files) == 1 and order.on_bad_file == "auto"
-    tally = Tally(len(listing.files), "fail" if alone else order.on_bad_file)
-    names = places.names_of(listing.names, len(listing.files))
-    pages = _pages(trained, listing, names, holes, order, tally)
+    how, policy = trained.coding.wanted(), alone(len(listing.files), order.on_bad_file)
+    seen = folders.survey(listing, policy, how.all_frames)
+    tally, order = seen.tally, replace(order, whites=seen.whites(how.white))
+    names = places.names_of(seen.listing.names, len(seen.headers))
+    pages = _pages(trained, seen, names, holes, order)
     if target is None:
-        made = [made for _, _, made in pages]
-        return _told(trained, [each.doubt for each in made], tally, clock(), None, made)
+        made = [each.made for each in pages]
+        doubts = [each.doubt for each in made]
+        return _told(trained, doubts, (tally, seen.notes), clock(), None, made)
     _check_names(names, order.how.draws)
     with atomic_folder(target, overwrite) as folder:
         doubts = _written(folder, pages, classes_of(trained))
-    return _told(trained, doubts, tally, clock(), target)
+    return _told(trained, doubts, (tally, seen.notes), clock(), target)
 
 
 def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
@@ -81,54 +95,55 @@ def _visible(page: Page, classes: NDArray[np.int64]) -> Page:
     return np.rint(place * (255 / (len(classes) - 1))).astype(np.uint8)[..., None]
 
 
-def _written(
-    folder: Path, pages: Iterator[tuple[str, Page, Pages]], classes: NDArray[np.int64]
-) -> list[float]:
+def _written(folder: Path, pages: Iterator[_Restored], classes: NDArray[np.int64]) -> list[float]:
     """Write all pictures and the overview of the first few; return their uncertainties."""
     doubts, rows = [], []
-    for name, given, made in pages:
+    for name, given, made, white in pages:
         _write(folder, name, made)
         doubts.append(made.doubt)
         if len(rows) < SHOWN:
             result, *draws = (_visible(p, classes) for p in (made.result, *made.draws))
             row = (given, result, made.uncertainty, *draws)
-            rows.append([drawing.thumbnail(page, SIDE) for page in row])
+            shown = [image_file.bytes_of(page, white) for page in row]
+            rows.append([drawing.thumbnail(page, SIDE) for page in shown])
     sheet = drawing.grid(np.stack([page for row in rows for page in row]), len(rows[0]))
     _save(folder / folders.OVERVIEW, sheet)
     return doubts
 
 
-def _inputs(data: Any, mask: Any) -> tuple[folders.Listing, list[Path] | None]:
-    """List the pictures, and the masks of their holes in the same order."""
+def _inputs(data: Any, mask: Any) -> tuple[folders.Listing, Mapping[Path, Path] | None]:
+    """List the pictures, and the mask of the holes of each."""
     listing = folders.pictures_in(data)
     if mask is None:
         return listing, None
     masks = folders.pictures_in(mask)
     if len(masks.files) == 1:
-        return listing, masks.files * len(listing.files)
+        return listing, dict.fromkeys(listing.files, masks.files[0])
     listing, masks = matched(listing, masks)
-    return listing, masks.files
+    return listing, dict(zip(listing.files, masks.files, strict=True))
 
 
 def _pages(
     trained: Model,
-    listing: folders.Listing,
+    seen: folders.Survey,
     names: Sequence[str],
-    holes: Sequence[Path] | None,
+    holes: Mapping[Path, Path] | None,
     order: Order,
-    tally: Tally,
-) -> Iterator[tuple[str, Page, Pages]]:
+) -> Iterator[_Restored]:
     """Restore pictures one at a time, so that only one is in memory."""
-    for i, path in enumerate(listing.files):
+    tally, listing = seen.tally, seen.listing
+    for i, (path, page) in enumerate(listing.places):
         try:
-            given = image_file.decode(path)
-            hole = None if holes is None else _hole(holes[i], given)
+            given = image_file.decode(path, page=page)
+            hole = None if holes is None else _hole(holes[path], given)
         except LowerboundError as error:
             if error.code == "E089" and tally.policy != "skip":  # readable, but sizes differ
                 raise
             tally.add(listing.names[i], error)
             continue
-        yield names[i], given, restore_page(trained, given, order.how, hole)
+        white = order.whites.get(listing.names[i])
+        made = restore_page(trained, given, order.how, hole, white)
+        yield _Restored(names[i], given, made, white or FULL)
     tally.check()
 
 
@@ -182,18 +197,19 @@ def _check_names(names: Sequence[str], draws: int) -> None:
 def _told(
     trained: Model,
     doubts: list[float],
-    tally: Tally,
+    left: tuple[Tally, Sequence[str]],
     seconds: float,
     target: Path | None,
     made: list[Pages] | None = None,
 ) -> Result:
     """Return the result of a restoration: the number of pictures, and their uncertainty."""
+    tally, notes = left
     doubt, classes = float(np.mean(doubts)), masks_of(trained)
     unit = "nats per pixel" if classes else "grey levels of 8 bits"
     what = "mean entropy" if classes else "mean uncertainty"
     facts = {
         "pictures": len(doubts),
-        "skipped": [bad.name for bad in tally.bad],
+        **left_out(tally),
         "uncertainty": doubt,
         "unit": unit,
         "seconds": seconds,
@@ -202,6 +218,6 @@ def _told(
         facts,
         table=made,
         lines=[f"{counted(len(doubts), 'picture')}, {what} {doubt:.3g} {unit}, {seconds:.1f} s"],
-        notes=tally.notes,
+        notes=[*tally.notes, *notes],
         path=target,
     )

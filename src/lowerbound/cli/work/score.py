@@ -61,7 +61,7 @@ class Scored:
             voice: receives the progress.
             plain: yield the scores only, as array files have room for numbers only.
         """
-        self.remarks = Remarks(given.notes)
+        self.remarks = Remarks(given)
         every = cut = None
         if rate is not None:
             every = [self._measure(coded) for _, coded in walked(given, self.trained, voice)]

@@ -13,6 +13,9 @@ NAMED = 5  # unreadable files that are named
 POLICIES = ("auto", "skip", "fail")
 
 
+Unreadable = tuple[tuple[str, str], ...]  # names of files, and why they cannot be read
+
+
 @dataclass(frozen=True)
 class _Bad:
     """A file that could not be read, and why."""
@@ -23,6 +26,8 @@ class _Bad:
 
 class Tally:
     """A count of unreadable files, which decides when they are too many.
+
+    All commands count with it, so that they agree on the number and on the list.
 
     Args:
         total: number of files.
@@ -64,6 +69,11 @@ class Tally:
         return ", ".join(told) + (" ..." if len(self.bad) > NAMED else "")
 
     @property
+    def unreadable(self) -> Unreadable:
+        """The name of every file that was left out, and why."""
+        return tuple((bad.name, reason_of(bad.error)) for bad in self.bad)
+
+    @property
     def notes(self) -> list[str]:
         """One line about the files that were left out."""
         if not self.bad:
@@ -73,6 +83,15 @@ class Tally:
             f"{counted(len(self.bad), 'unreadable file')} skipped ({share:.2%}): {self._named()}; "
             "--on-bad-file fail stops instead"
         ]
+
+
+def alone(total: int, policy: str) -> str:
+    """Return the policy for `total` files: of a single one, the reason is worth more than a count.
+
+    >>> alone(1, "auto"), alone(2, "auto"), alone(1, "skip")
+    ('fail', 'auto', 'skip')
+    """
+    return "fail" if total == 1 and policy == "auto" else policy
 
 
 def too_many(bad: int, total: int) -> bool:

@@ -19,7 +19,8 @@ from lowerbound.files import scratch
 from lowerbound.files.modality import PICTURES
 from lowerbound.files.parallel import in_order
 from lowerbound.files.pictures import image_file
-from lowerbound.files.pictures.bad_files import Tally, counted, reason_of
+from lowerbound.files.pictures.bad_files import Tally, Unreadable, counted
+from lowerbound.files.pictures.options import FULL
 
 KINDS = 5  # of other files that are named
 # Written next to restored pictures: a sheet of the first few, and folders of maps and draws.
@@ -38,6 +39,7 @@ class Listing:
         labels: the sub-folder that each file is in, "" at the root.
         others: the number of files of other kinds in the same folders, by suffix.
         origin: the name of the pictures in messages.
+        pages: the frame or page of each file; () where each is the first.
     """
 
     root: Path
@@ -46,6 +48,12 @@ class Listing:
     labels: list[str]
     others: dict[str, int] = field(default_factory=dict)
     origin: str = "the pictures"
+    pages: Sequence[int] = ()
+
+    @property
+    def places(self) -> list[tuple[Path, int]]:
+        """The file of each picture, and its frame or page."""
+        return list(zip(self.files, self.pages or [0] * len(self.files), strict=True))
 
     @property
     def ignored(self) -> int:
@@ -59,8 +67,24 @@ class Listing:
     def chosen(self, index: Iterable[int]) -> Listing:
         """Return the pictures at these places, in this order."""
         places = list(index)
-        parts = ([column[i] for i in places] for column in (self.files, self.names, self.labels))
-        return replace(self, **dict(zip(("files", "names", "labels"), parts, strict=True)))
+        columns = ("files", "names", "labels", *(("pages",) if self.pages else ()))
+        return replace(
+            self, **{name: [getattr(self, name)[i] for i in places] for name in columns}
+        )
+
+    def expanded(self, counts: Sequence[int]) -> Listing:
+        """Return a picture for each frame or page of the files, of which there are `counts`."""
+        index = [i for i, count in enumerate(counts) for _ in range(count)]
+        if max(counts, default=0) <= 1:
+            return self.chosen(index)
+        pages = [page for count in counts for page in range(count)]
+        names = [
+            f"{self.names[i]}#{page:0{len(str(counts[i] - 1))}d}"
+            if counts[i] > 1
+            else self.names[i]
+            for i, page in zip(index, pages, strict=True)
+        ]
+        return replace(self.chosen(index), names=names, pages=pages)
 
     @property
     def notes(self) -> list[str]:
@@ -178,18 +202,23 @@ class Pictures(Sequence[NDArray[np.uint8]]):
         shapes: (H, W, C) of each picture.
         names: of the files, relative to their folder.
         labels: the sub-folders that they are in.
+        unreadable: the files that were left out, and why.
         notes: notes for the user.
+        white: the value of white in those of 16 bits; None where there are none.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - columns of one list of files
         self,
         store: NDArray[np.uint8],
         shapes: list[tuple[int, int, int]],
         names: list[str],
         labels: list[str],
+        unreadable: Unreadable,
         notes: list[str],
+        white: int | None,
     ) -> None:
         self.shapes, self.names, self.labels, self.notes = shapes, names, labels, notes
+        self.unreadable, self.white = unreadable, white
         self._store = store
         self._starts = np.concatenate([[0], np.cumsum([h * w * c for h, w, c in shapes])])
 
@@ -249,25 +278,103 @@ class Survey:
         return Counter((h.height, h.width) for h in self.headers)
 
     @property
-    def bad(self) -> list[tuple[str, str]]:
-        """The name of every file that cannot be read, and why."""
-        return [(bad.name, reason_of(bad.error)) for bad in self.tally.bad]
+    def readable(self) -> Survey:
+        """The pictures that are not in the tally of the unreadable."""
+        bad = {name for name, _ in self.tally.unreadable}
+        kept = [i for i, name in enumerate(self.listing.names) if name not in bad]
+        return replace(
+            self,
+            listing=self.listing.chosen(kept),
+            headers=[self.headers[i] for i in kept],
+        )
+
+    def whites(self, known: int | None = None) -> dict[str, int | None]:
+        """Return the value of white of each picture by its name; None for those of 8 bits.
+
+        Args:
+            known: that of grey pictures of 16 bits, where a model or the user tells it.
+        """
+        highest = highest_value(self) if known is None else None
+        usual = known if highest is None else image_file.white_for(highest)
+        return {
+            name: FULL if header.real else usual if header.deep else None
+            for name, header in zip(self.listing.names, self.headers, strict=True)
+        }
+
+    @property
+    def notes(self) -> list[str]:
+        """Notes about frames and pages that are not read."""
+        several = [h.frames for h in self.headers if h.frames > 1]
+        if not several:
+            return []
+        rest = counted(sum(several) - len(several), "frame")
+        return [
+            f"{counted(len(several), 'file')} with several frames or pages: the first of each is "
+            f"read, {rest} more left out (a fit with --all-frames takes each as a picture)"
+        ]
 
 
-def survey(listing: Listing, on_bad_file: str = "auto") -> Survey:
+def survey(listing: Listing, on_bad_file: str = "auto", all_frames: bool = False) -> Survey:
     """Read the header of every picture; nothing is decoded.
+
+    Args:
+        listing: the files.
+        on_bad_file: as of `gather`.
+        all_frames: take each frame or page of a file as a picture, called ``name#0`` and so on.
 
     Raises:
         DataError: E083 or E085 at the first unreadable file where `on_bad_file` is "fail".
     """
-    tally, kept, headers = Tally(len(listing.files), on_bad_file), [], []
-    for i, found in in_order(image_file.header, listing.files):
+    tally = Tally(len(listing.files), on_bad_file)
+    counts: list[int] = []
+    headers: list[image_file.Header] = []
+    read = image_file.headers if all_frames else lambda path: [image_file.header(path)]
+    for i, found in in_order(read, listing.files):
         if isinstance(found, LowerboundError):
             tally.add(listing.names[i], found)
-        else:
-            kept.append(i)
-            headers.append(found)
-    return Survey(listing.chosen(kept), headers, tally)
+            counts.append(0)
+            continue
+        counts.append(len(found))
+        headers += found
+    tally.total += sum(max(0, count - 1) for count in counts)
+    return Survey(listing.expanded(counts), headers, tally)
+
+
+def examined(seen: Survey, most: int | None = None) -> int:
+    """Decode pictures at their lowest resolution; count the broken ones in the survey's tally.
+
+    Args:
+        seen: the headers.
+        most: number of pictures to decode, evenly spaced; None decodes all.
+
+    Returns:
+        The number of pictures that were decoded.
+    """
+    total = len(seen.headers)
+    count = total if most is None else min(total, most)
+    chosen = np.unique(np.linspace(0, max(0, total - 1), count).astype(int)).tolist()
+    places = seen.listing.places
+    for i, found in in_order(lambda i: image_file.check(*places[i]), chosen):
+        if isinstance(found, LowerboundError):
+            seen.tally.add(seen.listing.names[chosen[i]], found)
+    return len(chosen)
+
+
+def highest_value(*surveys: Survey) -> int | None:
+    """Return the highest value of all grey pictures of 16 bits; None where there are none.
+
+    Nothing in such a file tells how many of its bits a camera has used. One white for a whole
+    folder keeps its pictures comparable.
+    """
+    deep = [
+        place
+        for seen in surveys
+        for place, h in zip(seen.listing.places, seen.headers, strict=True)
+        if h.deep
+    ]
+    found = in_order(lambda place: image_file.highest(*place), deep)
+    found = [n for _, n in found if isinstance(n, int)]  # others are counted when decoded
+    return max(found, default=None)
 
 
 def gather(
@@ -276,6 +383,8 @@ def gather(
     channels: int | None = None,
     on_bad_file: str = "auto",
     resize: tuple[int, int] | None = None,
+    white: int | None = None,
+    all_frames: bool = False,
 ) -> Pictures:
     """Decode the pictures of a listing, in parallel and in its order, to 8 bits.
 
@@ -289,28 +398,49 @@ def gather(
             leaves out any number, "fail" stops at the first.
         resize: (height, width): every picture is scaled to cover it, then cut around its middle;
             None keeps their sizes.
+        white: as of `decoded`.
+        all_frames: as of `survey`.
 
     Raises:
         DataError: E083 or E085 for an unreadable file, E084 where there are too many of them.
         ResourceError: E301 where the pixels fit neither into memory nor on the disk.
     """
-    return decoded(survey(listing, on_bad_file), channels=channels, resize=resize)
+    seen = survey(listing, on_bad_file, all_frames)
+    return decoded(seen, channels=channels, resize=resize, white=white)
 
 
 def decoded(
-    seen: Survey, *, channels: int | None = None, resize: tuple[int, int] | None = None
+    seen: Survey,
+    *,
+    channels: int | None = None,
+    resize: tuple[int, int] | None = None,
+    white: int | None = None,
 ) -> Pictures:
-    """Decode the pictures whose headers were read, as `gather` does."""
+    """Decode the pictures whose headers were read, as `gather` does.
+
+    Args:
+        seen: the headers.
+        channels: as of `gather`.
+        resize: as of `gather`.
+        white: the value of white in grey pictures of 16 bits; None chooses the least of 8, 10,
+            12, 14 or 16 bits that holds the values of all of them.
+    """
     seen.tally.check()
+    highest = highest_value(seen)
+    usual = None if highest is None else image_file.white_for(highest)
+    white = white or usual
+    top = white or FULL
     deepest = channels or seen.channels
     shapes = [(*(resize or (h.height, h.width)), deepest) for h in seen.headers]
     store = scratch.room(sum(h * w * c for h, w, c in shapes))
+    places = seen.listing.places
 
     def pixels(i: int) -> NDArray[np.uint8]:
-        path = seen.listing.files[i]
+        path, page = places[i]
         if resize is not None:
-            return image_file.fitted(path, resize, deepest)
-        found = image_file.bytes_of(image_file.decode(path, deepest))
+            return image_file.fitted(path, resize, deepest, top, page)
+        whole = FULL if seen.headers[i].real else top
+        found = image_file.bytes_of(image_file.decode(path, deepest, page), whole)
         if found.shape != shapes[i]:
             raise files.refusal(path, FileNotFoundError(2, "it changed"))
         return found
@@ -325,20 +455,39 @@ def decoded(
         kept.append(i)
     seen.tally.check()
     left = seen.listing.chosen(kept)
-    notes = [*left.notes, *seen.tally.notes, *_remarks([seen.headers[i] for i in kept], resize)]
-    return Pictures(store, [shapes[i] for i in kept], left.names, left.labels, notes)
+    headers = [seen.headers[i] for i in kept]
+    notes = [
+        *left.notes,
+        *seen.tally.notes,
+        *replace(seen, headers=headers).notes,
+        *_of_depth(headers, highest, top),
+        *_of_size(headers, resize),
+    ]
+    unreadable = seen.tally.unreadable
+    sizes = [shapes[i] for i in kept]
+    # Where every picture has 8 bits, nothing was decided about white.
+    known = white if usual is not None else None
+    return Pictures(store, sizes, left.names, left.labels, unreadable, notes, known)
 
 
-def _remarks(headers: list[image_file.Header], resize: tuple[int, int] | None) -> list[str]:
-    """Return notes on changes that decoding made."""
-    frames, deep = (sum(getattr(h, name) for h in headers) for name in ("frames", "deep"))
+def _of_depth(headers: list[image_file.Header], highest: int | None, white: int) -> list[str]:
+    """Return notes on pictures that became 8 bits."""
+    deep, real = (sum(getattr(h, name) for h in headers) for name in ("deep", "real"))
     notes = []
-    if frames:
-        notes.append(
-            f"{counted(frames, 'picture')} with several frames or pages: the first is taken"
-        )
     if deep:
-        notes.append(f"{counted(deep, 'picture')} of 16 bits: rounded to 8")
+        full = white == FULL
+        told = "" if full else f" with values up to {highest:,}: white is {white:,}"
+        notes.append(f"{counted(deep, 'picture')} of 16 bits{told}: rounded to 8")
+    if deep and highest is not None and highest > white:
+        notes.append(f"values above {white:,}, the white of the training pictures, become white")
+    if real:
+        notes.append(f"{counted(real, 'picture')} of floating-point numbers: rounded to 8 bits")
+    return notes
+
+
+def _of_size(headers: list[image_file.Header], resize: tuple[int, int] | None) -> list[str]:
+    """Return notes on pictures that were scaled."""
+    notes = []
     if resize is not None:
         height, width = resize
         scaled = sum((h.height, h.width) != resize for h in headers)

@@ -1,7 +1,7 @@
 """Read the header and the pixels of one picture file, and write one.
 
-Only PNG, JPEG, WebP, TIFF and BMP are opened, whatever the suffix says; the size is read from the
-header and compared with a limit before a single pixel is unpacked.
+Only PNG, JPEG, WebP, TIFF, BMP and GIF are opened, whatever the suffix says; the size is read from
+the header and compared with a limit before a single pixel is unpacked.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from lowerbound.columns.arrow import place, snippet
 from lowerbound.errors import DataError, LowerboundError, UsageError
 from lowerbound.files.paths import check_plain, magic, readable
 from lowerbound.files.pictures import quiet
+from lowerbound.files.pictures.options import FULL
 from lowerbound.files.write import atomic_write
 
-FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF")
 MOST_PIXELS = 64_000_000  # of a picture: 64 Mpx
 MOST_WEBP = 2**28  # bytes: its decoder takes the whole file into memory
+WHITES = (255, 1023, 4095, 16383, FULL)  # white of 8, 10, 12, 14 and 16 bits
+_RESCALE = (
+    "scale all pictures by one factor, to whole numbers up to 65535 or to floats from 0 to 1"
+)
 _TURNED = (5, 6, 7, 8)  # orientations of EXIF that swap height and width
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
-_GREY = ("1", "L", "LA", "La", *_DEEP)
+_GREY = ("1", "L", "LA", "La", "F", *_DEEP)
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 # Raised by the decoders for bytes that are not a picture: they have no error class of their own.
 _BROKEN = (
@@ -50,6 +55,10 @@ _BROKEN = (
 )
 
 
+class _OutOfRange(ValueError):
+    """The values of the pixels have no known black and white."""
+
+
 class Header(NamedTuple):
     """The properties of a picture that its header tells.
 
@@ -57,15 +66,17 @@ class Header(NamedTuple):
         height: pixels, after the turn that EXIF asks for.
         width: pixels.
         channels: 1 for grey, 3 for colours.
-        deep: whether the pixels have 16 bits.
-        frames: whether there is more than one frame or page, of which the first is taken.
+        deep: whether the pixels are grey levels of 16 bits.
+        real: whether they are floating-point numbers.
+        frames: number of frames or pages, of which the first is taken.
     """
 
     height: int
     width: int
     channels: int
     deep: bool
-    frames: bool
+    real: bool
+    frames: int
 
 
 def header(path: Path) -> Header:
@@ -76,54 +87,112 @@ def header(path: Path) -> Header:
             E085 for one that is too large.
     """
     with _opened(path) as image:
-        width, height = image.size
-        # Of TIFF, pillow swaps height and width itself.
-        if image.format != "TIFF" and _orientation(image) in _TURNED:
-            height, width = width, height
-        frames = bool(getattr(image, "is_animated", False)) and image.format != "MPO"
-        return Header(height, width, _channels(image), image.mode in _DEEP, frames)
+        found = _header(image)  # before the count, which may go through all frames
+        return found._replace(frames=_frames(image))
 
 
-def check(path: Path) -> None:
-    """Check that a picture can be decoded to its end, at its lowest resolution.
-
-    Raises:
-        DataError: as `header`, and E083 where the file is cut short or damaged.
-    """
-    with _opened(path) as image:
-        image.draft(None, (1, 1))
-        image.load()
-        if image.mode in _DEEP:
-            _deep(image)
-
-
-def decode(path: Path, channels: int | None = None) -> NDArray[Any]:
-    """Return the pixels of a picture, rotated by its EXIF tag, with transparency on white.
-
-    Palettes, 1-bit, CMYK and the like become grey or RGB; of several frames or pages the first
-    is taken. Colours of 16 bits per channel come as 8 bits.
-
-    Args:
-        path: a PNG, JPEG, WebP, TIFF or BMP file.
-        channels: 1 or 3; None gives what the file has: 1 where it is grey, else 3.
-
-    Returns:
-        (H, W, C) uint8, or uint16 for grey pictures of 16 bits.
+def headers(path: Path) -> list[Header]:
+    """Read the header of each frame or page of a file, as if it were a file of its own.
 
     Raises:
         DataError: as `header`.
     """
     with _opened(path) as image:
+        found = []
+        for page in range(_frames(image)):
+            image.seek(page)
+            _check_size(image.size, path)
+            found.append(_header(image))
+        return found
+
+
+def _frames(image: Image.Image) -> int:
+    """Return the number of frames; those of MPO are previews and views of one photograph."""
+    return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+
+
+def _header(image: Image.Image) -> Header:
+    width, height = image.size
+    # Of TIFF, pillow swaps height and width itself.
+    if image.format != "TIFF" and _orientation(image) in _TURNED:
+        height, width = width, height
+    return Header(height, width, _channels(image), image.mode in _DEEP, image.mode == "F", 1)
+
+
+def check(path: Path, page: int = 0) -> None:
+    """Check that a picture can be decoded to its end, at its lowest resolution.
+
+    Args:
+        path: of the file.
+        page: of its frames or pages.
+
+    Raises:
+        DataError: as `header`, and E083 where the file is cut short or damaged.
+    """
+    with _opened(path, page) as image:
+        image.draft(None, (1, 1))
+        _array(_upright(image), None)
+
+
+def highest(path: Path, page: int = 0) -> int:
+    """Return the highest value of a grey picture of 16 bits.
+
+    The values of a TIFF file that states its 12 bits, or that 0 is white, reach 65535.
+
+    Raises:
+        DataError: as `header`.
+    """
+    with _opened(path, page) as image:
+        image.load()
+        tags = getattr(image, "tag_v2", {})
+        if image.mode not in _DEEP or tags.get(_BITS) == (12,) or tags.get(_PHOTOMETRIC) == 0:
+            return FULL
+        _deep(image)  # raises for values of more than 16 bits: the file is unreadable
+        return int(np.asarray(image).max(initial=0))
+
+
+def white_for(value: int) -> int:
+    """Return the least white of 8, 10, 12, 14 or 16 bits that is not below a value.
+
+    >>> white_for(4000), white_for(65535)
+    (4095, 65535)
+    """
+    return next(white for white in WHITES if white >= min(value, FULL))
+
+
+def decode(path: Path, channels: int | None = None, page: int = 0) -> NDArray[Any]:
+    """Return the pixels of a picture, rotated by its EXIF tag, with transparency on white.
+
+    Palettes, 1-bit, CMYK and the like become grey or RGB. Colours of 16 bits per channel come as
+    8 bits, and floating-point numbers from 0 to 1 as 16 bits; those of another range are refused,
+    because nothing tells their black and white.
+
+    Args:
+        path: a PNG, JPEG, WebP, TIFF, BMP or GIF file.
+        channels: 1 or 3; None gives what the file has: 1 where it is grey, else 3.
+        page: of the frames or pages of the file.
+
+    Returns:
+        (H, W, C) uint8, or uint16 for grey pictures of 16 bits or of floating-point numbers.
+
+    Raises:
+        DataError: as `header`.
+    """
+    with _opened(path, page) as image:
         return _array(_upright(image), channels)
 
 
-def fitted(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+def fitted(
+    path: Path, size: tuple[int, int], channels: int, white: int = FULL, page: int = 0
+) -> NDArray[np.uint8]:
     """Return a picture in 8 bits, scaled to cover `size` and cut around its middle.
 
     Args:
         path: as of `decode`.
         size: (height, width) of the result.
         channels: 1 or 3.
+        white: the value of white of pixels of 16 bits.
+        page: of the frames or pages of the file.
 
     Returns:
         (height, width, channels) uint8.
@@ -132,11 +201,12 @@ def fitted(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8
         DataError: as `header`.
     """
     height, width = size
-    with _opened(path) as image:
+    with _opened(path, page) as image:
         # A JPEG is decoded at a half, a quarter or an eighth where that leaves twice the size.
         side = 2 * max(size)
         image.draft(None, (side, side))
-        whole = Image.fromarray(_page(bytes_of(_array(_upright(image), channels))))
+        top = FULL if image.mode == "F" else white
+        whole = Image.fromarray(_page(bytes_of(_array(_upright(image), channels), top)))
         scale = min(whole.height / height, whole.width / width)
         h, w = height * scale, width * scale
         left, top = (whole.width - w) / 2, (whole.height - h) / 2
@@ -145,11 +215,17 @@ def fitted(path: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8
         return np.asarray(small).reshape(height, width, channels)
 
 
-def bytes_of(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return pixels of 16 bits as the nearest of 8 bits; those of 8 bits as they are."""
+def bytes_of(pixels: NDArray[Any], white: int = FULL) -> NDArray[np.uint8]:
+    """Return pixels of 16 bits as the nearest of 8 bits; those of 8 bits as they are.
+
+    Args:
+        pixels: uint8 or uint16.
+        white: the value of white of 16 bits; higher ones become white too.
+    """
     if pixels.dtype == np.uint8:
         return pixels
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    wide = np.minimum(pixels, white).astype(np.uint32)
+    return ((wide * 255 + white // 2) // white).astype(np.uint8)
 
 
 def encode(path: Path, pixels: NDArray[Any], *, overwrite: bool = False) -> None:
@@ -233,7 +309,7 @@ def _page(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path, page: int = 0) -> Iterator[Image.Image]:
     """Open a picture whose header is within the limits, and turn failures into our errors."""
     check_plain(path)
     with readable(path), path.open("rb") as file:
@@ -242,8 +318,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                 _check_webp(file, path)
                 with Image.open(file, formats=FORMATS) as image:
                     _check_size(image.size, path)
-                    if image.mode == "F":
-                        raise _broken(path, "its pixels are floating-point numbers")
+                    if page:
+                        image.seek(page)
+                        _check_size(image.size, path)
                     yield image
         except LowerboundError:
             raise
@@ -251,6 +328,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             raise _broken(path, _seems(path)) from error
         except Image.DecompressionBombError as error:
             raise _too_large(path, str(error)[:100]) from error
+        except _OutOfRange as error:
+            raise _broken(path, str(error), _RESCALE) from error
         except _BROKEN as error:
             raise _broken(path, _reason(error)) from error
 
@@ -291,11 +370,13 @@ def _too_large(path: Path, what: str) -> DataError:
     )
 
 
-def _broken(path: Path, why: str) -> DataError:
+def _broken(
+    path: Path, why: str, fix: str = "open it in a viewer, save it again as PNG, or remove it"
+) -> DataError:
     return DataError(
         "E083",
         f"{place(path)} cannot be read as a picture: {why}",
-        fix="open it in a viewer, save it again as PNG, or remove it",
+        fix=fix,
         path=str(path),
         reason=why,
     )
@@ -314,7 +395,8 @@ def _reason(error: BaseException) -> str:
     told = str(error).strip()
     if isinstance(error, MemoryError):
         return "there is not enough memory for it"
-    if "truncated" in told.lower() or isinstance(error, EOFError):
+    short = "truncated", "missing dimensions"  # TIFF has its sizes at the end, or anywhere
+    if any(word in told.lower() for word in short) or isinstance(error, EOFError):
         return "it is cut short"
     return snippet(told.splitlines()[0] if told else type(error).__name__, 80)[1:-1]
 
@@ -336,6 +418,9 @@ def _channels(image: Image.Image) -> int:
     """Return 1 for grey pictures, also those by a palette of greys, and else 3."""
     if image.mode in _GREY:
         return 1
+    if image.format == "GIF" and image.tell():  # pillow gives colours to all but the first frame
+        seen = np.asarray(_on_white(image).convert("RGB"))
+        return 1 if (seen == seen[..., :1]).all() else 3
     if image.mode != "P" or image.palette is None:
         return 3
     colours = np.frombuffer(image.palette.tobytes(), np.uint8)
@@ -348,8 +433,8 @@ def _channels(image: Image.Image) -> int:
 def _array(image: Image.Image, channels: int | None) -> NDArray[Any]:
     """Return (H, W, C) for a loaded picture of any mode."""
     channels = channels or _channels(image)
-    if image.mode in _DEEP:
-        deep = _deep(image)
+    if image.mode in (*_DEEP, "F"):
+        deep = _real(image) if image.mode == "F" else _deep(image)
         return deep if channels == 1 else np.repeat(deep, 3, -1)
     if image.mode in _ALPHA or "transparency" in image.info:
         image = _on_white(image)
@@ -360,10 +445,9 @@ def _array(image: Image.Image, channels: int | None) -> NDArray[Any]:
 def _deep(image: Image.Image) -> NDArray[Any]:
     """Return (H, W, 1) uint16 for grey pictures of 16 bits, or of 32 that hold no more."""
     values, tags, white = np.asarray(image), getattr(image, "tag_v2", {}), np.iinfo(np.uint16).max
-    if values.min(initial=0) < 0:
-        raise ValueError("some of its pixels are negative")
-    if values.max(initial=0) > white:
-        raise ValueError("its pixels have more than 16 bits")
+    low, high = values.min(initial=0), values.max(initial=0)
+    if low < 0 or high > white:
+        raise _OutOfRange(f"its values go from {low} to {high}: more than 16 bits hold")
     if tags.get(_BITS) == (12,):  # pillow does not scale the stored values of TIFF
         values = np.rint(values * (white / 4095))
     deep = values.astype(np.uint16)[..., None]
@@ -371,6 +455,19 @@ def _deep(image: Image.Image) -> NDArray[Any]:
         deep = white - deep
     clear = image.info.get("transparency")
     return deep if clear is None else np.where(deep == clear, white, deep).astype(np.uint16)
+
+
+def _real(image: Image.Image) -> NDArray[np.uint16]:
+    """Return (H, W, 1) uint16 for floating-point numbers from 0 to 1."""
+    values = np.asarray(image)
+    if not np.isfinite(values).all():
+        raise _OutOfRange("some floating-point pixels are NaN or infinite")
+    low, high = float(values.min(initial=0)), float(values.max(initial=0))
+    if low < 0 or high > 1:
+        raise _OutOfRange(f"its floating-point pixels go from {low:.3g} to {high:.3g}")
+    if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # 0 is white
+        values = 1 - values
+    return np.rint(values * np.float64(FULL)).astype(np.uint16)[..., None]
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lowerbound.files.arrays import PictureNative
 from lowerbound.files.data import Images
+from lowerbound.files.pictures.bad_files import alone
 from lowerbound.files.pictures.folders import Survey, decoded, pictures_in, survey
 from lowerbound.files.pictures.options import Wanted
 
@@ -27,12 +29,14 @@ def read(
     """
     listing = pictures_in(data)
     total = len(listing.files)
-    # Of a single file, the reason is worth more than a count.
-    policy = "fail" if total == 1 and wanted.on_bad_file == "auto" else wanted.on_bad_file
-    seen = survey(listing.first(rows), policy)
+    policy = alone(total, wanted.on_bad_file)
+    seen = survey(listing.first(rows), policy, wanted.all_frames)
+    if wanted.all_frames:
+        total = seen.tally.total if rows is None else total
+        seen = replace(seen, listing=seen.listing.first(rows), headers=seen.headers[:rows])
     seen.tally.check()
     size, notes = _size(seen, wanted)
-    found = decoded(seen, channels=wanted.channels, resize=size)
+    found = decoded(seen, channels=wanted.channels, resize=size, white=wanted.white)
     pixels = found.stacked()
     if pixels.shape[-1] == 1:
         pixels = pixels[..., 0]
@@ -45,6 +49,9 @@ def read(
         total=total,
         files=tuple(found.names),
         labels=tuple(found.labels),
+        unreadable=found.unreadable,
+        white=found.white,
+        all_frames=wanted.all_frames,
     )
 
 

@@ -50,6 +50,32 @@ class StandardNormal(nn.Module):
         return Independent(cells, len(self.shape), validate_args=False)
 
 
+class StandardNormalMap(nn.Module):
+    """p(z) = N(0, I) of maps whose size is that of the state: (B, D, H, W) -> (B, C, H, W).
+
+    Args:
+        channels: C.
+
+    >>> StandardNormalMap(3)(torch.zeros(2, 0, 4, 5)).mean.shape
+    torch.Size([2, 3, 4, 5])
+    """
+
+    zero: Tensor
+    one: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+        self.register_buffer("one", torch.ones(()), persistent=False)
+
+    def forward(self, h: Tensor) -> Independent:
+        """Return N(0, I) for every row of h."""
+        shape = h.shape[0], self.channels, *h.shape[2:]
+        cells = UnitNormal(self.zero.expand(shape), self.one.expand(shape))
+        return Independent(cells, len(shape) - 1, validate_args=False)
+
+
 class LearnedNormal(nn.Module):
     """p(z) = N(mu, sigma^2) with learned mu and sigma, the same for every row.
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lowerbound.errors import UsageError
 from lowerbound.nn.networks.mlp import SILU, Nonlinearity
 
 
@@ -208,6 +209,30 @@ class EmptyImageState(nn.Module):
     def forward(self, context: Tensor | None, batch: int) -> Tensor:
         """Return (batch, 0, H, W) on the model's device."""
         return self.anchor.expand(batch, *self.anchor.shape)
+
+
+class SizedImageState(nn.Module):
+    """First state without channels, (B, 0, H, W), whose size is that of the context.
+
+    The context of a model of pictures of any size tells nothing but this size.
+
+    >>> SizedImageState()(torch.zeros(3, 0, 4, 5), 3).shape
+    torch.Size([3, 0, 4, 5])
+    """
+
+    def forward(self, context: Tensor | None, batch: int) -> Tensor:
+        """Return (batch, 0, H, W).
+
+        Raises:
+            UsageError: E247 without a context.
+        """
+        if context is None:
+            raise UsageError(
+                "E247",
+                "this model needs the size of a picture as its context, and none was given",
+                fix="lowerbound encode M.vae PICTURES --out LATENTS",
+            )
+        return context[:, :0]
 
 
 class PlainResidualBlock(nn.Module):

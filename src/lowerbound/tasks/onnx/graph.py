@@ -115,8 +115,10 @@ def exportable(trained: Model, allow_collapsed: bool = False) -> TableCoding:
         raise UsageError(
             "E246",
             f"a model of the recipe {trained.recipe.name!r} cannot be exported to ONNX: "
-            + ("it models pictures" if trained.coding.shape else "its rows need a context"),
-            fix="fit with --recipe table",
+            + ("it models pictures" if trained.holds == "pictures" else "its rows need a context"),
+            fix="--onnx-encoder FILE --onnx-decoder FILE"
+            if trained.encodes
+            else "fit with --recipe table",
         )
     verdict = trained.facts.get("health", {}).get("verdict")
     if verdict == "collapsed" and not allow_collapsed:

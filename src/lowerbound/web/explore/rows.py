@@ -91,13 +91,12 @@ def check(model: Any) -> None:
     """Check that a model scores rows.
 
     Raises:
-        UsageError: E270 for a model that restores pictures.
+        UsageError: E270 for a model that restores or encodes pictures.
     """
     if model.command:
         raise UsageError(
             "E270",
-            f"a model that restores pictures, as by `lowerbound {model.command}`, scores no rows "
-            "to explore",
+            f"a model for `lowerbound {model.command}` scores no rows to explore",
             fix=f"lowerbound {model.command} M.vae PICTURES --out made",
         )
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lowerbound.errors import LowerboundError, UsageError
+from lowerbound.tasks import before_after
 from lowerbound.web.values import Numbers, rows_at, values_of
 
 # Rows that each part looks at: together they keep a report of 100,000 rows within ten seconds.
@@ -54,6 +55,7 @@ class Measured:
         traversals: for each latent, decoded rows or pictures from its low to its high end.
         directions: whether `traversals` are along the main directions of all latents together.
         pictures: further pictures by name: samples, originals and reconstructions.
+        examples: pictures before and after, of a model that restores or encodes them, or None.
         skipped: why a part is not there, by its name.
         seconds: the time that each part took.
     """
@@ -77,6 +79,7 @@ class Measured:
     traversals: dict[int, Any] = field(default_factory=dict)
     directions: bool = False
     pictures: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
+    examples: before_after.Examples | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -106,17 +109,14 @@ def measure(
         seed: of all random choices.
 
     Raises:
-        UsageError: E270 for a model that restores pictures.
+        UsageError: E270 for a model that restores pictures, and data that are no picture files.
     """
-    if model.command:
-        raise UsageError(
-            "E270",
-            f"there is no report on a model that restores pictures, as by `lowerbound "
-            f"{model.command}`",
-            fix="lowerbound doctor M.vae tells how well it restores held-out pictures",
-        )
     found = Measured(model, model.holds)
     work = _Work(found, seed)
+    if model.command:
+        if data is not None:
+            work.restore(data)
+        return found
     given = None
     if data is not None:
         given = model.some(data, rows or SCORED[found.holds], seed=seed)
@@ -153,6 +153,15 @@ class _Work:
 
     def _some(self, frame: Any, most: int) -> Any:
         return self.model.some(frame, most, seed=self.seed).frame
+
+    def restore(self, data: Any) -> None:
+        """Show pictures before and after; `data` may be `before_after.Examples`."""
+        began = time.monotonic()
+        if not isinstance(data, before_after.Examples):
+            data = before_after.examples(self.model, data, seed=self.seed)
+        self.found.examples = data
+        self.found.origin, self.found.total = data.origin, data.total
+        self.found.seconds["pictures"] = time.monotonic() - began
 
     def score(self, frame: Any) -> None:
         """Score the rows."""

@@ -21,6 +21,7 @@ _PICTURED = 8  # of those of pictures
 _THUMBNAILS = 400
 _TILES = 20  # thumbnails side by side in their sheet
 _SMALL = 28  # pixels of a thumbnail
+_WHOLE = 256  # pixels of a picture that is shown before and after
 
 
 def build(
@@ -43,7 +44,7 @@ def build(
         made: how the report was made, such as the command, by name.
 
     Raises:
-        UsageError: E270 for a model that restores pictures.
+        UsageError: E270 for a model that restores pictures, and data that are no picture files.
     """
     return render(measure(model, data, learned=learned, rows=rows, seed=seed), made or {})
 
@@ -70,6 +71,7 @@ def render(found: Measured, made: Mapping[str, str]) -> str:
         highest=_highest(found),
         latents=_latents(found),
         pictures=_pictures(found),
+        restored=_restored(found),
         made=_made(found, made),
         css=colours.read_text("utf-8") + here.joinpath("page.css").read_text("utf-8"),
         scripts=[here.joinpath(name).read_text("utf-8") for name in ("vega.js", "page.js")],
@@ -201,6 +203,25 @@ def _pictures(found: Measured) -> dict[str, str]:
         both = np.concatenate([first, found.pictures["reconstructions"]])
         made["reconstructions"] = pixels.address(pixels.sheet(pixels.reduced(both), len(first)))
     return made
+
+
+def _restored(found: Measured) -> list[dict[str, Any]]:
+    """Return pictures before and after as data addresses: whole, and in detail."""
+    if found.examples is None:
+        return []
+    return [
+        {
+            "name": each.name,
+            "told": each.told,
+            "whole": [_address(page) for page in each.whole],
+            "detail": [pixels.address(page) for page in each.detail],
+        }
+        for each in found.examples.shown
+    ]
+
+
+def _address(page: Any) -> str:
+    return pixels.address(pixels.reduced(page[None], _WHOLE)[0])
 
 
 def _thumbnails(found: Measured) -> dict[str, Any]:

@@ -42,14 +42,20 @@ def verdict(found: Measured) -> dict[str, Any]:
     learned = facts.get("split", {}).get("train")
     rows = facts.get("rows")
     told = []
-    if rows:
+    if found.model.command:  # its rows are crops, and it has no scores
+        told.append(
+            f"It learned from crops of the pictures of {facts.get('origin', 'a folder')}, for the "
+            f"command lowerbound {found.model.command}."
+        )
+        told += [_begun(line.removeprefix("OK: ")) for line in health.get("lines", [])[-1:]]
+    elif rows:
         columns = f" with {len(found.model.columns):,} columns" if found.model.columns else ""
         told.append(
             f"It learned what is usual from {rows:,} {unit} of {facts.get('origin', 'a table')}"
             f"{columns}"
             + (f": {learned:,} to learn from, the others to check it." if learned else ".")
         )
-    if health:
+    if health and not found.model.command:
         active, latent = health["active"], health["latent"]
         codes = any(level.get("perplexity") is not None for level in health.get("levels", ()))
         what = "codes" if codes else "numbers"
@@ -65,12 +71,13 @@ def verdict(found: Measured) -> dict[str, Any]:
             "learned them by heart."
         )
     alarm = found.model.alarm
-    if np.isfinite(alarm.threshold):
+    if np.isfinite(alarm.threshold) and not found.model.command:
         told.append(
             f"It raises an alarm for {share(alarm.rate)} of usual {unit} (between "
             f"{share(alarm.low)} and {share(alarm.high)})."
         )
-    if known := len(found.model.calibration.scores):
+    known = 0 if found.model.command else len(found.model.calibration.scores)
+    if known:
         told.append(
             f"Its p-values come from {known:,} {unit} that were put aside, so that none is below "
             f"{1 / (known + 1):.2g}."
@@ -81,7 +88,7 @@ def verdict(found: Measured) -> dict[str, Any]:
         "state": state,
         "headline": headline,
         "told": told,
-        "doubt": doubts[0].partition(": ")[2] if doubts else "",
+        "doubt": _begun(doubts[0].partition(": ")[2]) if doubts else "",
         "lines": lines,
     }
 
@@ -100,6 +107,28 @@ def looked_at(found: Measured) -> str:
     return (
         f"{seen:,} of the {found.total:,} {unit} of {found.origin}, drawn at random, were scored: "
         f"the most unusual ones may be among the others. -n {found.total} scores all."
+    )
+
+
+def _begun(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def shown(found: Measured) -> str:
+    """Return how many pictures are shown before and after."""
+    assert found.examples is not None, "pictures are of data"
+    seen, total = len(found.examples.shown), found.total
+    told = f"{seen:,} of {total:,} pictures" if seen < total else f"All {seen:,} pictures"
+    return f"{told} of {found.origin}"
+
+
+def restored(found: Measured) -> str:
+    """Return what the pictures before and after show."""
+    third = "how far it is off" if found.model.encodes else "how unsure the model is"
+    how = "decoded from its latents" if found.model.encodes else "as the model makes it"
+    return (
+        f"{shown(found)}: each as given, {how}, and {third} (brighter is more). Below, "
+        "the outlined detail, where this is most."
     )
 
 

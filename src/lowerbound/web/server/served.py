@@ -53,7 +53,8 @@ class Served:
                 "E262",
                 f"a model of pictures (recipe {model.recipe.name!r}) is not served: requests are "
                 "rows of a table",
-                fix="lowerbound score M.vae PICTURES --out scores.csv",
+                fix=f"lowerbound {model.command or 'score'} M.vae PICTURES --out "
+                + ("made" if model.command else "scores.csv"),
             )
         known = {column["name"]: column["kind"] for column in model.columns}
         required = [column["name"] for column in model.columns if column["required"]]
