@@ -14,7 +14,7 @@ from lowerbound.files.data import Data, Whole
 from lowerbound.files.paths import named
 from lowerbound.files.pictures.bad_files import POLICIES
 from lowerbound.files.pictures.options import Wanted
-from lowerbound.files.read import walk
+from lowerbound.files.read import may_be_cells, walk
 from lowerbound.files.torch_datasets import is_torch_dataset
 
 if TYPE_CHECKING:
@@ -22,14 +22,16 @@ if TYPE_CHECKING:
     from lowerbound.tasks.trained import Model
 
 
-def wanted(size: object = None, on_bad_file: str | None = None) -> Wanted:
-    """Read --size and --on-bad-file.
+def wanted(
+    size: object = None, on_bad_file: str | None = None, layer: str | None = None
+) -> Wanted:
+    """Read --size, --on-bad-file and --layer.
 
     Raises:
         UsageError: E231 for an invalid size, E241 for an unknown policy.
     """
     chosen = None if size is None else parsing.size(size, "--size")
-    return Wanted(chosen, on_bad_file=_policy(on_bad_file))
+    return Wanted(chosen, on_bad_file=_policy(on_bad_file), layer=layer or "")
 
 
 def wanted_by(trained: Model, on_bad_file: str | None = None) -> Wanted:
@@ -64,12 +66,18 @@ def _policy(text: str | None) -> str:
     return text
 
 
-def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
-    """Raise an error for flags of a fit that do not apply to the recipe.
+def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None, data: object = None) -> None:
+    """Raise an error for flags of a fit that do not apply to the recipe or the data.
 
     Raises:
         UsageError: E236.
     """
+    if how.layer and not may_be_cells(data):
+        raise UsageError(
+            "E236",
+            f"--layer {how.layer} is of an AnnData, and the data are not",
+            fix="leave --layer out",
+        )
     restores = recipe.restoration is not None
     if targets is not None and not restores:
         known = import_module("lowerbound.recipes").RECIPES.items()

@@ -72,6 +72,7 @@ class Data(ABC):
         start: the index of the first row in the data that these rows are a part of.
         files: the file of each row, where each row has its own file.
         labels: the label of each row, such as the folder of its file.
+        layer: the layer of an AnnData that was asked for, or "".
     """
 
     native: Native = field(default_factory=ArrowNative)
@@ -80,6 +81,7 @@ class Data(ABC):
     start: int = 0
     files: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    layer: str = ""
 
     examples: ClassVar[str] = "rows"  # the plural noun for what a model learns from
 
@@ -127,6 +129,14 @@ class Data(ABC):
     def only(self, names: Collection[str]) -> Data:
         """Return the data without reading columns other than `names`, where that saves time."""
         return self
+
+    def selected(self, names: Sequence[str]) -> Data:
+        """Return the rows with these columns alone, in this order.
+
+        Raises:
+            DataError: E027 where the rows are images.
+        """
+        return self.whole().to_table().selected(names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +262,10 @@ class Table(Columnar):
         """Return these rows followed by those of `others`."""
         return replace(self, table=pa.concat_tables([self.table, *(o.table for o in others)]))
 
+    def selected(self, names: Sequence[str]) -> Self:
+        """Return the rows with these columns alone."""
+        return replace(self, table=self.table.select(list(names)))
+
     def compact(self) -> Self:
         """Return the same rows with each column in one block of memory."""
         return replace(self, table=self.table.combine_chunks())
@@ -346,6 +360,12 @@ class Matrix(Columnar):
     def renamed(self, names: tuple[str, ...]) -> Self:
         """Return the same rows with other names for the features."""
         return replace(self, columns=names)
+
+    def selected(self, names: Sequence[str]) -> Self:
+        """Return the rows with these features alone."""
+        place = {name: i for i, name in enumerate(self.columns)}
+        at = [place[name] for name in names]
+        return replace(self, matrix=self.matrix[:, at].tocsr(), columns=tuple(names))
 
     def to_table(self) -> Table:
         """Return the matrix as dense columns of real numbers."""
