@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -13,17 +12,18 @@ from torch import Tensor, nn
 
 from lowerbound import noise
 from lowerbound.coding.context import annotation, levels_of
-from lowerbound.coding.rows import Batch, Rows, tile_of, tiles
+from lowerbound.coding.rows import Rows, tile_of, tiles
 from lowerbound.columns.arrow import listed
 from lowerbound.errors import UsageError, nearest
 from lowerbound.files.data import Columnar, Data
-from lowerbound.nn.trace import Trace, from_posterior, replay
-from lowerbound.tasks.expression import At
+from lowerbound.nn.trace import Trace, replay
+from lowerbound.tasks.expression import At, posterior_draws
 from lowerbound.tasks.finite import using
 from lowerbound.tasks.metrics import ONCE, TILE
 
 MOST = 20_000  # cells of a group that are looked at
 _GENES = 512  # whose quantiles are computed together
+_LEAST_Z, _MOST_Z = 1000, 50  # draws of z of a group at least, and of a cell at most
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Comparison:
         pseudocount: is added to the rates of both groups, so that genes that are hardly expressed
             do not have large fold changes; in the unit of the rates, counts per cell of the
             library size at which they are compared.
-        draws: pairs of cells that are compared.
+        draws: draws of the mean rates of both groups.
         seed: of all draws.
 
     Raises:
@@ -44,7 +44,7 @@ class Comparison:
 
     delta: float = 0.25
     pseudocount: float = 0.1
-    draws: int = 2000
+    draws: int = 1000
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,10 +63,10 @@ class Changes(NamedTuple):
     """The changes of genes from the second group to the first, (genes,) each.
 
     Attributes:
-        lfc: the median of the log2 fold change over pairs of cells.
+        lfc: the median of the log2 fold change of the mean rate over draws.
         low: its quantile of 2.5 %.
         high: its quantile of 97.5 %.
-        probability: the share of pairs whose log2 fold change is beyond +-delta.
+        probability: the share of draws whose log2 fold change is beyond +-delta.
         bayes_factor: the natural logarithm of the odds of this probability.
         false_discovery_rate: the expected share of genes without such a change among this gene and
             all with a higher probability.
@@ -83,17 +83,19 @@ class Changes(NamedTuple):
 
 
 def changes(model: nn.Module, first: Rows, second: Rows, at: At, test: Comparison) -> Changes:
-    """Compare the rates of two groups of cells, by pairs of posterior draws.
+    """Compare the mean rates of two groups of cells.
 
-    A pair is a random cell of each group, with a draw of z from the posterior of each, decoded at
-    the context of `at`. The log2 fold changes of all pairs are the posterior of the change between
-    a cell of the first group and one of the second ("change" mode of scvi-tools). The expected
-    false discovery rate of a list of genes is the mean of their posterior probabilities of no
-    change. There are no p-values.
+    A draw of the mean rate of a group has a random weight for each cell and a draw of z from the
+    posterior of each, decoded at the context of `at` (the Bayesian bootstrap): it knows how much
+    cells and their latents differ, so that a gene that varies within both groups alike is no
+    change. Means are compared, and not pairs of cells as in the "change" mode of scvi-tools, of
+    which most differ in any tissue of several types. The expected false discovery rate of a list
+    of genes is the mean of their posterior probabilities of no change. There are no p-values.
 
     References:
         Boyeau, Lopez, Regier, Gayoso, Jordan & Yosef, "Deep generative models for detecting
         differential expression in single cells", 2019, https://doi.org/10.1101/794289
+        Rubin, "The Bayesian bootstrap", 1981, https://doi.org/10.1214/aos/1176345338
 
     Args:
         model: a module with ``forward(x, trace, context)``, of counts.
@@ -103,54 +105,48 @@ def changes(model: nn.Module, first: Rows, second: Rows, at: At, test: Compariso
         test: what is tested.
     """
     with using(model):
-        pairs = [
-            _draws(model, rows, at, test, name)
+        means = [
+            _means(model, rows, at, test, name)
             for name, rows in (("first", first), ("second", second))
         ]
-        ratios, sums = [], []
-        for both in zip(*pairs, strict=True):
-            one, other = (torch.log2(rate + test.pseudocount) for rate in both)
-            ratios.append((one - other).float().cpu().numpy())
-            sums.append(np.stack([rate.double().sum(0).cpu().numpy() for rate in both]))
-    return _summary(np.concatenate(ratios), np.stack(sums).sum(0) / test.draws, test)
-
-
-def _draws(model: nn.Module, rows: Rows, at: At, test: Comparison, name: str) -> Iterator[Tensor]:
-    """Yield the rates of random cells at one draw of z each, tile by tile.
-
-    The tiles of both groups have the same size, which depends on the number of genes alone.
-    """
-    device = next(model.parameters()).device
-    source = noise.generator("differential", name, test.seed)
-    chosen = torch.randint(len(rows), (test.draws,), generator=source)
-    lent = noise.generator("differential", "z", name, test.seed, device=device)
-    size = tile_of(rows, TILE, ONCE)
-    for some in chosen.split(size):
-        batch = rows.take(some).to(device)
-        yield _rates(model, batch, at, lent)
+    return _summary(means[0], means[1], test)
 
 
 @torch.no_grad()
-def _rates(model: nn.Module, batch: Batch, at: At, source: torch.Generator) -> Tensor:
-    assert batch.context is not None, "counts have a context"
-    trace = Trace(from_posterior(noise.Stream(source)), len(batch.x), decode=False)
-    model(batch.x, trace, batch.context)
-    z = {name: site.z for name, site in trace.sites.items()}
-    context = at.context(batch.context)
-    return at.rates(model(None, Trace(replay(z), len(batch.x)), context), context)
+def _means(model: nn.Module, rows: Rows, at: At, test: Comparison, name: str) -> Tensor:
+    """Return draws of the mean rates of a group, (draws, genes)."""
+    device = next(model.parameters()).device
+    source = noise.generator("differential", name, test.seed, device=device)
+    each = min(_MOST_Z, -(-_LEAST_Z // len(rows)))
+    total = torch.zeros((), device=device)
+    weights = torch.zeros(test.draws, 1, device=device)
+    for part, real in tiles(rows, tile_of(rows, TILE, ONCE)):
+        batch = part.to(device)
+        assert batch.context is not None, "counts have a context"
+        context = at.context(batch.context)
+        weight = torch.empty(test.draws, real, device=device).exponential_(generator=source)
+        chosen = torch.randint(each, weight.shape, generator=source, device=device)
+        weights = weights + weight.sum(1, keepdim=True)
+        for number, z in enumerate(posterior_draws(model, batch, each, test.seed)):
+            px = model(None, Trace(replay(z), len(batch.x)), context)
+            total = total + weight.where(chosen == number, 0.0) @ at.rates(px, context)[:real]
+    return (total / weights).float().cpu()
 
 
-def _summary(ratios: NDArray[np.float32], rates: NDArray[np.float64], test: Comparison) -> Changes:
-    """Return the summary of log2 fold changes, (draws, genes)."""
-    draws, genes = ratios.shape
-    quantiles = np.empty((3, genes))
+def _summary(first: Tensor, second: Tensor, test: Comparison) -> Changes:
+    """Return the summary of draws of the mean rates of both groups, (draws, genes) each."""
+    draws, genes = first.shape
+    quantiles, beyond = np.empty((3, genes)), np.empty(genes)
     for start in range(0, genes, _GENES):
         some = slice(start, start + _GENES)
-        quantiles[:, some] = np.quantile(ratios[:, some], [0.5, 0.025, 0.975], axis=0)
-    beyond = (np.abs(ratios) > test.delta).sum(0)
+        one, other = (torch.log2(rate[:, some] + test.pseudocount) for rate in (first, second))
+        ratios = (one - other).numpy()
+        quantiles[:, some] = np.quantile(ratios, [0.5, 0.025, 0.975], axis=0)
+        beyond[some] = (np.abs(ratios) > test.delta).sum(0)
     probability = beyond / draws
-    # Half a pair more on either side: the odds of all or of none are finite.
+    # Half a draw more on either side: the odds of all or of none are finite.
     odds = np.log(beyond + 0.5) - np.log(draws - beyond + 0.5)
+    rates = np.stack([rate.double().mean(0).numpy() for rate in (first, second)])
     return Changes(*quantiles, probability, odds, expected_false_discoveries(probability), rates)
 
 

@@ -776,16 +776,16 @@ class Model(TrainedState):
         group2: str | None = None,
         *,
         batch: object = None,
-        draws: int = 2000,
+        draws: int = 1000,
         delta: float = 0.25,
         seed: int = 0,
     ) -> pa.Table:
         """Compare the expression of every gene between two groups of cells.
 
-        Pairs of posterior draws, of a random cell of each group, give the log2 fold change of
-        every gene from `group2` to `group1`, the probability that it is beyond +-`delta`, and the
-        expected false discovery rate of a list of genes. These are posterior probabilities under
-        the model, not p-values.
+        Posterior draws of the mean rates of both groups give the log2 fold change of every gene
+        from `group2` to `group1`, the probability that it is beyond +-`delta`, and the expected
+        false discovery rate of a list of genes. These are posterior probabilities under the
+        model, not p-values.
 
         References:
             Boyeau et al., "Deep generative models for detecting differential expression in single
@@ -797,7 +797,7 @@ class Model(TrainedState):
             group1: a group.
             group2: the group it is compared with; None for all other cells that have one.
             batch: decode both groups at this batch, see `expression`; None at each cell's own.
-            draws: number of pairs.
+            draws: draws of the mean rates.
             delta: smallest log2 fold change of interest.
             seed: seed of the draws.
 

@@ -37,9 +37,9 @@ def differential(  # noqa: PLR0913 - the arguments are the command's flags
 ) -> Result:
     """Find the genes whose expression differs between two groups of cells.
 
-    Pairs of cells, one of each group, are drawn with their posteriors. A gene's log2 fold change
-    and the probability that it matters are those of these pairs: posterior probabilities under
-    the model, not p-values.
+    The mean rates of both groups are drawn from the posteriors of their cells. A gene's log2 fold
+    change and the probability that it matters are those of these draws: posterior probabilities
+    under the model, not p-values.
 
     Examples:
         lowerbound differential m.vae x.h5ad --groupby type --group B --out genes.csv
@@ -54,7 +54,7 @@ def differential(  # noqa: PLR0913 - the arguments are the command's flags
         batch: compare as if all cells were of this batch, such as lima or site=lima; by default
             each in its own. Repeat it for more covariates.
         delta: the smallest log2 fold change that matters (default 0.25).
-        draws: the number of pairs (default 2000).
+        draws: draws of the mean rates of both groups (default 1000).
         seed: the random seed; the same seed gives the same numbers.
         rename: rename a column of the data to the name in the model; repeat it for more.
         overwrite: replace an earlier output.
@@ -67,7 +67,7 @@ def differential(  # noqa: PLR0913 - the arguments are the command's flags
     work = import_module("lowerbound.cli.work.reconstruct")  # imports torch
     clock, target = Clock(), check_table_target(out, overwrite, data)
     asked = {
-        "draws": 2000 if draws is None else parsing.at_least(draws, 10, "--draws"),
+        "draws": 1000 if draws is None else parsing.at_least(draws, 10, "--draws"),
         "delta": 0.25 if delta is None else parsing.number(delta, "--delta"),
         "seed": 0 if seed is None else parsing.at_least(seed, 0, "--seed"),
     }
