@@ -318,6 +318,7 @@ def test_inspect_lists_the_few_values_that_are_not_counts(here):
     result = commands.inspect("odd.h5ad", drop="gene1,gene2")
     found = [(p["column"], p["values"][0]["row"]) for p in result.facts["problems"]]
     assert found == [("gene5", 4), ("gene7", 9)]
-    assert result.next == "lowerbound fit odd.h5ad --recipe counts --drop gene1,gene2"
+    told = "lowerbound fit odd.h5ad --recipe counts --batch site --drop gene1,gene2"
+    assert result.next == told
     with pytest.raises(UsageError):
         commands.inspect("odd.h5ad", drop="gene1,gene99")

@@ -71,10 +71,10 @@ def test_all_cells_get_calibrated_labels(model):
     right = np.array(table["label"].to_pylist()) == truth
     assert right.mean() > 0.75
     codes = np.array([KINDS.index(name) for name in truth])
-    assert calibration_error(p, codes) < 0.1
+    assert calibration_error(p, codes) < 0.05
     facts = model.facts["labels"]
     assert facts["rows"] > 10
-    assert 0.13 < facts["temperature"] < 7.5
+    assert 0.05 < facts["temperature"] < 1
     np.testing.assert_array_equal(
         model.label_probabilities(new)["probability"], table["probability"]
     )
@@ -86,7 +86,8 @@ def test_labels_need_not_be_there_and_are_not_seen_by_the_encoder(model):
     without = new.drop(columns="kind")
     np.testing.assert_array_equal(model.embed(named), model.embed(without))
     scores = model.anomaly_score(named) - model.anomaly_score(without)
-    assert (scores > -1e-4).all()  # a label is one more thing to expect
+    assert (scores > -0.1).all()  # a label is one more thing to expect; draws differ a little
+    assert scores.mean() > 0.1
     wrong = new.assign(kind=np.roll(truth, 1))
     assert model.anomaly_score(wrong).mean() > model.anomaly_score(named).mean()
     strange = new.assign(kind="monocyte")
@@ -145,7 +146,7 @@ def test_labels_survive_saving_and_the_commands_write_them(tmp_path, monkeypatch
     few = ["--recipe", "counts", "--labels", "kind", "--preset", "fast", "--max-epochs", "3"]
     assert main(["fit", "cells.parquet", *few, "--out", "m.vae", "-q"]) == 0
     assert main(["label", "m.vae", "cells.parquet", "--out", "labels.csv"]) == 0
-    assert "expected calibration error" in capsys.readouterr().out
+    assert "expected calibration error" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv("labels.csv")
     assert list(table.columns) == ["row", "label", "probability", *KINDS]
     model = lowerbound.load("m.vae")

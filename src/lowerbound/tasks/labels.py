@@ -100,12 +100,22 @@ def label_logits(model: nn.Module, rows: Rows, draws: int = 25, seed: int = 0) -
 
 
 def probabilities(logits: Tensor, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Return the probability of each label, (n, labels): the mean over draws of z."""
-    return (logits.double() / temperature).softmax(-1).mean(1).numpy()
+    """Return the probability of each label, (n, labels): the mean over draws, at a temperature.
+
+    Args:
+        logits: (n, draws, labels).
+        temperature: divides the logarithm of the mean. Draws of a broad posterior make the mean
+            flat, which a temperature of each draw could not undo.
+    """
+    mean = logits.double().log_softmax(-1).logsumexp(1)
+    return (mean / temperature).softmax(-1).numpy()
 
 
 def tempered(logits: Tensor, labels: NDArray[np.int64]) -> float:
-    """Return the temperature that gives held-out labels the largest likelihood.
+    """Return the likeliest temperature given held-out labels.
+
+    Its logarithm has a standard normal prior, so that a few labels that are all right do not make
+    the model sure of everything.
 
     References:
         Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks", 2017,
@@ -118,9 +128,10 @@ def tempered(logits: Tensor, labels: NDArray[np.int64]) -> float:
 
     def nats(log_temperature: float) -> float:
         p = probabilities(logits, float(np.exp(log_temperature)))
-        return -float(np.log(p[np.arange(len(labels)), labels].clip(1e-12)).mean())
+        likely = np.log(p[np.arange(len(labels)), labels].clip(1e-12)).sum()
+        return -float(likely) + log_temperature**2 / 2
 
-    return float(np.exp(minimize_scalar(nats, bounds=(-2.0, 2.0), method="bounded").x))
+    return float(np.exp(minimize_scalar(nats, bounds=(-3.0, 3.0), method="bounded").x))
 
 
 def calibration_error(p: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
