@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution
 
@@ -191,7 +190,9 @@ class LearnedLibraryCounts(LibraryCounts):
     def forward(self, numbers: Tensor, log_library: Tensor | None = None) -> IntegratedLibrary:
         """Return the counts, with the covariates (B, covariates) in place of a library size."""
         covariates = numbers.new_zeros(len(numbers), 0) if log_library is None else log_library
-        loc, log_scale = F.linear(covariates, self.weight, self.bias).split(1, 1)
+        # Products of matrices would run in bfloat16 under autocast.
+        numbered = (covariates.float()[:, None] * self.weight).sum(2) + self.bias
+        loc, log_scale = numbered.split(1, 1)
         shares, *gates = numbers.split(self.features, 1)
         log_shares = shares.log_softmax(1)
 
