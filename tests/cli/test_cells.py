@@ -291,6 +291,7 @@ def test_inspect_says_what_annotations_look_like(here):
     given.obs["n_genes"] = rng.integers(0, 10**6, CELLS).astype(float)
     given.obs["barcode"] = [f"AAC{i}" for i in range(CELLS)]
     given.obs["one"] = "x"
+    given.obs["cell_type"] = given.obs["louvain"].where(np.arange(CELLS) % 3 > 0)
     given.write_h5ad("told.h5ad")
     result = commands.inspect("told.h5ad")
     found = {each["name"]: each for each in result.facts["annotations"]}
@@ -300,6 +301,7 @@ def test_inspect_says_what_annotations_look_like(here):
     assert looks == {
         "site": ("levels", "batch", "--batch site"),
         "louvain": ("levels", "label", "--groupby louvain"),
+        "cell_type": ("levels", "label", "--labels cell_type"),
         "pct_mito": ("number", "covariate", "--covariate pct_mito"),
         "n_genes": ("name", "", ""),
         "barcode": ("name", "", ""),

@@ -63,7 +63,9 @@ def annotation(name: str, column: pa.ChunkedArray) -> Annotation:
     looks = "label" if _LABEL.search(name) else "batch" if _BATCH.search(name) else ""
     if len(levels) < 2 or not looks:
         return Annotation(name, "levels", told)
-    return Annotation(name, "levels", told, looks, f"{_FLAGS[looks]} {shlex.quote(name)}")
+    # Labels with gaps can be learned and given to the other cells.
+    flag = "--labels" if looks == "label" and column.null_count else _FLAGS[looks]
+    return Annotation(name, "levels", told, looks, f"{flag} {shlex.quote(name)}")
 
 
 def _number(name: str, values: NDArray[np.float64]) -> Annotation:

@@ -783,9 +783,9 @@ class Model(TrainedState):
         """Compare the expression of every gene between two groups of cells.
 
         Posterior draws of the mean rates of both groups give the log2 fold change of every gene
-        from `group2` to `group1`, the probability that it is beyond +-`delta`, and the expected
-        false discovery rate of a list of genes. These are posterior probabilities under the
-        model, not p-values.
+        from `group2` to `group1`, the probability that it is above `delta` (or below -`delta`, if
+        that is larger), and the expected false discovery rate of a list of genes. These are
+        posterior probabilities under the model, not p-values.
 
         References:
             Boyeau et al., "Deep generative models for detecting differential expression in single

@@ -84,6 +84,9 @@ def embed(  # noqa: PLR0913 - the arguments are the command's flags
     else:
         delivered, path = deliver(given, tables, target, overwrite)
     rows, latent = given.rows, trained.latent
+    if made.remarks.facts.get("unseen") and trained.holds == "cells":
+        hint = "with --adapt the model learns the batches that it does not know"
+        made.remarks.notes[hint] = None
     facts = {"rows": rows, "latent": latent, "seconds": clock(), **made.remarks.facts}
     return Result(
         facts,
