@@ -12,9 +12,10 @@ from scipy import stats
 
 import lowerbound
 from lowerbound import VAE, noise, recipes
+from lowerbound.coding.context import Factor
 from lowerbound.coding.counts import DEPTHS, CountsCoding
 from lowerbound.columns.arrow import declared, missing, pc
-from lowerbound.errors import LowerboundError, ModelFileError, UsageError
+from lowerbound.errors import DataError, LowerboundError, ModelFileError, UsageError
 from lowerbound.estimator import plan_of
 from lowerbound.files.read import read
 from lowerbound.nn.distributions.counts import (
@@ -484,3 +485,11 @@ def test_models_of_many_genes_have_few_latents_by_default():
     most = recipes.RECIPES["counts"].most_latents
     assert [default_latent({"features": n}, most) for n in (12, 100, 14_000)] == [6, 30, 30]
     assert default_latent({"features": 14_000}) == 128
+
+
+def test_a_batch_whose_values_all_differ_is_refused():
+    column = pa.chunked_array([[f"cell{i}" for i in range(200)]])
+    with pytest.raises(DataError, match="200 different values") as error:
+        Factor.of("barcode", [Factor.look(column, "barcode")])
+    assert error.value.code == "E033"
+    assert Factor.of("kit", [Factor.look(column.slice(0, 40), "kit")]).width == 40

@@ -33,6 +33,7 @@ from lowerbound.files.data import Whole
 
 BATCH, COVARIATE = "batch", "covariate"  # the kinds of columns that declare them
 LABEL = "label"  # the kind of a column of labels
+_FEW_LEVELS = 50  # that a factor of few rows may have
 
 
 class CodedCovariate(NamedTuple):
@@ -73,7 +74,7 @@ class Factor:
         """Return the factor of what `look` has found in the parts of a column.
 
         Raises:
-            DataError: E033 where no row has a value.
+            DataError: E033 where no row has a value, or most have one of their own.
         """
         counts: Counter[str] = Counter()
         for _, some in columns:
@@ -81,6 +82,15 @@ class Factor:
         known = {word: counts[word] for word in sorted(filter(_is_value, counts)) if counts[word]}
         if not known:
             raise _without_values(name, BATCH)
+        rows = sum(known.values())
+        if len(known) > max(_FEW_LEVELS, rows / 2):
+            raise DataError(
+                "E033",
+                f"column {name!r} cannot be a batch or labels: {rows:,} rows have {len(known):,} "
+                "different values",
+                fix=f"--covariate {name} takes numbers as they are; or choose another column",
+                column=name,
+            )
         return cls(name, known, columns[-1][0])
 
     @staticmethod

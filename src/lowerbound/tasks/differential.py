@@ -188,7 +188,8 @@ class _Seen(NamedTuple):
         spread = (self.squares / self.expected.clamp_min(1e-9)).clamp_min(1.0)
         spread = torch.where(self.expected > 0, spread, 1.0)
         shape = _WORTH + self.counts / spread
-        drawn = torch._standard_gamma(shape.expand(draws, -1).contiguous(), generator=source)
+        shapes = shape.expand(draws, -1).contiguous()
+        drawn = torch._standard_gamma(shapes, generator=source)  # pyright: ignore
         return drawn / (_WORTH + self.expected / spread)
 
 

@@ -131,7 +131,8 @@ def tempered(logits: Tensor, labels: NDArray[np.int64]) -> float:
         likely = np.log(p[np.arange(len(labels)), labels].clip(1e-12)).sum()
         return -float(likely) + log_temperature**2 / 2
 
-    return float(np.exp(minimize_scalar(nats, bounds=(-3.0, 3.0), method="bounded").x))
+    best: Any = minimize_scalar(nats, bounds=(-3.0, 3.0), method="bounded")
+    return float(np.exp(best.x))
 
 
 def calibration_error(p: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

@@ -380,8 +380,8 @@ def _with_calibrated_labels(model: Model, inputs: FitInputs) -> Model:
     if not isinstance(coding, CountsCoding) or coding.labels is None:
         return model
     rows = subset(inputs.coded.rows, inputs.split.calibration)
-    given = torch.cat([rows.take(part).context for part in _pieces(len(rows))])
-    given = given[:, -coding.labels.width :]
+    contexts = [rows.take(part).context for part in _pieces(len(rows))]
+    given = torch.cat([c[:, -coding.labels.width :] for c in contexts if c is not None])
     known = given.any(1).nonzero()[:, 0]
     if not len(known):
         return model

@@ -42,7 +42,7 @@ def differential(  # noqa: PLR0913 - the arguments are the command's flags
     under the model, not p-values.
 
     Examples:
-        lowerbound differential m.vae x.h5ad --groupby type --group B --out genes.csv
+        lowerbound differential m.vae x.h5ad --groupby type --group B --out g.csv
 
     Args:
         model: a folder that `lowerbound fit` saved, of counts.

@@ -34,7 +34,7 @@ from lowerbound.tasks.expression import expression as rates_of
 from lowerbound.tasks.finite import finite
 from lowerbound.tasks.trained import LIBRARY, Model
 
-LAYERS = ("expression", "expression_sd")
+LAYERS: tuple[str, ...] = ("expression", "expression_sd")
 _VALUES = 1 << 22  # rates that are held at a time
 
 
