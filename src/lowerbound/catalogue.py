@@ -183,7 +183,7 @@ DATA: dict[str, tuple[str, str]] = {
     "E033": (
         "the values of a column do not fit the kind given for it",
         "The kind given with --types contradicts the values, such as binary with three levels or "
-        "positive with negative numbers.",
+        "positive with negative numbers, or a batch with a value of its own for most rows.",
     ),
     "E034": (
         "a few values of a column of numbers are not numbers",
