@@ -59,6 +59,21 @@ def count_rows(n: int) -> tuple[Tensor, Tensor]:
     return x, x.sum(1, keepdim=True).log1p()
 
 
+def batch_rows(n: int) -> tuple[Tensor, Tensor]:
+    """n -> n rows of counts with a batch of two levels and a covariate of numbers."""
+    x, total = count_rows(n)
+    source = noise.generator("batch rows")
+    batch = torch.eye(2)[torch.randint(2, (n,), generator=source)]
+    return x, torch.cat([total, batch, torch.randn(n, 1, generator=source)], 1)
+
+
+def label_rows(n: int) -> tuple[Tensor, Tensor]:
+    """n -> n rows of counts with a covariate of numbers, and one of two labels or none."""
+    x, context = batch_rows(n)
+    labels = context[:, 1:3] * (torch.arange(n) % 3 > 0)[:, None]
+    return x, torch.cat([context[:, :1], context[:, 3:], labels], 1)
+
+
 SIZE = (5, 4)  # of a picture: neither side can be halved twice
 
 
@@ -98,9 +113,9 @@ def _table(likelihood: str) -> Sample:
     return Sample("table", {**columns, "latent": 2, "hidden": [8], "gaps": 0.0}, table_rows)
 
 
-def _counts(likelihood: str) -> Sample:
-    small = {"features": 6, "latent": 2, "hidden": [8]}
-    return Sample("counts", {**small, "likelihood": likelihood}, count_rows)
+def _counts(likelihood: str, rows: Callable = count_rows, **arguments: Any) -> Sample:
+    small = {"features": 6, "latent": 2, "hidden": [8], "likelihood": likelihood}
+    return Sample("counts", {**small, **arguments}, rows)
 
 
 def _picture(recipe: str, likelihood: str, colours: int, arguments: dict[str, Any]) -> Sample:
@@ -175,6 +190,10 @@ RECIPES = {
     },
     **{f"table {s}": _table(s) for s in ("gaussian", "student", "laplace")},
     **{f"counts {s}": _counts(s) for s in ("nb", "zinb", "poisson")},
+    "counts of batches": _counts("nb", batch_rows, batches=3),
+    "counts with labels": _counts("nb", label_rows, batches=1, labels=2),
+    "counts learned library": _counts("nb", batch_rows, batches=3, library="learned"),
+    "counts with covariates": _counts("zinb", batch_rows, batches=3, conditional_encoder=True),
     **{
         f"iaf {s}": _vector("iaf", flows=2, flow_hidden=[8], kind=s)
         for s in ("iaf", "spline", "planar")

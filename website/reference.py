@@ -42,7 +42,9 @@ def library() -> str:
     parts = ["# lowerbound", "", "What `import lowerbound` offers.", ""]
     for name in TOP:
         parts += [f"::: lowerbound.{name}", "    options:", "      heading_level: 2", ""]
-    return "\n".join(parts)
+    return "\n".join(
+        [*parts, "::: lowerbound.cells", "    options:", "      heading_level: 2", ""]
+    )
 
 
 def room_of(name: str) -> str:

@@ -14,6 +14,7 @@ Names are loaded when they are first used: importing the package computes nothin
 - training/, tasks/: fit a model, and use it
 - bundle/: the saved model
 - estimator: the scikit-learn estimator
+- cells: the same for an AnnData, whose results are written into it
 - web/: pages about a model, and the model over HTTP
 - cli/: the command line
 - errors, catalogue: the errors, and the description of every code

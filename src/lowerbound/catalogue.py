@@ -183,7 +183,7 @@ DATA: dict[str, tuple[str, str]] = {
     "E033": (
         "the values of a column do not fit the kind given for it",
         "The kind given with --types contradicts the values, such as binary with three levels or "
-        "positive with negative numbers.",
+        "positive with negative numbers, or a batch with a value of its own for most rows.",
     ),
     "E034": (
         "a few values of a column of numbers are not numbers",
@@ -242,6 +242,18 @@ DATA: dict[str, tuple[str, str]] = {
         "the table has too few rows to compare drawn rows with",
         "`compare` needs at least 30 real rows in each table; intervals are narrow enough to "
         "decide anything with a thousand or more.",
+    ),
+    "E045": (
+        "the genes or the counts that are asked for are not in the data",
+        "--layer names a layer of an AnnData with raw counts. --genes is hvg:N, the name of a "
+        "truth-valued column of `var` such as highly_variable, or a file with one name on each "
+        "line.",
+    ),
+    "E046": (
+        "a new batch has too few cells to learn it from",
+        "`embed --adapt` learns the weights of each new level of a batch from its cells. Leave "
+        "out the cells of small batches, or embed without --adapt: they then get the mean over "
+        "the batches that are known.",
     ),
     "E071": (
         "the recipe takes columns of numbers only",
@@ -725,6 +737,17 @@ USAGE: dict[str, tuple[str, str]] = {
         "the store of a tracking library cannot be used",
         "TensorBoard or MLflow could not open the folder or its database. The message gives "
         "their reason. Choose another folder, or leave out --track.",
+    ),
+    "E279": (
+        "a batch does not say which column it is of",
+        "A model may be conditional on several columns, or on none. Name the column: "
+        "--batch donor=a, or batch={'donor': 'a'} in Python. `lowerbound info M.vae` lists the "
+        "columns.",
+    ),
+    "E280": (
+        "a group of cells is empty, or compared with itself",
+        "`differential` compares the cells whose annotation has one value with those of another, "
+        "or with all others. The message lists the values of the annotation.",
     ),
 }
 

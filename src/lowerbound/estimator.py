@@ -37,7 +37,7 @@ from lowerbound.tasks.explain import explain
 from lowerbound.tasks.trained import Model
 from lowerbound.training.callbacks import Callback, checked_callbacks
 from lowerbound.training.fit import learn
-from lowerbound.training.plan import Plan
+from lowerbound.training.plan import Plan, with_covariates
 
 RandomState = int | np.random.RandomState | None
 
@@ -66,6 +66,10 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         latent: size of z; None for a default that depends on the data, "auto" for the number of
             dimensions in use.
         types: kinds of columns, {column: kind}; the kinds of other columns are inferred.
+        batch: names of columns of levels that the model is conditional on, such as the donor of
+            a cell; for the recipe counts.
+        covariates: names of columns of numbers that the model is conditional on.
+        labels: name of a column of labels that some rows have, see `lowerbound.fit`.
         drop: names of columns to leave out.
         scaling: scaling of numbers: "standard", "quantile", or "blend" (the mean of both).
         alarm_rate: share of normal rows that `predict` may label as outliers.
@@ -100,6 +104,9 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         preset: str = Plan.preset,
         latent: int | str | None = None,
         types: Mapping[str, str] | None = None,
+        batch: str | Sequence[str] | None = None,
+        covariates: str | Sequence[str] | None = None,
+        labels: str | None = None,
         drop: Sequence[str] | None = None,
         scaling: str = Plan.transform,
         alarm_rate: float | str = Plan.alarm_rate,
@@ -116,6 +123,9 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.preset = preset
         self.latent = latent
         self.types = types
+        self.batch = batch
+        self.covariates = covariates
+        self.labels = labels
         self.drop = drop
         self.scaling = scaling
         self.alarm_rate = alarm_rate
@@ -423,9 +433,12 @@ def plan_of(parameters: Mapping[str, Any]) -> Plan:
             message = f"{name} must be {wanted}, got {chosen[name]!r}"
             raise UsageError("E245", message, fix=f"leave out {name} for its default")
     drop = chosen.pop("drop")
+    given = [chosen.pop(name) for name in ("batch", "covariates")]
+    labels = chosen.pop("labels")
+    types = {str(name): kind for name, kind in (chosen.pop("types") or {}).items()}
     return Plan(
         settings={name: _plain(v) for name, v in (chosen.pop("settings") or {}).items()},
-        types={str(name): kind for name, kind in (chosen.pop("types") or {}).items()},
+        types=with_covariates(types, given[0] or (), given[1] or (), labels),
         drop=(drop,) if isinstance(drop, str) else tuple(map(str, () if drop is None else drop)),
         transform=chosen.pop("scaling"),
         seed=seed_of(chosen.pop("random_state")),
@@ -476,6 +489,9 @@ _WANTED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "scaling": (_one_of(str), '"blend", "standard" or "quantile"'),
     "settings": (_one_of(_NOTHING, Mapping), "a dict"),
     "types": (_one_of(_NOTHING, Mapping), "a dict of columns and kinds"),
+    "batch": (_one_of(_NOTHING, Sequence, np.ndarray), "a column name, or a list of them"),
+    "covariates": (_one_of(_NOTHING, Sequence, np.ndarray), "a column name, or a list of them"),
+    "labels": (_one_of(_NOTHING, str), "a column name or None"),
     "drop": (_one_of(_NOTHING, Sequence, np.ndarray), "a list of column names"),
     "latent": (_one_of(_NOTHING, str, Integral), 'a whole number, "auto" or None'),
     "alarm_rate": (_one_of(str, Real), 'a number or "0.1%"'),

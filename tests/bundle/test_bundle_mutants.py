@@ -389,7 +389,10 @@ VARIED = {
     "iaf": [{"kind": each} for each in ("iaf", "spline", "planar")],
     "conv": [{"likelihood": each} for each in ("logistic_mixture", "softmax", "optimal")],
     "ladder": [{"batch_norm_heads": True}, {"components": 2}],
-    "counts": [{"likelihood": "zinb", "batches": 2}],
+    "counts": [
+        {"likelihood": "zinb", "batches": 2},
+        {"likelihood": "nb", "batches": 2, "conditional_encoder": True},
+    ],
     "table": [{"families": FAMILIES, "sizes": [1, 1, 1, 70, 4, 5], "gaps": 0.1}],
     "nvae": [{"flows": 1, "weight_normalised": True}],
 }

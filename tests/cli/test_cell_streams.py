@@ -36,7 +36,10 @@ def plain():
     sites[:5] = None
     return anndata.AnnData(
         counts(),
-        obs=pd.DataFrame({"site": sites, "depth": 0.5}, index=[f"cell{i}" for i in range(CELLS)]),
+        obs=pd.DataFrame(
+            {"site": sites, "depth": 0.5, "share": np.arange(CELLS) / 8},
+            index=[f"cell{i}" for i in range(CELLS)],
+        ),
         var=pd.DataFrame(index=[f"gene{j}" for j in range(GENES)]),
     )
 
@@ -137,9 +140,18 @@ def test_damage_is_told(here, in_parts):
         walk("short.h5ad")
 
 
-@pytest.mark.parametrize("batch", [[], ["--types", "site=batch"]])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        [],
+        ["--types", "site=batch"],
+        ["--batch", "site", "--covariate", "share", "--layer", "counts", "--genes", "GENES"],
+    ],
+    ids=["plain", "batch", "covariates"],
+)
 def test_a_fit_that_holds_no_cells_gives_the_same_model(here, batch):
     path = written("layered", ".h5ad")
+    (here / "GENES").write_text("".join(f"gene{j}\n" for j in range(0, GENES, 2)))
     assert main.main(["fit", path, *FIT, *batch, "--out", "whole.vae"]) == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anndatas, "PART", PART)

@@ -13,6 +13,7 @@ import commands
 import lowerbound
 from lowerbound import VAE
 from lowerbound.cli import main
+from lowerbound.coding.context import Context, Factor
 from lowerbound.coding.counts import CountsCoding
 from lowerbound.coding.tables import TableCoding
 from lowerbound.errors import DataError, ResourceError, UsageError
@@ -71,6 +72,28 @@ def test_the_estimator_takes_anndata(here):
     model = VAE(recipe="counts", preset="fast", max_epochs=2).fit(cells())
     assert model.transform(cells()).shape[0] == CELLS
     assert list(model.feature_names_in_) == [f"gene{j}" for j in range(GENES)]
+
+
+def test_a_layer_is_chosen_and_remembered(here, capsys):
+    given = cells()
+    given.layers["spliced"] = given.X.copy()
+    given.X = given.X.log1p()
+    given.write_h5ad("layers.h5ad")
+    fit = ["fit", "layers.h5ad", *FIT, "--out", "m.vae", "--layer"]
+    assert main.main([*fit, "splice"]) == 3
+    told = capsys.readouterr().err
+    assert "E045" in told
+    assert "--layer spliced" in told
+    assert main.main([*fit, "spliced"]) == 0
+    model = lowerbound.load("m.vae")
+    np.testing.assert_array_equal(model.embed("layers.h5ad"), model.embed(given))
+    np.testing.assert_array_equal(model.embed(given.copy()), model.embed(given))
+    np.save("x.npy", cells().X.toarray())
+    assert main.main(["fit", "x.npy", *FIT, "--layer", "spliced", "--out", "n.vae"]) == 2
+    assert "E236" in capsys.readouterr().err
+    plain = cells()
+    with pytest.raises(DataError, match="no layer 'spliced'"):
+        model.embed(plain)
 
 
 def test_which_counts_are_read(here):
@@ -148,7 +171,7 @@ def test_several_files_of_cells_are_no_table(here):
 
 
 def test_the_batch_of_a_cell_is_given_to_the_model(here, capsys):
-    batch = ["--types", "site=batch"]
+    batch = ["--batch", "site"]
     assert main.main(["fit", "pbmc.h5ad", *FIT, *batch, "--out", "m.vae"]) == 0
     model = lowerbound.Model.load("m.vae")
     assert model.coding.arguments() == {"features": GENES, "batches": 2}
@@ -178,13 +201,10 @@ def test_a_column_of_a_table_can_be_the_batch(here):
     frame["run"] = np.arange(CELLS) % 4
     found = VAE(recipe="counts", preset="fast", max_epochs=1, types={"run": "batch"}).fit(frame)
     assert "run" not in [group.column for group in found.trained_.coding.groups]
-    assert found.trained_.coding.batches == {"0": 20, "1": 20, "2": 20, "3": 20}
-    for types, told in [
-        ({"run": "id"}, "run=id"),
-        ({"run": "batch", "gene0": "batch"}, "only one"),
-    ]:
-        with pytest.raises(UsageError, match=told):
-            VAE(recipe="counts", types=types).fit(frame)
+    (run,) = found.trained_.coding.covariates.factors
+    assert run.levels == {"0": 20, "1": 20, "2": 20, "3": 20}
+    with pytest.raises(UsageError, match="run=id"):
+        VAE(recipe="counts", types={"run": "id"}).fit(frame)
     with pytest.raises(DataError, match="'runs' is missing"):
         VAE(recipe="counts", types={"runs": "batch"}).fit(frame)
 
@@ -222,15 +242,15 @@ def some_cells(names, site=True):
     )
 
 
-def test_missing_genes_are_counted_and_taken_as_zero():
+def test_missing_genes_are_counted_and_left_out():
     coding = CountsCoding(NAMES)
     given = some_cells(NAMES[:-10][::-1])  # in another order
     coded = coding.encode(read(given))
     (note,) = coded.notes
     assert note.startswith("10 of 100 genes of the model are missing from the AnnData")
-    assert "taken as 0: 'GENE89', 'GENE90'" in note
-    dense = coded.rows.matrix.toarray()
-    np.testing.assert_array_equal(dense[:, 90:], 0)
+    assert "the likelihood leaves them out: 'GENE89', 'GENE90'" in note
+    dense = coded.rows.take(torch.arange(10)).x.numpy()
+    assert np.isnan(dense[:, 90:]).all()
     np.testing.assert_array_equal(dense[:, :90], given.X.toarray()[:, ::-1])
     assert CountsCoding(NAMES).encode(read(some_cells(NAMES))).notes == ()
 
@@ -253,7 +273,7 @@ def test_too_many_missing_genes_are_counted_and_none_is_renamed(coding):
 
 
 def test_no_gene_is_proposed_for_a_missing_batch():
-    coding = CountsCoding(NAMES, "batch", {"a": 5, "b": 5})
+    coding = CountsCoding(NAMES, Context((Factor("batch", {"a": 5, "b": 5}),)))
     with pytest.raises(DataError) as caught:
         coding.encode(read(some_cells(NAMES, site=False)))
     assert caught.value.fix == "add the column 'batch'"
@@ -261,6 +281,34 @@ def test_no_gene_is_proposed_for_a_missing_batch():
     with pytest.raises(DataError) as caught:
         coding.encode(table)
     assert "BATF" not in str(caught.value)
+
+
+def test_inspect_says_what_annotations_look_like(here):
+    given = cells()
+    rng = np.random.default_rng(0)
+    given.obs["louvain"] = pd.Categorical(rng.choice(["B", "T", "NK"], CELLS))
+    given.obs["pct_mito"] = rng.gamma(2.0, 2.0, CELLS)
+    given.obs["n_genes"] = rng.integers(0, 10**6, CELLS).astype(float)
+    given.obs["barcode"] = [f"AAC{i}" for i in range(CELLS)]
+    given.obs["one"] = "x"
+    given.obs["cell_type"] = given.obs["louvain"].where(np.arange(CELLS) % 3 > 0)
+    given.write_h5ad("told.h5ad")
+    result = commands.inspect("told.h5ad")
+    found = {each["name"]: each for each in result.facts["annotations"]}
+    looks = {
+        name: (each["kind"], each["looks_like"], each["flag"]) for name, each in found.items()
+    }
+    assert looks == {
+        "site": ("levels", "batch", "--batch site"),
+        "louvain": ("levels", "label", "--groupby louvain"),
+        "cell_type": ("levels", "label", "--labels cell_type"),
+        "pct_mito": ("number", "covariate", "--covariate pct_mito"),
+        "n_genes": ("name", "", ""),
+        "barcode": ("name", "", ""),
+        "one": ("levels", "", ""),
+    }
+    assert result.next == "lowerbound fit told.h5ad --recipe counts --batch site"
+    assert result.sheet.rows[0] == ("site", "levels", "2: 'a', 'b'", "batch: --batch site")
 
 
 def test_inspect_lists_the_few_values_that_are_not_counts(here):
@@ -272,6 +320,7 @@ def test_inspect_lists_the_few_values_that_are_not_counts(here):
     result = commands.inspect("odd.h5ad", drop="gene1,gene2")
     found = [(p["column"], p["values"][0]["row"]) for p in result.facts["problems"]]
     assert found == [("gene5", 4), ("gene7", 9)]
-    assert result.next == "lowerbound fit odd.h5ad --recipe counts --drop gene1,gene2"
+    told = "lowerbound fit odd.h5ad --recipe counts --batch site --drop gene1,gene2"
+    assert result.next == told
     with pytest.raises(UsageError):
         commands.inspect("odd.h5ad", drop="gene1,gene99")

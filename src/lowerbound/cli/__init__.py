@@ -8,6 +8,7 @@
 - flags, cluster_flags, parsing, plans, choose_recipe: from words to values
 - models: load a model, make a table from rows part by part
 - inputs, outputs, places: data in, files out
+- annotations: which annotations of cells look like batches, labels or covariates
 - result, printing, progress, complaints: what is shown
 - streams, visible: streams that are closed or full; control characters
 """

@@ -25,11 +25,11 @@ def suited(
     Args:
         data: the input of the fit.
         rename: THEIRS=OURS pairs.
-        wanted: size and channels of pictures that are read.
+        wanted: size and channels of pictures that are read, and the layer of cells.
         chosen: the plan fields that the user has set.
     """
     if may_be_cells(data):
-        cells = renamed(walk(data), rename)
+        cells = renamed(walk(data, wanted=wanted), rename)
         return cells, suggest(next(iter(cells.parts())), chosen)
     if may_be_pictures(data):
         frame = open_data(data, rename, wanted=wanted)

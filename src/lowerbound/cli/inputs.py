@@ -14,7 +14,7 @@ from lowerbound.files.data import Data, Whole
 from lowerbound.files.paths import named
 from lowerbound.files.pictures.bad_files import POLICIES
 from lowerbound.files.pictures.options import Wanted
-from lowerbound.files.read import walk
+from lowerbound.files.read import may_be_cells, walk
 from lowerbound.files.torch_datasets import is_torch_dataset
 
 if TYPE_CHECKING:
@@ -23,15 +23,20 @@ if TYPE_CHECKING:
 
 
 def wanted(
-    size: object = None, on_bad_file: str | None = None, all_frames: bool = False
+    size: object = None,
+    on_bad_file: str | None = None,
+    *,
+    all_frames: bool = False,
+    layer: str | None = None,
 ) -> Wanted:
-    """Read --size, --on-bad-file and --all-frames.
+    """Read --size, --on-bad-file, --all-frames and --layer.
 
     Raises:
         UsageError: E231 for an invalid size, E241 for an unknown policy.
     """
     chosen = None if size is None else parsing.size(size, "--size")
-    return Wanted(chosen, on_bad_file=_policy(on_bad_file), all_frames=all_frames)
+    policy = _policy(on_bad_file)
+    return Wanted(chosen, on_bad_file=policy, all_frames=all_frames, layer=layer or "")
 
 
 def wanted_by(trained: Model, on_bad_file: str | None = None) -> Wanted:
@@ -66,12 +71,18 @@ def _policy(text: str | None) -> str:
     return text
 
 
-def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None) -> None:
-    """Raise an error for flags of a fit that do not apply to the recipe.
+def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None, data: object = None) -> None:
+    """Raise an error for flags of a fit that do not apply to the recipe or the data.
 
     Raises:
         UsageError: E236.
     """
+    if how.layer and not may_be_cells(data):
+        raise UsageError(
+            "E236",
+            f"--layer {how.layer} is of an AnnData, and the data are not",
+            fix="leave --layer out",
+        )
     task = recipe.restoration
     if targets is not None and (task is None or not task.paired):
         known = import_module("lowerbound.recipes").RECIPES.items()

@@ -31,6 +31,7 @@ _DECIDED = {
     "components",
     "latent",
     "batches",
+    "labels",
     "shape",
 }
 _MOST_BYTES = 1 << 20

@@ -64,6 +64,13 @@ VERBS: dict[str, Verb] = {
     "embed": Verb(
         f"{_HERE}.embed:embed", _USE, "M.vae PATH", "write a few latent numbers for each row", True
     ),
+    "label": Verb(
+        f"{_HERE}.label:label",
+        _USE,
+        "M.vae PATH",
+        "give cells the labels that the model learned",
+        True,
+    ),
     "sample": Verb(f"{_HERE}.sample:sample", _USE, "M.vae", "draw new rows or pictures", True),
     "impute": Verb(f"{_HERE}.impute:impute", _USE, "M.vae PATH", "fill in missing values", True),
     "reconstruct": Verb(
@@ -72,6 +79,14 @@ VERBS: dict[str, Verb] = {
         "M.vae PATH",
         "write each row as the model expects it",
         True,
+    ),
+    "differential": Verb(
+        f"{_HERE}.differential:differential",
+        _USE,
+        "M.vae PATH",
+        "find the genes that differ between cells",
+        True,
+        " --groupby COLUMN --group LEVEL",
     ),
     "denoise": Verb(
         f"{_HERE}.restore:denoise", _USE, "M.vae PATH", "remove the noise from pictures", True

@@ -3,6 +3,7 @@
 - rows: rows that batches are taken from
 - base: coded rows, and the raw column that each number belongs to
 - tables, counts, pictures, pairs: the coding of each shape of data
+- context: what rows of counts are conditional on: batches and numbers
 - crops, augmentations, degradations: crops, random changes, damage to undo
 - pixel_rows, stored, stored_sparse: rows kept as bytes, or in scratch files
 - large: tables larger than memory

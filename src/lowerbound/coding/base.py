@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -94,13 +95,13 @@ class Conditions(NamedTuple):
         row: one coded row, NaN where it is open.
         cells: the values by column, (1,) each, in the columns' own types.
         notes: remarks for the user.
-        context: of counts, the total and the index of the batch, None where open.
+        context: of counts, the total and the codes of covariates, by name.
     """
 
     row: Tensor
     cells: Mapping[str, pa.Array]
     notes: Sequence[str] = ()
-    context: tuple[int | None, int | None] = (None, None)
+    context: Mapping[str, float] = MappingProxyType({})
 
     def imposed(self, table: pa.Table) -> pa.Table:
         """Return drawn rows with exactly the values that were asked, not decoded ones."""

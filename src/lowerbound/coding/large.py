@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeGuard
 
 import numpy as np
@@ -44,14 +45,15 @@ def fitted(
     drop: Sequence[str],
     transform: str,
 ) -> Streamable:
-    """Return the coding of a table: from a sample of its rows, or of counts from their batches.
+    """Return the coding of a table: from a sample of its rows, or of counts from their covariates.
 
     Raises:
         UsageError: as the coding's `fit`.
         DataError: as the coding's `fit`; of damage within a file, once it is met.
     """
     if issubclass(kind, CountsCoding):
-        return kind.seen(stream.parts(), stream.names, types=types, drop=drop)
+        coding = kind.seen(stream.parts(), stream.names, types=types, drop=drop)
+        return replace(coding, layer=stream.layer)
     return kind.fit(seen_of(stream, seed), types=types, drop=drop, transform=transform)
 
 
@@ -92,6 +94,7 @@ def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[St
     rows = min(most, stream.rows)
     tallies = {name: Counter[str]() for name in ("unseen", "clipped", "missing")}
     notes: dict[str, None] = dict.fromkeys(stream.notes)
+    sums: list[NDArray[np.float64]] = []  # of the counts of each column, so far
 
     def parts() -> Iterator[Rows]:
         for part in ahead(stream.drawn(rows, noise.derive(seed, "rows"))):
@@ -99,6 +102,9 @@ def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[St
             for name, tally in tallies.items():
                 tally.update(getattr(coded, name))
             notes.update(dict.fromkeys(coded.notes))
+            if isinstance(coded.rows, Sparse):
+                sums.append(np.asarray(coded.rows.matrix.sum(0)).ravel())
+                sums[:] = [np.sum(sums, 0)]
             yield coded.rows
 
     if isinstance(coding, TableCoding):
@@ -106,7 +112,8 @@ def stored(coding: Streamable, stream: Stream, most: int, seed: int) -> tuple[St
     if isinstance(coding, CountsCoding):
         counts = (p for p in parts() if isinstance(p, Sparse))
         kept, digest = sparse.store(counts, (rows, len(coding.names)))
-        coding = coding if kept.context is None else coding.with_depths(kept.context)
+        assert kept.context is not None, "counts have a context"
+        coding = coding.with_shares(sums[0]).with_profiles(kept.context)
     else:
         x = (p.x.numpy() for p in parts() if isinstance(p, Dense))
         kept, digest = dense.store(x, (rows, len(coding.schema.parts)), seed)

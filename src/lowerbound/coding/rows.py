@@ -70,10 +70,12 @@ class Sparse:
     Args:
         matrix: (n, features).
         context: (n, ...) or None.
+        absent: the features that no row has, which are NaN.
     """
 
     matrix: csr_matrix
     context: Tensor | None = None
+    absent: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -82,6 +84,8 @@ class Sparse:
     def take(self, index: Tensor) -> Batch:
         """Return the rows at `index` as a dense float32 tensor."""
         dense = self.matrix[index.numpy()].toarray().astype("float32", copy=False)
+        if self.absent:
+            dense[:, list(self.absent)] = float("nan")
         context = None if self.context is None else self.context.index_select(0, index)
         return Batch(torch.from_numpy(dense), context)
 

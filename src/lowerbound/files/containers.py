@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from lowerbound.errors import DataError, ResourceError
 from lowerbound.files import paths
-from lowerbound.files.anndata import is_anndata
+from lowerbound.files.anndata import is_anndata, is_mudata
 from lowerbound.files.arrays import NumpyNative, PictureNative, SparseNative
 from lowerbound.files.data import ArrowNative, Native, Whole
 from lowerbound.files.dataframes import FrameNative, frame
@@ -128,6 +128,7 @@ def _is_table(data: object) -> bool:
         or known.is_into_dataframe(data)
         or known.is_polars_lazyframe(data)
         or is_anndata(data)
+        or is_mudata(data)
     )
 
 

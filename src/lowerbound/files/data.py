@@ -74,6 +74,7 @@ class Data(ABC):
         files: the file of each row, where each row has its own file.
         labels: the label of each row, such as the folder of its file.
         unreadable: the files that were left out, and why; None if the data are no picture files.
+        layer: the layer of an AnnData that was asked for, or "".
     """
 
     native: Native = field(default_factory=ArrowNative)
@@ -83,6 +84,7 @@ class Data(ABC):
     files: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     unreadable: tuple[tuple[str, str], ...] | None = None
+    layer: str = ""
 
     examples: ClassVar[str] = "rows"  # the plural noun for what a model learns from
 
@@ -135,6 +137,14 @@ class Data(ABC):
     def only(self, names: Collection[str]) -> Data:
         """Return the data without reading columns other than `names`, where that saves time."""
         return self
+
+    def selected(self, names: Sequence[str]) -> Data:
+        """Return the rows with these columns alone, in this order.
+
+        Raises:
+            DataError: E027 where the rows are images.
+        """
+        return self.whole().to_table().selected(names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +270,10 @@ class Table(Columnar):
         """Return these rows followed by those of `others`."""
         return replace(self, table=pa.concat_tables([self.table, *(o.table for o in others)]))
 
+    def selected(self, names: Sequence[str]) -> Self:
+        """Return the rows with these columns alone."""
+        return replace(self, table=self.table.select(list(names)))
+
     def compact(self) -> Self:
         """Return the same rows with each column in one block of memory."""
         return replace(self, table=self.table.combine_chunks())
@@ -354,6 +368,12 @@ class Matrix(Columnar):
     def renamed(self, names: tuple[str, ...]) -> Self:
         """Return the same rows with other names for the features."""
         return replace(self, columns=names)
+
+    def selected(self, names: Sequence[str]) -> Self:
+        """Return the rows with these features alone."""
+        place = {name: i for i, name in enumerate(self.columns)}
+        at = [place[name] for name in names]
+        return replace(self, matrix=self.matrix[:, at].tocsr(), columns=tuple(names))
 
     def to_table(self) -> Table:
         """Return the matrix as dense columns of real numbers."""

@@ -47,7 +47,7 @@ def read(
             dict of columns, a SciPy sparse matrix, an AnnData, a torch ``Dataset`` or
             ``DataLoader`` (see `torch_datasets.from_torch`), or `Data` that were read before.
         rows: stop after this many rows.
-        wanted: options for picture files.
+        wanted: options for picture files and cells.
         strict: refuse text with bad lines, and files that do not fit together; see
             `tables.read_table` and `shards.read`.
 
@@ -67,8 +67,8 @@ def read(
         return pictures.read(data, rows, wanted)
     located = _located(data, strict)
     if located is None:
-        return _read_object(data).first(rows)
-    return _read_files(*located, rows, strict=strict)
+        return _read_object(data, wanted.layer).first(rows)
+    return _read_files(*located, rows, strict=strict, layer=wanted.layer)
 
 
 def walk(data: object, *, wanted: Wanted = ANY) -> Data:
@@ -76,7 +76,7 @@ def walk(data: object, *, wanted: Wanted = ANY) -> Data:
 
     Args:
         data: anything that `read` takes.
-        wanted: options for picture files.
+        wanted: options for picture files and cells.
 
     Raises:
         DataError: as `read`; of damage within a file, once it is met.
@@ -89,26 +89,26 @@ def walk(data: object, *, wanted: Wanted = ANY) -> Data:
         stream = datasets.stream(data) if datasets.is_dataset(data) else None
         return stream if stream and _has_parts(stream) else read(data, wanted=wanted)
     kind, notes = _kind_of(located[0])
-    stream = _stream_of(kind, *located)
+    stream = _stream_of(kind, *located, wanted.layer)
     if stream is not None and (kind == "text" or _has_parts(stream)):
         return replace(stream, notes=(*notes, *stream.notes))
-    return _read_files(*located, None)
+    return _read_files(*located, None, layer=wanted.layer)
 
 
 def _has_parts(stream: Stream) -> bool:
     return stream.rows > part_rows(len(stream.names))
 
 
-def _stream_of(kind: str, found: paths.Found, origin: str) -> Stream | None:
+def _stream_of(kind: str, found: paths.Found, origin: str, layer: str = "") -> Stream | None:
     """Return files as a stream; None where they can only be read whole."""
     if kind == "text":
         return _long_text(found, origin) if long.are_long(found.files) else None
     if kind in _SHARDED:
         return shards.stream(_SHARDED[kind](found.files), found.root, origin)
     if kind == "zarr":
-        return zarr.stream(found.files[0], origin)
+        return zarr.stream(found.files[0], origin, layer)
     if kind == "cells" and not found.files[1:]:
-        return anndata.file_stream(found.files[0], origin)
+        return anndata.file_stream(found.files[0], origin, layer)
     array = array_files.mapped(found.files[0]) if kind == "array" and not found.files[1:] else None
     return None if array is None else array_files.stream(array, origin)
 
@@ -148,7 +148,7 @@ def may_be_pictures(data: object) -> bool:
 
 def may_be_cells(data: object) -> bool:
     """Return whether data may be annotated cells: an AnnData, or a path to one."""
-    if anndata.is_anndata(data) or zarr.is_store(data):
+    if anndata.is_anndata(data) or anndata.is_mudata(data) or zarr.is_store(data):
         return True
     if not isinstance(data, str | os.PathLike):
         return False
@@ -170,10 +170,15 @@ def _located(data: object, strict: bool = True) -> tuple[paths.Found, str] | Non
     return (paths.locate_all(found, strict=strict), "the files") if found else None
 
 
-def _read_files(found: paths.Found, name: str, rows: int | None, *, strict: bool = True) -> Whole:
+def _read_files(
+    found: paths.Found, name: str, rows: int | None, *, strict: bool = True, layer: str = ""
+) -> Whole:
     kind, notes = _kind_of(found)
     lenient = not strict and kind in _LENIENT
-    frame = _LENIENT[kind](found, rows) if lenient else _READERS[kind](found, rows)
+    if kind in _LAYERED:
+        frame = _LAYERED[kind](found, rows, strict=strict, layer=layer)
+    else:
+        frame = _LENIENT[kind](found, rows) if lenient else _READERS[kind](found, rows)
     return replace(frame, origin=name, notes=(*notes, *frame.notes))
 
 
@@ -271,9 +276,17 @@ def _read_array(found: paths.Found, rows: int | None, *, strict: bool = True) ->
     return array_files.read_file(_only(found, "array", fix), rows, strict=strict)
 
 
-def _read_cells(found: paths.Found, rows: int | None, *, strict: bool = True) -> Whole:
+def _read_cells(
+    found: paths.Found, rows: int | None, *, strict: bool = True, layer: str = ""
+) -> Whole:
     fix = "put them together first: anndata.concat([...]).write_h5ad(path)"
-    return anndata.read_file(_only(found, "AnnData", fix), rows, strict=strict)
+    return anndata.read_file(_only(found, "AnnData", fix), rows, strict=strict, layer=layer)
+
+
+def _read_zarr(
+    found: paths.Found, rows: int | None, *, strict: bool = True, layer: str = ""
+) -> Whole:
+    return zarr.read_store(found.files[0], rows, layer)
 
 
 def _only(found: paths.Found, kind: str, fix: str) -> Path:
@@ -297,29 +310,26 @@ _READERS: dict[str, Callable[[paths.Found, int | None], Whole]] = {
     "text": _read_text,
     **{kind: partial(_read_sharded, kind) for kind in _SHARDED},
     "array": _read_array,
-    "cells": _read_cells,
-    "zarr": lambda found, rows: zarr.read_store(found.files[0], rows),
 }
+# Those that may hold several matrices of counts.
+_LAYERED: dict[str, Callable[..., Whole]] = {"cells": _read_cells, "zarr": _read_zarr}
 
 # Those that describe what others refuse.
 _LENIENT: dict[str, Callable[[paths.Found, int | None], Whole]] = {
     "text": partial(_read_text, strict=False),
     **{kind: partial(_read_sharded, kind, strict=False) for kind in _SHARDED},
     "array": partial(_read_array, strict=False),
-    "cells": partial(_read_cells, strict=False),
 }
 
 
-def _read_object(data: Any) -> Whole:
+def _read_object(data: Any, layer: str = "") -> Whole:
+    if anndata.is_anndata(data) or anndata.is_mudata(data):
+        return anndata.from_anndata(anndata.rna_of(data), layer=layer)
     for reader in _OBJECTS:
         frame = reader(data)
         if frame is not None:
             return frame
     raise _no_table(data)
-
-
-def _from_anndata(data: Any) -> Whole | None:
-    return anndata.from_anndata(data) if anndata.is_anndata(data) else None
 
 
 def _no_table(data: object) -> UsageError:
@@ -386,7 +396,6 @@ _OBJECTS = (
     _from_arrow,
     _from_dataset,
     _from_torch,
-    _from_anndata,
     _from_sparse,
     _from_columns,
     dataframes.from_frame,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -57,6 +57,7 @@ class Stream(Data, Generic[Part]):
         for part in self.frames():
             named = part.renamed(self.columns)
             known = {"native": self.native, "origin": self.origin, "total": self.length}
+            known["layer"] = self.layer
             yield replace(named, start=start, **known)
             start += part.rows
 
@@ -93,6 +94,18 @@ class Stream(Data, Generic[Part]):
         """Return the same rows with other names for the columns."""
         pieces = tuple(piece.renamed(names) for piece in self.pieces)
         return replace(self, columns=names, pieces=pieces)
+
+    def selected(self, names: Sequence[str]) -> Stream[Part]:
+        """Return the rows with these columns alone, in this order."""
+        frames, columns = self.frames, self.columns
+
+        def chosen() -> Iterator[Part]:
+            for part in frames():
+                yield cast(Part, part.renamed(columns).selected(names))
+
+        pieces = tuple(piece.selected(names) for piece in self.pieces)
+        less = {"frames": chosen, "pieces": pieces, "narrowed": None}
+        return replace(self, columns=tuple(names), **less)
 
     def only(self, names: Collection[str]) -> Stream[Part]:
         """Return the same rows without other columns, where these need not be read then."""

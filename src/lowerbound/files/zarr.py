@@ -31,7 +31,7 @@ def is_store(data: object) -> bool:
         return False
 
 
-def stream(path: Path, origin: str) -> Stream | None:
+def stream(path: Path, origin: str, layer: str = "") -> Stream | None:
     """Return a table of numbers or the counts of an AnnData as a stream; None for others.
 
     Raises:
@@ -41,13 +41,13 @@ def stream(path: Path, origin: str) -> Stream | None:
     array = _array(_opened(path), path)
     if array is None:
         library("anndata", *anndata.NEEDS)
-        return anndata.stream(lambda: nullcontext(_opened(path)), path, origin)
+        return anndata.stream(lambda: nullcontext(_opened(path)), path, origin, layer)
     if array.ndim != 2 or not min(array.shape) or array.dtype.kind not in "buif":
         return None
     return array_files.stream(array, origin)
 
 
-def read_store(path: Path, rows: int | None = None) -> Whole:
+def read_store(path: Path, rows: int | None = None, layer: str = "") -> Whole:
     """Read an array, or the counts of the AnnData that a store holds.
 
     Raises:
@@ -60,7 +60,7 @@ def read_store(path: Path, rows: int | None = None) -> Whole:
         array = _array(opened, path)
         if array is None:
             cells = library("anndata", *anndata.NEEDS).read_zarr(path)
-            return anndata.from_anndata(cells, rows, path.name)
+            return anndata.from_anndata(cells, rows, path.name, layer=layer)
         return arrays.from_array(
             array[: array.shape[0] if rows is None else rows], None, path.name
         )

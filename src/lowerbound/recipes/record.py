@@ -118,6 +118,7 @@ class Recipe:
         suits: a function from the data and the user's plan fields to a `Suggestion`, or to None
             if the recipe does not suit the data; None never suggests it.
         draw: the function that draws rows from the likelihood.
+        most_latents: the largest size of z that is chosen for wide rows by default.
     """
 
     build: Callable[..., LatentModel]
@@ -137,6 +138,7 @@ class Recipe:
     searched: bool = False
     suits: Suits | None = None
     draw: Draw = draw_each
+    most_latents: int = 128
 
     @classmethod
     def of(cls, build: Callable[..., LatentModel]) -> Recipe:

@@ -10,6 +10,9 @@
 - few_rows: passes of few rows whose scores have the same bits as in passes of many
 - explain: the columns that make a row's score high
 - counterfactual: the nearest usual row of an unusual one
+- expression, differential, predictive_checks: rates of counts, the genes that differ between
+  groups of cells, and whether drawn counts are like the real ones
+- labels: labels of cells from their labelled neighbours
 - evaluate, metrics: estimates of log p(x)
 - completion: fill gaps, by the VAE, its chain of columns, or both
 - rules: the dependencies that drawn and filled rows keep, in words

@@ -39,7 +39,7 @@ CERTAIN = 1 << 24
 SCALES = frozenset({"running_var", "variance", "sigma"})
 
 # Arguments of recipes that follow from the data: the schema must say the same.
-_OF_DATA = frozenset({"families", "sizes", "features", "shape", "batches"})
+_OF_DATA = frozenset({"families", "sizes", "features", "shape", "batches", "labels"})
 
 # Arguments that sizes are only compared with, which may be larger than the count of the weights.
 _LIMITS = frozenset({"tree_above"})

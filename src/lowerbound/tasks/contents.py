@@ -59,13 +59,13 @@ class Calibrated(_Part):
         return self
 
 
-class _Measure(_Part):
+class _Scoring(_Part):
     k: int = Field(default=1, ge=1, le=1000)
     samples: int = Field(default=1, ge=1, le=MOST_SAMPLES)
 
 
 class _Further(Calibrated):
-    measure: _Measure
+    measure: _Scoring
 
 
 Many = Annotated[int, Field(ge=0, le=1 << 53)]
@@ -212,20 +212,90 @@ class _TableDocument(_Part):
     columns: Annotated[Any, Field(alias="schema")]
 
 
+Rows = Annotated[int, Field(ge=1, le=1 << 53)]
+
+
+class _Factor(_Part):
+    kind: Literal["batch"]
+    name: str = Field(min_length=1)
+    levels: dict[str, Rows] = Field(min_length=1, max_length=MOST_LISTED)
+    dtype: str = Field(max_length=200)
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _spelled(self) -> _Factor:
+        _check_spelled(list(self.levels), self.dtype)
+        return self
+
+
+class _Measure(_Part):
+    kind: Literal["covariate"]
+    name: str = Field(min_length=1)
+    mean: float
+    scale: float = Field(gt=0)
+    low: float
+    high: float
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _range(self) -> _Measure:
+        if self.low > self.high:
+            raise ValueError("low must not be above high")
+        return self
+
+
+class _Profile(_Part):
+    codes: list[Annotated[int, Field(ge=0)]]
+    rows: Rows
+    totals: list[Annotated[int, Field(ge=0, le=1 << 53)]]
+    numbers: list[list[float]]
+
+
 class _CountsDocument(_Part):
+    """Of counts; versions before 1.0 have `batch`, `batches`, `dtype` and `depths` instead."""
+
     coding: Literal["counts"]
     names: list[str] = Field(min_length=1, max_length=MOST_LISTED)
+    covariates: list[Annotated[_Factor | _Measure, Field(discriminator="kind")]] = []
+    layer: str = Field(default="", max_length=200)
+    shares: list[Share] = Field(default=[], max_length=MOST_LISTED)
+    labels: _Factor | None = None
+    profiles: list[_Profile] | None = Field(default=None, min_length=1, max_length=MOST_LISTED)
     batch: str = ""
-    batches: dict[str, Annotated[int, Field(ge=1, le=1 << 53)]] | None = None
+    batches: dict[str, Rows] | None = None
     dtype: str = Field(default="string", max_length=200)
     depths: dict[str, list[Annotated[int, Field(ge=0, le=1 << 53)]]] | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> _CountsDocument:
-        if len(set(self.names)) < len(self.names) or self.batch in self.names:
+        named = [*self.names, *(each.name for each in self.covariates)]
+        if len(set(named)) < len(named) or self.batch in self.names:
             raise ValueError("names must be distinct")
         if self.batches and not self.batch:
             raise ValueError("the column of batches must have a name")
+        return self
+
+    @model_validator(mode="after")
+    def _shared(self) -> _CountsDocument:
+        if len(self.shares) not in (0, len(self.names)):
+            raise ValueError("shares must be of the names")
+        return self
+
+    @model_validator(mode="after")
+    def _profiled(self) -> _CountsDocument:
+        sizes = [len(each.levels) for each in self.covariates if isinstance(each, _Factor)]
+        measures = len(self.covariates) - len(sizes)
+        if self.profiles is not None and not any(each.totals for each in self.profiles):
+            raise ValueError("profiles must not be empty")
+        for each in self.profiles or ():
+            fits = len(each.codes) == len(sizes)
+            if not fits or any(c >= n for c, n in zip(each.codes, sizes, strict=True)):
+                raise ValueError("profiles must be of the covariates")
+            if (np.diff(each.totals) < 0).any():
+                raise ValueError("totals must be in ascending order")
+            wanted = len(each.totals) if measures else 0
+            if len(each.numbers) != wanted or any(len(n) != measures for n in each.numbers):
+                raise ValueError("profiles must have the numbers of their rows")
         return self
 
     @model_validator(mode="after")
@@ -242,13 +312,17 @@ class _CountsDocument(_Part):
 
     @model_validator(mode="after")
     def _spelled(self) -> _CountsDocument:
-        words = list(self.batches or ())
-        try:
-            spell(np.arange(len(words)), words, self.dtype)
-            Known(words, storage(arrow_type(self.dtype)))
-        except (pa.ArrowException, AttributeError, OverflowError, TypeError) as error:
-            raise ValueError(f"batches are not of the type: {snippet(error)}") from None
+        _check_spelled(list(self.batches or ()), self.dtype)
         return self
+
+
+def _check_spelled(words: list[str], dtype: str) -> None:
+    """Raise an error if levels cannot be written in their type."""
+    try:
+        spell(np.arange(len(words)), words, dtype)
+        Known(words, storage(arrow_type(dtype)))
+    except (pa.ArrowException, AttributeError, OverflowError, TypeError) as error:
+        raise ValueError(f"levels are not of the type: {snippet(error)}") from None
 
 
 class _PicturesDocument(_Part):

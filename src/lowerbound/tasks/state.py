@@ -164,8 +164,9 @@ class TrainedState:
             return {"name": name, "kind": kind, "missing": 0.0, "required": required}
 
         counts = [column(group.column, "count", False) for group in self.coding.groups]
-        batch = document.get("batch", "")
-        return [*counts, column(batch, "categorical", True)] if batch else counts
+        kinds = {"batch": "categorical", "covariate": "real"}
+        covariates = document.get("covariates", ())
+        return [*counts, *(column(each["name"], kinds[each["kind"]], True) for each in covariates)]
 
     @property
     def command(self) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from lowerbound import bundle, noise
 from lowerbound.bundle.documents import invalid
+from lowerbound.coding.counts import CountsCoding
 from lowerbound.coding.large import needed
 from lowerbound.coding.pictures import PictureCoding
 from lowerbound.coding.rows import Rows, subset
@@ -42,14 +43,18 @@ from lowerbound.tasks.calibration import Alarm, Calibration
 from lowerbound.tasks.completion import CHAIN, LATENTS, Completion
 from lowerbound.tasks.conditioning import sample_given
 from lowerbound.tasks.coverage import ColumnCoverage, column_coverage
+from lowerbound.tasks.differential import Comparison, changes, grouped, observed
 from lowerbound.tasks.evaluate import Evaluation
 from lowerbound.tasks.explain import explained
+from lowerbound.tasks.expression import At, expression
 from lowerbound.tasks.few_rows import same_in_passes_of
 from lowerbound.tasks.finite import finite
+from lowerbound.tasks.labels import label_logits, probabilities
 from lowerbound.tasks.latent_meaning import LatentMeaning, latent_meanings
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
 from lowerbound.tasks.metrics import TILE
 from lowerbound.tasks.plots import Plots, plane
+from lowerbound.tasks.predictive_checks import predictive_checks
 from lowerbound.tasks.restore_picture import Draws, Pages, restore_page
 from lowerbound.tasks.scoring import scoring_of
 from lowerbound.tasks.some_rows import SomeRows, some_rows
@@ -59,6 +64,7 @@ FEW = 30  # effective samples below which conditional sampling gives a warning
 PAIRS = 1 << 16  # contexts from which conditional draws choose
 CONTEXTS = 256  # contexts of training rows, of which the middle one serves to decode latents
 PICTURES_AT_ONCE = 1024  # pictures decoded together
+LIBRARY = 1e4  # the total at which rates of two groups of cells are compared
 
 
 class Samples(NamedTuple):
@@ -73,6 +79,18 @@ class Samples(NamedTuple):
     table: pa.Table
     effective_samples: float | None = None
     notes: Sequence[str] = ()
+
+
+class Expression(NamedTuple):
+    """Normalised expression of cells.
+
+    Attributes:
+        mean: the rate of every gene in every cell: the mean over posterior draws.
+        sd: the standard deviation over these draws.
+    """
+
+    mean: Any
+    sd: Any
 
 
 def warn_of_few(drawn: Samples, n: int) -> None:
@@ -725,6 +743,220 @@ class Model(TrainedState):
         limits = checking.Limits(max_drift, level, max_alarm_rate, max_p99, tuple(ignore))
         given = walk(data, wanted=self.coding.wanted())
         return checking.check(self, self, given, limits)
+
+    def expression(
+        self,
+        data: object,
+        *,
+        batch: object = None,
+        library: float | None = 1e4,
+        draws: int = 25,
+        genes: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> Expression:
+        """Return normalised expression: the rate of every gene in every cell, with its spread.
+
+        Rates are counts per cell of the given total, without noise of counting and without extra
+        zeros. They are the mean over draws of z from the posterior of the cell. With `batch`, all
+        cells are shown as the model expects them in one batch, whichever they are from.
+
+        Args:
+            data: cells: a path, an AnnData, a data frame, ...
+            batch: a level of the only batch of the model, or values of several covariates by
+                name, such as ``{"donor": "a", "pct_mito": 5}``; None keeps each cell's own.
+            library: the total that the rates of all genes of the model add up to; None keeps
+                each cell's own total.
+            draws: draws of z for each cell.
+            genes: the genes to return; None for all of the model.
+            seed: seed of the draws.
+
+        Returns:
+            The means and the standard deviations over draws: two tables of the type of `data`,
+            Arrow tables for an AnnData (`lowerbound.cells.expression` writes its layers).
+
+        Raises:
+            UsageError: E246 for a model that is not of counts, E243 for an unknown gene or
+                covariate, E279 for a batch that does not say of which column, E240 for a number
+                out of range.
+            DataError: E074 for a level that training has not seen.
+        """
+        at = self.decoded_at(batch, library, genes)
+        frame, coded = self.encode(data)
+        return Expression(
+            *(containers.like(frame, t) for t in self.expression_coded(coded, at, draws, seed))
+        )
+
+    def expression_coded(
+        self, coded: Coded, at: At, draws: int = 25, seed: int = 0
+    ) -> tuple[pa.Table, pa.Table]:
+        """Return the rates of cells that are coded already, and their spread, as Arrow tables."""
+        rates = expression(self.model, coded.rows, at, draws=draws, seed=seed)
+        names = [self.counts_coding.names[place] for place in at.genes or ()]
+        found = [finite(each.numpy(), "rates") for each in rates]
+        mean, sd = (pa.table(dict(zip(names, each.T, strict=True))) for each in found)
+        return mean, sd
+
+    def decoded_at(
+        self, batch: object, library: float | None, genes: Sequence[str] | None = None
+    ) -> At:
+        """Return where the rates of cells are decoded; see `expression`."""
+        coding = self.counts_coding
+        given = coding.covariates.named(batch)
+        codes = {name: coding.covariates.asked(name, value)[0] for name, value in given.items()}
+        return At(coding.covariates, codes, library, tuple(coding.places(genes)))
+
+    @property
+    def counts_coding(self) -> CountsCoding:
+        """The coding of a model of counts.
+
+        Raises:
+            UsageError: E246 for other models.
+        """
+        if not isinstance(self.coding, CountsCoding):
+            raise UsageError(
+                "E246",
+                f"expression is of models of counts, not of the recipe {self.recipe.name!r}",
+                fix="lowerbound fit CELLS.h5ad --recipe counts",
+            )
+        return self.coding
+
+    def differential_expression(  # noqa: PLR0913 - independent options
+        self,
+        data: object,
+        groupby: str,
+        group1: str,
+        group2: str | None = None,
+        *,
+        batch: object = None,
+        draws: int = 1000,
+        delta: float = 0.25,
+        seed: int = 0,
+    ) -> pa.Table:
+        """Compare the expression of every gene between two groups of cells.
+
+        Posterior draws of the mean rates of both groups give the log2 fold change of every gene
+        from `group2` to `group1`, the probability that it is above `delta` (or below -`delta`, if
+        that is larger), and the expected false discovery rate of a list of genes. These are
+        posterior probabilities under the model, not p-values.
+
+        References:
+            Boyeau et al., "Deep generative models for detecting differential expression in single
+            cells", 2019, https://doi.org/10.1101/794289
+
+        Args:
+            data: cells: a path, an AnnData, a data frame, ...
+            groupby: the annotation (column of `obs`, or of a table) with the group of each cell.
+            group1: a group.
+            group2: the group it is compared with; None for all other cells that have one.
+            batch: decode both groups at this batch, see `expression`; None at each cell's own.
+            draws: draws of the mean rates.
+            delta: smallest log2 fold change of interest.
+            seed: seed of the draws.
+
+        Returns:
+            A row per gene, the most probable change first: gene, lfc (median), lfc_low and
+            lfc_high (the 95 % interval), probability, bayes_factor (logarithm of the odds, in
+            nats), false_discovery_rate, rate1 and rate2 (the mean rates), and of the counts mean1,
+            mean2 (per 10,000) and share1, share2 (cells with a count).
+
+        Raises:
+            UsageError: E280 for a group without cells, E240 for a number out of range, and as
+                `expression`.
+            DataError: E031 for an unknown annotation.
+        """
+        at = self.decoded_at(batch, LIBRARY)
+        asked = Comparison(delta, draws=draws, seed=seed)
+        given = walk(data, wanted=self.coding.wanted())
+        groups = grouped(given, groupby, group1, group2, seed)
+        rows = [self._coded(part).rows for part in (groups.first, groups.second)]
+        found = changes(self.model, rows[0], rows[1], at, asked)
+        seen = [observed(part, at) for part in rows]
+        finite(found.rates, "rates")
+        table = pa.table(
+            {
+                "gene": pa.array(self.counts_coding.names),
+                "lfc": found.lfc,
+                "lfc_low": found.low,
+                "lfc_high": found.high,
+                "probability": found.probability,
+                "bayes_factor": found.bayes_factor,
+                "false_discovery_rate": found.false_discovery_rate,
+                "rate1": found.rates[0],
+                "rate2": found.rates[1],
+                "mean1": seen[0].mean,
+                "mean2": seen[1].mean,
+                "share1": seen[0].share,
+                "share2": seen[1].share,
+            }
+        )
+        order = np.lexsort([-np.abs(found.lfc), -found.probability])
+        return table.take(pa.array(order))
+
+    def label_probabilities(self, data: object, *, draws: int = 25, seed: int = 0) -> pa.Table:
+        """Return the probability of each label for every cell, by a model that learned labels.
+
+        They are the mean over draws of z from the posterior of the cell, which does not see its
+        label, at the temperature that the held-out labelled cells of the fit have chosen.
+
+        Args:
+            data: cells: a path, an AnnData, a data frame, ...
+            draws: draws of z for each cell.
+            seed: seed of the draws.
+
+        Returns:
+            A row per cell: label, the likeliest, probability, and a column for each label.
+
+        Raises:
+            UsageError: E246 for a model without labels.
+        """
+        return self.label_probabilities_coded(self.encode(data)[1], draws, seed)
+
+    def label_probabilities_coded(self, coded: Coded, draws: int = 25, seed: int = 0) -> pa.Table:
+        """Return the probabilities of the labels of rows that are coded already."""
+        labels = self.counts_coding.labels
+        if labels is None:
+            raise UsageError(
+                "E246",
+                "the model learned no labels",
+                fix="lowerbound fit CELLS.h5ad --labels COLUMN",
+            )
+        temperature = self.facts.get("labels", {}).get("temperature", 1.0)
+        logits = label_logits(self.model, coded.rows, draws, seed)
+        p = finite(probabilities(logits, temperature), "probabilities")
+        levels = list(labels.levels)
+        label = labels.decode(torch.from_numpy(p))
+        columns = {"label": label, "probability": p.max(1)}
+        columns |= {level: p[:, place] for place, level in enumerate(levels)}
+        return pa.table(columns)
+
+    def predictive_checks(self, data: object, *, draws: int = 10, seed: int = 0) -> pa.Table:
+        """Compare counts with counts that the model draws for the same cells.
+
+        A gene whose observed value is far from the drawn ones, in units of their standard
+        deviation, shows what the likelihood does not describe, such as too many zeros.
+
+        Args:
+            data: cells: a path, an AnnData, a data frame, ...
+            draws: how many times all cells are drawn.
+            seed: seed of the draws.
+
+        Returns:
+            A row per gene: gene, and for each of zeros (the share of cells without a count), mean
+            and variance of the counts: the observed value, ``zeros_replicated``, its mean over
+            the draws, and ``zeros_sd``, its standard deviation over them.
+
+        Raises:
+            UsageError: E246 for a model that is not of counts, E240 for fewer than two draws.
+        """
+        names = self.counts_coding.names
+        rows = self.encode(data)[1].rows
+        columns: dict[str, Any] = {"gene": pa.array(names)}
+        found = predictive_checks(self.model, rows, draws=draws, seed=seed)
+        for name, each in found.items():
+            finite(each.replicated, "draws")
+            columns[name] = each.observed
+            columns[f"{name}_replicated"], columns[f"{name}_sd"] = each.replicated, each.sd
+        return pa.table(columns)
 
     def decode_latents(self, z: NDArray[np.floating]) -> pa.Table:
         """Return the mean of p(x | z) for latents z, (n, latent), as an Arrow table.

@@ -9,6 +9,7 @@
 - forecast: what a fit says about its time when it begins
 - split: training, validation and calibration rows
 - objective: check the settings of the objective and build it
+- adapt: learn new batches of a model of counts, all else frozen
 - second_stage: train the prior of a model of codes with everything else frozen
 - proposal_stage: whether and how a proposal for importance sampling is fitted
 - row_stage: measure and train the chain of columns of a table

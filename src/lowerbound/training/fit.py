@@ -18,6 +18,7 @@ from lowerbound import noise
 from lowerbound._version import __version__
 from lowerbound.coding import large
 from lowerbound.coding.base import Coded, Coding
+from lowerbound.coding.counts import CountsCoding
 from lowerbound.coding.pairs import read_pairs
 from lowerbound.coding.rows import Rows, fingerprint, subset, tile_of, tiles
 from lowerbound.coding.tables import TableCoding
@@ -27,6 +28,7 @@ from lowerbound.files.data import ArrowNative, Columnar, Data, Whole
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
 from lowerbound.nn.distributions.chains import Chain
+from lowerbound.nn.distributions.learned_library import LearnedLibraryCounts
 from lowerbound.nn.distributions.table_rows import Table
 from lowerbound.nn.latents import mixture_priors
 from lowerbound.nn.latents.importance import ImportanceProposal
@@ -38,6 +40,7 @@ from lowerbound.recipes.hierarchies import halved
 from lowerbound.recipes.record import TELLS_OF_GAPS, CodingMaker
 from lowerbound.recipes.tables import row_model
 from lowerbound.tasks import latent_use, metrics
+from lowerbound.tasks.labels import calibration_error, label_logits, probabilities, tempered
 from lowerbound.tasks.objective_settings import OBJECTIVE
 from lowerbound.tasks.scoring import levels_lacking
 from lowerbound.tasks.trained import Model
@@ -62,6 +65,7 @@ from lowerbound.training.plan import (
     device_of,
     objective_settings,
     optimiser_of,
+    with_covariates,
 )
 from lowerbound.training.refit_prior import refit_is_tried, refit_prior
 from lowerbound.training.second_stage import RATE, TIME, FrozenElbo, unfrozen
@@ -78,7 +82,6 @@ from lowerbound.training.tracking import Tracking, checked_stores, tracking
 from lowerbound.training.units import spell_seconds
 
 CONTEXT_ROWS = 20_000
-LATENT_LIMIT = 128
 LEAST_TRAINING = 0.5  # seconds of training even if a time limit is already used up
 CLIP = 5.0  # limit on the gradient's norm, times the square root of the number of columns
 
@@ -98,6 +101,9 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     preset: str | None = None,
     latent: int | str | None = None,
     types: Mapping[str, str] | None = None,
+    batch: str | Sequence[str] = (),
+    covariates: str | Sequence[str] = (),
+    labels: str | None = None,
     drop: Sequence[str] = (),
     transform: str | None = None,
     alarm_rate: float | str | None = None,
@@ -129,6 +135,12 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         preset: "fast", "balanced" or "best".
         latent: size of z; None chooses a generous size, "auto" the number of dimensions in use.
         types: kinds of columns by name, in place of the inferred ones.
+        batch: columns of levels that the model is conditional on, such as the donor of a cell;
+            for the recipe counts. They are not modelled themselves.
+        covariates: columns of numbers that the model is conditional on.
+        labels: a column of labels, such as cell types, that only some rows need to have: the
+            model learns to tell them, and `Model.label_probabilities` gives them to all rows; for
+            the recipe counts.
         drop: columns to leave out.
         transform: scaling of numeric columns: "blend", "standard" or "quantile".
         alarm_rate: share of normal rows that may be flagged, such as 0.001 or "0.1%". If the
@@ -166,6 +178,8 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     """
     named, began = locals(), time.monotonic()
     chosen = {name: named[name] for name in _FIELDS if named[name] not in (None, ())}
+    if batch or covariates or labels is not None:
+        chosen["types"] = with_covariates(types or {}, batch, covariates, labels)
     given, suits = _given(data, recipe, targets, chosen)
     more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
@@ -356,7 +370,37 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     fitted = _with_proposal(plan, fitted._replace(model=model, arguments=arguments), inputs)
     fitted = _with_rows(plan, fitted, inputs)
     # After the refit, whose forecast is rough: the rows that remain absorb its error.
-    return calibrated(plan, frame, _limited(plan, inputs, fitted), fitted)
+    model = calibrated(plan, frame, _limited(plan, inputs, fitted), fitted)
+    return _with_calibrated_labels(model, inputs)
+
+
+def _with_calibrated_labels(model: Model, inputs: FitInputs) -> Model:
+    """Choose the temperature of label probabilities by labelled held-out rows, if any."""
+    coding = inputs.coding
+    if not isinstance(coding, CountsCoding) or coding.labels is None:
+        return model
+    rows = subset(inputs.coded.rows, inputs.split.calibration)
+    contexts = [rows.take(part).context for part in _pieces(len(rows))]
+    given = torch.cat([c[:, -coding.labels.width :] for c in contexts if c is not None])
+    known = given.any(1).nonzero()[:, 0]
+    if not len(known):
+        return model
+    logits = label_logits(model.model, subset(rows, known))
+    codes = given[known].argmax(1).numpy()
+    temperature = tempered(logits, codes)
+    p = probabilities(logits, temperature)
+    model.facts["labels"] = {
+        "temperature": temperature,
+        "rows": len(known),
+        "accuracy": float((p.argmax(1) == codes).mean()),
+        "calibration_error": calibration_error(p, codes),
+    }
+    return model
+
+
+def _pieces(n: int) -> Sequence[Tensor]:
+    """Return the indices of n rows in parts, which are dense one at a time."""
+    return torch.arange(n).split(256)
 
 
 def _limited(plan: Plan, inputs: FitInputs, fitted: Fitted) -> FitInputs:
@@ -474,10 +518,15 @@ def _configuration(plan: Plan, frame: Data, coded: Coded) -> dict[str, Any]:
     }
 
 
-def default_latent(arguments: Mapping[str, Any]) -> int:
-    """Return a generous size of z: the number of coded columns to the power 3/4, from 2 to 128."""
+def default_latent(arguments: Mapping[str, Any], most: int = Recipe.most_latents) -> int:
+    """Return a generous size of z: the number of coded columns to the power 3/4, from 2 to `most`.
+
+    Args:
+        arguments: the arguments of the recipe that the data determine.
+        most: the recipe's largest default.
+    """
     width = len(arguments["sizes"]) if "sizes" in arguments else arguments["features"]
-    return min(width, max(2, min(LATENT_LIMIT, round(width**0.75))))
+    return min(width, max(2, min(most, round(width**0.75))))
 
 
 def resolve(plan: Plan, coding: Coding) -> dict[str, Any]:
@@ -524,7 +573,7 @@ def _decided(recipe: Recipe, coding: Coding) -> dict[str, Any]:
 def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the argument for the size of z: `latent`, or `latents` with one size per level."""
     latent = plan.latent if isinstance(plan.latent, int) else None
-    known = plan.recipe.parameters
+    known, most = plan.recipe.parameters, plan.recipe.most_latents
     if "features" not in known and "sizes" not in known:  # images: the recipe's own default
         if "latent" not in known:
             return {} if latent is None else {"latent": latent}  # the recipe will refuse it
@@ -532,7 +581,7 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
     if "latents" not in known and "latent" not in known:
         return {} if latent is None else {"latent": latent}
     if "latents" not in known:
-        return {"latent": latent or arguments.get("latent") or default_latent(arguments)}
+        return {"latent": latent or arguments.get("latent") or default_latent(arguments, most)}
     if latent and "latents" in arguments:
         raise UsageError(
             "E236",
@@ -540,7 +589,7 @@ def _sizes(plan: Plan, arguments: Mapping[str, Any]) -> dict[str, Any]:
             fix="give only one of them",
         )
     given = arguments.get("latents")
-    halves = halved(latent or default_latent(arguments), len(arguments["hidden"]))
+    halves = halved(latent or default_latent(arguments, most), len(arguments["hidden"]))
     return {"latents": list(given or halves)}
 
 
@@ -560,7 +609,7 @@ def _fit(plan: Plan, inputs: FitInputs, stage: str, share: float = 1.0) -> Fitte
 
     mixture_priors.start_from(model.levels[0].get_submodule("prior"), first)
     for each in model.modules():
-        if isinstance(each, Table):
+        if isinstance(each, Table | LearnedLibraryCounts):
             each.start_from(first)
     budget, optimiser = budget_of(plan), _optimiser(plan, inputs.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))

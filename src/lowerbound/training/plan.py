@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lowerbound.coding.context import BATCH, COVARIATE, LABEL
 from lowerbound.errors import UsageError, nearest
 from lowerbound.recipes import Recipe, find
 from lowerbound.tasks.objective_settings import OBJECTIVE, complete
@@ -76,7 +77,8 @@ class Plan:
         preset: "fast", "balanced" or "best".
         latent: size of z; None chooses a generous size from the data, "auto" fits again with the
             number of dimensions found to be in use.
-        types: kinds of columns by name, in place of the inferred ones.
+        types: kinds of columns by name, in place of the inferred ones; "batch" and "covariate"
+            are columns of levels and of numbers that the model is conditional on.
         drop: columns to leave out.
         transform: scaling of numeric columns: "standard", "quantile" (to Gaussian scores), or
             "blend", the mean of the two, which keeps extreme values apart and spreads dense ones.
@@ -153,6 +155,36 @@ class Plan:
         """Return the options as plain JSON values, with the recipe by name."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return {**values, "recipe": self.recipe.name, "drop": list(self.drop)}
+
+
+def with_covariates(
+    types: Mapping[str, str],
+    batch: str | Sequence[str],
+    covariates: str | Sequence[str],
+    labels: str | None = None,
+) -> dict[str, str]:
+    """Return kinds of columns that include those of covariates.
+
+    Args:
+        types: kinds by the name of the column.
+        batch: the columns of levels that the model is conditional on.
+        covariates: the columns of numbers.
+        labels: the column of labels that is modelled beside the counts; None for none.
+
+    Raises:
+        UsageError: E236 for a column that is declared twice.
+    """
+    kinds = dict(types)
+    own = () if labels is None else (labels,)
+    for kind, names in ((BATCH, batch), (COVARIATE, covariates), (LABEL, own)):
+        for name in (names,) if isinstance(names, str) else map(str, names):
+            if kinds.setdefault(name, kind) != kind:
+                raise UsageError(
+                    "E236",
+                    f"column {name!r} is declared as {kinds[name]} and as {kind}",
+                    fix="keep one of the two",
+                )
+    return kinds
 
 
 def _known(what: str, value: str, names: Any) -> None:

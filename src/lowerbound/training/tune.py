@@ -155,7 +155,7 @@ class Search:
         coding = _coding(plan, learned)
         missing = coding.encode(learned).missing_share
         self.weights = objective_settings(plan, missing)
-        self.width = default_latent(coding.arguments())
+        self.width = default_latent(coding.arguments(), plan.recipe.most_latents)
         self.study, self.optuna = _study(folder, self._identity()), _optuna()
 
     def _identity(self) -> str:

@@ -2,6 +2,7 @@
 
 - fit, tune: train a model, search for its settings
 - score, embed, reconstruct: one result for each given row
+- differential, label: genes that differ between cells, labels of cells
 - sample, impute: draw rows, fill in missing values
 - evaluate, compare, plot, export: measure a model and its draws, draw and export it
 - serve: answer requests over HTTP

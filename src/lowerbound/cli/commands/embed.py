@@ -36,6 +36,7 @@ def embed(  # noqa: PLR0913 - the arguments are the command's flags
     out: Out = None,
     rename: Renames = (),
     on_bad_file: Policy = None,
+    adapt: bool = False,
     overwrite: bool = False,
     ray: bool = False,
     workers: Whole = None,
@@ -55,16 +56,22 @@ def embed(  # noqa: PLR0913 - the arguments are the command's flags
             also .h5ad: a copy of it with obsm["X_lowerbound"].
         rename: rename a column of the data to the name in the model; repeat it for more.
         on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
+        adapt: for counts: learn the batches of these cells that the model does not know, from
+            these cells alone; without it, such cells get the mean over the known batches.
         overwrite: replace an earlier output.
         ray: embed the files of a folder on the Ray cluster at RAY_ADDRESS, or a local one; --out
             is then a folder with one Parquet file for each.
         workers: the largest number of processes for --ray.
         voice: receives the progress.
     """
-    cluster = workers_of(ray, workers, {})
+    cluster = workers_of(ray, workers, {"--adapt": adapt or None})
     clock, target = Clock(), target_of(out, overwrite, data, ray, check_embedding_target)
     trained = load(model)
     given = walk_for(trained, data, rename, on_bad_file)
+    if adapt:
+        training = import_module("lowerbound.training.adapt")
+        given = given.whole()
+        trained = training.adapted(trained, given, say=voice.say)
     made = TablesByPart(trained, given, lambda coded: _latents(trained.embed_coded(coded)))
     tables = made.tables(voice, plain=is_array(target) or is_cells(target))
     if ray:
@@ -77,6 +84,9 @@ def embed(  # noqa: PLR0913 - the arguments are the command's flags
     else:
         delivered, path = deliver(given, tables, target, overwrite)
     rows, latent = given.rows, trained.latent
+    if made.remarks.facts.get("unseen") and trained.holds == "cells":
+        hint = "with --adapt the model learns the batches that it does not know"
+        made.remarks.notes[hint] = None
     facts = {"rows": rows, "latent": latent, "seconds": clock(), **made.remarks.facts}
     return Result(
         facts,

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lowerbound.cli import inputs
+from lowerbound.cli import inputs, parsing
 from lowerbound.cli.flags import (
+    Column,
     Columns,
     Data,
     File,
@@ -55,8 +56,13 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     time_limit: Seconds = None,
     alarm_rate: Share = None,
     types: Types = (),
+    batch: Columns = (),
+    covariate: Columns = (),
+    labels: Column = None,
     drop: Columns = (),
     rename: Renames = (),
+    layer: Name = None,
+    genes: Names = (),
     size: Pixels = None,
     on_bad_file: Policy = None,
     all_frames: bool = False,
@@ -99,9 +105,19 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
             enough to save the best model within it.
         alarm_rate: the share of normal rows that may be flagged, such as 0.1% (default 1%).
         types: the kind of a column, in place of the inferred one; repeat it, or use commas. For
-            counts only COLUMN=batch: the experiment that a row is from.
+            counts only COLUMN=batch and COLUMN=covariate, as by the next two flags.
+        batch: for counts: a column with the experiment, donor or protocol of a row, which the
+            latent numbers need not describe; repeat it for more.
+        covariate: for counts: the same for a column of numbers, such as pct_mito.
+        labels: for counts: a column of labels that some rows have, such as cell types; the model
+            learns to tell them, and `lowerbound label` gives them to all.
         drop: columns to leave out; repeat it, or use commas.
         rename: give a column of the data another name.
+        layer: for an AnnData: the layer with the raw counts; by default counts, X or raw.X, the
+            first that holds counts.
+        genes: for counts: the genes to model: hvg:2000 for that many variable ones by scanpy,
+            highly_variable or another such column of var, a gene, or a file with one on each
+            line. The model then reads only these. By default all genes.
         size: scale each picture to cover N x N (or HxW) pixels, and crop its centre.
         all_frames: take each frame or page of a picture file as a picture, in this fit and by the
             model ever after; by default the first is read.
@@ -137,6 +153,9 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     """
     flags = {name: value for name, value in locals().items() if name not in _OWN}
     work = import_module("lowerbound.cli.work.fit")  # imports torch: --help does not wait
+    if batch or covariate or labels is not None:
+        kinds = parsing.pairs(types, "--types", "zip=categorical", commas=True)
+        types = work.with_covariates(kinds, batch, covariate, labels)
 
     fields = {
         "recipe": recipe,
@@ -154,14 +173,14 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         "device": device,
         "precision": precision,
     }
-    wanted = inputs.wanted(size, on_bad_file, all_frames)
+    wanted = inputs.wanted(size, on_bad_file, all_frames=all_frames, layer=layer)
     choosing = import_module("lowerbound.cli.choose_recipe")
     frame, usual = choosing.NOTHING if recipe else choosing.suited(data, rename, wanted, fields)
     plan = work.plan_from(fields, config, usual.plan)
     if print_config:
         text = work.as_toml(plan)
         return Result({"config": text}, text=text)
-    inputs.refuse_flags(plan.recipe, wanted, targets)
+    inputs.refuse_flags(plan.recipe, wanted, targets, data)
     named = out is not None or isinstance(data, str | os.PathLike)
     place = Path(out or _default(data)) if named else None
     output = work.output_at(place, overwrite, resume, paths.named_in(data, targets))
@@ -173,6 +192,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         frame = inputs.opened(data, rename, wanted, plan.recipe, targets)
     elif usual.plan:
         voice.say(choosing.spell_choice(plan, usual.reason))
+    if genes:
+        frame = import_module("lowerbound.files.genes").of_genes(frame, data, genes, plan.types)
     if clustered is not None:
         return clustered.fit(data, flags, processes, voice)
     if dry_run:

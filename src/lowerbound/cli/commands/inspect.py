@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lowerbound import bundle
+from lowerbound.cli.annotations import annotation
 from lowerbound.cli.flags import Columns, Data, ModelPath, Renames, Types
 from lowerbound.cli.outputs import (
     Clock,
@@ -203,12 +204,22 @@ def _(frame: Matrix, data: object, options: _Options) -> Result:
         f"filled, largest {facts['largest']:g}; {kind}"
     )
     recipe = " --recipe counts" if counts or problems else ""
+    found = [annotation(name, frame.annotations[name]) for name in frame.annotations.column_names]
+    facts["annotations"] = [each._asdict() for each in found]
+    flags = "".join(f" {each.flag}" for each in found if each.flag.startswith("--batch"))
     return Result(
         facts,
         lines=[line],
         notes=[*frame.notes, *_told(problems)],
+        sheet=Sheet(
+            ("annotation", "kind", "values", "looks like"),
+            [(each.name, each.kind, each.values, each.told) for each in found],
+            "annotations of the cells (obs)",
+        )
+        if found
+        else None,
         details=_bad_values(problems),
-        next=f"lowerbound fit {spell_path(data)}{recipe}{options.flags}",
+        next=f"lowerbound fit {spell_path(data)}{recipe}{flags}{options.flags}",
     )
 
 

@@ -49,12 +49,22 @@ from lowerbound.training.plan import (
     device_of,
     objective_settings,
     optimiser_of,
+    with_covariates,
 )
 from lowerbound.training.split import FitInputs, Say
 from lowerbound.training.tracking import checked_stores, tracking
 from lowerbound.training.units import spell_seconds
 
-__all__ = ["Output", "as_toml", "output_at", "plan_from", "recorded", "rehearse", "train"]
+__all__ = [
+    "Output",
+    "as_toml",
+    "output_at",
+    "plan_from",
+    "recorded",
+    "rehearse",
+    "train",
+    "with_covariates",
+]
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
 # Suffixes of data that the suggested command repeats for the new rows.
@@ -283,7 +293,9 @@ def _kinds(coding: Coding, frame: Data) -> str:
     if isinstance(coding, PairCoding):
         return _pairs(coding, made=not (isinstance(frame, ImagePairs) and frame.targets))
     if schema is None:
-        return f"{len(coding.groups):,} counts"
+        given = [each["name"] for each in document.get("covariates", ())]
+        told = f", given {', '.join(given[:5])}{' and others' * (len(given) > 5)}"
+        return f"{len(coding.groups):,} counts" + (told if given else "")
     columns = schema["columns"]
     ignored = {"id", "text", "constant"}
     kinds = Counter(c["kind"] for c in columns if c["kind"] not in ignored)

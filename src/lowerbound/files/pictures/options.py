@@ -1,4 +1,4 @@
-"""Options for reading pictures from files."""
+"""Options for reading pictures and cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FULL = 65535  # white, where all of 16 bits are in use
 
 @dataclass(frozen=True)
 class Wanted:
-    """Options for reading the pictures of a folder into one array.
+    """Options for reading the pictures of a folder into one array, and cells.
 
     Attributes:
         size: (height, width) of every picture; None keeps the size that all have.
@@ -19,6 +19,7 @@ class Wanted:
         white: the value of white in grey pictures of 16 bits; None chooses the least of 8, 10,
             12, 14 or 16 bits that holds the values of all of them.
         all_frames: take each frame or page of a file as a picture, and not only the first.
+        layer: the layer of an AnnData with the counts; "" chooses it.
     """
 
     size: tuple[int, int] | None = None
@@ -26,6 +27,7 @@ class Wanted:
     on_bad_file: str = "auto"
     white: int | None = None
     all_frames: bool = False
+    layer: str = ""
 
 
 ANY = Wanted()

@@ -6,6 +6,8 @@
 - table_rows: rows of mixed columns, missing values, counts with a library size
 - chains: rows column by column, each column given any of the others
 - gaussian_conditionals: the conditionals of one Gaussian, given any subset of its columns
+- learned_library: counts whose library size is integrated out
+- labelled: rows with a label that is known for some of them
 - counts, zero_counts: Poisson, negative binomial and their zero-inflated forms
 - grey_levels, pixels: pixels of 8 bits and shares from 0 to 1
 - codewords: vectors of a codebook

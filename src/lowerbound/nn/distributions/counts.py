@@ -21,7 +21,7 @@ from torch.distributions.utils import lazy_property
 
 from lowerbound.errors import UsageError
 from lowerbound.nn.distributions import zero_counts
-from lowerbound.nn.distributions.base import ONE, Unchecked, log_support, sample
+from lowerbound.nn.distributions.base import ONE, Observed, Unchecked, log_support, sample
 from lowerbound.nn.distributions.zero_counts import softplus
 from lowerbound.nn.recording import is_recorded
 
@@ -370,6 +370,40 @@ class StudentTCdf(StudentT):
         z = (_array(value) - _array(self.loc)) / _array(self.scale)
         below = special.stdtr(_array(self.df), z)
         return torch.as_tensor(below, dtype=value.dtype, device=value.device)
+
+
+@singledispatch
+def log_rates(d: Distribution) -> Tensor:
+    """Return the log of the mean count of every element, extra zeros left out, (B, G).
+
+    Raises:
+        UsageError: E246 if no rule is registered for the type of `d`.
+    """
+    raise UsageError(
+        "E246",
+        f"a likelihood of the type {type(d).__name__} has no rates of counts",
+        fix="register a rule with lowerbound.nn.distributions.counts.log_rates.register",
+    )
+
+
+@log_rates.register
+def _(d: Observed) -> Tensor:
+    return log_rates(d.cells)
+
+
+@log_rates.register
+def _(d: PoissonLog) -> Tensor:
+    return d.log_rate
+
+
+@log_rates.register
+def _(d: NegativeBinomial) -> Tensor:
+    return d.log_mean.expand(d.batch_shape)
+
+
+@log_rates.register
+def _(d: ZeroInflated) -> Tensor:
+    return log_rates(d.base)
 
 
 @singledispatch

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from lowerbound.nn.distributions.base import Blocks, Observed, elementwise
 from lowerbound.nn.distributions.counts import NegativeBinomial, PoissonLog, ZeroInflated
@@ -231,7 +232,11 @@ class LibraryCounts(Family):
         shares, *gates = numbers.split(self.features, 1)
         # A share is below 1, so that the mean needs no upper bound; log p is finite for any share.
         log_mean = shares.log_softmax(1) + log_library
-        return Observed(_COUNTS[self.member](self, log_mean, gates))
+        return Observed(self.counts(log_mean, gates))
+
+    def counts(self, log_mean: Tensor, gates: Sequence[Tensor]) -> Distribution:
+        """Return the distribution of the elements, for log-means (B, G) and gates, if any."""
+        return _COUNTS[self.member](self, log_mean, gates)
 
 
 _COUNTS = {

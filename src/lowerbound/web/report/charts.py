@@ -21,6 +21,7 @@ _BINS = 24
 _LEVELS = 8
 _CELLS = 12  # per side of the picture of a pair
 _SHOWN_LATENTS, _SHOWN_COLUMNS = 12, 16
+_GENES, _FURTHEST = 1500, 100  # points of a chart of genes, and those of them furthest off
 DAY = 86_400
 
 
@@ -284,6 +285,63 @@ def scores(found: NDArray[np.float64], threshold: float) -> Chart:
             }
         )
     return _chart(values, 200, layer=layers)
+
+
+def replicates(table: pa.Table, statistic: str, title: str, *, log: bool = True) -> Chart:
+    """Return a statistic of each gene among drawn cells over that among counted ones.
+
+    Args:
+        table: the result of `Model.predictive_checks`.
+        statistic: "zeros", "mean" or "variance".
+        title: what it is, for the axes.
+        log: whether the axes are logarithmic; genes whose value is 0 are then left out.
+    """
+    seen = table[statistic].to_numpy()
+    drawn = table[f"{statistic}_replicated"].to_numpy()
+    kept = np.flatnonzero((seen > 0) & (drawn > 0)) if log else np.arange(len(seen))
+    if len(kept) > _GENES:  # evenly spaced in what was seen, and those that are furthest off
+        far = np.abs(drawn - seen) / np.maximum(table[f"{statistic}_sd"].to_numpy(), 1e-12)
+        order = kept[np.argsort(seen[kept], kind="stable")]
+        even = order[np.linspace(0, len(order) - 1, _GENES - _FURTHEST).astype(int)]
+        kept = np.union1d(even, kept[np.argsort(-far[kept], kind="stable")[:_FURTHEST]])
+    genes = table["gene"].take(pa.array(kept)).to_pylist()
+    values = [
+        {"gene": gene, "counted": rounded(seen[i]), "drawn": rounded(drawn[i])}
+        for gene, i in zip(genes, kept, strict=True)
+    ]
+    ends = [rounded(each) for each in _range(np.concatenate([seen[kept], drawn[kept]]))]
+    scale = {"type": "log" if log else "linear", "domain": ends, "nice": False}
+    axes = {
+        axis: {
+            "field": field,
+            "type": "quantitative",
+            "title": f"{title}, {field}",
+            "scale": scale,
+        }
+        for axis, field in (("x", "counted"), ("y", "drawn"))
+    }
+    told = [{"field": name} for name in ("gene", "counted", "drawn")]
+    return _chart(
+        values,
+        220,
+        layer=[
+            {
+                "data": {"values": [{"counted": end, "drawn": end} for end in ends]},
+                "mark": {"type": "line", "strokeDash": [5, 4]},
+                "encoding": axes,
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 14, "opacity": 0.5},
+                "encoding": {**axes, "tooltip": told},
+            },
+        ],
+    )
+
+
+def _range(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends of values, which are never equal."""
+    low, high = (float(values.min()), float(values.max())) if len(values) else (1.0, 2.0)
+    return low, high if high > low else low + 1.0
 
 
 def numbers_of(column: pa.ChunkedArray) -> NDArray[np.float64] | None:

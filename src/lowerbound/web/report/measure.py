@@ -27,6 +27,7 @@ _HIDDEN_COLUMNS, _HIDDEN_VALUES, _HIDDEN_DRAWS = 16, 640, 10
 _MAP_COLUMNS = 24
 _STEPS = 7
 _CHAIN_OF_PICTURES = 8
+_REPLICATES = 5
 _FEW_LATENTS = 64  # of more, one alone hardly changes a picture
 
 
@@ -50,6 +51,7 @@ class Measured:
         drawn: drawn rows, as `values`.
         compared: the report of `Model.compare`, or None.
         coverage: the coverage of each column.
+        replicated: the statistics of each gene among counted and drawn cells, or None.
         drift: the drift of the data, or None.
         meanings: what each latent stands for.
         traversals: for each latent, decoded rows or pictures from its low to its high end.
@@ -74,6 +76,7 @@ class Measured:
     drawn: pa.Table | None = None
     compared: dict[str, Any] | None = None
     coverage: Sequence[Any] = ()
+    replicated: pa.Table | None = None
     drift: dict[str, Any] | None = None
     meanings: Sequence[Any] = ()
     traversals: dict[int, Any] = field(default_factory=dict)
@@ -129,6 +132,7 @@ def measure(
     if given is not None:
         work.part("compare", lambda: work.compare(given.frame, learned))
         work.part("coverage", lambda: work.cover(given.frame))
+        work.part("replicates", lambda: work.replicate(given.frame))
     return found
 
 
@@ -272,6 +276,13 @@ class _Work:
             draws=_HIDDEN_DRAWS,
             seed=self.seed,
         )
+
+    def replicate(self, frame: Any) -> None:
+        """Compare counts of genes with those that the model draws for the same cells."""
+        if self.found.holds == "cells":
+            self.found.replicated = self.model.predictive_checks(
+                frame, draws=_REPLICATES, seed=self.seed
+            )
 
     def _modelled(self) -> set[str]:
         drawn = self.found.drawn

@@ -111,6 +111,12 @@ def _charts(found: Measured) -> dict[str, Any]:
         made["scores"] = charts.scores(found.scores, found.model.alarm.threshold)
     if found.drift is not None:
         made["drift"] = charts.drift(found.drift["columns"])
+    if found.replicated is not None:
+        made["replicates-zeros"] = charts.replicates(
+            found.replicated, "zeros", "share of cells without a count", log=False
+        )
+        made["replicates-mean"] = charts.replicates(found.replicated, "mean", "mean count")
+        made["replicates-variance"] = charts.replicates(found.replicated, "variance", "variance")
     real, drawn = found.values, found.drawn
     if found.scored is not None and real is not None and drawn is not None:
         both = [name for name in real.column_names if name in drawn.column_names]

@@ -156,6 +156,24 @@ def coverage(found: Measured) -> str:
     return f"{' and '.join(told)} are as the model says." if told else ""
 
 
+def replicated(found: Measured) -> str:
+    """Return how many genes have the zeros that the model expects."""
+    table = found.replicated
+    if table is None:
+        return ""
+    seen, drawn, sd = (table[f"zeros{end}"].to_numpy() for end in ("", "_replicated", "_sd"))
+    # The observed share has the error of one more replicate.
+    usual = np.abs(seen - drawn) <= 3 * sd * np.sqrt(1.2) + 2 / max(1, _looked_at(found))
+    return (
+        f"{share(float(usual.mean()))} of the {table.num_rows:,} genes have as many cells without "
+        "a count as the model draws for these cells."
+    )
+
+
+def _looked_at(found: Measured) -> int:
+    return 0 if found.scored is None else found.scored.num_rows
+
+
 def alike(found: Measured) -> str:
     """Return how alike drawn and given rows are."""
     report = found.compared

@@ -1,0 +1,191 @@
+"""Labels that some cells have: learned with the counts, and given to others."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+import lowerbound
+import lowerbound.cells
+import zoo
+from lowerbound.cli.main import main
+from lowerbound.errors import LowerboundError, ModelFileError, UsageError
+from lowerbound.nn.distributions.base import Observed, log_prob_cells, sample
+from lowerbound.nn.distributions.counts import PoissonLog, log_rates
+from lowerbound.nn.distributions.labelled import Labelled
+from lowerbound.nn.trace import Trace, posterior_mean, replay
+from lowerbound.tasks.labels import calibration_error, probabilities, tempered
+from lowerbound.tasks.trained import restored
+
+GENES, KINDS = 20, ("B", "NK", "T")
+
+
+def cells(seed=0, rows=600, known=0.3):
+    """Cells of three types, of which some are named; two types overlap."""
+    rng = np.random.default_rng(seed)
+    base = np.random.default_rng(99).lognormal(1.0, 0.5, (3, GENES))
+    base[1] = 0.75 * base[1] + 0.25 * base[2]
+    kind = rng.integers(0, 3, rows)
+    counts = rng.poisson(base[kind] * rng.lognormal(0, 0.3, (rows, 1)))
+    frame = pd.DataFrame(counts, columns=[f"g{j}" for j in range(GENES)])
+    names = np.array(KINDS, dtype=object)[kind]
+    frame["kind"] = np.where(rng.random(rows) < known, names, None)
+    return frame, names
+
+
+def fitted():
+    how = {"preset": "fast", "max_epochs": 150, "latent": 4, "device": "cpu"}
+    return lowerbound.fit(cells()[0], "counts", labels="kind", **how)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return zoo.trained(fitted)
+
+
+def test_the_joint_of_counts_and_labels_sums_to_the_counts():
+    rows = Observed(PoissonLog(torch.randn(5, 3)))
+    logits, x = torch.randn(5, 4), torch.ones(5, 3)
+    joint = torch.stack(
+        [Labelled(rows, logits, torch.eye(4)[i].expand(5, -1)).log_prob(x) for i in range(4)]
+    )
+    without = Labelled(rows, logits, torch.zeros(5, 4))
+    torch.testing.assert_close(joint.logsumexp(0), rows.log_prob(x))
+    torch.testing.assert_close(without.log_prob(x), rows.log_prob(x))
+    torch.testing.assert_close(without.mean, rows.mean)
+    torch.testing.assert_close(without.mode, rows.mode)
+    torch.testing.assert_close(log_rates(without), log_rates(rows))
+    torch.testing.assert_close(log_prob_cells(without, x), log_prob_cells(rows, x))
+    assert sample(without, torch.Generator()).shape == (5, 3)
+
+
+def test_all_cells_get_calibrated_labels(model):
+    new, truth = cells(1, 1500, known=0.0)
+    table = model.label_probabilities(new)
+    assert table.column_names == ["label", "probability", *KINDS]
+    p = np.stack([table[kind].to_numpy() for kind in KINDS], 1)
+    np.testing.assert_allclose(p.sum(1), 1.0, rtol=1e-6)
+    right = np.array(table["label"].to_pylist()) == truth
+    assert right.mean() > 0.75
+    codes = np.array([KINDS.index(name) for name in truth])
+    assert calibration_error(p, codes) < 0.05
+    facts = model.facts["labels"]
+    assert facts["rows"] > 10
+    assert 0.05 < facts["temperature"] < 1
+    np.testing.assert_array_equal(
+        model.label_probabilities(new)["probability"], table["probability"]
+    )
+
+
+def test_labels_need_not_be_there_and_are_not_seen_by_the_encoder(model):
+    new, truth = cells(2, 40)
+    named = new.assign(kind=truth)
+    without = new.drop(columns="kind")
+    np.testing.assert_array_equal(model.embed(named), model.embed(without))
+    scores = model.anomaly_score(named) - model.anomaly_score(without)
+    assert (scores > -0.1).all()  # a label is one more thing to expect; draws differ a little
+    assert scores.mean() > 0.1
+    wrong = new.assign(kind=np.roll(truth, 1))
+    assert model.anomaly_score(wrong).mean() > model.anomaly_score(named).mean()
+    strange = new.assign(kind="monocyte")
+    assert dict(model.encode(strange)[1].unseen) == {}
+    np.testing.assert_array_equal(model.anomaly_score(strange), model.anomaly_score(without))
+    drawn = model.sample(50)
+    assert "kind" not in drawn.columns
+
+
+def test_labels_inform_the_embedding():
+    """With labels, the two types that overlap are further apart than without."""
+    frame, truth = cells(0, 600, known=1.0)
+    how = {"preset": "fast", "max_epochs": 100, "latent": 4, "device": "cpu"}
+    test, kinds = cells(3, 400, known=0.0)
+
+    def apart(model):
+        z = model.embed(test)
+        ours, theirs = (z[kinds == name] for name in ("NK", "T"))
+        axis = ours.mean(0) - theirs.mean(0)
+        return abs(stats.ttest_ind(ours @ axis, theirs @ axis).statistic)
+
+    plain = lowerbound.fit(frame.drop(columns="kind"), "counts", **how)
+    labelled = lowerbound.fit(frame, "counts", labels="kind", **how)
+    assert apart(labelled) > 0.8 * apart(plain)
+
+
+def test_gradients_of_labels_reach_the_encoder(model):
+    x = torch.ones(2, GENES)
+    context = torch.cat([torch.full((2, 1), 3.0), torch.eye(3)[:2]], 1)
+    network = model.model
+    trace = Trace(posterior_mean, 2)
+    px = network(x, trace, context)
+    with torch.no_grad():
+        again = network(None, Trace(replay({"z": trace.sites["z"].z}), 2), context)
+        torch.testing.assert_close(again.logits, px.logits)
+    (px.labels * px.logits.log_softmax(1)).sum().backward()
+    first = next(network.encoder.parameters())
+    assert first.grad.abs().sum() > 0
+    network.zero_grad()
+
+
+def test_the_temperature_is_that_of_the_largest_likelihood():
+    source = torch.Generator().manual_seed(0)
+    true = torch.randn(4000, 1, 3, generator=source).double()
+    codes = torch.distributions.Categorical(logits=true[:, 0]).sample().numpy()
+    assert tempered(3.0 * true, codes) == pytest.approx(3.0, rel=0.1)
+    p = probabilities(3.0 * true, 3.0)
+    assert calibration_error(p, codes) < 0.03
+    assert calibration_error(probabilities(3.0 * true), codes) > 0.1
+
+
+def test_labels_survive_saving_and_the_commands_write_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    frame, _ = cells()
+    frame.to_parquet("cells.parquet")
+    few = ["--recipe", "counts", "--labels", "kind", "--preset", "fast", "--max-epochs", "3"]
+    assert main(["fit", "cells.parquet", *few, "--out", "m.vae", "-q"]) == 0
+    assert main(["label", "m.vae", "cells.parquet", "--out", "labels.csv"]) == 0
+    assert "expected calibration error" in " ".join(capsys.readouterr().out.split())
+    table = pd.read_csv("labels.csv")
+    assert list(table.columns) == ["row", "label", "probability", *KINDS]
+    model = lowerbound.load("m.vae")
+    assert model.coding.labels.levels.keys() == set(KINDS)
+    np.testing.assert_allclose(
+        model.label_probabilities(frame)["probability"], table["probability"], rtol=1e-6
+    )
+    documents = json.loads(json.dumps(model.documents()))
+    documents["schema.json"]["labels"]["levels"].pop("B")
+    weights = {name: t.numpy() for name, t in model.model.state_dict().items()}
+    with pytest.raises(ModelFileError) as error:
+        restored(documents, weights)
+    assert error.value.code == "E116"
+
+
+def test_labels_of_an_anndata():
+    anndata = pytest.importorskip("anndata")
+    frame, _ = cells(4, 120)
+    obs = frame[["kind"]].set_index(frame.index.astype(str))
+    counts = frame.drop(columns="kind").to_numpy().astype(np.float32)
+    adata = anndata.AnnData(counts, obs=obs)
+    how = {"preset": "fast", "max_epochs": 2, "device": "cpu"}
+    model = lowerbound.cells.fit(adata, labels="kind", **how)
+    lowerbound.cells.label(model, adata)
+    assert set(adata.obs["lowerbound_label"]) <= set(KINDS)
+    copy = lowerbound.cells.label(model, adata, copy=True, draws=3)
+    assert copy.obs["lowerbound_label_probability"].between(0, 1).all()
+
+
+def test_what_has_no_labels_is_refused():
+    frame, _ = cells(5, 60)
+    how = {"preset": "fast", "max_epochs": 1, "device": "cpu"}
+    plain = lowerbound.fit(frame.drop(columns="kind"), "counts", **how)
+    with pytest.raises(UsageError) as error:
+        plain.label_probabilities(frame)
+    assert error.value.code == "E246"
+    with pytest.raises(LowerboundError) as error:
+        lowerbound.fit(frame.assign(kind=None), "counts", labels="kind", **how)
+    assert error.value.code == "E033"
+    with pytest.raises(UsageError) as error:
+        lowerbound.fit(frame, "counts", types={"kind": "label", "g1": "label"}, **how)
+    assert error.value.code == "E249"
