@@ -566,8 +566,9 @@ USAGE: dict[str, tuple[str, str]] = {
         "argument of that name; the message lists the existing ones.",
     ),
     "E243": (
-        "a condition names a column that the model does not have",
-        "--where takes only columns that are modelled. `lowerbound info M.vae` lists them.",
+        "a condition or a flag names a column that the model does not have",
+        "--where takes only columns that are modelled, and --column of `label` those of levels. "
+        "`lowerbound info M.vae` lists them.",
     ),
     "E244": (
         "the device is not available",

@@ -189,3 +189,52 @@ def test_what_has_no_labels_is_refused():
     with pytest.raises(UsageError) as error:
         lowerbound.fit(frame, "counts", types={"kind": "label", "g1": "label"}, **how)
     assert error.value.code == "E249"
+
+
+def fruit(rows, seed, labelled=1.0):
+    """A table whose kind follows from a number and a colour; some rows have no kind."""
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(["apple", "lime", "plum"], rows, p=[0.5, 0.3, 0.2])
+    weight = np.array([150.0, 60.0, 40.0])[np.unique(kind, return_inverse=True)[1]]
+    colour = np.where(rng.random(rows) < 0.8, np.where(kind == "lime", "green", "red"), "green")
+    frame = pd.DataFrame(
+        {"weight": weight * np.exp(rng.normal(0, 0.15, rows)), "colour": colour, "kind": kind}
+    )
+    frame["kind"] = frame["kind"].where(rng.random(rows) < labelled, None)
+    return frame
+
+
+def test_levels_of_a_column_of_a_table():
+    how = {"preset": "fast", "max_epochs": 30, "device": "cpu"}
+    model = lowerbound.fit(fruit(1500, 0, labelled=0.3), "table", **how)
+    new = fruit(300, 1)
+    table = model.label_probabilities(new, column="kind")
+    assert table.column_names == ["label", "probability", "apple", "lime", "plum"]
+    levels = table.column_names[2:]
+    p = np.stack([table[level] for level in levels], 1)
+    np.testing.assert_allclose(p.sum(1), 1.0, rtol=1e-9)
+    truth = new["kind"].map(levels.index).to_numpy()
+    right = (np.array(table["label"].to_pylist()) == new["kind"]).mean()
+    assert right > 0.85
+    assert calibration_error(p, truth) < 0.1
+    # The row's own level is not looked at.
+    empty = model.label_probabilities(new.assign(kind=None), column="kind")
+    assert empty["probability"].equals(table["probability"])
+    # Differences of scores are those of the logarithms of probabilities.
+    scores = [
+        np.array(model.score(new[:5].assign(kind=level))["anomaly_score"]) for level in levels
+    ]
+    np.testing.assert_allclose(scores[1] - scores[0], np.log(p[:5, 0] / p[:5, 1]), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("column", "code"), [(None, "E246"), ("kinds", "E243"), ("weight", "E243")]
+)
+def test_columns_without_levels_are_no_labels(column, code):
+    model = lowerbound.fit(fruit(200, 0), "table", preset="fast", max_epochs=1, device="cpu")
+    with pytest.raises(UsageError) as error:
+        model.label_probabilities(fruit(5, 1), column=column)
+    assert error.value.code == code
+    assert error.value.fix.startswith("--column ")
+    if column == "kinds":
+        assert error.value.fix == "--column kind"

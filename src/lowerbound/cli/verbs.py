@@ -68,7 +68,7 @@ VERBS: dict[str, Verb] = {
         f"{_HERE}.label:label",
         _USE,
         "M.vae PATH",
-        "give cells the labels that the model learned",
+        "give rows or cells the likeliest labels",
         True,
     ),
     "sample": Verb(f"{_HERE}.sample:sample", _USE, "M.vae", "draw new rows or pictures", True),

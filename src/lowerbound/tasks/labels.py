@@ -1,7 +1,8 @@
-"""Labels of cells: by a model that learned some, or by labelled neighbours in latent space."""
+"""Labels: by a model that learned some, by labelled neighbours, or as a column of a table."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -11,7 +12,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
-from lowerbound.coding.rows import Batch, Rows
+from lowerbound.coding.base import Coded
+from lowerbound.coding.rows import Batch, Dense, Rows
+from lowerbound.tasks.draws import score
 from lowerbound.tasks.expression import posterior_draws
 from lowerbound.tasks.finite import using
 from lowerbound.tasks.metrics import ONCE, TILE, by_tiles
@@ -75,6 +78,32 @@ def transferred(
     label = levels[best].astype(object)
     label[p <= level] = None
     return Transferred(label, votes[np.arange(len(query)), best], p)
+
+
+def level_probabilities(
+    model: nn.Module, coded: Coded, part: int, codes: Sequence[int], samples: int
+) -> NDArray[np.float64]:
+    """Return p(level | the other values of the row) for a column of a table, (n, levels).
+
+    It is the density of the row with the level, divided by the sum over all levels. Each density
+    is an importance sample of the same draws, whose errors mostly cancel.
+
+    Args:
+        model: a model of a table.
+        coded: the rows; their own values of the column are not looked at.
+        part: the place of the column in a coded row.
+        codes: the codes of its levels.
+        samples: draws of z for each density.
+    """
+    rows = coded.rows
+    assert isinstance(rows, Dense), "rows of tables are dense"
+    log_p = []
+    for code in codes:
+        x = rows.x.clone()
+        x[:, part] = code
+        put = Dense(x, rows.context)
+        log_p.append(-score(model, put, samples, groups=coded.groups).double())
+    return torch.stack(log_p, 1).softmax(1).numpy()
 
 
 BINS = 10  # of probabilities, in which the calibration error is measured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +21,9 @@ from lowerbound.coding.large import needed
 from lowerbound.coding.pictures import PictureCoding
 from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, Coding, TableCoding, restore, table_of
-from lowerbound.columns.arrow import snippet
-from lowerbound.errors import LowerboundError, ModelFileError, UsageError
+from lowerbound.columns.arrow import listed, snippet
+from lowerbound.columns.categories import Category
+from lowerbound.errors import LowerboundError, ModelFileError, UsageError, nearest
 from lowerbound.files import containers
 from lowerbound.files.data import Matrix, Whole
 from lowerbound.files.read import read, walk
@@ -49,7 +51,7 @@ from lowerbound.tasks.explain import explained
 from lowerbound.tasks.expression import At, expression
 from lowerbound.tasks.few_rows import same_in_passes_of
 from lowerbound.tasks.finite import finite
-from lowerbound.tasks.labels import label_logits, probabilities
+from lowerbound.tasks.labels import label_logits, level_probabilities, probabilities
 from lowerbound.tasks.latent_meaning import LatentMeaning, latent_meanings
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
 from lowerbound.tasks.metrics import TILE
@@ -815,7 +817,7 @@ class Model(TrainedState):
         if not isinstance(self.coding, CountsCoding):
             raise UsageError(
                 "E246",
-                f"expression is of models of counts, not of the recipe {self.recipe.name!r}",
+                f"this is for models of counts, and not of the recipe {self.recipe.name!r}",
                 fix="lowerbound fit CELLS.h5ad --recipe counts",
             )
         return self.coding
@@ -892,27 +894,49 @@ class Model(TrainedState):
         order = np.lexsort([-np.abs(found.lfc), -found.probability])
         return table.take(pa.array(order))
 
-    def label_probabilities(self, data: object, *, draws: int = 25, seed: int = 0) -> pa.Table:
-        """Return the probability of each label for every cell, by a model that learned labels.
+    def label_probabilities(
+        self, data: object, *, column: str | None = None, draws: int = 25, seed: int = 0
+    ) -> pa.Table:
+        """Return the probability of each label for every row.
 
-        They are the mean over draws of z from the posterior of the cell, which does not see its
-        label, at the temperature that the held-out labelled cells of the fit have chosen.
+        Of cells, by a model that learned labels: the mean over draws of z from the posterior of
+        the cell, which does not see its label, at the temperature that the held-out labelled
+        cells of the fit have chosen. Of a table, for any column of levels: p(level | the other
+        values of the row) by the model's density, for which the row's own level is not looked at.
 
         Args:
-            data: cells: a path, an AnnData, a data frame, ...
-            draws: draws of z for each cell.
+            data: cells or rows: a path, an AnnData, a data frame, ...
+            column: for models of tables: the column whose levels are the labels.
+            draws: of cells: draws of z for each.
             seed: seed of the draws.
 
         Returns:
-            A row per cell: label, the likeliest, probability, and a column for each label.
+            A line per row: label, the likeliest, probability, and a column for each label.
 
         Raises:
-            UsageError: E246 for a model without labels.
+            UsageError: E246 for a model without labels, E243 for a column that it does not have.
         """
-        return self.label_probabilities_coded(self.encode(data)[1], draws, seed)
+        coded = self.encode(data)[1]
+        return self.label_probabilities_coded(coded, draws, seed, column=column)
 
-    def label_probabilities_coded(self, coded: Coded, draws: int = 25, seed: int = 0) -> pa.Table:
+    def label_probabilities_coded(
+        self, coded: Coded, draws: int = 25, seed: int = 0, *, column: str | None = None
+    ) -> pa.Table:
         """Return the probabilities of the labels of rows that are coded already."""
+        if column is not None or isinstance(self.coding, TableCoding):
+            levels, p = self._levels_of(coded, column)
+        else:
+            levels, p = self._learned_labels(coded, draws, seed)
+        p = finite(p, "probabilities")
+        label = pa.array(np.array(levels, object)[p.argmax(1)])
+        columns = {"label": label, "probability": p.max(1)}
+        columns |= {level: p[:, place] for place, level in enumerate(levels)}
+        return pa.table(columns)
+
+    def _learned_labels(
+        self, coded: Coded, draws: int, seed: int
+    ) -> tuple[list[str], NDArray[np.float64]]:
+        """Return the labels that the model learned, and their probabilities, (n, labels)."""
         labels = self.counts_coding.labels
         if labels is None:
             raise UsageError(
@@ -922,12 +946,34 @@ class Model(TrainedState):
             )
         temperature = self.facts.get("labels", {}).get("temperature", 1.0)
         logits = label_logits(self.model, coded.rows, draws, seed)
-        p = finite(probabilities(logits, temperature), "probabilities")
-        levels = list(labels.levels)
-        label = labels.decode(torch.from_numpy(p))
-        columns = {"label": label, "probability": p.max(1)}
-        columns |= {level: p[:, place] for place, level in enumerate(levels)}
-        return pa.table(columns)
+        return list(labels.levels), probabilities(logits, temperature)
+
+    def _levels_of(
+        self, coded: Coded, column: str | None
+    ) -> tuple[list[str], NDArray[np.float64]]:
+        """Return the levels of a column of a table, and their probabilities, (n, levels)."""
+        if not isinstance(self.coding, TableCoding):
+            raise UsageError(
+                "E246",
+                f"a model of the recipe {self.recipe.name!r} has no columns of levels",
+                fix="leave --column out: it is for models of tables",
+            )
+        found = [c for c in self.coding.schema.columns if isinstance(c, Category)]
+        names = [each.name for each in found]
+        if column not in names:
+            near = nearest(column or "", names)
+            asked = "no column is named" if column is None else f"{column!r} is none of them"
+            raise UsageError(
+                "E246" if column is None else "E243",
+                f"labels of a table are the levels of a column; {asked}: {listed(names)}",
+                fix=f"--column {shlex.quote(near or (names or ['COLUMN'])[0])}",
+            )
+        chosen = found[names.index(column)]
+        part = next(g.parts[0] for g in self.coding.groups if g.column == column)
+        first = int(chosen.kind == "categorical")  # code 0 is that of unknown levels
+        codes = range(first, first + len(chosen.levels))
+        samples = self.importance_samples
+        return list(chosen.levels), level_probabilities(self.model, coded, part, codes, samples)
 
     def predictive_checks(self, data: object, *, draws: int = 10, seed: int = 0) -> pa.Table:
         """Compare counts with counts that the model draws for the same cells.
