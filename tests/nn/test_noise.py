@@ -231,16 +231,19 @@ def test_building_and_training_leave_the_global_random_state_alone(name):
 
 
 def test_a_fit_and_all_imports_leave_the_global_random_state_alone_and_some_modules_out():
-    """A fit does not import what takes a second."""
+    """Neither a fit nor loading a model imports what takes a second."""
     code = """
-import random, sys, numpy, torch
+import random, sys, tempfile, numpy, torch
 random.seed(1), numpy.random.seed(1), torch.manual_seed(1)
 def state():
     return random.getstate(), str(numpy.random.get_state()), torch.get_rng_state().tolist()
 before = state()
 import lowerbound
 rows = numpy.random.default_rng(0).normal(size=(60, 3))
-lowerbound.fit(dict(zip("abc", rows.T)), preset="fast", max_epochs=1).sample(2)
+columns = dict(zip("abc", rows.T)) | {"d": list("xyz") * 20}
+with tempfile.TemporaryDirectory() as folder:
+    lowerbound.fit(columns, preset="fast", max_epochs=1).save(folder + "/m.vae")
+    lowerbound.load(folder + "/m.vae").sample(2)
 assert not {"torch._dynamo", "sklearn", "scipy.stats"} & set(sys.modules)
 assert state() == before
 import lowerbound.recipes, lowerbound.training.fit, lowerbound.tasks.trained, lowerbound.estimator

@@ -12,6 +12,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from lowerbound.columns.schema import infer
 from lowerbound.errors import UsageError
+from lowerbound.recipes import RECIPES
 from lowerbound.tasks import compare
 from lowerbound.tasks.compare import (
     aligned,
@@ -413,7 +414,7 @@ def test_one_column_has_no_pairs():
     [
         (SimpleNamespace(shape=(8, 8, 1)), None, "E246"),
         (SimpleNamespace(shape=()), None, "E246"),
-        (SimpleNamespace(shape=(8, 8, 1)), object(), "E247"),
+        (SimpleNamespace(shape=(8, 8, 1)), RECIPES["denoise"].restoration, "E247"),
     ],
 )
 def test_models_of_other_things_are_refused(coding, restoration, code):

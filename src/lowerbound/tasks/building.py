@@ -45,6 +45,8 @@ _OF_DATA = frozenset({"families", "sizes", "features", "shape", "batches", "labe
 _LIMITS = frozenset({"tree_above"})
 
 _RAW = torch.empty  # the first values of parameters
+# Without storage there is nothing to fill, and torch would import its compiler for that: seconds.
+_FILLS = (Tensor.normal_, Tensor.uniform_)
 
 
 def build(
@@ -216,6 +218,8 @@ class _Bounded(TorchFunctionMode):
             raise _Beyond("the network has many more parts than there are weights")
         if self.bare and func is _RAW:
             return func(*args, **{**named, "device": "meta"})
+        if self.bare and func in _FILLS and args[0].is_meta:
+            return args[0]
         if _product([*args, *named.values()]) > CERTAIN:
             self._spend(_expected(func, args, named))
         made = func(*args, **named)

@@ -18,6 +18,9 @@ from lowerbound.tasks.parts import set_threads
 T = TypeVar("T")
 
 SMALL = 256  # rows of a request up to which it shares a pass with others
+GATHER = (
+    0.004  # seconds that a pass waits for further requests, where they come faster than passes
+)
 PASS = 2048  # rows of a pass that several requests share
 
 Work = Callable[[Sequence[Any]], Sequence[Any]]
@@ -54,6 +57,7 @@ class Compute:
         self._single = ThreadPoolExecutor(1, "lowerbound-work")
         self._waiting: deque[Job] = deque()
         self._runner: asyncio.Task[None] | None = None
+        self._loaded = False  # whether requests came while a pass ran
         self.passes = self.passed = 0
 
     async def alone(self, work: Callable[..., T], *arguments: Any) -> T:
@@ -91,6 +95,8 @@ class Compute:
         """Compute passes until no request waits."""
         try:
             while self._waiting:
+                if self._loaded:
+                    await asyncio.sleep(GATHER)
                 jobs = self._next()
                 if not jobs:
                     continue
@@ -103,6 +109,7 @@ class Compute:
                     found = [error] * len(jobs)
                 self.passes += 1
                 self.passed += len(jobs)
+                self._loaded = bool(self._waiting)
                 for job, result in zip(jobs, found, strict=True):
                     if not job.done.done():
                         job.done.set_result(result)
