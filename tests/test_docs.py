@@ -1,5 +1,6 @@
 """What the documentation shows is run: every Python block, every command, every doctest."""
 
+import ast
 import doctest
 import importlib
 import re
@@ -9,12 +10,9 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import anndata
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
-from scipy.sparse import csr_matrix
 from sklearn.datasets import load_digits
 from torch.distributed.run import get_args_parser as torchrun
 
@@ -52,22 +50,17 @@ def commands(page):
     return [each[1:] for each in words if each[:1] == ["lowerbound"]]
 
 
-def mixed(rows, seed):
-    """A small table of numbers, a category, counts, a date and some gaps."""
-    rng = np.random.default_rng(seed)
-    country = rng.choice(["FR", "DE", "US"], rows, p=[0.5, 0.3, 0.2])
-    amount = np.exp(rng.normal(3 + (country == "US"), 1)).round(2)
-    fee = (0.02 * amount + rng.normal(0, 0.1, rows)).round(3)
-    minutes = pd.to_timedelta(rng.integers(0, 200_000, rows), unit="min")
-    return pd.DataFrame(
-        {
-            "amount": amount,
-            "fee": np.where(rng.random(rows) < 0.1, np.nan, fee),
-            "country": country,
-            "visits": rng.poisson(2, rows),
-            "ts": pd.Timestamp("2024-01-01") + minutes,
-        }
-    )
+def notebook_data(file, name):
+    """Return a function of the first cell of the notebooks, without running that cell."""
+    tree = ast.parse((ROOT / "website" / "notebook_data" / file).read_text("utf-8"))
+    kept = (ast.Import, ast.ImportFrom, ast.FunctionDef)
+    tree.body = [node for node in tree.body if isinstance(node, kept)]
+    names = {}
+    exec(compile(tree, file, "exec"), names)
+    return names[name]
+
+
+mixed, cells = notebook_data("tables.py", "purchases"), notebook_data("cells.py", "cells")
 
 
 def pictures(folder, count, seed, kind="JPEG", shrink=1):
@@ -77,25 +70,6 @@ def pictures(folder, count, seed, kind="JPEG", shrink=1):
         height, width = (72 + 8 * (i % 3)) // shrink, (80 + 12 * (i % 2)) // shrink
         name = f"{i:02d}.{'jpg' if kind == 'JPEG' else 'png'}"
         (folder / name).write_bytes(packed(shades(height, width, seed + i), kind))
-
-
-def cells(rows, seed):
-    """Raw counts of a few genes, from two sites."""
-    rng = np.random.default_rng(seed)
-    means = np.exp(rng.normal(size=(rows, 3)) @ rng.normal(size=(3, 20)) / 2)
-    obs = pd.DataFrame(
-        {
-            "site": rng.choice(["lima", "oslo"], rows),
-            "kit": rng.choice(["v2", "v3"], rows),
-            "pct_mito": rng.gamma(2.0, 2.0, rows),
-            "louvain": rng.choice(["B", "T"], rows),
-        },
-        index=list(map(str, range(rows))),
-    )
-    names = [f"gene{j}" for j in range(20)]
-    genes = pd.DataFrame({"highly_variable": [j < 15 for j in range(20)]}, index=names)
-    counts = csr_matrix(rng.poisson(means).astype(np.float32))
-    return anndata.AnnData(counts, obs, genes, layers={"counts": counts.copy()})
 
 
 def masks(folder, pictures):

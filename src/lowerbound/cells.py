@@ -49,7 +49,7 @@ def fit(
     copy: bool = False,
     **options: Any,
 ) -> Any:
-    """Fit a model of counts to cells, and write their embedding and scores beside them.
+    """Fit a model of counts to an AnnData, and write the embedding and the scores into it.
 
     Args:
         adata: the cells, with raw counts; or a MuData, whose modality "rna" is taken.
@@ -156,7 +156,7 @@ def transfer_labels(
 
     ``query.obs[label]`` has the likeliest label, or a missing value for none of these:
     cells that are further from the labelled ones than all but a share `level` of these are from
-    each other. ``f"{label}_probability"`` and ``f"{label}_p_value"`` stand beside it.
+    each other. ``f"{label}_probability"`` and ``f"{label}_p_value"`` are written, too.
 
     Args:
         model: a model of counts.

@@ -238,3 +238,19 @@ def test_columns_without_levels_are_no_labels(column, code):
     assert error.value.fix.startswith("--column ")
     if column == "kinds":
         assert error.value.fix == "--column kind"
+
+
+def test_the_command_labels_a_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    fruit(300, 0).to_csv("fruit.csv", index=False)
+    fruit(40, 1).assign(kind=None).to_csv("new.csv", index=False)
+    assert (
+        main(["fit", "fruit.csv", "--preset", "fast", "--max-epochs", "3", "--out", "m.vae"]) == 0
+    )
+    assert main(["label", "m.vae", "new.csv", "--column", "kind", "--out", "kinds.csv"]) == 0
+    assert "40 rows" in capsys.readouterr().out
+    written = pd.read_csv("kinds.csv")
+    assert list(written.columns) == ["row", "label", "probability", "apple", "lime", "plum"]
+    np.testing.assert_allclose(written[["apple", "lime", "plum"]].sum(axis=1), 1.0, rtol=1e-6)
+    assert main(["label", "m.vae", "new.csv", "--column", "kinds", "--out", "k.csv"]) == 2
+    assert "--column kind" in capsys.readouterr().err

@@ -46,7 +46,7 @@ class Annotation(NamedTuple):
 
     @property
     def told(self) -> str:
-        """What it looks like and the flag, as text."""
+        """The likely role of the column, and the flag of `fit` for it."""
         return f"{self.looks_like}: {self.flag}" if self.flag else self.looks_like
 
 

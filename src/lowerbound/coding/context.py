@@ -408,7 +408,7 @@ class Context:
             return {factors[0]: at}
         raise UsageError(
             "E279",
-            f"the batch {at!r} does not say of which column: the model has "
+            f"the batch {at!r} needs the name of its column: the model has "
             + (f"the batches {listed(factors)}" if factors else "no batches"),
             fix=f"--batch {factors[0]}={at}" if factors else "fit a model with --batch COLUMN",
         )

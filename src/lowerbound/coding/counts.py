@@ -79,7 +79,7 @@ class CountsCoding:
         layer: the layer of an AnnData with the counts; "" chooses it.
         shares: of each gene in all counts of training, to complete the total of a row that lacks
             some genes; () for models of versions before 1.0.
-        labels: the column of labels that the model describes beside the counts, and its levels.
+        labels: the column of labels that is modelled together with the counts, and its levels.
     """
 
     names: tuple[str, ...]
@@ -120,7 +120,7 @@ class CountsCoding:
         Args:
             parts: the rows.
             names: of the columns.
-            types: the declared kinds of columns, all of which are covariates or labels.
+            types: the kinds of the columns of covariates and of labels, by name.
             drop: names to leave out.
 
         Raises:

@@ -374,7 +374,7 @@ def with_layers(
             if not own:
                 raise DataError(
                     "E031",
-                    f"none of the genes is in X of {place(source)}, beside which layers lie",
+                    f"none of the genes is in X of {place(source)}, which layers need",
                     fix="choose an --out that ends in .parquet",
                 )
             at = np.array([known[genes[place]] for place in own])

@@ -56,7 +56,7 @@ class CountsDecoder(nn.Module):
 
 
 class ConditionalEncoder(nn.Module):
-    """Encoder (x, context) -> [features], which reads the covariates beside the counts.
+    """Encoder (x, context) -> [features], which reads counts and covariates.
 
     A posterior that knows the batch need not tell it from the counts, and the latents are freer
     of it.
@@ -70,7 +70,7 @@ class ConditionalEncoder(nn.Module):
     def __init__(self, reader: nn.Module, sizes: Sequence[int], covariates: int) -> None:
         super().__init__()
         self.reader, self.net = reader, trunk(sizes)
-        # Added to the first layer, since a copy of all counts beside them would take longer.
+        # Added to the first layer: to concatenate counts and covariates would copy all counts.
         self.covariates = nn.Linear(covariates, sizes[1], bias=False)
 
     def forward(self, x: Tensor, context: Tensor | None) -> list[Tensor]:

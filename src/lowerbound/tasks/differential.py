@@ -34,7 +34,7 @@ _HALVINGS = 40  # of an interval that holds a quantile
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is tested of each gene.
+    """The options of a test for differential expression.
 
     Args:
         delta: the change is of interest where the log2 fold change is beyond +-delta.
@@ -163,7 +163,7 @@ def _means(model: nn.Module, rows: Rows, at: At, test: Comparison, name: str) ->
 
 
 class _Seen(NamedTuple):
-    """What the cells of a group have and what the model expects, (genes,) each.
+    """Sums of the counts of a group, and of those that the model expects, (genes,) each.
 
     Attributes:
         counts: the sum of the counts.
@@ -243,8 +243,8 @@ class Mixtures(NamedTuple):
 def shrunk(found: NDArray[np.float64], errors: NDArray[np.float64]) -> Mixtures:
     """Return the posterior of true values, given estimates and their standard errors.
 
-    The prior is a mixture of normal distributions of mean 0 on a grid of scales, one of which is
-    as good as 0; its weights are those of the largest likelihood of all estimates, with `_NULLS`
+    The prior is a mixture of normal distributions of mean 0 on a grid of scales, the smallest
+    nearly 0; its weights are those of the largest likelihood of all estimates, with `_NULLS`
     values of 0 in addition (Stephens, 2017).
 
     Args:
@@ -293,7 +293,7 @@ def expected_false_discoveries(probability: NDArray[np.float64]) -> NDArray[np.f
 
 
 class Observed(NamedTuple):
-    """What was counted in a group of cells, (genes,) each.
+    """Statistics of the counts of a group of cells, (genes,) each.
 
     Attributes:
         mean: the mean of the counts, scaled to the library size at which rates are compared.

@@ -36,7 +36,7 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True)
 class At:
-    """Where rates are decoded.
+    """The covariates and the library size at which rates are decoded.
 
     Args:
         covariates: the covariates of the model.

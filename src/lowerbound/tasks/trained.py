@@ -778,7 +778,7 @@ class Model(TrainedState):
 
         Raises:
             UsageError: E246 for a model that is not of counts, E243 for an unknown gene or
-                covariate, E279 for a batch that does not say of which column, E240 for a number
+                covariate, E279 for a batch without the name of its column, E240 for a number
                 out of range.
             DataError: E074 for a level that training has not seen.
         """
@@ -962,10 +962,11 @@ class Model(TrainedState):
         names = [each.name for each in found]
         if column not in names:
             near = nearest(column or "", names)
-            asked = "no column is named" if column is None else f"{column!r} is none of them"
+            asked = "none is named" if column is None else f"{column!r} is none of these"
             raise UsageError(
                 "E246" if column is None else "E243",
-                f"labels of a table are the levels of a column; {asked}: {listed(names)}",
+                f"labels of a table are the levels of one of its columns, and {asked}: "
+                f"{listed(names)}",
                 fix=f"--column {shlex.quote(near or (names or ['COLUMN'])[0])}",
             )
         chosen = found[names.index(column)]

@@ -169,7 +169,7 @@ def with_covariates(
         types: kinds by the name of the column.
         batch: the columns of levels that the model is conditional on.
         covariates: the columns of numbers.
-        labels: the column of labels that is modelled beside the counts; None for none.
+        labels: the column of labels that is modelled together with the counts; None for none.
 
     Raises:
         UsageError: E236 for a column that is declared twice.

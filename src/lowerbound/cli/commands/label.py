@@ -54,14 +54,16 @@ def label(  # noqa: PLR0913 - the arguments of the command
     )
     delivered, path = deliver(given, made.tables(voice, plain=is_array(target)), target, overwrite)
     told = trained.facts.get("labels", {})
-    quality = (
-        f"{told['accuracy']:.1%} of {told['rows']:,} labelled cells that were held out got their "
-        f"label; expected calibration error {told['calibration_error']:.3f}"
-    )
+    quality = []
+    if told:
+        quality = [
+            f"{told['accuracy']:.1%} of {told['rows']:,} labelled cells that were held out got "
+            f"their label; expected calibration error {told['calibration_error']:.3f}"
+        ]
     return Result(
         {"rows": given.rows, "held_out": told, "seconds": clock(), **made.remarks.facts},
         table=delivered,
-        lines=[f"{given.rows:,} rows, {clock():.1f} s", *([quality] if told else [])],
+        lines=[f"{given.rows:,} rows, {clock():.1f} s", *quality],
         notes=made.remarks.lines,
         path=path,
         next=f"lowerbound inspect {spell_path(path, 'labels.csv')}",

@@ -18,7 +18,7 @@ from lowerbound.nn.distributions.counts import log_rates
 
 
 class Labelled(Unchecked):
-    """p(x, y | z) = p(x | z) p(y | z) of rows x, some of which have a label y.
+    """The distribution p(x, y | z) = p(x | z) p(y | z) of a row x and its label y, if it has one.
 
     The probability of a row without a label is p(x | z): the sum over all labels.
 
