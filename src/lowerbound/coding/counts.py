@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import scipy
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 from torch import Tensor
 
 from lowerbound.coding.base import Coded, Conditions, Group, table_of
@@ -265,11 +265,13 @@ class CountsCoding:
         there = np.array([name in place for name in self.names], dtype=bool)
         notes = () if there.all() else (self._absent(there, frame),)
         known = np.flatnonzero(there)
-        found = sparse.csr_matrix(
+        found = scipy.sparse.csr_matrix(
             _columns(frame, [place[self.names[i]] for i in known]), dtype=np.float64
         )
         shape = (frame.rows, len(self.names))
-        matrix = sparse.csr_matrix((found.data, known[found.indices], found.indptr), shape=shape)
+        matrix = scipy.sparse.csr_matrix(
+            (found.data, known[found.indices], found.indptr), shape=shape
+        )
         _check_counts(matrix, frame, self.names)
         totals = np.asarray(matrix.sum(1)).ravel()
         absent = tuple(np.flatnonzero(~there).tolist())
@@ -577,7 +579,7 @@ def _kernel(values: NDArray[np.float64], at: float) -> tuple[NDArray[np.float64]
     return np.exp(-np.minimum(0.5 * ((at - values) / width) ** 2, 600.0)), width
 
 
-def _check_counts(matrix: sparse.csr_matrix, frame: Whole, names: Sequence[str]) -> None:
+def _check_counts(matrix: scipy.sparse.csr_matrix, frame: Whole, names: Sequence[str]) -> None:
     data = matrix.data
     bad = ~np.isfinite(data) | (data < 0) | (data != np.floor(data))
     if not bad.any():

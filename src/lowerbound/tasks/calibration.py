@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from lowerbound.errors import UsageError
 
@@ -212,4 +212,4 @@ def discovery_cut(p_values: NDArray[np.floating], rate: float) -> float:
 
 def _beta_quantile(share: float, a: int, b: int) -> float:
     # Equal to scipy.stats.beta.ppf; importing scipy.stats would add a second to every start.
-    return float(special.betaincinv(a, b, share))
+    return float(scipy.special.betaincinv(a, b, share))

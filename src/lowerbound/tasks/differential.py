@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import special
 from torch import Tensor, nn
 
 from lowerbound import noise
@@ -227,7 +227,7 @@ class Mixtures(NamedTuple):
     def below(self, at: float | NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the probability of a number of at most `at`, (genes,)."""
         far = (np.broadcast_to(at, len(self.means))[:, None] - self.means) / self.scales
-        return (self.weights * special.ndtr(far)).sum(1)
+        return (self.weights * scipy.special.ndtr(far)).sum(1)
 
     def quantile(self, share: float) -> NDArray[np.float64]:
         """Return the quantile of each gene, (genes,), by bisection."""

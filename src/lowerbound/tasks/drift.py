@@ -30,9 +30,9 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import special
 
 from lowerbound import noise
 from lowerbound.coding.base import Coded, Coding
@@ -131,11 +131,14 @@ def _tail(x: int, n: int, total: int, marked: int) -> float:
     if not len(k):
         return 0.0
 
-    def choose(a: Any, b: Any) -> Any:
-        return special.gammaln(a + 1) - special.gammaln(b + 1) - special.gammaln(a - b + 1)
+    logs = _log_choose(marked, k) + _log_choose(total - marked, n - k) - _log_choose(total, n)
+    return min(1.0, float(np.exp(scipy.special.logsumexp(logs))))
 
-    logs = choose(marked, k) + choose(total - marked, n - k) - choose(total, n)
-    return min(1.0, float(np.exp(special.logsumexp(logs))))
+
+def _log_choose(n: Any, k: Any) -> Any:
+    """Return log C(n, k), the logarithm of a binomial coefficient."""
+    gammaln = scipy.special.gammaln
+    return gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
 
 
 def shares_test(held: tuple[int, int], given: tuple[int, int], what: str) -> Difference:
@@ -342,9 +345,9 @@ def alarms_test(calibration: Calibration, threshold: float, flagged: int, n: int
     if not m or k > m or not flagged:
         return 1.0
     x = np.arange(flagged, n + 1)
-    choose = special.gammaln(n + 1) - special.gammaln(x + 1) - special.gammaln(n - x + 1)
-    logs = choose + special.betaln(k + x, m + 1 - k + n - x) - special.betaln(k, m + 1 - k)
-    return min(1.0, float(np.exp(special.logsumexp(logs))))
+    betaln = scipy.special.betaln
+    logs = _log_choose(n, x) + betaln(k + x, m + 1 - k + n - x) - betaln(k, m + 1 - k)
+    return min(1.0, float(np.exp(scipy.special.logsumexp(logs))))
 
 
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:

@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from lowerbound.coding.base import Coded
@@ -160,7 +160,7 @@ def tempered(logits: Tensor, labels: NDArray[np.int64]) -> float:
         likely = np.log(p[np.arange(len(labels)), labels].clip(1e-12)).sum()
         return -float(likely) + log_temperature**2 / 2
 
-    best: Any = minimize_scalar(nats, bounds=(-3.0, 3.0), method="bounded")
+    best: Any = scipy.optimize.minimize_scalar(nats, bounds=(-3.0, 3.0), method="bounded")
     return float(np.exp(best.x))
 
 

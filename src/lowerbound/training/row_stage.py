@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtr
 from torch import Tensor
 
 from lowerbound import noise
@@ -855,7 +855,8 @@ def _shares(
     width = (high - low).numpy()
     grid = width > 0
     dense = np.exp(-0.5 * z[0] ** 2) / math.sqrt(2 * math.pi) / judged.deviation.numpy()
-    smooth = np.where(grid, (ndtr(z[1]) - ndtr(z[0])) / np.where(grid, width, 1), dense)
+    below, above = map(scipy.special.ndtr, z)
+    smooth = np.where(grid, (above - below) / np.where(grid, width, 1), dense)
     spikes, cells = rows.spikes.numpy(), rows.cells.numpy()
     shares = np.empty((len(found), 3))
     for n, each in enumerate(found):

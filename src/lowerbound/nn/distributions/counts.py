@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import singledispatch
 
 import numpy as np
+import scipy
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy import special
 from torch import Size, Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Gamma, StudentT
 from torch.distributions.utils import lazy_property
@@ -214,7 +214,9 @@ class NegativeBinomial(Unchecked):
         """P(X <= value), by the incomplete beta function (scipy; no gradient)."""
         k = _array(value.floor().clamp_min(0))
         log_mean, log_theta = _array(self.log_mean), _array(self.log_dispersion)
-        below = special.betainc(np.exp(log_theta), k + 1, special.expit(log_theta - log_mean))
+        below = scipy.special.betainc(
+            np.exp(log_theta), k + 1, scipy.special.expit(log_theta - log_mean)
+        )
         inside = torch.as_tensor(below, dtype=self.log_mean.dtype, device=value.device)
         return torch.where(value < 0, torch.zeros_like(inside), inside)
 
@@ -368,7 +370,7 @@ class StudentTCdf(StudentT):
     def cdf(self, value: Tensor) -> Tensor:
         """P(X <= value)."""
         z = (_array(value) - _array(self.loc)) / _array(self.scale)
-        below = special.stdtr(_array(self.df), z)
+        below = scipy.special.stdtr(_array(self.df), z)
         return torch.as_tensor(below, dtype=value.dtype, device=value.device)
 
 
