@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from lowerbound.columns.arrow import floats, levels, plain, snippet, storage
 from lowerbound.errors import UsageError
+from lowerbound.tasks.parts import side_by_side
 
 Learner = Callable[[NDArray[np.bool_]], Any]
 """Returns an estimator as scikit-learn has them, given which features are categories.
@@ -225,12 +226,19 @@ def c2st(
     x = _fewer_levels(a, np.concatenate([a.x, np.where(np.isnan(a.x), np.nan, b.x)]))
     y = np.repeat([0, 1], count)
     split = import_module("sklearn.model_selection").StratifiedKFold
-    found = []
-    for train, test in split(folds, shuffle=True, random_state=seed).split(x, y):
+    limits = import_module("threadpoolctl").threadpool_limits
+
+    def area_of(parts: tuple[NDArray[np.int64], NDArray[np.int64]]) -> tuple[float, float]:
+        train, test = parts
         learner = classifier(a.categorical) if classifier else boosting(a.categorical, seed)
         seen, new = _without_empty(x[train], x[test])
-        chance = learner.fit(seen, y[train]).predict_proba(new)[:, 1]
-        found.append(_auc(chance[y[test] == 0], chance[y[test] == 1]))
+        # Threads of few rows wait for each other in busy loops: folds are computed side by side.
+        with limits(1, "openmp"):
+            chance = learner.fit(seen, y[train]).predict_proba(new)[:, 1]
+        return _auc(chance[y[test] == 0], chance[y[test] == 1])
+
+    parts = split(folds, shuffle=True, random_state=seed).split(x, y)
+    found = side_by_side(area_of, parts)
     value = float(np.mean([each for each, _ in found]))
     # The folds learn from each other's test rows: their correlation is about the share of these.
     alike = 1 + (folds - 1) / folds

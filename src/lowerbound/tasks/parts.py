@@ -8,12 +8,13 @@ the processors, a score takes tens of times longer. Parts of the rows need not w
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from torch import Tensor
 from lowerbound.coding.rows import Dense, Rows
 from lowerbound.errors import LowerboundError
 from lowerbound.files.parallel import in_order
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 TILES = 8  # of rows in a part
 
@@ -59,6 +63,29 @@ def by_parts(
             raise found
         results.append(found)
     return torch.cat(results)
+
+
+def side_by_side(work: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
+    """Return the results of a few items in order, each computed with one torch thread.
+
+    Args:
+        work: function of an item, which is called in several threads: one for each processor.
+        items: what to work on.
+
+    Raises:
+        LowerboundError: the first error of ours.
+    """
+
+    def alone(item: In) -> Out:
+        with threads(1):
+            return work(item)
+
+    results: list[Out] = []
+    for _, found in in_order(alone, items):
+        if isinstance(found, LowerboundError):
+            raise found
+        results.append(found)
+    return results
 
 
 def _alone(work: Callable[[Rows, int], Tensor], part: tuple[Rows, int]) -> Tensor:

@@ -609,6 +609,7 @@ class Model(TrainedState):
         target: str | None = None,
         n: int | None = None,
         seed: int = 0,
+        drawn: pa.Table | None = None,
     ) -> dict[str, Any]:
         """Compare drawn rows with real ones: likeness, usefulness and privacy.
 
@@ -621,6 +622,7 @@ class Model(TrainedState):
             target: a column to predict; only with it the usefulness is measured.
             n: number of rows to draw; by default as many as `real` has.
             seed: seed of the draws and of all random choices.
+            drawn: rows that the model has drawn already, in place of `n` new ones.
 
         Returns:
             Plain values. Measures by name: c2st, shape_error, pair_error, impossible, utility,
@@ -636,7 +638,8 @@ class Model(TrainedState):
         coding = self.check_comparable(target)
         wanted, source = coding.wanted(), noise.derive("compare", seed) % (1 << 32)
         frame = compare_report.some_rows(walk(real, wanted=wanted), coding, source)
-        count = compare_report.checked_count(frame.rows if n is None else n, coding)
+        given = drawn.num_rows if drawn is not None else frame.rows
+        count = compare_report.checked_count(given if n is None else n, coding)
         rows = coding.schema.canonical(frame.table, frame.origin)
         known = scores = None
         if learned is not None:
@@ -645,8 +648,10 @@ class Model(TrainedState):
             compare_report.check_apart(rows, known)
             scores = tuple(self.score_coded(coding.encode(each)) for each in (other, frame))
             frame = replace(frame, notes=(*frame.notes, *other.notes))
-        drawn = coding.schema.canonical(self.samples(count, seed=seed).table)
-        tables = compare_report.Compared(rows, drawn, known, scores, frame.notes)
+        new = self.samples(count, seed=seed).table if drawn is None else drawn
+        tables = compare_report.Compared(
+            rows, coding.schema.canonical(new), known, scores, frame.notes
+        )
         return notebook.Comparison(compare_report.report(tables, target, source))
 
     def check_comparable(self, target: str | None = None) -> TableCoding:

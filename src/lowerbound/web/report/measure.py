@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lowerbound.errors import LowerboundError, UsageError
 from lowerbound.tasks import before_after
+from lowerbound.tasks.parts import side_by_side
 from lowerbound.web.values import Numbers, rows_at, values_of
 
 # Rows that each part looks at: together they keep a report of 100,000 rows within ten seconds.
@@ -125,14 +126,17 @@ def measure(
         given = model.some(data, rows or SCORED[found.holds], seed=seed)
         found.origin, found.total, found.places = given.frame.origin, given.total, given.places
         work.part("scores", lambda: work.score(given.frame))
-        work.part("highest", lambda: work.explain(given.frame))
-        work.part("drift", lambda: work.drift(given.frame))
     work.part("samples", work.sample)
-    work.part("map", lambda: work.embed(None if given is None else given.frame))
+    parts = {"map": lambda: work.embed(None if given is None else given.frame)}
     if given is not None:
-        work.part("compare", lambda: work.compare(given.frame, learned))
-        work.part("coverage", lambda: work.cover(given.frame))
-        work.part("replicates", lambda: work.replicate(given.frame))
+        parts |= {
+            "coverage": lambda: work.cover(given.frame),
+            "drift": lambda: work.drift(given.frame),
+            "compare": lambda: work.compare(given.frame, learned),
+            "replicates": lambda: work.replicate(given.frame),
+            "highest": lambda: work.explain(given.frame),
+        }
+    work.parts(parts)
     return found
 
 
@@ -154,6 +158,11 @@ class _Work:
                 raise
             self.found.skipped[name] = error.message
         self.found.seconds[name] = time.monotonic() - began
+
+    def parts(self, parts: Mapping[str, Callable[[], None]]) -> None:
+        """Do parts that do not depend on each other, each on one processor."""
+        side_by_side(lambda name: self.part(name, parts[name]), parts)
+        self.found.skipped = dict(sorted(self.found.skipped.items()))
 
     def _some(self, frame: Any, most: int) -> Any:
         return self.model.some(frame, most, seed=self.seed).frame
@@ -258,7 +267,9 @@ class _Work:
         if self.found.holds != "table" or frame.rows < _CLOSE:
             return
         some = self._some(frame, COMPARED)
-        self.found.compared = self.model.compare(some, learned=learned, seed=self.seed)
+        self.found.compared = self.model.compare(
+            some, learned=learned, seed=self.seed, drawn=self.found.drawn
+        )
 
     def cover(self, frame: Any) -> None:
         """Hide values, and see how often they are where the model expects them."""
