@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from lowerbound.bundle.manifest import MANIFEST
+from lowerbound.bundle.shipped import shipped, shipped_at
 from lowerbound.errors import ModelFileError, nearest
 from lowerbound.files import publish
 
@@ -41,6 +42,8 @@ _MAX_LISTED = 10_000
 def model_folder(path: str | os.PathLike[str]) -> Path:
     """Return the absolute path of a folder that has a manifest.
 
+    A name without a folder of that name here is that of a model that comes with the library.
+
     Raises:
         ModelFileError: E101 to E106, which names what `path` is instead.
     """
@@ -52,6 +55,8 @@ def model_folder(path: str | os.PathLike[str]) -> Path:
             fix="download the model's folder and pass its path",
         )
     try:
+        if not root.exists() and (own := shipped_at(os.fspath(path))) is not None:
+            root = own
         mode = root.stat().st_mode
     except FileNotFoundError as error:
         raise _absent(root) from error
@@ -110,6 +115,8 @@ def _absent(root: Path) -> ModelFileError:
     elif similar := nearest(root.name, (s for s in siblings if s[0] != ".")):
         message += f"; a similar name is there: {similar}"
         fix = f"pass {root.parent / similar}"
+    elif similar := nearest(root.name, shipped()):
+        fix = f"{similar} is a model that comes with the library"
     return ModelFileError("E101", message, fix=fix, path=str(root))
 
 

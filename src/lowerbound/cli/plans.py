@@ -17,7 +17,7 @@ from lowerbound.cli import parsing
 from lowerbound.errors import LowerboundError, UsageError, nearest, raise_all
 from lowerbound.recipes import RECIPES, Recipe
 from lowerbound.tasks.objective_settings import OBJECTIVE
-from lowerbound.training import units
+from lowerbound.training import start, units
 from lowerbound.training.objective import objective_of
 from lowerbound.training.plan import Plan, device_of
 
@@ -62,6 +62,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "seed": partial(parsing.whole, flag="--seed"),
     "device": partial(parsing.text, flag="--device"),
     "precision": partial(parsing.text, flag="--precision"),
+    "start": partial(parsing.text, flag="--from"),
 }
 assert set(_READERS) == {field.name for field in fields(Plan)}
 
@@ -90,6 +91,9 @@ def plan_from(
     for name, value in spoken.items():
         both = isinstance(value, dict) and name in values
         values[name] = {**values[name], **value} if both else value
+    if "start" in values:
+        settings = values.get("settings", {})
+        values |= start.terms(values["start"], values.get("recipe"), settings)
     if usual and "recipe" not in values:
         settings = {**usual.get("settings", {}), **values.get("settings", {})}
         values = {**usual, **values, "settings": settings}

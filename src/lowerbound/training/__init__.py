@@ -7,6 +7,7 @@
 - plan: the options of a fit, and the presets
 - after_training: cost and extent of the work after training, under a time limit
 - forecast: what a fit says about its time when it begins
+- start: start a fit from the weights of a saved model
 - split: training, validation and calibration rows
 - objective: check the settings of the objective and build it
 - adapt: learn new batches of a model of counts, all else frozen

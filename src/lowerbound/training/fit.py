@@ -78,6 +78,7 @@ from lowerbound.training.split import (
     Say,
     Split,
 )
+from lowerbound.training.start import take_weights, terms
 from lowerbound.training.tracking import Tracking, checked_stores, tracking
 from lowerbound.training.units import spell_seconds
 
@@ -113,6 +114,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     seed: int = 0,
     device: str | None = None,
     precision: str | None = None,
+    start: str | None = None,
     callbacks: Sequence[Callback] = (),
     track: str | Sequence[str] | None = None,
     say: Say = lambda line: None,
@@ -153,6 +155,9 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         seed: seed of all random numbers.
         device: "cpu", "cuda", ...; None uses a GPU if there is one.
         precision: precision of matrix products in training, "float32" or "bfloat16".
+        start: path or name of a saved model of pictures whose weights the fit starts from, such
+            as "photos-denoise", which comes with the library. The recipe and the settings are
+            then its own, but for those that are given.
         callbacks: functions that are called after every check on the held-out rows with a
             `lowerbound.training.callbacks.TrainingCheck`: its stage, step, bound, active latents,
             seconds, ... If one returns True, the fit ends as by Ctrl-C: the best weights are
@@ -180,6 +185,10 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     chosen = {name: named[name] for name in _FIELDS if named[name] not in (None, ())}
     if batch or covariates or labels is not None:
         chosen["types"] = with_covariates(types or {}, batch, covariates, labels)
+    if start is not None:
+        name = recipe if recipe is None or isinstance(recipe, str) else find(recipe).name
+        chosen |= terms(start, name, dict(settings or {}))
+        recipe = chosen["recipe"]
     given, suits = _given(data, recipe, targets, chosen)
     more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
@@ -611,6 +620,8 @@ def _fit(plan: Plan, inputs: FitInputs, stage: str, share: float = 1.0) -> Fitte
     for each in model.modules():
         if isinstance(each, Table | LearnedLibraryCounts):
             each.start_from(first)
+    if plan.start is not None:
+        take_weights(model, plan.start)
     budget, optimiser = budget_of(plan), _optimiser(plan, inputs.valid)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, inputs.coded.missing_share)

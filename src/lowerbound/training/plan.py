@@ -92,6 +92,8 @@ class Plan:
         device: "cpu", "cuda", ...; None uses a GPU if there is one.
         precision: precision of matrix products in training, "float32" or "bfloat16"; densities
             are always float32.
+        start: path or name of a saved model of pictures whose weights the fit starts from; None
+            starts from random ones.
 
     Raises:
         UsageError: E231, E240 or E241 for an invalid value; E236, E248, E249 or E257 for settings
@@ -112,6 +114,7 @@ class Plan:
     seed: int = 0
     device: str | None = None
     precision: str = "float32"
+    start: str | None = None
 
     def __post_init__(self) -> None:
         """Check the options before any data are read."""

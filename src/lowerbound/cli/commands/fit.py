@@ -76,6 +76,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     seed: Whole = None,
     device: Name = None,
     precision: Name = None,
+    start: Annotated[Name, Parameter(name="--from")] = None,
     config: File = None,
     print_config: bool = False,
     dry_run: bool = False,
@@ -139,6 +140,9 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         seed: the random seed; the same seed gives the same model.
         device: cpu, cuda, cuda:1, ...; by default a GPU where there is one.
         precision: float32 (the default), or bfloat16 for products where the processor has it.
+        start: a saved model of pictures whose weights the fit starts from, such as
+            photos-denoise, which comes with the library; its recipe and settings are then the
+            usual ones.
         config: a TOML file with any of these; flags take precedence.
         print_config: print the configuration as TOML and do nothing else.
         dry_run: check everything, train for half a second, save nothing.
@@ -172,10 +176,13 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         "seed": seed,
         "device": device,
         "precision": precision,
+        "start": start,
     }
     wanted = inputs.wanted(size, on_bad_file, all_frames=all_frames, layer=layer)
     choosing = import_module("lowerbound.cli.choose_recipe")
-    frame, usual = choosing.NOTHING if recipe else choosing.suited(data, rename, wanted, fields)
+    frame, usual = (
+        choosing.NOTHING if recipe or start else choosing.suited(data, rename, wanted, fields)
+    )
     plan = work.plan_from(fields, config, usual.plan)
     if print_config:
         text = work.as_toml(plan)
