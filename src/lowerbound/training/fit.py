@@ -42,7 +42,7 @@ from lowerbound.recipes.tables import row_model
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.labels import calibration_error, label_logits, probabilities, tempered
 from lowerbound.tasks.objective_settings import OBJECTIVE
-from lowerbound.tasks.scoring import levels_lacking
+from lowerbound.tasks.scoring import CURVE_CELLS, by_counts_alone, levels_lacking
 from lowerbound.tasks.trained import Model
 from lowerbound.training import after_training, proposal_stage, row_stage
 from lowerbound.training.calibrate import calibrated, score_samples
@@ -375,10 +375,22 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
 
 
 def _with_calibrated_labels(model: Model, inputs: FitInputs) -> Model:
-    """Choose the temperature of label probabilities by labelled held-out rows, if any."""
+    """Choose the temperature of label probabilities by labelled held-out rows, if any.
+
+    The scores of the held-out rows without their labels tell rows with none of the labels.
+    """
     coding = inputs.coding
     if not isinstance(coding, CountsCoding) or coding.labels is None:
         return model
+    train = inputs.split.train
+    some = torch.as_tensor(train[:: max(1, len(train) // CURVE_CELLS)])
+    model.further["unlabelled"] = by_counts_alone(
+        model.model,
+        inputs.coded.part(some),
+        inputs.coded.part(inputs.split.calibration),
+        model.facts["plan"]["alarm_rate"],
+        model.importance_samples,
+    )
     rows = subset(inputs.coded.rows, inputs.split.calibration)
     contexts = [rows.take(part).context for part in _pieces(len(rows))]
     given = torch.cat([c[:, -coding.labels.width :] for c in contexts if c is not None])
