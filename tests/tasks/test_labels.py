@@ -134,7 +134,7 @@ def test_a_model_without_scores_of_counts_alone_labels_all(model):
         with pytest.raises(UsageError) as error:
             older.label_probabilities(new, alpha=alpha)
         assert error.value.code == code
-    measure = Unlabelled((1.0,) * 3, 10)
+    measure = Unlabelled((1.0,) * 3, samples=10)
     way = replace(model.further["unlabelled"], measure=measure)
     with pytest.raises(ModelFileError) as broken:
         replace(model, further={"unlabelled": way}).label_probabilities(new)
@@ -228,6 +228,9 @@ def test_labels_survive_saving_and_the_commands_write_them(tmp_path, monkeypatch
     assert "E231" in capsys.readouterr().err
     model = lowerbound.load("m.vae")
     assert model.coding.labels.levels.keys() == set(KINDS)
+    again = lowerbound.load(model.save("copy.vae"))
+    new = strange(10)
+    assert again.label_probabilities(new).equals(model.label_probabilities(new))
     saved = model.further["unlabelled"]
     assert (
         saved.document()

@@ -26,9 +26,7 @@ from lowerbound.tasks.state import TrainedState
 from lowerbound.tasks.typicality import LEVEL_SAMPLES, Typicality
 
 USUAL_CELLS, USUAL_DRAWS = 500, 10  # for the usual part of each gene in a score
-CURVE_CELLS = (
-    1_000  # training cells, or up to twice as many, for the score that is usual at a total
-)
+CURVE_CELLS = 1_000  # training cells, at most, for the score that is usual at a total
 
 
 def by_levels(model: nn.Module, held_out: Coded, alarm_rate: float, samples: int) -> Scoring:

@@ -370,8 +370,8 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     fitted = _with_proposal(plan, fitted._replace(model=model, arguments=arguments), inputs)
     fitted = _with_rows(plan, fitted, inputs)
     # After the refit, whose forecast is rough: the rows that remain absorb its error.
-    model = calibrated(plan, frame, _limited(plan, inputs, fitted), fitted)
-    return _with_calibrated_labels(model, inputs)
+    limited = _limited(plan, inputs, fitted)
+    return _with_calibrated_labels(calibrated(plan, frame, limited, fitted), limited)
 
 
 def _with_calibrated_labels(model: Model, inputs: FitInputs) -> Model:
@@ -383,7 +383,8 @@ def _with_calibrated_labels(model: Model, inputs: FitInputs) -> Model:
     if not isinstance(coding, CountsCoding) or coding.labels is None:
         return model
     train = inputs.split.train
-    some = torch.as_tensor(train[:: max(1, len(train) // CURVE_CELLS)])
+    count = max(1, min(CURVE_CELLS, 2 * len(inputs.split.calibration), len(train)))
+    some = torch.as_tensor(train[:: len(train) // count][:count])
     model.further["unlabelled"] = by_counts_alone(
         model.model,
         inputs.coded.part(some),
