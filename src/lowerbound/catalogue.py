@@ -247,7 +247,8 @@ DATA: dict[str, tuple[str, str]] = {
         "the genes or the counts that are asked for are not in the data",
         "--layer names a layer of an AnnData with raw counts. --genes is hvg:N, the name of a "
         "truth-valued column of `var` such as highly_variable, or a file with one name on each "
-        "line.",
+        "line. Of an .h5mu file or a MuData, the cells are the modality rna, or the only one that "
+        "holds counts.",
     ),
     "E046": (
         "a new batch has too few cells to learn it from",

@@ -120,15 +120,25 @@ def adapt(model: Model, adata: AnnData, *, steps: int = STEPS, seed: int = 0) ->
     return adapted(model, anndata.rna_of(adata), steps=steps, seed=seed)
 
 
-def label(model: Model, adata: AnnData, *, draws: int = 25, copy: bool = False) -> AnnData | None:
+def label(
+    model: Model,
+    adata: AnnData,
+    *,
+    alpha: float | None = None,
+    draws: int = 25,
+    copy: bool = False,
+) -> AnnData | None:
     """Write the likeliest label of every cell by a model that was fitted with `labels`.
 
-    It is in ``obs["lowerbound_label"]``, its probability in
-    ``obs["lowerbound_label_probability"]``.
+    It is in ``obs["lowerbound_label"]``, or "none of these" for cells whose counts are not like
+    those of the training; its probability is in ``obs["lowerbound_label_probability"]``, and the
+    p-value of the typicality of the counts in ``obs["lowerbound_label_p_value"]``.
 
     Args:
         model: a model of counts that learned labels.
         adata: the cells.
+        alpha: the expected share of cells like those of the training that get "none of these";
+            None takes the alarm rate of the fit, 0 labels all cells.
         draws: draws from the posterior of each cell.
         copy: leave `adata` as it is, and return a copy with the results.
 
@@ -137,9 +147,11 @@ def label(model: Model, adata: AnnData, *, draws: int = 25, copy: bool = False) 
     """
     made = adata.copy() if copy else adata
     cells = anndata.rna_of(made)
-    found = model.label_probabilities(cells, draws=draws)
+    found = model.label_probabilities(cells, alpha=alpha, draws=draws)
     cells.obs["lowerbound_label"] = found["label"].to_pylist()
     cells.obs["lowerbound_label_probability"] = found["probability"].to_numpy()
+    if "p_value" in found.column_names:  # models of earlier versions have none
+        cells.obs["lowerbound_label_p_value"] = found["p_value"].to_numpy()
     return made if copy else None
 
 

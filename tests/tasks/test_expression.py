@@ -463,10 +463,12 @@ def test_the_rna_of_a_mudata_is_taken():
     model = lowerbound.cells.fit(given, **FAST)
     assert cells.obsm["X_lowerbound"].shape == (80, model.latent)
     np.testing.assert_array_equal(model.embed(given), cells.obsm["X_lowerbound"])
-    for wrong in (Modalities({"atac": cells}), [1, 2]):
-        with pytest.raises(UsageError) as error:
-            lowerbound.cells.fit(wrong)
-        assert error.value.code == "E201"
+    with pytest.raises(UsageError) as error:
+        lowerbound.cells.fit([1, 2])
+    assert error.value.code == "E201"
+    with pytest.raises(DataError) as several:  # either could be meant
+        lowerbound.cells.fit(Modalities({"atac": cells, "adt": cells}))
+    assert several.value.code == "E045"
 
 
 def test_genes_are_chosen_and_remembered(here):

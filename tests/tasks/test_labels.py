@@ -1,6 +1,7 @@
 """Labels that some cells have: learned with the counts, and given to others."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,8 @@ from lowerbound.nn.distributions.base import Observed, log_prob_cells, sample
 from lowerbound.nn.distributions.counts import PoissonLog, log_rates
 from lowerbound.nn.distributions.labelled import Labelled
 from lowerbound.nn.trace import Trace, posterior_mean, replay
-from lowerbound.tasks.labels import calibration_error, probabilities, tempered
+from lowerbound.tasks.labels import NONE, calibration_error, probabilities, tempered
+from lowerbound.tasks.measures import Unlabelled
 from lowerbound.tasks.trained import restored
 
 GENES, KINDS = 20, ("B", "NK", "T")
@@ -65,7 +67,7 @@ def test_the_joint_of_counts_and_labels_sums_to_the_counts():
 def test_all_cells_get_calibrated_labels(model):
     new, truth = cells(1, 1500, known=0.0)
     table = model.label_probabilities(new)
-    assert table.column_names == ["label", "probability", *KINDS]
+    assert table.column_names == ["label", "probability", "p_value", *KINDS]
     p = np.stack([table[kind].to_numpy() for kind in KINDS], 1)
     np.testing.assert_allclose(p.sum(1), 1.0, rtol=1e-6)
     right = np.array(table["label"].to_pylist()) == truth
@@ -78,6 +80,65 @@ def test_all_cells_get_calibrated_labels(model):
     np.testing.assert_array_equal(
         model.label_probabilities(new)["probability"], table["probability"]
     )
+
+
+def strange(rows, seed=7):
+    """Cells whose counts are of a few genes, as those of no type are."""
+    rate = np.where(np.arange(GENES) < 3, 20.0, 0.5)
+    counts = np.random.default_rng(seed).poisson(rate, (rows, GENES))
+    return pd.DataFrame(counts, columns=[f"g{j}" for j in range(GENES)])
+
+
+def test_cells_unlike_those_of_the_training_have_none_of_the_labels(model):
+    new, truth = cells(1, 1500, known=0.0)
+    few = 1 / (1 + len(model.calibration.scores))  # the smallest p-value
+    alpha = 0.05
+    table = model.label_probabilities(new, alpha=alpha)
+    none = np.array(table["label"].to_pylist()) == NONE
+    assert none.mean() < 2.5 * alpha
+    np.testing.assert_array_equal(none, table["p_value"].to_numpy() <= alpha)
+    assert table["p_value"].to_numpy().min() >= few
+    odd = model.label_probabilities(strange(200), alpha=alpha)
+    assert np.mean(np.array(odd["label"].to_pylist()) == NONE) > 0.5
+    p = np.stack([odd[kind].to_numpy() for kind in KINDS], 1)
+    np.testing.assert_array_equal(odd["probability"], p.max(1))  # these stay
+    every = model.label_probabilities(strange(200), alpha=0)
+    assert NONE not in every["label"].to_pylist()
+    np.testing.assert_array_equal(every["p_value"], odd["p_value"])
+    usual = model.label_probabilities(strange(200))  # the alarm rate of the fit
+    asked = model.label_probabilities(strange(200), alpha=0.01)
+    assert usual.equals(asked)
+
+
+def test_p_values_are_of_the_counts_alone(model):
+    new, truth = cells(2, 300)
+    without = model.label_probabilities(new.drop(columns="kind"))
+    for labels in (truth, np.roll(truth, 1)):
+        assert model.label_probabilities(new.assign(kind=labels)).equals(without)
+    # Genes that are missing count as much as they do on average.
+    fewer = model.label_probabilities(new.drop(columns=["kind", "g3", "g11"]))
+    far = np.abs(fewer["p_value"].to_numpy().mean() - without["p_value"].to_numpy().mean())
+    assert far < 0.08
+    usual = model.further["unlabelled"].measure.usual
+    assert len(usual) == GENES
+    assert min(usual) > 0.1
+
+
+def test_a_model_without_scores_of_counts_alone_labels_all(model):
+    older = replace(model, further={})
+    new = strange(20)
+    table = older.label_probabilities(new)
+    assert table.column_names == ["label", "probability", *KINDS]
+    assert NONE not in table["label"].to_pylist()
+    for alpha, code in ((0.05, "E246"), (1.0, "E240"), (-0.1, "E240")):
+        with pytest.raises(UsageError) as error:
+            older.label_probabilities(new, alpha=alpha)
+        assert error.value.code == code
+    measure = Unlabelled((1.0,) * 3, samples=10)
+    way = replace(model.further["unlabelled"], measure=measure)
+    with pytest.raises(ModelFileError) as broken:
+        replace(model, further={"unlabelled": way}).label_probabilities(new)
+    assert broken.value.code == "E116"
 
 
 def test_labels_need_not_be_there_and_are_not_seen_by_the_encoder(model):
@@ -148,9 +209,33 @@ def test_labels_survive_saving_and_the_commands_write_them(tmp_path, monkeypatch
     assert main(["label", "m.vae", "cells.parquet", "--out", "labels.csv"]) == 0
     assert "expected calibration error" in " ".join(capsys.readouterr().out.split())
     table = pd.read_csv("labels.csv")
-    assert list(table.columns) == ["row", "label", "probability", *KINDS]
+    assert list(table.columns) == ["row", "label", "probability", "p_value", *KINDS]
+    assert NONE in table["label"].to_list() or (table["p_value"] > 0.01).all()
+    strange(30).to_parquet("strange.parquet")
+    few = ["label", "m.vae", "strange.parquet", "--overwrite", "--out", "none.csv"]
+    assert main([*few, "--alpha", "20%"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    none = pd.read_csv("none.csv")
+    count = (none["label"] == NONE).sum()
+    assert f"! {count} of 30 cells are none of these" in told
+    assert "--alpha 0.2; --alpha 0 labels all" in told
+    assert main([*few, "--alpha", "0"]) == 0
+    assert "none of these" not in capsys.readouterr().out
+    pd.testing.assert_frame_equal(
+        pd.read_csv("none.csv").drop(columns="label"), none.drop(columns="label")
+    )
+    assert main([*few, "--alpha", "7"]) == 2
+    assert "E231" in capsys.readouterr().err
     model = lowerbound.load("m.vae")
     assert model.coding.labels.levels.keys() == set(KINDS)
+    again = lowerbound.load(model.save("copy.vae"))
+    new = strange(10)
+    assert again.label_probabilities(new).equals(model.label_probabilities(new))
+    saved = model.further["unlabelled"]
+    assert (
+        saved.document()
+        == lowerbound.load(model.save("again.vae")).further["unlabelled"].document()
+    )
     np.testing.assert_allclose(
         model.label_probabilities(frame)["probability"], table["probability"], rtol=1e-6
     )
@@ -170,8 +255,12 @@ def test_labels_of_an_anndata():
     adata = anndata.AnnData(counts, obs=obs)
     how = {"preset": "fast", "max_epochs": 2, "device": "cpu"}
     model = lowerbound.cells.fit(adata, labels="kind", **how)
-    lowerbound.cells.label(model, adata)
+    lowerbound.cells.label(model, adata, alpha=0)
     assert set(adata.obs["lowerbound_label"]) <= set(KINDS)
+    lowerbound.cells.label(model, adata, alpha=0.5)
+    none = adata.obs["lowerbound_label"] == NONE
+    assert none.any()
+    assert (none == (adata.obs["lowerbound_label_p_value"] <= 0.5)).all()
     copy = lowerbound.cells.label(model, adata, copy=True, draws=3)
     assert copy.obs["lowerbound_label_probability"].between(0, 1).all()
 
@@ -254,3 +343,32 @@ def test_the_command_labels_a_table(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(written[["apple", "lime", "plum"]].sum(axis=1), 1.0, rtol=1e-6)
     assert main(["label", "m.vae", "new.csv", "--column", "kinds", "--out", "k.csv"]) == 2
     assert "--column kind" in capsys.readouterr().err
+
+
+def test_labels_of_a_batch_that_the_model_does_not_know(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    known, _ = cells(0, 300)
+    known.assign(site=np.where(np.arange(300) % 2, "a", "b")).to_parquet("known.parquet")
+    new, _ = cells(1, 60, known=0.0)
+    new.drop(columns="kind").assign(site="c").to_parquet("new.parquet")
+    fit = ["fit", "known.parquet", "--recipe", "counts", "--batch", "site", "--labels", "kind"]
+    assert main([*fit, "--preset", "fast", "--max-epochs", "3", "--out", "m.vae", "-q"]) == 0
+    capsys.readouterr()
+    assert main(["label", "m.vae", "new.parquet", "--out", "plain.csv"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "with --adapt the model learns the batches that it does not know" in told
+    assert main(["label", "m.vae", "new.parquet", "--adapt", "--out", "adapted.csv"]) == 0
+    told = capsys.readouterr()
+    assert "site = c: learned from 60 cells" in " ".join(told.err.split())
+    told = " ".join(told.out.split())
+    assert "not seen in training" not in told
+    plain, adapted = pd.read_csv("plain.csv"), pd.read_csv("adapted.csv")
+    assert list(plain.columns) == list(adapted.columns)
+    assert not plain["p_value"].equals(adapted["p_value"])
+
+
+def test_the_share_of_none_is_for_cells(tmp_path):
+    model = lowerbound.fit(fruit(200, 0), "table", preset="fast", max_epochs=1, device="cpu")
+    with pytest.raises(UsageError) as error:
+        model.label_probabilities(fruit(5, 1), column="kind", alpha=0.1)
+    assert error.value.code == "E236"

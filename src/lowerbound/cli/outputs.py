@@ -145,13 +145,14 @@ def check_table_target(
 def check_embedding_target(
     path: str | os.PathLike[str] | None, overwrite: bool, data: object
 ) -> Path | None:
-    """Check that embeddings can be written to `path`: a table, or a copy of the .h5ad file."""
+    """Check that embeddings can be written to `path`: a table, or a copy of the file of cells."""
     if path is None or not is_cells(Path(path)):
         return check_table_target(path, overwrite, data)
-    if not (isinstance(data, str | os.PathLike) and is_cells(Path(data))):
+    kind = Path(path).suffix.lower()
+    if not (isinstance(data, str | os.PathLike) and Path(data).suffix.lower() == kind):
         raise UsageError(
             "E236",
-            f"{path} would be an .h5ad file with an embedding, but the data are not an .h5ad file",
+            f"{path} would be a copy of the data with results; the data are not an {kind} file",
             fix="choose an --out that ends in .parquet",
         )
     check_apart(path, data)
@@ -159,8 +160,8 @@ def check_embedding_target(
 
 
 def is_cells(target: Path | None) -> bool:
-    """Return whether a path is the name of an AnnData file."""
-    return target is not None and target.suffix.lower() == ".h5ad"
+    """Return whether a path is the name of a file of an AnnData or a MuData."""
+    return target is not None and target.suffix.lower() in (".h5ad", ".h5mu")
 
 
 def is_array(target: Path | None) -> bool:
@@ -280,7 +281,7 @@ def deliver(
 def deliver_beside(
     data: str | os.PathLike[str], tables: Iterable[pa.Table], target: Path, overwrite: bool
 ) -> Path:
-    """Write a copy of an .h5ad file with embeddings of its cells."""
+    """Write a copy of an .h5ad or .h5mu file with embeddings of its cells."""
     anndatas = import_module("lowerbound.files.anndata")
     z = NumpyNative().wrap(pa.concat_tables(tables))
     write = anndatas.with_embedding(Path(data), z)

@@ -1,4 +1,4 @@
-"""Read raw counts from AnnData objects and .h5ad files, and write embeddings to a copy."""
+"""Read raw counts from AnnData, MuData, .h5ad and .h5mu files, and write results to a copy."""
 
 from __future__ import annotations
 
@@ -45,23 +45,51 @@ def is_anndata(data: object) -> bool:
 
 
 def rna_of(data: Any) -> Any:
-    """Return the cells of an AnnData, or those of the RNA in a MuData.
+    """Return the cells of an AnnData, or those of the RNA in a MuData, see `_modality`.
 
     Raises:
-        UsageError: E201 for other objects, and for a MuData without a modality of RNA.
+        UsageError: E201 for other objects.
+        DataError: E045 for a MuData without a modality of RNA.
     """
     if is_anndata(data):
         return data
-    modalities = getattr(data, "mod", {}) if is_mudata(data) else {}
-    for name in RNA:
-        if name in modalities:
-            return modalities[name]
+    if is_mudata(data):
+        return data.mod[_modality(data.mod, lambda name: data.mod[name], "the MuData")]
     raise UsageError(
         "E201",
-        f"a {type(data).__name__} is no AnnData"
-        + (f"; its modalities are {listed(list(modalities))}" if modalities else ""),
+        f"a {type(data).__name__} is no AnnData",
         fix=f"give an AnnData, or a MuData with a modality called {RNA[0]}",
         type=type(data).__name__,
+    )
+
+
+def _modality(names: Iterable[str], opened: Callable[[str], Any], origin: str) -> str:
+    """Return the name of the modality of RNA: by its name, or the only one that holds counts.
+
+    Args:
+        names: of all modalities.
+        opened: returns a modality, as an AnnData or `_Stored`.
+        origin: where they are, for the message.
+
+    Raises:
+        DataError: E045 where none or several could be meant.
+    """
+    known = [str(name) for name in names]
+    for name in RNA:
+        if name in known:
+            return name
+    held = {name: _counts(opened(name), origin, "")[1] for name in known}
+    counted = [name for name, matrix in held.items() if matrix is not None and _whole(matrix)]
+    if len(counted) == 1:
+        return counted[0]
+    one = (counted or known or ["NAME"])[0]
+    raise DataError(
+        "E045",
+        f"{origin} has no modality {RNA[0]!r}, and "
+        + (f"several hold counts: {listed(counted)}" if counted else "none holds counts")
+        + f"; its modalities are {listed(known) or 'none'}",
+        fix=f"write one as a file of its own: mdata[{one!r}].write_h5ad('{one}.h5ad')",
+        modalities=known,
     )
 
 
@@ -73,14 +101,21 @@ def is_mudata(data: object) -> bool:
 def read_file(
     path: Path, rows: int | None = None, *, strict: bool = True, layer: str = ""
 ) -> Matrix:
-    """Read the counts of an .h5ad file as `from_anndata` chooses them, and nothing else.
+    """Read the counts of an .h5ad or .h5mu file as `from_anndata` chooses them, and nothing else.
 
     Raises:
-        DataError: E025 for a damaged file, and as `from_anndata`.
+        DataError: E025 for a damaged file, E045 for an .h5mu file without a modality of RNA, and
+            as `from_anndata`.
         ResourceError: E310 without anndata.
     """
     anndata = library("anndata", *NEEDS)
     refuse_fatal(path)
+    if is_multimodal(path):
+        with _intact(path), _cells_in(path) as (group, notes):
+            frame = from_anndata(
+                _stored(group, layer), rows, path.name, strict=strict, layer=layer
+            )
+        return replace(frame, notes=(*notes, *frame.notes))
     with _intact(path):
         opened = anndata.read_h5ad(path, backed="r")
     try:
@@ -88,6 +123,46 @@ def read_file(
             return from_anndata(opened, rows, path.name, strict=strict, layer=layer)
     finally:
         opened.file.close()
+
+
+def is_multimodal(path: Path) -> bool:
+    """Return whether a file is a MuData by its name."""
+    return path.suffix.lower() == ".h5mu"
+
+
+@contextmanager
+def _cells_in(path: Path) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """Open the group of a file that is the AnnData, with notes on which one it is."""
+    h5py = library("h5py", *NEEDS)
+    with h5py.File(path, "r") as file:
+        name, notes = _place_of_cells(file, path)
+        yield file[name], notes
+
+
+def _place_of_cells(file: Any, path: Path) -> tuple[str, tuple[str, ...]]:
+    """Return the name of the group of an open file that is the AnnData, and notes on it.
+
+    Args:
+        file: the open file.
+        path: whose name says whether it is a MuData.
+
+    Raises:
+        DataError: E045 for a MuData without a modality of RNA.
+    """
+    if not is_multimodal(path):
+        return "/", ()
+    modalities = file["mod"]
+    name = _modality(modalities, lambda name: _stored(modalities[name]), path.name)
+    note = f"{path.name}: the modality {name!r} was read; it has {listed(list(modalities))}"
+    return f"mod/{name}", (note,) if len(modalities) > 1 else ()
+
+
+def _stored(group: Any, layer: str = "") -> _Stored:
+    """Return the parts of a group that must be an AnnData."""
+    stored = _Stored.of(group, layer)
+    if stored is None:
+        raise ValueError(f"{group.name} is not marked as an AnnData")
+    return stored
 
 
 def from_anndata(
@@ -154,24 +229,33 @@ def stream(
 
 
 def file_stream(path: Path, origin: str, layer: str = "") -> Stream[Matrix] | None:
-    """Return the counts of an .h5ad file as a stream, see `stream`."""
+    """Return the counts of an .h5ad or .h5mu file as a stream, see `stream`."""
     library("anndata", *NEEDS)
     refuse_fatal(path)
-    h5py = library("h5py", *NEEDS)
-    return stream(lambda: h5py.File(path, "r"), path, origin, layer)
+    with _intact(path), _cells_in(path) as (_, notes):
+        pass
+
+    @contextmanager
+    def opened() -> Iterator[Any]:
+        with _cells_in(path) as (group, _):
+            yield group
+
+    found = stream(opened, path, origin, layer)
+    return None if found is None else replace(found, notes=(*notes, *found.notes))
 
 
 def marked(data: object, column: str) -> list[str]:
     """Return the genes that a truth-valued column of `var` marks.
 
     Args:
-        data: an AnnData, or the path of an .h5ad file.
+        data: an AnnData, a MuData, or the path of an .h5ad or .h5mu file.
         column: of `var`, such as "highly_variable".
 
     Raises:
         DataError: E045 where there is no such column.
     """
-    var = data.var if is_anndata(data) else _var_of(Path(os.fsdecode(data)))  # pyright: ignore
+    objects = is_anndata(data) or is_mudata(data)
+    var = rna_of(data).var if objects else _var_of(Path(os.fsdecode(data)))  # pyright: ignore
     if column not in var.columns or var[column].dtype.kind != "b":
         known = [str(name) for name in var.columns if var[name].dtype.kind == "b"]
         raise DataError(
@@ -184,9 +268,9 @@ def marked(data: object, column: str) -> list[str]:
 
 
 def _var_of(path: Path) -> Any:
-    h5py, io = library("h5py", *NEEDS), importlib.import_module("anndata.io")
-    with _intact(path), h5py.File(path, "r") as opened:
-        return io.read_elem(opened["var"])
+    io = importlib.import_module("anndata.io")
+    with _intact(path), _cells_in(path) as (group, _):
+        return io.read_elem(group["var"])
 
 
 @dataclass(frozen=True)
@@ -326,7 +410,7 @@ def _unique(names: list[str]) -> tuple[list[str], str]:
 
 
 def with_embedding(source: Path, z: NDArray[np.floating]) -> Callable[[BinaryIO], None]:
-    """Return a writer of a copy of an .h5ad file with an embedding in ``obsm["X_lowerbound"]``.
+    """Return a writer of a copy of a file of cells with an embedding in ``obsm["X_lowerbound"]``.
 
     Args:
         source: the file that the cells are from; nothing else of it changes.
@@ -338,7 +422,8 @@ def with_embedding(source: Path, z: NDArray[np.floating]) -> Callable[[BinaryIO]
         with readable(source), source.open("rb") as given:
             shutil.copyfileobj(given, file)
         file.flush()
-        with h5py.File(file, "r+") as opened:
+        with h5py.File(file, "r+") as whole:
+            opened = whole[_place_of_cells(whole, source)[0]]
             if "obsm" not in opened:
                 io.write_elem(opened, "obsm", {})
             io.write_elem(opened["obsm"], EMBEDDING, z)
@@ -349,7 +434,7 @@ def with_embedding(source: Path, z: NDArray[np.floating]) -> Callable[[BinaryIO]
 def with_layers(
     source: Path, genes: Sequence[str], blocks: Iterable[Mapping[str, NDArray[np.floating]]]
 ) -> Callable[[BinaryIO], None]:
-    """Return a writer of a copy of an .h5ad file with further layers, block by block.
+    """Return a writer of a copy of a file of cells with further layers, block by block.
 
     Genes of the file that are not among `genes` are NaN in the layers.
 
@@ -367,7 +452,8 @@ def with_layers(
         with readable(source), source.open("rb") as given:
             shutil.copyfileobj(given, file)
         file.flush()
-        with h5py.File(file, "r+") as opened:
+        with h5py.File(file, "r+") as whole:
+            opened = whole[_place_of_cells(whole, source)[0]]
             names, _ = _unique([str(gene) for gene in io.read_elem(opened["var"]).index])
             known = {name: place for place, name in enumerate(names)}
             own = [place for place, gene in enumerate(genes) if gene in known]

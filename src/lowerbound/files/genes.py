@@ -11,6 +11,7 @@ from lowerbound.columns.arrow import listed, place
 from lowerbound.errors import DataError, ResourceError, UsageError, nearest
 from lowerbound.files import anndata
 from lowerbound.files.data import Data, Matrix
+from lowerbound.files.paths import kind_by_suffix
 
 VARIABLE = "hvg:"  # and the number of genes
 
@@ -59,9 +60,9 @@ def _named(given: Data, data: object, word: str) -> list[str] | None:
     path = Path(word)
     if path.is_file():
         return _listed(path)
-    if anndata.is_anndata(data) or (
-        isinstance(data, str | os.PathLike) and Path(os.fsdecode(data)).suffix.lower() == ".h5ad"
-    ):
+    objects = anndata.is_anndata(data) or anndata.is_mudata(data)
+    named = isinstance(data, str | os.PathLike)
+    if objects or (named and kind_by_suffix(Path(os.fsdecode(data))) == "cells"):
         return None if "," in word else anndata.marked(data, word)
     return None
 

@@ -21,9 +21,9 @@ _KINDS = {
     "parquet": (".parquet", ".pq"),
     "arrow": (".arrow", ".feather", ".ipc"),
     "array": (".npy", ".npz"),
-    "cells": (".h5ad",),
+    "cells": (".h5ad", ".h5mu"),
 }
-KNOWN = ".csv, .tsv, .tab, .txt (also .gz), .parquet, .arrow, .npy, .npz, .h5ad, idx"
+KNOWN = ".csv, .tsv, .tab, .txt (also .gz), .parquet, .arrow, .npy, .npz, .h5ad, .h5mu, idx"
 
 # The names of idx files, such as train-images-idx3-ubyte.gz.
 _IDX = re.compile(r"(idx\d?[-.]ubyte|\.idx\d?)(\.gz)?$", re.IGNORECASE)

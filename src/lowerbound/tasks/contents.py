@@ -23,7 +23,7 @@ from lowerbound.tasks.objective_settings import SETTINGS
 MOST_SAMPLES = 4096  # importance samples of one score
 MOST_LISTED = 1_000_000  # scores, columns or genes
 SIDE = 1 << 16  # pixels of a side of a picture
-APART = {"levels"}  # scorings whose held-out scores are stored apart
+APART = {"levels", "unlabelled"}  # scorings whose held-out scores are stored apart
 PIXELS = 1 << 26  # numbers of one picture
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -62,6 +62,8 @@ class Calibrated(_Part):
 class _Scoring(_Part):
     k: int = Field(default=1, ge=1, le=1000)
     samples: int = Field(default=1, ge=1, le=MOST_SAMPLES)
+    usual: list[float] = Field(default=[], max_length=MOST_LISTED)
+    depth: list[float] = Field(default=[0.0, 1.0, 0.0], min_length=3, max_length=10)
 
 
 class _Further(Calibrated):

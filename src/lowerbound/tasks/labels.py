@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from lowerbound.tasks.expression import posterior_draws
 from lowerbound.tasks.finite import using
 from lowerbound.tasks.metrics import ONCE, TILE, by_tiles
 
+NONE = "none of these"  # the label of cells that are unlike those of the training
 NEIGHBOURS = 15
 LEVEL = 0.05  # p-value at or below which a cell has none of the labels
 
@@ -109,8 +111,35 @@ def level_probabilities(
 BINS = 10  # of probabilities, in which the calibration error is measured
 
 
+@dataclass(frozen=True)
+class WithoutLabels:
+    """Rows of counts without their labels, as those of a query are.
+
+    Args:
+        rows: the rows, whose context ends with their labels.
+        labels: number of labels.
+    """
+
+    rows: Rows
+    labels: int
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    def take(self, index: Tensor) -> Batch:
+        """Return the rows at `index`, with 0 for every label."""
+        x, context = self.rows.take(index)
+        assert context is not None, "counts have a context"
+        context = context.clone()
+        context[:, context.shape[1] - self.labels :] = 0.0
+        return Batch(x, context)
+
+
 def label_logits(model: nn.Module, rows: Rows, draws: int = 25, seed: int = 0) -> Tensor:
     """Return log p(y | z) before normalisation for draws of z, (n, draws, labels).
+
+    Labels that the cells have do not change the draws.
 
     Args:
         model: a model of counts that learned labels.
@@ -125,7 +154,7 @@ def label_logits(model: nn.Module, rows: Rows, draws: int = 25, seed: int = 0) -
         return torch.stack([head.logits(z["z"]) for z in found], 1)
 
     with using(model):
-        return by_tiles(model, rows, work, TILE, ONCE)
+        return by_tiles(model, WithoutLabels(rows, head.sizes[1]), work, TILE, ONCE)
 
 
 def probabilities(logits: Tensor, temperature: float = 1.0) -> NDArray[np.float64]:

@@ -6,20 +6,23 @@ meaning for every `Measure`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from lowerbound.coding.base import Coded
+from lowerbound.coding.rows import Rows, Sparse
 from lowerbound.errors import UsageError
 from lowerbound.tasks import draws
 from lowerbound.tasks.calibration import Alarm, Calibration, Coarse, discovery_cut
 from lowerbound.tasks.finite import finite
+from lowerbound.tasks.labels import WithoutLabels
 from lowerbound.tasks.typicality import LEVEL_SAMPLES, Typicality, level_ratio
 
 
@@ -107,6 +110,70 @@ class LevelRatio:
 
 
 @dataclass(frozen=True)
+class Unlabelled:
+    """How much less likely the counts of a cell are than those of cells of the same total, nats.
+
+    It is -log p(counts), whether or not the cell has a label, less the mean of training cells of
+    its total, on which -log p depends most. A gene that the cell lacks counts as much as it did on
+    average over held-out cells, so that cells with fewer genes can be compared with these.
+
+    Args:
+        usual: (genes,) E[-log p(count | z)] of each gene over held-out cells, nats.
+        depth: the smallest and the largest log total of training, and the coefficients of a
+            polynomial of -log p in the log total, scaled to -1 to 1 between these.
+        samples: draws of z for each cell.
+    """
+
+    usual: tuple[float, ...] = ()
+    depth: tuple[float, ...] = (0.0, 1.0, 0.0)
+    samples: int = draws.SCORE_SAMPLES
+    parted: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, usual: Sequence[float], samples: int) -> Unlabelled:
+        """Return the measure without a curve, to which `given_total` adds one."""
+        return cls(tuple(float(f"{nats:.4g}") for nats in usual), samples=samples)
+
+    @classmethod
+    def restored(cls, document: Mapping[str, Any]) -> Unlabelled:
+        """Rebuild the measure from its document; keys of later versions are ignored."""
+        numbers = {name: tuple(document[name]) for name in ("usual", "depth")}
+        return cls(**numbers, samples=document["samples"])
+
+    def given_total(self, model: nn.Module, learned: Coded) -> Unlabelled:
+        """Return the measure with the curve of -log p in the log total of training cells."""
+        totals, nats = _log_totals(learned.rows), self(model, learned)
+        low, high = float(totals.min()), float(totals.max())
+        degree = min(3, len(np.unique(totals)) - 1)
+        powers = np.vander(_between(totals, low, high), degree + 1, increasing=True)
+        curve = np.linalg.lstsq(powers, nats, rcond=None)[0]
+        return replace(self, depth=(low, high, *map(float, curve)))
+
+    def __call__(self, model: nn.Module, coded: Coded) -> NDArray[np.float64]:
+        """Return the score of every cell, (n,) nats."""
+        head: Any = model.get_submodule("likelihood")
+        rows = WithoutLabels(coded.rows, head.sizes[1])
+        absent = coded.rows.absent if isinstance(coded.rows, Sparse) else ()
+        nats = draws.score(model, rows, self.samples).double().numpy()
+        nats = nats + sum(self.usual[gene] for gene in absent)
+        low, high, *curve = self.depth
+        at = _between(_log_totals(coded.rows), low, high)
+        return nats - np.vander(at, len(curve), increasing=True) @ np.array(curve)
+
+
+def _log_totals(rows: Rows) -> NDArray[np.float64]:
+    """Return the first number of the context of counts, (n,)."""
+    found = [rows.take(part).context for part in torch.arange(len(rows)).split(256)]
+    return torch.cat([each[:, 0] for each in found if each is not None]).double().numpy()
+
+
+def _between(totals: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    """Return log totals held to a range, and scaled to -1 to 1 in it."""
+    width = max(high - low, 1e-9)
+    return 2.0 * (np.clip(totals, low, high) - low) / width - 1.0
+
+
+@dataclass(frozen=True)
 class Scoring:
     """A measure, with its calibration on held-out rows.
 
@@ -186,7 +253,10 @@ class Scoring:
 
 # Measures whose held-out scores cannot be computed from the likelihood scores. A model file stores
 # their scores and arguments.
-_KEPT: dict[str, Callable[[Mapping[str, Any]], Measure]] = {"levels": LevelRatio.restored}
+_KEPT: dict[str, Callable[[Mapping[str, Any]], Measure]] = {
+    "levels": LevelRatio.restored,
+    "unlabelled": Unlabelled.restored,
+}
 
 
 def kept(documents: Mapping[str, Any]) -> dict[str, Scoring]:

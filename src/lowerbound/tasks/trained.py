@@ -51,14 +51,14 @@ from lowerbound.tasks.explain import explained
 from lowerbound.tasks.expression import At, expression
 from lowerbound.tasks.few_rows import same_in_passes_of
 from lowerbound.tasks.finite import finite
-from lowerbound.tasks.labels import label_logits, level_probabilities, probabilities
+from lowerbound.tasks.labels import NONE, label_logits, level_probabilities, probabilities
 from lowerbound.tasks.latent_meaning import LatentMeaning, latent_meanings
 from lowerbound.tasks.measures import Likelihood, Scoring, kept
 from lowerbound.tasks.metrics import TILE
 from lowerbound.tasks.plots import Plots, plane
 from lowerbound.tasks.predictive_checks import predictive_checks
 from lowerbound.tasks.restore_picture import Draws, Pages, restore_page
-from lowerbound.tasks.scoring import scoring_of
+from lowerbound.tasks.scoring import scoring_of, typical_counts
 from lowerbound.tasks.some_rows import SomeRows, some_rows
 from lowerbound.tasks.state import HeldOut, TrainedState
 
@@ -900,7 +900,13 @@ class Model(TrainedState):
         return table.take(pa.array(order))
 
     def label_probabilities(
-        self, data: object, *, column: str | None = None, draws: int = 25, seed: int = 0
+        self,
+        data: object,
+        *,
+        column: str | None = None,
+        alpha: float | None = None,
+        draws: int = 25,
+        seed: int = 0,
     ) -> pa.Table:
         """Return the probability of each label for every row.
 
@@ -912,29 +918,52 @@ class Model(TrainedState):
         Args:
             data: cells or rows: a path, an AnnData, a data frame, ...
             column: for models of tables: the column whose levels are the labels.
+            alpha: of cells: the expected share of cells like those of the training that get the
+                label "none of these", as do cells that are unlike them: those whose counts alone
+                are not typical. None takes the alarm rate of the fit; 0 labels all.
             draws: of cells: draws of z for each.
             seed: seed of the draws.
 
         Returns:
-            A line per row: label, the likeliest, probability, and a column for each label.
+            A line per row: label, the likeliest or "none of these", probability, of the
+            likeliest, for cells the p_value of their typicality, and a column for each label.
 
         Raises:
-            UsageError: E246 for a model without labels, E243 for a column that it does not have.
+            UsageError: E246 for a model without labels, E243 for a column that it does not have,
+                E240 for alpha outside [0, 1), E236 for alpha and a model of a table.
         """
         coded = self.encode(data)[1]
-        return self.label_probabilities_coded(coded, draws, seed, column=column)
+        return self.label_probabilities_coded(coded, draws, seed, column=column, alpha=alpha)
 
     def label_probabilities_coded(
-        self, coded: Coded, draws: int = 25, seed: int = 0, *, column: str | None = None
+        self,
+        coded: Coded,
+        draws: int = 25,
+        seed: int = 0,
+        *,
+        column: str | None = None,
+        alpha: float | None = None,
     ) -> pa.Table:
         """Return the probabilities of the labels of rows that are coded already."""
+        far = None
         if column is not None or isinstance(self.coding, TableCoding):
+            if alpha is not None:
+                raise UsageError(
+                    "E236",
+                    "alpha is for labels of cells, and --column for those of a table",
+                    fix="leave alpha out",
+                )
             levels, p = self._levels_of(coded, column)
         else:
             levels, p = self._learned_labels(coded, draws, seed)
+            test = typical_counts(self, alpha)
+            far = None if test is None else test(self.model, coded)
         p = finite(p, "probabilities")
-        label = pa.array(np.array(levels, object)[p.argmax(1)])
-        columns = {"label": label, "probability": p.max(1)}
+        label = np.array(levels, object)[p.argmax(1)]
+        columns: dict[str, Any] = {"label": label, "probability": p.max(1)}
+        if far is not None:
+            columns["p_value"], flagged = far
+            label[flagged] = NONE
         columns |= {level: p[:, place] for place, level in enumerate(levels)}
         return pa.table(columns)
 

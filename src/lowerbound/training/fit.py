@@ -42,7 +42,7 @@ from lowerbound.recipes.tables import row_model
 from lowerbound.tasks import latent_use, metrics
 from lowerbound.tasks.labels import calibration_error, label_logits, probabilities, tempered
 from lowerbound.tasks.objective_settings import OBJECTIVE
-from lowerbound.tasks.scoring import levels_lacking
+from lowerbound.tasks.scoring import CURVE_CELLS, by_counts_alone, levels_lacking
 from lowerbound.tasks.trained import Model
 from lowerbound.training import after_training, proposal_stage, row_stage
 from lowerbound.training.calibrate import calibrated, score_samples
@@ -379,15 +379,28 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     fitted = _with_proposal(plan, fitted._replace(model=model, arguments=arguments), inputs)
     fitted = _with_rows(plan, fitted, inputs)
     # After the refit, whose forecast is rough: the rows that remain absorb its error.
-    model = calibrated(plan, frame, _limited(plan, inputs, fitted), fitted)
-    return _with_calibrated_labels(model, inputs)
+    limited = _limited(plan, inputs, fitted)
+    return _with_calibrated_labels(calibrated(plan, frame, limited, fitted), limited)
 
 
 def _with_calibrated_labels(model: Model, inputs: FitInputs) -> Model:
-    """Choose the temperature of label probabilities by labelled held-out rows, if any."""
+    """Choose the temperature of label probabilities by labelled held-out rows, if any.
+
+    The scores of the held-out rows without their labels tell rows with none of the labels.
+    """
     coding = inputs.coding
     if not isinstance(coding, CountsCoding) or coding.labels is None:
         return model
+    train = inputs.split.train
+    count = max(1, min(CURVE_CELLS, 2 * len(inputs.split.calibration), len(train)))
+    some = torch.as_tensor(train[:: len(train) // count][:count])
+    model.further["unlabelled"] = by_counts_alone(
+        model.model,
+        inputs.coded.part(some),
+        inputs.coded.part(inputs.split.calibration),
+        model.facts["plan"]["alarm_rate"],
+        model.importance_samples,
+    )
     rows = subset(inputs.coded.rows, inputs.split.calibration)
     contexts = [rows.take(part).context for part in _pieces(len(rows))]
     given = torch.cat([c[:, -coding.labels.width :] for c in contexts if c is not None])

@@ -52,8 +52,8 @@ def embed(  # noqa: PLR0913 - the arguments are the command's flags
     Args:
         model: a folder that `lowerbound fit` saved.
         data: rows to embed: a file, a folder or a "pattern*".
-        out: where to write: .csv, .tsv, .parquet, or .npy for the numbers alone; for an .h5ad file
-            also .h5ad: a copy of it with obsm["X_lowerbound"].
+        out: where to write: .csv, .tsv, .parquet, or .npy for the numbers alone; for an .h5ad
+            or .h5mu file also that: a copy of it with obsm["X_lowerbound"].
         rename: rename a column of the data to the name in the model; repeat it for more.
         on_bad_file: skip or fail, for unreadable pictures; by default up to 1 % are left out.
         adapt: for counts: learn the batches of these cells that the model does not know, from

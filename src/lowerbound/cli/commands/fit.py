@@ -39,7 +39,7 @@ from lowerbound.files import paths
 from lowerbound.tasks.objective_settings import help_text
 
 _SUFFIXES = (".gz", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".png")
-_SUFFIXES += (".arrow", ".feather", ".h5ad", ".zarr")
+_SUFFIXES += (".arrow", ".feather", ".h5ad", ".h5mu", ".zarr")
 _SET = Parameter(
     help="a setting of the recipe, such as likelihood=student or hidden=[256,256], or of the "
     f"objective; repeat it for more. Settings of the objective:\n\n{help_text()}"

@@ -68,7 +68,7 @@ __all__ = [
 
 _REHEARSAL = 0.5  # seconds of training in a dry run
 # Suffixes of data that the suggested command repeats for the new rows.
-_TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".zarr")
+_TABLES = (".parquet", ".arrow", ".tsv", ".h5ad", ".h5mu", ".zarr")
 
 
 def may_replace(target: Path) -> bool:
