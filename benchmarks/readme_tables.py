@@ -317,6 +317,7 @@ def kills(document: Document) -> str:
     """Return the results of trainings that were killed and repeated."""
     where = {
         "memory": "an array in memory",
+        "compiled": "an array in memory, with compiled steps",
         "disk": "`lowerbound fit tx.parquet`",
         "stream": "the same, read part by part",
         "ranks": "the same with two processes, one of them killed",

@@ -181,7 +181,7 @@ def quick(words):
         return []
     restoring = {name for name, recipe in RECIPES.items() if recipe.restoration is not None}
     narrow = ["--set", "width=8"] if restoring & set(words) else []
-    if "photos/" in words and "--recipe" not in words:
+    if "photos/" in words and not {"--recipe", "--from"} & set(words):
         narrow = ["--set", "channels=4"]
     soon = [] if "--time-limit" in words else ["--time-limit", "0.1"]
     return ["--max-epochs", "2", *soon, *narrow]

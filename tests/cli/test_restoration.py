@@ -428,3 +428,22 @@ def test_a_recipe_that_a_file_names_is_taken(call):
 def test_a_dry_run_of_a_fit(call):
     facts = call("fit", "photos", "--recipe", "denoise", "--set", "width=4", "--dry-run")
     assert facts["dry_run"]
+
+
+def test_the_model_that_comes_with_the_library_is_used_by_its_name(tmp_path, monkeypatch, capsys):
+    clean = shades(48, 56)
+    noise = np.random.default_rng(0).normal(0.0, 25.0, clean.shape)
+    noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
+    write(tmp_path / "noisy/a.png", noisy)
+    monkeypatch.chdir(tmp_path)
+    assert main(["denoise", "photos-denoise", "noisy", "--out", "made"]) == 0
+    made = decode(tmp_path / "made/a.png", 3).astype(float)
+    assert made.shape == clean.shape
+    errors = [np.square(each - clean).mean() for each in (noisy.astype(float), made)]
+    assert errors[1] < 0.25 * errors[0]  # more than 6 dB
+    assert Model.load("photos-denoise").recipe.name == "denoise"
+    capsys.readouterr()
+    assert main(["info", "photos-denois"]) == 4
+    assert "photos-denoise is a model that comes with the library" in capsys.readouterr().err
+    (tmp_path / "photos-denoise").mkdir()  # a folder of that name goes first
+    assert main(["info", "photos-denoise"]) == 4

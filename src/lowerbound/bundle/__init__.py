@@ -10,8 +10,7 @@ torch is not imported.
 - manifest: the list of files and its seal
 - documents: JSON and Markdown
 - tensors: arrays in the safetensors format
-- shipped: the models that come with the library
-- models/: their folders
+- shipped: the models that come with the library, in the folder models
 - diagnosis: errors for paths that are not a saved model
 """
 

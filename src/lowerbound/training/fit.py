@@ -273,6 +273,7 @@ _FIELDS = (
     "learning_rate",
     "device",
     "precision",
+    "start",
 )
 
 
