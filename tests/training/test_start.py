@@ -6,7 +6,10 @@ import torch
 from PIL import Image
 
 import lowerbound
+from lowerbound.cli.main import main
 from lowerbound.errors import ModelFileError, UsageError
+from lowerbound.recipes import find
+from lowerbound.training.forecast import quicker
 from picture_files import shades
 
 SMALL = {"width": 8, "noise": "gaussian:20"}
@@ -62,6 +65,23 @@ def test_a_fit_from_a_model_is_saved_and_loaded(photos, first, tmp_path):
     assert loaded.facts["plan"]["start"] == path
     for name, value in made.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], value)
+
+
+def test_colour_pictures_are_read_in_the_channels_of_the_model(first, tmp_path):
+    path, _ = first
+    for number in range(4):
+        Image.fromarray(shades(64, 64, number)).save(tmp_path / f"{number}.png")
+    made = fitted(tmp_path, start=path)
+    assert made.arguments["channels"] == 1
+    out = tmp_path.with_suffix(".vae")
+    words = ["fit", str(tmp_path), "--from", path, "--time-limit", "2s", "--out", str(out), "-q"]
+    assert main(words) == 0
+    assert lowerbound.load(out).arguments["channels"] == 1
+
+
+def test_a_fit_of_too_few_steps_is_told_of_a_model_to_start_from():
+    assert quicker(find("denoise")).endswith("--from photos-denoise")
+    assert "--from" not in quicker(find("upscale"))
 
 
 def test_what_does_not_fit_the_model_is_refused(photos, first):

@@ -15,6 +15,11 @@ def shipped() -> list[str]:
     return sorted(each.stem for each in MODELS.iterdir() if each.suffix == ENDING)
 
 
+def shipped_for(recipe: str) -> list[str]:
+    """Return the names of those of a recipe, with which their names end."""
+    return [name for name in shipped() if name.endswith(f"-{recipe}")]
+
+
 def shipped_at(name: str) -> Path | None:
     """Return the folder of the model with a name, or None if there is none."""
     return MODELS / (name + ENDING) if name in shipped() else None

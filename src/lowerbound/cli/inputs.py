@@ -118,4 +118,6 @@ def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | N
         )
     pairs = import_module("lowerbound.coding.pairs")  # imports torch: --help does not wait
     task = recipe.restoration
-    return pairs.read_pairs(data, targets, task, how.on_bad_file, how.all_frames)
+    return pairs.read_pairs(
+        data, targets, task, how.on_bad_file, how.all_frames, channels=how.channels
+    )

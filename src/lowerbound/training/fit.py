@@ -25,6 +25,7 @@ from lowerbound.coding.tables import TableCoding
 from lowerbound.errors import DataError, NumericError, UsageError
 from lowerbound.files import containers
 from lowerbound.files.data import ArrowNative, Columnar, Data, Whole
+from lowerbound.files.pictures.options import Wanted
 from lowerbound.files.read import walk
 from lowerbound.files.stream import Stream
 from lowerbound.nn.distributions.chains import Chain
@@ -78,7 +79,7 @@ from lowerbound.training.split import (
     Say,
     Split,
 )
-from lowerbound.training.start import take_weights, terms
+from lowerbound.training.start import channels_of, take_weights, terms
 from lowerbound.training.tracking import Tracking, checked_stores, tracking
 from lowerbound.training.units import spell_seconds
 
@@ -289,9 +290,11 @@ def _given(
     restoration = None if recipe is None else find(recipe).restoration
     if isinstance(data, Data):
         return data, {}
+    start = chosen.get("start")
+    channels = channels_of(None if start is None else str(start))
     if restoration is not None and isinstance(data, str | os.PathLike):
-        return read_pairs(data, targets, restoration), {}
-    given = walk(data)
+        return read_pairs(data, targets, restoration, channels=channels), {}
+    given = walk(data, wanted=Wanted(channels=channels))
     if recipe is not None:
         return given, {}
     first = next(iter(given.parts()))

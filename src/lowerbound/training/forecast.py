@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from lowerbound.bundle.shipped import shipped_for
 from lowerbound.coding.base import Coding
 from lowerbound.recipes import Recipe
 from lowerbound.training.engine.history import Pulse
@@ -59,7 +60,8 @@ class Forecast:
                 f"           ! columns of many levels take much of this time: {told}; without one "
                 f"of them a fit is faster: --drop {one}"
             )
-        if self.inputs.limit.seconds is not None and steps < min(USEFUL_STEPS, pulse.steps):
+        few = steps < min(USEFUL_STEPS, pulse.steps) and self.plan.start is None
+        if self.inputs.limit.seconds is not None and few:
             lines.append(self._too_short(pulse, steps))
         return lines
 
@@ -78,19 +80,21 @@ class Forecast:
         return (
             f"           ! only about {steps:,} steps fit into the time limit of "
             f"{spell_seconds(limit)}; a useful model takes at least {USEFUL_STEPS}: "
-            f"--time-limit {_flag(needed)}{smaller(self.plan.recipe)}"
+            f"--time-limit {_flag(needed)}{quicker(self.plan.recipe)}"
         )
 
 
-def smaller(recipe: Recipe) -> str:
-    """Return the ways to train a smaller network, as the end of a sentence."""
-    known = recipe.parameters
-    if "hidden" in known:
+def quicker(recipe: Recipe) -> str:
+    """Return the ways to learn more in the same time, as the end of a sentence."""
+    known = shipped_for(recipe.name)
+    start = f", or start from a trained model: --from {known[0]}" if known else ""
+    settings = recipe.parameters
+    if "hidden" in settings:
         return ", or a smaller network: --preset fast"
-    ways = ["--set width=16"] if "width" in known else []
-    ways += ["--set channels=8"] if "channels" in known and recipe.of_pictures else []
+    ways = ["--set width=16"] if "width" in settings else []
+    ways += ["--set channels=8"] if "channels" in settings and recipe.of_pictures else []
     ways += ["--size 32"] if recipe.of_pictures else []
-    return f", or a smaller network: {' or '.join(ways)}" if ways else ""
+    return (f", or a smaller network: {' or '.join(ways)}" if ways else "") + start
 
 
 def _flag(seconds: float) -> str:

@@ -34,6 +34,20 @@ def terms(start: str, recipe: str | None, settings: dict[str, Any]) -> dict[str,
     return {"recipe": found.recipe.name, "settings": {**theirs, **settings}}
 
 
+def channels_of(start: str | None) -> int | None:
+    """Return the channels of the pictures of a saved model, in which those of a fit are read.
+
+    Args:
+        start: path or name of the model; None for a fit that starts from none.
+    """
+    if start is None:
+        return None
+    found = _pictures(start)
+    if found.command:  # pictures of other channels are restored channel by channel
+        return int(found.arguments["channels"])
+    return found.coding.wanted().channels
+
+
 def take_weights(model: nn.Module, start: str) -> None:
     """Give a new model the weights of a saved one.
 
@@ -56,8 +70,7 @@ def take_weights(model: nn.Module, start: str) -> None:
             "E236",
             f"the model {start} to start from has other weights than this fit: {len(differ)} "
             f"differ, such as {differ[0]}",
-            fix="leave out the settings that change the network, and give pictures with as many "
-            "channels as those it was fitted to",
+            fix="leave out the settings that change the network",
         )
     model.load_state_dict(theirs)
 

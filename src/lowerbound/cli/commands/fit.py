@@ -187,6 +187,9 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     if print_config:
         text = work.as_toml(plan)
         return Result({"config": text}, text=text)
+    wanted = replace(
+        wanted, channels=import_module("lowerbound.training.start").channels_of(plan.start)
+    )
     inputs.refuse_flags(plan.recipe, wanted, targets, data)
     named = out is not None or isinstance(data, str | os.PathLike)
     place = Path(out or _default(data)) if named else None

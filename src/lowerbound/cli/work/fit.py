@@ -40,7 +40,7 @@ from lowerbound.training.engine.processes import ALONE, Team, gathered
 from lowerbound.training.engine.run_folder import RunFolder
 from lowerbound.training.engine.time_limit import TimeLimit
 from lowerbound.training.fit import learn, recording, run_path, was_interrupted
-from lowerbound.training.forecast import USEFUL_STEPS, smaller
+from lowerbound.training.forecast import USEFUL_STEPS, quicker
 from lowerbound.training.objective import settled
 from lowerbound.training.plan import (
     PRESETS,
@@ -366,11 +366,12 @@ def _too_short(trained: Model) -> list[str]:
     """Return a warning if the time limit ended training after too few steps."""
     last = _last(trained)
     steps = last["checks"][-1]["step"] if last["checks"] else 0
-    if last["stopped"] != "time" or steps >= USEFUL_STEPS:
+    begun = trained.facts["plan"].get("start") is not None  # with weights that are useful already
+    if last["stopped"] != "time" or steps >= USEFUL_STEPS or begun:
         return []
     return [
         f"the time limit ended training after {steps:,} steps; a useful model takes at least "
-        f"{USEFUL_STEPS}: give a longer --time-limit{smaller(trained.recipe)}"
+        f"{USEFUL_STEPS}: give a longer --time-limit{quicker(trained.recipe)}"
     ]
 
 
