@@ -180,6 +180,8 @@ def quick(words):
     if words[0] != "fit":
         return []
     restoring = {name for name, recipe in RECIPES.items() if recipe.restoration is not None}
+    if "--from" in words:  # with the network of another model
+        return ["--max-epochs", "2", "--time-limit", "0.1"]
     narrow = ["--set", "width=8"] if restoring & set(words) else []
     if "photos/" in words and "--recipe" not in words:
         narrow = ["--set", "channels=4"]

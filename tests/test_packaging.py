@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 
 import lowerbound
+from lowerbound.bundle import shipped
 from lowerbound.cli.main import main
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +39,7 @@ import numpy as np
 from importlib import resources
 assert resources.files("lowerbound").joinpath("py.typed").is_file()
 x = np.random.default_rng(0).normal(size=(300, 3))
+assert lowerbound.load("photos-denoise").recipe.name == "denoise"
 model = lowerbound.fit(x, preset="fast", max_epochs=2)
 again = lowerbound.load(model.save("m.vae"))
 assert (again.anomaly_score(x) == model.anomaly_score(x)).all()
@@ -159,12 +161,19 @@ def test_the_sdist_holds_the_sources_and_the_wheel_only_the_package():
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "constraints.txt"):
         assert name in names
     assert {"src/lowerbound/__init__.py", "tests/test_packaging.py", "docs/tables.md"} <= names
-    assert not [name for name in names if ".vae/" in name and "golden" not in name]
+    models = [name for name in names if ".vae/" in name and "golden" not in name]
+    assert models
+    assert all(name.startswith("src/lowerbound/bundle/shipped/") for name in models)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     sources = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.py")}
     assert sources <= set(names)
     assert "lowerbound/py.typed" in names
+    packed = {str(p.relative_to(ROOT / "src")) for p in (ROOT / "src").rglob("*.vae/*")}
+    assert {f"lowerbound/bundle/shipped/{name}.vae" for name in shipped.NAMES} == {
+        name.rpartition("/")[0] for name in packed
+    }
+    assert packed <= set(names)
     assert {name.split("/")[0] for name in names} == {
         "lowerbound",
         f"lowerbound-{lowerbound.__version__}.dist-info",

@@ -10,6 +10,7 @@ torch is not imported.
 - manifest: the list of files and its seal
 - documents: JSON and Markdown
 - tensors: arrays in the safetensors format
+- shipped/: models inside the package, by name
 - diagnosis: errors for paths that are not a saved model
 """
 

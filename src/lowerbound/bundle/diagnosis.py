@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from lowerbound.bundle import shipped
 from lowerbound.bundle.manifest import MANIFEST
 from lowerbound.errors import ModelFileError, nearest
 from lowerbound.files import publish
@@ -41,10 +42,14 @@ _MAX_LISTED = 10_000
 def model_folder(path: str | os.PathLike[str]) -> Path:
     """Return the absolute path of a folder that has a manifest.
 
+    The name of a model inside the package is its folder, if there is nothing at that path.
+
     Raises:
         ModelFileError: E101 to E106, which names what `path` is instead.
     """
     root = Path(path)
+    if not os.path.lexists(root):
+        root = shipped.found(path) or root
     if "://" in os.fspath(path):
         raise ModelFileError(
             "E101",
@@ -98,7 +103,7 @@ def unreadable(path: Path, error: OSError) -> ModelFileError:
 
 
 def _absent(root: Path) -> ModelFileError:
-    root = root.absolute()
+    given, root = root, root.absolute()
     fix = "lowerbound fit DATA --out M.vae makes a model"
     message = f"there is no model at {root}"
     if not root.parent.is_dir():
@@ -107,6 +112,9 @@ def _absent(root: Path) -> ModelFileError:
     if aside := publish.moved_aside(root, siblings):
         message += "; saving its successor was cut short"
         fix = f"mv {aside} {root}"
+    elif own := shipped.similar(given):
+        message += f"; a model of the package has a similar name: {own}"
+        fix = f"pass {own}"
     elif similar := nearest(root.name, (s for s in siblings if s[0] != ".")):
         message += f"; a similar name is there: {similar}"
         fix = f"pass {root.parent / similar}"

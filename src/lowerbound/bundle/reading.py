@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lowerbound.bundle import diagnosis, documents, manifest, tensors
+from lowerbound.bundle import diagnosis, documents, manifest, shipped, tensors
 from lowerbound.bundle.manifest import MANIFEST, REQUIRED, WEIGHTS, Entry, Manifest
 from lowerbound.errors import ModelFileError, ResourceError
 
@@ -204,7 +204,7 @@ def _check_plain(path: Path, status: os.stat_result, limit: int) -> None:
         raise _not_plain(path, "a symbolic link")
     if not stat.S_ISREG(status.st_mode):
         raise _not_plain(path, diagnosis.kind(status.st_mode))
-    if status.st_nlink > 1:
+    if status.st_nlink > 1 and not shipped.holds(path.parent):
         raise _not_plain(path, "a hard link, which can be changed under another name")
     if status.st_size > limit:
         raise ModelFileError(

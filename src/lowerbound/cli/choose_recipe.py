@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lowerbound.cli.outputs import open_data, renamed
 from lowerbound.files.data import Data
 from lowerbound.files.pictures.options import Wanted
 from lowerbound.files.read import may_be_cells, may_be_pictures, walk
 from lowerbound.recipes import Choice, suggest
+
+if TYPE_CHECKING:
+    from lowerbound.tasks.trained import Model
 
 NOTHING: tuple[None, Choice] = (None, Choice({}))
 
@@ -19,6 +22,7 @@ def suited(
     rename: Mapping[str, str] | Sequence[str],
     wanted: Wanted,
     chosen: Mapping[str, object],
+    start: Model | None = None,
 ) -> tuple[Data | None, Choice]:
     """Return the data, if they had to be opened, and the plan fields that suit them.
 
@@ -26,8 +30,13 @@ def suited(
         data: the input of the fit.
         rename: THEIRS=OURS pairs.
         wanted: size and channels of pictures that are read, and the layer of cells.
-        chosen: the plan fields that the user has set.
+        chosen: the plan fields that the user has set; with a recipe, nothing is opened.
+        start: the model that the fit starts from, whose recipe it has.
     """
+    if start is not None:
+        return None, Choice({"recipe": start.recipe.name})
+    if chosen.get("recipe"):
+        return NOTHING
     if may_be_cells(data):
         cells = renamed(walk(data, wanted=wanted), rename)
         return cells, suggest(next(iter(cells.parts())), chosen)

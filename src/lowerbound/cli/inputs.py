@@ -100,8 +100,23 @@ def refuse_flags(recipe: Recipe, how: Wanted, targets: str | None, data: object 
         )
 
 
-def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | None) -> Data:
+def opened(
+    data: Any,
+    rename: Any,
+    how: Wanted,
+    recipe: Recipe,
+    targets: str | None,
+    channels: int | None = None,
+) -> Data:
     """Read the data of a fit: rows, images of one size, or image pairs for restoration.
+
+    Args:
+        data: what the user gave.
+        rename: THEIRS=OURS pairs.
+        how: the options for reading pictures.
+        recipe: the recipe of the fit.
+        targets: the pictures to make, if any.
+        channels: of pictures that are restored, 1 or 3; None takes 1 where all are grey.
 
     Raises:
         UsageError: E201 for a recipe that restores pictures, if the data are not picture files.
@@ -118,4 +133,4 @@ def opened(data: Any, rename: Any, how: Wanted, recipe: Recipe, targets: str | N
         )
     pairs = import_module("lowerbound.coding.pairs")  # imports torch: --help does not wait
     task = recipe.restoration
-    return pairs.read_pairs(data, targets, task, how.on_bad_file, how.all_frames)
+    return pairs.read_pairs(data, targets, task, how.on_bad_file, how.all_frames, channels)

@@ -370,6 +370,7 @@ def read_pairs(
     restoration: Restoration,
     on_bad_file: str = "auto",
     all_frames: bool = False,
+    channels: int | None = None,
 ) -> ImagePairs:
     """Read pictures of any sizes, and the target of each, if targets are given.
 
@@ -381,6 +382,8 @@ def read_pairs(
         on_bad_file: "auto", "skip" or "fail", as of `folders.gather`; of pairs, neither half is
             left out: the first that cannot be read is an error.
         all_frames: take each frame or page of a file as a picture; not with targets.
+        channels: 1 or 3, to read all pictures in grey or in colours; None takes 1 where all are
+            grey.
 
     Raises:
         DataError: E082 to E085 for pictures that are not there or cannot be read, E087 for
@@ -390,7 +393,7 @@ def read_pairs(
     listing = pictures_in(data)
     if targets is None:
         policy = alone(len(listing.files), on_bad_file)
-        found = gather(listing, on_bad_file=policy, all_frames=all_frames)
+        found = gather(listing, channels=channels, on_bad_file=policy, all_frames=all_frames)
         return replace(_pairs(listing, found, None), all_frames=all_frames)
     if all_frames:
         raise UsageError(
@@ -410,11 +413,11 @@ def read_pairs(
     seen, of_targets = survey(listing, "fail"), survey(wanted, "fail")
     if restoration.masks:
         _check_deep(of_targets)
-        return _pairs(listing, decoded(seen), decoded(of_targets))
+        return _pairs(listing, decoded(seen, channels=channels), decoded(of_targets))
     # One white for both halves: what is made has the grey levels of what is given.
     highest = highest_value(seen, of_targets)
     white = None if highest is None else image_file.white_for(highest)
-    given = decoded(seen, white=white)
+    given = decoded(seen, channels=channels, white=white)
     channels = given.shapes[0][2]
     return _pairs(listing, given, decoded(of_targets, channels=channels, white=white))
 

@@ -112,6 +112,8 @@ class Recipe:
         restoration: the task of models of pictures of any size: one picture given another, or
             maps of latents; None for other models.
         from_data: additional arguments that the data determine and the user cannot set.
+        in_training: arguments that describe the training examples and not the network, so that a
+            fit that starts from the weights of another model may change them.
         explains: whether scores can be explained by columns.
         sparse: whether sparse matrices are read without converting them to dense columns.
         searched: whether `tune` tries this recipe in addition to the chosen one.
@@ -133,6 +135,7 @@ class Recipe:
     iwae_above_missing: float | None = None
     restoration: Restoration | None = None
     from_data: frozenset[str] = frozenset()
+    in_training: frozenset[str] = frozenset()
     explains: bool = True
     sparse: bool = False
     searched: bool = False

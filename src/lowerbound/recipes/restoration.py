@@ -369,6 +369,7 @@ def _restoring(
         batch_size=16,
         restoration=restoration,
         from_data=frozenset({"channels", "classes"}),
+        in_training=frozenset({"noise"}),
         explains=False,
     )
 

@@ -1215,7 +1215,7 @@ class Model(TrainedState):
         passing that recipe.
 
         Args:
-            path: the folder that `save` wrote.
+            path: the folder that `save` wrote, or the name of a model inside the package.
             device: device of the model, such as "cpu" or "cuda".
             recipe: the recipe that built the model; needed only if it is your own.
 
@@ -1236,7 +1236,7 @@ def load(
     """Load a model that `Model.save` or ``lowerbound fit`` wrote, after checking all its digests.
 
     Args:
-        path: the folder.
+        path: the folder, or the name of a model inside the package, such as "photos-denoise".
         device: device of the model, such as "cpu" or "cuda".
         recipe: the recipe that built the model; needed only if it is your own, because a model
             file never names code to import.

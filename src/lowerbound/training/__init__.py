@@ -8,6 +8,7 @@
 - after_training: cost and extent of the work after training, under a time limit
 - forecast: what a fit says about its time when it begins
 - split: training, validation and calibration rows
+- start: start a fit from the weights of another model
 - objective: check the settings of the objective and build it
 - adapt: learn new batches of a model of counts, all else frozen
 - second_stage: train the prior of a model of codes with everything else frozen

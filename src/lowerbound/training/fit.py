@@ -78,6 +78,15 @@ from lowerbound.training.split import (
     Say,
     Split,
 )
+from lowerbound.training.start import RATE as RATE_AT_START
+from lowerbound.training.start import (
+    channels_of,
+    digest,
+    load_start,
+    recipe_of,
+    start_of,
+    started,
+)
 from lowerbound.training.tracking import Tracking, checked_stores, tracking
 from lowerbound.training.units import spell_seconds
 
@@ -96,6 +105,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     resume: str = "auto",
+    from_: Model | str | os.PathLike[str] | None = None,
     targets: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any] | None = None,
     preset: str | None = None,
@@ -129,6 +139,9 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
             a bit-identical result.
         overwrite: replace an existing model at `out`.
         resume: "auto" continues an unfinished fit, "never" discards it.
+        from_: a model that restores or encodes pictures, its path, or the name of one in the
+            package ("photos-denoise"): training starts from its weights, and the recipe and the
+            network are its own.
         targets: for recipes that map one picture to another: a folder with the target picture of
             each input picture.
         settings: arguments of the recipe and of the objective, such as ``{"beta": 2}``.
@@ -180,9 +193,14 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
     chosen = {name: named[name] for name in _FIELDS if named[name] not in (None, ())}
     if batch or covariates or labels is not None:
         chosen["types"] = with_covariates(types or {}, batch, covariates, labels)
-    given, suits = _given(data, recipe, targets, chosen)
+    start = None if from_ is None else start_of(from_)
+    recipe = recipe_of(recipe, start)
+    if start is not None:
+        chosen["recipe"] = recipe
+    given, suits = _given(data, recipe, targets, chosen, channels_of(start))
     more = {**suits.get("settings", {}), **chosen.pop("settings", {})}
     plan = Plan(**{**suits, **chosen, "settings": more, "seed": seed})
+    plan = started(plan, start)
     limit = TimeLimit(plan.time_limit, began)
     calls, stores = checked_callbacks(callbacks), checked_stores(track)
     bar = NotebookBar() if in_notebook() else None
@@ -193,6 +211,7 @@ def fit(  # noqa: PLR0913 - independent options, all with defaults
         recorded = (*calls, records.check) if stores else calls
         with recording(records, plan, given.rows) as record:
             told = {"run": run, "say": say, "limit": limit, "callbacks": recorded, **shown}
+            told["start"] = start
             model = record(_noting(learn(given, plan, **told), given))
         if bar is not None:
             bar.close()
@@ -273,14 +292,18 @@ def run_path(target: Path) -> Path:
 
 
 def _given(
-    data: object, recipe: Any, targets: Any, chosen: Mapping[str, object]
+    data: object,
+    recipe: Any,
+    targets: Any,
+    chosen: Mapping[str, object],
+    channels: int | None = None,
 ) -> tuple[Data, Mapping[str, Any]]:
     """Read the data; if no recipe is given, also return plan fields that suit the data."""
     restoration = None if recipe is None else find(recipe).restoration
     if isinstance(data, Data):
         return data, {}
     if restoration is not None and isinstance(data, str | os.PathLike):
-        return read_pairs(data, targets, restoration), {}
+        return read_pairs(data, targets, restoration, channels=channels), {}
     given = walk(data)
     if recipe is not None:
         return given, {}
@@ -308,6 +331,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     limit: TimeLimit | None = None,
     beat: Beat | None = None,
     callbacks: Sequence[Callback] = (),
+    start: Model | None = None,
 ) -> Model:
     """Fit a model to `data` and calibrate it.
 
@@ -325,6 +349,7 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
         beat: called about once per second with the pace of training.
         callbacks: functions that are called after every check, by the first process only; the
             fit ends if one returns True.
+        start: the model whose weights training starts at; `plan` is one of `start.started`.
 
     Raises:
         DataError: E0xx if the data cannot be used.
@@ -347,10 +372,10 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     if coded.each > 1:
         split = Split.of_crops(n, coded.each, plan.seed)
     inputs = FitInputs(coding, coded, split, report, say, run, team, limit, beat)
-    inputs = inputs._replace(callbacks=calls if team.rank == 0 else ())
+    inputs = inputs._replace(callbacks=calls if team.rank == 0 else (), start=start)
     begin(frame, inputs)
     if run is not None or team.size > 1:
-        configuration = _configuration(plan, frame, coded)
+        configuration = _configuration(plan, frame, coded, start)
         if run is not None:
             run.configure(configuration)
         _refuse_other_data(team, configuration["data"])
@@ -371,6 +396,8 @@ def learn(  # noqa: PLR0913 - independent options, all with defaults
     fitted = _with_rows(plan, fitted, inputs)
     # After the refit, whose forecast is rough: the rows that remain absorb its error.
     model = calibrated(plan, frame, _limited(plan, inputs, fitted), fitted)
+    if start is not None:
+        model.facts["from"] = digest(start)
     return _with_calibrated_labels(model, inputs)
 
 
@@ -504,7 +531,7 @@ def _refuse_other_data(team: Team, data: Mapping[str, Any]) -> None:
         )
 
 
-def _configuration(plan: Plan, frame: Data, coded: Coded) -> dict[str, Any]:
+def _configuration(plan: Plan, frame: Data, coded: Coded, start: Model | None) -> dict[str, Any]:
     """Return everything that the result depends on, except the machine."""
     return {
         "plan": plan.document(),
@@ -515,6 +542,7 @@ def _configuration(plan: Plan, frame: Data, coded: Coded) -> dict[str, Any]:
             "digest": coded.digest or fingerprint(coded.rows),
         },
         "versions": {"lowerbound": __version__, "torch": str(torch.__version__)},
+        **({} if start is None else {"from": digest(start)}),
     }
 
 
@@ -599,6 +627,8 @@ def _fit(plan: Plan, inputs: FitInputs, stage: str, share: float = 1.0) -> Fitte
     device = device_of(plan.device)
     with noise.isolated(plan.seed, "weights"):
         model = plan.recipe.make(arguments)
+    if inputs.start is not None:
+        load_start(model, plan.recipe, arguments, inputs.start)
     seconds = share * _training_seconds(plan, inputs, model, arguments)
     model = model.to(device)
     train = inputs.train
@@ -612,6 +642,8 @@ def _fit(plan: Plan, inputs: FitInputs, stage: str, share: float = 1.0) -> Fitte
         if isinstance(each, Table | LearnedLibraryCounts):
             each.start_from(first)
     budget, optimiser = budget_of(plan), _optimiser(plan, inputs.valid)
+    if inputs.start is not None and plan.learning_rate is None:
+        optimiser = replace(optimiser, learning_rate=RATE_AT_START * optimiser.learning_rate)
     steps = budget.total(max(1, len(train) // optimiser.batch_size))
     weights = objective_settings(plan, inputs.coded.missing_share)
     minimise = plan.recipe.minimise

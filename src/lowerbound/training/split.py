@@ -14,6 +14,7 @@ from lowerbound.coding.rows import Rows, subset
 from lowerbound.coding.tables import Coded, Coding
 from lowerbound.nn.model import LatentModel
 from lowerbound.tasks.doctor import ROWS
+from lowerbound.tasks.trained import Model
 from lowerbound.training.callbacks import Callback
 from lowerbound.training.engine.engine import Engine
 from lowerbound.training.engine.history import History
@@ -98,6 +99,7 @@ class FitInputs(NamedTuple):
     checked: int = ROWS  # rows of each part that the health is measured on
     samples: int | None = None  # importance samples per score; None is the usual number
     callbacks: Sequence[Callback] = ()
+    start: Model | None = None  # whose weights training starts at
 
     @property
     def train(self) -> Rows:

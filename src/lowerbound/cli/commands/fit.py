@@ -67,6 +67,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     on_bad_file: Policy = None,
     all_frames: bool = False,
     targets: Place = None,
+    from_: Place = None,
     recipe: Name = None,
     settings: Annotated[Settings, _SET] = (),
     latent: Size = None,
@@ -95,6 +96,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         lowerbound fit tx.parquet --alarm-rate 0.1% --out fraud.vae
         lowerbound fit photos/ --size 64 --out photos.vae
         lowerbound fit photos/ --recipe denoise --out clean.vae
+        lowerbound fit photos/ --from photos-denoise --time-limit 60s --out mine.vae
 
     Args:
         data: a CSV, TSV (also .gz), Parquet, npy, npz or idx file, a folder of such files or of
@@ -126,6 +128,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
         targets: for denoise, upscale, inpaint and segment: a folder with the wanted result for
             each picture, such as its mask, under the same name; without it, the pictures are
             degraded to make pairs.
+        from_: a model that restores or encodes pictures, or photos-denoise, which the package
+            has: training starts from its weights, and its recipe and network are kept.
         recipe: table (the default), gaussian, beta, sigma, iaf, ladder, binary or counts;
             conv, conv_ladder (the default there), nvae, vqvae or vqvae2 for pictures: a folder of
             them, or an array (n, height, width) with or without channels; denoise, upscale,
@@ -175,8 +179,9 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     }
     wanted = inputs.wanted(size, on_bad_file, all_frames=all_frames, layer=layer)
     choosing = import_module("lowerbound.cli.choose_recipe")
-    frame, usual = choosing.NOTHING if recipe else choosing.suited(data, rename, wanted, fields)
-    plan = work.plan_from(fields, config, usual.plan)
+    start = None if from_ is None else work.start_of(from_)
+    frame, usual = choosing.suited(data, rename, wanted, fields, start)
+    plan = work.started(work.plan_from(fields, config, usual.plan), start)
     if print_config:
         text = work.as_toml(plan)
         return Result({"config": text}, text=text)
@@ -189,7 +194,7 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     processes = None if clustered is None else clustered.count(ray, workers)
     another = plan.recipe.name != usual.plan.get("recipe", plan.recipe.name)  # set by the config
     if frame is None or another:
-        frame = inputs.opened(data, rename, wanted, plan.recipe, targets)
+        frame = inputs.opened(data, rename, wanted, plan.recipe, targets, work.channels_of(start))
     elif usual.plan:
         voice.say(choosing.spell_choice(plan, usual.reason))
     if genes:
@@ -197,8 +202,8 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     if clustered is not None:
         return clustered.fit(data, flags, processes, voice)
     if dry_run:
-        return work.rehearse(frame, plan, output, voice)
-    result = work.train(frame, plan, output, voice)
+        return work.rehearse(frame, plan, output, voice, start)
+    result = work.train(frame, plan, output, voice, start=start)
     return replace(result, next=result.next + spell_flags(rename=rename, on_bad_file=on_bad_file))
 
 

@@ -52,16 +52,20 @@ from lowerbound.training.plan import (
     with_covariates,
 )
 from lowerbound.training.split import FitInputs, Say
+from lowerbound.training.start import channels_of, start_of, started
 from lowerbound.training.tracking import checked_stores, tracking
 from lowerbound.training.units import spell_seconds
 
 __all__ = [
     "Output",
     "as_toml",
+    "channels_of",
     "output_at",
     "plan_from",
     "recorded",
     "rehearse",
+    "start_of",
+    "started",
     "train",
     "with_covariates",
 ]
@@ -120,7 +124,12 @@ def recorded(output: Output | None, track: str | Sequence[str] | None) -> Output
 
 
 def train(
-    frame: Data, plan: Plan, output: Output | None, voice: Voice, limit: TimeLimit | None = None
+    frame: Data,
+    plan: Plan,
+    output: Output | None,
+    voice: Voice,
+    limit: TimeLimit | None = None,
+    start: Model | None = None,
 ) -> Result:
     """Train a model, save it, and return the verdict.
 
@@ -130,9 +139,11 @@ def train(
         output: where to save the model; None does not save it.
         voice: receives the progress.
         limit: the time limit, if it is not the plan's, counted from the start of the command.
+        start: the model whose weights training starts at.
     """
     with gathered(device_of(plan.device)) as team:
-        kept = FitStorage(team=team, limit=limit or TimeLimit(plan.time_limit, voice.began))
+        limit = limit or TimeLimit(plan.time_limit, voice.began)
+        kept = FitStorage(team=team, limit=limit, start=start)
         if output is None or team.rank:  # only the first process writes files
             clock = Clock()
             return _told(frame, plan, clock, _learn(frame, plan, kept, voice))
@@ -213,6 +224,7 @@ class FitStorage:
         team: the processes.
         limit: the time limit, if it is not the plan's, counted from the start of the command.
         callbacks: called after every check.
+        start: the model whose weights training starts at, if any.
     """
 
     target: Path | None = None
@@ -220,6 +232,7 @@ class FitStorage:
     team: Team = ALONE
     limit: TimeLimit | None = None
     callbacks: Sequence[Callback] = ()
+    start: Model | None = None
 
 
 def _learn(
@@ -245,6 +258,7 @@ def _learn(
         limit=kept.limit,
         beat=voice.beat,
         callbacks=kept.callbacks,
+        start=kept.start,
     )
 
 
@@ -418,7 +432,9 @@ def _facts(trained: Model, frame: Data) -> dict[str, Any]:
     }
 
 
-def rehearse(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Result:
+def rehearse(
+    frame: Data, plan: Plan, output: Output | None, voice: Voice, start: Model | None = None
+) -> Result:
     """Run a fit with half a second of training, and save nothing."""
     clock = Clock()
     short = replace(
@@ -426,7 +442,9 @@ def rehearse(frame: Data, plan: Plan, output: Output | None, voice: Voice) -> Re
     )
     with gathered(device_of(plan.device)) as team:
         target = None if output is None else output.target
-        trained = _learn(frame, short, FitStorage(target, team=team), voice, lambda line: None)
+        trained = _learn(
+            frame, short, FitStorage(target, team=team, start=start), voice, lambda line: None
+        )
     few = frame.first(16)
     with tempfile.TemporaryDirectory() as folder:
         copy = Model.load(trained.save(Path(folder) / "dry.vae"))
