@@ -95,7 +95,6 @@ def fit(  # noqa: PLR0913 - the arguments are the command's flags
     Examples:
         lowerbound fit tx.parquet --alarm-rate 0.1% --out fraud.vae
         lowerbound fit photos/ --size 64 --out photos.vae
-        lowerbound fit photos/ --recipe denoise --out clean.vae
         lowerbound fit photos/ --from photos-denoise --time-limit 60s --out mine.vae
 
     Args:
