@@ -410,6 +410,7 @@ class VAE(OutlierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         trained = Model.load(path, device, recipe)
         plan = {**trained.facts["plan"], **({} if recipe is None else {"recipe": recipe})}
+        plan.pop("start", None)  # the estimator starts every fit from random weights
         plan |= {"scaling": plan.pop("transform"), "random_state": plan.pop("seed")}
         return cls(**plan)._hold(trained)
 
