@@ -111,11 +111,12 @@ class LevelRatio:
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """How much less likely the counts of a cell are than those of cells of the same total, nats.
+    """Difference of -log p(counts) from its mean over cells of the same total count, nats.
 
     It is -log p(counts), whether or not the cell has a label, less the mean of training cells of
-    its total, on which -log p depends most. A gene that the cell lacks counts as much as it did on
-    average over held-out cells, so that cells with fewer genes can be compared with these.
+    Labels are not part of it. -log p depends most on the total count, so its mean given the total
+    is subtracted. A gene that a cell lacks contributes the mean -log p of that gene over held-out
+    cells, so that cells with fewer genes are comparable.
 
     Args:
         usual: (genes,) E[-log p(count | z)] of each gene over held-out cells, nats.
