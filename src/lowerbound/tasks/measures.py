@@ -113,7 +113,6 @@ class LevelRatio:
 class Unlabelled:
     """Difference of -log p(counts) from its mean over cells of the same total count, nats.
 
-    It is -log p(counts), whether or not the cell has a label, less the mean of training cells of
     Labels are not part of it. -log p depends most on the total count, so its mean given the total
     is subtracted. A gene that a cell lacks contributes the mean -log p of that gene over held-out
     cells, so that cells with fewer genes are comparable.

@@ -102,10 +102,11 @@ def demo(*, out: Out = "demo", overwrite: bool = False, voice: Heard = SILENT) -
     return Result(
         facts,
         lines=[
-            f"\nOK: the whole demo took {clock():.0f} s. The table shows how well the model knows "
+            "",
+            f"OK: the whole demo took {clock():.0f} s. The table shows how well the model knows "
             f"the {new.num_rows:,} passengers that it never saw: each column in turn was hidden "
             "and filled in from the other seven. The constant is the commonest training value, "
-            "or the median."
+            "or the median.",
         ],
         notes=[
             "one model fills in all eight columns; a model trained for a single column, such as "
